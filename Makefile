@@ -1,0 +1,63 @@
+# Every target does its own set-up in .venv; a second call is quick.
+#   make demo    classify the shipped sample with the shipped model
+#   make test    run the tests            make lint    style, types, floors
+#   make gui     napari with a sample     make bench   the quick benchmarks
+PYTHON ?= python3
+BIN := .venv/bin
+SCREEN := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
+QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 libdbus-1-3 \
+  libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
+  libxcb-xinerama0 libxcb-xkb1 libfontconfig1
+
+.PHONY: demo test lint gui bench constraints clean
+
+demo: .venv/core
+	$(BIN)/napari-milcnn demo --out milcnn-demo
+
+test: .venv/dev .venv/screen
+	$(SCREEN) $(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate napari-milcnn
+	$(BIN)/validate-pyproject pyproject.toml
+
+gui: .venv/dev
+	$(BIN)/napari --plugin napari-milcnn sample_data/yeast-field.ome.tif
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/speed.py
+
+# The command that renews constraints.txt: the newest of everything, torch held where it is.
+constraints:
+	$(PYTHON) -m venv .venv-new
+	.venv-new/bin/pip install torch==2.13.0
+	.venv-new/bin/pip install ".[all,cluster,openvino,test,dev]"
+	echo "# Every version that the project is tested with. Renewed by: make constraints" > constraints.txt
+	.venv-new/bin/pip freeze --exclude napari-milcnn | sed 's/+cpu$$//' >> constraints.txt
+	rm -rf .venv-new
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist milcnn-demo
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,test,dev]"
+	touch $@ .venv/core
+
+# Qt's and the virtual screen's system libraries: installed on Debian as root, else left to the user.
+.venv/screen: | .venv/bin/python
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  dpkg -s $(QT_LIBRARIES) >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq --no-install-recommends $(QT_LIBRARIES)); \
+	fi
+	@command -v xvfb-run >/dev/null || { echo "make test needs xvfb-run: install Xvfb with your package manager"; exit 1; }
+	touch $@

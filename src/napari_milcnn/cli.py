@@ -1,0 +1,386 @@
+"""The command line: thin, one function a command. What it does, the Python functions of the same names do.
+
+Options come from the pydantic models of `core.options`, so each is written down once. Tables and JSON go to standard
+output, progress and messages to standard error. Exit status: 0 all done; 1 some images failed, the rest is written and
+each failure has its row; 2 the call itself is wrong; 130 interrupted, what was finished is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from napari_milcnn.core.errors import MilcnnError
+from napari_milcnn.core.options import (
+    PRESETS,
+    EvidenceOptions,
+    ForegroundOptions,
+    MaskOptions,
+    NetworkOptions,
+    Options,
+    TrainOptions,
+    make_options,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from napari_milcnn.core.model import TrainedModel
+    from napari_milcnn.core.screen import ImageResult
+    from napari_milcnn.core.training import EpochReport
+
+app = typer.Typer(
+    name="napari-milcnn",
+    help="Which cells show a phenotype, and where, learned from image-level labels alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+messages = Console(stderr=True, highlight=False)
+output = Console(highlight=False, soft_wrap=True)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def options_of(
+    *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False
+) -> Callable[[Command], Command]:
+    """Add every field of some option models to a command that takes **options, under --prefix-name.
+
+    With `optional` an option that is not given is None rather than its default.
+    """
+
+    def add(command: Command) -> Command:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
+        added = [_parameter(name, field, optional) for name, field in fields.items()]
+        command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+def _parameter(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
+    kind: Any = str if field.annotation == float | str else field.annotation
+    kind, default = (kind | None, None) if optional else (kind, field.default)
+    shown = Annotated[kind, typer.Option(help=field.description)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
+
+
+def _taken(kind: type[Options], options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what was given for the fields of one option model."""
+    return {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
+
+
+@contextmanager
+def _status(code: int = 2) -> Iterator[None]:
+    """Turn our errors into one message and an exit status, and Ctrl-C into 130."""
+    try:
+        yield
+    except MilcnnError as error:
+        messages.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(code) from None
+    except KeyboardInterrupt:
+        messages.print("interrupted: what was finished is kept", style="yellow")
+        raise typer.Exit(130) from None
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    return Progress(*columns, console=messages, transient=False)
+
+
+def _foreground(options: dict[str, Any], base: ForegroundOptions) -> ForegroundOptions:
+    """Return `base` with the foreground options that were given changed."""
+    return make_options(ForegroundOptions, base.model_dump() | _taken(ForegroundOptions, options, "foreground_"))
+
+
+@app.command()
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@options_of(EvidenceOptions, MaskOptions, skip=("foreground",))
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
+    model: Model,
+    out: Out,
+    *,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
+    ] = None,
+    masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
+    objects: Annotated[
+        Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TCYX.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Channel names in the order of the files, such as GFP,RFP.")
+    ] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="µm per pixel where the files do not say.")] = None,
+    series: Annotated[int | None, typer.Option(help="Which series of a file that holds several.")] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Classify images: a table, class maps, masks, an overview picture and the run record."""
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.screen import ImageReading
+
+    names = tuple(name.strip() for name in channels.split(",")) if channels else None
+    with _status():
+        loaded = load_model(model)
+        _classify(
+            loaded, images, out, as_json,
+            classes=classes, masks=masks, objects=objects, mask_options=_taken(MaskOptions, options),
+            reading=ImageReading(axes, names, pixel_size, series),
+            foreground=_foreground(options, loaded.card.foreground), **_taken(EvidenceOptions, options),
+        )  # fmt: skip
+
+
+def _classify(model: TrainedModel, images: list[Path], out: Path, as_json: bool, **options: Any) -> None:
+    """Run a screen, show it, and exit with 1 if an image failed."""
+    from napari_milcnn.core.devices import keep_freed_memory
+    from napari_milcnn.core.screen import screen
+
+    keep_freed_memory()
+    results: list[ImageResult] = []
+    with _progress() as progress:
+        task: TaskID | None = None
+        for step in screen(model, images, out, command=sys.argv, **options):
+            task = progress.add_task("classify", total=step.total) if task is None else task
+            progress.update(task, completed=min(step.done + (step.share if step.result is None else 0), step.total),
+                            description=step.file.name[-30:])  # fmt: skip
+            if step.result is not None:
+                results.append(step.result)
+                _say(step.result)
+    if as_json:
+        print(json.dumps(_document(model, out, results), default=str))  # noqa: T201
+    else:
+        output.print(_results_table(results))
+        output.print(f"results in {out}", markup=False)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+def _say(result: ImageResult) -> None:
+    if result.error:
+        messages.print(f"failed: {result.error}", style="red", markup=False)
+    for warning in result.warnings:
+        messages.print(f"{result.file.name}: {warning}", style="yellow", markup=False)
+
+
+def _results_table(results: list[ImageResult]) -> Table:
+    table = Table("image", "plane", "top class", "score", "margin", "objects", box=None, pad_edge=False)
+    for result in results:
+        if result.prediction is None:
+            table.add_row(result.file.name, "", "failed", style="red")
+            continue
+        prediction = result.prediction
+        for i, (top, score, margin) in enumerate(
+            zip(prediction.top, prediction.scores.max(1), prediction.margin, strict=True)
+        ):
+            objects = str(result.objects) if i == 0 else ""
+            table.add_row(
+                result.file.name, _plane_name(prediction.planes, i), top, f"{score:.3f}", f"{margin:.3f}", objects
+            )
+    return table
+
+
+def _plane_name(planes: tuple[Any, ...], index: int) -> str:
+    varying = [name for name in planes[0]._fields if len({getattr(plane, name) for plane in planes}) > 1]
+    return " ".join(f"{name} {getattr(planes[index], name)}" for name in varying)
+
+
+def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, Any]:
+    return {
+        "model": {"name": model.card.name, "sha256": model.digest, "classes": model.classes},
+        "out": out,
+        "images": [_image_document(result) for result in results],
+    }
+
+
+def _image_document(result: ImageResult) -> dict[str, Any]:
+    planes = [] if result.prediction is None else result.prediction.table().to_dict("records")
+    return {"file": result.file, "error": result.error or None, "warnings": result.warnings, "objects": result.objects,
+            "files": result.files, "planes": planes}  # fmt: skip
+
+
+@app.command()
+@options_of(TrainOptions)
+@options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+def train(
+    labels: Annotated[
+        Path,
+        typer.Argument(help="Table with the columns file, label and, if known, group and split.", metavar="LABELS.csv"),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
+    *,
+    init: Annotated[str | None, typer.Option(help="Model to start from; a new one by default.")] = None,
+    preset: Annotated[str, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}.")] = "compact",
+    name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
+    description: Annotated[str, typer.Option(help="For the card.")] = "",
+    trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
+    credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train a model on image-level labels; the best model so far is on disk after every epoch."""
+    from napari_milcnn.core.dataset import read_labels
+    from napari_milcnn.core.devices import keep_freed_memory
+    from napari_milcnn.core.model import load_model
+
+    with _status():
+        keep_freed_memory()
+        table = read_labels(labels)
+        foreground = _foreground(options, ForegroundOptions())
+        model = load_model(init) if init else _model_for(table, preset, foreground, _taken(NetworkOptions, options))
+        model = model.with_card(name=name or out.stem, description=description, trained_on=trained_on, credit=credit)
+        reports = _train(model, table, out, _taken(TrainOptions, options), quiet=as_json)
+        if as_json:
+            print(json.dumps({"model": out, "epochs": reports}, default=str))  # noqa: T201
+
+
+def _model_for(table: Any, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
+    """Make a new model with the classes of a table and the channels and pixel size of its first image."""
+    from napari_milcnn.core.images import open_image
+    from napari_milcnn.core.model import new_model
+
+    with open_image(table.images[0].file) as image:
+        channels, pixel_size = image.channels, image.pixel_size
+    return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)
+
+
+def _train(model: TrainedModel, table: Any, out: Path, options: dict[str, Any], *, quiet: bool) -> list[dict[str, Any]]:
+    """Train, showing each epoch, saving each better model."""
+    from napari_milcnn.core.training import train as training
+
+    rows: list[dict[str, Any]] = []
+    with _progress() as progress:
+        task = progress.add_task("epoch 1", total=None)
+
+        def on_batch(done: int, total: int) -> bool:
+            before = len(rows) * total
+            progress.update(task, completed=before + done, total=total * options["epochs"])
+            return True
+
+        for report in training(model, table, on_batch=on_batch, **options):
+            rows.append(_epoch_row(report))
+            if report.is_best:
+                report.best.save(out)
+            progress.update(task, description=f"epoch {min(report.epoch + 1, report.epochs)}")
+            if not quiet:
+                output.print(_epoch_text(report), markup=False)
+    return rows
+
+
+def _epoch_row(report: EpochReport) -> dict[str, Any]:
+    validation = report.validation
+    return {
+        "epoch": report.epoch, "loss": report.loss, "pooled_loss": report.pooled_loss, "last_loss": report.last_loss,
+        "validation_accuracy": None if validation is None else validation.accuracy,
+        "validation_loss": None if validation is None else validation.loss,
+        "is_best": report.is_best, "learned_b": report.learned_b, "seconds": report.seconds, "device": report.device,
+    }  # fmt: skip
+
+
+def _epoch_text(report: EpochReport) -> str:
+    validation = report.validation
+    said = (
+        "no validation"
+        if validation is None
+        else f"validation accuracy {validation.accuracy:.3f}, loss {validation.loss:.3f}"
+    )
+    best = "  saved" if report.is_best else ""
+    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {report.seconds:.0f} s{best}"
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help="Model .zip, or a shipped model.", metavar="[M.zip]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show devices and versions, or a model's card."""
+    from napari_milcnn.core.model import card_json, card_text, load_model
+
+    with _status():
+        if model is None:
+            _system(as_json)
+        else:
+            loaded = load_model(model)
+            text = json.dumps(card_json(loaded)) if as_json else card_text(loaded)
+            print(text)  # noqa: T201
+
+
+def _system(as_json: bool) -> None:
+    import torch
+
+    from napari_milcnn.core.devices import choose_device, free_memory
+    from napari_milcnn.core.results import versions
+    from napari_milcnn.core.samples import shipped_models
+
+    choice = choose_device()
+    facts = {
+        "device": str(choice), "free memory": f"{free_memory(choice.device) / 1e9:.1f} GB",
+        "threads": str(torch.get_num_threads()), "shipped models": ", ".join(shipped_models()), **versions(),
+    }  # fmt: skip
+    print(json.dumps(facts) if as_json else "\n".join(f"{key:<16}{value}" for key, value in facts.items()))  # noqa: T201
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
+    *,
+    fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
+    size: Annotated[int, typer.Option(min=64, help="Side of a field, in px.")] = 512,
+    multi_label: Annotated[float, typer.Option(min=0, max=1, help="Share of strains with two localisations.")] = 0.15,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same screen.")] = 0,
+) -> None:
+    """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
+    from napari_milcnn.core.simulate import LOCALISATIONS, SimulationOptions, simulate_screen
+
+    with _status(), _progress() as progress:
+        cells = tuple(max(1, round(count * (size / 512) ** 2)) for count in (45, 75))
+        chosen = SimulationOptions(size=(size, size), cells=cells, multi_label=multi_label)
+        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=chosen)
+        task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
+        try:
+            for _ in steps:
+                progress.advance(task)
+        finally:
+            steps.close()
+    output.print(f"images, truth and labels.csv in {out}", markup=False)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("milcnn-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Classify the shipped sample with the shipped model."""
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.samples import sample_folder
+
+    with _status():
+        samples = sorted(sample_folder().glob("*.ome.tif"))
+        _classify(load_model("yeast-sim"), samples, out, as_json)

@@ -1,0 +1,47 @@
+"""The card of a model: everything that is said of it beside its weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
+
+from napari_milcnn.core.options import ForegroundOptions, NetworkOptions, Options
+
+
+class ModelCard(Options):
+    """Our own facts about a model, as they stand in `config.milcnn` of its file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = Field(1, description="Version of this block.")
+    name: str = Field("MIL-CNN", description="What the model is called.")
+    description: str = Field("", description="One or two sentences.")
+    authors: tuple[str, ...] = ("unknown",)
+    license: str = Field("CC-BY-4.0", description="SPDX identifier.")
+    credit: str = Field("", description="Whose data it was trained on, and under which licence.")
+    trained_on: str = Field("", description="What it was trained on and the range it is good for.")
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    pixel_size: float | None = Field(None, gt=0, description="µm per pixel of the images it was trained on.")
+    single_label: bool = Field(True, description="Whether each image shows exactly one class.")
+    mean: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
+    std: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
+    network: NetworkOptions
+    foreground: ForegroundOptions = ForegroundOptions()
+    evidence: str = Field("object", description="Kind of evidence that scored best.")
+    thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
+    training: dict[str, Any] = Field({}, description="Options and course of the training.")
+    metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> ModelCard:
+        for name, wanted in (("channels", self.network.channels), ("classes", self.network.classes)):
+            if len(getattr(self, name)) != wanted:
+                raise ValueError(f"{len(getattr(self, name))} {name} are named, the network has {wanted}")
+        if not len(self.mean) == len(self.std) == len(self.channels):
+            raise ValueError(f"mean and std need one number for each of {len(self.channels)} channels")
+        if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):
+            raise ValueError("mean and std must be finite, std above zero")
+        return self

@@ -1,0 +1,287 @@
+"""Whole images of any size, time and z, through a trained model.
+
+A plane is run in one piece where it fits into memory, else in tiles. Tiles are exact: no layer is padded and every
+tile begins at a multiple of the stride, so the class map put together from tiles is the class map of the plane (up to
+the rounding of the convolutions), and pooling sees it whole.
+
+Which figure decides: the network's last layer, y, read as a softmax where each image shows one class and as
+sigmoids where it may show several (`Prediction.scores`). P, the pooled probability of each class alone
+(`Prediction.probabilities`), says how much of the image shows that class, whatever else it shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from napari_milcnn.core.errors import LabelsError
+from napari_milcnn.core.images import ImageStack, PlaneIndex, open_image
+from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.options import ComputeOptions, make_options
+from napari_milcnn.core.runner import Job, MapRunner, map_windows
+from napari_milcnn.core.view import MapPlacement, ModelView, view
+
+_CELLS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names, in the order of every `classes` axis.
+    probabilities : ndarray
+        P, the pooled image-level probability of each class, float32 (planes, classes).
+    scores : ndarray
+        Probabilities after the last layer, float32 (planes, classes): these decide.
+    class_maps : ndarray
+        Instance probabilities p, float32 (planes, classes, Y, X), one value per instance.
+    planes : tuple of PlaneIndex
+        Position, time and z of each plane.
+    placement : MapPlacement
+        Where the class maps lie on the image, in image pixels.
+    name : str
+        The image's name.
+    warnings : tuple of str
+        What was done to the image or the device, in sentences.
+    device : str
+        Where it was computed, in which precision, and why.
+    seconds : float
+        Time taken, reading included.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    scores: np.ndarray
+    class_maps: np.ndarray
+    planes: tuple[PlaneIndex, ...]
+    placement: MapPlacement
+    name: str
+    warnings: tuple[str, ...]
+    device: str
+    seconds: float
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """The class with the highest score, one for each plane."""
+        return tuple(self.classes[i] for i in self.scores.argmax(1))
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Distance from the highest score to the next, float32 (planes,); 1 for a single class."""
+        ordered = np.sort(self.scores, 1)
+        return ordered[:, -1] - ordered[:, -2] if len(self.classes) > 1 else np.ones(len(ordered), np.float32)
+
+    def table(self) -> pd.DataFrame:
+        """One row per plane: position, t, z, top class, margin, then score and P of each class."""
+        rows = pd.DataFrame(self.planes, columns=PlaneIndex._fields)
+        rows["top"], rows["margin"] = self.top, self.margin
+        for prefix, values in (("score", self.scores), ("P", self.probabilities)):
+            rows = rows.join(pd.DataFrame(values, columns=[f"{prefix} {name}" for name in self.classes]))
+        return rows
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a classification has come.
+
+    Attributes
+    ----------
+    done, total : int
+        Tiles run, and tiles in all.
+    prediction : Prediction or None
+        All of it, on the last step.
+    """
+
+    done: int
+    total: int
+    prediction: Prediction | None = None
+
+
+class Classifier:
+    """A model made ready on a device, for many images.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What to apply.
+    **options
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+    """
+
+    def __init__(self, model: TrainedModel, **options: Any) -> None:
+        self.model = model
+        self.options = make_options(ComputeOptions, options)
+        self.runner = MapRunner(model, self.options)
+
+    def view(self, image: Any) -> ModelView:
+        """Open an image and look at it through the model."""
+        return view(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
+
+    def classify(self, image: Any) -> Prediction:
+        """Classify every plane of an image; see `classify`."""
+        *_, last = self.steps(image)
+        assert last.prediction is not None
+        return last.prediction
+
+    def steps(self, image: Any) -> Iterator[Step]:
+        """Classify every plane, a batch at a time: cancel between steps by leaving the loop."""
+        began = time.perf_counter()
+        seen = self.view(image)
+        jobs = self._jobs(seen)
+        logits = np.empty((len(seen.image.planes), len(self.model.classes), *seen.map_shape), np.float32)
+        done = 0
+        for group in jobs:
+            for job, part in zip(group, self.runner.run(seen, group), strict=True):
+                y0, y1, x0, x1 = job.window
+                logits[job.plane, :, y0:y1, x0:x1] = part
+            done += len(group)
+            if group is not jobs[-1]:
+                yield Step(done, sum(map(len, jobs)))
+        yield Step(done, done, self._prediction(seen, logits, time.perf_counter() - began))
+
+    def _jobs(self, seen: ModelView) -> list[list[Job]]:
+        """Batches of jobs whose windows have one size: the same tile of several planes, or whole planes."""
+        placement = self.model.network.placement
+        tile = self.runner.tile(seen.shape)
+        tiles = map_windows(seen.map_shape, tile, placement)
+        size, planes = self.runner.batch_that_fits(tile), range(len(seen.image.planes))
+        return [
+            [Job(plane, window) for plane in planes[start : start + size]]
+            for start in planes[::size]
+            for window in tiles
+        ]
+
+    def _prediction(self, seen: ModelView, logits: np.ndarray, seconds: float) -> Prediction:
+        output = self.runner.read_maps(logits)
+        scores = output.scores.softmax(1) if self.model.card.single_label else output.scores.sigmoid()
+        return Prediction(
+            classes=self.model.classes,
+            probabilities=output.probabilities.numpy(),
+            scores=scores.numpy(),
+            class_maps=torch.from_numpy(logits).sigmoid().numpy(),
+            planes=seen.image.planes,
+            placement=seen.placement,
+            name=seen.image.name,
+            warnings=(*seen.warnings, *self.runner.warnings),
+            device=str(self.runner.choice),
+            seconds=seconds,
+        )
+
+
+def classify(model: TrainedModel, image: Any, **options: Any) -> Prediction:
+    """Classify every plane (position, t, z) of an image.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What to apply.
+    image : path, array or ImageStack
+        Anything `open_image` takes.
+    **options
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+
+    Returns
+    -------
+    Prediction
+        Scores and P (planes, classes), class maps (planes, classes, Y, X).
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be read or has not the model's channels.
+    OptionsError
+        If an option is unknown or impossible.
+    ComputeError
+        If the device fails where no smaller step is left.
+    """
+    return Classifier(model, **options).classify(image)
+
+
+def classify_cells(model: TrainedModel, image: Any, labels: np.ndarray, **options: Any) -> pd.DataFrame:
+    """Classify each object of a label image by itself (the paper's single-cell mode, section 3.3).
+
+    The network looks at one receptive field centred on the object, which gives it a class map of a single instance.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What to apply.
+    image : path, array or ImageStack
+        Anything `open_image` takes.
+    labels : ndarray of int
+        Objects, (planes, Y, X) or, for one plane, (Y, X); 0 is background.
+    **options
+        Fields of `ComputeOptions`.
+
+    Returns
+    -------
+    DataFrame
+        One row per object: plane, label, y, x (centroid, px), area_px, top class, and p of each class.
+
+    Raises
+    ------
+    LabelsError
+        If the label image does not fit the image.
+    """
+    classifier = Classifier(model, **options)
+    seen = classifier.view(image)
+    rows = _objects(checked_labels(labels, seen.image))
+    found = np.concatenate([_cells_of_plane(classifier, seen, plane, part) for plane, part in rows.groupby("plane")]) \
+        if len(rows) else np.empty((0, len(model.classes)), np.float32)  # fmt: skip
+    table = rows.assign(top=[model.classes[i] for i in found.argmax(1)] if len(rows) else [])
+    return table.join(pd.DataFrame(found, columns=[f"p {name}" for name in model.classes]))
+
+
+def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
+    """Check a label image against an image -> int (planes, Y, X).
+
+    Raises
+    ------
+    LabelsError
+        If its shape or type does not fit.
+    """
+    labels = np.asarray(labels)
+    labels = labels[None] if labels.ndim == 2 else labels
+    wanted = (len(image.planes), *image.plane_shape)
+    if labels.shape != wanted:
+        raise LabelsError(f"the label image is {labels.shape}; expected (planes, Y, X) = {wanted}, as the image has")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise LabelsError(f"the label image holds {labels.dtype}; expected whole numbers, 0 for background")
+    return labels
+
+
+def _objects(labels: np.ndarray) -> pd.DataFrame:
+    from skimage.measure import regionprops_table
+
+    tables = [
+        pd.DataFrame(regionprops_table(plane, properties=("label", "centroid", "area"))).assign(plane=i)
+        for i, plane in enumerate(labels)
+    ]
+    rows = pd.concat(tables, ignore_index=True).rename(
+        columns={"centroid-0": "y", "centroid-1": "x", "area": "area_px"}
+    )
+    return rows[["plane", "label", "y", "x", "area_px"]]
+
+
+def _cells_of_plane(classifier: Classifier, seen: ModelView, plane: Any, rows: pd.DataFrame) -> np.ndarray:
+    """P of each class for each object of one plane, float32 (objects, classes)."""
+    field = classifier.model.network.placement.receptive_field
+    around = seen.model.normalise(
+        np.pad(seen.read_raw(int(plane)), ((0, 0), *[(field // 2, field // 2)] * 2), "reflect")
+    )
+    centres = ((rows[["y", "x"]].to_numpy() + 0.5) * seen.zoom - 0.5 + np.asarray(seen.margin)).round().astype(int)
+    corners = np.clip(centres, 0, np.asarray(seen.shape) - 1)
+    parts = []
+    for start in range(0, len(corners), _CELLS_AT_ONCE):
+        crops = [around[:, y : y + field, x : x + field] for y, x in corners[start : start + _CELLS_AT_ONCE]]
+        parts.append(classifier.runner.class_maps(np.stack(crops))[:, :, 0, 0])  # (objects, classes)
+    return torch.from_numpy(np.concatenate(parts)).sigmoid().numpy()

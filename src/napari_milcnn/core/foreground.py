@@ -1,0 +1,53 @@
+"""The foreground of an image: cells, or bright structures, as objects of a label image."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
+from skimage.measure import label as components
+from skimage.segmentation import watershed
+
+from napari_milcnn.core.options import ForegroundOptions
+
+_NEIGHBOURHOOD = 6
+"""Sigma of the neighbourhood that `local` compares with, in units of the smoothing."""
+
+
+def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
+    """Find bright objects in one channel (Y, X) -> label image, int32 (Y, X), 0 for background.
+
+    `otsu` takes one threshold for the plane. `local` takes Otsu's threshold of what rises above a wider neighbourhood,
+    for spots and for uneven light. Touching objects are split by a watershed on the distance to the background.
+    """
+    smooth = ndimage.gaussian_filter(channel.astype(np.float32), options.smooth)
+    if options.method == "local":
+        width = max(options.smooth, 1) * _NEIGHBOURHOOD
+        smooth = np.maximum(smooth - ndimage.gaussian_filter(channel.astype(np.float32), width), 0)
+    if smooth.min() == smooth.max():
+        return np.zeros(channel.shape, np.int32)
+    mask = smooth > threshold_otsu(smooth)
+    mask = ndimage.binary_fill_holes(mask)
+    return drop_small(split_touching(mask, options.split), options.min_size)
+
+
+def split_touching(mask: np.ndarray, distance: float) -> np.ndarray:
+    """Label the objects of a mask (Y, X), split where centres lie at least `distance` px apart; 0 splits nothing."""
+    joined: np.ndarray = components(mask)
+    if distance <= 0 or joined.max() == 0:
+        return joined.astype(np.int32)
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
+    peaks = peak_local_max(depth, min_distance=max(1, round(distance)), labels=joined, exclude_border=False)
+    seeds = np.zeros(mask.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return np.asarray(watershed(-depth, seeds, mask=mask), np.int32)
+
+
+def drop_small(labels: np.ndarray, size: int) -> np.ndarray:
+    """Remove objects smaller than `size` px and number the others from 1."""
+    counts = np.bincount(labels.ravel())
+    keep = counts >= size
+    keep[0] = False
+    numbers = np.cumsum(keep) * keep
+    return np.asarray(numbers[labels], np.int32)

@@ -1,0 +1,197 @@
+"""Every parameter once: Python keywords, command-line options, forms and the run record all read these models.
+
+An option's default, its limits and the sentence that explains it stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from napari_milcnn.core.errors import OptionsError
+from napari_milcnn.core.pooling import PoolingName
+
+EvidenceKind = Literal["object", "class_map", "jacobian"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
+Precision = Literal["auto", "float32", "bfloat16"]
+Engine = Literal["torch", "openvino"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Width = Annotated[int, Field(ge=1, le=2048)]
+
+
+class Options(BaseModel):
+    """A frozen set of options; unknown names and impossible values are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def make_options(kind: type[AnyOptions], values: dict[str, Any]) -> AnyOptions:
+    """Build options from keywords.
+
+    Raises
+    ------
+    OptionsError
+        Naming each option that is unknown or has an impossible value, and what was expected.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise OptionsError("; ".join(_sentence(kind, dict(e)) for e in error.errors())) from error
+
+
+def _sentence(kind: type[Options], error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"][:1]) or kind.__name__
+    if error["type"] == "extra_forbidden":
+        return f"there is no option {name!r}; expected one of {', '.join(kind.model_fields)}"
+    return f"option {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+class NetworkOptions(Options):
+    """What a network is built from."""
+
+    channels: int = Field(ge=1, le=256, description="Image channels that go in.")
+    classes: int = Field(ge=1, le=2048, description="Classes that come out.")
+    pooling: PoolingName = Field("noisy_and", description="How a class map becomes the image's probability.")
+    a: float = Field(10.0, gt=0, description="Noisy-AND: slope.")
+    r: float = Field(2.5, gt=0, description="Generalised mean and LSE: sharpness; 1 is close to the average.")
+    b: Share = Field(0.1, description="Where Noisy-AND's thresholds and every instance probability start: about the "
+                                      "share of the map that the phenotype covers.")  # fmt: skip
+    first_pool: bool = Field(True, description="Average-pool 3/2 before the first convolution (the paper's network).")
+    batch_norm: bool = Field(False, description="Batch norm after each convolution.")
+    widths: tuple[Width, Width, Width, Width, Width, Width] = Field(
+        (32, 64, 64, 128, 128, 1000), description="Channels after each of the six convolutions."
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after each max pool.")
+    dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout before the map layer.")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "compact": {"first_pool": False, "batch_norm": True, "widths": (16, 32, 48, 96, 128, 256), "dropout": 0.0,
+                "dropout_last": 0.0},
+}  # fmt: skip
+"""`paper`: receptive field 135 px, stride 32. `compact`: 67 px, stride 16, for cells of about 64 px."""
+
+
+def preset_options(preset: str, channels: int, classes: int, **changes: Any) -> NetworkOptions:
+    """Return the network options of a preset, with any of them changed.
+
+    Raises
+    ------
+    OptionsError
+        If there is no such preset, or an option is impossible.
+    """
+    if preset not in PRESETS:
+        raise OptionsError(f"there is no preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    return make_options(NetworkOptions, {"channels": channels, "classes": classes, **PRESETS[preset], **changes})
+
+
+class ComputeOptions(Options):
+    """Where and how a network runs over an image; every choice gives the same result up to rounding."""
+
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
+    precision: Precision = Field(
+        "auto", description="Of the convolutions: float32, bfloat16, or auto, which takes bfloat16 where it is faster."
+    )
+    engine: Engine = Field("torch", description="torch, or openvino (CPU; needs the extra 'openvino').")
+    batch_size: int = Field(4, ge=1, description="Planes in one batch.")
+    tile: int | None = Field(
+        None, ge=1, description="Side, in px, of the tiles a plane is read and run in; default: whole planes where "
+                                "they fit into memory."
+    )  # fmt: skip
+    match_pixel_size: bool = Field(
+        True, description="Resample an image whose pixel size differs from the model's by more than 10 %."
+    )
+
+
+class ForegroundOptions(Options):
+    """How the cells, or the bright structures, of an image are found for object evidence."""
+
+    channel: str | None = Field(None, description="Channel to look at; default: the one that the model names.")
+    method: Literal["otsu", "local"] = Field(
+        "otsu", description="otsu: one threshold a plane; local: against the neighbourhood, for spots and uneven light."
+    )
+    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px, before the threshold.")
+    split: float = Field(
+        6.0, ge=0, description="Split touching objects whose centres lie this far apart, in px; 0 leaves them joined."
+    )
+    min_size: int = Field(20, ge=0, description="Smallest object, in px.")
+
+
+class EvidenceOptions(ComputeOptions):
+    """What is laid over the image to show where a class was seen."""
+
+    kind: EvidenceKind = Field(
+        "object", description="object: each foreground object with the mean of the class map inside it; class_map: "
+                              "the class map laid over the image; jacobian: the evidence propagated back to the pixels."
+    )  # fmt: skip
+    rule: Literal["guided", "plain"] = Field(
+        "guided", description="Jacobian: guided keeps positive evidence only at every layer; plain is the gradient."
+    )
+    foreground: ForegroundOptions | None = Field(
+        None, description="Object evidence: how objects are found; default: as the model's card says."
+    )
+
+
+class MaskOptions(Options):
+    """How evidence becomes a mask and the mask becomes objects."""
+
+    threshold: float | str = Field(
+        "auto", description="auto (the model's own where its card has one, else otsu), otsu (on the logarithm), a "
+                            "number, or a quantile of the plane's evidence such as q0.95."
+    )  # fmt: skip
+    present: float = Field(
+        0.5, ge=0, le=1, description="Only classes whose image probability reaches this, and the top class, give "
+                                     "masks; 0 lets all."
+    )  # fmt: skip
+    smooth: float = Field(0.0, ge=0, description="Gaussian sigma, in px, over the evidence before the threshold.")
+    min_size: int = Field(20, ge=0, description="Smallest object kept, in px.")
+    fill_holes: bool = Field(True, description="Fill holes inside objects.")
+    split: float = Field(
+        0.0, ge=0, description="Split touching objects whose centres lie this far apart, in px; 0 leaves them joined. "
+                               "Object evidence keeps the objects it was read through."
+    )  # fmt: skip
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_threshold(cls, value: float | str) -> float | str:
+        if isinstance(value, str) and value not in {"auto", "otsu"}:
+            return _threshold_text(value)
+        return value
+
+
+def _threshold_text(text: str) -> float | str:
+    """Check 'q0.95', or read '0.4' as a number."""
+    try:
+        number = float(text.removeprefix("q"))
+    except ValueError:
+        raise ValueError("expected auto, otsu, a number such as 0.4, or a quantile such as q0.95") from None
+    if not text.startswith("q"):
+        return number
+    if not 0 <= number <= 1:
+        raise ValueError("a quantile lies between q0 and q1")
+    return text
+
+
+class TrainOptions(Options):
+    """How a model learns from image-level labels."""
+
+    epochs: int = Field(16, ge=1, description="Times each training image is seen.")
+    batch_size: int = Field(8, ge=1, description="Patches in one batch.")
+    patch: int = Field(
+        320, ge=0, description="Side, in px, of the random patch an image is seen through; 0 takes the whole image. It "
+                               "must be large enough to hold cells that show the label."
+    )  # fmt: skip
+    learning_rate: float = Field(2e-3, gt=0, description="Adam's highest rate in the one-cycle schedule.")
+    head_rate: float = Field(10.0, gt=0, description="Times that rate for Noisy-AND's thresholds and the last layer.")
+    precision: Precision = Field("auto", description="Of the convolutions while training.")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
+    validation: float = Field(
+        0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
+    )
+    seed: int = Field(0, ge=0, description="Same seed, same machine: same curve.")
+    cache: float = Field(1.0, ge=0, description="GiB of memory that may hold images already read.")

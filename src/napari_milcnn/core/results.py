@@ -1,0 +1,160 @@
+"""Tables, label images, class maps and the run record on disk.
+
+Every file is written beside its name and moved into place, so that a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+from napari_milcnn.core.classify import Prediction
+from napari_milcnn.core.files import replacing
+from napari_milcnn.core.images import ImageStack, PlaneIndex
+from napari_milcnn.core.masks import PlaneMasks, class_image
+from napari_milcnn.core.model import TrainedModel
+
+_PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
+
+
+class ImageFiles(NamedTuple):
+    """Names of the files that one image gives; None where one was not asked for."""
+
+    labels: Path | None
+    maps: Path
+    overview: Path
+
+
+def image_files(out: Path, name: str, masks: bool) -> ImageFiles:
+    """Name the files of one image in the folder `out`."""
+    labels = out / f"{name}_labels.ome.tif" if masks else None
+    return ImageFiles(labels, out / f"{name}_maps.ome.tif", out / f"{name}_overview.png")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with replacing(path) as draft:
+        table.to_csv(draft, index=False, float_format="%.6g")
+
+
+def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> None:
+    """Write class maps as OME-TIFF, float32: one channel a class, one pixel an instance.
+
+    The placement on the image, in image pixels, stands in the OME annotations.
+    """
+    placement = prediction.placement
+    notes = {"stride_px": placement.stride, "first_y_px": placement.y, "first_x_px": placement.x}
+    size = None if pixel_size is None else pixel_size * placement.stride
+    _write_ome(path, prediction.planes, prediction.class_maps, prediction.classes, size, notes)
+
+
+def write_labels(
+    path: Path, image: ImageStack, classes: Sequence[str], planes: Iterable[PlaneMasks]
+) -> list[pd.DataFrame]:
+    """Write masks as OME-TIFF, uint16, a plane at a time, and return the tables of objects.
+
+    Channel `objects` numbers the objects of a plane as objects.csv does; channel `classes` holds the class of each
+    pixel, whose names stand in the OME annotations: class_1 is the first.
+    """
+    tables: list[pd.DataFrame] = []
+
+    def pages() -> Iterator[np.ndarray]:
+        for plane in planes:
+            tables.append(plane.objects)
+            yield np.stack([plane.labels, class_image(plane.labels, plane.objects, tuple(classes))]).astype(np.uint16)
+
+    notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
+    _write_ome(path, image.planes, _Pages(pages(), image.plane_shape), ("objects", "classes"), image.pixel_size, notes)
+    return tables
+
+
+class _Pages:
+    """Planes (channels, Y, X) that are made one after another while they are written."""
+
+    dtype = np.dtype(np.uint16)
+
+    def __init__(self, pages: Iterator[np.ndarray], plane_shape: tuple[int, int]) -> None:
+        self.pages = pages
+        self.shape = (-1, 2, *plane_shape)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.pages
+
+
+def _write_ome(
+    path: Path,
+    planes: Sequence[PlaneIndex],
+    data: np.ndarray | _Pages,
+    channels: Sequence[str],
+    pixel_size: float | None,
+    notes: dict[str, Any],
+) -> None:
+    """Write planes (planes, channels, Y, X) as one OME-TIFF, a series for each position."""
+    count = len({plane.position for plane in planes})
+    times, depths = len({plane.t for plane in planes}), len({plane.z for plane in planes})
+    pages = (channel for plane in data for channel in plane)
+    facts: dict[str, Any] = {
+        "axes": "TZCYX",
+        "Channel": {"Name": list(channels)},
+        "MapAnnotation": {"Namespace": "napari-milcnn", **{key: str(value) for key, value in notes.items()}},
+    }
+    if pixel_size is not None:
+        facts |= {"PhysicalSizeX": pixel_size, "PhysicalSizeY": pixel_size}
+        facts |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+    shape = (times, depths, len(channels), *data.shape[-2:])
+    size = int(np.prod(shape)) * data.dtype.itemsize * count
+    with replacing(path) as draft, tifffile.TiffWriter(draft, ome=True, bigtiff=size > 2**31) as tiff:
+        for _ in range(count):
+            part = _first(pages, times * depths * len(channels))
+            tiff.write(
+                part, shape=shape, dtype=data.dtype, compression="zlib", photometric="minisblack", metadata=facts
+            )
+
+
+def _first(pages: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    for _ in range(count):
+        yield np.ascontiguousarray(next(pages))
+
+
+def run_record(model: TrainedModel, options: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """Return what is needed to run again: options, model and its hash, versions."""
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "model": {"path": str(model.path), "name": model.card.name, "sha256": model.digest},
+        "options": options,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each package that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a JSON document, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+
+
+def unique_names(paths: Sequence[Path], name: Callable[[Path], str]) -> list[str]:
+    """One name for each path; those that would be the same take the folder's name before them, then a number."""
+    names = [name(path) for path in paths]
+    doubled = {one for one in names if names.count(one) > 1}
+    taken: dict[str, int] = {}
+    result = []
+    for path, one in zip(paths, names, strict=True):
+        one = f"{path.parent.name}_{one}" if one in doubled else one
+        taken[one] = taken.get(one, 0) + 1
+        result.append(one if taken[one] == 1 else f"{one}_{taken[one]}")
+    return result

@@ -1,0 +1,340 @@
+"""Many images through one model, to one folder of results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.core.classify import Prediction, checked_labels
+from napari_milcnn.core.errors import ImageError, LabelsError, MilcnnError, OptionsError, OutputError
+from napari_milcnn.core.evidence import EvidenceMaker
+from napari_milcnn.core.images import ImageStack, open_image
+from napari_milcnn.core.masks import PlaneMasks, segment_plane
+from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.options import EvidenceOptions, MaskOptions, make_options
+from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
+from napari_milcnn.core.results import (
+    image_files,
+    run_record,
+    unique_names,
+    write_json,
+    write_labels,
+    write_maps,
+    write_table,
+)  # fmt: skip
+
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".czi", ".nd2", ".lif")
+_SAVE_EVERY = 10.0
+"""Seconds between two writings of the tables while images are still coming."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What came of one image.
+
+    Attributes
+    ----------
+    file : Path
+        The image.
+    prediction : Prediction or None
+        None where it failed.
+    objects : int
+        Number of objects in its masks.
+    files : tuple of Path
+        What was written for it.
+    warnings : tuple of str
+        What was done to it, in sentences.
+    error : str
+        Why it failed, or nothing.
+    """
+
+    file: Path
+    prediction: Prediction | None
+    objects: int = 0
+    files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ScreenStep:
+    """How far a screen has come: `done` of `total` images, and the result of the one just ended, if one was.
+
+    `share` is how much of the image under way is done, from 0 to 1.
+    """
+
+    done: int
+    total: int
+    file: Path
+    share: float
+    result: ImageResult | None = None
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How images are opened where their files do not say: see `open_image`."""
+
+    axes: str | None = None
+    channels: tuple[str, ...] | None = None
+    pixel_size: float | None = None
+    series: int | None = None
+
+    def open(self, path: Path) -> ImageStack:
+        """Open one image."""
+        return open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
+
+
+@dataclass
+class _Tables:
+    predictions: list[pd.DataFrame] = field(default_factory=list)
+    objects: list[pd.DataFrame] = field(default_factory=list)
+    saved: float = field(default_factory=time.monotonic)
+
+
+def find_images(sources: Sequence[Path]) -> list[Path]:
+    """Replace each folder among the sources by the images in it, sorted; an OME-Zarr folder is an image itself.
+
+    Raises
+    ------
+    ImageError
+        If a folder holds no image, or no source was given.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir() and not _is_zarr(source):
+            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+            if not inside:
+                raise ImageError(f"the folder {source} holds no image; expected files ending in {', '.join(_SUFFIXES)}")
+            found += inside
+        else:
+            found.append(source)
+    if not found:
+        raise ImageError("no image was named; expected at least one file or folder")
+    return found
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
+
+
+def screen(
+    model: TrainedModel,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    masks: bool = True,
+    objects: Path | None = None,
+    reading: ImageReading = ImageReading(),
+    mask_options: dict[str, Any] | None = None,
+    command: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[ScreenStep]:
+    """Classify images one after another and write the results.
+
+    An image that fails has its row and its error, and the others go on. Leaving the loop early keeps every result
+    that is complete.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        What to apply.
+    sources : sequence of Path
+        Images, and folders of images.
+    out : Path
+        Folder for predictions.csv, objects.csv, run.json and the files of each image.
+    classes : sequence of str, optional
+        Classes whose masks are made; all by default.
+    masks : bool
+        Whether to make masks.
+    objects : Path, optional
+        Label images of your own for object evidence: one file, or a folder with a file of the same name for each image.
+    reading : ImageReading
+        Axes, channels and pixel size where files do not say.
+    mask_options : dict, optional
+        Fields of `MaskOptions`.
+    command : sequence of str
+        For the record.
+    **options
+        Fields of `EvidenceOptions`.
+
+    Yields
+    ------
+    ScreenStep
+        After every step of every image.
+    """
+    run = _Screen(model, find_images(sources), out, classes, masks, objects, reading, mask_options or {}, options)
+    yield from run.steps(command)
+
+
+class _Screen:
+    def __init__(
+        self,
+        model: TrainedModel,
+        files: list[Path],
+        out: Path,
+        classes: Sequence[str] | None,
+        masks: bool,
+        objects: Path | None,
+        reading: ImageReading,
+        mask_options: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
+        self.model, self.files, self.out = model, files, out
+        self.classes = tuple(classes) if classes else model.classes
+        self.masks, self.objects, self.reading = masks, objects, reading
+        self.mask_options = make_options(MaskOptions, mask_options)
+        self.evidence_options = make_options(EvidenceOptions, options)
+        self.maker = EvidenceMaker(model, **options)
+        unknown = set(self.classes) - set(model.classes)
+        if unknown:
+            raise OptionsError(f"class {sorted(unknown)} is not in the model; its classes: {', '.join(model.classes)}")
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out} is a file; expected a folder for the results")
+        self.names = unique_names(files, lambda path: path.name.split(".")[0])
+        self.tables = _Tables()
+
+    def steps(self, command: Sequence[str]) -> Iterator[ScreenStep]:
+        began, results = time.perf_counter(), []
+        try:
+            for number, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
+                for step in self._image(number, file, name):
+                    if step.result is not None:
+                        results.append(step.result)
+                        self._keep(step.result)
+                    yield step
+        finally:
+            self._write_tables()
+            self._write_record(command, results, time.perf_counter() - began)
+
+    def _image(self, number: int, file: Path, name: str) -> Iterator[ScreenStep]:
+        total = len(self.files)
+        yield ScreenStep(number, total, file, 0.0)
+        try:
+            with self.reading.open(file) as image:
+                prediction: Prediction | None = None
+                for step in self.maker.classifier.steps(image):
+                    prediction = step.prediction
+                    yield ScreenStep(number, total, file, step.done / step.total * (0.6 if self.masks else 0.95))
+                assert prediction is not None
+                result = self._write(file, name, image, prediction)
+        except (OutputError, OptionsError):
+            raise
+        except MilcnnError as error:
+            result = ImageResult(file, None, error=str(error))
+        yield ScreenStep(number + 1, total, file, 1.0, result)
+
+    def _write(self, file: Path, name: str, image: ImageStack, prediction: Prediction) -> ImageResult:
+        files = image_files(self.out, name, self.masks)
+        write_maps(files.maps, prediction, image.pixel_size)
+        shown: list[ShownPlane] = []
+        tables: list[pd.DataFrame] = []
+        if files.labels is not None:
+            planes = self._planes(file, image, prediction, shown)
+            tables = write_labels(files.labels, image, self.model.classes, planes)
+        else:
+            shown += [self._shown(image, index, None) for index in shown_planes(len(image.planes))]
+        write_overview(files.overview, prediction, shown, image.pixel_size)
+        objects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        if len(objects):
+            self.tables.objects.append(_with_indices(str(file), objects, prediction))
+        written = tuple(path for path in files if path is not None)
+        return ImageResult(file, prediction, len(objects), written, prediction.warnings)
+
+    def _planes(
+        self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
+    ) -> Iterator[PlaneMasks]:
+        wanted = set(shown_planes(len(image.planes)))
+        thresholds = self.model.card.thresholds.get(self.evidence_options.kind, {})
+        for evidence in self.maker.planes(image, prediction, self.classes, self._own_objects(file, image)):
+            scores = {n: float(prediction.scores[evidence.plane, prediction.classes.index(n)]) for n in self.classes}
+            masks = segment_plane(evidence, scores, self.mask_options, image.pixel_size, thresholds)
+            if evidence.plane in wanted:
+                shown.append(self._shown(image, evidence.plane, masks))
+            yield masks
+
+    def _shown(self, image: ImageStack, index: int, masks: PlaneMasks | None) -> ShownPlane:
+        return shown_plane(image, self.maker.classifier.view(image).channels, index, masks)
+
+    def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray | None:
+        if self.objects is None:
+            return None
+        path = self.objects / file.name if self.objects.is_dir() else self.objects
+        if not path.is_file():
+            raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
+        axes = image.axes.replace("C", "")
+        with open_image(path, axes=axes if len(axes) > 2 else None) as labels:
+            return checked_labels(np.stack([labels.plane(i)[0] for i in range(len(labels.planes))]), image)
+
+    def _keep(self, result: ImageResult) -> None:
+        if result.prediction is None:
+            row = pd.DataFrame([{"file": str(result.file), "error": result.error}])
+        else:
+            row = result.prediction.table()
+            row.insert(0, "file", str(result.file))
+            row["warnings"], row["error"] = "; ".join(result.warnings), ""
+        self.tables.predictions.append(row)
+        if time.monotonic() - self.tables.saved > _SAVE_EVERY:
+            self._write_tables()
+            self.tables.saved = time.monotonic()
+
+    def _write_tables(self) -> None:
+        if self.tables.predictions:
+            write_table(self.out / "predictions.csv", _joined(self.tables.predictions))
+        if self.masks and self.tables.predictions:
+            write_table(
+                self.out / "objects.csv", _joined(self.tables.objects or [pd.DataFrame(columns=_OBJECT_COLUMNS)])
+            )
+
+    def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
+        options = {
+            "evidence": self.evidence_options.model_dump(),
+            "masks": self.mask_options.model_dump() if self.masks else None,
+            "classes": self.classes,
+            "objects": self.objects,
+            "reading": vars(self.reading),
+        }
+        record = run_record(self.model, options, command) | {
+            "device": str(self.maker.classifier.runner.choice),
+            "seconds": round(seconds, 3),
+            "images": [_summary(result) for result in results],
+            "unfinished": [str(file) for file in self.files[len(results) :]],
+        }
+        write_json(self.out / "run.json", record)
+
+
+_OBJECT_COLUMNS = [
+    "file", "position", "t", "z", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score",
+]  # fmt: skip
+
+
+def _with_indices(file: str, objects: pd.DataFrame, prediction: Prediction) -> pd.DataFrame:
+    """Replace the plane's number by file, position, t and z."""
+    planes = pd.DataFrame(prediction.planes, columns=["position", "t", "z"])
+    joined = objects.join(planes, on="plane").assign(file=file)
+    return joined[_OBJECT_COLUMNS]
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table with the columns of the widest; what a row lacks stays empty."""
+    columns = max((list(table) for table in tables), key=len)
+    return pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=columns)
+
+
+def _summary(result: ImageResult) -> dict[str, Any]:
+    if result.prediction is None:
+        return {"file": str(result.file), "error": result.error}
+    return {
+        "file": str(result.file),
+        "top": result.prediction.top,
+        "seconds": round(result.prediction.seconds, 3),
+        "objects": result.objects,
+        "files": [str(path) for path in result.files],
+        "warnings": result.warnings,
+    }
