@@ -46,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-messages = Console(stderr=True, highlight=False)
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False, soft_wrap=True)
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -146,13 +146,12 @@ def classify(
     from napari_milcnn.core.model import load_model
     from napari_milcnn.core.screen import ImageReading
 
-    names = tuple(name.strip() for name in channels.split(",")) if channels else None
     with _status():
         loaded = load_model(model)
         _classify(
             loaded, images, out, as_json,
             classes=classes, masks=masks, objects=objects, mask_options=_taken(MaskOptions, options),
-            reading=ImageReading(axes, names, pixel_size, series),
+            reading=ImageReading(axes, _names(channels), pixel_size, series),
             foreground=_foreground(options, loaded.card.foreground), **_taken(EvidenceOptions, options),
         )  # fmt: skip
 
@@ -238,6 +237,9 @@ def train(
     *,
     init: Annotated[str | None, typer.Option(help="Model to start from; a new one by default.")] = None,
     preset: Annotated[str, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}.")] = "compact",
+    channels: Annotated[
+        str | None, typer.Option(help="Names for the channels of a new model, such as GFP,RFP.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
     description: Annotated[str, typer.Option(help="For the card.")] = "",
     trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
@@ -254,19 +256,27 @@ def train(
         keep_freed_memory()
         table = read_labels(labels)
         foreground = _foreground(options, ForegroundOptions())
-        model = load_model(init) if init else _model_for(table, preset, foreground, _taken(NetworkOptions, options))
+        network = _taken(NetworkOptions, options)
+        model = load_model(init) if init else _model_for(table, preset, _names(channels), foreground, network)
         model = model.with_card(name=name or out.stem, description=description, trained_on=trained_on, credit=credit)
         reports = _train(model, table, out, _taken(TrainOptions, options), quiet=as_json)
         if as_json:
             print(json.dumps({"model": out, "epochs": reports}, default=str))  # noqa: T201
 
 
-def _model_for(table: Any, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Read names between commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else None
+
+
+def _model_for(
+    table: Any, preset: str, names: tuple[str, ...] | None, foreground: ForegroundOptions, network: dict[str, Any]
+) -> TrainedModel:
     """Make a new model with the classes of a table and the channels and pixel size of its first image."""
     from napari_milcnn.core.images import open_image
     from napari_milcnn.core.model import new_model
 
-    with open_image(table.images[0].file) as image:
+    with open_image(table.images[0].file, channels=names) as image:
         channels, pixel_size = image.channels, image.pixel_size
     return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)
 

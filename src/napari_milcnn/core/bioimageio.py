@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,15 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
 
     torch.save(network.state_dict(), folder / "weights.pt")
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
-    _write_test_tensors(network, card, folder)
-    try:
-        with ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True):
-            description = ModelDescr(**_description(network, card))
-            save_bioimageio_package(description, output_path=out)
-    except (ValidationError, ValueError) as error:
-        raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
+    peaks = _write_test_tensors(network, card, folder)
+    context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
+    with warnings.catch_warnings(), context:
+        warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves the files of `folder` open
+        try:
+            save_bioimageio_package(ModelDescr(**_description(network, card, peaks)), output_path=out)
+        except (ValidationError, ValueError) as error:
+            raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
+        gc.collect()  # closes them: Windows cannot delete an open file
 
 
 def _readme(card: ModelCard) -> str:
@@ -53,7 +57,8 @@ def _test_size(network: MilNetwork) -> int:
     return placement.stride * (-(-placement.receptive_field // placement.stride) + 3)
 
 
-def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> None:
+def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> dict[str, float]:
+    """Write a test image and its outputs; return the largest value of each output."""
     side = _test_size(network)
     noise = np.random.default_rng(0).normal(size=(1, len(card.channels), side, side))
     mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
@@ -67,9 +72,10 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> N
     tensors = (torch.from_numpy(image), output.class_maps.sigmoid(), output.probabilities, scores)
     for name, tensor in zip(_TENSORS, tensors, strict=True):
         np.save(folder / f"{name}.npy", tensor.numpy())
+    return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
 
 
-def _description(network: MilNetwork, card: ModelCard) -> dict[str, Any]:
+def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, Any]:
     from bioimageio.spec.generic.v0_3 import Author, CiteEntry
 
     name = re.sub(r"[^A-Za-z0-9_+\- ()]", "-", card.name)
@@ -86,8 +92,16 @@ def _description(network: MilNetwork, card: ModelCard) -> dict[str, Any]:
         "inputs": [_input(network, card)],
         "outputs": _outputs(network, card),
         "weights": {"pytorch_state_dict": _weights(network)},
-        "config": {"milcnn": json.loads(card.model_dump_json())},
+        "config": {
+            "milcnn": json.loads(card.model_dump_json()),
+            "bioimageio": {"reproducibility_tolerance": [_tolerance(name, peak) for name, peak in peaks.items()]},
+        },
     }  # fmt: skip
+
+
+def _tolerance(name: str, peak: float) -> dict[str, Any]:
+    """State a tolerance: the format allows 1 % of an output's largest value, which can be small for probabilities."""
+    return {"output_ids": [name], "relative_tolerance": 1e-3, "absolute_tolerance": min(1e-3, 0.005 * peak)}
 
 
 def _format_version() -> Any:

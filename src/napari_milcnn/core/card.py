@@ -13,7 +13,8 @@ from napari_milcnn.core.options import ForegroundOptions, NetworkOptions, Option
 class ModelCard(Options):
     """Our own facts about a model, as they stand in `config.milcnn` of its file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=True, ser_json_inf_nan="strings")
+    """A figure that could not be measured is NaN, which JSON lacks: it is written as a word and read back."""
 
     format: int = Field(1, description="Version of this block.")
     name: str = Field("MIL-CNN", description="What the model is called.")
@@ -24,7 +25,9 @@ class ModelCard(Options):
     trained_on: str = Field("", description="What it was trained on and the range it is good for.")
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    pixel_size: float | None = Field(None, gt=0, description="µm per pixel of the images it was trained on.")
+    pixel_size: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
+    )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
     mean: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
     std: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
@@ -38,8 +41,11 @@ class ModelCard(Options):
     @model_validator(mode="after")
     def _counts_agree(self) -> ModelCard:
         for name, wanted in (("channels", self.network.channels), ("classes", self.network.classes)):
-            if len(getattr(self, name)) != wanted:
-                raise ValueError(f"{len(getattr(self, name))} {name} are named, the network has {wanted}")
+            named = getattr(self, name)
+            if len(named) != wanted:
+                raise ValueError(f"{len(named)} {name} are named, the network has {wanted}")
+            if len(set(named)) < len(named):
+                raise ValueError(f"the {name} repeat a name: {', '.join(named)}")
         if not len(self.mean) == len(self.std) == len(self.channels):
             raise ValueError(f"mean and std need one number for each of {len(self.channels)} channels")
         if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):

@@ -28,6 +28,8 @@ from napari_milcnn.core.runner import Job, MapRunner, map_windows
 from napari_milcnn.core.view import MapPlacement, ModelView, view
 
 _CELLS_AT_ONCE = 64
+LARGEST_LABEL = 2**24
+"""Tables with one place for each number up to the largest are made of a label image."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class Classifier:
     def steps(self, image: Any) -> Iterator[Step]:
         """Classify every plane, a batch at a time: cancel between steps by leaving the loop."""
         began = time.perf_counter()
+        self.runner.warnings.clear()
         seen = self.view(image)
         jobs = self._jobs(seen)
         logits = np.empty((len(seen.image.planes), len(self.model.classes), *seen.map_shape), np.float32)
@@ -237,12 +240,12 @@ def classify_cells(model: TrainedModel, image: Any, labels: np.ndarray, **option
     rows = _objects(checked_labels(labels, seen.image))
     found = np.concatenate([_cells_of_plane(classifier, seen, plane, part) for plane, part in rows.groupby("plane")]) \
         if len(rows) else np.empty((0, len(model.classes)), np.float32)  # fmt: skip
-    table = rows.assign(top=[model.classes[i] for i in found.argmax(1)] if len(rows) else [])
+    table = rows.assign(top=pd.Series([model.classes[i] for i in found.argmax(1)], dtype="str"))
     return table.join(pd.DataFrame(found, columns=[f"p {name}" for name in model.classes]))
 
 
 def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
-    """Check a label image against an image -> int (planes, Y, X).
+    """Check a label image against an image -> int32 (planes, Y, X).
 
     Raises
     ------
@@ -254,9 +257,14 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:
         raise LabelsError(f"the label image is {labels.shape}; expected (planes, Y, X) = {wanted}, as the image has")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+    if not np.issubdtype(labels.dtype, np.integer):
         raise LabelsError(f"the label image holds {labels.dtype}; expected whole numbers, 0 for background")
-    return labels
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > LARGEST_LABEL:
+        raise LabelsError(
+            f"the label image holds numbers from {labels.min()} to {labels.max()}; expected 0 for background and "
+            f"objects from 1 to at most {LARGEST_LABEL}: renumber them, for example with skimage's relabel_sequential"
+        )
+    return labels.astype(np.int32)
 
 
 def _objects(labels: np.ndarray) -> pd.DataFrame:
@@ -283,5 +291,5 @@ def _cells_of_plane(classifier: Classifier, seen: ModelView, plane: Any, rows: p
     parts = []
     for start in range(0, len(corners), _CELLS_AT_ONCE):
         crops = [around[:, y : y + field, x : x + field] for y, x in corners[start : start + _CELLS_AT_ONCE]]
-        parts.append(classifier.runner.class_maps(np.stack(crops))[:, :, 0, 0])  # (objects, classes)
+        parts.append(classifier.runner.instances(np.stack(crops)))  # (objects, classes)
     return torch.from_numpy(np.concatenate(parts)).sigmoid().numpy()

@@ -21,6 +21,8 @@ from torch import nn
 from napari_milcnn.core.errors import OptionsError
 
 _ACCELERATORS = ("cuda", "xpu", "mps")
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,19 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice
         chosen = torch.device(found[0] if found else "cpu")
         reason = f"{name_of(chosen)}" if found else "no GPU found"
     else:
-        chosen = torch.device(device)
-        if chosen.type != "cpu" and not _has(chosen):
-            raise OptionsError(
-                f"device {device!r} is not there; found: {', '.join(['cpu', *found])}; leave it to 'auto'"
-            )
+        chosen = _asked(device, found)
         reason = "as asked"
     return DeviceChoice(chosen, _dtype(chosen, precision), reason)
+
+
+def _asked(device: str, found: list[str]) -> torch.device:
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        asked = None
+    if asked is None or (asked.type != "cpu" and not (asked.type in found and _has(asked))):
+        raise OptionsError(f"device {device!r} is not there; found: {', '.join(['cpu', *found])}; leave it to 'auto'")
+    return asked
 
 
 def name_of(device: torch.device) -> str:
@@ -84,7 +92,8 @@ def free_memory(device: torch.device) -> int:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a RuntimeError of torch says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error).lower()
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> bool:
@@ -106,8 +115,6 @@ def _is_there(name: str) -> bool:
 
 
 def _has(device: torch.device) -> bool:
-    if not _is_there(device.type):
-        return False
     count = getattr(torch, device.type).device_count()
     return (device.index or 0) < int(count)
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from napari_milcnn.core.classify import Classifier, Prediction, checked_labels
@@ -226,6 +225,7 @@ def evidence(
     if labels is not None:
         labels = checked_labels(labels, stack)
     prediction = prediction or maker.classifier.classify(stack)
+    _check_prediction(maker, stack, prediction)
     planes = list(maker.planes(stack, prediction, classes, labels))
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
@@ -239,27 +239,39 @@ def evidence(
     )
 
 
+def _check_prediction(maker: EvidenceMaker, image: ImageStack, prediction: Prediction) -> None:
+    seen = maker.classifier.view(image)
+    wanted = (len(image.planes), len(maker.model.classes), *seen.map_shape)
+    if prediction.class_maps.shape != wanted or prediction.placement != seen.placement:
+        raise OptionsError(
+            f"the prediction has class maps {prediction.class_maps.shape} and this image gives {wanted}; "
+            "it was made of another image, model or pixel size: make it again"
+        )
+
+
 def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[int]:
     """Return the indices of named classes; of all for None.
 
     Raises
     ------
     OptionsError
-        If a name is not among the model's classes.
+        If a name is not among the model's classes or stands there twice, or no class is named.
     """
     if classes is None:
         return list(range(len(model.classes)))
     unknown = [name for name in classes if name not in model.classes]
     if unknown or isinstance(classes, str):
         raise OptionsError(f"class {unknown or classes!r} is not in the model; its classes: {', '.join(model.classes)}")
+    if not classes or len(set(classes)) < len(classes):
+        raise OptionsError(f"classes is {list(classes)}; expected different names out of: {', '.join(model.classes)}")
     return [model.classes.index(name) for name in classes]
 
 
 def mean_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Give each object the mean of each map (classes, Y, X) inside it; 0 outside objects (Y, X)."""
-    numbers = np.arange(objects.max() + 1)
-    values = np.stack([ndimage.mean(one, objects, numbers) for one in np.nan_to_num(maps)])
-    values = np.nan_to_num(values)
+    flat = objects.ravel()
+    sizes = np.maximum(np.bincount(flat), 1)
+    values = np.stack([np.bincount(flat, one.ravel()) / sizes for one in maps])  # (classes, labels)
     values[:, 0] = 0
     return np.asarray(values[:, objects], np.float32)
 
@@ -292,8 +304,8 @@ def jacobian_maps(
         float32 (batch, classes, Y, X), summed over input channels.
     """
     device = choice.device if choice else next(network.parameters()).device
-    with _borrowed(network, device), _guided(network.encoder, rule):
-        pixels = images.to(device).requires_grad_(True)
+    with torch.enable_grad(), _borrowed(network, device), _guided(network.encoder, rule):
+        pixels = images.detach().to(device).requires_grad_(True)
         with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
             logits = network.class_maps(pixels)
         output = network.read_maps(logits)

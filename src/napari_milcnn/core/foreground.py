@@ -25,7 +25,8 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     if options.method == "local":
         width = max(options.smooth, 1) * _NEIGHBOURHOOD
         smooth = np.maximum(smooth - ndimage.gaussian_filter(channel.astype(np.float32), width), 0)
-    if smooth.min() == smooth.max():
+    smooth -= smooth.min()  # faint structure on a bright ground: Otsu's histogram needs the digits
+    if smooth.max() == 0:
         return np.zeros(channel.shape, np.int32)
     mask = smooth > threshold_otsu(smooth)
     mask = ndimage.binary_fill_holes(mask)
@@ -41,13 +42,13 @@ def split_touching(mask: np.ndarray, distance: float) -> np.ndarray:
     peaks = peak_local_max(depth, min_distance=max(1, round(distance)), labels=joined, exclude_border=False)
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return np.asarray(watershed(-depth, seeds, mask=mask), np.int32)
+    return np.asarray(watershed(-depth, seeds, mask=mask, connectivity=2), np.int32)
 
 
 def drop_small(labels: np.ndarray, size: int) -> np.ndarray:
     """Remove objects smaller than `size` px and number the others from 1."""
     counts = np.bincount(labels.ravel())
-    keep = counts >= size
+    keep = counts >= max(size, 1)
     keep[0] = False
     numbers = np.cumsum(keep) * keep
     return np.asarray(numbers[labels], np.int32)

@@ -6,7 +6,7 @@ states none): Otsu on the logarithm of the evidence, whose values span decades, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
 
+from napari_milcnn.core.classify import Prediction
 from napari_milcnn.core.evidence import Evidence, PlaneEvidence
 from napari_milcnn.core.foreground import drop_small, split_touching
 from napari_milcnn.core.options import MaskOptions, make_options
@@ -88,7 +89,8 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     planes = [
         segment_plane(
             PlaneEvidence(i, maps, None if evidence.objects is None else evidence.objects[i]),
-            class_scores(evidence, i),
+            evidence.prediction,
+            evidence.classes,
             chosen,
             evidence.pixel_size,
             evidence.thresholds,
@@ -103,26 +105,21 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     )
 
 
-def class_scores(evidence: Evidence, plane: int) -> dict[str, float]:
-    """Class -> the image's score, of one plane, for the classes of the evidence; -1 marks none as top."""
-    prediction = evidence.prediction
-    return {name: float(prediction.scores[plane, prediction.classes.index(name)]) for name in evidence.classes}
-
-
 def segment_plane(
     plane: PlaneEvidence,
-    scores: Mapping[str, float],
+    prediction: Prediction,
+    names: Sequence[str],
     options: MaskOptions,
     pixel_size: float | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> PlaneMasks:
-    """Turn one plane's evidence (classes, Y, X) into masks; `scores` names the classes in the same order."""
-    names = list(scores)
+    """Turn one plane's evidence (classes, Y, X), whose classes are `names`, into masks."""
+    scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
     maps = plane.maps
     if options.smooth > 0 and plane.objects is None:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
-    wanted = _present(scores, options.present)
-    used = {name: _threshold(maps[names.index(name)], name, options, thresholds or {}) for name in wanted}
+    wanted = [name for name in names if scores[name] >= min(options.present, max(scores.values()))]
+    used = {name: _threshold(maps[list(names).index(name)], name, options, thresholds or {}) for name in wanted}
     claims = np.stack(
         [np.where(m > used[n], m, 0) if n in used else np.zeros_like(m) for n, m in zip(names, maps, strict=True)]
     )
@@ -133,10 +130,6 @@ def segment_plane(
 
 
 _COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
-
-
-def _present(scores: Mapping[str, float], present: float) -> list[str]:
-    return [name for name, score in scores.items() if score >= min(present, max(scores.values()))]
 
 
 def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:
@@ -150,9 +143,9 @@ def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[st
 
 
 def otsu_of_logarithm(one: np.ndarray) -> float:
-    """Otsu's threshold on the logarithm of the positive evidence of a map; its maximum where it is constant."""
+    """Otsu's threshold on the logarithm of the positive evidence of a map; half its maximum where it is constant."""
     peak = float(one.max(initial=0))
-    values = np.log(one[one > peak * 10.0**-_DECADES])
+    values = np.log(one[one > peak * 10.0**-_DECADES], dtype=np.float64)
     if values.size == 0 or np.ptp(values) < 1e-6:
         return peak / 2
     return float(np.exp(threshold_otsu(values)))
@@ -182,7 +175,7 @@ def _class_of_each(labels: np.ndarray, winner: np.ndarray) -> np.ndarray:
 def _table(
     labels: np.ndarray,
     classes: np.ndarray,
-    names: list[str],
+    names: Sequence[str],
     maps: np.ndarray,
     scores: Mapping[str, float],
     pixel_size: float | None,
@@ -196,7 +189,7 @@ def _table(
         else np.empty((len(names), 0))
     )
     own = classes[numbers]
-    table["class"] = [names[i] for i in own]
+    table["class"] = pd.Series([names[i] for i in own], dtype="str")
     table["area_um2"] = table["area_px"] * (np.nan if pixel_size is None else pixel_size**2)
     table["mean_evidence"] = means[own, np.arange(len(numbers))]
     table["score"] = [scores[names[i]] for i in own]

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -31,13 +32,38 @@ from napari_milcnn.core.card import ModelCard
 from napari_milcnn.core.errors import ImageError, ModelError, OptionsError
 from napari_milcnn.core.files import replacing, sha256
 from napari_milcnn.core.network import MilNetwork
-from napari_milcnn.core.options import ForegroundOptions, preset_options
+from napari_milcnn.core.options import ForegroundOptions, make_options, preset_options
 from napari_milcnn.core.samples import shipped_models
 
 LARGEST_FILE = 2 << 30
 """Bytes; a larger file inside a model zip is refused."""
 LARGEST_DESCRIPTION = 4 << 20
+DEEPEST_DESCRIPTION = 64
 _ARCHITECTURE = ("napari_milcnn.core.network", "build_network")
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGED_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, LookupError, OverflowError,
+    RuntimeError,
+)  # fmt: skip
+"""What `zipfile` raises where bytes are wrong."""
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.2, which bioimageio.spec writes: there `no` and `12:30` are words, and 1e-05 is a number."""
+
+
+_Yaml.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +170,11 @@ def new_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = MilNetwork(options).eval()
-    card = ModelCard(
-        classes=tuple(classes), channels=tuple(channels), pixel_size=pixel_size, network=options,
-        mean=(0.0,) * len(channels), std=(1.0,) * len(channels), foreground=foreground or ForegroundOptions(),
-    )  # fmt: skip
-    return TrainedModel(built, card)
+    facts = {
+        "classes": tuple(classes), "channels": tuple(channels), "pixel_size": pixel_size, "network": options,
+        "mean": (0.0,) * len(channels), "std": (1.0,) * len(channels), "foreground": foreground or ForegroundOptions(),
+    }  # fmt: skip
+    return TrainedModel(built, make_options(ModelCard, facts))
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -188,17 +214,15 @@ def _unpack(path: Path) -> dict[str, bytes]:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             for problem in _unsafe(entries):
                 raise ModelError(f"{path} is refused: {problem}; get the model from its source again")
-            return {entry.filename: archive.read(entry) for entry in entries}
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        OSError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-        zlib.error,
-    ) as e:
-        raise ModelError(f"{path} is not a whole zip file ({e}); copy or download it again") from e
+            return {entry.filename: _read(archive, entry) for entry in entries}
+    except _DAMAGED_ZIP as error:
+        raise ModelError(f"{path} is not a whole zip file ({error}); copy or download it again") from error
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read no more than the size that was checked: `ZipFile.read` unpacks up to 2 GiB whatever size is stated."""
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
@@ -209,6 +233,8 @@ def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
             yield f"the name {entry.filename!r} leads out of the zip"
         if entry.external_attr >> 16 & 0o170000 == 0o120000:
             yield f"{entry.filename!r} is a link"
+        if entry.compress_type not in _PACKED:
+            yield f"{entry.filename!r} is packed in a way that bioimage.io models are not"
     if len(set(names)) < len(names):
         yield "a name stands in it twice"
     size = sum(entry.file_size for entry in entries)
@@ -223,14 +249,26 @@ def _description(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
     if len(text) > LARGEST_DESCRIPTION:
         raise ModelError(f"{path} is refused: its description has {len(text)} bytes, more than {LARGEST_DESCRIPTION}")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ModelError(f"{path} is refused: its description refers to itself by YAML aliases")
-        description = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({error})") from error
+        for problem in _runaway(text):
+            raise ModelError(f"{path} is refused: its description {problem}")
+        description = yaml.load(text, _Yaml)
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({said})") from error
     if not isinstance(description, dict) or description.get("type") != "model":
         raise ModelError(f"{path}: its rdf.yaml describes no model")
     return description
+
+
+def _runaway(text: bytes) -> Iterator[str]:
+    """Find what makes a short description grow or keep the reader busy, event by event, before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            yield "refers to itself by YAML aliases"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_DESCRIPTION:
+            yield f"is nested more than {DEEPEST_DESCRIPTION} deep"
 
 
 def _check_hashes(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> None:
@@ -262,16 +300,16 @@ def _card(path: Path, description: dict[str, Any]) -> ModelCard:
         return ModelCard(**facts)
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        where = ".".join(map(str, first["loc"]))
-        raise ModelError(
-            f"{path}: config.milcnn {where} is wrong: {first['msg']}; was it made by a newer version?"
-        ) from error
+        where = ".".join(map(str, ("config.milcnn", *first["loc"])))
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise ModelError(f"{path}: its {where} is wrong: {said}; was it made by a newer version?") from error
 
 
 def _weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
     weights = description.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
-    if not isinstance(entry, dict) or entry.get("source") not in files or not isinstance(entry.get("sha256"), str):
+    source, stated = (entry.get("source"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(entry, dict) or not isinstance(source, str) or not isinstance(stated, str):
         raise ModelError(f"{path} names no pytorch_state_dict weights with their SHA-256")
     architecture = entry.get("architecture")
     named = (architecture.get("import_from"), architecture.get("callable")) if isinstance(architecture, dict) else None
@@ -280,16 +318,17 @@ def _weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -
             f"{path} is refused: it asks for the network {named}, expected {_ARCHITECTURE}; no code is run"
         )
     try:
-        state = torch.load(io.BytesIO(files[entry["source"]]), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        state = torch.load(io.BytesIO(files[source]), map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes made to deceive draw any error out of torch's reader
         raise ModelError(f"{path} is refused: its weights are not plain tensors (nothing of them was run)") from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ModelError(f"{path} is refused: its weights are not a dictionary of tensors")
-    return state
+    if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
+        raise ModelError(f"{path} is refused: its weights are not a dictionary of named tensors")
+    return dict(state)
 
 
 def _network(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> MilNetwork:
-    network = MilNetwork(card.network)
+    with torch.random.fork_rng(devices=[]):  # a random start that the weights replace
+        network = MilNetwork(card.network)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from napari_milcnn.core.options import NetworkOptions
+from napari_milcnn.core.options import NetworkOptions, make_options
 from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
 
@@ -119,8 +119,14 @@ class MilNetwork(nn.Module):
 
 
 def build_network(**options: Any) -> MilNetwork:
-    """Build the network from plain keyword arguments: the entry point that model files name."""
-    return MilNetwork(NetworkOptions(**options))
+    """Build the network from plain keyword arguments: the entry point that model files name.
+
+    Raises
+    ------
+    OptionsError
+        If an option is unknown or impossible.
+    """
+    return MilNetwork(make_options(NetworkOptions, options))
 
 
 def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:

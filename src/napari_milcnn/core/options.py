@@ -5,6 +5,7 @@ An option's default, its limits and the sentence that explains it stand here and
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,9 +22,9 @@ Width = Annotated[int, Field(ge=1, le=2048)]
 
 
 class Options(BaseModel):
-    """A frozen set of options; unknown names and impossible values are refused."""
+    """A frozen set of options; unknown names and impossible values, NaN and infinity among them, are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -44,9 +45,12 @@ def make_options(kind: type[AnyOptions], values: dict[str, Any]) -> AnyOptions:
 
 
 def _sentence(kind: type[Options], error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"][:1]) or kind.__name__
+    name = ".".join(str(part) for part in error["loc"] if part not in {"float", "str"}) or kind.__name__
+    if error["type"] == "missing":
+        return f"option {name!r} is missing"
     if error["type"] == "extra_forbidden":
-        return f"there is no option {name!r}; expected one of {', '.join(kind.model_fields)}"
+        expected = "" if len(error["loc"]) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
+        return f"there is no option {name!r}{expected}"
     return f"option {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
@@ -145,8 +149,8 @@ class MaskOptions(Options):
                             "number, or a quantile of the plane's evidence such as q0.95."
     )  # fmt: skip
     present: float = Field(
-        0.5, ge=0, le=1, description="Only classes whose image probability reaches this, and the top class, give "
-                                     "masks; 0 lets all."
+        0.5, ge=0, le=1, description="Only classes whose score for the image reaches this, and the top class, "
+                                     "give masks; 0 lets all."
     )  # fmt: skip
     smooth: float = Field(0.0, ge=0, description="Gaussian sigma, in px, over the evidence before the threshold.")
     min_size: int = Field(20, ge=0, description="Smallest object kept, in px.")
@@ -170,6 +174,8 @@ def _threshold_text(text: str) -> float | str:
         number = float(text.removeprefix("q"))
     except ValueError:
         raise ValueError("expected auto, otsu, a number such as 0.4, or a quantile such as q0.95") from None
+    if not math.isfinite(number):
+        raise ValueError("a threshold is a finite number")
     if not text.startswith("q"):
         return number
     if not 0 <= number <= 1:

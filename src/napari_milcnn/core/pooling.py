@@ -9,6 +9,9 @@ p of exactly 0 or 1 has already lost. Why float32 whatever comes in: in bfloat16
 
 Why the logits are clamped to +-80: sigmoid(-80) is the last decade that float32 holds; an infinite logit would turn
 the gradient of a log-sum-exp into NaN, and beyond 80 no p changes.
+
+Why P is clamped to [0, 1]: a mean or a logarithm of float32 rounds to 1.0000002 where every p is 1, and the
+cross-entropy of the loss refuses that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ _LARGEST_LOGIT = 80.0
 def _instances(logits: Tensor) -> Tensor:
     """Class-map logits (batch, classes, Y, X) -> float32 (batch, classes, instances), finite."""
     return logits.float().flatten(2).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+
+
+def _probability(rounded: Tensor) -> Tensor:
+    """Put back into [0, 1] what rounding pushed out of it."""
+    return rounded.clamp(0, 1)
 
 
 class NoisyAnd(nn.Module):
@@ -63,7 +71,7 @@ class NoisyAnd(nn.Module):
         mean = torch.sigmoid(_instances(logits)).mean(-1)  # (batch, classes)
         low = torch.sigmoid(-self.a * self.b)
         high = torch.sigmoid(self.a * (1 - self.b))
-        return (torch.sigmoid(self.a * (mean - self.b)) - low) / (high - low)
+        return _probability((torch.sigmoid(self.a * (mean - self.b)) - low) / (high - low))
 
 
 class NoisyOr(nn.Module):
@@ -89,7 +97,7 @@ class GeneralisedMean(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
         log_p = F.logsigmoid(_instances(logits))
-        return torch.exp((torch.logsumexp(self.r * log_p, -1) - math.log(log_p.shape[-1])) / self.r)
+        return _probability(torch.exp((torch.logsumexp(self.r * log_p, -1) - math.log(log_p.shape[-1])) / self.r))
 
 
 class LogSumExp(nn.Module):
@@ -101,7 +109,7 @@ class LogSumExp(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
         p = torch.sigmoid(_instances(logits))
-        return (torch.logsumexp(self.r * p, -1) - math.log(p.shape[-1])) / self.r
+        return _probability((torch.logsumexp(self.r * p, -1) - math.log(p.shape[-1])) / self.r)
 
 
 class MaxPooling(nn.Module):
@@ -115,7 +123,7 @@ class AveragePooling(nn.Module):
     """P = mean p."""
 
     def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return torch.sigmoid(_instances(logits)).mean(-1)
+        return _probability(torch.sigmoid(_instances(logits)).mean(-1))
 
 
 def make_pooling(name: PoolingName, classes: int, *, a: float = 10.0, r: float = 2.5, b: float = 0.5) -> nn.Module:

@@ -94,8 +94,8 @@ class MapRunner:
         ComputeError
             If the smallest step does not fit into the CPU's memory, or the device fails.
         """
-        images = np.stack([view.read(job.plane, image_window(job.window, view)) for job in jobs])
         try:
+            images = np.stack([view.read(job.plane, image_window(job.window, view)) for job in jobs])
             return list(self.class_maps(images))
         except MemoryError:
             pass
@@ -103,12 +103,30 @@ class MapRunner:
         if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
             self._warn(f"out of memory on {self.choice.device}: planes were run in smaller tiles")
             return [self._run_quartered(view, job) for job in jobs]
-        if self.choice.device.type != "cpu":
-            self._warn(f"out of memory on {self.choice.device}: the CPU took over")
-            self.choice = choose_device("cpu", self.options.precision)
-            self._prepare()
-            return self.run(view, jobs)
-        raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
+        self._leave_device()
+        return self.run(view, jobs)
+
+    def instances(self, crops: np.ndarray) -> np.ndarray:
+        """Logits (crops, classes) of normalised crops (crops, channels, Y, X) of one receptive field each.
+
+        Raises
+        ------
+        ComputeError
+            If a single crop does not fit into the CPU's memory, or the device fails.
+        """
+        try:
+            return self.class_maps(crops)[:, :, 0, 0]
+        except MemoryError:
+            self._leave_device()
+        return self.instances(crops)
+
+    def _leave_device(self) -> None:
+        """Go on with the CPU, where there is another device to leave."""
+        if self.choice.device.type == "cpu":
+            raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
+        self._warn(f"out of memory on {self.choice.device}: the CPU took over")
+        self.choice = choose_device("cpu", self.options.precision)
+        self._prepare()
 
     def class_maps(self, images: np.ndarray) -> np.ndarray:
         """Class-map logits (batch, classes, Y, X) of normalised images (batch, channels, Y, X).

@@ -253,8 +253,7 @@ class _Screen:
         wanted = set(shown_planes(len(image.planes)))
         thresholds = self.model.card.thresholds.get(self.evidence_options.kind, {})
         for evidence in self.maker.planes(image, prediction, self.classes, self._own_objects(file, image)):
-            scores = {n: float(prediction.scores[evidence.plane, prediction.classes.index(n)]) for n in self.classes}
-            masks = segment_plane(evidence, scores, self.mask_options, image.pixel_size, thresholds)
+            masks = segment_plane(evidence, prediction, self.classes, self.mask_options, image.pixel_size, thresholds)
             if evidence.plane in wanted:
                 shown.append(self._shown(image, evidence.plane, masks))
             yield masks

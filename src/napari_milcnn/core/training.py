@@ -143,6 +143,11 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
             f"the table has the label {', '.join(unknown)}, which the model has not; its classes: "
             f"{', '.join(model.classes)}; start from a new model, or mend the table"
         )
+    if table.single_label and len(model.classes) == 1:
+        raise LabelsError(
+            f"there is one class, {model.classes[0]}, and every image shows it, so there is nothing to tell apart; "
+            "add images that do not show it, under a label of their own such as 'none'"
+        )
     counts = table.part("train").counts()
     absent = [name for name in model.classes if name not in counts]
     if absent:

@@ -181,7 +181,7 @@ def _zoom(model: TrainedModel, image: ImageStack) -> float:
             f"{image.name} has {image.pixel_size:.4g} µm per pixel and the model {model.pixel_size:.4g}; expected them "
             f"within a factor of {LARGEST_ZOOM}; give the true pixel size by pixel_size= (--pixel-size)"
         )
-    return 1.0 if abs(zoom - 1) <= TOLERATED_PIXEL_SIZE else zoom
+    return 1.0 if abs(zoom - 1) <= TOLERATED_PIXEL_SIZE + 1e-9 else zoom
 
 
 def _scaled(shape: Sequence[int], zoom: float) -> tuple[int, int]:

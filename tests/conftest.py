@@ -1,0 +1,87 @@
+"""Small models and images that the tests share; every one of them is cheap and the same on every machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_milcnn.core.model import TrainedModel, new_model
+
+SMALL = {"widths": (6, 8, 8, 12, 12, 24)}
+
+
+def lively_model(preset: str = "compact", **options: Any) -> TrainedModel:
+    """Make a small untrained model of classes a, b, c and channels GFP, RFP; over noise its logits are 0 +- 1."""
+    settings = {"classes": ("a", "b", "c"), "channels": ("GFP", "RFP"), **SMALL, **options}
+    model = new_model(preset=preset, **settings)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for layer in model.network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5, generator=generator)
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.2, generator=generator)
+                layer.running_var.uniform_(0.5, 2, generator=generator)
+                layer.weight.uniform_(0.8, 1.6, generator=generator)
+                layer.bias.normal_(0, 0.2, generator=generator)
+        pixels = torch.from_numpy((noise(1, len(model.channels), 300, 300, seed=9) - 100.0) / 50).float()
+        logits = model.network.eval().class_maps(pixels) - model.network.maps.bias[:, None, None]
+        scale = 1 / logits.std((0, 2, 3))
+        model.network.maps.weight *= scale[:, None, None, None]
+        model.network.maps.bias.copy_(-scale * logits.mean((0, 2, 3)))
+    count = len(model.channels)
+    return model.with_card(mean=(100.0,) * count, std=(50.0,) * count)
+
+
+def delta_model(channels: int = 1, **options: Any) -> TrainedModel:
+    """Make a model by hand: class i's logit is 4 * (the largest value of channel i near the map pixel) - 6.
+
+    Every convolution passes its channels through by its centre tap alone, so that only the pools look around. `near`
+    is the 31 x 31 px in the middle of the receptive field of 67 px.
+    """
+    names = [f"c{i}" for i in range(channels)]
+    model = new_model(names, names, batch_norm=False, widths=(channels,) * 6, pooling="max", **options)
+    with torch.no_grad():
+        for layer in model.network.encoder:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.dirac_(layer.weight)
+                layer.bias.zero_()
+        model.network.maps.weight.copy_(4 * torch.eye(channels)[..., None, None])
+        model.network.maps.bias.fill_(-6.0)
+    return model
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Make uint16 noise around 100, somewhat smooth along X, of any shape."""
+    raw = np.random.default_rng(seed).gamma(2.0, 50.0, shape)
+    return (0.5 * (raw + np.roll(raw, 1, -1))).astype(np.uint16)
+
+
+def blob(shape: tuple[int, int], centre: tuple[float, float], sigma: float) -> np.ndarray:
+    """Draw a Gaussian of height 1, float32 (Y, X)."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    square = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
+    return np.exp(-square / (2 * sigma**2)).astype(np.float32)
+
+
+def centroid(weights: np.ndarray) -> tuple[float, float]:
+    """Find the centre of mass (y, x) of what rises above the least of (Y, X)."""
+    weights = weights.astype(float) - weights.min()
+    y, x = np.indices(weights.shape)
+    return float((y * weights).sum() / weights.sum()), float((x * weights).sum() / weights.sum())
+
+
+@pytest.fixture(scope="session")
+def compact() -> TrainedModel:
+    """Return a small `compact` model (receptive field 67 px, stride 16) with batch norm; not to be changed."""
+    return lively_model("compact")
+
+
+@pytest.fixture(scope="session")
+def paper() -> TrainedModel:
+    """Return a small `paper` model (receptive field 135 px, stride 32) without batch norm; not to be changed."""
+    return lively_model("paper")

@@ -1,0 +1,189 @@
+"""The command line: what is typed, what is printed, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+import napari_milcnn as mil
+from napari_milcnn.cli import app
+
+CPU = ("--device", "cpu", "--precision", "float32")
+PROGRAM = [sys.executable, "-c", "from napari_milcnn.cli import main; main()"]
+
+
+@pytest.fixture
+def run():
+    """Call the command line in this process."""
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Save an untrained model."""
+    model = mil.new_model(["round", "long"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    return model.save(tmp_path / "m.zip")
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Write a noisy image with one bright square."""
+    pixels = np.random.default_rng(0).normal(100, 5, (100, 110))
+    pixels[40:60, 40:60] += 200
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16))
+    return tmp_path / "a.tif"
+
+
+def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
+    """The table names image and class; the folder holds what the design promises."""
+    result = run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU)
+    assert result.exit_code == 0, result.output
+    assert "a.tif" in result.stdout
+    assert mil.classify(mil.load_model(model), image, device="cpu").top[0] in result.stdout
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "predictions.csv", "objects.csv", "run.json", "a_labels.ome.tif", "a_maps.ome.tif", "a_overview.png",
+    }  # fmt: skip
+
+
+def test_command_line_and_python_agree(run, model, image, tmp_path):
+    """The same options give the same numbers and the same masks both ways."""
+    loaded = mil.load_model(model)
+    run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU, "--kind", "class_map", "--present", 0)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    prediction = mil.classify(loaded, image, device="cpu", precision="float32")
+    np.testing.assert_allclose(table[["score round", "score long"]].to_numpy(), prediction.scores, rtol=1e-4)
+    evidence = mil.evidence(loaded, image, kind="class_map", device="cpu", precision="float32")
+    with mil.open_image(tmp_path / "out" / "a_labels.ome.tif") as labels:
+        np.testing.assert_array_equal(labels.plane(0)[0], mil.segment(evidence, present=0.0).labels[0])
+
+
+def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
+    """A real process: standard output is one JSON document, progress is on standard error."""
+    call = [*PROGRAM, "classify", str(image), "-m", str(model), "-o", str(tmp_path / "out"), "--json", *CPU]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert document["images"][0]["planes"][0]["top"] in ("round", "long")
+    assert document["images"][0]["error"] is None
+    assert "classify" in done.stderr or "a.tif" in done.stderr
+
+
+def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
+    """One bad image of two: status 1, the good one written, the bad one named with its reason."""
+    (tmp_path / "bad.tif").write_bytes(b"no image")
+    result = run("classify", image, tmp_path / "bad.tif", "-m", model, "-o", tmp_path / "out", *CPU)
+    assert result.exit_code == 1
+    assert "bad.tif" in result.stderr
+    assert (tmp_path / "out" / "a_overview.png").exists()
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["error"].notna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "nowhere.zip"), "nowhere.zip does not exist"),
+        (("--threshold", "high"), "expected auto, otsu, a number such as 0.4"),
+        (("--tile", "20"), "expected at least the receptive field, 67 px"),
+        (("--device", "tpu"), "option 'device' is 'tpu'"),
+        (("--class", "flat"), "not in the model; its classes: round, long"),
+        (("--kind", "hunch"), "hunch"),
+    ],
+)
+def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, said):
+    """Each wrong call ends with 2 and a sentence, and writes no table."""
+    call = ("classify", image, "-m", model, "-o", tmp_path / "out", *arguments)
+    result = run(*call)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_info(run, model):
+    """Without a model: device and versions; with one: its card, as text and as JSON."""
+    assert "torch" in run("info").stdout
+    assert set(json.loads(run("info", "--json").stdout)) >= {"device", "torch", "napari-milcnn"}
+    text = run("info", model).stdout
+    assert "round, long" in text
+    assert "receptive field 67 px" in text
+    card = json.loads(run("info", model, "--json").stdout)
+    assert card["classes"] == ["round", "long"]
+    assert card["sha256"] == mil.load_model(model).digest
+    assert run("info", "nowhere.zip").exit_code == 2
+
+
+def test_simulate_then_train_then_classify(run, tmp_path):
+    """The three commands after one another, on three small fields a class; the model names what it learned from."""
+    screen = tmp_path / "screen"
+    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1).exit_code == 0
+    table = pd.read_csv(screen / "labels.csv")
+    assert len(table) == 16
+    result = run(
+        "train", screen / "labels.csv", "-o", tmp_path / "y.zip", "--epochs", 1, "--patch", 128, "--device", "cpu",
+        "--validation", 0, "--foreground-channel", "RFP", "--b", 0.2, "--name", "tiny yeast",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "no validation" in result.stdout
+    model = mil.load_model(tmp_path / "y.zip")
+    assert (model.channels, model.pixel_size) == (("GFP", "RFP"), pytest.approx(0.16))
+    assert model.card.name == "tiny yeast"
+    assert model.card.network.b == 0.2
+    assert model.card.foreground.channel == "RFP"
+    again = run("train", screen / "labels.csv", "-o", tmp_path / "z.zip", "--init", tmp_path / "y.zip", "--epochs", 1,
+                "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
+    assert [epoch["epoch"] for epoch in json.loads(again.stdout)["epochs"]] == [1]
+    result = run("classify", screen / "images", "-m", tmp_path / "z.zip", "-o", tmp_path / "out", "--no-masks", *CPU)
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
+
+
+def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
+    """A screen is not mixed with another."""
+    (tmp_path / "labels.csv").touch()
+    result = run("simulate", tmp_path)
+    assert result.exit_code == 2
+    assert "already holds a screen" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupt_leaves_whole_files(model, image, tmp_path):
+    """Ctrl-C among many images: exit 130, every file that is there is whole, and the record names the rest."""
+    out = tmp_path / "out"
+    call = [*PROGRAM, "classify", *[str(image)] * 400, "-m", str(model), "-o", str(out), *CPU]
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 120
+    while not list(out.glob("*_overview.png")) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "what was finished is kept" in said
+    table = pd.read_csv(out / "predictions.csv")
+    record = json.loads((out / "run.json").read_text())
+    assert len(table) + len(record["unfinished"]) == 400
+    assert 0 < len(table) < 400
+    assert not list(out.glob(".*"))
+    for file in out.glob("*.tif"):
+        with mil.open_image(file) as whole:
+            whole.plane(0)
+
+
+def test_demo(run, tmp_path):
+    """The demo classifies every shipped image with the shipped model."""
+    if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():
+        pytest.fail("sample_data/models/yeast-sim.zip is missing: run benchmarks/make_samples.py yeast")
+    result = run("demo", "-o", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    shipped = {path.name.split(".")[0] for path in mil.sample_folder().glob("*.ome.tif")}
+    assert {p.name.removesuffix("_overview.png") for p in Path(tmp_path / "demo").glob("*_overview.png")} == shipped

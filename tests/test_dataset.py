@@ -1,0 +1,164 @@
+"""Tables of image-level labels, splits by group, and patches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from napari_milcnn import new_model, read_labels
+from napari_milcnn.core.dataset import LabelledImage, LabelTable, PatchReader, intensity_statistics
+from napari_milcnn.core.errors import ImageError, LabelsError
+
+
+def write_table(folder, rows):
+    """Write labels.csv and an 8 x 8 image for each file that does not begin with 'missing'."""
+    for row in rows:
+        if not row["file"].startswith("missing"):
+            tifffile.imwrite(folder / row["file"], np.zeros((8, 8), np.uint8))
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder / "labels.csv"
+
+
+def table_of(groups, labels):
+    """Build a table without files."""
+    return LabelTable(tuple(
+        LabelledImage(f"{i}.tif", (label,), group) for i, (group, label) in enumerate(zip(groups, labels, strict=True))
+    ))  # fmt: skip
+
+
+def test_read_labels(tmp_path):
+    """Files are relative to the table, several labels stand between bars, groups default to the file."""
+    path = write_table(tmp_path, [{"file": "a.tif", "label": "x| y"}, {"file": "b.tif", "label": "x"}])
+    table = read_labels(path)
+    assert table.classes == ("x", "y")
+    assert [image.file for image in table.images] == [tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert [image.group for image in table.images] == ["a.tif", "b.tif"]
+    assert not table.single_label
+    assert table.counts() == {"x": 2, "y": 1}
+    np.testing.assert_array_equal(table.targets(("y", "x")), [[1, 1], [0, 1]])
+
+
+def test_read_labels_lists_every_problem_at_once(tmp_path):
+    """Missing file, empty label, unknown split, doubled file and a group on both sides are one message."""
+    rows = [
+        {"file": "a.tif", "label": "x", "group": "w", "split": "train"},
+        {"file": "b.tif", "label": "", "group": "w", "split": "validation"},
+        {"file": "missing.tif", "label": "x", "group": "v", "split": "trian"},
+        {"file": "a.tif", "label": "y", "group": "w", "split": "train"},
+    ]
+    with pytest.raises(LabelsError) as error:
+        read_labels(write_table(tmp_path, rows))
+    text = str(error.value)
+    for said in (
+        "5 problems", "line 3: 'b.tif' has no label", "line 4: the file 'missing.tif' is not in",
+        "split is 'trian', expected train, validation, test", "group 'w' stands in train and validation",
+        "'a.tif' is listed 2 times, with x / y",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_many_problems_are_counted_not_spelled_out(tmp_path):
+    """Twenty problems are listed; the other five are counted."""
+    rows = [{"file": f"missing{i}.tif", "label": "x"} for i in range(25)]
+    with pytest.raises(LabelsError, match=r"25 problems(?s:.*)and 5 more") as error:
+        read_labels(write_table(tmp_path, rows))
+    assert str(error.value).count("line ") == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read as a CSV"),
+        ("name,label\na,b\n", "lacks the column file; found name, label"),
+        ("file,label\n", "it has no rows"),
+        ('file,label\n"a,b\n', "cannot be read as a CSV"),
+    ],
+)
+def test_tables_that_are_none(tmp_path, text, said):
+    """What is not a table of labels is refused with what was expected."""
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(LabelsError, match=said):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_missing_table(tmp_path):
+    """A table that is not there is named."""
+    with pytest.raises(LabelsError, match=r"nowhere\.csv does not exist"):
+        read_labels(tmp_path / "nowhere.csv")
+
+
+def test_groups_stay_on_one_side_and_every_class_on_both():
+    """Twelve wells of two images, three classes: no well is split, each class is validated."""
+    groups = [f"well{i // 2}" for i in range(24)]
+    labels = ["abc"[i // 2 % 3] for i in range(24)]
+    for seed in range(5):
+        table = table_of(groups, labels).with_split(0.25, seed)
+        sides = {name: {i.split for i in table.images if i.group == name} for name in groups}
+        assert all(len(side) == 1 for side in sides.values())
+        assert set(table.part("validation").classes) == set(table.part("train").classes) == {"a", "b", "c"}
+        assert len(table.part("validation").images) == 6
+
+
+def test_one_group_cannot_be_split():
+    """The message names the group and two ways out."""
+    with pytest.raises(LabelsError, match=r"all 2 images are of one group, 'w'.*--validation 0"):
+        table_of(["w", "w"], ["a", "b"]).with_split(0.2, 0)
+    assert table_of(["w", "w"], ["a", "b"]).with_split(0, 0).part("train").counts() == {"a": 1, "b": 1}
+
+
+@pytest.fixture
+def two_images(tmp_path):
+    """Two images of one channel: 80 x 100 counting up, and 2 planes of 30 x 30 that hold 7 and 9."""
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(8000, dtype=np.uint16).reshape(80, 100))
+    stack = np.stack([np.full((30, 30), 7, np.uint16), np.full((30, 30), 9, np.uint16)])
+    tifffile.imwrite(tmp_path / "b.ome.tif", stack, metadata={"axes": "TYX"}, ome=True)
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.ome.tif,y\n")
+    return read_labels(tmp_path / "labels.csv")
+
+
+def test_patches_are_parts_of_the_image(two_images):
+    """A patch is a window of its plane; a time-lapse gives patches of every time."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    rng = np.random.default_rng(0)
+    patch = reader.patch(0, 20, rng)
+    assert patch.shape == (1, 20, 20)
+    y, x = divmod(int(patch[0, 0, 0]), 100)
+    np.testing.assert_array_equal(patch[0], np.arange(8000).reshape(80, 100)[y : y + 20, x : x + 20])
+    assert {int(reader.patch(1, 20, rng).max()) for _ in range(20)} == {7, 9}
+
+
+def test_small_images_are_reflected_to_the_patch(two_images):
+    """A 30 px image fills a 48 px patch with nothing but its own values."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    patch = reader.patch(1, 48, np.random.default_rng(0))
+    assert patch.shape == (1, 48, 48)
+    assert len(np.unique(patch)) == 1
+
+
+def test_cache_holds_no_more_than_its_room(two_images):
+    """With no room, only the image last read stays."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images, cache=0)
+    for plane in (0, 1):
+        reader.plane(1, plane)
+    reader.plane(0, 0)
+    assert len(reader._kept) == 1
+
+
+def test_intensity_statistics(tmp_path):
+    """Mean and deviation of 0 and 4 in equal parts are 2 and 2."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
+    tifffile.imwrite(tmp_path / "b.tif", np.full((8, 8), 4, np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    reader = PatchReader(new_model(["x", "y"], ["c"]), read_labels(tmp_path / "labels.csv"))
+    assert intensity_statistics(reader) == ((2.0,), (2.0,))
+
+
+def test_flat_channel_is_refused(tmp_path):
+    """A channel of one value cannot be normalised."""
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\n")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
+    reader = PatchReader(new_model(["x"], ["DNA"]), read_labels(tmp_path / "labels.csv"))
+    with pytest.raises(ImageError, match="channel DNA has one value"):
+        intensity_statistics(reader)

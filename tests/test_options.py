@@ -1,0 +1,206 @@
+"""Options: each stands once, and a wrong one is refused with what was found and what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from napari_milcnn.core.errors import MilcnnError, OptionsError
+from napari_milcnn.core.options import (
+    PRESETS,
+    ComputeOptions,
+    EvidenceOptions,
+    ForegroundOptions,
+    MaskOptions,
+    NetworkOptions,
+    Options,
+    TrainOptions,
+    make_options,
+    preset_options,
+)
+from napari_milcnn.core.pooling import PoolingName
+
+WITH_DEFAULTS = (ComputeOptions, ForegroundOptions, EvidenceOptions, MaskOptions, TrainOptions)
+
+
+@pytest.mark.parametrize("kind", WITH_DEFAULTS)
+def test_every_option_has_a_default_that_is_possible_and_a_sentence(kind: type[Options]) -> None:
+    """The defaults survive their own check, by Python and through JSON, as the run record keeps them."""
+    options = make_options(kind, {})
+    assert make_options(kind, options.model_dump()) == options
+    assert kind.model_validate_json(options.model_dump_json()) == options
+    assert all(field.description and field.description[-1] == "." for field in kind.model_fields.values())
+
+
+@pytest.mark.parametrize("kind", [*WITH_DEFAULTS, NetworkOptions])
+def test_an_unknown_option_is_refused_with_those_that_are_known(kind: type[Options]) -> None:
+    """A misspelt keyword never passes in silence."""
+    needed = {"channels": 1, "classes": 2} if kind is NetworkOptions else {}
+    known = ", ".join(kind.model_fields)
+    with pytest.raises(OptionsError) as caught:
+        make_options(kind, {**needed, "colour": "red"})
+    assert str(caught.value) == f"there is no option 'colour'; expected one of {known}"
+    assert isinstance(caught.value, MilcnnError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "sentence"),
+    [
+        (ComputeOptions, {"batch_size": 0}, "option 'batch_size' is 0: Input should be greater than or equal to 1"),
+        (ComputeOptions, {"tile": 0}, "option 'tile' is 0: Input should be greater than or equal to 1"),
+        (ComputeOptions, {"tile": 1.5}, "option 'tile' is 1.5: .* valid integer"),
+        (ComputeOptions, {"precision": "half"}, "option 'precision' is 'half': .*'auto', 'float32' or 'bfloat16'"),
+        (ComputeOptions, {"engine": "onnx"}, "option 'engine' is 'onnx': .*'torch' or 'openvino'"),
+        (EvidenceOptions, {"kind": "heat"}, "option 'kind' is 'heat': .*'object', 'class_map' or 'jacobian'"),
+        (
+            EvidenceOptions,
+            {"foreground": {"smooth": -1}},
+            r"option 'foreground\.smooth' is -1: .*greater than or equal",
+        ),
+        (EvidenceOptions, {"foreground": {"chanel": "x"}}, r"there is no option 'foreground\.chanel'$"),
+        (NetworkOptions, {"channels": 1}, "^option 'classes' is missing$"),
+        (NetworkOptions, {"channels": 1, "classes": 2, "b": 0}, "option 'b' is 0: .*greater than 0"),
+        (NetworkOptions, {"channels": 1, "classes": 2, "b": 1}, "option 'b' is 1: .*less than 1"),
+        (NetworkOptions, {"channels": 1, "classes": 2, "a": 0}, "option 'a' is 0: .*greater than 0"),
+        (NetworkOptions, {"channels": 1, "classes": 2, "dropout": 1}, "option 'dropout' is 1: .*less than 1"),
+        (NetworkOptions, {"channels": 1, "classes": 2, "widths": (1, 2)}, r"option 'widths\.5' is missing"),
+        (
+            NetworkOptions,
+            {"channels": 1, "classes": 2, "widths": (1, 1, 1, 1, 1, 2049)},
+            r"'widths\.5' is 2049: .*2048",
+        ),
+        (NetworkOptions, {"channels": 1, "classes": 2, "pooling": "mean"}, "option 'pooling' is 'mean': .*'average'"),
+        (TrainOptions, {"epochs": 0}, "option 'epochs' is 0: .*greater than or equal to 1"),
+        (TrainOptions, {"validation": 1}, "option 'validation' is 1: .*less than 1"),
+        (TrainOptions, {"learning_rate": 0}, "option 'learning_rate' is 0: .*greater than 0"),
+        (TrainOptions, {"seed": -1}, "option 'seed' is -1: .*greater than or equal to 0"),
+        (MaskOptions, {"present": 1.01}, r"option 'present' is 1\.01: .*less than or equal to 1"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_what_was_expected(
+    kind: type[Options], values: dict[str, Any], sentence: str
+) -> None:
+    """The option, what it was, what it may be."""
+    with pytest.raises(OptionsError, match=sentence):
+        make_options(kind, values)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (MaskOptions, "threshold"),
+        (MaskOptions, "smooth"),
+        (MaskOptions, "present"),
+        (ForegroundOptions, "split"),
+        (TrainOptions, "learning_rate"),
+        (NetworkOptions, "a"),
+        (NetworkOptions, "b"),
+    ],
+)
+def test_no_option_is_infinite(kind: type[Options], name: str, value: float) -> None:
+    """NaN and infinity pass most comparisons and spoil every result."""
+    needed = {"channels": 1, "classes": 2} if kind is NetworkOptions else {}
+    with pytest.raises(OptionsError, match=f"'{name}' is {value}"):
+        make_options(kind, {**needed, name: value})
+
+
+def test_several_mistakes_are_said_at_once() -> None:
+    """One sentence each, so that one more call is enough."""
+    with pytest.raises(OptionsError) as caught:
+        make_options(ComputeOptions, {"batch_size": 0, "tiles": 512, "device": "gpu"})
+    said = str(caught.value).split("; ")
+    assert any(part.startswith("option 'batch_size' is 0") for part in said)
+    assert any(part.startswith("option 'device' is 'gpu'") for part in said)
+    assert any(part.startswith("there is no option 'tiles'") for part in said)
+    assert isinstance(caught.value.__cause__, ValidationError)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps", "xpu"])
+def test_devices_that_there_could_be(device: str) -> None:
+    """Whether it is there is asked later, where it is used."""
+    assert make_options(ComputeOptions, {"device": device}).device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu:0", " cuda", "cuda\n", "", "meta"])
+def test_devices_that_there_could_not_be(device: str) -> None:
+    """The expected words stand in the message."""
+    with pytest.raises(OptionsError, match=r"auto\|cpu\|mps\|xpu\|cuda"):
+        make_options(ComputeOptions, {"device": device})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("auto", "auto"),
+        ("otsu", "otsu"),
+        ("q0.95", "q0.95"),
+        ("q0", "q0"),
+        ("q1", "q1"),
+        ("0.4", 0.4),
+        ("-2", -2.0),
+        ("1e-3", 0.001),
+        (0.4, 0.4),
+        (1, 1.0),
+    ],
+)
+def test_thresholds_that_there_are(given: str | float, kept: str | float) -> None:
+    """Words and quantiles stay text; a number becomes one, typed as text on the command line or not."""
+    threshold = make_options(MaskOptions, {"threshold": given}).threshold
+    assert threshold == kept
+    assert type(threshold) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "match"),
+    [
+        ("high", "'threshold' is 'high': expected auto, otsu, a number such as 0.4, or a quantile such as q0.95"),
+        ("", "expected auto, otsu"),
+        ("q", "expected auto, otsu"),
+        ("qq0.5", "expected auto, otsu"),
+        ("Otsu", "expected auto, otsu"),
+        ("95%", "expected auto, otsu"),
+        ("q1.5", "a quantile lies between q0 and q1"),
+        ("q95", "a quantile lies between q0 and q1"),
+        ("q-0.1", "a quantile lies between q0 and q1"),
+        ("nan", "a threshold is a finite number"),
+        ("qnan", "a threshold is a finite number"),
+        ("inf", "a threshold is a finite number"),
+        (None, "'threshold' is None"),
+    ],
+)
+def test_thresholds_that_there_are_not(threshold: str | None, match: str) -> None:
+    """With what it could have been."""
+    with pytest.raises(OptionsError, match=re.escape(match)):
+        make_options(MaskOptions, {"threshold": threshold})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("pooling", get_args(PoolingName))
+def test_presets_can_be_changed_in_any_option(preset: str, pooling: str) -> None:
+    """The change is taken, the rest is the preset's."""
+    options = preset_options(preset, 3, 12, pooling=pooling)
+    assert (options.channels, options.classes, options.pooling) == (3, 12, pooling)
+    assert options.first_pool is (preset == "paper")
+    assert options.batch_norm is (preset == "compact")
+    assert options.widths[-1] == {"paper": 1000, "compact": 256}[preset]
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    """With those that there are."""
+    with pytest.raises(OptionsError, match="there is no preset 'tiny'; expected one of paper, compact"):
+        preset_options("tiny", 1, 2)
+    with pytest.raises(OptionsError, match="there is no option 'depth'"):
+        preset_options("paper", 1, 2, depth=9)
+
+
+def test_options_are_frozen() -> None:
+    """What a run was recorded with cannot change under it."""
+    options = make_options(MaskOptions, {})
+    with pytest.raises(ValidationError, match="frozen"):
+        options.present = 0.1
+    assert options.present == 0.5

@@ -1,0 +1,163 @@
+"""Learning from image-level labels: the loss, the generator, what it learns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_milcnn import classify, load_model, new_model, read_labels, train
+from napari_milcnn.core.dataset import LabelTable
+from napari_milcnn.core.errors import LabelsError, OptionsError
+from napari_milcnn.core.network import NetworkOutput
+from napari_milcnn.core.training import joint_loss, turned
+
+FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Sixteen 96 px images: in class 'spots' five bright discs, in class 'none' only noise."""
+    rng = np.random.default_rng(0)
+    rows = ["file,label,group,split"]
+    for i in range(16):
+        image = rng.normal(100, 5, (96, 96))
+        if i % 2:
+            for y, x in rng.integers(20, 76, (5, 2)):
+                image[y - 4 : y + 5, x - 4 : x + 5] += 80
+        tifffile.imwrite(tmp_path / f"{i}.tif", image.astype(np.uint16))
+        rows.append(f"{i}.tif,{('none', 'spots')[i % 2]},well{i},{'train' if i < 12 else 'validation'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    return read_labels(tmp_path / "labels.csv")
+
+
+def model_for(table, **network):
+    """Make a narrow, quick network."""
+    return new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), **network)
+
+
+def test_joint_loss_by_hand():
+    """P = (.5, .5) costs 2 ln 2 whatever the target; equal scores of two classes cost ln 2."""
+    output = NetworkOutput(torch.zeros(1, 2, 1, 1), torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2))
+    pooled, last = joint_loss(output, torch.tensor([[1.0, 0.0]]), single_label=True)
+    assert float(pooled) == pytest.approx(2 * math.log(2))
+    assert float(last) == pytest.approx(math.log(2))
+    assert float(joint_loss(output, torch.tensor([[1.0, 1.0]]), False)[1]) == pytest.approx(2 * math.log(2))
+
+
+def test_a_right_negative_costs_nothing():
+    """P is taken as a probability: P = 0 for an absent class costs 0, not ln 2."""
+    output = NetworkOutput(torch.zeros(1, 2, 1, 1), torch.tensor([[1.0, 0.0]]), torch.tensor([[50.0, 0.0]]))
+    pooled, last = joint_loss(output, torch.tensor([[1.0, 0.0]]), single_label=True)
+    assert float(pooled) == 0
+    assert float(last) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_eight_turns_are_different_and_exact():
+    """Eight rotations and reflections of a 2 x 2 image without symmetry."""
+    image = np.arange(4).reshape(1, 2, 2)
+    seen = {turned(image, which).tobytes() for which in range(8)}
+    assert len(seen) == 8
+    np.testing.assert_array_equal(turned(image, 0), image)
+
+
+def test_training_learns_spots(table):
+    """A few epochs tell spots from none on images never trained on, and the reports say so."""
+    reports = list(train(model_for(table, b=0.3), table, **FAST | {"epochs": 12, "learning_rate": 5e-3}))
+    assert [report.epoch for report in reports] == list(range(1, 13))
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert reports[-1].loss == pytest.approx(reports[-1].pooled_loss + reports[-1].last_loss)
+    best = reports[-1].best
+    right = [
+        classify(best, image.file, device="cpu").top[0] in image.labels for image in table.part("validation").images
+    ]
+    assert np.mean(right) == best.card.metrics["validation accuracy"] == 1.0
+
+
+def test_normalisation_is_measured_on_the_training_images_only(table):
+    """The card's mean is that of the twelve training images."""
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    images = np.stack([tifffile.imread(image.file) for image in table.part("train").images]).astype(float)
+    assert report.best.card.mean[0] == pytest.approx(images.mean())
+    assert report.best.card.std[0] == pytest.approx(images.std())
+
+
+def test_the_model_given_is_not_changed(table):
+    """Weights and card stay as they were."""
+    model = model_for(table)
+    digest = model.digest
+    list(train(model, table, **FAST))
+    assert model.digest == digest
+
+
+def test_same_seed_same_curve(table):
+    """Twice the same seed gives the same weights; another seed others."""
+    digests = [list(train(model_for(table), table, **FAST, seed=seed))[-1].best.digest for seed in (3, 3, 4)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_global_random_state_is_left_alone(table):
+    """Training does not reseed torch for the rest of the program."""
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    list(train(model_for(table), table, **FAST))
+    assert torch.rand(1) == expected
+
+
+def test_stop_at_a_batch_keeps_what_was_reported(table):
+    """Three batches an epoch: stopping in the fifth gives one report and a model that can be used."""
+    calls = []
+
+    def on_batch(done, total):
+        calls.append((done, total))
+        return len(calls) < 5
+
+    reports = list(train(model_for(table), table, on_batch=on_batch, **FAST | {"epochs": 9}))
+    assert calls == [(1, 3), (2, 3), (3, 3), (1, 3), (2, 3)]
+    assert [report.epoch for report in reports] == [1]
+    assert classify(reports[0].best, table.images[0].file, device="cpu").top[0] in table.classes
+
+
+def test_no_validation_is_said_not_made_up(table):
+    """Without validation images the report has None and the latest model is the best."""
+    reports = list(train(model_for(table), table.part("train"), **FAST, validation=0))
+    assert [report.validation for report in reports] == [None, None]
+    assert all(report.is_best for report in reports)
+    assert "validation accuracy" not in reports[-1].best.card.metrics
+
+
+def test_fine_tuning_keeps_the_normalisation(table, tmp_path):
+    """A model that was trained before keeps the mean it was trained with, through save and load."""
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    saved = load_model(report.best.save(tmp_path / "m.zip"))
+    (again,) = train(saved, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
+    assert again.best.card.mean == report.best.card.mean
+
+
+def test_several_labels_an_image(table, tmp_path):
+    """A table with an image of two labels trains sigmoids, and scores need not sum to one."""
+    text = (tmp_path / "labels.csv").read_text().replace("1.tif,spots", "1.tif,spots|none")
+    (tmp_path / "labels.csv").write_text(text)
+    several = read_labels(tmp_path / "labels.csv")
+    (report,) = train(model_for(several), several, **FAST | {"epochs": 1})
+    assert not report.best.card.single_label
+    assert 0 <= report.validation.accuracy <= 1
+
+
+def test_mistakes_are_said_before_training(table):
+    """Unknown label, a class without images, a patch under the receptive field, images of different size."""
+    with pytest.raises(LabelsError, match="has the label spots, which the model has not; its classes: none"):
+        next(train(new_model(["none"], ["c"]), table))
+    with pytest.raises(LabelsError, match="there is one class, none, and every image shows it"):
+        next(train(new_model(["none"], ["c"]), LabelTable(tuple(i for i in table.images if i.labels == ("none",)))))
+    with pytest.raises(LabelsError, match="no training image shows ghost"):
+        next(train(new_model([*table.classes, "ghost"], ["c"]), table))
+    with pytest.raises(OptionsError, match="option 'patch' is 50; expected 0 or at least the receptive field, 67 px"):
+        next(train(model_for(table), table, patch=50))
+    tifffile.imwrite(table.images[0].file, np.eye(120, dtype=np.uint16))
+    with pytest.raises(OptionsError, match="differ in size"):
+        next(train(model_for(table), table, **FAST))
