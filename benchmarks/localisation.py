@@ -61,7 +61,7 @@ def score_kind(
             continue
         truth = tifffile.imread(Path(row.file).parent.parent / "truth" / Path(row.file).name)
         found = mil.evidence(model, row.file, [row.labels[0]], kind=kind, **options)
-        masks = mil.segment(found, smooth=smooth)
+        masks = mil.segment(found, smooth=smooth, present=0.0)
         map_ = ndimage.gaussian_filter(found.maps[0, 0], smooth) if smooth else found.maps[0, 0]
         rows.append(score_field(map_, masks.labels[0] > 0, truth))
     return Scores(*np.mean(rows, 0).tolist())

@@ -95,16 +95,16 @@ def nuclei(data: Path, work: Path) -> None:
     cells = work / "cells"
     hold_plates(data / "mitocheck", cells)
     parts = [
-        compose(data, cells, work / "sparse", "train", 50, (0.05, 0.25), 1),
-        compose(data, cells, work / "frequent", "train", 50, (0.25, 0.8), 2),
+        compose(data, cells, work / "sparse", "train", 80, (0.05, 0.25), 1),
+        compose(data, cells, work / "frequent", "train", 60, (0.25, 0.8), 2),
         compose(data, cells, work / "held", "select", 12, (0.1, 0.2), 0).assign(split="validation"),
     ]
     pd.concat(parts).to_csv(work / "labels.csv", index=False)
     run(
-        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 20, "--b", 0.03,
+        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24, "--b", 0.03,
         "--channels", "DNA",        "--foreground-smooth", 1.0, "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
-        "--trained-on", "800 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
+        "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
                         "of which 5-80 % show the field's phenotype among interphase cells. The cells are real, "
                         "their arrangement is not.",
         "--credit", "Cells: MitoCheck (Neumann et al., Nature 2010; IDR idr0013), by way of "

@@ -54,8 +54,9 @@ def lively(classes: tuple[str, ...] = ("round", "long"), **options: Any) -> Trai
     model = new_model(classes, ("GFP", "RFP"), pixel_size=0.65, seed=4, **{**THIN, **options})
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for value in model.network.state_dict().values():
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.1 if value.is_floating_point() else value + 3)
+        for name, value in model.network.state_dict().items():
+            random = torch.randn(value.shape, generator=generator)
+            value.copy_(random.abs() + 0.1 if "var" in name else random if value.is_floating_point() else value + 3)
     return model
 
 
@@ -251,6 +252,7 @@ def test_the_test_tensors_are_what_the_network_says(tmp_path: Path, single_label
     output = model.network(torch.from_numpy(model.normalise(arrays["image"][0])[None]))
     scores = output.scores.softmax(1) if single_label else output.scores.sigmoid()
     wanted = {"class_maps": output.class_maps.sigmoid(), "probabilities": output.probabilities, "scores": scores}
+    assert arrays["class_maps"].std() > 0.1
     for name, tensor in wanted.items():
         np.testing.assert_allclose(arrays[name], tensor.detach().numpy(), atol=1e-4)
 

@@ -12,7 +12,7 @@ _COLOURMAPS = {"GFP": "green", "RFP": "magenta"}
 
 def yeast_field() -> list[tuple[Any, dict[str, Any], str]]:
     """Open a simulated field of yeast, GFP and RFP, as image layers."""
-    return _layers("yeast-field.ome.tif")
+    return _layers("yeast-mitochondria.ome.tif")
 
 
 def yeast_timelapse() -> list[tuple[Any, dict[str, Any], str]]:

@@ -117,7 +117,7 @@ def _draw_evidence(axes: Axes, prediction: Prediction, plane: ShownPlane) -> Non
     small = type(placement)(placement.stride / plane.step, placement.y / plane.step, placement.x / plane.step)
     laid = lay_over(prediction.class_maps[plane.index, top], small, (height, width))
     _show(axes, plane.rgb.mean(2), f"where {prediction.top[plane.index]} was seen", cmap="gray", vmin=0, vmax=1)
-    shown = axes.imshow(laid, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(0.25 + 0.6 * laid, 0, 1))
+    shown = axes.imshow(laid, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(0.15 + 0.5 * laid, 0, 1))
     bar = axes.figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.01)
     bar.set_label("instance probability p", color=_FAINT, fontsize=8)
     bar.ax.tick_params(colors=_FAINT, labelsize=7)
