@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
+from localisation import dice
 
+import napari_milcnn as mil
 from napari_milcnn.core.simulate import (
     CHANNELS,
     PIXEL_SIZE,
@@ -31,6 +33,7 @@ from napari_milcnn.core.simulate import (
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 FIELDS = {"yeast-nucleus": ("nucleus",), "yeast-mitochondria": ("mitochondria",), "yeast-er": ("ER",),
           "yeast-two-labels": ("vacuole", "cell periphery")}  # fmt: skip
+AUTHOR = "The napari-milcnn developers"
 TRAINING = ("nucleus", "cell periphery", "mitochondria")
 NUCLEI = ("Apoptosis", "Binuclear", "Elongated", "Hole", "Interphase", "Metaphase", "Polylobed", "Prometaphase")
 HELD_PLATES = 0.2
@@ -86,7 +89,7 @@ def yeast(work: Path) -> None:
         "--trained-on", "288 simulated fields of 512 x 512 px, 45-75 cells each, of which 40-90 % show the "
                         "localisation; "
                         "about one in seven fields shows two. Not real images: a model to try the program with.",
-        "--credit", "Images simulated by napari-milcnn.",
+        "--credit", "Images simulated by napari-milcnn.", "--author", AUTHOR,
     )  # fmt: skip
 
 
@@ -102,14 +105,32 @@ def nuclei(data: Path, work: Path) -> None:
     pd.concat(parts).to_csv(work / "labels.csv", index=False)
     run(
         "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24, "--b", 0.03,
-        "--channels", "DNA",        "--foreground-smooth", 1.0, "--name", "nuclei",
+        "--channels", "DNA", "--foreground-smooth", 1.0, "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
         "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
                         "of which 5-80 % show the field's phenotype among interphase cells. The cells are real, "
                         "their arrangement is not.",
         "--credit", "Cells: MitoCheck (Neumann et al., Nature 2010; IDR idr0013), by way of "
                     "WayScience/phenotypic_profiling, provided by Thomas Walter, CC BY 4.0.",
+        "--author", AUTHOR,
     )  # fmt: skip
+    frequent = compose(data, cells, work / "held-frequent", "select", 8, (0.3, 0.8), 0).assign(split="validation")
+    pd.concat([parts[-1], frequent]).to_csv(work / "held.csv", index=False)
+    choose_threshold(SAMPLES / "models" / "nuclei.zip", work / "held.csv")
+
+
+def choose_threshold(path: Path, held: Path) -> None:
+    """Store in the model the threshold of object evidence whose masks overlap best with the cells of held plates."""
+    model = mil.load_model(path)
+    levels = np.round(np.arange(0.05, 1, 0.05), 2)
+    overlaps = []
+    for row in mil.read_labels(held).images:
+        if row.labels != ("Interphase",):
+            truth = tifffile.imread(row.file.parent.parent / "truth" / row.file.name) == 2
+            found = mil.evidence(model, row.file, list(row.labels)).maps[0, 0]
+            overlaps.append([dice(found > level, truth) for level in levels])
+    best = float(levels[np.argmax(np.mean(overlaps, 0))])
+    model.with_card(thresholds={"object": dict.fromkeys(model.classes, best)}).save(path)
 
 
 def hold_plates(source: Path, target: Path) -> None:

@@ -243,6 +243,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
     description: Annotated[str, typer.Option(help="For the card.")] = "",
     trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
+    author: Annotated[list[str] | None, typer.Option(help="For the card: who made it; repeatable.")] = None,
     credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
     as_json: AsJson = False,
     **options: Any,
@@ -258,7 +259,9 @@ def train(
         foreground = _foreground(options, ForegroundOptions())
         network = _taken(NetworkOptions, options)
         model = load_model(init) if init else _model_for(table, preset, _names(channels), foreground, network)
-        model = model.with_card(name=name or out.stem, description=description, trained_on=trained_on, credit=credit)
+        said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
+                "authors": tuple(author or ())}  # fmt: skip
+        model = model.with_card(**{key: value for key, value in said.items() if value})
         reports = _train(model, table, out, _taken(TrainOptions, options), quiet=as_json)
         if as_json:
             print(json.dumps({"model": out, "epochs": reports}, default=str))  # noqa: T201

@@ -33,13 +33,14 @@ class ModelCard(Options):
     std: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
     network: NetworkOptions
     foreground: ForegroundOptions = ForegroundOptions()
-    evidence: str = Field("object", description="Kind of evidence that scored best.")
     thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
     training: dict[str, Any] = Field({}, description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
 
     @model_validator(mode="after")
     def _counts_agree(self) -> ModelCard:
+        if self.format != 1:
+            raise ValueError(f"this block has format {self.format}, this program knows format 1")
         for name, wanted in (("channels", self.network.channels), ("classes", self.network.classes)):
             named = getattr(self, name)
             if len(named) != wanted:

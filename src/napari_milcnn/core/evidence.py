@@ -115,7 +115,7 @@ class EvidenceMaker:
         """Evidence of each plane in turn, from a prediction already made of the same image."""
         chosen = class_indices(self.model, classes)
         seen = self.classifier.view(image)
-        self._check_memory(seen, len(chosen))
+        self.check_memory(seen, len(chosen), 1)
         for plane in range(len(image.planes)):
             objects = None
             if self.options.kind == "object":
@@ -160,14 +160,15 @@ class EvidenceMaker:
                 raise ComputeError(f"{choice} failed while propagating evidence: {error}") from error
             raise ComputeError(_too_large(self.model, (pixels.shape[-2], pixels.shape[-1]), choice)) from error
 
-    def _check_memory(self, seen: ModelView, classes: int) -> None:
+    def check_memory(self, seen: ModelView, classes: int, planes: int) -> None:
+        """Refuse what would not fit: maps of so many planes kept together, or a Jacobian map of one plane."""
         free = free_memory(torch.device("cpu"))
-        pixels = seen.image.plane_shape[0] * seen.image.plane_shape[1]
-        if 3 * 4 * pixels * classes > free:
+        height, width = seen.image.plane_shape
+        needed = 4 * height * width * classes * (planes + 2)
+        if needed > free:
             raise ComputeError(
-                f"evidence for {classes} classes of a plane of {seen.image.plane_shape} px needs "
-                f"{3 * 4 * pixels * classes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-                "ask for fewer classes, or crop the image"
+                f"evidence for {classes} classes in {planes} planes of {height} x {width} px needs {needed / 1e9:.1f} "
+                f"GB, {free / 1e9:.1f} GB are free; ask for fewer classes, or give fewer planes or a crop at a time"
             )
         choice = self.classifier.runner.choice
         if self.options.kind == "jacobian":
@@ -226,6 +227,7 @@ def evidence(
         labels = checked_labels(labels, stack)
     prediction = prediction or maker.classifier.classify(stack)
     _check_prediction(maker, stack, prediction)
+    maker.check_memory(maker.classifier.view(stack), len(class_indices(model, classes)), len(stack.planes))
     planes = list(maker.planes(stack, prediction, classes, labels))
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(

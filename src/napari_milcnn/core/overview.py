@@ -25,6 +25,8 @@ SHOWN = 4
 """Planes in one picture, evenly spread over the image's planes."""
 _SIDE = 1024
 """Longest side, in px, that a plane is shown with."""
+_FEWEST_BARS = 7
+"""Room is left for so many, so that two classes do not fill the panel."""
 _BACKGROUND, _TEXT, _FAINT = "#16181d", "#e8eaee", "#7d8592"
 _CHANNEL_COLOURS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.6, 0))
 _SCALE_BARS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -130,7 +132,8 @@ def _draw_scores(axes: Axes, prediction: Prediction, index: int, colours: dict[s
     for place, name, score in zip(places, names, scores, strict=True):
         weight = "bold" if name == prediction.top[index] else "normal"
         axes.text(min(score, 1) + 0.02, place, f"{score:.2f}", va="center", color=_TEXT, fontsize=9, fontweight=weight)
-    axes.set(xlim=(0, 1.18), xticks=(0, 0.5, 1), facecolor=_BACKGROUND)
+    lowest = min(0, len(names) - _FEWEST_BARS) - 0.5
+    axes.set(xlim=(0, 1.18), ylim=(lowest, len(names) - 0.5), xticks=(0, 0.5, 1), facecolor=_BACKGROUND)
     axes.set_yticks(places, names, fontsize=9)
     axes.set_title("score of each class", color=_TEXT, fontsize=10, loc="left")
     axes.tick_params(colors=_TEXT, length=0)
