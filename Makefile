@@ -26,7 +26,7 @@ lint: .venv/dev
 	$(BIN)/validate-pyproject pyproject.toml
 
 gui: .venv/dev
-	$(BIN)/napari --plugin napari-milcnn sample_data/yeast-mitochondria.ome.tif
+	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py

@@ -89,7 +89,7 @@ def yeast(work: Path) -> None:
         "--trained-on", "288 simulated fields of 512 x 512 px, 45-75 cells each, of which 40-90 % show the "
                         "localisation; "
                         "about one in seven fields shows two. Not real images: a model to try the program with.",
-        "--credit", "Images simulated by napari-milcnn.", "--author", AUTHOR,
+        "--credit", "Images simulated by napari-milcnn.", "--author", AUTHOR, "--license", "CC-BY-4.0",
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def nuclei(data: Path, work: Path) -> None:
                         "their arrangement is not.",
         "--credit", "Cells: MitoCheck (Neumann et al., Nature 2010; IDR idr0013), by way of "
                     "WayScience/phenotypic_profiling, provided by Thomas Walter, CC BY 4.0.",
-        "--author", AUTHOR,
+        "--author", AUTHOR, "--license", "CC-BY-4.0",
     )  # fmt: skip
     frequent = compose(data, cells, work / "held-frequent", "select", 8, (0.3, 0.8), 0).assign(split="validation")
     pd.concat([parts[-1], frequent]).to_csv(work / "held.csv", index=False)

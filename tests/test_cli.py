@@ -148,6 +148,16 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
 
 
+def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
+    """A name that is no .zip, and options that --init makes meaningless, are refused before any training."""
+    tifffile.imwrite(tmp_path / "b.tif", np.eye(100, dtype=np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    call = ("train", tmp_path / "labels.csv", "--validation", 0)
+    assert "a model is saved as one .zip" in run(*call, "-o", tmp_path / "mine").stderr
+    assert "leave out --b" in run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2).stderr
+    assert not list(tmp_path.glob("*.zip"))
+
+
 def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
     """A screen is not mixed with another."""
     (tmp_path / "labels.csv").touch()

@@ -162,3 +162,19 @@ def test_flat_channel_is_refused(tmp_path):
     reader = PatchReader(new_model(["x"], ["DNA"]), read_labels(tmp_path / "labels.csv"))
     with pytest.raises(ImageError, match="channel DNA has one value"):
         intensity_statistics(reader)
+
+
+def test_one_file_by_two_names_is_one_file(tmp_path):
+    """a.tif and ./a.tif are the same image; spaces around a group do not make two groups."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\n./a.tif,y\n")
+    with pytest.raises(LabelsError, match="listed 2 times"):
+        read_labels(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("file,label,group\na.tif , x,P1 \n")
+    assert read_labels(tmp_path / "labels.csv").images[0].group == "P1"
+
+
+def test_two_groups_split_one_and_one():
+    """However large a share is asked for, each side keeps a group."""
+    table = table_of(["v", "v", "w", "w"], ["a", "b", "a", "b"]).with_split(0.95, 0)
+    assert {image.split for image in table.images} == {"train", "validation"}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from conftest import blob, delta_model, lively_model, noise
 from napari_milcnn.core.classify import classify
 from napari_milcnn.core.devices import DeviceChoice
-from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
+from napari_milcnn.core.errors import ComputeError, ImageError, LabelsError, OptionsError
 from napari_milcnn.core.evidence import EvidenceMaker, evidence, jacobian_maps
 from napari_milcnn.core.images import ImageStack, open_image
 from napari_milcnn.core.model import TrainedModel
@@ -430,7 +430,7 @@ def test_the_models_name_of_a_channel_wins_where_channels_go_by_order(compact: T
 def test_an_unknown_foreground_channel_is_refused(compact: TrainedModel) -> None:
     """The sentence names the channels of both."""
     sentence = r"'CFP' is neither in the model \(GFP, RFP\) nor in image \(RFP, DAPI, GFP\)"
-    with pytest.raises(OptionsError, match=sentence):
+    with pytest.raises(ImageError, match=sentence):
         evidence(compact, squares(), foreground=ForegroundOptions(channel="CFP"), **EXACT)
 
 
@@ -456,7 +456,7 @@ def test_evidence_too_large_for_memory_is_refused(compact: TrainedModel, monkeyp
     """Three classes of 100 x 100 px need 3 * 4 * 3 * 10,000 = 360,000 bytes; one class a third."""
     monkeypatch.setattr("napari_milcnn.core.evidence.free_memory", lambda _: 359_999)
     with pytest.raises(
-        ComputeError, match=r"evidence for 3 classes of a plane of \(100, 100\) px needs .* fewer classes"
+        ComputeError, match=r"evidence for 3 classes in 1 plane\(s\) of 100 x 100 px needs .* fewer classes"
     ):
         evidence(compact, stack(2, 100, 100), kind="class_map", **EXACT)
     assert evidence(compact, stack(2, 100, 100), ["a"], kind="class_map", **EXACT).maps.shape == (1, 1, 100, 100)

@@ -352,7 +352,7 @@ def test_touching_objects_are_split(split: float, count: int) -> None:
 
 
 def test_objects_keep_their_outlines() -> None:
-    """Whatever the smoothing, filling and splitting: each object is kept whole or dropped whole."""
+    """Whatever the smoothing, filling and splitting: each object is kept whole, with its number, or dropped whole."""
     y, x = np.indices((60, 80))
     objects = np.zeros((1, 60, 80), np.int32)
     ring = abs(np.hypot(y - 20, x - 20) - 10) < 3
@@ -361,9 +361,9 @@ def test_objects_keep_their_outlines() -> None:
     maps[0][objects[0] == 7], maps[1][objects[0] == 3], maps[0][objects[0] == 12] = 0.9, 0.7, 0.2
     masks = segment(evidence_of(maps, objects=objects), threshold=0.5, smooth=3, split=4, min_size=10)
     assert masks.objects["class"].tolist() == ["b", "a"]
-    assert (masks.labels[0] == 1).sum() == 140
-    assert ((masks.labels[0] == 1) == (objects[0] == 3)).all()
-    assert ((masks.labels[0] == 2) == ring).all()
+    assert (masks.labels[0] == 3).sum() == 140
+    assert ((masks.labels[0] == 3) == (objects[0] == 3)).all()
+    assert ((masks.labels[0] == 7) == ring).all()
     np.testing.assert_allclose(masks.objects["mean_evidence"], [0.7, 0.9], atol=1e-6)
 
 

@@ -13,7 +13,7 @@ import tifffile
 
 import napari_milcnn as mil
 from napari_milcnn.core.errors import ImageError, OptionsError, OutputError
-from napari_milcnn.core.results import unique_names
+from napari_milcnn.core.results import output_names
 from napari_milcnn.core.screen import ImageReading, find_images, screen
 
 CPU = {"device": "cpu", "precision": "float32"}
@@ -166,6 +166,32 @@ def test_own_objects(model, tmp_path):
     assert "expected the label image of a.tif" in result.error
 
 
+def test_own_objects_keep_their_numbers_and_axes(model, tmp_path):
+    """Labels 300 and 70 stay 300 and 70, small ones too, and a ZTYX label image is read by its own axes."""
+    path = write_stack(tmp_path / "stack.ome.tif")
+    own = np.zeros((3, 2, 160, 176), np.uint16)
+    own[0, 1, 30:50, 30:50], own[0, 1, 100:103, 100:103] = 300, 70
+    tifffile.imwrite(tmp_path / "own.ome.tif", own, ome=True, metadata={"axes": "ZTYX"})
+    run(model, [path], tmp_path / "out", objects=tmp_path / "own.ome.tif", mask_options={"threshold": 0, "present": 0})
+    table = pd.read_csv(tmp_path / "out" / "objects.csv")
+    assert sorted(zip(table["t"], table["z"], table["label"], table["area_px"], strict=True)) == [
+        (1, 0, 70, 9), (1, 0, 300, 400)
+    ]  # fmt: skip
+    with pytest.raises(OptionsError, match="is one label image and there are 2 images"):
+        run(model, [path, path], tmp_path / "out", objects=tmp_path / "own.ome.tif")
+
+
+def test_foreground_follows_the_pixel_size(tmp_path):
+    """The same discs at half the pixel size give the same objects: options are in pixels of the model."""
+    model = mil.load_model("nuclei").with_card(pixel_size=1.0, foreground=mil.ForegroundOptions(split=12, min_size=100))
+    fine = np.kron(field(), np.ones((2, 2))).astype(np.uint16)
+    counts = [
+        mil.evidence(model, mil.open_image(image, pixel_size=size), device="cpu").objects.max()
+        for image, size in ((field(), 1.0), (fine, 0.5))
+    ]
+    assert counts == [4, 4]
+
+
 def test_reading_options_reach_the_files(model, tmp_path):
     """Axes, channel names and pixel size given by hand are used: two channels, the second being DNA."""
     tifffile.imwrite(tmp_path / "a.tif", np.stack([field() * 0 + np.arange(176, dtype=np.uint16), field()]))
@@ -199,7 +225,9 @@ def test_folders_give_their_images_sorted(tmp_path):
 def test_names_stay_apart():
     """Files of one name in two folders take the folder's name; the same file twice takes a number."""
     paths = [Path("p1/a.tif"), Path("p2/a.tif"), Path("p2/b.tif"), Path("p1/a.tif")]
-    assert unique_names(paths, lambda path: path.stem) == ["p1_a", "p2_a", "b", "p1_a_2"]
+    assert output_names(paths) == ["p1_a", "p2_a", "b", "p1_a_2"]
+    assert output_names([Path("0.1uM.tif"), Path("0.5uM.ome.tif")]) == ["0.1uM", "0.5uM"]
+    assert output_names([Path("x/a.tif"), Path("x/a.png"), Path("x/x_a_2.tif")]) == ["x_a", "x_a_2", "x_a_2_2"]
 
 
 def test_full_disk_ends_the_run_with_a_sentence(model, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from napari_milcnn import classify, load_model, new_model, read_labels, train
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
 from napari_milcnn.core.network import NetworkOutput
+from napari_milcnn.core.pooling import PoolingName
 from napari_milcnn.core.training import joint_loss, turned
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
@@ -161,3 +164,47 @@ def test_mistakes_are_said_before_training(table):
     tifffile.imwrite(table.images[0].file, np.eye(120, dtype=np.uint16))
     with pytest.raises(OptionsError, match="differ in size"):
         next(train(model_for(table), table, **FAST))
+
+
+def test_oblong_images_taken_whole(table):
+    """Images of 96 x 120 px train whole: only the four turns that keep their shape are drawn."""
+    rng = np.random.default_rng(0)
+    for image in table.images:
+        tifffile.imwrite(image.file, rng.normal(100, 5, (96, 120)).astype(np.uint16))
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    assert np.isfinite(report.loss)
+
+
+def test_no_batch_is_left_with_one_image(table):
+    """Twelve images in batches of eleven are two batches of six, so that batch norm can work on single instances."""
+    sizes = []
+    (report,) = train(
+        model_for(table), table, on_batch=lambda done, total: sizes.append(total) or True,
+        **FAST | {"epochs": 1, "batch_size": 11, "patch": 67},
+    )  # fmt: skip
+    assert sizes == [2, 2]
+    assert np.isfinite(report.loss)
+    with pytest.raises(OptionsError, match="too small for batch norm; make batch_size or patch larger"):
+        next(train(model_for(table), table, **FAST | {"batch_size": 1, "patch": 67}))
+
+
+def test_fine_tuning_drops_the_parents_claims(table):
+    """Figures and thresholds of the model it started from do not stay on the card; its digest does."""
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    parent = report.best.with_card(thresholds={"object": {"spots": 0.5}})
+    (again,) = train(parent, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
+    assert again.best.card.metrics == {}
+    assert again.best.card.thresholds == {}
+    assert again.best.card.training["started_from"] == parent.digest
+    several = LabelTable(tuple(replace(image, labels=table.classes) for image in table.images))
+    with pytest.raises(LabelsError, match="trained for one label per image"):
+        next(train(parent, several))
+
+
+@pytest.mark.parametrize("pooling", get_args(PoolingName))
+def test_every_pooling_can_start_learning(pooling):
+    """With 400 instances and random weights the loss reaches the first convolution through every pool."""
+    network = new_model(["a", "b"], ["c"], pooling=pooling).network.train()
+    images = torch.randn(2, 1, 380, 380, generator=torch.Generator().manual_seed(0))
+    sum(joint_loss(network(images), torch.eye(2), single_label=True)).backward()
+    assert float(network.encoder[0].weight.grad.abs().max()) > 1e-6

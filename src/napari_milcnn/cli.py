@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from napari_milcnn.core.errors import MilcnnError
+from napari_milcnn.core.errors import MilcnnError, OptionsError
 from napari_milcnn.core.options import (
     PRESETS,
     EvidenceOptions,
@@ -168,7 +169,7 @@ def _classify(model: TrainedModel, images: list[Path], out: Path, as_json: bool,
         for step in screen(model, images, out, command=sys.argv, **options):
             task = progress.add_task("classify", total=step.total) if task is None else task
             progress.update(task, completed=min(step.done + (step.share if step.result is None else 0), step.total),
-                            description=step.file.name[-30:])  # fmt: skip
+                            description=escape(step.file.name[-30:]))  # fmt: skip
             if step.result is not None:
                 results.append(step.result)
                 _say(step.result)
@@ -192,7 +193,7 @@ def _results_table(results: list[ImageResult]) -> Table:
     table = Table("image", "plane", "top class", "score", "margin", "objects", box=None, pad_edge=False)
     for result in results:
         if result.prediction is None:
-            table.add_row(result.file.name, "", "failed", style="red")
+            table.add_row(escape(result.file.name), "", "failed", style="red")
             continue
         prediction = result.prediction
         for i, (top, score, margin) in enumerate(
@@ -200,7 +201,12 @@ def _results_table(results: list[ImageResult]) -> Table:
         ):
             objects = str(result.objects) if i == 0 else ""
             table.add_row(
-                result.file.name, _plane_name(prediction.planes, i), top, f"{score:.3f}", f"{margin:.3f}", objects
+                escape(result.file.name),
+                _plane_name(prediction.planes, i),
+                top,
+                f"{score:.3f}",
+                f"{margin:.3f}",
+                objects,
             )
     return table
 
@@ -236,7 +242,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
     init: Annotated[str | None, typer.Option(help="Model to start from; a new one by default.")] = None,
-    preset: Annotated[str, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}.")] = "compact",
+    preset: Annotated[
+        str | None, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}; compact by default.")
+    ] = None,
     channels: Annotated[
         str | None, typer.Option(help="Names for the channels of a new model, such as GFP,RFP.")
     ] = None,
@@ -244,6 +252,7 @@ def train(
     description: Annotated[str, typer.Option(help="For the card.")] = "",
     trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
     author: Annotated[list[str] | None, typer.Option(help="For the card: who made it; repeatable.")] = None,
+    license_: Annotated[str, typer.Option("--license", help="For the card: SPDX identifier, such as CC-BY-4.0.")] = "",
     credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
     as_json: AsJson = False,
     **options: Any,
@@ -258,10 +267,17 @@ def train(
         table = read_labels(labels)
         foreground = _foreground(options, ForegroundOptions())
         network = _taken(NetworkOptions, options)
-        model = load_model(init) if init else _model_for(table, preset, _names(channels), foreground, network)
+        ignored = [f"--{key.replace('_', '-')}" for key in network] + ["--channels"] * bool(channels)
+        if init and (ignored or preset):
+            raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
+        model = (
+            load_model(init) if init else _model_for(table, preset or "compact", _names(channels), foreground, network)
+        )
         said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
-                "authors": tuple(author or ())}  # fmt: skip
+                "authors": tuple(author or ()), "license": license_}  # fmt: skip
         model = model.with_card(**{key: value for key, value in said.items() if value})
+        model = model.with_card(foreground=_foreground(options, model.card.foreground))
+        model.save(out.with_name(f".{out.stem}-check{out.suffix}")).unlink()  # what cannot be saved is said now
         reports = _train(model, table, out, _taken(TrainOptions, options), quiet=as_json)
         if as_json:
             print(json.dumps({"model": out, "epochs": reports}, default=str))  # noqa: T201
@@ -303,7 +319,7 @@ def _train(model: TrainedModel, table: Any, out: Path, options: dict[str, Any], 
                 report.best.save(out)
             progress.update(task, description=f"epoch {min(report.epoch + 1, report.epochs)}")
             if not quiet:
-                output.print(_epoch_text(report), markup=False)
+                (progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
     return rows
 
 

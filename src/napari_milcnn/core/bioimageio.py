@@ -84,7 +84,7 @@ def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) 
         "description": card.description or "Deep multiple instance learning: image-level labels, instances, evidence.",
         "authors": [Author(name=author.replace("/", "-")) for author in card.authors],
         "cite": [CiteEntry(text=_PAPER, doi="10.1093/bioinformatics/btw252")],
-        "license": card.license,
+        "license": card.license or None,
         "documentation": {"source": "README.md"},
         "tags": ["napari", "multiple-instance-learning", "weak-supervision", "phenotyping"],
         "format_version": _format_version(),

@@ -20,7 +20,7 @@ class ModelCard(Options):
     name: str = Field("MIL-CNN", description="What the model is called.")
     description: str = Field("", description="One or two sentences.")
     authors: tuple[str, ...] = ("unknown",)
-    license: str = Field("CC-BY-4.0", description="SPDX identifier.")
+    license: str = Field("", description="SPDX identifier, such as CC-BY-4.0; empty where none was given.")
     credit: str = Field("", description="Whose data it was trained on, and under which licence.")
     trained_on: str = Field("", description="What it was trained on and the range it is good for.")
     classes: tuple[str, ...]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,10 @@ class Prediction:
     warnings: tuple[str, ...]
     device: str
     seconds: float
+
+    def without_maps(self) -> Prediction:
+        """Return the same prediction without its class maps, to be kept by the thousand."""
+        return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy())
 
     @property
     def top(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 labels.csv: `file` (relative to the table), `label` (several separated by `|`), optional `group` (well, plate, strain:
 never on both sides of a split) and `split` (train or validation).
 
-Images are read a patch at a time, when they are needed; a cache of a given size keeps the last ones.
+Planes are read when they are needed; a cache of a given size keeps the last ones.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class LabelTable:
                 f"all {len(groups)} images are of one group, {groups[0]!r}, which cannot be split; "
                 "add groups, a split column, or train with validation=0 (--validation 0)"
             )
-        splitter = GroupShuffleSplit(64, test_size=validation, random_state=seed)
+        count = len(set(groups))
+        held_groups = min(max(1, round(validation * count)), count - 1)
+        splitter = GroupShuffleSplit(64, test_size=held_groups, random_state=seed)
         candidates = [held for _, held in splitter.split(groups, groups=groups)]
         held = set(min(candidates, key=self._imbalance).tolist())
         return LabelTable(tuple(
@@ -101,8 +103,7 @@ class LabelTable:
         """How unevenly a choice of validation images covers the classes; a class left out on a side weighs most."""
         targets = self.targets(self.classes)
         total, kept = targets.sum(0), targets[held].sum(0)
-        missing = ((kept == 0) | (kept == total)).sum()
-        return float(10 * missing + np.std(kept / total))
+        return float(100 * (kept == total).sum() + 10 * (kept == 0).sum() + np.std(kept / total))
 
 
 def read_labels(path: str | Path) -> LabelTable:
@@ -123,6 +124,7 @@ def read_labels(path: str | Path) -> LabelTable:
     missing = {"file", "label"} - set(table.columns)
     if missing:
         raise LabelsError(f"{path} lacks the column {' and '.join(sorted(missing))}; found {', '.join(table.columns)}")
+    table = table.apply(lambda column: column.str.strip())
     problems = list(_problems(table, path.parent))
     if problems:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
@@ -135,7 +137,7 @@ def _problems(table: pd.DataFrame, folder: Path) -> Iterator[str]:
     if table.empty:
         yield "it has no rows"
     for number, row in enumerate(table.to_dict("records"), start=2):
-        if not (folder / row["file"]).is_file():
+        if not row["file"] or not (folder / row["file"]).exists():
             yield f"line {number}: the file {row['file']!r} is not in {folder}"
         if not _names(row["label"]):
             yield f"line {number}: {row['file']!r} has no label"
@@ -147,7 +149,8 @@ def _problems(table: pd.DataFrame, folder: Path) -> Iterator[str]:
         for group, rows in table[table["group"] != ""].groupby("group"):
             if rows["split"].nunique() > 1:
                 yield f"group {group!r} stands in {' and '.join(sorted(rows['split'].unique()))}"
-    for file, rows in table.groupby("file"):
+    for _, rows in table.groupby(table["file"].map(lambda name: (folder / name).resolve())):
+        file = rows["file"].iloc[0]
         if len(rows) > 1:
             found = " / ".join(rows["label"].unique())
             yield f"{file!r} is listed {len(rows)} times, with {found}; write several labels as A|B in one row"

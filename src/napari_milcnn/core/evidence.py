@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from napari_milcnn.core.classify import Classifier, Prediction, checked_labels
 from napari_milcnn.core.devices import DeviceChoice, free_memory, is_out_of_memory
-from napari_milcnn.core.errors import ComputeError, OptionsError
-from napari_milcnn.core.foreground import find_objects
+from napari_milcnn.core.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.core.foreground import find_objects, scaled
 from napari_milcnn.core.images import ImageStack, open_image
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.network import MilNetwork
@@ -125,18 +125,19 @@ class EvidenceMaker:
     def foreground(self, image: ImageStack, plane: int) -> np.ndarray:
         """Objects of one plane, int32 (Y, X), found as the options or the model's card say."""
         options = self.options.foreground or self.model.card.foreground
-        channel = image.plane(plane, (self._foreground_channel(image, options),))[0]
-        return find_objects(channel, options)
+        seen = self.classifier.view(image)
+        channel = image.plane(plane, (self._foreground_channel(seen, options),))[0]
+        return find_objects(channel, scaled(options, 1 / seen.zoom))
 
-    def _foreground_channel(self, image: ImageStack, options: ForegroundOptions) -> int:
-        channels = self.classifier.view(image).channels
+    def _foreground_channel(self, seen: ModelView, options: ForegroundOptions) -> int:
+        channels, image = seen.channels, seen.image
         if options.channel is None:
             return channels[0]
         if options.channel in self.model.channels:
             return channels[self.model.channels.index(options.channel)]
         if options.channel in image.channels:
             return image.channels.index(options.channel)
-        raise OptionsError(
+        raise ImageError(
             f"foreground channel {options.channel!r} is neither in the model ({', '.join(self.model.channels)}) nor in "
             f"{image.name} ({', '.join(image.channels)}); name one of these"
         )
@@ -167,8 +168,8 @@ class EvidenceMaker:
         needed = 4 * height * width * classes * (planes + 2)
         if needed > free:
             raise ComputeError(
-                f"evidence for {classes} classes in {planes} planes of {height} x {width} px needs {needed / 1e9:.1f} "
-                f"GB, {free / 1e9:.1f} GB are free; ask for fewer classes, or give fewer planes or a crop at a time"
+                f"evidence for {classes} classes in {planes} plane(s) of {height} x {width} px needs "
+                f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; ask for fewer classes, or give fewer planes or a crop at a time"
             )
         choice = self.classifier.runner.choice
         if self.options.kind == "jacobian":
@@ -218,13 +219,10 @@ def evidence(
     ComputeError
         If a Jacobian map of this size does not fit into memory; the sentence names the size that does.
     """
-    labels = foreground if isinstance(foreground, np.ndarray) else None
-    maker = EvidenceMaker(
-        model, **options, **({} if labels is not None or foreground is None else {"foreground": foreground})
-    )
+    how = foreground if isinstance(foreground, ForegroundOptions) else None
+    maker = EvidenceMaker(model, foreground=how, **options)
     stack = open_image(image)
-    if labels is not None:
-        labels = checked_labels(labels, stack)
+    labels = None if foreground is None or how else checked_labels(np.asarray(foreground), stack)
     prediction = prediction or maker.classifier.classify(stack)
     _check_prediction(maker, stack, prediction)
     maker.check_memory(maker.classifier.view(stack), len(class_indices(model, classes)), len(stack.planes))

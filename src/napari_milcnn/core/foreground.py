@@ -33,6 +33,17 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     return drop_small(split_touching(mask, options.split), options.min_size)
 
 
+def scaled(options: ForegroundOptions, factor: float) -> ForegroundOptions:
+    """Return options stated in model pixels for an image whose pixels are `factor` times as many a side."""
+    return options.model_copy(
+        update={
+            "smooth": options.smooth * factor,
+            "split": options.split * factor,
+            "min_size": round(options.min_size * factor**2),
+        }
+    )
+
+
 def split_touching(mask: np.ndarray, distance: float) -> np.ndarray:
     """Label the objects of a mask (Y, X), split where centres lie at least `distance` px apart; 0 splits nothing."""
     joined: np.ndarray = components(mask)

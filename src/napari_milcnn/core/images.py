@@ -476,7 +476,8 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
     plain = [_plain(name) for name in wanted]
     there = [_plain(name) for name in image.channels]
     unique = all(count == 1 for count in Counter(plain).values())
-    if unique and all(there.count(name) == 1 for name in plain):
+    named = image.channels_named or len(plain) == len(there)
+    if named and unique and all(there.count(name) == 1 for name in plain):
         return tuple(there.index(name) for name in plain), None
     crossed = any(a != b and a in there for a, b in zip(plain, there, strict=False))
     if len(plain) != len(there) or (unique and crossed):

@@ -154,7 +154,7 @@ def otsu_of_logarithm(one: np.ndarray) -> float:
 def _objects(winner: np.ndarray, objects: np.ndarray | None, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
     """Objects of a class image (Y, X) -> labels int32 (Y, X), and the class index of each label from 1 on."""
     if objects is not None:
-        labels = drop_small(np.where(winner > 0, objects, 0), options.min_size)
+        labels = np.where(winner > 0, objects, 0)  # numbers are kept: they may be the user's own
         return labels, _class_of_each(labels, winner)
     labels, classes, count = np.zeros(winner.shape, np.int32), [np.zeros(1, int)], 0
     for index in np.unique(winner[winner > 0]):

@@ -356,7 +356,7 @@ def card_text(model: TrainedModel) -> str:
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
     }  # fmt: skip
-    return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
+    return "\n".join(f"{name:<{max(map(len, rows)) + 2}}{value}" for name, value in rows.items() if value)
 
 
 def card_json(model: TrainedModel) -> dict[str, Any]:

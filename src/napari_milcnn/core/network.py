@@ -27,6 +27,10 @@ from torch import Tensor, nn
 from napari_milcnn.core.options import NetworkOptions, make_options
 from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
+_START = {"noisy_or": 1 / 576, "isr": 1 / 576}
+"""Where p starts for pools that one instance decides: at b, a few hundred instances would already give P = 1, whose
+gradient is zero. One in the paper's 24 x 24 map."""
+
 
 class NetworkOutput(NamedTuple):
     """What the network says of a batch of images."""
@@ -84,7 +88,8 @@ class MilNetwork(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        nn.init.constant_(self.maps.bias, math.log(self.options.b / (1 - self.options.b)))  # type: ignore[arg-type]
+        start = _START.get(self.options.pooling, self.options.b)
+        nn.init.constant_(self.maps.bias, math.log(start / (1 - start)))  # type: ignore[arg-type]
         with torch.no_grad():
             self.head.weight.copy_(4 * torch.eye(self.options.classes))
             self.head.bias.zero_()

@@ -119,11 +119,13 @@ class ForegroundOptions(Options):
     method: Literal["otsu", "local"] = Field(
         "otsu", description="otsu: one threshold a plane; local: against the neighbourhood, for spots and uneven light."
     )
-    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px, before the threshold.")
+    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, before the threshold.")
     split: float = Field(
-        6.0, ge=0, description="Split touching objects whose centres lie this far apart, in px; 0 leaves them joined."
+        6.0,
+        ge=0,
+        description="Split touching objects whose centres lie this far apart, in px of the model; 0 splits none.",
     )
-    min_size: int = Field(20, ge=0, description="Smallest object, in px.")
+    min_size: int = Field(20, ge=0, description="Smallest object, in px of the model.")
 
 
 class EvidenceOptions(ComputeOptions):
@@ -153,7 +155,7 @@ class MaskOptions(Options):
                                      "give masks; 0 lets all."
     )  # fmt: skip
     smooth: float = Field(0.0, ge=0, description="Gaussian sigma, in px, over the evidence before the threshold.")
-    min_size: int = Field(20, ge=0, description="Smallest object kept, in px.")
+    min_size: int = Field(20, ge=0, description="Smallest object kept, in px; not for object evidence.")
     fill_holes: bool = Field(True, description="Fill holes inside objects.")
     split: float = Field(
         0.0, ge=0, description="Split touching objects whose centres lie this far apart, in px; 0 leaves them joined. "

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +63,7 @@ def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> 
 def write_labels(
     path: Path, image: ImageStack, classes: Sequence[str], planes: Iterable[PlaneMasks]
 ) -> list[pd.DataFrame]:
-    """Write masks as OME-TIFF, uint16, a plane at a time, and return the tables of objects.
+    """Write masks as OME-TIFF, uint32, a plane at a time, and return the tables of objects.
 
     Channel `objects` numbers the objects of a plane as objects.csv does; channel `classes` holds the class of each
     pixel, whose names stand in the OME annotations: class_1 is the first.
@@ -70,7 +73,7 @@ def write_labels(
     def pages() -> Iterator[np.ndarray]:
         for plane in planes:
             tables.append(plane.objects)
-            yield np.stack([plane.labels, class_image(plane.labels, plane.objects, tuple(classes))]).astype(np.uint16)
+            yield np.stack([plane.labels, class_image(plane.labels, plane.objects, tuple(classes))]).astype(np.uint32)
 
     notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
     _write_ome(path, image.planes, _Pages(pages(), image.plane_shape), ("objects", "classes"), image.pixel_size, notes)
@@ -80,7 +83,7 @@ def write_labels(
 class _Pages:
     """Planes (channels, Y, X) that are made one after another while they are written."""
 
-    dtype = np.dtype(np.uint16)
+    dtype = np.dtype(np.uint32)
 
     def __init__(self, pages: Iterator[np.ndarray], plane_shape: tuple[int, int]) -> None:
         self.pages = pages
@@ -147,14 +150,18 @@ def write_json(path: Path, record: Any) -> None:
         draft.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
 
 
-def unique_names(paths: Sequence[Path], name: Callable[[Path], str]) -> list[str]:
-    """One name for each path; those that would be the same take the folder's name before them, then a number."""
-    names = [name(path) for path in paths]
-    doubled = {one for one in names if names.count(one) > 1}
-    taken: dict[str, int] = {}
-    result = []
-    for path, one in zip(paths, names, strict=True):
-        one = f"{path.parent.name}_{one}" if one in doubled else one
-        taken[one] = taken.get(one, 0) + 1
-        result.append(one if taken[one] == 1 else f"{one}_{taken[one]}")
-    return result
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """One name for each path: its own, with the folder's before it where two are alike, and a number if need be."""
+    stems = [_stem(path) for path in paths]
+    doubled = {stem for stem, count in Counter(stems).items() if count > 1}
+    names: dict[str, None] = {}
+    for path, stem in zip(paths, stems, strict=True):
+        wanted = f"{path.parent.name}_{stem}".lstrip("_") if stem in doubled else stem
+        tries = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
+        names[next(name for name in tries if name not in names)] = None
+    return list(names)
+
+
+def _stem(path: Path) -> str:
+    """Name of a file without .ome.tif, .ome.zarr or its one suffix: dots before that are part of the name."""
+    return re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE)

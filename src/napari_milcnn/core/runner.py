@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_milcnn.core.devices import choose_device, free_memory, is_out_of_memory
+from napari_milcnn.core.devices import DeviceChoice, choose_device, free_memory, is_out_of_memory
 from napari_milcnn.core.errors import ComputeError, OptionsError
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.network import MilNetwork, NetworkOutput, Placement
@@ -50,14 +50,15 @@ class MapRunner:
     def __init__(self, model: TrainedModel, options: ComputeOptions) -> None:
         self.model = model
         self.options = options
-        self.choice = choose_device(options.device, options.precision)
+        device = "cpu" if options.engine == "openvino" else options.device
+        self.choice = choose_device(device, options.precision)
         self.batch_size = options.batch_size
         self.warnings: list[str] = []
         self._prepare()
 
     def _prepare(self) -> None:
         if self.options.engine == "openvino":
-            self._class_maps = _openvino_maps(self.model.network)
+            self._class_maps = _openvino_maps(self.model.network, self.choice)
         else:
             self._network = inference_copy(self.model.network).to(self.choice.device)
             self._class_maps = self._torch_maps
@@ -227,7 +228,7 @@ def bytes_per_pixel(network: MilNetwork) -> int:
     return int(3 * 4 * widest)
 
 
-def _openvino_maps(network: MilNetwork) -> Callable[[Tensor], np.ndarray]:
+def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> Callable[[Tensor], np.ndarray]:
     """Compile the class maps for OpenVINO on the CPU.
 
     Raises
@@ -240,7 +241,8 @@ def _openvino_maps(network: MilNetwork) -> Callable[[Tensor], np.ndarray]:
     except ImportError as error:
         raise OptionsError("engine 'openvino' needs OpenVINO: pip install 'napari-milcnn[openvino]'") from error
     example = torch.zeros(1, network.options.channels, 320, 320)
-    compiled = openvino.compile_model(openvino.convert_model(_MapsOnly(network), example_input=example), "CPU")
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if choice.precision == torch.bfloat16 else "f32"}
+    compiled = openvino.compile_model(openvino.convert_model(_MapsOnly(network), example_input=example), "CPU", hint)
 
     def class_maps(images: Tensor) -> np.ndarray:
         return np.asarray(compiled(images.numpy())[0])

@@ -21,8 +21,8 @@ from napari_milcnn.core.options import EvidenceOptions, MaskOptions, make_option
 from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
     image_files,
+    output_names,
     run_record,
-    unique_names,
     write_json,
     write_labels,
     write_maps,
@@ -31,7 +31,7 @@ from napari_milcnn.core.results import (
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".czi", ".nd2", ".lif")
 _SAVE_EVERY = 10.0
-"""Seconds between two writings of the tables while images are still coming."""
+"""Seconds between two writings of the tables while images are still coming; more where writing takes long."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,10 @@ class ImageResult:
     ----------
     file : Path
         The image.
+    name : str
+        What its files are called.
     prediction : Prediction or None
-        None where it failed.
+        Without its class maps, which are on disk; None where it failed.
     objects : int
         Number of objects in its masks.
     files : tuple of Path
@@ -55,6 +57,7 @@ class ImageResult:
     """
 
     file: Path
+    name: str
     prediction: Prediction | None
     objects: int = 0
     files: tuple[Path, ...] = ()
@@ -94,7 +97,7 @@ class ImageReading:
 class _Tables:
     predictions: list[pd.DataFrame] = field(default_factory=list)
     objects: list[pd.DataFrame] = field(default_factory=list)
-    saved: float = field(default_factory=time.monotonic)
+    due: float = field(default_factory=lambda: time.monotonic() + _SAVE_EVERY)
 
 
 def find_images(sources: Sequence[Path]) -> list[Path]:
@@ -121,6 +124,14 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
 
 def _is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
+
+
+def _open_labels(path: Path, axes: str) -> ImageStack:
+    """Open a label image by its own axes, or by the image's where it does not say."""
+    try:
+        return open_image(path)
+    except ImageError:
+        return open_image(path, axes=axes)
 
 
 def screen(
@@ -195,9 +206,11 @@ class _Screen:
         unknown = set(self.classes) - set(model.classes)
         if unknown:
             raise OptionsError(f"class {sorted(unknown)} is not in the model; its classes: {', '.join(model.classes)}")
+        if objects is not None and len(files) > 1 and (not objects.is_dir() or _is_zarr(objects)):
+            raise OptionsError(f"{objects} is one label image and there are {len(files)} images; give a folder of them")
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; expected a folder for the results")
-        self.names = unique_names(files, lambda path: path.name.split(".")[0])
+        self.names = output_names(files)
         self.tables = _Tables()
 
     def steps(self, command: Sequence[str]) -> Iterator[ScreenStep]:
@@ -227,7 +240,9 @@ class _Screen:
         except (OutputError, OptionsError):
             raise
         except MilcnnError as error:
-            result = ImageResult(file, None, error=str(error))
+            result = ImageResult(file, name, None, error=str(error))
+        except MemoryError:
+            result = ImageResult(file, name, None, error=f"{file} does not fit into memory; crop it or close programs")
         yield ScreenStep(number + 1, total, file, 1.0, result)
 
     def _write(self, file: Path, name: str, image: ImageStack, prediction: Prediction) -> ImageResult:
@@ -245,7 +260,7 @@ class _Screen:
         if len(objects):
             self.tables.objects.append(_with_indices(str(file), objects, prediction))
         written = tuple(path for path in files if path is not None)
-        return ImageResult(file, prediction, len(objects), written, prediction.warnings)
+        return ImageResult(file, name, prediction.without_maps(), len(objects), written, prediction.warnings)
 
     def _planes(
         self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
@@ -264,24 +279,25 @@ class _Screen:
     def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray | None:
         if self.objects is None:
             return None
-        path = self.objects / file.name if self.objects.is_dir() else self.objects
-        if not path.is_file():
+        path = self.objects / file.name if self.objects.is_dir() and not _is_zarr(self.objects) else self.objects
+        if not path.exists():
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
-        axes = image.axes.replace("C", "")
-        with open_image(path, axes=axes if len(axes) > 2 else None) as labels:
-            return checked_labels(np.stack([labels.plane(i)[0] for i in range(len(labels.planes))]), image)
+        with _open_labels(path, image.axes.replace("C", "")) as labels:
+            return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
 
     def _keep(self, result: ImageResult) -> None:
         if result.prediction is None:
-            row = pd.DataFrame([{"file": str(result.file), "error": result.error}])
+            row = pd.DataFrame([{"file": str(result.file), "name": result.name, "error": result.error}])
         else:
             row = result.prediction.table()
             row.insert(0, "file", str(result.file))
+            row.insert(1, "name", result.name)
             row["warnings"], row["error"] = "; ".join(result.warnings), ""
         self.tables.predictions.append(row)
-        if time.monotonic() - self.tables.saved > _SAVE_EVERY:
+        if time.monotonic() > self.tables.due:
+            began = time.monotonic()
             self._write_tables()
-            self.tables.saved = time.monotonic()
+            self.tables.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
 
     def _write_tables(self) -> None:
         if self.tables.predictions:

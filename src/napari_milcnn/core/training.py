@@ -148,10 +148,18 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
             f"there is one class, {model.classes[0]}, and every image shows it, so there is nothing to tell apart; "
             "add images that do not show it, under a label of their own such as 'none'"
         )
+    if model.card.training and model.card.single_label and not table.single_label:
+        raise LabelsError(
+            "the table has images with several labels, and the model was trained for one label per image; "
+            "start from a new model, or keep one label in each row"
+        )
     counts = table.part("train").counts()
     absent = [name for name in model.classes if name not in counts]
     if absent:
-        raise LabelsError(f"no training image shows {', '.join(absent)}; each class needs at least one")
+        raise LabelsError(
+            f"no training image shows {', '.join(absent)}; each class needs at least one image, in a group that is not "
+            "kept for validation"
+        )
     field = model.network.placement.receptive_field
     if 0 < options.patch < field:
         raise OptionsError(f"option 'patch' is {options.patch}; expected 0 or at least the receptive field, {field} px")
@@ -167,8 +175,9 @@ class _Trainer:
         self.choice = choose_device(options.device, options.precision)
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.model = self._prepared(model)
+        self.started_from = model.digest if model.card.training else None
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.steps = math.ceil(len(self.reader.table.images) / options.batch_size)
+        self.steps = _batches(len(self.reader.table.images), options.batch_size)
         self.optimiser = _optimiser(self.network, options)
         rates = [group["lr"] for group in self.optimiser.param_groups]
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rates, self.steps * options.epochs)
@@ -177,7 +186,7 @@ class _Trainer:
     def _prepared(self, model: TrainedModel) -> TrainedModel:
         single = self.table.single_label
         if model.card.training:
-            return model.with_card(single_label=single)
+            return model.with_card(metrics={}, thresholds={})
         mean, std = intensity_statistics(self.reader)
         return model.with_card(single_label=single, mean=mean, std=std)
 
@@ -190,7 +199,7 @@ class _Trainer:
                 return
             candidate = self._snapshot(epoch)
             validation = validate(candidate, self.table.part("validation"), self.choice)
-            is_best = _is_better(validation, best_validation)
+            is_best = _is_better(validation, best_validation, self.model.card.single_label)
             if is_best:
                 best, best_validation = _with_metrics(candidate, validation), validation
             yield EpochReport(
@@ -206,8 +215,7 @@ class _Trainer:
         with torch.random.fork_rng(devices=[self.choice.device] if self.choice.device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**31)))
             self.network.train()
-            for step in range(self.steps):
-                chosen = order[step * self.options.batch_size :][: self.options.batch_size]
+            for step, chosen in enumerate(np.array_split(order, self.steps)):
                 sums += np.array(self._step(chosen, rng)) * len(chosen)
                 if not self.on_batch(step + 1, self.steps):
                     return None
@@ -220,20 +228,26 @@ class _Trainer:
         try:
             with self.choice.autocast():
                 class_maps = self.network.class_maps(images)
-            losses = joint_loss(self.network.read_maps(class_maps), targets, self.table.single_label)
+            losses = joint_loss(self.network.read_maps(class_maps), targets, self.model.card.single_label)
             self.optimiser.zero_grad()
             sum(losses).backward()  # type: ignore[union-attr]
             self.optimiser.step()
             self.schedule.step()
         except RuntimeError as error:
             raise _translated(error, tuple(images.shape), self.choice) from error
+        except ValueError as error:  # batch norm, where one patch gives a map of one instance
+            raise OptionsError(
+                f"a batch of {tuple(images.shape)} is too small for batch norm; make batch_size or patch larger"
+            ) from error
         return float(losses[0].detach()), float(losses[1].detach())
 
     def _batch(self, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Normalised, turned and mirrored patches, float32 (batch, channels, Y, X)."""
-        patches = [turned(self.reader.patch(int(i), self.options.patch, rng), int(rng.integers(8))) for i in chosen]
+        patches = [self.reader.patch(int(i), self.options.patch, rng) for i in chosen]
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
+        step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
+        patches = [turned(patch, int(rng.integers(0, 8, dtype=int)) // step * step) for patch in patches]
         return np.stack([self.model.normalise(patch) for patch in patches])
 
     def _snapshot(self, epoch: int) -> TrainedModel:
@@ -241,10 +255,17 @@ class _Trainer:
         record = {
             "epoch": epoch,
             "options": self.options.model_dump(),
+            "device": str(self.choice),
+            "started_from": self.started_from,
             "images": self.reader.table.counts(),
             "validation_images": self.table.part("validation").counts(),
         }
         return TrainedModel(network, self.model.with_card(training=record).card)
+
+
+def _batches(images: int, size: int) -> int:
+    """Count the batches of nearly equal size: none is left with a single image, which batch norm cannot use."""
+    return max(1, math.ceil(images / size))
 
 
 def turned(image: np.ndarray, which: int) -> np.ndarray:
@@ -268,32 +289,37 @@ def validate(model: TrainedModel, table: LabelTable, choice: DeviceChoice) -> Va
         return None
     precision = str(choice.precision).removeprefix("torch.")
     classifier = Classifier(model, device=str(choice.device), precision=precision)
+    single = model.card.single_label
     right, losses = [], []
     for image, target in zip(table.images, torch.from_numpy(table.targets(model.classes)), strict=True):
         prediction = classifier.classify(image.file)
-        logits = torch.from_numpy(prediction.scores).clamp(1e-7, 1 - 1e-7)
+        shown = torch.from_numpy(prediction.scores).clamp(1e-7, 1 - 1e-7)
         probabilities = torch.from_numpy(prediction.probabilities)
-        targets = target.expand(len(logits), -1)
-        scores = logits.log() if table.single_label else logits.logit()
-        losses.append(
-            sum(map(float, joint_loss(NetworkOutput(logits, probabilities, scores), targets, table.single_label)))
-        )
-        hits = (logits.argmax(1) == targets.argmax(1)) if table.single_label else (logits > 0.5) == (targets > 0.5)
+        targets = target.expand(len(shown), -1)
+        scores = shown.log() if single else shown.logit()
+        losses.append(sum(map(float, joint_loss(NetworkOutput(shown, probabilities, scores), targets, single))))
+        hits = (shown.argmax(1) == targets.argmax(1)) if single else (shown > 0.5) == (targets > 0.5)
         right.append(float(hits.float().mean()))
     return Validation(float(np.mean(right)), float(np.mean(losses)))
 
 
-def _is_better(new: Validation | None, best: Validation | None) -> bool:
-    """Higher accuracy, or the same and a lower loss; without validation the latest is the best."""
+def _is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
+    """Higher accuracy, then lower loss; with several labels lower loss, since "no" to every class is mostly right.
+
+    Without validation the latest is the best.
+    """
     if new is None or best is None:
         return True
+    if not single_label:
+        return new.loss < best.loss
     return (new.accuracy, -new.loss) > (best.accuracy, -best.loss)
 
 
 def _with_metrics(model: TrainedModel, validation: Validation | None) -> TrainedModel:
     if validation is None:
         return model
-    return model.with_card(metrics={"validation accuracy": validation.accuracy, "validation loss": validation.loss})
+    name = "validation accuracy" if model.card.single_label else "validation accuracy, yes or no for each class"
+    return model.with_card(metrics={name: validation.accuracy, "validation loss": validation.loss})
 
 
 def _translated(error: RuntimeError, shape: tuple[int, ...], choice: DeviceChoice) -> ComputeError:
