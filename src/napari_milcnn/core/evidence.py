@@ -169,7 +169,8 @@ class EvidenceMaker:
         if needed > free:
             raise ComputeError(
                 f"evidence for {classes} classes in {planes} plane(s) of {height} x {width} px needs "
-                f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; ask for fewer classes, or give fewer planes or a crop at a time"
+                f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+                "ask for fewer classes, or give fewer planes or a crop at a time"
             )
         choice = self.classifier.runner.choice
         if self.options.kind == "jacobian":
