@@ -153,9 +153,38 @@ def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
     tifffile.imwrite(tmp_path / "b.tif", np.eye(100, dtype=np.uint16))
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
     call = ("train", tmp_path / "labels.csv", "--validation", 0)
-    assert "a model is saved as one .zip" in run(*call, "-o", tmp_path / "mine").stderr
+    assert "a model is saved as one .zip file" in run(*call, "-o", tmp_path / "mine").stderr
     assert "leave out --b" in run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2).stderr
     assert not list(tmp_path.glob("*.zip"))
+
+
+def test_files_that_do_not_say_their_axes(run, tmp_path):
+    """Plain two-page TIFFs are trained on and classified once --axes and --channels say what the pages are."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", rng.integers(0, 99, (2, 80, 80)).astype(np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    how = ("--axes", "CYX", "--channels", "GFP,RFP", "--pixel-size", 0.3)
+    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "n.zip", "--validation", 0, "--epochs", 1, "--patch", 0)
+    assert "--axes CYX" in run(*call).stderr
+    assert run(*call, *how).exit_code == 0
+    model = mil.load_model(tmp_path / "n.zip")
+    assert (model.channels, model.pixel_size) == (("GFP", "RFP"), 0.3)
+    assert run("classify", tmp_path / "a.tif", "-m", tmp_path / "n.zip", "-o", tmp_path / "o", *how).exit_code == 0
+    assert run(*call, *how, "--foreground-channel", "DAPI").exit_code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+def test_work_goes_on_when_the_reader_of_the_output_leaves(model, image, tmp_path):
+    """`classify … | true` writes everything and ends well."""
+    call = " ".join(
+        [f"'{part}'" for part in PROGRAM] + ["classify", str(image), "-m", str(model), "-o", str(tmp_path / "o")]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {call} | true"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "run.json").exists()
 
 
 def test_simulating_into_a_used_folder_is_refused(run, tmp_path):

@@ -13,8 +13,9 @@ import tifffile
 
 import napari_milcnn as mil
 from napari_milcnn.core.errors import ImageError, OptionsError, OutputError
+from napari_milcnn.core.images import ImageReading
 from napari_milcnn.core.results import output_names
-from napari_milcnn.core.screen import ImageReading, find_images, screen
+from napari_milcnn.core.screen import find_images, screen
 
 CPU = {"device": "cpu", "precision": "float32"}
 
@@ -250,3 +251,51 @@ def test_mismatched_own_objects_fail_that_image_only(model, tmp_path):
     tifffile.imwrite(tmp_path / "own.tif", np.zeros((5, 5), np.uint16))
     (result,) = run(model, [tmp_path / "a.tif"], tmp_path / "out", objects=tmp_path / "own.tif")
     assert "the label image is (1, 5, 5); expected (planes, Y, X) = (1, 160, 176)" in result.error
+
+
+def test_images_are_never_written_over(model, tmp_path):
+    """An input that has the name of an output is refused before anything is written."""
+    tifffile.imwrite(tmp_path / "a.tif", field())
+    tifffile.imwrite(tmp_path / "a_maps.ome.tif", field())
+    before = (tmp_path / "a_maps.ome.tif").read_bytes()
+    with pytest.raises(OutputError, match=r"a_maps\.ome\.tif is an image to classify and would be overwritten"):
+        run(model, [tmp_path / "a.tif", tmp_path / "a_maps.ome.tif"], tmp_path)
+    assert (tmp_path / "a_maps.ome.tif").read_bytes() == before
+
+
+def test_own_outputs_are_no_images(model, tmp_path):
+    """Results written into the folder of the images are passed over the second time."""
+    tifffile.imwrite(tmp_path / "a.tif", field())
+    assert [len(run(model, [tmp_path], tmp_path)) for _ in range(2)] == [1, 1]
+
+
+def test_an_unforeseen_failure_is_one_images_row(model, tmp_path, monkeypatch):
+    """Whatever goes wrong in one image, the next is classified and the row says what it was."""
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", field())
+    real = mil.core.screen.write_maps
+
+    def fails_once(path, *rest):
+        if path.name.startswith("a"):
+            raise ZeroDivisionError("by chance")
+        real(path, *rest)
+
+    monkeypatch.setattr("napari_milcnn.core.screen.write_maps", fails_once)
+    first, second = run(model, [tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "out")
+    assert "a.tif failed: ZeroDivisionError: by chance" in first.error
+    assert not second.error
+
+
+def test_values_beyond_float32_are_one_images_error(model, tmp_path):
+    """Finite in 64 bits, infinite in 32: refused with what to do."""
+    tifffile.imwrite(tmp_path / "a.tif", np.full((100, 100), 1e300))
+    (result,) = run(model, [tmp_path / "a.tif"], tmp_path / "out")
+    assert "too large for 32-bit numbers; rescale" in result.error
+
+
+def test_long_names_are_shortened(model, tmp_path):
+    """A name of 240 characters gives files of names that the disk can hold."""
+    tifffile.imwrite(tmp_path / ("m" * 240 + ".tif"), field())
+    (result,) = run(model, [tmp_path / ("m" * 240 + ".tif")], tmp_path / "out")
+    assert result.error == ""
+    assert all(path.exists() for path in result.files)

@@ -8,7 +8,9 @@ each failure has its row; 2 the call itself is wrong; 130 interrupted, what was 
 from __future__ import annotations
 
 import inspect
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ from napari_milcnn.core.options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from napari_milcnn.core.dataset import LabelTable
     from napari_milcnn.core.model import TrainedModel
     from napari_milcnn.core.screen import ImageResult
     from napari_milcnn.core.training import EpochReport
@@ -48,17 +51,37 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False, soft_wrap=True)
+
+
+class _Output(Console):
+    """Standard output whose reader may go away, as in `| head`: the work goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+output = _Output(highlight=False, soft_wrap=True)
 Command = TypeVar("Command", bound=Callable[..., None])
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TCYX.")]
+Channels = Annotated[str | None, typer.Option(help="Channel names in the order of the files, such as GFP,RFP.")]
+PixelSize = Annotated[float | None, typer.Option(help="µm per pixel where the files do not say.")]
+Series = Annotated[int | None, typer.Option(help="Which series of files that hold several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def options_of(
@@ -96,7 +119,7 @@ def _status(code: int = 2) -> Iterator[None]:
     """Turn our errors into one message and an exit status, and Ctrl-C into 130."""
     try:
         yield
-    except MilcnnError as error:
+    except (MilcnnError, OSError) as error:
         messages.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
@@ -134,18 +157,16 @@ def classify(
     objects: Annotated[
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
-    axes: Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TCYX.")] = None,
-    channels: Annotated[
-        str | None, typer.Option(help="Channel names in the order of the files, such as GFP,RFP.")
-    ] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="µm per pixel where the files do not say.")] = None,
-    series: Annotated[int | None, typer.Option(help="Which series of a file that holds several.")] = None,
+    axes: Axes = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
+    series: Series = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Classify images: a table, class maps, masks, an overview picture and the run record."""
+    from napari_milcnn.core.images import ImageReading
     from napari_milcnn.core.model import load_model
-    from napari_milcnn.core.screen import ImageReading
 
     with _status():
         loaded = load_model(model)
@@ -245,9 +266,10 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}; compact by default.")
     ] = None,
-    channels: Annotated[
-        str | None, typer.Option(help="Names for the channels of a new model, such as GFP,RFP.")
-    ] = None,
+    axes: Axes = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
+    series: Series = None,
     name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
     description: Annotated[str, typer.Option(help="For the card.")] = "",
     trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
@@ -260,19 +282,20 @@ def train(
     """Train a model on image-level labels; the best model so far is on disk after every epoch."""
     from napari_milcnn.core.dataset import read_labels
     from napari_milcnn.core.devices import keep_freed_memory
+    from napari_milcnn.core.images import ImageReading
     from napari_milcnn.core.model import load_model
 
     with _status():
+        if out.suffix.lower() != ".zip" or out.is_dir():
+            raise OptionsError(f"a model is saved as one .zip file, found {out}; name it {out.stem}.zip")
         keep_freed_memory()
-        table = read_labels(labels)
+        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
         foreground = _foreground(options, ForegroundOptions())
         network = _taken(NetworkOptions, options)
-        ignored = [f"--{key.replace('_', '-')}" for key in network] + ["--channels"] * bool(channels)
+        ignored = [f"--{key.replace('_', '-')}" for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
-        model = (
-            load_model(init) if init else _model_for(table, preset or "compact", _names(channels), foreground, network)
-        )
+        model = load_model(init) if init else _model_for(table, preset or "compact", foreground, network)
         said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
                 "authors": tuple(author or ()), "license": license_}  # fmt: skip
         model = model.with_card(**{key: value for key, value in said.items() if value})
@@ -288,19 +311,20 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in text.split(",")) if text else None
 
 
-def _model_for(
-    table: Any, preset: str, names: tuple[str, ...] | None, foreground: ForegroundOptions, network: dict[str, Any]
-) -> TrainedModel:
+def _model_for(table: LabelTable, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
     """Make a new model with the classes of a table and the channels and pixel size of its first image."""
-    from napari_milcnn.core.images import open_image
     from napari_milcnn.core.model import new_model
 
-    with open_image(table.images[0].file, channels=names) as image:
+    with table.reading.open(table.images[0].file) as image:
         channels, pixel_size = image.channels, image.pixel_size
+    if foreground.channel is not None and foreground.channel not in channels:
+        raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
     return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)
 
 
-def _train(model: TrainedModel, table: Any, out: Path, options: dict[str, Any], *, quiet: bool) -> list[dict[str, Any]]:
+def _train(
+    model: TrainedModel, table: LabelTable, out: Path, options: dict[str, Any], *, quiet: bool
+) -> list[dict[str, Any]]:
     """Train, showing each epoch, saving each better model."""
     from napari_milcnn.core.training import train as training
 

@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
 from napari_milcnn.core.errors import ImageError, LabelsError
-from napari_milcnn.core.images import open_image
+from napari_milcnn.core.images import AS_THEY_SAY, ImageReading
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.view import view
 
@@ -46,9 +46,12 @@ class LabelTable:
     ----------
     images : tuple of LabelledImage
         The rows.
+    reading : ImageReading
+        Axes, channels and pixel size where the files do not say.
     """
 
     images: tuple[LabelledImage, ...]
+    reading: ImageReading = AS_THEY_SAY
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,7 +65,7 @@ class LabelTable:
 
     def part(self, split: str) -> LabelTable:
         """Return the images of one split."""
-        return LabelTable(tuple(image for image in self.images if image.split == split))
+        return replace(self, images=tuple(image for image in self.images if image.split == split))
 
     def counts(self) -> dict[str, int]:
         """Class -> number of images that show it."""
@@ -83,7 +86,7 @@ class LabelTable:
         if any(image.split for image in self.images):
             return self
         if validation == 0:
-            return LabelTable(tuple(replace(image, split="train") for image in self.images))
+            return replace(self, images=tuple(replace(image, split="train") for image in self.images))
         groups = [image.group for image in self.images]
         if len(set(groups)) < 2:
             raise LabelsError(
@@ -95,9 +98,8 @@ class LabelTable:
         splitter = GroupShuffleSplit(64, test_size=held_groups, random_state=seed)
         candidates = [held for _, held in splitter.split(groups, groups=groups)]
         held = set(min(candidates, key=self._imbalance).tolist())
-        return LabelTable(tuple(
-            replace(image, split=SPLITS[i in held]) for i, image in enumerate(self.images)
-        ))  # fmt: skip
+        split = (replace(image, split=SPLITS[i in held]) for i, image in enumerate(self.images))
+        return replace(self, images=tuple(split))
 
     def _imbalance(self, held: np.ndarray) -> float:
         """How unevenly a choice of validation images covers the classes; a class left out on a side weighs most."""
@@ -106,8 +108,8 @@ class LabelTable:
         return float(100 * (kept == total).sum() + 10 * (kept == 0).sum() + np.std(kept / total))
 
 
-def read_labels(path: str | Path) -> LabelTable:
-    """Read a table of image-level labels.
+def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY) -> LabelTable:
+    """Read a table of image-level labels; `reading` says how to open files that do not say it themselves.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def read_labels(path: str | Path) -> LabelTable:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         listed = "\n- ".join([*problems[:_LISTED], *more])
         raise LabelsError(f"{path} has {len(problems)} problem{'s'[: len(problems) > 1]}:\n- {listed}")
-    return LabelTable(tuple(_image(row, path.parent) for row in table.to_dict("records")))
+    return LabelTable(tuple(_image(row, path.parent) for row in table.to_dict("records")), reading)
 
 
 def _problems(table: pd.DataFrame, folder: Path) -> Iterator[str]:
@@ -192,7 +194,7 @@ class PatchReader:
     def plane(self, index: int, plane: int) -> np.ndarray:
         """Raw intensities of one plane, (channels, Y, X), as the model sees them."""
         if (index, plane) not in self._kept:
-            with open_image(self.table.images[index].file) as image:
+            with self.table.reading.open(self.table.images[index].file) as image:
                 self._keep((index, plane), view(self.model, image).read_raw(plane))
         self._kept.move_to_end((index, plane))
         return self._kept[index, plane]
@@ -200,7 +202,7 @@ class PatchReader:
     def planes(self, index: int) -> int:
         """Count the planes of an image."""
         if index not in self._planes:
-            with open_image(self.table.images[index].file) as image:
+            with self.table.reading.open(self.table.images[index].file) as image:
                 self._planes[index] = len(image.planes)
         return self._planes[index]
 

@@ -42,7 +42,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_milcnn.core.errors import ImageError
+from napari_milcnn.core.errors import ImageError, OptionsError
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
     from zarr.storage import WrapperStore
 
-__all__ = ["ImageStack", "LazyArray", "PlaneIndex", "match_channels", "open_image"]
+__all__ = ["ImageReading", "ImageStack", "LazyArray", "PlaneIndex", "match_channels", "open_image"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
@@ -446,6 +446,30 @@ def open_image(
         image = _assemble(found, path, axes, channels, pixel_size)
         stack.pop_all()
     return image
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How files are opened that do not say it themselves: the keywords of `open_image`, for many files."""
+
+    axes: str | None = None
+    channels: tuple[str, ...] | None = None
+    pixel_size: float | None = None
+    series: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
+            raise OptionsError(f"pixel_size is {self.pixel_size}; expected µm per pixel, a number above 0")
+        if self.series is not None and self.series < 0:
+            raise OptionsError(f"series is {self.series}; expected 0 or more")
+
+    def open(self, path: Path) -> ImageStack:
+        """Open one image."""
+        return open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
+
+
+AS_THEY_SAY: Final = ImageReading()
+"""Files say themselves how they are to be read."""
 
 
 def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int, ...], str | None]:
@@ -1031,7 +1055,7 @@ def _open_zarr(path: Path, series: int | None) -> _Found:
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise ImageError(
             f"{path} is a folder, but no OME-Zarr or zarr image (no zarr.json, .zgroup or .zarray in it); "
-            "give one image, or the whole folder to the screen command"
+            "give one image, or on the command line the folder to napari-milcnn classify"
         )
     import zarr
 
@@ -1064,7 +1088,7 @@ def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
     if "plate" in ome:
         wells = ome["plate"].get("wells", [])
         example = f", for example {path / wells[0]['path'] / '0'}" if wells else ""
-        return f"an OME-Zarr plate of {len(wells)} wells; open one field{example}, or use the screen command"
+        return f"an OME-Zarr plate of {len(wells)} wells; open one field{example}"
     if "well" in ome:
         fields = [str(each.get("path")) for each in ome["well"].get("images", [])]
         return f"a well of an OME-Zarr plate; open one of its fields: {_listed(fields)}"

@@ -111,7 +111,8 @@ class TrainedModel:
         """Raw intensities (channels, Y, X) -> float32, by the training set's mean and standard deviation."""
         mean = np.asarray(self.card.mean, np.float32)[:, None, None]
         std = np.asarray(self.card.std, np.float32)[:, None, None]
-        return np.asarray((raw.astype(np.float32) - mean) / std)
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which readers refuse in words
+            return np.asarray((raw.astype(np.float32) - mean) / std)
 
     def save(self, path: str | Path) -> Path:
         """Write the model as one bioimage.io 0.5 zip.
@@ -124,7 +125,7 @@ class TrainedModel:
             If the file cannot be written.
         """
         path = Path(path)
-        if path.suffix != ".zip":
+        if path.suffix.lower() != ".zip":
             raise ModelError(f"a model is saved as one .zip, found {path.name!r}; name it {path.stem}.zip")
         with replacing(path) as draft, tempfile.TemporaryDirectory() as folder:
             write_package(self.network, self.card, Path(folder), draft)
@@ -185,7 +186,10 @@ def load_model(path: str | Path) -> TrainedModel:
     ModelError
         If the file is missing, damaged, foreign or unsafe; the sentence says which.
     """
-    path = _find(Path(path))
+    try:
+        path = _find(Path(path))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be opened: {error.strerror}") from error
     files = _unpack(path)
     description = _description(path, files)
     _check_hashes(path, description, files)

@@ -194,12 +194,12 @@ class TrainOptions(Options):
         320, ge=0, description="Side, in px, of the random patch an image is seen through; 0 takes the whole image. It "
                                "must be large enough to hold cells that show the label."
     )  # fmt: skip
-    learning_rate: float = Field(2e-3, gt=0, description="Adam's highest rate in the one-cycle schedule.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's highest rate in the one-cycle schedule.")
     head_rate: float = Field(10.0, gt=0, description="Times that rate for Noisy-AND's thresholds and the last layer.")
     precision: Precision = Field("auto", description="Of the convolutions while training.")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
     validation: float = Field(
         0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
     )
-    seed: int = Field(0, ge=0, description="Same seed, same machine: same curve.")
-    cache: float = Field(1.0, ge=0, description="GiB of memory that may hold images already read.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine: same curve.")
+    cache: float = Field(1.0, ge=0, le=4096, description="GiB of memory that may hold images already read.")

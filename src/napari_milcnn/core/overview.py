@@ -19,6 +19,7 @@ from napari_milcnn.core.files import replacing
 from napari_milcnn.core.images import ImageStack
 from napari_milcnn.core.masks import PlaneMasks, class_image
 from napari_milcnn.core.palette import class_colours
+from napari_milcnn.core.results import printable
 from napari_milcnn.core.view import lay_over
 
 SHOWN = 4
@@ -68,7 +69,7 @@ def write_overview(path: Path, prediction: Prediction, planes: Sequence[ShownPla
     bars = max(2.2, 0.24 * len(prediction.classes) + 0.9)
     figure = Figure(figsize=(12.5, 0.75 + len(planes) * max(4.1, bars)), facecolor=_BACKGROUND, layout="constrained")
     grid = figure.subplots(len(planes), 3, squeeze=False, width_ratios=(1, 1, 0.75))
-    figure.suptitle(_title(prediction), color=_TEXT, fontsize=14, x=0.01, ha="left", wrap=True)
+    figure.suptitle(printable(_title(prediction)), color=_TEXT, fontsize=14, x=0.01, ha="left", wrap=True)
     for axes, plane in zip(grid, planes, strict=True):
         _draw_image(axes[0], prediction, plane, colours, pixel_size)
         _draw_evidence(axes[1], prediction, plane)

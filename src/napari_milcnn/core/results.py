@@ -26,6 +26,8 @@ from napari_milcnn.core.images import ImageStack, PlaneIndex
 from napari_milcnn.core.masks import PlaneMasks, class_image
 from napari_milcnn.core.model import TrainedModel
 
+_LONGEST_NAME = 150
+"""Characters of an image's name that its files keep; file systems end at 255 with our suffixes."""
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
 
 
@@ -47,6 +49,10 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all."""
     with replacing(path) as draft:
         table.to_csv(draft, index=False, float_format="%.6g")
+
+
+OUTPUTS = ("_labels.ome.tif", "_maps.ome.tif", "_overview.png")
+"""Ends of the names of our own files, passed over in folders of images."""
 
 
 def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> None:
@@ -164,4 +170,9 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 def _stem(path: Path) -> str:
     """Name of a file without .ome.tif, .ome.zarr or its one suffix: dots before that are part of the name."""
-    return re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE)
+    return printable(re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE))[:_LONGEST_NAME]
+
+
+def printable(text: object) -> str:
+    """Return text whose undecodable bytes, as in file names of other systems, are written out."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8").replace("\\udc", "_")

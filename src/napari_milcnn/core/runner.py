@@ -54,6 +54,9 @@ class MapRunner:
         self.choice = choose_device(device, options.precision)
         self.batch_size = options.batch_size
         self.warnings: list[str] = []
+        field = model.network.placement.receptive_field
+        if options.tile is not None and options.tile < field:
+            raise OptionsError(f"option 'tile' is {options.tile}; expected at least the receptive field, {field} px")
         self._prepare()
 
     def _prepare(self) -> None:
@@ -66,10 +69,6 @@ class MapRunner:
     def tile(self, shape: tuple[int, int]) -> int:
         """Side of the tiles, in px, for a plane of `shape` (Y, X)."""
         field = self.model.network.placement.receptive_field
-        if self.options.tile is not None and self.options.tile < field:
-            raise OptionsError(
-                f"option 'tile' is {self.options.tile}; expected at least the receptive field, {field} px"
-            )
         if self.options.tile is not None:
             return self.options.tile
         budget = free_memory(self.choice.device) * _MEMORY_SHARE

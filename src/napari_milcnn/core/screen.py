@@ -13,15 +13,17 @@ import pandas as pd
 
 from napari_milcnn.core.classify import Prediction, checked_labels
 from napari_milcnn.core.errors import ImageError, LabelsError, MilcnnError, OptionsError, OutputError
-from napari_milcnn.core.evidence import EvidenceMaker
-from napari_milcnn.core.images import ImageStack, open_image
+from napari_milcnn.core.evidence import EvidenceMaker, class_indices
+from napari_milcnn.core.images import AS_THEY_SAY, ImageReading, ImageStack, open_image
 from napari_milcnn.core.masks import PlaneMasks, segment_plane
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.options import EvidenceOptions, MaskOptions, make_options
 from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
+    OUTPUTS,
     image_files,
     output_names,
+    printable,
     run_record,
     write_json,
     write_labels,
@@ -79,20 +81,6 @@ class ScreenStep:
     result: ImageResult | None = None
 
 
-@dataclass(frozen=True)
-class ImageReading:
-    """How images are opened where their files do not say: see `open_image`."""
-
-    axes: str | None = None
-    channels: tuple[str, ...] | None = None
-    pixel_size: float | None = None
-    series: int | None = None
-
-    def open(self, path: Path) -> ImageStack:
-        """Open one image."""
-        return open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
-
-
 @dataclass
 class _Tables:
     predictions: list[pd.DataFrame] = field(default_factory=list)
@@ -111,7 +99,7 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         if source.is_dir() and not _is_zarr(source):
-            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+            inside = sorted(p for p in source.iterdir() if _is_input(p))
             if not inside:
                 raise ImageError(f"the folder {source} holds no image; expected files ending in {', '.join(_SUFFIXES)}")
             found += inside
@@ -120,6 +108,11 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     if not found:
         raise ImageError("no image was named; expected at least one file or folder")
     return found
+
+
+def _is_input(path: Path) -> bool:
+    known = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    return known and not path.name.endswith(OUTPUTS)
 
 
 def _is_zarr(path: Path) -> bool:
@@ -142,7 +135,7 @@ def screen(
     classes: Sequence[str] | None = None,
     masks: bool = True,
     objects: Path | None = None,
-    reading: ImageReading = ImageReading(),
+    reading: ImageReading = AS_THEY_SAY,
     mask_options: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     **options: Any,
@@ -203,14 +196,20 @@ class _Screen:
         self.mask_options = make_options(MaskOptions, mask_options)
         self.evidence_options = make_options(EvidenceOptions, options)
         self.maker = EvidenceMaker(model, **options)
-        unknown = set(self.classes) - set(model.classes)
-        if unknown:
-            raise OptionsError(f"class {sorted(unknown)} is not in the model; its classes: {', '.join(model.classes)}")
+        class_indices(model, self.classes)
+        if objects is not None and not objects.exists():
+            raise OptionsError(f"{objects} does not exist; expected your label image, or a folder of them")
         if objects is not None and len(files) > 1 and (not objects.is_dir() or _is_zarr(objects)):
             raise OptionsError(f"{objects} is one label image and there are {len(files)} images; give a folder of them")
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; expected a folder for the results")
         self.names = output_names(files)
+        planned = {path.resolve() for name in self.names for path in image_files(out, name, True) if path is not None}
+        overwritten = planned & {file.resolve() for file in files}
+        if overwritten:
+            raise OutputError(
+                f"{min(overwritten)} is an image to classify and would be overwritten; choose another folder"
+            )
         self.tables = _Tables()
 
     def steps(self, command: Sequence[str]) -> Iterator[ScreenStep]:
@@ -243,11 +242,12 @@ class _Screen:
             result = ImageResult(file, name, None, error=str(error))
         except MemoryError:
             result = ImageResult(file, name, None, error=f"{file} does not fit into memory; crop it or close programs")
+        except Exception as error:  # noqa: BLE001 - one image in thousands must not end the run: it has its row
+            result = ImageResult(file, name, None, error=f"{printable(file)} failed: {type(error).__name__}: {error}")
         yield ScreenStep(number + 1, total, file, 1.0, result)
 
     def _write(self, file: Path, name: str, image: ImageStack, prediction: Prediction) -> ImageResult:
         files = image_files(self.out, name, self.masks)
-        write_maps(files.maps, prediction, image.pixel_size)
         shown: list[ShownPlane] = []
         tables: list[pd.DataFrame] = []
         if files.labels is not None:
@@ -255,10 +255,11 @@ class _Screen:
             tables = write_labels(files.labels, image, self.model.classes, planes)
         else:
             shown += [self._shown(image, index, None) for index in shown_planes(len(image.planes))]
+        write_maps(files.maps, prediction, image.pixel_size)
         write_overview(files.overview, prediction, shown, image.pixel_size)
         objects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         if len(objects):
-            self.tables.objects.append(_with_indices(str(file), objects, prediction))
+            self.tables.objects.append(_with_indices(printable(file), objects, prediction))
         written = tuple(path for path in files if path is not None)
         return ImageResult(file, name, prediction.without_maps(), len(objects), written, prediction.warnings)
 
@@ -283,14 +284,16 @@ class _Screen:
         if not path.exists():
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
         with _open_labels(path, image.axes.replace("C", "")) as labels:
+            if len(labels.channels) > 1 and labels.channels[0] != "objects":
+                raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image, with one")
             return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
 
     def _keep(self, result: ImageResult) -> None:
         if result.prediction is None:
-            row = pd.DataFrame([{"file": str(result.file), "name": result.name, "error": result.error}])
+            row = pd.DataFrame([{"file": printable(result.file), "name": result.name, "error": result.error}])
         else:
             row = result.prediction.table()
-            row.insert(0, "file", str(result.file))
+            row.insert(0, "file", printable(result.file))
             row.insert(1, "name", result.name)
             row["warnings"], row["error"] = "; ".join(result.warnings), ""
         self.tables.predictions.append(row)
@@ -300,9 +303,9 @@ class _Screen:
             self.tables.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
 
     def _write_tables(self) -> None:
-        if self.tables.predictions:
-            write_table(self.out / "predictions.csv", _joined(self.tables.predictions))
-        if self.masks and self.tables.predictions:
+        predictions = self.tables.predictions or [pd.DataFrame(columns=["file", "name", "error"])]
+        write_table(self.out / "predictions.csv", _joined(predictions))
+        if self.masks:
             write_table(
                 self.out / "objects.csv", _joined(self.tables.objects or [pd.DataFrame(columns=_OBJECT_COLUMNS)])
             )

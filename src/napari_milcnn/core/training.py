@@ -229,6 +229,8 @@ class _Trainer:
             with self.choice.autocast():
                 class_maps = self.network.class_maps(images)
             losses = joint_loss(self.network.read_maps(class_maps), targets, self.model.card.single_label)
+            if not all(bool(torch.isfinite(loss)) for loss in losses):
+                raise ComputeError("the training diverged (the loss is no number any more); make learning_rate smaller")
             self.optimiser.zero_grad()
             sum(losses).backward()  # type: ignore[union-attr]
             self.optimiser.step()
@@ -292,7 +294,8 @@ def validate(model: TrainedModel, table: LabelTable, choice: DeviceChoice) -> Va
     single = model.card.single_label
     right, losses = [], []
     for image, target in zip(table.images, torch.from_numpy(table.targets(model.classes)), strict=True):
-        prediction = classifier.classify(image.file)
+        with table.reading.open(image.file) as opened:
+            prediction = classifier.classify(opened)
         shown = torch.from_numpy(prediction.scores).clamp(1e-7, 1 - 1e-7)
         probabilities = torch.from_numpy(prediction.probabilities)
         targets = target.expand(len(shown), -1)

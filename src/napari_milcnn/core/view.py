@@ -97,7 +97,10 @@ class ModelView:
 
     def read(self, plane: int, window: Window | None = None) -> np.ndarray:
         """Normalised intensities, float32 (channels, Y, X), of a window in model pixels; of the plane by default."""
-        return self.model.normalise(self.read_raw(plane, window))
+        normalised = self.model.normalise(self.read_raw(plane, window))
+        if not np.isfinite(normalised).all():
+            raise ImageError(f"{self.image.name} holds values too large for 32-bit numbers; rescale its intensities")
+        return normalised
 
     def read_raw(self, plane: int, window: Window | None = None) -> np.ndarray:
         """Raw intensities, (channels, Y, X), of a window in model pixels; of the whole plane by default."""
