@@ -36,6 +36,7 @@ FIELDS = {"yeast-nucleus": ("nucleus",), "yeast-mitochondria": ("mitochondria",)
 AUTHOR = "The napari-milcnn developers"
 TRAINING = ("nucleus", "cell periphery", "mitochondria")
 NUCLEI = ("Apoptosis", "Binuclear", "Elongated", "Hole", "Interphase", "Metaphase", "Polylobed", "Prometaphase")
+LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 HELD_PLATES = 0.2
 """Share of the training plates whose cells serve to choose the checkpoint, never to train."""
 
@@ -120,17 +121,16 @@ def nuclei(data: Path, work: Path) -> None:
 
 
 def choose_threshold(path: Path, held: Path) -> None:
-    """Store in the model the threshold of object evidence whose masks overlap best with the cells of held plates."""
+    """Store the threshold of each class whose object masks overlap best with the cells of held plates."""
     model = mil.load_model(path)
-    levels = np.round(np.arange(0.05, 1, 0.05), 2)
-    overlaps = []
+    overlaps: dict[str, list[list[float]]] = {}
     for row in mil.read_labels(held).images:
         if row.labels != ("Interphase",):
             truth = tifffile.imread(row.file.parent.parent / "truth" / row.file.name) == 2
             found = mil.evidence(model, row.file, list(row.labels)).maps[0, 0]
-            overlaps.append([dice(found > level, truth) for level in levels])
-    best = float(levels[np.argmax(np.mean(overlaps, 0))])
-    model.with_card(thresholds={"object": dict.fromkeys(model.classes, best)}).save(path)
+            overlaps.setdefault(row.labels[0], []).append([dice(found > level, truth) for level in LEVELS])
+    chosen = {name: LEVELS[int(np.argmax(np.mean(rows, 0)))] for name, rows in overlaps.items()}
+    model.with_card(thresholds={"object": chosen}).save(path)
 
 
 def hold_plates(source: Path, target: Path) -> None:
