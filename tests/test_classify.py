@@ -530,3 +530,13 @@ def test_cells_go_to_the_cpu_where_the_device_is_full(compact: TrainedModel, mon
     full.runner._class_maps = limited(full.runner._class_maps, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit"):
         classify_cells(compact, image, labels)
+
+
+def test_planes_are_named_by_what_varies(compact: TrainedModel) -> None:
+    """Two times of one z are 't 0' and 't 1'; a single plane needs no name."""
+    stack = np.random.default_rng(0).random((2, 1, 2, 70, 70), np.float32)
+    image = open_image(stack, axes="TZCYX", channels=list(compact.channels))
+    prediction = classify(compact, image, device="cpu", precision="float32")
+    assert [prediction.plane_name(i) for i in range(2)] == ["t 0", "t 1"]
+    single = classify(compact, open_image(stack[0, 0], axes="CYX", channels=list(compact.channels)), device="cpu")
+    assert single.plane_name(0) == ""

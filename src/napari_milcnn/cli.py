@@ -223,18 +223,13 @@ def _results_table(results: list[ImageResult]) -> Table:
             objects = str(result.objects) if i == 0 else ""
             table.add_row(
                 escape(result.file.name),
-                _plane_name(prediction.planes, i),
+                prediction.plane_name(i),
                 top,
                 f"{score:.3f}",
                 f"{margin:.3f}",
                 objects,
             )
     return table
-
-
-def _plane_name(planes: tuple[Any, ...], index: int) -> str:
-    varying = [name for name in planes[0]._fields if len({getattr(plane, name) for plane in planes}) > 1]
-    return " ".join(f"{name} {getattr(planes[index], name)}" for name in varying)
 
 
 def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, Any]:

@@ -71,6 +71,12 @@ class Prediction:
     device: str
     seconds: float
 
+    def plane_name(self, index: int) -> str:
+        """Name a plane by the axes along which the image has several, such as 't 3 z 0'; empty for a single plane."""
+        varying = [i for i, values in enumerate(zip(*self.planes, strict=True)) if len(set(values)) > 1]
+        plane = self.planes[index]
+        return " ".join(f"{plane._fields[i]} {plane[i]}" for i in varying)
+
     def without_maps(self) -> Prediction:
         """Return the same prediction without its class maps, to be kept by the thousand."""
         return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy())

@@ -86,13 +86,6 @@ def _title(prediction: Prediction) -> str:
     return f"{prediction.name}: {len(prediction.planes)} planes — {found}"
 
 
-def _plane_title(prediction: Prediction, index: int) -> str:
-    """Name the plane by the axes that vary, such as 't 3, z 0'."""
-    varying = [i for i, values in enumerate(zip(*prediction.planes, strict=True)) if len(set(values)) > 1]
-    plane = prediction.planes[index]
-    return ", ".join(f"{plane._fields[i]} {plane[i]}" for i in varying)
-
-
 def _draw_image(
     axes: Axes, prediction: Prediction, plane: ShownPlane, colours: dict[str, str], pixel_size: float | None
 ) -> None:
@@ -105,7 +98,7 @@ def _draw_image(
             rgb[edges & (found == number)] = _rgb(colours[name])
             count = int((plane.masks.objects["class"] == name).sum())
             handles += [Line2D([], [], color=colours[name], lw=3, label=f"{name} ({count})")] if count else []
-    where = _plane_title(prediction, plane.index)
+    where = prediction.plane_name(plane.index)
     _show(axes, rgb, " · ".join(filter(None, [where, "objects" if handles else "image"])))
     _scale_bar(axes, rgb.shape, plane.step, pixel_size)
     if handles:
