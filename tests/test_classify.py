@@ -540,3 +540,14 @@ def test_planes_are_named_by_what_varies(compact: TrainedModel) -> None:
     assert [prediction.plane_name(i) for i in range(2)] == ["t 0", "t 1"]
     single = classify(compact, open_image(stack[0, 0], axes="CYX", channels=list(compact.channels)), device="cpu")
     assert single.plane_name(0) == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # OpenVINO's converter calls torch.jit
+def test_openvino_gives_the_same_maps(compact: TrainedModel) -> None:
+    """The other engine computes the same class maps in float32, also for tiles of another size."""
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    image = open_image(np.random.default_rng(0).random((2, 170, 150), np.float32), axes="CYX", channels=["GFP", "RFP"])
+    ours = classify(compact, image, device="cpu", precision="float32")
+    theirs = classify(compact, image, engine="openvino", precision="float32", tile=100)
+    np.testing.assert_allclose(theirs.class_maps, ours.class_maps, atol=1e-5)
+    assert theirs.device.startswith("cpu")
