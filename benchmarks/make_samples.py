@@ -1,8 +1,8 @@
 """Make everything in sample_data/: simulated images, the small training set, and both shipped models.
 
     python benchmarks/make_samples.py images
-    python benchmarks/make_samples.py yeast                     about 15 minutes on 2 cores
-    python benchmarks/make_samples.py nuclei --data FOLDER      about 30 minutes on 2 cores
+    python benchmarks/make_samples.py yeast
+    python benchmarks/make_samples.py nuclei --data FOLDER
 
 FOLDER holds `compose_fields.py` and `mitocheck/` (cells.npz, labels.csv): single HeLa H2B-GFP nuclei of the MitoCheck
 screen (Neumann et al. 2010, CC BY 4.0). Everything goes through the command line that users have.
