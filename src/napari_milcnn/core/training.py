@@ -27,12 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.dataset import LabelTable, PatchReader, intensity_statistics
+from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.devices import DeviceChoice, choose_device, is_out_of_memory
 from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.network import MilNetwork, NetworkOutput
 from napari_milcnn.core.options import TrainOptions, make_options
+from napari_milcnn.core.patches import PatchReader, intensity_statistics
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""

@@ -1,0 +1,67 @@
+"""Patches of the images of a table, and their statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_milcnn import new_model, read_labels
+from napari_milcnn.core.errors import ImageError
+from napari_milcnn.core.patches import PatchReader, intensity_statistics
+
+
+@pytest.fixture
+def two_images(tmp_path):
+    """Two images of one channel: 80 x 100 counting up, and 2 planes of 30 x 30 that hold 7 and 9."""
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(8000, dtype=np.uint16).reshape(80, 100))
+    stack = np.stack([np.full((30, 30), 7, np.uint16), np.full((30, 30), 9, np.uint16)])
+    tifffile.imwrite(tmp_path / "b.ome.tif", stack, metadata={"axes": "TYX"}, ome=True)
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.ome.tif,y\n")
+    return read_labels(tmp_path / "labels.csv")
+
+
+def test_patches_are_parts_of_the_image(two_images):
+    """A patch is a window of its plane; a time-lapse gives patches of every time."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    rng = np.random.default_rng(0)
+    patch = reader.patch(0, 20, rng)
+    assert patch.shape == (1, 20, 20)
+    y, x = divmod(int(patch[0, 0, 0]), 100)
+    np.testing.assert_array_equal(patch[0], np.arange(8000).reshape(80, 100)[y : y + 20, x : x + 20])
+    assert {int(reader.patch(1, 20, rng).max()) for _ in range(20)} == {7, 9}
+
+
+def test_small_images_are_reflected_to_the_patch(two_images):
+    """A 30 px image fills a 48 px patch with nothing but its own values."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    patch = reader.patch(1, 48, np.random.default_rng(0))
+    assert patch.shape == (1, 48, 48)
+    assert len(np.unique(patch)) == 1
+
+
+def test_cache_holds_no_more_than_its_room(two_images):
+    """With no room, only the image last read stays."""
+    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images, cache=0)
+    for plane in (0, 1):
+        reader.plane(1, plane)
+    reader.plane(0, 0)
+    assert len(reader._kept) == 1
+
+
+def test_intensity_statistics(tmp_path):
+    """Mean and deviation of 0 and 4 in equal parts are 2 and 2."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
+    tifffile.imwrite(tmp_path / "b.tif", np.full((8, 8), 4, np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    reader = PatchReader(new_model(["x", "y"], ["c"]), read_labels(tmp_path / "labels.csv"))
+    assert intensity_statistics(reader) == ((2.0,), (2.0,))
+
+
+def test_flat_channel_is_refused(tmp_path):
+    """A channel of one value cannot be normalised."""
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\n")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
+    reader = PatchReader(new_model(["x"], ["DNA"]), read_labels(tmp_path / "labels.csv"))
+    with pytest.raises(ImageError, match="channel DNA has one value"):
+        intensity_statistics(reader)
