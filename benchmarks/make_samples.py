@@ -106,7 +106,8 @@ def nuclei(data: Path, work: Path) -> None:
     pd.concat(parts).to_csv(work / "labels.csv", index=False)
     run(
         "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24, "--b", 0.03,
-        "--channels", "DNA", "--foreground-smooth", 1.0, "--name", "nuclei",
+        "--channels", "DNA", "--reference", "Interphase", "--foreground-smooth", 1.0,
+        "--foreground-method", "half_maximum", "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
         "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
                         "of which 5-80 % show the field's phenotype among interphase cells. The cells are real, "

@@ -17,7 +17,7 @@ from conftest import blob, delta_model, lively_model, noise
 from napari_milcnn.core.classify import classify
 from napari_milcnn.core.devices import DeviceChoice
 from napari_milcnn.core.errors import ComputeError, ImageError, LabelsError, OptionsError
-from napari_milcnn.core.evidence import EvidenceMaker, evidence, jacobian_maps
+from napari_milcnn.core.evidence import EvidenceMaker, against, evidence, jacobian_maps
 from napari_milcnn.core.images import ImageStack, open_image
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.network import MilNetwork
@@ -530,3 +530,32 @@ def test_evidence_in_bfloat16_is_close(compact: TrainedModel) -> None:
     low = jacobian_maps(compact.network, images, [0], choice=DeviceChoice(torch.device("cpu"), torch.bfloat16, "asked"))
     assert low.dtype == np.float32
     assert np.corrcoef(high.ravel(), low.ravel())[0, 1] > 0.9
+
+
+def test_against_a_reference_by_hand() -> None:
+    """Class p = .3 (odds 3/7) against a reference of p = .03 (odds 3/97): 97 / 104; the reference keeps its p."""
+    maps = np.array([0.3, 0.03], np.float32)[:, None, None]
+    np.testing.assert_allclose(against(maps, 1).ravel(), [97 / 104, 0.03], rtol=1e-5)
+    extremes = against(np.array([1.0, 0.0, 0.0], np.float32)[:, None, None], 2)
+    np.testing.assert_allclose(extremes.ravel(), [1.0, 0.5, 0.0], atol=1e-6)
+
+
+def test_object_evidence_is_read_against_the_reference(compact: TrainedModel) -> None:
+    """Only object evidence changes, one half is its threshold, and a threshold on the card wins."""
+    image, cells = stack(2, 150, 150), np.zeros((150, 150), int)
+    cells[60:90, 60:90] = 1
+    model = compact.with_card(reference="b", thresholds={"object": {"c": 0.2}})
+    plain, found = (evidence(one, image, foreground=cells, **EXACT) for one in (compact, model))
+    laid = lay_over(against(plain.prediction.class_maps[0], 1), plain.prediction.placement, (150, 150))
+    for i in (0, 2):
+        assert found.maps[0, i, 75, 75] == pytest.approx(laid[i, 60:90, 60:90].mean(), rel=1e-5)
+    np.testing.assert_array_equal(found.maps[:, 1], plain.maps[:, 1])
+    assert found.thresholds == {"a": 0.5, "c": 0.2}
+    raw = [evidence(one, image, kind="class_map", **EXACT).maps for one in (compact, model)]
+    np.testing.assert_array_equal(*raw)
+
+
+def test_a_reference_is_one_of_the_classes(compact: TrainedModel) -> None:
+    """The message names the classes there are."""
+    with pytest.raises(OptionsError, match="reference class 'control' is not among the classes: a, b, c"):
+        compact.with_card(reference="control")

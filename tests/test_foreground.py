@@ -159,3 +159,18 @@ def test_small_objects_are_dropped_and_the_others_renumbered() -> None:
     assert drop_small(labels, 0).tolist() == [[1, 1, 1, 0], [0, 2, 0, 0], [3, 3, 0, 0]]
     assert drop_small(labels, 4).max() == 0
     assert drop_small(np.zeros((3, 3), int), 0).max() == 0
+
+
+def test_half_maximum_puts_each_edge_at_half_its_own_height() -> None:
+    """Two blurred discs of one size, one half as bright: Otsu eats the dim one and swells the bright one."""
+    y, x = np.ogrid[:80, :160]
+    discs = [np.hypot(y - 40, x - centre) <= 10 for centre in (40, 120)]
+    image = ndimage.gaussian_filter(160.0 * discs[0] + 300.0 * discs[1], 3)
+    true = int(discs[0].sum())
+    areas = {}
+    for method in ("otsu", "half_maximum"):
+        found = find_objects(image, ForegroundOptions(method=method, smooth=1, split=0, min_size=0))
+        areas[method] = [int((found[:, :80] > 0).sum()), int((found[:, 80:] > 0).sum())]
+    assert areas["half_maximum"] == pytest.approx([true, true], rel=0.2)
+    assert areas["otsu"][0] < 0.86 * true
+    assert areas["otsu"][1] > 1.2 * true

@@ -261,6 +261,13 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}; compact by default.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Class whose images show no other class (control, wild type): evidence for the "
+            "others is read against it."
+        ),
+    ] = None,
     axes: Axes = None,
     channels: Channels = None,
     pixel_size: PixelSize = None,
@@ -292,7 +299,7 @@ def train(
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
         model = load_model(init) if init else _model_for(table, preset or "compact", foreground, network)
         said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
-                "authors": tuple(author or ()), "license": license_}  # fmt: skip
+                "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         model = model.with_card(**{key: value for key, value in said.items() if value})
         model = model.with_card(foreground=_foreground(options, model.card.foreground))
         model.save(out.with_name(f".{out.stem}-check{out.suffix}")).unlink()  # what cannot be saved is said now

@@ -33,9 +33,22 @@ class ModelCard(Options):
     std: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
     network: NetworkOptions
     foreground: ForegroundOptions = ForegroundOptions()
+    reference: str | None = Field(
+        None, description="Class whose images show no other class (control, wild type, basal): object evidence for the "
+                          "others is read against it."
+    )  # fmt: skip
     thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
     training: dict[str, Any] = Field({}, description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
+
+    def thresholds_for(self, kind: str) -> dict[str, float]:
+        """Class -> threshold for one kind of evidence.
+
+        Those stated; for evidence read against a reference class one half is a start, where both are as likely.
+        """
+        against = kind == "object" and self.reference is not None
+        halves = {name: 0.5 for name in self.classes if against and name != self.reference}
+        return {**halves, **self.thresholds.get(kind, {})}
 
     @model_validator(mode="after")
     def _counts_agree(self) -> ModelCard:
@@ -47,6 +60,10 @@ class ModelCard(Options):
                 raise ValueError(f"{len(named)} {name} are named, the network has {wanted}")
             if len(set(named)) < len(named):
                 raise ValueError(f"the {name} repeat a name: {', '.join(named)}")
+        if self.reference is not None and self.reference not in self.classes:
+            raise ValueError(
+                f"the reference class {self.reference!r} is not among the classes: {', '.join(self.classes)}"
+            )
         if not len(self.mean) == len(self.std) == len(self.channels):
             raise ValueError(f"mean and std need one number for each of {len(self.channels)} channels")
         if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):

@@ -1,7 +1,11 @@
 """Where in an image a class was seen: three kinds of evidence, all laid over the image pixel by pixel.
 
 * `object`: the class map read through the image's own foreground. Each object (cell) carries the mean of the class
-  map inside it. The network knows *which* cell, the foreground knows where the cell ends.
+  map inside it. The network knows *which* cell, the foreground knows where the cell ends. Where the model names a
+  reference class (control, wild type), the map is not p of the class but p against the reference, the logistic function
+  of the difference of both logits: the network's own scale drops out, which class maps learned from whole images do not
+  share (in a field where few cells are affected, an affected cell may carry a p of .3 and yet be ten times likelier
+  than not), and one half is a threshold with a meaning.
 * `class_map`: the instance probabilities p laid over the image; coarse, one value per stride.
 * `jacobian`: the paper's section 2.5. Evidence starts at the MIL layer as P_i p_ij on class i's map and is propagated
   back through every layer, a(l-1) = f((dz(l)/dz(l-1))^T a(l)), with f = ReLU (`guided`) or identity (`plain`). Because
@@ -149,7 +153,10 @@ class EvidenceMaker:
             pixels = torch.from_numpy(seen.read(plane))[None]
             maps = self._jacobian(pixels, chosen)[0]
             return _back_on_image(maps, seen)
-        laid = lay_over(prediction.class_maps[plane, chosen], prediction.placement, seen.image.plane_shape)
+        maps = prediction.class_maps[plane]
+        if objects is not None and self.model.card.reference is not None:
+            maps = against(maps, self.model.classes.index(self.model.card.reference))
+        laid = lay_over(maps[chosen], prediction.placement, seen.image.plane_shape)
         return laid if objects is None else mean_inside(laid, objects)
 
     def _jacobian(self, pixels: Tensor, chosen: list[int]) -> np.ndarray:
@@ -236,7 +243,7 @@ def evidence(
         objects=np.stack([plane.objects for plane in planes]) if planes[0].objects is not None else None,  # type: ignore[misc]
         prediction=prediction,
         pixel_size=stack.pixel_size,
-        thresholds=model.card.thresholds.get(maker.options.kind, {}),
+        thresholds=model.card.thresholds_for(maker.options.kind),
     )
 
 
@@ -266,6 +273,18 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
     if not classes or len(set(classes)) < len(classes):
         raise OptionsError(f"classes is {list(classes)}; expected different names out of: {', '.join(model.classes)}")
     return [model.classes.index(name) for name in classes]
+
+
+def against(class_maps: np.ndarray, reference: int) -> np.ndarray:
+    """Class maps p (classes, Y, X) -> p against the reference class: logistic(z - z of the reference).
+
+    The map of the reference itself stays p.
+    """
+    p = np.clip(class_maps, 1e-7, 1 - 1e-7, dtype=np.float64)
+    odds = p / (1 - p)
+    compared = odds / (odds + odds[reference])
+    compared[reference] = class_maps[reference]
+    return np.asarray(compared, np.float32)
 
 
 def mean_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.measure import label as components
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 
 from napari_milcnn.core.options import ForegroundOptions
 
 _NEIGHBOURHOOD = 6
-"""Sigma of the neighbourhood that `local` compares with, in units of the smoothing."""
+"""Sigma of the neighbourhood that `local` compares with, and how far `half_maximum` moves an edge outwards, in units of
+the smoothing."""
 
 
 def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
@@ -20,17 +21,30 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
 
     `otsu` takes one threshold for the plane. `local` takes Otsu's threshold of what rises above a wider neighbourhood,
     for spots and for uneven light. Touching objects are split by a watershed on the distance to the background.
+    `half_maximum` begins as `otsu` does and then puts each object's edge halfway between the background and that
+    object's own mean, so that a dim cell is not eaten away and a bright one not swollen.
     """
+    width = max(options.smooth, 1) * _NEIGHBOURHOOD
     smooth = ndimage.gaussian_filter(channel.astype(np.float32), options.smooth)
     if options.method == "local":
-        width = max(options.smooth, 1) * _NEIGHBOURHOOD
         smooth = np.maximum(smooth - ndimage.gaussian_filter(channel.astype(np.float32), width), 0)
     smooth -= smooth.min()  # faint structure on a bright ground: Otsu's histogram needs the digits
     if smooth.max() == 0:
         return np.zeros(channel.shape, np.int32)
-    mask = smooth > threshold_otsu(smooth)
-    mask = ndimage.binary_fill_holes(mask)
-    return drop_small(split_touching(mask, options.split), options.min_size)
+    mask = ndimage.binary_fill_holes(smooth > threshold_otsu(smooth))
+    objects = split_touching(mask, options.split)
+    if options.method == "half_maximum":
+        objects = _to_half_maximum(objects, smooth, width)
+    return drop_small(objects, options.min_size)
+
+
+def _to_half_maximum(objects: np.ndarray, smooth: np.ndarray, reach: float) -> np.ndarray:
+    """Move the edge of each object (Y, X) to half its height, at most `reach` px outwards."""
+    ground = float(np.median(smooth[objects == 0])) if (objects == 0).any() else 0.0
+    height = ndimage.mean(smooth, objects, np.arange(objects.max() + 1)) - ground
+    around = expand_labels(objects, reach)
+    mask = (around > 0) & (smooth - ground > height[around] / 2)
+    return np.where(ndimage.binary_fill_holes(mask), around, 0)
 
 
 def scaled(options: ForegroundOptions, factor: float) -> ForegroundOptions:

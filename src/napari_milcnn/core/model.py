@@ -105,7 +105,7 @@ class TrainedModel:
 
     def with_card(self, **changes: Any) -> TrainedModel:
         """Return the same model with some facts on its card changed."""
-        return replace(self, card=ModelCard(**{**self.card.model_dump(), **changes}))
+        return replace(self, card=make_options(ModelCard, {**self.card.model_dump(), **changes}))
 
     def normalise(self, raw: np.ndarray) -> np.ndarray:
         """Raw intensities (channels, Y, X) -> float32, by the training set's mean and standard deviation."""
@@ -139,6 +139,7 @@ def new_model(
     *,
     pixel_size: float | None = None,
     foreground: ForegroundOptions | None = None,
+    reference: str | None = None,
     seed: int = 0,
     **network: Any,
 ) -> TrainedModel:
@@ -154,6 +155,8 @@ def new_model(
         µm per pixel.
     foreground : ForegroundOptions, optional
         How the cells are found for object evidence.
+    reference : str, optional
+        The class whose images show no other class (control, wild type): evidence for the others is read against it.
     seed : int
         Of the random start.
     **network
@@ -174,6 +177,7 @@ def new_model(
     facts = {
         "classes": tuple(classes), "channels": tuple(channels), "pixel_size": pixel_size, "network": options,
         "mean": (0.0,) * len(channels), "std": (1.0,) * len(channels), "foreground": foreground or ForegroundOptions(),
+        "reference": reference,
     }  # fmt: skip
     return TrainedModel(built, make_options(ModelCard, facts))
 
@@ -357,6 +361,7 @@ def card_text(model: TrainedModel) -> str:
         "network": f"receptive field {placement.receptive_field} px, one instance every {placement.stride} px, "
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
         "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
+        "reference": card.reference,
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
     }  # fmt: skip

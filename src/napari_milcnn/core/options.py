@@ -116,9 +116,10 @@ class ForegroundOptions(Options):
     """How the cells, or the bright structures, of an image are found for object evidence."""
 
     channel: str | None = Field(None, description="Channel to look at; default: the one that the model names.")
-    method: Literal["otsu", "local"] = Field(
-        "otsu", description="otsu: one threshold a plane; local: against the neighbourhood, for spots and uneven light."
-    )
+    method: Literal["otsu", "local", "half_maximum"] = Field(
+        "otsu", description="otsu: one threshold a plane; local: against the neighbourhood, for spots and uneven "
+                            "light; half_maximum: otsu, then each object's edge at half its own height."
+    )  # fmt: skip
     smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, before the threshold.")
     split: float = Field(
         6.0,

@@ -267,7 +267,7 @@ class _Screen:
         self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
     ) -> Iterator[PlaneMasks]:
         wanted = set(shown_planes(len(image.planes)))
-        thresholds = self.model.card.thresholds.get(self.evidence_options.kind, {})
+        thresholds = self.model.card.thresholds_for(self.evidence_options.kind)
         for evidence in self.maker.planes(image, prediction, self.classes, self._own_objects(file, image)):
             masks = segment_plane(evidence, prediction, self.classes, self.mask_options, image.pixel_size, thresholds)
             if evidence.plane in wanted:
