@@ -8,7 +8,7 @@ import tifffile
 
 from napari_milcnn import new_model, read_labels
 from napari_milcnn.core.errors import ImageError
-from napari_milcnn.core.patches import PatchReader, intensity_statistics
+from napari_milcnn.core.patches import IntensityStatistics, PatchReader, intensity_statistics
 
 
 @pytest.fixture
@@ -43,9 +43,8 @@ def test_small_images_are_reflected_to_the_patch(two_images):
 def test_cache_holds_no_more_than_its_room(two_images):
     """With no room, only the image last read stays."""
     reader = PatchReader(new_model(["x", "y"], ["c"]), two_images, cache=0)
-    for plane in (0, 1):
-        reader.plane(1, plane)
-    reader.plane(0, 0)
+    for index in (1, 0, 1):
+        reader.patch(index, 0, np.random.default_rng(0))
     assert len(reader._kept) == 1
 
 
@@ -55,7 +54,7 @@ def test_intensity_statistics(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", np.full((8, 8), 4, np.uint16))
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
     reader = PatchReader(new_model(["x", "y"], ["c"]), read_labels(tmp_path / "labels.csv"))
-    assert intensity_statistics(reader) == ((2.0,), (2.0,))
+    assert intensity_statistics(reader) == IntensityStatistics((2.0,), (2.0,))
 
 
 def test_flat_channel_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
 from napari_milcnn.core.network import NetworkOutput
 from napari_milcnn.core.pooling import PoolingName
-from napari_milcnn.core.training import joint_loss, turned
+from napari_milcnn.core.training import image_losses, turned
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
 
@@ -42,19 +42,19 @@ def model_for(table, **network):
     return new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), **network)
 
 
-def test_joint_loss_by_hand():
+def test_losses_by_hand():
     """P = (.5, .5) costs 2 ln 2 whatever the target; equal scores of two classes cost ln 2."""
     output = NetworkOutput(torch.zeros(1, 2, 1, 1), torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2))
-    pooled, last = joint_loss(output, torch.tensor([[1.0, 0.0]]), single_label=True)
+    pooled, last = image_losses(output, torch.tensor([[1.0, 0.0]]), single_label=True)
     assert float(pooled) == pytest.approx(2 * math.log(2))
     assert float(last) == pytest.approx(math.log(2))
-    assert float(joint_loss(output, torch.tensor([[1.0, 1.0]]), False)[1]) == pytest.approx(2 * math.log(2))
+    assert float(image_losses(output, torch.tensor([[1.0, 1.0]]), False)[1]) == pytest.approx(2 * math.log(2))
 
 
 def test_a_right_negative_costs_nothing():
     """P is taken as a probability: P = 0 for an absent class costs 0, not ln 2."""
     output = NetworkOutput(torch.zeros(1, 2, 1, 1), torch.tensor([[1.0, 0.0]]), torch.tensor([[50.0, 0.0]]))
-    pooled, last = joint_loss(output, torch.tensor([[1.0, 0.0]]), single_label=True)
+    pooled, last = image_losses(output, torch.tensor([[1.0, 0.0]]), single_label=True)
     assert float(pooled) == 0
     assert float(last) == pytest.approx(0, abs=1e-6)
 
@@ -206,5 +206,5 @@ def test_every_pooling_can_start_learning(pooling):
     """With 400 instances and random weights the loss reaches the first convolution through every pool."""
     network = new_model(["a", "b"], ["c"], pooling=pooling).network.train()
     images = torch.randn(2, 1, 380, 380, generator=torch.Generator().manual_seed(0))
-    sum(joint_loss(network(images), torch.eye(2), single_label=True)).backward()
+    sum(image_losses(network(images), torch.eye(2), single_label=True)).mean().backward()
     assert float(network.encoder[0].weight.grad.abs().max()) > 1e-6

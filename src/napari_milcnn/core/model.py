@@ -107,6 +107,30 @@ class TrainedModel:
         """Return the same model with some facts on its card changed."""
         return replace(self, card=make_options(ModelCard, {**self.card.model_dump(), **changes}))
 
+    def with_classes(self, classes: Sequence[str], *, single_label: bool = True, seed: int = 0) -> TrainedModel:
+        """Return a model of other classes to fine-tune: the encoder and the normalisation are kept, the rest is new.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            What the new model tells apart.
+        single_label : bool
+            Whether each image will show exactly one of them.
+        seed : int
+            Of the new layers' random start.
+        """
+        network = self.card.network.model_copy(update={"classes": len(classes)})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = MilNetwork(network).eval()
+        built.encoder.load_state_dict(self.network.encoder.state_dict())
+        facts = {
+            "classes": tuple(classes), "network": network.model_dump(), "single_label": single_label, "metrics": {},
+            "thresholds": {}, "reference": self.card.reference if self.card.reference in classes else None,
+            "training": {"encoder_of": self.digest},
+        }  # fmt: skip
+        return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
+
     def normalise(self, raw: np.ndarray) -> np.ndarray:
         """Raw intensities (channels, Y, X) -> float32, by the training set's mean and standard deviation."""
         mean = np.asarray(self.card.mean, np.float32)[:, None, None]
@@ -182,6 +206,14 @@ def new_model(
     return TrainedModel(built, make_options(ModelCard, facts))
 
 
+def rebuilt(card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
+    """Build a model from its card and a state dict, whose tensors are copied."""
+    with torch.random.fork_rng(devices=[]):  # a random start that the weights replace
+        network = MilNetwork(card.network)
+    network.load_state_dict(weights)
+    return TrainedModel(network.eval(), card)
+
+
 def load_model(path: str | Path) -> TrainedModel:
     """Load a model zip, or a shipped model by its name ('yeast-sim', 'nuclei').
 
@@ -198,8 +230,7 @@ def load_model(path: str | Path) -> TrainedModel:
     description = _description(path, files)
     _check_hashes(path, description, files)
     card = _card(path, description)
-    network = _network(path, card, _weights(path, description, files))
-    return TrainedModel(network.eval(), card, path)
+    return replace(_built(path, card, _weights(path, description, files)), path=path)
 
 
 def _find(path: Path) -> Path:
@@ -334,11 +365,9 @@ def _weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -
     return dict(state)
 
 
-def _network(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> MilNetwork:
-    with torch.random.fork_rng(devices=[]):  # a random start that the weights replace
-        network = MilNetwork(card.network)
+def _built(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
     try:
-        network.load_state_dict(weights)
+        model = rebuilt(card, weights)
     except RuntimeError as error:
         raise ModelError(
             f"{path}: its weights do not fit its network ({str(error).splitlines()[-1].strip()})"
@@ -346,7 +375,7 @@ def _network(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> M
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path}: its weights hold NaN or infinity, in {broken[0]}; the model is unusable")
-    return network
+    return model
 
 
 def card_text(model: TrainedModel) -> str:

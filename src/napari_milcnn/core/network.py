@@ -8,8 +8,10 @@ Stated departures from the paper
 * The kernel sizes stand in no table of the paper; they are those that its figure and an independent
   reimplementation agree on (484,476 parameters for 3 channels and 12 classes).
 * The bias of the map layer starts at logit(b): every p then starts at b, where Noisy-AND is steepest. Started apart
-  (b = 0.1, p = 0.5) the pool saturates at .976 and learns slowly.
-* The linear layer starts at 4 x identity rather than at random: P_i then speaks for class i from the first step.
+  (b = 0.1, p = 0.5) the pool saturates at .976 and learns slowly. b itself is half the share of the map that shows
+  cells, measured on the training images (`MilNetwork.start_at`).
+* The linear layer starts at a multiple of the identity rather than at random: P_i then speaks for class i from the
+  first step. The multiple is measured with b; it is 4 where b is given.
 
 No layer is padded, so a value of a class map depends on nothing but its own receptive field: an image run in tiles
 gives the very maps of the image in one piece, and a crop of one receptive field classifies a single cell.
@@ -27,9 +29,12 @@ from torch import Tensor, nn
 from napari_milcnn.core.options import NetworkOptions, make_options
 from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
-_START = {"noisy_or": 1 / 576, "isr": 1 / 576}
-"""Where p starts for pools that one instance decides: at b, a few hundred instances would already give P = 1, whose
-gradient is zero. One in the paper's 24 x 24 map."""
+_DECIDED_BY_ONE = ("noisy_or", "isr")
+"""Pools that one instance decides: with p started at b, a few hundred instances would already give P = 1, whose
+gradient is zero. There p starts at one in the number of instances."""
+_PAPER_MAP = 576
+"""Instances of the paper's 24 x 24 class map."""
+_USUAL_B = 0.1
 
 
 class NetworkOutput(NamedTuple):
@@ -83,16 +88,40 @@ class MilNetwork(nn.Module):
         self.options = options
         self.encoder = nn.Sequential(*_encoder_layers(options))
         self.maps = nn.Conv2d(options.widths[-1], options.classes, 1)
-        self.pooling = make_pooling(options.pooling, options.classes, a=options.a, r=options.r, b=options.b)
+        b = options.b or _USUAL_B
+        self.pooling = make_pooling(options.pooling, options.classes, a=options.a, r=options.r, b=b)
         self.head = nn.Linear(options.classes, options.classes)
-        self._start()
+        self._start(b, _PAPER_MAP, torch.full((options.classes,), 4.0), 0.0)
 
-    def _start(self) -> None:
-        start = _START.get(self.options.pooling, self.options.b)
-        nn.init.constant_(self.maps.bias, math.log(start / (1 - start)))  # type: ignore[arg-type]
+    def start_at(self, share: float, instances: int) -> None:
+        """Set thresholds, map layer's bias and linear layer for images of which a share shows cells.
+
+        Noisy-AND's b starts at half that share, within .02 and .5: an image all of whose cells show a class then lies
+        above b, one without any below. Every p starts at b. The linear layer starts as the multiple of the identity
+        for which y reads 2 where that share of the map shows a class and -2 where none does: from the first step, for
+        sparse and for dense images and for every pooling, P_i speaks for class i.
+
+        Parameters
+        ----------
+        share : float
+            Share of the class map's instances that lie on cells.
+        instances : int
+            Instances of the class map of a training patch.
+        """
+        b = min(max(share / 2, 0.02), 0.5)
+        positive = max(1, round(2 * b * instances))
+        full = torch.where(torch.arange(instances) < positive, 20.0, -20.0).expand(1, self.options.classes, 1, -1)
         with torch.no_grad():
-            self.head.weight.copy_(4 * torch.eye(self.options.classes))
-            self.head.bias.zero_()
+            if isinstance(self.pooling, NoisyAnd):
+                self.pooling.beta.fill_(math.log(b / (1 - b)))
+            self._start(b, instances, 4 / self.pooling(full)[0].clamp(min=0.04), -2.0)
+
+    def _start(self, b: float, instances: int, weights: Tensor, bias: float) -> None:
+        p = 1 / instances if self.options.pooling in _DECIDED_BY_ONE else b
+        with torch.no_grad():
+            self.maps.bias.fill_(math.log(p / (1 - p)))  # type: ignore[union-attr]
+            self.head.weight.copy_(torch.diag(weights))
+            self.head.bias.fill_(bias)
 
     @property
     def placement(self) -> Placement:

@@ -18,6 +18,7 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Schedule = Literal["one_cycle", "cosine", "constant"]
 Width = Annotated[int, Field(ge=1, le=2048)]
 
 
@@ -62,8 +63,10 @@ class NetworkOptions(Options):
     pooling: PoolingName = Field("noisy_and", description="How a class map becomes the image's probability.")
     a: float = Field(10.0, gt=0, description="Noisy-AND: slope.")
     r: float = Field(2.5, gt=0, description="Generalised mean and LSE: sharpness; 1 is close to the average.")
-    b: Share = Field(0.1, description="Where Noisy-AND's thresholds and every instance probability start: about the "
-                                      "share of the map that the phenotype covers.")  # fmt: skip
+    b: Share | None = Field(
+        None, description="Where Noisy-AND's thresholds and every instance probability start: about half the share of "
+                          "the map that the phenotype covers; default: measured on the training images."
+    )  # fmt: skip
     first_pool: bool = Field(True, description="Average-pool 3/2 before the first convolution (the paper's network).")
     batch_norm: bool = Field(False, description="Batch norm after each convolution.")
     widths: tuple[Width, Width, Width, Width, Width, Width] = Field(
@@ -190,13 +193,29 @@ class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
     epochs: int = Field(16, ge=1, description="Times each training image is seen.")
-    batch_size: int = Field(8, ge=1, description="Patches in one batch.")
+    batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
     patch: int = Field(
         320, ge=0, description="Side, in px, of the random patch an image is seen through; 0 takes the whole image. It "
-                               "must be large enough to hold cells that show the label."
+                               "must be large enough to hold cells that show the label: the rarer they are, the larger."
     )  # fmt: skip
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's highest rate in the one-cycle schedule.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's highest rate.")
+    schedule: Schedule = Field(
+        "one_cycle", description="Of the rate: one_cycle rises and falls, cosine falls, constant stays."
+    )
     head_rate: float = Field(10.0, gt=0, description="Times that rate for Noisy-AND's thresholds and the last layer.")
+    encoder_rate: float = Field(
+        1.0, ge=0, description="Times that rate for the encoder; below 1 to fine-tune gently, 0 freezes it."
+    )
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
+    )
+    gain: float = Field(
+        0.0, ge=0, le=1, description="Spread of the random factor that a patch's intensities are multiplied by, for "
+                                     "stainings that vary; 0 where brightness is what is to be learned."
+    )  # fmt: skip
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many epochs without a better validation; default: never."
+    )
     precision: Precision = Field("auto", description="Of the convolutions while training.")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
     validation: float = Field(
@@ -204,3 +223,12 @@ class TrainOptions(Options):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine: same curve.")
     cache: float = Field(1.0, ge=0, le=4096, description="GiB of memory that may hold images already read.")
+    readers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+
+
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
+              "head_rate": 1.0},
+    "compact": {},
+}  # fmt: skip
+"""Training options by the name of the network's preset: `paper` as published (Adam 1e-3, patches of 900 px)."""

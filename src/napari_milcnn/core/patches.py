@@ -1,27 +1,81 @@
-"""Random patches of the images that a table of labels names, and their statistics.
+"""Random patches of the images that a table of labels names, read ahead by threads, and the images' statistics.
 
-Planes are read when they are needed; a cache of a given size keeps the last ones.
+Planes are read when they are needed. A cache of a given size keeps the last ones; of a plane too large for it only the
+windows that patches need are read, so a training set may be far larger than memory.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from skimage.filters import threshold_otsu
 
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import ImageError
 from napari_milcnn.core.model import TrainedModel
-from napari_milcnn.core.view import view
+from napari_milcnn.core.view import ModelView, Window, view
+
+_DRAWS = 4
+"""Windows drawn for a patch before the fullest of them is taken."""
+_STRIP = 2**24
+"""Pixels of a plane that are measured at a time."""
+_SAMPLED = 2**18
+"""Pixels of a plane that its foreground is told by, about."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+OnImage = Callable[[int, int], bool]
+"""Called after each image with the images done and in all; the work stops when it returns False."""
+
+
+class Foreground(NamedTuple):
+    """What of a plane is bright enough to be cells.
+
+    Otsu's threshold of the channel that the model finds its objects in, and the share of pixels above it.
+    """
+
+    threshold: float
+    share: float
+
+
+@dataclass(frozen=True)
+class IntensityStatistics:
+    """Raw intensities over a set of images.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        One number per channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass
+class _Facts:
+    """What was learned of an image when it was first opened."""
+
+    planes: int
+    shape: tuple[int, int]
+    whole: bool
+    foreground: dict[int, Foreground] = field(default_factory=dict)
 
 
 class PatchReader:
-    """Reads patches of the images of a table through a model's eyes.
+    """Reads patches of the images of a table through a model's eyes; threads may share one.
 
     Parameters
     ----------
     model : TrainedModel
-        Gives channels and pixel size.
+        Gives channels, pixel size, and the channel that shows the cells.
     table : LabelTable
         Which images. Every plane of an image carries the image's labels.
     cache : float
@@ -33,64 +87,159 @@ class PatchReader:
         self.table = table
         self._room = int(cache * 2**30)
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._planes: dict[int, int] = {}
-
-    def plane(self, index: int, plane: int) -> np.ndarray:
-        """Raw intensities of one plane, (channels, Y, X), as the model sees them."""
-        if (index, plane) not in self._kept:
-            with self.table.reading.open(self.table.images[index].file) as image:
-                self._keep((index, plane), view(self.model, image).read_raw(plane))
-        self._kept.move_to_end((index, plane))
-        return self._kept[index, plane]
+        self._facts: dict[int, _Facts] = {}
+        self._lock = threading.Lock()
+        named = model.card.foreground.channel
+        self._channel = 0 if named is None else model.channels.index(named)
 
     def planes(self, index: int) -> int:
         """Count the planes of an image."""
-        if index not in self._planes:
-            with self.table.reading.open(self.table.images[index].file) as image:
-                self._planes[index] = len(image.planes)
-        return self._planes[index]
+        return self._known(index).planes
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(Y, X) of an image as the model sees it."""
+        return self._known(index).shape
 
     def patch(self, index: int, side: int, rng: np.random.Generator) -> np.ndarray:
         """Raw intensities of a random patch, (channels, side, side), of a random plane; whole for side 0.
 
-        An image smaller than the patch is reflected outwards to its size.
+        The window is drawn evenly over the plane; where it holds less than half of the plane's own share of foreground
+        it is drawn again, four times at most, and the fullest is taken: a corner without cells does not show what the
+        image's label says. An image smaller than the patch is reflected outwards to its size.
         """
-        raw = self.plane(index, int(rng.integers(self.planes(index))))
-        if side == 0:
-            return raw
-        short = [max(0, side - size) for size in raw.shape[1:]]
-        if any(short):
-            raw = np.pad(raw, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
-        y, x = (int(rng.integers(size - side + 1)) for size in raw.shape[1:])
-        return raw[:, y : y + side, x : x + side]
+        facts = self._known(index)
+        plane = int(rng.integers(facts.planes))
+        if side == 0 or min(facts.shape) <= side:
+            return _cut(self._plane(index, plane), side, rng)
+        best, most = None, -1.0
+        wanted = self.foreground(index, plane)
+        for _ in range(_DRAWS):
+            y, x = (int(rng.integers(size - side + 1)) for size in facts.shape)
+            window = self._window(index, plane, Window(y, y + side, x, x + side))
+            share = float((window[self._channel] > wanted.threshold).mean())
+            if share > most:
+                best, most = window, share
+            if share >= wanted.share / 2:
+                break
+        assert best is not None
+        return best
 
-    def _keep(self, key: tuple[int, int], raw: np.ndarray) -> None:
-        self._kept[key] = raw
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._room:
-            self._kept.popitem(last=False)
+    def foreground(self, index: int, plane: int) -> Foreground:
+        """Tell what of a plane is bright enough to be cells, from about every n-th pixel of it."""
+        facts = self._known(index)
+        if plane not in facts.foreground:
+            channel = self._sample(index, plane, facts)[self._channel]
+            flat = channel.min() == channel.max()
+            threshold = float(channel.max() if flat else threshold_otsu(channel))
+            facts.foreground[plane] = Foreground(threshold, float((channel > threshold).mean()))
+        return facts.foreground[plane]
+
+    def sums(self, index: int) -> np.ndarray:
+        """Count, sum and sum of squares of raw intensities over all planes of an image, float64 (3, channels)."""
+        facts = self._known(index)
+        total = np.zeros((3, len(self.model.channels)))
+        rows = max(1, _STRIP // facts.shape[1])
+        for plane in range(facts.planes):
+            for y in range(0, facts.shape[0], rows):
+                strip = Window(y, min(y + rows, facts.shape[0]), 0, facts.shape[1])
+                raw = self._window(index, plane, strip).astype(np.float64)
+                total += [np.full(len(raw), raw[0].size), raw.sum((1, 2)), (raw**2).sum((1, 2))]
+        return total
+
+    def _known(self, index: int) -> _Facts:
+        if index not in self._facts:
+            with self.table.reading.open(self.table.images[index].file) as image:
+                seen = view(self.model, image)
+                size = len(seen.channels) * seen.shape[0] * seen.shape[1] * image.dtype.itemsize
+                self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._room // 4)
+        return self._facts[index]
+
+    def _plane(self, index: int, plane: int) -> np.ndarray:
+        """Raw intensities of one plane, (channels, Y, X), from the cache where it is there."""
+        with self._lock:
+            if (index, plane) in self._kept:
+                self._kept.move_to_end((index, plane))
+                return self._kept[index, plane]
+        raw = self._read(index, plane, None)
+        with self._lock:
+            self._kept[index, plane] = raw
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._room:
+                self._kept.popitem(last=False)
+        return raw
+
+    def _window(self, index: int, plane: int, window: Window) -> np.ndarray:
+        if self._known(index).whole:
+            return self._plane(index, plane)[:, window.y0 : window.y1, window.x0 : window.x1]
+        return self._read(index, plane, window)
+
+    def _read(self, index: int, plane: int, window: Window | None) -> np.ndarray:
+        with self.table.reading.open(self.table.images[index].file) as image:
+            seen: ModelView = view(self.model, image)
+            return seen.read_raw(plane, window)
+
+    def _sample(self, index: int, plane: int, facts: _Facts) -> np.ndarray:
+        """About `_SAMPLED` pixels of a plane, (channels, Y, X): a grid of them, or windows of a plane too large."""
+        if facts.whole:
+            step = max(1, int((facts.shape[0] * facts.shape[1] / _SAMPLED) ** 0.5))
+            return self._plane(index, plane)[:, ::step, ::step]
+        side = min(256, *facts.shape)
+        places = [(int(y * (facts.shape[0] - side)), int(x * (facts.shape[1] - side))) for y in (0.3, 0.7)
+                  for x in (0.3, 0.7)]  # fmt: skip
+        windows = [self._window(index, plane, Window(y, y + side, x, x + side)) for y, x in places]
+        return np.concatenate(windows, axis=1)
 
 
-def intensity_statistics(reader: PatchReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _cut(raw: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random square from an image (channels, Y, X), reflected outwards where it is smaller; whole for side 0."""
+    if side == 0:
+        return raw
+    short = [max(0, side - size) for size in raw.shape[1:]]
+    raw = np.pad(raw, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
+    y, x = (int(rng.integers(size - side + 1)) for size in raw.shape[1:])
+    return raw[:, y : y + side, x : x + side]
+
+
+def intensity_statistics(
+    reader: PatchReader, threads: int = 1, on_image: OnImage | None = None
+) -> IntensityStatistics | None:
     """Mean and standard deviation of raw intensities over a table's images, one number per channel.
 
     On raw intensities and over the whole set (paper, section 3.1): scaling each image by itself would remove the
-    signal of a dose.
+    signal of a dose. None where `on_image` stopped it.
 
     Raises
     ------
     ImageError
         If a channel has one value throughout.
     """
-    count, total, squares = 0, 0.0, 0.0
-    for index in range(len(reader.table.images)):
-        for plane in range(reader.planes(index)):
-            raw = reader.plane(index, plane).astype(np.float64)
-            count += raw[0].size
-            total = total + raw.sum((1, 2))
-            squares = squares + (raw**2).sum((1, 2))
-    mean = np.asarray(total / count)
+    images = len(reader.table.images)
+    sums = np.zeros((3, len(reader.model.channels)))
+    with closing(read_ahead(reader.sums, range(images), threads, 2 * threads)) as measured:
+        for done, part in enumerate(measured, start=1):
+            sums += part
+            if on_image is not None and not on_image(done, images):
+                return None
+    count, total, squares = sums
+    mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     flat = [name for name, s in zip(reader.model.channels, std, strict=True) if s == 0]
     if flat:
         raise ImageError(f"channel {', '.join(flat)} has one value in all training images; check the files")
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def read_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], threads: int, depth: int
+) -> Generator[Made, None, None]:
+    """Yield `make(item)` for each item in turn, made by threads up to `depth` items ahead."""
+    waiting = deque()  # type: ignore[var-annotated]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -8,8 +8,9 @@ never cost less than 0.693.
 Ours: Noisy-AND's thresholds and the last layer learn at ten times the rate of the rest. They are a handful of numbers
 that every image's gradient passes through, and at one rate for all they hold the encoder back for many epochs.
 
-Why every epoch seeds itself from (seed, epoch): an epoch is then the same whether or not the ones before it ran in this
-process.
+Why every epoch seeds itself from (seed, epoch), and every patch from (seed, epoch, place in the epoch): an epoch is
+then the same whether or not the ones before it ran in this process, whichever thread reads a patch, and however many
+processes share the batches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +29,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_milcnn.core.card import ModelCard
+from napari_milcnn.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.devices import DeviceChoice, choose_device, is_out_of_memory
 from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
-from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.files import sha256
+from napari_milcnn.core.model import TrainedModel, rebuilt
 from napari_milcnn.core.network import MilNetwork, NetworkOutput
 from napari_milcnn.core.options import TrainOptions, make_options
-from napari_milcnn.core.patches import PatchReader, intensity_statistics
+from napari_milcnn.core.patches import OnImage, PatchReader, intensity_statistics, read_ahead
+from napari_milcnn.core.processes import Processes
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""
+_AHEAD = 2
+"""Batches read ahead of the one that is computed."""
+_MEASURED = 64
+"""Images that the share of foreground is measured on, at most."""
+_HOW = ("device", "readers", "cache")
+"""Options that change how a training runs, not what comes out."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class EpochReport:
     Attributes
     ----------
     epoch, epochs : int
-        This one, from 1, and how many there will be.
+        This one, from 1, and how many there will be at most.
     loss : float
         Joint loss, averaged over the epoch's images: the sum of the two below.
     pooled_loss, last_loss : float
@@ -73,12 +86,16 @@ class EpochReport:
         The best model so far by validation, or the latest where there is none.
     is_best : bool
         Whether this epoch's model is it.
+    last : TrainedModel
+        This epoch's model. `last.card.training["curve"]` holds the figures of every epoch up to it.
     learned_b : list of float or None
         Noisy-AND's thresholds, one per class.
     device : str
         Where it was computed, and why.
     seconds : float
-        Time taken.
+        Time taken, validation included.
+    waiting : float
+        Share of the time of the batches that the device waited for images to be read.
     """
 
     epoch: int
@@ -89,22 +106,40 @@ class EpochReport:
     validation: Validation | None
     best: TrainedModel
     is_best: bool
+    last: TrainedModel
     learned_b: list[float] | None
     device: str
     seconds: float
+    waiting: float
 
 
 def train(
-    model: TrainedModel, labels: LabelTable, *, on_batch: OnBatch | None = None, **options: Any
+    model: TrainedModel,
+    labels: LabelTable,
+    *,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    on_image: OnImage | None = None,
+    on_batch: OnBatch | None = None,
+    **options: Any,
 ) -> Iterator[EpochReport]:
     """Train a model on image-level labels, an epoch at a time.
 
     Parameters
     ----------
     model : TrainedModel
-        Where to start from; it is not changed. An untrained model takes its normalisation from the training images.
+        Where to start from; it is not changed. An untrained model takes its normalisation from the training images,
+        and b and its last layer from the share of them that shows cells (`MilNetwork.start_at`). To fine-tune a model
+        to other classes, give `model.with_classes(labels.classes)`.
     labels : LabelTable
         Images and their labels; without a split column whole groups are put aside for validation.
+    checkpoint : path, optional
+        File that the state of the run is kept in, written when the next report is asked for.
+    resume : bool
+        Go on from the checkpoint; from the start where there is none yet. The reports that follow, and the model, are
+        those of a run that was never stopped.
+    on_image : callable, optional
+        Called with (images measured, images in all) before the first epoch of a new model; return False to stop.
     on_batch : callable, optional
         Called with (batches done, batches in all) of the epoch; return False to stop. The epoch under way is dropped,
         what was reported before is kept.
@@ -121,20 +156,36 @@ def train(
     LabelsError
         If the table has labels that the model has not, or nothing to train on.
     OptionsError
-        If an option is unknown or impossible.
+        If an option is unknown or impossible, or the checkpoint is that of another run.
     """
     chosen = make_options(TrainOptions, options)
     table = labels.with_split(chosen.validation, chosen.seed)
     _check(model, table, chosen)
-    yield from _Trainer(model, table, chosen, on_batch).epochs()
+    if resume and checkpoint is None:
+        raise OptionsError("resume needs the checkpoint to go on from; name its file")
+    trainer = _Trainer(model, table, chosen, on_batch)
+    kept = None if checkpoint is None else Path(checkpoint)
+    state = load_checkpoint(kept, trainer.run) if kept is not None and resume else None
+    if state is not None:
+        trainer.restore(state)
+    elif not trainer.prepare(on_image):
+        return
+    yield from trainer.epochs(kept)
 
 
-def joint_loss(output: NetworkOutput, targets: Tensor, single_label: bool) -> tuple[Tensor, Tensor]:
-    """Both parts of the loss for targets (batch, classes): of the pooled P, and of the last layer's y."""
-    pooled = F.binary_cross_entropy(output.probabilities, targets, reduction="none").sum(1).mean()
+def image_losses(output: NetworkOutput, targets: Tensor, single_label: bool) -> tuple[Tensor, Tensor]:
+    """Both parts of the loss of each image, (batch,), for targets (batch, classes): of the pooled P, and of y."""
+    pooled = F.binary_cross_entropy(output.probabilities, targets, reduction="none").sum(1)
     if single_label:
-        return pooled, F.cross_entropy(output.scores, targets)
-    return pooled, F.binary_cross_entropy_with_logits(output.scores, targets, reduction="none").sum(1).mean()
+        return pooled, F.cross_entropy(output.scores, targets, reduction="none")
+    return pooled, F.binary_cross_entropy_with_logits(output.scores, targets, reduction="none").sum(1)
+
+
+def image_weights(targets: np.ndarray) -> np.ndarray:
+    """Weight of each image, float32 with mean 1, for targets (images, classes): the rarer its classes, the more."""
+    rarity = 1 / np.maximum(targets.sum(0), 1)
+    weights = (targets * rarity).sum(1) / np.maximum(targets.sum(1), 1)
+    return np.asarray(weights / weights.mean(), np.float32)
 
 
 def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> None:
@@ -142,7 +193,8 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
     if unknown:
         raise LabelsError(
             f"the table has the label {', '.join(unknown)}, which the model has not; its classes: "
-            f"{', '.join(model.classes)}; start from a new model, or mend the table"
+            f"{', '.join(model.classes)}; keep its encoder by "
+            "model.with_classes(labels.classes), start from a new model, or mend the table"
         )
     if table.single_label and len(model.classes) == 1:
         raise LabelsError(
@@ -161,6 +213,10 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
             f"no training image shows {', '.join(absent)}; each class needs at least one image, in a group that is not "
             "kept for validation"
         )
+    _check_sizes(model, options)
+
+
+def _check_sizes(model: TrainedModel, options: TrainOptions) -> None:
     field = model.network.placement.receptive_field
     if 0 < options.patch < field:
         raise OptionsError(f"option 'patch' is {options.patch}; expected 0 or at least the receptive field, {field} px")
@@ -173,88 +229,178 @@ class _Trainer:
         self.options = options
         self.on_batch = on_batch or (lambda _done, _total: True)
         self.table = table
-        self.choice = choose_device(options.device, options.precision)
+        self.processes = Processes()
+        self.choice = _device(options, self.processes)
         self.reader = PatchReader(model, table.part("train"), options.cache)
-        self.model = self._prepared(model)
-        self.started_from = model.digest if model.card.training else None
-        self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.steps = _batches(len(self.reader.table.images), options.batch_size)
-        self.optimiser = _optimiser(self.network, options)
-        rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rates, self.steps * options.epochs)
         self.targets = self.reader.table.targets(model.classes)
+        self.run = _run(model, table, options)
+        self.started_from = model.digest if model.card.training else None
+        self.curve: list[dict[str, Any]] = []
+        single = model.card.single_label if model.card.training else table.single_label
+        self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={})
+        self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.encoder.requires_grad_(options.encoder_rate > 0)
+        self.steps = _batches(len(self.targets), options.batch_size)
+        self.optimiser = _optimiser(self.network, options)
+        self.schedule = _schedule(self.optimiser, options, self.steps * options.epochs)
+        self.learner: torch.nn.Module = self.network
 
-    def _prepared(self, model: TrainedModel) -> TrainedModel:
-        single = self.table.single_label
-        if model.card.training:
-            return model.with_card(metrics={}, thresholds={})
-        mean, std = intensity_statistics(self.reader)
-        return model.with_card(single_label=single, mean=mean, std=std)
+    def prepare(self, on_image: OnImage | None) -> bool:
+        """Measure the training images for a model that has not learned yet; False if it was stopped."""
+        if not self.model.card.training:
+            measured = intensity_statistics(self.reader, self.options.readers, on_image)
+            if measured is None:
+                return False
+            self.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        if "epoch" not in self.model.card.training and self.model.card.network.b is None:
+            self._start()
+        self.best = self.model
+        return True
 
-    def epochs(self) -> Iterator[EpochReport]:
-        best, best_validation = self.model, None
-        for epoch in range(1, self.options.epochs + 1):
-            began = time.perf_counter()
-            losses = self._epoch(epoch)
-            if losses is None:
+    def _start(self) -> None:
+        """Set b and the last layer for the share of the training images that shows cells."""
+        step = math.ceil(len(self.targets) / _MEASURED)
+        share = np.mean([self.reader.foreground(i, 0).share for i in range(0, len(self.targets), step)])
+        placement = self.network.placement
+        shape = self.reader.shape(0) if self.options.patch == 0 else (self.options.patch, self.options.patch)
+        self.network.start_at(float(share), placement.map_size(shape[0]) * placement.map_size(shape[1]))
+
+    def restore(self, state: Checkpoint) -> None:
+        """Go back to where a run was after an epoch."""
+        self.network.load_state_dict(state.network)
+        self.optimiser.load_state_dict(state.optimiser)
+        self.schedule.load_state_dict(state.schedule)
+        self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
+        self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
+        self.curve = list(self.model.card.training["curve"])
+
+    def epochs(self, kept: Path | None) -> Iterator[EpochReport]:
+        """Run what is left of the epochs, keeping the state after each."""
+        self.learner = self.processes.joined(self.network)
+        while len(self.curve) < self.options.epochs and not self._has_settled():
+            report = self._reported(len(self.curve) + 1)
+            if report is None:
                 return
-            candidate = self._snapshot(epoch)
-            validation = validate(candidate, self.table.part("validation"), self.choice)
-            is_best = _is_better(validation, best_validation, self.model.card.single_label)
-            if is_best:
-                best, best_validation = _with_metrics(candidate, validation), validation
-            yield EpochReport(
-                epoch, self.options.epochs, sum(losses), *losses, validation, best, is_best,
-                candidate.network.learned_b, str(self.choice), time.perf_counter() - began,
-            )  # fmt: skip
+            yield report
+            if kept is not None and self.processes.rank == 0:
+                save_checkpoint(kept, self._state())
 
-    def _epoch(self, epoch: int) -> tuple[float, float] | None:
+    def _has_settled(self) -> bool:
+        since = next((i for i, row in enumerate(reversed(self.curve)) if row["is_best"]), 0)
+        return self.options.patience is not None and since >= self.options.patience
+
+    def _reported(self, epoch: int) -> EpochReport | None:
         """Run one epoch; None if it was stopped."""
+        began = time.perf_counter()
+        done = self._epoch(epoch)
+        if done is None:
+            return None
+        pooled, last, waiting = done
+        candidate = self._snapshot(epoch)
+        logits = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
+        validation = None if logits is None else _validation(logits, self.model.card.single_label)
+        is_best = _is_better(validation, self._best_validation(), self.model.card.single_label)
+        row = {"epoch": epoch, "loss": pooled + last, "pooled_loss": pooled, "last_loss": last,
+               "validation_accuracy": None if validation is None else validation.accuracy,
+               "validation_loss": None if validation is None else validation.loss,
+               "is_best": is_best, "learned_b": candidate.network.learned_b}  # fmt: skip
+        self.curve = [*self.curve, row]
+        latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
+        latest = _with_metrics(latest, validation)
+        self.model = self.model.with_card(training=latest.card.training)
+        self.best = latest if is_best else self.best
+        return EpochReport(
+            epoch, self.options.epochs, pooled + last, pooled, last, validation, self.best, is_best, latest,
+            candidate.network.learned_b, str(self.choice), time.perf_counter() - began, waiting,
+        )  # fmt: skip
+
+    def _best_validation(self) -> Validation | None:
+        """Look up the validation of the best epoch so far."""
+        best = next((row for row in reversed(self.curve) if row["is_best"]), None)
+        if best is None or best["validation_loss"] is None:
+            return None
+        return Validation(best["validation_accuracy"], best["validation_loss"])
+
+    def _epoch(self, epoch: int) -> tuple[float, float, float] | None:
+        """Run the batches of one epoch: both losses and the share of time spent waiting; None if it was stopped."""
         rng = np.random.default_rng([self.options.seed, epoch])
-        order = rng.permutation(len(self.targets))
-        sums = np.zeros(2)
+        order = self._order(rng)
+        sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
+        batches = [part.tolist() for part in np.array_split(np.arange(len(order)), self.steps)]
         with torch.random.fork_rng(devices=[self.choice.device] if self.choice.device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**31)))
-            self.network.train()
-            for step, chosen in enumerate(np.array_split(order, self.steps)):
-                sums += np.array(self._step(chosen, rng)) * len(chosen)
-                if not self.on_batch(step + 1, self.steps):
-                    return None
-        pooled, last = sums / len(order)
-        return float(pooled), float(last)
+            self._to_train()
 
-    def _step(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-        images = torch.from_numpy(self._batch(chosen, rng)).to(self.choice.device, memory_format=torch.channels_last)
+            def read(places: list[int]) -> tuple[np.ndarray, np.ndarray, int]:
+                mine = self.processes.share(places)
+                return self._batch(order, mine, epoch), order[mine], len(places)
+
+            with closing(read_ahead(read, batches, self.options.readers, _AHEAD)) as ahead:
+                for step in range(1, self.steps + 1):
+                    asked = time.perf_counter()
+                    images, chosen, size = next(ahead)
+                    waited += time.perf_counter() - asked
+                    *losses, stopped = self.processes.sum([*self._step(images, chosen, size),
+                                                           float(not self.on_batch(step, self.steps))])  # fmt: skip
+                    if stopped:
+                        return None
+                    sums += losses
+        pooled, last = sums / len(order)
+        return float(pooled), float(last), waited / (time.perf_counter() - began)
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """Order the images of an epoch; balanced sampling draws them by their weights."""
+        images = len(self.targets)
+        if self.options.balance == "sampling":
+            return rng.choice(images, images, p=image_weights(self.targets) / images)
+        return rng.permutation(images)
+
+    def _to_train(self) -> None:
+        self.learner.train()
+        if self.options.encoder_rate == 0:
+            self.network.encoder.eval()  # frozen, its batch statistics too
+
+    def _step(self, images: np.ndarray, chosen: np.ndarray, size: int) -> tuple[float, float]:
+        """Learn from this process's share of a batch of `size`; sums of both losses over the share."""
+        pixels = torch.from_numpy(images).to(self.choice.device, memory_format=torch.channels_last)
         targets = torch.from_numpy(self.targets[chosen]).to(self.choice.device)
         try:
             with self.choice.autocast():
-                class_maps = self.network.class_maps(images)
-            losses = joint_loss(self.network.read_maps(class_maps), targets, self.model.card.single_label)
-            if not all(bool(torch.isfinite(loss)) for loss in losses):
+                output = self.learner(pixels)
+            losses = image_losses(output, targets, self.model.card.single_label)
+            if self.options.balance == "weights":
+                weights = torch.from_numpy(image_weights(self.targets)[chosen]).to(self.choice.device)
+                losses = losses[0] * weights, losses[1] * weights
+            pooled, last = losses[0].sum(), losses[1].sum()
+            if not bool(torch.isfinite(pooled + last)):
                 raise ComputeError("the training diverged (the loss is no number any more); make learning_rate smaller")
             self.optimiser.zero_grad()
-            sum(losses).backward()  # type: ignore[union-attr]
+            loss: Tensor = (pooled + last) * (self.processes.count / size)
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.schedule.step()
         except RuntimeError as error:
-            raise _translated(error, tuple(images.shape), self.choice) from error
+            raise _translated(error, tuple(pixels.shape), self.choice) from error
         except ValueError as error:  # batch norm, where one patch gives a map of one instance
             raise OptionsError(
-                f"a batch of {tuple(images.shape)} is too small for batch norm; make batch_size or patch larger"
+                f"a batch of {tuple(pixels.shape)} is too small for batch norm; make batch_size or patch larger"
             ) from error
-        return float(losses[0].detach()), float(losses[1].detach())
+        return float(pooled.detach()), float(last.detach())
 
-    def _batch(self, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Normalised, turned and mirrored patches, float32 (batch, channels, Y, X)."""
-        patches = [self.reader.patch(int(i), self.options.patch, rng) for i in chosen]
+    def _batch(self, order: np.ndarray, places: list[int], epoch: int) -> np.ndarray:
+        """Normalised, turned and mirrored patches, float32 (batch, channels, Y, X), of some places in the order."""
+        rngs = [np.random.default_rng([self.options.seed, epoch, place + 1]) for place in places]
+        patches = [self.reader.patch(int(order[place]), self.options.patch, rng)
+                   for place, rng in zip(places, rngs, strict=True)]  # fmt: skip
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
         step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
-        patches = [turned(patch, int(rng.integers(0, 8, dtype=int)) // step * step) for patch in patches]
+        patches = [turned(patch, int(rng.integers(0, 8)) // step * step)
+                   for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
+        patches = [amplified(patch, self.options.gain, rng) for patch, rng in zip(patches, rngs, strict=True)]
         return np.stack([self.model.normalise(patch) for patch in patches])
 
     def _snapshot(self, epoch: int) -> TrainedModel:
-        network = copy.deepcopy(self.network).cpu().to(memory_format=torch.contiguous_format).eval()
         record = {
             "epoch": epoch,
             "options": self.options.model_dump(),
@@ -263,7 +409,31 @@ class _Trainer:
             "images": self.reader.table.counts(),
             "validation_images": self.table.part("validation").counts(),
         }
-        return TrainedModel(network, self.model.with_card(training=record).card)
+        return rebuilt(self.model.with_card(training=record).card, self.network.state_dict())
+
+    def _state(self) -> Checkpoint:
+        return Checkpoint(
+            run=self.run, epoch=len(self.curve), network=self.network.state_dict(),
+            optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(),
+            card=self.model.card.model_dump_json(), best=self.best.network.state_dict(),
+            best_card=self.best.card.model_dump_json(),
+        )  # fmt: skip
+
+
+def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
+    """Choose the device; under `accelerate launch` each process has been given its own."""
+    device = options.device if processes.device is None else str(processes.device)
+    choice = choose_device(device, options.precision)
+    if processes.count > 1:
+        choice = replace(choice, reason=f"{processes.count} processes")
+    return choice
+
+
+def _run(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
+    """Say in plain values what makes a run what it is: a checkpoint of another run is refused."""
+    images = "\n".join(f"{row.file.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
+    chosen = {f"option {name}": value for name, value in options.model_dump(exclude=set(_HOW)).items()}
+    return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
 
 
 def _batches(images: int, size: int) -> int:
@@ -277,34 +447,67 @@ def turned(image: np.ndarray, which: int) -> np.ndarray:
     return np.ascontiguousarray(rotated[:, :, ::-1] if which >= 4 else rotated)
 
 
+def amplified(image: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiply what lies above the darkest pixel of each channel (channels, Y, X) by exp(normal(0, gain))."""
+    if gain == 0:
+        return image
+    factors = np.exp(rng.normal(0, gain, len(image))).astype(np.float32)[:, None, None]
+    darkest = image.min((1, 2), keepdims=True).astype(np.float32)
+    return np.asarray(darkest + (image - darkest) * factors)
+
+
 def _optimiser(network: MilNetwork, options: TrainOptions) -> torch.optim.Adam:
     deciding = [*network.pooling.parameters(), *network.head.parameters()]
-    encoder = [*network.encoder.parameters(), *network.maps.parameters()]
-    return torch.optim.Adam([
-        {"params": encoder, "lr": options.learning_rate},
+    groups = [
+        {"params": list(network.encoder.parameters()), "lr": options.learning_rate * options.encoder_rate},
+        {"params": list(network.maps.parameters()), "lr": options.learning_rate},
         {"params": deciding, "lr": options.learning_rate * options.head_rate},
-    ])  # fmt: skip
+    ]
+    return torch.optim.Adam([group for group in groups if group["lr"]])
 
 
-def validate(model: TrainedModel, table: LabelTable, choice: DeviceChoice) -> Validation | None:
-    """Classify whole images of a table and compare; None for an empty table."""
+def _schedule(optimiser: torch.optim.Adam, options: TrainOptions, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if options.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, [group["lr"] for group in optimiser.param_groups], steps)
+    if options.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _step: 1.0)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a model says of whole images, one row each: y, P and targets, float32 (images, classes)."""
+
+    scores: Tensor
+    probabilities: Tensor
+    targets: Tensor
+
+
+def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes) -> _Outputs | None:
+    """Classify whole images of a table, each the mean over its planes; None for an empty table."""
     if not table.images:
         return None
     precision = str(choice.precision).removeprefix("torch.")
     classifier = Classifier(model, device=str(choice.device), precision=precision)
-    single = model.card.single_label
-    right, losses = [], []
-    for image, target in zip(table.images, torch.from_numpy(table.targets(model.classes)), strict=True):
+    rows: list[tuple[list[float], list[float]]] = []
+    for image in processes.share(table.images):
         with table.reading.open(image.file) as opened:
-            prediction = classifier.classify(opened)
-        shown = torch.from_numpy(prediction.scores).clamp(1e-7, 1 - 1e-7)
-        probabilities = torch.from_numpy(prediction.probabilities)
-        targets = target.expand(len(shown), -1)
-        scores = shown.log() if single else shown.logit()
-        losses.append(sum(map(float, joint_loss(NetworkOutput(shown, probabilities, scores), targets, single))))
-        hits = (shown.argmax(1) == targets.argmax(1)) if single else (shown > 0.5) == (targets > 0.5)
-        right.append(float(hits.float().mean()))
-    return Validation(float(np.mean(right)), float(np.mean(losses)))
+            found = classifier.classify(opened)
+        rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
+    scores, probabilities = map(torch.tensor, zip(*processes.gather(rows), strict=True))
+    shown = scores.clamp(1e-7, 1 - 1e-7)
+    logits = shown.log() if model.card.single_label else shown.logit()
+    return _Outputs(logits, probabilities.clamp(0, 1), torch.from_numpy(table.targets(model.classes)))
+
+
+def _validation(found: _Outputs, single_label: bool) -> Validation:
+    output = NetworkOutput(found.scores, found.probabilities, found.scores)
+    losses = image_losses(output, found.targets, single_label)
+    if single_label:
+        hits = found.scores.argmax(1) == found.targets.argmax(1)
+    else:
+        hits = (found.scores > 0) == (found.targets > 0.5)
+    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()))
 
 
 def _is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
