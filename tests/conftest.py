@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch import nn
 
+from napari_milcnn.core.dataset import read_labels
 from napari_milcnn.core.model import TrainedModel, new_model
 
 SMALL = {"widths": (6, 8, 8, 12, 12, 24)}
@@ -85,3 +87,19 @@ def compact() -> TrainedModel:
 def paper() -> TrainedModel:
     """Return a small `paper` model (receptive field 135 px, stride 32) without batch norm; not to be changed."""
     return lively_model("paper")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Sixteen 96 px images: in class 'spots' five bright discs, in class 'none' only noise."""
+    rng = np.random.default_rng(0)
+    rows = ["file,label,group,split"]
+    for i in range(16):
+        image = rng.normal(100, 5, (96, 96))
+        if i % 2:
+            for y, x in rng.integers(20, 76, (5, 2)):
+                image[y - 4 : y + 5, x - 4 : x + 5] += 80
+        tifffile.imwrite(tmp_path / f"{i}.tif", image.astype(np.uint16))
+        rows.append(f"{i}.tif,{('none', 'spots')[i % 2]},well{i},{'train' if i < 12 else 'validation'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    return read_labels(tmp_path / "labels.csv")

@@ -16,25 +16,9 @@ from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
 from napari_milcnn.core.network import NetworkOutput
 from napari_milcnn.core.pooling import PoolingName
-from napari_milcnn.core.training import image_losses, turned
+from napari_milcnn.core.training import amplified, image_losses, image_weights, turned
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Sixteen 96 px images: in class 'spots' five bright discs, in class 'none' only noise."""
-    rng = np.random.default_rng(0)
-    rows = ["file,label,group,split"]
-    for i in range(16):
-        image = rng.normal(100, 5, (96, 96))
-        if i % 2:
-            for y, x in rng.integers(20, 76, (5, 2)):
-                image[y - 4 : y + 5, x - 4 : x + 5] += 80
-        tifffile.imwrite(tmp_path / f"{i}.tif", image.astype(np.uint16))
-        rows.append(f"{i}.tif,{('none', 'spots')[i % 2]},well{i},{'train' if i < 12 else 'validation'}")
-    (tmp_path / "labels.csv").write_text("\n".join(rows))
-    return read_labels(tmp_path / "labels.csv")
 
 
 def model_for(table, **network):
@@ -186,6 +170,97 @@ def test_no_batch_is_left_with_one_image(table):
     assert np.isfinite(report.loss)
     with pytest.raises(OptionsError, match="too small for batch norm; make batch_size or patch larger"):
         next(train(model_for(table), table, **FAST | {"batch_size": 1, "patch": 67}))
+
+
+def test_start_is_measured_on_the_training_images(table):
+    """b starts at half the share of the images that is bright, from .02 on, unless it is given."""
+    start = {"epochs": 1, "learning_rate": 1e-9, "validation": 0}
+    for image in table.images:
+        corner = np.full((96, 96), 100, np.uint16)
+        corner[:10, :10] = 900
+        tifffile.imwrite(image.file, corner)
+    (sparse,) = train(model_for(table), table, **FAST | start)
+    assert sparse.learned_b == pytest.approx([0.02, 0.02], abs=1e-3)
+    (given,) = train(model_for(table, b=0.3), table, **FAST | start)
+    assert given.learned_b == pytest.approx([0.3, 0.3])
+    for image in table.images:
+        halves = np.full((96, 96), 100, np.uint16)
+        halves[:, 48:] = 900
+        tifffile.imwrite(image.file, halves)
+    (dense,) = train(model_for(table), table, **FAST | start)
+    assert dense.learned_b == pytest.approx([0.25, 0.25], abs=1e-3)
+
+
+@pytest.mark.parametrize("pooling", get_args(PoolingName))
+def test_the_measured_start_speaks_for_every_pooling(pooling):
+    """A map with a tenth of its instances positive reads y = 2, an empty one y = -2."""
+    network = new_model(["a", "b"], ["c"], pooling=pooling).network
+    network.start_at(0.1, 400)
+    full = torch.where(torch.arange(400) < 40, 20.0, -20.0)
+    maps = torch.stack([full, torch.full((400,), -20.0)])[None, :, None, :]
+    np.testing.assert_allclose(network.read_maps(maps).scores.detach(), [[2, -2]], atol=0.06)
+
+
+def test_new_classes_keep_the_encoder(table):
+    """The encoder and the normalisation stay, the layers behind it are new, and the card forgets old claims."""
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    parent = report.best.with_card(reference="none")
+    other = parent.with_classes(["x", "y", "z"])
+    for mine, old in zip(other.network.encoder.parameters(), report.best.network.encoder.parameters(), strict=True):
+        assert torch.equal(mine, old)
+    assert other.network.head.weight.shape == (3, 3)
+    assert (other.card.mean, other.card.classes) == (report.best.card.mean, ("x", "y", "z"))
+    assert (other.card.metrics, other.card.reference) == ({}, None)
+    assert other.card.training == {"encoder_of": parent.digest}
+
+
+def test_a_frozen_encoder_does_not_move(table):
+    """Rate 0: neither weights nor batch statistics change, and the last layer learns."""
+    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (tuned,) = train(report.best, table, **FAST | {"epochs": 1, "encoder_rate": 0})
+    before, after = (one.network.state_dict() for one in (report.best, tuned.last))
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder"))
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_rare_classes_weigh_more():
+    """Three images of one class and one of another: each class weighs the same in all, mean 1."""
+    targets = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+    np.testing.assert_allclose(image_weights(targets), [2 / 3, 2 / 3, 2 / 3, 2])
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_balancing_an_unbalanced_table(table, balance):
+    """With two of eleven images of one class, both ways change what is learned, and stay finite."""
+    few = replace(table, images=tuple(i for n, i in enumerate(table.images) if n % 2 == 0 or n in (1, 3)))
+    plain, balanced = (list(train(model_for(few), few, **FAST | {"balance": how}))[-1] for how in ("none", balance))
+    assert np.isfinite(balanced.loss)
+    assert balanced.last.digest != plain.last.digest
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_schedules(table, schedule):
+    """Each runs to its end."""
+    reports = list(train(model_for(table), table, **FAST | {"schedule": schedule}))
+    assert len(reports) == 2
+
+
+def test_patience_stops_early(table):
+    """With a rate too small to change anything, two epochs after the first are enough."""
+    options = FAST | {"epochs": 9, "patience": 2, "learning_rate": 1e-12}
+    reports = list(train(model_for(table), table, **options))
+    assert 3 <= len(reports) < 9
+    assert [row["epoch"] for row in reports[-1].last.card.training["curve"]] == list(range(1, len(reports) + 1))
+
+
+def test_gain_multiplies_what_lies_above_the_darkest():
+    """100 to 300 with the darkest at 100: the ratio of the two brighter pixels' heights stays 1 to 2."""
+    image = np.array([[[100, 200, 300]]], np.uint16)
+    out = amplified(image, 0.5, np.random.default_rng(0))
+    assert out[0, 0, 0] == 100
+    assert (out[0, 0, 2] - 100) / (out[0, 0, 1] - 100) == pytest.approx(2)
+    assert out[0, 0, 1] != 200
+    assert amplified(image, 0, np.random.default_rng(0)) is image
 
 
 def test_fine_tuning_drops_the_parents_claims(table):

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ from rich.table import Table
 from napari_milcnn.core.errors import MilcnnError, OptionsError
 from napari_milcnn.core.options import (
     PRESETS,
+    TRAIN_PRESETS,
     EvidenceOptions,
     ForegroundOptions,
     MaskOptions,
@@ -105,7 +106,8 @@ def options_of(
 def _parameter(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
     kind: Any = str if field.annotation == float | str else field.annotation
     kind, default = (kind | None, None) if optional else (kind, field.default)
-    shown = Annotated[kind, typer.Option(help=field.description)]
+    usual = str(field.default) if optional and isinstance(field.default, str | int | float) else True
+    shown = Annotated[kind, typer.Option(help=field.description, show_default=usual)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
 
 
@@ -247,7 +249,7 @@ def _image_document(result: ImageResult) -> dict[str, Any]:
 
 
 @app.command()
-@options_of(TrainOptions)
+@options_of(TrainOptions, optional=True)
 @options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 def train(
@@ -257,10 +259,22 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
-    init: Annotated[str | None, typer.Option(help="Model to start from; a new one by default.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Network of a new model: {', '.join(PRESETS)}; compact by default.")
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to start from, a new one by default. Of a model of other classes the encoder is kept."
+        ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Network of a new model and how it learns: {', '.join(PRESETS)}; compact by default. "
+            "Options given beside it win."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a training that was stopped or killed; from the start if it never began.")
+    ] = False,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -281,11 +295,15 @@ def train(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Train a model on image-level labels; the best model so far is on disk after every epoch."""
+    """Train a model on image-level labels.
+
+    After every epoch the best model so far is on disk as M.zip, and the state to --resume from as M.checkpoint. Where
+    the last epoch's model is not the best it is kept as M-last.zip. For several GPUs or machines: accelerate launch -m
+    napari_milcnn train ...
+    """
     from napari_milcnn.core.dataset import read_labels
     from napari_milcnn.core.devices import keep_freed_memory
     from napari_milcnn.core.images import ImageReading
-    from napari_milcnn.core.model import load_model
 
     with _status():
         if out.suffix.lower() != ".zip" or out.is_dir():
@@ -297,15 +315,16 @@ def train(
         ignored = [f"--{key.replace('_', '-')}" for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
-        model = load_model(init) if init else _model_for(table, preset or "compact", foreground, network)
+        model = _initial(init, table) if init else _model_for(table, preset or "compact", foreground, network)
         said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
                 "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         model = model.with_card(**{key: value for key, value in said.items() if value})
         model = model.with_card(foreground=_foreground(options, model.card.foreground))
         model.save(out.with_name(f".{out.stem}-check{out.suffix}")).unlink()  # what cannot be saved is said now
-        reports = _train(model, table, out, _taken(TrainOptions, options), quiet=as_json)
-        if as_json:
-            print(json.dumps({"model": out, "epochs": reports}, default=str))  # noqa: T201
+        how = {**TRAIN_PRESETS.get(preset or "compact", {}), **_taken(TrainOptions, options)}
+        rows = _train(model, table, out, how, resume=resume, quiet=as_json)
+        if as_json and _leads():
+            print(json.dumps({"model": out, "epochs": rows}, default=str))  # noqa: T201
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -324,29 +343,83 @@ def _model_for(table: LabelTable, preset: str, foreground: ForegroundOptions, ne
     return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)
 
 
+def _initial(init: str, table: LabelTable) -> TrainedModel:
+    """Load the model to start from; where its classes are not the table's only the encoder is kept."""
+    from napari_milcnn.core.model import load_model
+
+    model = load_model(init)
+    if set(table.classes) <= set(model.classes):
+        return model
+    messages.print(
+        f"{init} tells {', '.join(model.classes)} apart: its encoder is kept, the layers behind it start anew for "
+        f"{', '.join(table.classes)}", markup=False,
+    )  # fmt: skip
+    return model.with_classes(table.classes, single_label=table.single_label)
+
+
+def _leads() -> bool:
+    """Whether this is the process that prints and saves, of those that `accelerate launch` started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def _train(
-    model: TrainedModel, table: LabelTable, out: Path, options: dict[str, Any], *, quiet: bool
+    model: TrainedModel, table: LabelTable, out: Path, options: dict[str, Any], *, resume: bool, quiet: bool
 ) -> list[dict[str, Any]]:
-    """Train, showing each epoch, saving each better model."""
+    """Train, showing each epoch, saving each better model; a row for each epoch, those before a resume included."""
     from napari_milcnn.core.training import train as training
 
+    state = out.with_suffix(".checkpoint")
+    epochs = make_options(TrainOptions, options).epochs
+    report: EpochReport | None = None
     rows: list[dict[str, Any]] = []
-    with _progress() as progress:
-        task = progress.add_task("epoch 1", total=None)
-
-        def on_batch(done: int, total: int) -> bool:
-            before = len(rows) * total
-            progress.update(task, completed=before + done, total=total * options["epochs"])
-            return True
-
-        for report in training(model, table, on_batch=on_batch, **options):
+    with _progress() if _leads() else nullcontext() as progress:
+        show = _Shown(progress, epochs)
+        reports = training(model, table, checkpoint=state, resume=resume, on_image=show.image, on_batch=show.batch,
+                           **options)  # fmt: skip
+        for report in reports:
+            rows = rows or report.last.card.training["curve"][:-1]
             rows.append(_epoch_row(report))
-            if report.is_best:
-                report.best.save(out)
-            progress.update(task, description=f"epoch {min(report.epoch + 1, report.epochs)}")
-            if not quiet:
-                (progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
+            if _leads():
+                _save(report, out)
+                show.epoch(report, quiet)
+    if report is None:
+        messages.print(f"{state} is that of a training that is done: {out} is as it left it", markup=False)
+    elif _leads():
+        last = out.with_name(f"{out.stem}-last.zip")
+        last.unlink(missing_ok=True) if report.is_best else report.last.save(last)
     return rows
+
+
+def _save(report: EpochReport, out: Path) -> None:
+    """Save the best model so far, also where a killed run may have left without doing so."""
+    if report.is_best or not out.exists():
+        report.best.save(out)
+
+
+class _Shown:
+    """Progress of a training: a bar over the images measured, then over all batches."""
+
+    def __init__(self, progress: Progress | None, epochs: int) -> None:
+        self.progress = progress
+        self.epochs = epochs
+        self.done = 0
+        self.task = TaskID(0) if progress is None else progress.add_task("reading", total=None)
+
+    def image(self, done: int, total: int) -> bool:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=total, description="measuring images")
+        return True
+
+    def batch(self, done: int, total: int) -> bool:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=self.done * total + done, total=total * self.epochs,
+                                 description=f"epoch {self.done + 1}")  # fmt: skip
+        return True
+
+    def epoch(self, report: EpochReport, quiet: bool) -> None:
+        self.done = report.epoch
+        if not quiet and self.progress is not None:
+            (self.progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
 
 
 def _epoch_row(report: EpochReport) -> dict[str, Any]:
@@ -355,7 +428,8 @@ def _epoch_row(report: EpochReport) -> dict[str, Any]:
         "epoch": report.epoch, "loss": report.loss, "pooled_loss": report.pooled_loss, "last_loss": report.last_loss,
         "validation_accuracy": None if validation is None else validation.accuracy,
         "validation_loss": None if validation is None else validation.loss,
-        "is_best": report.is_best, "learned_b": report.learned_b, "seconds": report.seconds, "device": report.device,
+        "is_best": report.is_best, "learned_b": report.learned_b, "seconds": report.seconds,
+        "waiting": report.waiting, "device": report.device,
     }  # fmt: skip
 
 
@@ -367,7 +441,8 @@ def _epoch_text(report: EpochReport) -> str:
         else f"validation accuracy {validation.accuracy:.3f}, loss {validation.loss:.3f}"
     )
     best = "  saved" if report.is_best else ""
-    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {report.seconds:.0f} s{best}"
+    took = f"{report.seconds:.0f} s ({report.waiting:.0%} waiting for images)"
+    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {took}{best}"
 
 
 @app.command()

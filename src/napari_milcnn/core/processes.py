@@ -30,7 +30,8 @@ class Processes:
         self._accelerator = Accelerator(device_placement=False)
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
-        self.device: torch.device | None = self._accelerator.device if self.count > 1 else None
+        own = self._accelerator.device
+        self.device = (torch.device("cpu") if own.type == "cpu" else own) if self.count > 1 else None
 
     def share(self, rows: Any) -> Any:
         """Take this process's share of the rows of a sequence or an array."""

@@ -260,7 +260,7 @@ class _Trainer:
     def _start(self) -> None:
         """Set b and the last layer for the share of the training images that shows cells."""
         step = math.ceil(len(self.targets) / _MEASURED)
-        share = np.mean([self.reader.foreground(i, 0).share for i in range(0, len(self.targets), step)])
+        share = np.median([self.reader.foreground(i, 0).share for i in range(0, len(self.targets), step)])
         placement = self.network.placement
         shape = self.reader.shape(0) if self.options.patch == 0 else (self.options.patch, self.options.patch)
         self.network.start_at(float(share), placement.map_size(shape[0]) * placement.map_size(shape[1]))
