@@ -1,30 +1,38 @@
-"""The shipped nuclei model on fields composed of real nuclei from plates that it never saw.
+"""Nuclear phenotypes on fields composed of real nuclei from plates that the model never saw.
 
     python benchmarks/nuclei_fields.py --data FOLDER [--model nuclei] [--record]
+    python benchmarks/nuclei_fields.py --data FOLDER --learn [--record]
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck, CC BY 4.0), their arrangement is not.
-Nothing is chosen here: thresholds and foreground are those of the model's card. Prints accuracy and, for each kind of
-evidence, pixel AP, cell AP and Dice (see localisation.py), and how much each kind changes when the last two layers of
-the network are randomised: Spearman's rank correlation over the pixels where either map is above zero, over the pixels
-of the cells, and over the mean in each cell. `--record` appends the rows to RESULTS.md.
+
+Without `--learn` a model is scored; nothing is chosen here: thresholds and foreground are those of its card. Prints
+accuracy for four ranges of affected cells beside the peer's (hand-made features and a random forest, `peers.py`,
+trained on as many fields of the same range as the shipped model), for two of them pixel AP, cell AP and Dice of each
+kind of evidence (see localisation.py), and how much each kind changes when the last two layers of the network are
+randomised: Spearman's rank correlation over the pixels where either map is above zero, over the pixels of the cells,
+and over the mean in each cell.
+
+With `--learn` models are trained anew on 40, 20, 10 and 5 fields a class of training plates (30-80 % of cells
+affected), all of them on as many patches, by the options that stand below, and scored at their last epoch. Models that
+are there in `--work` are not trained again. `--record` appends the rows to RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import platform
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+import record
 import tifffile
 import torch
 from localisation import accuracy, score_kind
+from peers import forest, table_features
 from scipy import ndimage
 from scipy.stats import spearmanr
 from skimage.measure import label as components
@@ -32,41 +40,91 @@ from skimage.measure import label as components
 import napari_milcnn as mil
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelTable
+from napari_milcnn.core.devices import keep_freed_memory
 from napari_milcnn.core.model import TrainedModel
 
-RANGES = {"30-80 % of cells": (0.3, 0.8), "10-20 % of cells": (0.1, 0.2)}
+RANGES = {"30-80 %": (0.3, 0.8), "20-30 %": (0.2, 0.3), "10-20 %": (0.1, 0.2), "5-10 %": (0.05, 0.1)}
+LOCALISED = ("30-80 %", "10-20 %")
 KINDS = {"object": {}, "class_map": {}, "jacobian, guided": {"kind": "jacobian"},
          "jacobian, guided, smoothed 3 px": {"kind": "jacobian", "smooth": 3.0},
          "jacobian, plain": {"kind": "jacobian", "rule": "plain"}}  # fmt: skip
 BACKGROUND = "Interphase"
+PER_CLASS = (40, 20, 10, 5)
+LEARNING = {"epochs": 12, "validation": 0}
+"""Options of --learn for 40 fields a class; with fewer fields there are as many more epochs."""
 
 
 def main() -> None:
-    """Compose the fields, score the model, print and record."""
+    """Compose the fields, train or score, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="nuclei")
-    parser.add_argument("--per-class", type=int, default=15)
+    parser.add_argument("--learn", action="store_true")
+    parser.add_argument("--per-class", type=int, default=15, help="validation fields a class")
+    parser.add_argument("--work", type=Path, default=Path("data/nuclei_fields"), help="models of --learn")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
-    model = mil.load_model(args.model)
-    lines = [f"\n## Nuclei fields, {date.today()}\n", f"`python {' '.join(sys.argv)}` on {platform.machine()}, CPU, "
-             f"torch {torch.__version__}; model {model.card.name}, sha256 {model.digest[:12]}\n"]  # fmt: skip
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        for name, fraction in RANGES.items():
-            table = compose(args.data, Path(folder) / name[:2], args.per_class, fraction)
-            lines += report(model, name, table)
-        lines += sanity(model, table)
-    sys.stdout.write("\n".join(lines) + "\n")
-    if args.record:
-        with (Path(__file__).parent / "RESULTS.md").open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        if args.learn:
+            lines = learn(args.data, Path(folder), args.work, args.per_class)
+            record.report("Nuclei fields: accuracy against fields a class", lines, keep=args.record)
+        else:
+            model = mil.load_model(args.model)
+            lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n",
+                     *score(model, args.data, Path(folder), args.per_class)]  # fmt: skip
+            record.report("Nuclei fields", lines, keep=args.record)
 
 
-def compose(data: Path, out: Path, per_class: int, fraction: tuple[float, float]) -> LabelTable:
-    """Compose validation fields and read their table."""
+def learn(data: Path, folder: Path, work: Path, per_class: int) -> list[str]:
+    """Rows of Markdown: accuracy of ours and of the peer against the number of training fields a class."""
+    held = compose(data, folder / "held", per_class, RANGES["30-80 %"])
+    held_features, truth = table_features(held), [row.labels[0] for row in held.images]
+    rows: list[list[object]] = []
+    for fields in PER_CLASS:
+        table = compose(data, folder / f"train{fields}", fields, RANGES["30-80 %"], split="train")
+        peer = forest(table_features(table), [row.labels[0] for row in table.images])
+        model = trained(table, work / f"fields{fields}.zip", LEARNING["epochs"] * PER_CLASS[0] // fields)
+        rows.append([fields, accuracy(model, held), float(np.mean(peer.predict(held_features) == truth))])
+        sys.stderr.write(f"{rows[-1]}\n")
+    return record.table(["fields a class", "ours", "hand-made features"], rows)
+
+
+def trained(table: LabelTable, path: Path, epochs: int) -> TrainedModel:
+    """Train a model to its last epoch, or load it where it is there."""
+    if path.exists():
+        return mil.load_model(path)
+    table = replace(table, images=tuple(replace(row, split=None) for row in table.images))
+    model = mil.new_model(table.classes, ["DNA"])
+    options = {**LEARNING, "epochs": epochs}
+    for report in mil.train(model, table, checkpoint=path.with_suffix(".checkpoint"), resume=True, **options):
+        sys.stderr.write(f"{path.stem} epoch {report.epoch}/{epochs} loss {report.loss:.3f} {report.seconds:.0f} s\n")
+        model = report.last
+    model.save(path)
+    return model
+
+
+def score(model: TrainedModel, data: Path, folder: Path, per_class: int) -> list[str]:
+    """Rows of Markdown: accuracy for each range beside the peer's, evidence, and the randomised network."""
+    tables = {name: compose(data, folder / name[:2], per_class, range_) for name, range_ in RANGES.items()}
+    mixed = compose(data, folder / "peer", 140, (0.05, 0.8), split="train")
+    peer = forest(table_features(mixed), [row.labels[0] for row in mixed.images])
+    rows: list[list[object]] = []
+    for name, table in tables.items():
+        right = peer.predict(table_features(table)) == [row.labels[0] for row in table.images]
+        rows.append([name, len(table.images), accuracy(model, table), float(np.mean(right))])
+    lines = record.table(["cells affected", "fields", "accuracy", "hand-made features"], rows)
+    for name in LOCALISED:
+        lines += ["", *report(model, name, tables[name])]
+    return [*lines, "", *sanity(model, tables["10-20 %"])]
+
+
+def compose(
+    data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation"
+) -> LabelTable:
+    """Compose fields and read their table."""
     subprocess.run(
-        [sys.executable, str(data / "compose_fields.py"), str(data / "mitocheck"), str(out), "--split", "validation",
+        [sys.executable, str(data / "compose_fields.py"), str(data / "mitocheck"), str(out), "--split", split,
          "--per-class", str(per_class), "--fraction", *map(str, fraction)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -75,14 +133,13 @@ def compose(data: Path, out: Path, per_class: int, fraction: tuple[float, float]
 
 def report(model: TrainedModel, name: str, table: LabelTable) -> list[str]:
     """Rows of Markdown for one range of affected cells."""
-    lines = [f"**{name}**, {len(table.images)} fields: accuracy {accuracy(model, table):.3f}; "
-             f"single cells, given their outlines: accuracy {cell_accuracy(model, table):.3f}\n",
-             "| evidence | pixel AP | cell AP | Dice | Dice at best threshold |", "|---|---|---|---|---|"]  # fmt: skip
+    rows: list[list[object]] = []
     for label, options in KINDS.items():
         scores = score_kind(model, table, BACKGROUND, **{"kind": label, **options})
-        lines.append(f"| {label} | {scores.pixel_ap:.3f} | {scores.cell_ap:.3f} | {scores.dice:.3f} | "
-                     f"{scores.best_dice:.3f} |")  # fmt: skip
-    return [*lines, ""]
+        rows.append([label, scores.pixel_ap, scores.cell_ap, scores.dice, scores.best_dice])
+    return [f"**{name} of cells affected**; single cells, given their outlines: accuracy "
+            f"{cell_accuracy(model, table):.3f}\n",
+            *record.table(["evidence", "pixel AP", "cell AP", "Dice", "Dice at best threshold"], rows)]  # fmt: skip
 
 
 def cell_accuracy(model: TrainedModel, table: LabelTable, fields: int = 3) -> float:
@@ -102,15 +159,14 @@ def sanity(model: TrainedModel, table: LabelTable) -> list[str]:
     """Rows of Markdown: rank correlation of each kind of evidence with that of a network of random last layers."""
     other = replace(model, network=randomised(model))
     fields = [row for row in table.images if row.labels != (BACKGROUND,)][::5]
-    lines = ["Last two layers randomised: rank correlation with the trained model's evidence, mean over "
-             f"{len(fields)} fields\n", "| evidence | pixels above zero | pixels of cells | cells |",
-             "|---|---|---|---|"]  # fmt: skip
+    rows: list[list[object]] = []
     for label, options in KINDS.items():
-        if "smooth" in options:
-            continue
-        rows = [correlations(model, other, row, **{"kind": label, **options}) for row in fields]
-        lines.append(f"| {label} | " + " | ".join(f"{value:.2f}" for value in np.nanmean(rows, 0)) + " |")
-    return [*lines, ""]
+        if "smooth" not in options:
+            found = [correlations(model, other, row, **{"kind": label, **options}) for row in fields]
+            rows.append([label, *(float(value) for value in np.nanmean(found, 0))])
+    header = ["evidence", "pixels above zero", "pixels of cells", "cells"]
+    return ["Last two layers randomised: rank correlation with the trained model's evidence, mean over "
+            f"{len(fields)} fields\n", *record.table(header, rows)]  # fmt: skip
 
 
 def randomised(model: TrainedModel) -> torch.nn.Module:

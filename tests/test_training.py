@@ -173,7 +173,7 @@ def test_no_batch_is_left_with_one_image(table):
 
 
 def test_start_is_measured_on_the_training_images(table):
-    """b starts at half the share of the images that is bright, from .02 on, unless it is given."""
+    """Half the share of the images that is bright, from .02 on, is where b starts, unless it is given."""
     start = {"epochs": 1, "learning_rate": 1e-9, "validation": 0}
     for image in table.images:
         corner = np.full((96, 96), 100, np.uint16)
