@@ -175,17 +175,19 @@ def test_no_batch_is_left_with_one_image(table):
 def test_start_is_measured_on_the_training_images(table):
     """Half the share of the images that is bright, from .02 on, is where b starts, unless it is given."""
     start = {"epochs": 1, "learning_rate": 1e-9, "validation": 0}
-    for image in table.images:
+    for number, image in enumerate(table.images):
         corner = np.full((96, 96), 100, np.uint16)
         corner[:10, :10] = 900
+        corner[90, 90] = number
         tifffile.imwrite(image.file, corner)
     (sparse,) = train(model_for(table), table, **FAST | start)
     assert sparse.learned_b == pytest.approx([0.02, 0.02], abs=1e-3)
     (given,) = train(model_for(table, b=0.3), table, **FAST | start)
     assert given.learned_b == pytest.approx([0.3, 0.3])
-    for image in table.images:
+    for number, image in enumerate(table.images):
         halves = np.full((96, 96), 100, np.uint16)
         halves[:, 48:] = 900
+        halves[0, 0] = number
         tifffile.imwrite(image.file, halves)
     (dense,) = train(model_for(table), table, **FAST | start)
     assert dense.learned_b == pytest.approx([0.25, 0.25], abs=1e-3)

@@ -255,7 +255,11 @@ def _image_document(result: ImageResult) -> dict[str, Any]:
 def train(
     labels: Annotated[
         Path,
-        typer.Argument(help="Table with the columns file, label and, if known, group and split.", metavar="LABELS.csv"),
+        typer.Argument(
+            help="Table with the columns file, label and, if known, group and split; or a folder of one folder of "
+            "images per class.",
+            metavar="LABELS.csv",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
@@ -374,8 +378,8 @@ def _train(
     rows: list[dict[str, Any]] = []
     with _progress() if _leads() else nullcontext() as progress:
         show = _Shown(progress, epochs)
-        reports = training(model, table, checkpoint=state, resume=resume, on_image=show.image, on_batch=show.batch,
-                           **options)  # fmt: skip
+        reports = training(model, table, checkpoint=state, resume=resume, on_warning=show.warning, on_image=show.image,
+                           on_batch=show.batch, **options)  # fmt: skip
         for report in reports:
             rows = rows or report.last.card.training["curve"][:-1]
             rows.append(_epoch_row(report))
@@ -405,9 +409,13 @@ class _Shown:
         self.done = 0
         self.task = TaskID(0) if progress is None else progress.add_task("reading", total=None)
 
+    def warning(self, sentence: str) -> None:
+        if self.progress is not None:
+            messages.print(f"warning: {sentence}", style="yellow", markup=False)
+
     def image(self, done: int, total: int) -> bool:
         if self.progress is not None:
-            self.progress.update(self.task, completed=done, total=total, description="measuring images")
+            self.progress.update(self.task, completed=done, total=total, description="reading images")
         return True
 
     def batch(self, done: int, total: int) -> bool:

@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu
 
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import ImageError
+from napari_milcnn.core.image_checks import OnImage
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.view import ModelView, Window, view
 
@@ -31,8 +32,6 @@ _SAMPLED = 2**18
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-OnImage = Callable[[int, int], bool]
-"""Called after each image with the images done and in all; the work stops when it returns False."""
 
 
 class Foreground(NamedTuple):

@@ -32,14 +32,15 @@ from torch import Tensor
 from napari_milcnn.core.card import ModelCard
 from napari_milcnn.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.dataset import LabelTable
+from napari_milcnn.core.dataset import LabelTable, check_images
 from napari_milcnn.core.devices import DeviceChoice, choose_device, is_out_of_memory
 from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.core.files import sha256
+from napari_milcnn.core.image_checks import OnImage
 from napari_milcnn.core.model import TrainedModel, rebuilt
 from napari_milcnn.core.network import MilNetwork, NetworkOutput
 from napari_milcnn.core.options import TrainOptions, make_options
-from napari_milcnn.core.patches import OnImage, PatchReader, intensity_statistics, read_ahead
+from napari_milcnn.core.patches import PatchReader, intensity_statistics, read_ahead
 from napari_milcnn.core.processes import Processes
 
 OnBatch = Callable[[int, int], bool]
@@ -119,6 +120,7 @@ def train(
     *,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    on_warning: Callable[[str], None] | None = None,
     on_image: OnImage | None = None,
     on_batch: OnBatch | None = None,
     **options: Any,
@@ -138,8 +140,11 @@ def train(
     resume : bool
         Go on from the checkpoint; from the start where there is none yet. The reports that follow, and the model, are
         those of a run that was never stopped.
+    on_warning : callable, optional
+        Called before the first epoch with each sentence that should be known of the images and their split.
     on_image : callable, optional
-        Called with (images measured, images in all) before the first epoch of a new model; return False to stop.
+        Called with (images done, images in all) while all images are opened and, for a new model, again while the
+        training images are measured; return False to stop.
     on_batch : callable, optional
         Called with (batches done, batches in all) of the epoch; return False to stop. The epoch under way is dropped,
         what was reported before is kept.
@@ -154,7 +159,7 @@ def train(
     Raises
     ------
     LabelsError
-        If the table has labels that the model has not, or nothing to train on.
+        If the table has labels that the model has not, nothing to train on, or images that cannot be trained on.
     OptionsError
         If an option is unknown or impossible, or the checkpoint is that of another run.
     """
@@ -163,6 +168,9 @@ def train(
     _check(model, table, chosen)
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
+    for said in check_images(table, on_image):
+        if on_warning is not None:
+            on_warning(said)
     trainer = _Trainer(model, table, chosen, on_batch)
     kept = None if checkpoint is None else Path(checkpoint)
     state = load_checkpoint(kept, trainer.run) if kept is not None and resume else None

@@ -1,0 +1,127 @@
+"""What is wrong with the images of a table, told from their headers before any training starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from napari_milcnn.core.errors import ImageError
+from napari_milcnn.core.images import ImageReading
+from napari_milcnn.core.problems import Problems
+
+_THREADS = 8
+_TOLERATED = 0.10
+"""Share by which pixel sizes may differ, as in classification."""
+_END = 2**16
+"""Bytes at either end of a file by which copies are suspected."""
+
+OnImage = Callable[[int, int], bool]
+"""Called after each image with the images done and in all; the work stops when it returns False."""
+
+
+class Row(NamedTuple):
+    """One row of a table, as far as its checks need it."""
+
+    line: int | None
+    file: Path
+    labels: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return repr(self.file.name) if self.line is None else f"line {self.line} {self.file.name!r}"
+
+
+class _Header(NamedTuple):
+    channels: tuple[str, ...]
+    pixel_size: float | None
+
+
+def check_rows(
+    rows: Sequence[Row], reading: ImageReading, errors: Problems, on_image: OnImage | None = None
+) -> Problems:
+    """Open every image and compare them; what cannot be trained on goes to `errors`, what can is returned."""
+    warnings = Problems()
+    found: dict[Row, _Header] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done, (row, header) in enumerate(zip(rows, pool.map(lambda row: _header(row, reading), rows), strict=True)):
+            if isinstance(header, str):
+                errors.add("images that cannot be read", f"{row.place}: {header}")
+            else:
+                found[row] = header
+            if on_image is not None and not on_image(done + 1, len(rows)):
+                break
+    _check_channels(found, errors, warnings)
+    _check_pixel_sizes(found, warnings)
+    for first, second in _same_content(list(found)):
+        pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
+        if set(first.labels) == set(second.labels):
+            warnings.add("one image under two names", pair)
+        else:
+            errors.add("one image under two names, with other labels", pair)
+    return warnings
+
+
+def _header(row: Row, reading: ImageReading) -> _Header | str:
+    try:
+        with reading.open(row.file) as image:
+            return _Header(image.channels, image.pixel_size)
+    except ImageError as error:
+        return str(error)
+
+
+def _check_channels(found: dict[Row, _Header], errors: Problems, warnings: Problems) -> None:
+    counts = Counter(len(header.channels) for header in found.values())
+    names = Counter(header.channels for header in found.values())
+    if len(counts) > 1:
+        usual = counts.most_common(1)[0][0]
+        for row, header in found.items():
+            if len(header.channels) != usual:
+                errors.add(f"images with another number of channels than the others' {usual}",
+                           f"{row.place} has {len(header.channels)} ({', '.join(header.channels)})")  # fmt: skip
+    elif len(names) > 1:
+        usual_names = names.most_common(1)[0][0]
+        for row, header in found.items():
+            if header.channels != usual_names:
+                warnings.add(f"images whose channels are named other than {', '.join(usual_names)}",
+                             f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
+
+
+def _check_pixel_sizes(found: dict[Row, _Header], warnings: Problems) -> None:
+    sizes = Counter(header.pixel_size for header in found.values() if header.pixel_size is not None)
+    if not sizes:
+        return
+    usual = sizes.most_common(1)[0][0]
+    for row, header in found.items():
+        if header.pixel_size is None:
+            warnings.add("images that do not say their pixel size, taken as they are", row.place)
+        elif abs(header.pixel_size / usual - 1) > _TOLERATED:
+            warnings.add(f"images of another pixel size than {usual:.4g} µm, which are resampled",
+                         f"{row.place} has {header.pixel_size:.4g} µm")  # fmt: skip
+
+
+def _same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Find pairs of files with the very same bytes; whole files are read only where size and both ends agree."""
+    alike: dict[tuple[int, bytes, bytes], list[Row]] = defaultdict(list)
+    for row in {row.file.resolve(): row for row in reversed(rows) if row.file.is_file()}.values():
+        alike[_ends(row.file)].insert(0, row)
+    for group in alike.values():
+        seen: dict[str, Row] = {}
+        for row in group if len(group) > 1 else ():
+            with row.file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if digest in seen:
+                yield seen[digest], row
+            seen.setdefault(digest, row)
+
+
+def _ends(file: Path) -> tuple[int, bytes, bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        head = content.read(_END)
+        content.seek(max(0, size - _END))
+        return size, hashlib.sha256(head).digest(), hashlib.sha256(content.read(_END)).digest()
