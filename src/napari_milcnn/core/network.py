@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from napari_milcnn.core.convolution import Convolution
 from napari_milcnn.core.options import NetworkOptions, make_options
 from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
@@ -184,7 +185,7 @@ def _convolution(
     The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
     in place here: the Jacobian maps hook these ReLUs.
     """
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm)]
+    layers: list[nn.Module] = [Convolution(inputs, outputs, kernel, bias=not options.batch_norm)]
     layers += [nn.BatchNorm2d(outputs)] if options.batch_norm else []
     layers += [nn.MaxPool2d(3, 2)] if pool else []
     layers.append(nn.ReLU())
