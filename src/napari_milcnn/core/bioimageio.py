@@ -68,7 +68,8 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     with torch.inference_mode():
         output = network.eval()(normalised)
     network.train(was_training)
-    scores = output.scores.softmax(1) if card.single_label else output.scores.sigmoid()
+    y = output.scores / card.temperature
+    scores = y.softmax(1) if card.single_label else y.sigmoid()
     tensors = (torch.from_numpy(image), output.class_maps.sigmoid(), output.probabilities, scores)
     for name, tensor in zip(_TENSORS, tensors, strict=True):
         np.save(folder / f"{name}.npy", tensor.numpy())
@@ -154,11 +155,12 @@ def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, Any]]:
          "size": {"tensor_id": "image", "axis_id": axis, "offset": lost}}
         for axis in "yx"
     ]  # fmt: skip
+    cooled = [] if card.temperature == 1 else [{"id": "scale_linear", "kwargs": {"gain": 1 / card.temperature}}]
     last = {"id": "softmax", "kwargs": {"axis": "channel"}} if card.single_label else {"id": "sigmoid"}
     rows: tuple[tuple[str, str, list[Any], list[Any]], ...] = (
         ("class_maps", "Instance probabilities, one map per class.", space, [{"id": "sigmoid"}]),
         ("probabilities", "Image-level probability of each class by MIL pooling.", [], []),
-        ("scores", "Image-level probability of each class after the last layer.", [], [last]),
+        ("scores", "Image-level probability of each class after the last layer.", [], [*cooled, last]),
     )
     return [
         {"id": name, "description": said, "axes": [{"type": "batch"}, channel, *more], "data": {"type": "float32"},

@@ -38,6 +38,10 @@ class ModelCard(Options):
                           "others is read against it."
     )  # fmt: skip
     thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
+    temperature: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="The last layer's y is divided by it before scores are read, so "
+                                                    "that they are as sure as they are right."
+    )  # fmt: skip
     training: dict[str, Any] = Field({}, description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
 

@@ -4,9 +4,9 @@ A plane is run in one piece where it fits into memory, else in tiles. Tiles are 
 tile begins at a multiple of the stride, so the class map put together from tiles is the class map of the plane (up to
 the rounding of the convolutions), and pooling sees it whole.
 
-Which figure decides: the network's last layer, y, read as a softmax where each image shows one class and as
-sigmoids where it may show several (`Prediction.scores`). P, the pooled probability of each class alone
-(`Prediction.probabilities`), says how much of the image shows that class, whatever else it shows.
+Which figure decides: the network's last layer, y, over the temperature on the model's card, read as a softmax where
+each image shows one class and as sigmoids where it may show several (`Prediction.scores`). P, the pooled probability of
+each class alone (`Prediction.probabilities`), says how much of the image shows that class, whatever else it shows.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ class Classifier:
 
     def _prediction(self, seen: ModelView, logits: np.ndarray, seconds: float) -> Prediction:
         output = self.runner.read_maps(logits)
-        scores = output.scores.softmax(1) if self.model.card.single_label else output.scores.sigmoid()
+        y = output.scores / self.model.card.temperature
+        scores = y.softmax(1) if self.model.card.single_label else y.sigmoid()
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities.numpy(),

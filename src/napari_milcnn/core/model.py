@@ -124,10 +124,10 @@ class TrainedModel:
             torch.manual_seed(seed)
             built = MilNetwork(network).eval()
         built.encoder.load_state_dict(self.network.encoder.state_dict())
+        reference = self.card.reference if self.card.reference in classes else None
         facts = {
             "classes": tuple(classes), "network": network.model_dump(), "single_label": single_label, "metrics": {},
-            "thresholds": {}, "reference": self.card.reference if self.card.reference in classes else None,
-            "training": {"encoder_of": self.digest},
+            "thresholds": {}, "temperature": 1.0, "reference": reference, "training": {"encoder_of": self.digest},
         }  # fmt: skip
         return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
 

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_milcnn.core.calibration import fit_temperature, logits_of
 from napari_milcnn.core.card import ModelCard
 from napari_milcnn.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.core.classify import Classifier
@@ -245,7 +246,7 @@ class _Trainer:
         self.started_from = model.digest if model.card.training else None
         self.curve: list[dict[str, Any]] = []
         single = model.card.single_label if model.card.training else table.single_label
-        self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={})
+        self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={}, temperature=1.0)
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.encoder.requires_grad_(options.encoder_rate > 0)
         self.steps = _batches(len(self.targets), options.batch_size)
@@ -315,6 +316,8 @@ class _Trainer:
         self.curve = [*self.curve, row]
         latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
         latest = _with_metrics(latest, validation)
+        if logits is not None:
+            latest = latest.with_card(temperature=_temperature(logits, latest.card.single_label))
         self.model = self.model.with_card(training=latest.card.training)
         self.best = latest if is_best else self.best
         return EpochReport(
@@ -502,10 +505,10 @@ def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, proces
         with table.reading.open(image.file) as opened:
             found = classifier.classify(opened)
         rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
-    scores, probabilities = map(torch.tensor, zip(*processes.gather(rows), strict=True))
-    shown = scores.clamp(1e-7, 1 - 1e-7)
-    logits = shown.log() if model.card.single_label else shown.logit()
-    return _Outputs(logits, probabilities.clamp(0, 1), torch.from_numpy(table.targets(model.classes)))
+    scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
+    logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
+    pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
+    return _Outputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
 
 
 def _validation(found: _Outputs, single_label: bool) -> Validation:
@@ -516,6 +519,11 @@ def _validation(found: _Outputs, single_label: bool) -> Validation:
     else:
         hits = (found.scores > 0) == (found.targets > 0.5)
     return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()))
+
+
+def _temperature(found: _Outputs, single_label: bool) -> float:
+    """Fit the temperature on validation, where nothing was learned."""
+    return fit_temperature(found.scores.numpy(), found.targets.numpy(), single_label)
 
 
 def _is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:

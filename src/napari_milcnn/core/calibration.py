@@ -1,0 +1,127 @@
+"""Whether a score of .8 means right in eight of ten, and the one number that mends it.
+
+Temperature scaling (Guo et al. 2017): the last layer's y is divided by one number T before softmax or sigmoid. Ranks
+and top classes stay as they are; only how sure the scores sound changes.
+
+Why T is left at 1 where every answer is right: the likelihood then rises without end as T falls, and the T found would
+say how narrow the search was, not how sure the model may be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+BINS = 15
+FEWEST_IMAGES = 20
+"""With fewer images no temperature is fitted."""
+COLDEST, HOTTEST = 0.05, 20.0
+_SMALLEST = 1e-7
+"""Scores are float32: nearer to 0 or 1 their logits are rounding."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often answers of a confidence are right.
+
+    Attributes
+    ----------
+    confidence : ndarray
+        Mean confidence of each bin, float64 (bins,); NaN for an empty one.
+    observed : ndarray
+        Share of its answers that are right, float64 (bins,); NaN for an empty one.
+    count : ndarray
+        Answers in it, int (bins,).
+    """
+
+    confidence: np.ndarray
+    observed: np.ndarray
+    count: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the gap between the two, averaged over answers; NaN where there is none."""
+        filled = self.count > 0
+        gaps = np.abs(self.confidence - self.observed)[filled]
+        return float(np.average(gaps, weights=self.count[filled])) if filled.any() else math.nan
+
+
+def reliability_curve(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
+    """Sort answers (answers,) into bins of equal width over 0 to 1, by confidence."""
+    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means, observed = (np.bincount(place, values, minlength=bins) / count for values in (confidence, right))
+    return Reliability(means, observed, count)
+
+
+def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
+    """Gap between confidence and how often it is right, for scores and 0 or 1 targets (images, classes)."""
+    return reliability_curve(*answers(scores, targets, single_label)).error
+
+
+def answers(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and rightness of each answer, float64 (answers,).
+
+    One label per image: one answer an image, its top class. Several: one for each image and class, "it is there".
+    """
+    if not single_label:
+        return scores.ravel().astype(float), targets.ravel().astype(float)
+    top = scores.argmax(1)
+    return scores.max(1).astype(float), targets[np.arange(len(top)), top].astype(float)
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
+    """Find the T for which softmax(logits / T), or sigmoid(logits / T), is the likeliest.
+
+    Parameters
+    ----------
+    logits : ndarray
+        The last layer's y, (images, classes).
+    targets : ndarray
+        1 where an image shows a class, else 0, (images, classes).
+    single_label : bool
+        Softmax, for one label per image; else sigmoids.
+
+    Returns
+    -------
+    float
+        T, from .05 to 20; 1 with fewer than 20 images, or where every answer is right.
+    """
+    logits, targets = np.asarray(logits, float), np.asarray(targets, float)
+    if len(logits) < FEWEST_IMAGES or _all_right(logits, targets, single_label):
+        return 1.0
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    found = minimize_scalar(
+        lambda log_t: _loss(logits / math.exp(log_t), targets, single_label), bounds=bounds, method="bounded"
+    )
+    return float(math.exp(found.x))
+
+
+def _all_right(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> bool:
+    if single_label:
+        return bool((logits.argmax(1) == targets.argmax(1)).all())
+    return bool(((logits > 0) == (targets > 0)).all())
+
+
+def _loss(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
+    """Negative log-likelihood, averaged over images."""
+    if single_label:
+        return float(-(targets * log_softmax(logits, 1)).sum(1).mean())
+    return float(-(targets * log_expit(logits) + (1 - targets) * log_expit(-logits)).sum(1).mean())
+
+
+def scores_of(logits: np.ndarray, single_label: bool, temperature: float = 1.0) -> np.ndarray:
+    """Scores of the last layer's y, (images, classes)."""
+    cooled = logits / temperature
+    return np.asarray(softmax(cooled, axis=1) if single_label else expit(cooled))
+
+
+def logits_of(scores: np.ndarray, single_label: bool) -> np.ndarray:
+    """Logits that give these scores (images, classes); for a softmax up to a number added to all of an image."""
+    bounded = np.clip(scores.astype(float), _SMALLEST, 1 - _SMALLEST)
+    return np.asarray(np.log(bounded) if single_label else np.log(bounded) - np.log1p(-bounded))
