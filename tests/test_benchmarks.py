@@ -88,3 +88,49 @@ def test_spread_over_the_seeds():
                          "errors": [1, 0, 2, 1]})  # fmt: skip
     assert spread(rows, ["pooling"]).loc["max"].tolist() == pytest.approx([0.2, 0.1, 0.3])
     assert lines(rows, Plan(counts=(1, 2)))[-1] == "| max | 0.30 | 0.10 | 0.200 | 0.100 to 0.300 |"
+
+
+@pytest.fixture
+def plate():
+    """Five stimulated wells, seven basal and one of neither, two fields each."""
+    wells = [(f"S{i}", "stimulated", 10.0 * (i + 1)) for i in range(5)]
+    wells += [(f"B{i}", "basal", 0.1 * i) for i in range(7)] + [("M0", "mid", 3.0)]
+    return pd.DataFrame([{"file": f"{well}_{i}.tif", "label": label, "group": well, "dose": dose}
+                         for well, label, dose in wells for i in range(2)])  # fmt: skip
+
+
+def test_no_fold_trains_on_a_well_that_it_scores(plate):
+    """Each fold leaves one stimulated and one or two basal wells out; the well between is scored by all."""
+    from bbbc016 import left_out_in, part
+
+    plate["fold"] = plate["group"].map(left_out_in(plate)).fillna(-1).astype(int)
+    for fold in range(5):
+        trained, scored = part(plate, fold)
+        assert not set(trained["group"]) & set(scored["group"])
+        assert "mid" not in set(trained["label"])
+        assert (scored.groupby("label")["group"].nunique()["stimulated"], "M0" in set(scored["group"])) == (1, True)
+    assert sum((plate["fold"] == fold)[plate["label"] == "basal"].any() for fold in range(5)) == 5
+
+
+def test_scores_of_fields_and_wells(plate):
+    """Two of the five stimulated wells have a field at .2 and one at .4: 16 of 20 halves of the truth are right."""
+    from bbbc016 import balanced_accuracy, dose_response, fields, wells_of
+
+    plate["score"] = np.where(plate["label"] == "stimulated", 0.9, 0.1)
+    plate.loc[plate["group"].isin(["S0", "S1"]), "score"] = [0.2, 0.4, 0.2, 0.4]
+    assert balanced_accuracy(plate) == pytest.approx((0.6 + 1) / 2)
+    wells = wells_of(fields(pd.concat([plate, plate])))
+    assert len(wells) == 13
+    assert wells[wells["group"] == "S0"]["score"].item() == pytest.approx(0.3)
+    two = pd.DataFrame({"dose": [3.0, 3.0, 1.0], "score": [0.2, 0.4, 0.5]})
+    assert dose_response(two).loc[1].tolist() == pytest.approx([3, 0.3, 0.1, 2])
+
+
+def test_a_hill_curve_is_found_again():
+    """Scores laid on a curve from .1 to .9 with EC50 3 and slope 2 give these four back; dose 0 is the bottom."""
+    from bbbc016 import fit_hill, hill
+
+    dose = np.array([0, 0.03, 0.3, 1, 3, 10, 30, 100])
+    assert hill(np.array([0.0, 3.0]), 0.1, 0.9, np.log10(3), 2.0) == pytest.approx([0.1, 0.5])
+    wells = pd.DataFrame({"dose": dose, "score": hill(dose, 0.1, 0.9, np.log10(3), 2.0)})
+    assert fit_hill(wells) == pytest.approx([0.1, 0.9, np.log10(3), 2.0], abs=1e-3)
