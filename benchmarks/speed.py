@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
+from record import report
 
 import napari_milcnn as mil
 from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.devices import choose_device, keep_freed_memory
+from napari_milcnn.core.devices import keep_freed_memory
 from napari_milcnn.core.view import view
 
 ROUNDS = 9
@@ -31,14 +29,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     args = parser.parse_args()
     keep_freed_memory()
-    lines = [f"\n## Speed, {date.today()}\n", f"`python {' '.join(sys.argv)}`, {choose_device()}, "
-             f"{torch.get_num_threads()} threads, torch {torch.__version__}\n",
-             "| preset | naive | ours, float32 | ours, auto |", "|---|---|---|---|"]  # fmt: skip
-    lines += [row(preset) for preset in ("compact", "paper")]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if args.record:
-        with (Path(__file__).parent / "RESULTS.md").open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+    lines = ["| preset | naive | ours, float32 | ours, auto |", "|---|---|---|---|"]
+    report("Speed", lines + [row(preset) for preset in ("compact", "paper")], keep=args.record)
 
 
 def row(preset: str) -> str:

@@ -1,0 +1,136 @@
+"""The benchmarks' pure parts: what they compose, how they divide it, what they compute from their rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_scripts(monkeypatch):
+    """Import as a script does: the folder of the benchmarks comes first."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_finished_runs_are_not_done_twice(tmp_path):
+    """Of three wanted runs one has rows, which leaves two; other settings are refused."""
+    from runs import Finished
+
+    finished = Finished(tmp_path, {"epochs": (3, 4)})
+    wanted = [{"pooling": name, "seed": 0} for name in ("max", "isr", "lse")]
+    assert finished.open_runs(wanted) == wanted
+    finished.add(wanted[1], [{"k": 1, "errors": 5}, {"k": 2, "errors": 3}])
+    assert Finished(tmp_path, {"epochs": (3, 4)}).open_runs(wanted) == [wanted[0], wanted[2]]
+    assert list(finished.rows()["errors"]) == [5, 3]
+    with pytest.raises(SystemExit, match=r"holds runs of other settings \(epochs\)"):
+        Finished(tmp_path, {"epochs": (3, 5)})
+
+
+def test_a_block_is_kept_with_its_command(tmp_path, monkeypatch, capsys):
+    """What is printed stands at the end of RESULTS.md, behind what was there, with three digits."""
+    import record
+
+    results = tmp_path / "RESULTS.md"
+    results.write_text("before\n")
+    monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/some.py", "--data", "a b"])
+    record.report("Some", record.table(["name", "error"], [["max", 0.25]]), keep=True)
+    printed = capsys.readouterr().out
+    assert results.read_text() == "before\n" + printed
+    assert "`python benchmarks/some.py --data 'a b'`" in printed
+    assert printed.endswith("| name | error |\n| --- | --- |\n| max | 0.250 |\n")
+
+
+def test_k_of_a_hundred_digits_are_of_the_class():
+    """Digits drawn as one bright pixel: 100 in all on 280 px, three of them of the class, each near its place."""
+    from cluttered_mnist import cluttered
+
+    zeros, others = np.zeros((5, 28, 28), np.uint8), np.zeros((2, 28, 28), np.uint8)
+    zeros[:, 14, 14], others[:, 14, 14] = 50, 200
+    image = cluttered(zeros, others, 3, np.random.default_rng(0))
+    assert image.shape == (280, 280)
+    assert (image == 50).sum() == 97
+    assert (image == 200).sum() == 3
+    offsets = np.argwhere(image) % 28 - 14
+    assert np.abs(offsets).max() == 3
+
+
+def test_digits_of_the_parts_are_disjoint(tmp_path):
+    """Digit values say where they come from: the first three quarters, the last quarter, the validation file."""
+    from cluttered_mnist import Plan, make_images
+
+    numbers = np.tile(np.arange(10), 40)
+    shade = np.where(np.arange(400) < 300, 100, 150).astype(np.uint8)
+    digits = np.broadcast_to(shade[:, None, None], (400, 28, 28))
+    np.savez(tmp_path / "digits.npz", x_train=digits, y_train=numbers, x_validation=digits[:40] + 100,
+             y_validation=numbers[:40])  # fmt: skip
+    make_images(tmp_path / "digits.npz", tmp_path, Plan(train=1, test=1, counts=(1, 5), train_counts=(5,)))
+    labels, test = pd.read_csv(tmp_path / "labels.csv"), pd.read_csv(tmp_path / "test.csv")
+    assert dict(labels["split"].value_counts()) == {"train": 9, "validation": 9}
+    assert len(test) == 18
+    for part, rows, value in (("train", labels, 100), ("validation", labels, 150), ("test", test, 200)):
+        first = rows[rows["split"] == part]["file"].iloc[0]
+        assert set(np.unique(tifffile.imread(tmp_path / first))) <= {0, value}
+
+
+def test_spread_over_the_seeds():
+    """Two seeds with 1 and 3 of 10 wrong: 0.2 on average, from 0.1 to 0.3."""
+    from cluttered_mnist import Plan, lines, spread
+
+    rows = pd.DataFrame({"pooling": "max", "seed": [0, 0, 1, 1], "k": [1, 2, 1, 2], "images": 5,
+                         "errors": [1, 0, 2, 1]})  # fmt: skip
+    assert spread(rows, ["pooling"]).loc["max"].tolist() == pytest.approx([0.2, 0.1, 0.3])
+    assert lines(rows, Plan(counts=(1, 2)))[-1] == "| max | 0.30 | 0.10 | 0.200 | 0.100 to 0.300 |"
+
+
+@pytest.fixture
+def plate():
+    """Five stimulated wells, seven basal and one of neither, two fields each."""
+    wells = [(f"S{i}", "stimulated", 10.0 * (i + 1)) for i in range(5)]
+    wells += [(f"B{i}", "basal", 0.1 * i) for i in range(7)] + [("M0", "mid", 3.0)]
+    return pd.DataFrame([{"file": f"{well}_{i}.tif", "label": label, "group": well, "dose": dose}
+                         for well, label, dose in wells for i in range(2)])  # fmt: skip
+
+
+def test_no_fold_trains_on_a_well_that_it_scores(plate):
+    """Each fold leaves one stimulated and one or two basal wells out; the well between is scored by all."""
+    from bbbc016 import left_out_in, part
+
+    plate["fold"] = plate["group"].map(left_out_in(plate)).fillna(-1).astype(int)
+    for fold in range(5):
+        trained, scored = part(plate, fold)
+        assert not set(trained["group"]) & set(scored["group"])
+        assert "mid" not in set(trained["label"])
+        assert (scored.groupby("label")["group"].nunique()["stimulated"], "M0" in set(scored["group"])) == (1, True)
+    assert sum((plate["fold"] == fold)[plate["label"] == "basal"].any() for fold in range(5)) == 5
+
+
+def test_scores_of_fields_and_wells(plate):
+    """Two of the five stimulated wells have a field at .2 and one at .4: 16 of 20 halves of the truth are right."""
+    from bbbc016 import balanced_accuracy, dose_response, fields, wells_of
+
+    plate["score"] = np.where(plate["label"] == "stimulated", 0.9, 0.1)
+    plate.loc[plate["group"].isin(["S0", "S1"]), "score"] = [0.2, 0.4, 0.2, 0.4]
+    assert balanced_accuracy(plate) == pytest.approx((0.6 + 1) / 2)
+    wells = wells_of(fields(pd.concat([plate, plate])))
+    assert len(wells) == 13
+    assert wells[wells["group"] == "S0"]["score"].item() == pytest.approx(0.3)
+    two = pd.DataFrame({"dose": [3.0, 3.0, 1.0], "score": [0.2, 0.4, 0.5]})
+    assert dose_response(two).loc[1].tolist() == pytest.approx([3, 0.3, 0.1, 2])
+
+
+def test_a_hill_curve_is_found_again():
+    """Scores laid on a curve from .1 to .9 with EC50 3 and slope 2 give these four back; dose 0 is the bottom."""
+    from bbbc016 import fit_hill, hill
+
+    dose = np.array([0, 0.03, 0.3, 1, 3, 10, 30, 100])
+    assert hill(np.array([0.0, 3.0]), 0.1, 0.9, np.log10(3), 2.0) == pytest.approx([0.1, 0.5])
+    wells = pd.DataFrame({"dose": dose, "score": hill(dose, 0.1, 0.9, np.log10(3), 2.0)})
+    assert fit_hill(wells) == pytest.approx([0.1, 0.9, np.log10(3), 2.0], abs=1e-3)
