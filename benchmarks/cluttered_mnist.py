@@ -35,7 +35,6 @@ from record import report, table
 from runs import Finished, run_all
 
 import napari_milcnn as mil
-from napari_milcnn.core import training
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.core.pooling import PoolingName
@@ -57,8 +56,8 @@ class Plan:
         Images for each class and k.
     seeds, epochs, batch_size : int
         Of each pooling.
-    learning_rate, b : float
-        Of the training, and where p starts.
+    learning_rate : float
+        Of the training.
     widths : tuple of int or None
         Of the network; None for the preset's own.
     poolings : tuple of str
@@ -76,7 +75,6 @@ class Plan:
     epochs: int = 4
     batch_size: int = 8
     learning_rate: float = 5e-3
-    b: float = 0.3
     widths: tuple[int, ...] | None = (8, 8, 16, 32, 32, 64)
     poolings: tuple[str, ...] = get_args(PoolingName)
     counts: tuple[int, ...] = COUNTS
@@ -186,11 +184,16 @@ def cluttered(zeros: np.ndarray, others: np.ndarray, k: int, rng: np.random.Gene
 def one_run(pooling: str, seed: int, folder: Path, plan: Plan, device: str) -> list[dict[str, Any]]:
     """Train one network and count its errors on the test images: one row for each k."""
     began = time.perf_counter()
-    training.turned = lambda image, _which: image  # a turned six is a nine
     labels = mil.read_labels(folder / "labels.csv")
     network = {} if plan.widths is None else {"widths": plan.widths}
-    model = mil.new_model(labels.classes, ["digits"], pooling=pooling, seed=seed, b=plan.b, **network)
-    options = {"epochs": plan.epochs, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate, "patch": 0}
+    model = mil.new_model(labels.classes, ["digits"], pooling=pooling, seed=seed, **network)
+    options = {
+        "epochs": plan.epochs,
+        "turns": False,
+        "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "patch": 0,
+    }
     reports = list(mil.train(model, labels, **options, device=device, seed=seed))
     chosen = [one for one in reports if one.is_best][-1]
     for one in reports:

@@ -209,6 +209,7 @@ class TrainOptions(Options):
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
     )
+    turns: bool = Field(True, description="Rotate and reflect patches; off where up and down mean something.")
     gain: float = Field(
         0.0, ge=0, le=1, description="Spread of the random factor that a patch's intensities are multiplied by, for "
                                      "stainings that vary; 0 where brightness is what is to be learned."

@@ -406,8 +406,9 @@ class _Trainer:
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
         step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
-        patches = [turned(patch, int(rng.integers(0, 8)) // step * step)
-                   for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
+        if self.options.turns:
+            patches = [turned(patch, int(rng.integers(0, 8)) // step * step)
+                       for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
         patches = [amplified(patch, self.options.gain, rng) for patch, rng in zip(patches, rngs, strict=True)]
         return np.stack([self.model.normalise(patch) for patch in patches])
 
