@@ -113,7 +113,7 @@ def test_no_fold_trains_on_a_well_that_it_scores(plate):
 
 
 def test_scores_of_fields_and_wells(plate):
-    """Two of the five stimulated wells have a field at .2 and one at .4: 16 of 20 halves of the truth are right."""
+    """Two of five stimulated wells have fields at .2 and .4, which is wrong: (3/5 + 1) / 2, and a mean of .3."""
     from bbbc016 import balanced_accuracy, dose_response, fields, wells_of
 
     plate["score"] = np.where(plate["label"] == "stimulated", 0.9, 0.1)
