@@ -26,6 +26,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -186,12 +187,12 @@ def cluttered(zeros: np.ndarray, others: np.ndarray, k: int, rng: np.random.Gene
 def one_run(pooling: str, seed: int, folder: Path, plan: Plan, device: str) -> list[dict[str, Any]]:
     """Train one network and count its errors on the test images: one row for each k."""
     began = time.perf_counter()
-    training.turned = lambda image, _which: image  # a turned six is a nine
     labels = mil.read_labels(folder / "labels.csv")
     network = {} if plan.widths is None else {"widths": plan.widths}
     model = mil.new_model(labels.classes, ["digits"], pooling=pooling, seed=seed, b=plan.b, **network)
     options = {"epochs": plan.epochs, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate, "patch": 0}
-    reports = list(mil.train(model, labels, **options, device=device, seed=seed))
+    with patch.object(training, "turned", lambda image, _which: image):  # a turned six is a nine
+        reports = list(mil.train(model, labels, **options, device=device, seed=seed))
     chosen = [one for one in reports if one.is_best][-1]
     for one in reports:
         sys.stderr.write(f"{pooling} {seed}: epoch {one.epoch}, loss {one.loss:.3f}, "
