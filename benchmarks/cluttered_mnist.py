@@ -187,13 +187,8 @@ def one_run(pooling: str, seed: int, folder: Path, plan: Plan, device: str) -> l
     labels = mil.read_labels(folder / "labels.csv")
     network = {} if plan.widths is None else {"widths": plan.widths}
     model = mil.new_model(labels.classes, ["digits"], pooling=pooling, seed=seed, **network)
-    options = {
-        "epochs": plan.epochs,
-        "turns": False,
-        "batch_size": plan.batch_size,
-        "learning_rate": plan.learning_rate,
-        "patch": 0,
-    }
+    options = {"epochs": plan.epochs, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate, "patch": 0,
+               "turns": False}  # fmt: skip
     reports = list(mil.train(model, labels, **options, device=device, seed=seed))
     chosen = [one for one in reports if one.is_best][-1]
     for one in reports:

@@ -14,7 +14,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.files import replacing
+from napari_milcnn.core.model import TrainedModel
 
 
 class Finished:
@@ -83,3 +85,10 @@ def run_all(
 def minutes(seconds: float) -> str:
     """Write '12 min', or '40 s' where it is less than two minutes."""
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def scores(model: TrainedModel, files: Iterable[Path], device: str) -> pd.DataFrame:
+    """Classify images of one plane each: a row for each file, a column of scores for each class."""
+    classifier = Classifier(model, device=device)
+    found = [classifier.classify(file).scores[0] for file in files]
+    return pd.DataFrame(found, columns=list(model.classes)).astype(float)

@@ -113,7 +113,7 @@ def test_no_fold_trains_on_a_well_that_it_scores(plate):
 
 
 def test_scores_of_fields_and_wells(plate):
-    """Two of the five stimulated wells have a field at .2 and one at .4: 16 of 20 halves of the truth are right."""
+    """Two of five stimulated wells have fields at .2 and .4, which is wrong: (3/5 + 1) / 2, and a mean of .3."""
     from bbbc016 import balanced_accuracy, dose_response, fields, wells_of
 
     plate["score"] = np.where(plate["label"] == "stimulated", 0.9, 0.1)
@@ -134,3 +134,95 @@ def test_a_hill_curve_is_found_again():
     assert hill(np.array([0.0, 3.0]), 0.1, 0.9, np.log10(3), 2.0) == pytest.approx([0.1, 0.5])
     wells = pd.DataFrame({"dose": dose, "score": hill(dose, 0.1, 0.9, np.log10(3), 2.0)})
     assert fit_hill(wells) == pytest.approx([0.1, 0.9, np.log10(3), 2.0], abs=1e-3)
+
+
+WELLS = pd.DataFrame({
+    "file": [f"{i}.tif" for i in range(14)],
+    "label": ["stimulated"] * 6 + ["basal"] * 6 + ["mid"] * 2,
+    "group": [*"AABBCC", *"DDEEFF", *"GG"],
+    "dose": [10, 10, 10, 10, 50, 50, 0, 0, 0, 0, 1, 1, 3, 3],
+})  # fmt: skip
+
+
+def test_wells_of_a_fold_are_in_no_training_set():
+    """Three wells of each class: fold 0 leaves A and D out; the well of the dose between is scored by each."""
+    from bbbc016 import left_out_in, part
+
+    dealt = left_out_in(WELLS)
+    assert dealt == {"A": 0, "B": 1, "C": 2, "D": 0, "E": 1, "F": 2}
+    wells = WELLS.assign(fold=WELLS["group"].map(dealt).fillna(-1).astype(int))
+    trained, scored = part(wells, 0)
+    assert set(trained["group"]) == set("BCEF")
+    assert set(scored["group"]) == set("ADG")
+
+
+def test_balanced_accuracy_of_fields_and_wells():
+    """One of six stimulated fields missed and no basal one: 11 / 12; its well still passes on the mean."""
+    from bbbc016 import balanced_accuracy, wells_of
+
+    scored = WELLS.assign(score=[0.4, 0.8, *[0.9] * 4, *[0.1] * 6, 0.5, 0.5])
+    assert balanced_accuracy(scored) == pytest.approx(11 / 12)
+    assert balanced_accuracy(wells_of(scored)) == 1.0
+    assert wells_of(scored).set_index("group")["score"]["A"] == pytest.approx(0.6)
+
+
+def test_hill_curve_is_found_again():
+    """Half way at the EC50, bottom at dose 0; a fit to points of a curve gives its parameters."""
+    from bbbc016 import dose_response, fit_hill, hill
+
+    dose = np.array([0, 0.1, 0.5, 1, 2, 4, 8, 40.0])
+    score = hill(dose, 0.1, 0.9, np.log10(2), 1.5)
+    assert score[0] == pytest.approx(0.1)
+    assert score[4] == pytest.approx(0.5)
+    np.testing.assert_allclose(fit_hill(pd.DataFrame({"dose": dose, "score": score})),
+                               [0.1, 0.9, np.log10(2), 1.5], atol=1e-3)  # fmt: skip
+    found = dose_response(pd.DataFrame({"dose": [3, 3], "score": [0.2, 0.6]}))
+    assert found.loc[0, ["mean", "sem", "size"]].tolist() == pytest.approx([0.4, 0.2, 2])
+
+
+def test_proteins_are_dealt_out_whole():
+    """Of five proteins of one label two train, one chooses, two are reported; those with two labels are dealt apart."""
+    from yeast import dealt
+
+    rows = pd.DataFrame({"group": [*"abcde", *"abcde", "f", "g"], "label": [*["ER"] * 10, "ER|nucleus", "ER|vacuole"]})
+    found = dealt(rows)
+    assert [found[group] for group in "abcde"] == ["train", "test", "train", "validation", "test"]
+    assert [found[group] for group in "fg"] == ["train", "test"]
+
+
+def test_a_table_keeps_its_own_division(tmp_path):
+    """Test rows stay; a split without them ends with a sentence; without one, proteins are dealt out."""
+    from yeast import divided
+
+    rows = pd.DataFrame({"file": ["a.tif", "b.tif"], "label": ["ER", "ER"], "group": ["a", "b"]})
+    (tmp_path / "out").mkdir()
+    for split, expected in ((["test", "train"],) * 2, (None, ["train", "test"])):
+        rows.assign(**({} if split is None else {"split": split})).to_csv(tmp_path / "t.csv", index=False)
+        written = pd.read_csv(divided(tmp_path / "t.csv", tmp_path / "out"))
+        assert written["split"].tolist() == expected
+        assert written["file"].tolist() == [str(tmp_path / name) for name in rows["file"]]
+    rows.assign(split=["train", "validation"]).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(SystemExit, match="split without test rows"):
+        divided(tmp_path / "t.csv", tmp_path / "out")
+
+
+def test_proteins_are_judged_by_their_medians():
+    """Three fields of p, one of which is wrong: 2 of 3 fields and the protein right; q's second label is missed."""
+    from yeast import agreement, by_protein, lines, precisions, single_accuracy
+
+    rows = pd.DataFrame({
+        "seed": 0,
+        "file": [*"123", "4"],
+        "label": ["ER"] * 3 + ["ER|nucleus"],
+        "group": [*"ppp", "q"],
+        "ER": [0.9, 0.8, 0.2, 0.7],
+        "nucleus": [0.1, 0.1, 0.6, 0.3],
+    })  # fmt: skip
+    proteins = by_protein(rows)
+    assert proteins[["ER", "nucleus"]].to_numpy().tolist() == [[0.8, 0.1], [0.7, 0.3]]
+    assert single_accuracy(rows) == pytest.approx(2 / 3)
+    assert single_accuracy(proteins) == 1.0
+    assert agreement(rows) == (0.75, 0.5)
+    assert agreement(proteins) == (1.0, 0.5)
+    assert precisions(rows).to_dict() == {"ER": 1.0, "nucleus": 0.5}
+    assert lines(rows)[-1] == "| nucleus | 1.000 |"
