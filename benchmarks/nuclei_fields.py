@@ -50,7 +50,7 @@ KINDS = {"object": {}, "class_map": {}, "jacobian, guided": {"kind": "jacobian"}
          "jacobian, plain": {"kind": "jacobian", "rule": "plain"}}  # fmt: skip
 BACKGROUND = "Interphase"
 PER_CLASS = (40, 20, 10, 5)
-LEARNING = {"epochs": 12, "validation": 0}
+LEARNING = {"epochs": 10, "validation": 0}
 """Options of --learn for 40 fields a class; with fewer fields there are as many more epochs."""
 
 

@@ -12,6 +12,7 @@ from napari_milcnn import classify, load_model, open_image
 from napari_milcnn.core.calibration import (
     answers,
     expected_calibration_error,
+    fit_offsets,
     fit_temperature,
     logits_of,
     reliability_curve,
@@ -98,3 +99,17 @@ def test_a_temperature_is_above_zero():
     """A card refuses a temperature that would turn or erase the scores."""
     with pytest.raises(OptionsError, match="temperature"):
         lively_model().with_card(temperature=0.0)
+
+
+def test_offsets_mend_what_was_added_to_a_class():
+    """Calibrated logits of which one class was robbed of 2: the offset found gives it back, and answers come right."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(3)[rng.integers(0, 3, 600)]
+    logits = 2 * targets + rng.normal(0, 1, (600, 3))
+    robbed = logits - np.array([2.0, 0, 0])
+    temperature, offsets = fit_offsets(robbed, targets, single_label=True)
+    mended = robbed / temperature + offsets
+    assert offsets[0] - offsets[1] == pytest.approx(2 / temperature, abs=0.3)
+    right = [(found.argmax(1) == targets.argmax(1)).mean() for found in (robbed, mended, logits)]
+    assert right[0] < right[1] - 0.1
+    assert right[1] == pytest.approx(right[2], abs=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import get_args
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 import torch
 
-from napari_milcnn import classify, load_model, new_model, read_labels, train
+from napari_milcnn import calibrate, classify, load_model, new_model, read_labels, train
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
 from napari_milcnn.core.network import NetworkOutput
@@ -263,6 +264,23 @@ def test_gain_multiplies_what_lies_above_the_darkest():
     assert (out[0, 0, 2] - 100) / (out[0, 0, 1] - 100) == pytest.approx(2)
     assert out[0, 0, 1] != 200
     assert amplified(image, 0, np.random.default_rng(0)) is image
+
+
+def test_calibrating_moves_the_last_layer_only(table):
+    """A model robbed of a class by a bias of -9 gets its accuracy back; maps and P stay as they were."""
+    reports = list(train(model_for(table, b=0.3), table, **FAST | {"epochs": 10, "learning_rate": 5e-3}))
+    model = reports[-1].best
+    robbed = replace(model, network=copy.deepcopy(model.network))
+    with torch.no_grad():
+        robbed.network.head.bias[1] -= 9
+    mended = calibrate(robbed, table, device="cpu")
+    spots = next(image for image in table.part("validation").images if image.labels == ("spots",))
+    assert classify(robbed, spots.file, device="cpu").top == ("none",)
+    assert classify(mended, spots.file, device="cpu").top == ("spots",)
+    for name, weights in mended.network.state_dict().items():
+        assert torch.equal(weights, robbed.network.state_dict()[name]) == (name != "head.bias")
+    with pytest.raises(LabelsError, match="no image shows spots; calibration needs images of each class"):
+        calibrate(model, LabelTable(tuple(i for i in table.images if i.labels == ("none",))))
 
 
 def test_fine_tuning_drops_the_parents_claims(table):

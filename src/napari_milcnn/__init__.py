@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_milcnn.core.classify import Prediction, classify, classify_cells
-    from napari_milcnn.core.dataset import LabelTable, read_labels
+    from napari_milcnn.core.dataset import LabelTable, check_images, read_labels
     from napari_milcnn.core.errors import MilcnnError
     from napari_milcnn.core.evidence import Evidence, evidence
     from napari_milcnn.core.images import ImageStack, open_image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.model import TrainedModel, load_model, new_model
     from napari_milcnn.core.options import ForegroundOptions
     from napari_milcnn.core.samples import sample_folder
-    from napari_milcnn.core.training import EpochReport, train
+    from napari_milcnn.core.training import EpochReport, calibrate, train
 
 _HOME = {
     "EpochReport": "training",
@@ -31,6 +31,8 @@ _HOME = {
     "MilcnnError": "errors",
     "Prediction": "classify",
     "TrainedModel": "model",
+    "calibrate": "training",
+    "check_images": "dataset",
     "classify": "classify",
     "classify_cells": "classify",
     "evidence": "evidence",
@@ -53,6 +55,8 @@ __all__ = [
     "MilcnnError",
     "Prediction",
     "TrainedModel",
+    "calibrate",
+    "check_images",
     "classify",
     "classify_cells",
     "evidence",

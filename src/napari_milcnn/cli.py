@@ -331,6 +331,33 @@ def train(
             print(json.dumps({"model": out, "epochs": rows}, default=str))  # noqa: T201
 
 
+@app.command()
+def calibrate(
+    labels: Annotated[
+        Path, typer.Argument(help="Table of images that the model did not train on.", metavar="LABELS.csv")
+    ],
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
+    *,
+    axes: Axes = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
+    series: Series = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
+) -> None:
+    """Set how sure a model is, and the balance between its classes, by images it did not train on."""
+    from napari_milcnn.core.dataset import read_labels
+    from napari_milcnn.core.images import ImageReading
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.training import calibrate as calibrated
+
+    with _status():
+        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
+        result = calibrated(load_model(model), table, device=device)
+        result.save(out)
+        output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
+
+
 def _names(text: str | None) -> tuple[str, ...] | None:
     """Read names between commas."""
     return tuple(name.strip() for name in text.split(",")) if text else None

@@ -3,6 +3,10 @@
 Temperature scaling (Guo et al. 2017): the last layer's y is divided by one number T before softmax or sigmoid. Ranks
 and top classes stay as they are; only how sure the scores sound changes.
 
+Offsets besides T (`fit_offsets`) move the balance between classes: a model that learned from fields full of a phenotype
+takes a field with few affected cells for one with none, and a number added to each class mends what its maps know all
+along. Top classes then change, so they are fitted on images that neither trained the model nor judge it.
+
 Why T is left at 1 where every answer is right: the likelihood then rises without end as T falls, and the T found would
 say how narrow the search was, not how sure the model may be.
 """
@@ -13,13 +17,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
 
 BINS = 15
 FEWEST_IMAGES = 20
 """With fewer images no temperature is fitted."""
 COLDEST, HOTTEST = 0.05, 20.0
+_HELD = 1e-3
 _SMALLEST = 1e-7
 """Scores are float32: nearer to 0 or 1 their logits are rounding."""
 
@@ -100,6 +105,34 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, single_label: bool)
         lambda log_t: _loss(logits / math.exp(log_t), targets, single_label), bounds=bounds, method="bounded"
     )
     return float(math.exp(found.x))
+
+
+def fit_offsets(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> tuple[float, np.ndarray]:
+    """Find the T and the offset of each class for which logits / T + offsets are the likeliest.
+
+    Parameters
+    ----------
+    logits : ndarray
+        The last layer's y, (images, classes).
+    targets : ndarray
+        1 where an image shows a class, else 0, (images, classes).
+    single_label : bool
+        Softmax, for one label per image; else sigmoids.
+
+    Returns
+    -------
+    temperature : float
+    offsets : ndarray
+        (classes,), with mean 0 for a softmax. Held to zero by a weight of a thousandth, as though by few images.
+    """
+    logits, targets = np.asarray(logits, float), np.asarray(targets, float)
+
+    def cost(x: np.ndarray) -> float:
+        return _loss(logits * math.exp(-x[0]) + x[1:], targets, single_label) + _HELD * float((x**2).sum())
+
+    found = minimize(cost, np.zeros(1 + logits.shape[1]), method="L-BFGS-B").x
+    offsets = found[1:] - (found[1:].mean() if single_label else 0)
+    return float(math.exp(found[0])), offsets
 
 
 def _all_right(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> bool:

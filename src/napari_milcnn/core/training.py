@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_milcnn.core.calibration import fit_temperature, logits_of
+from napari_milcnn.core.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.core.card import ModelCard
 from napari_milcnn.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.core.classify import Classifier
@@ -180,6 +180,39 @@ def train(
     elif not trainer.prepare(on_image):
         return
     yield from trainer.epochs(kept)
+
+
+def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
+    """Set a trained model's temperature and the balance between its classes by images that it did not train on.
+
+    Maps, evidence and P stay as they are; y gets a number added for each class and is divided by the temperature. For a
+    model that is to serve images with rarer phenotypes than those it learned from.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        It is not changed.
+    labels : LabelTable
+        Images of every class, as many for each as may be met; none of training, none that the model is judged by.
+    device : str
+        auto, cpu, cuda, cuda:1, mps or xpu.
+
+    Raises
+    ------
+    LabelsError
+        If a class has no image.
+    """
+    absent = [name for name in model.classes if name not in labels.counts()]
+    if absent:
+        raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
+    plain = model.with_card(temperature=1.0)
+    found = outputs(plain, labels, choose_device(device), Processes())
+    assert found is not None
+    temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
+    network = copy.deepcopy(model.network)
+    with torch.no_grad():
+        network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
+    return replace(model.with_card(temperature=temperature), network=network, path=None)
 
 
 def image_losses(output: NetworkOutput, targets: Tensor, single_label: bool) -> tuple[Tensor, Tensor]:
