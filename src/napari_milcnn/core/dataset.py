@@ -6,6 +6,7 @@ never on both sides of a split) and `split` (train or validation).
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupShuffleSplit
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from napari_milcnn.core.errors import LabelsError
 from napari_milcnn.core.images import AS_THEY_SAY, ImageReading
@@ -96,6 +97,27 @@ class LabelTable:
         held = set(min(candidates, key=self._imbalance).tolist())
         split = (replace(image, split=SPLITS[i in held]) for i, image in enumerate(self.images))
         return replace(self, images=tuple(split))
+
+    def folds(self, k: int, seed: int = 0) -> list[LabelTable]:
+        """Split into k folds by whole groups: k tables, each with one fold as validation and the rest as train.
+
+        Raises
+        ------
+        LabelsError
+            If there are fewer groups than folds.
+        """
+        groups = [image.group for image in self.images]
+        if not 2 <= k <= len(set(groups)):
+            raise LabelsError(f"{k} folds of {len(set(groups))} groups; expected at least 2 folds and as many groups")
+        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+        strata = [image.labels[0] for image in self.images]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds
+            held = [set(fold.tolist()) for _, fold in splitter.split(groups, strata, groups)]
+        return [
+            replace(self, images=tuple(replace(image, split=SPLITS[i in fold]) for i, image in enumerate(self.images)))
+            for fold in held
+        ]
 
     def _imbalance(self, held: np.ndarray) -> float:
         """How unevenly a choice of validation images covers the classes; a class left out on a side weighs most."""
