@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from napari_milcnn.core.classify import Prediction, classify, classify_cells
     from napari_milcnn.core.dataset import LabelTable, check_images, read_labels
     from napari_milcnn.core.errors import MilcnnError
+    from napari_milcnn.core.evaluation import evaluate
     from napari_milcnn.core.evidence import Evidence, evidence
     from napari_milcnn.core.images import ImageStack, open_image
     from napari_milcnn.core.masks import Masks, segment
     from napari_milcnn.core.model import TrainedModel, load_model, new_model
     from napari_milcnn.core.options import ForegroundOptions
+    from napari_milcnn.core.report import EvaluationReport
     from napari_milcnn.core.samples import sample_folder
     from napari_milcnn.core.training import EpochReport, calibrate, train
 
 _HOME = {
     "EpochReport": "training",
+    "EvaluationReport": "report",
     "Evidence": "evidence",
     "ForegroundOptions": "options",
     "ImageStack": "images",
@@ -35,6 +38,7 @@ _HOME = {
     "check_images": "dataset",
     "classify": "classify",
     "classify_cells": "classify",
+    "evaluate": "evaluation",
     "evidence": "evidence",
     "load_model": "model",
     "new_model": "model",
@@ -47,6 +51,7 @@ _HOME = {
 
 __all__ = [
     "EpochReport",
+    "EvaluationReport",
     "Evidence",
     "ForegroundOptions",
     "ImageStack",
@@ -59,6 +64,7 @@ __all__ = [
     "check_images",
     "classify",
     "classify_cells",
+    "evaluate",
     "evidence",
     "load_model",
     "new_model",

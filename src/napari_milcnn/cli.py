@@ -28,6 +28,7 @@ from napari_milcnn.core.errors import MilcnnError, OptionsError
 from napari_milcnn.core.options import (
     PRESETS,
     TRAIN_PRESETS,
+    EvaluateOptions,
     EvidenceOptions,
     ForegroundOptions,
     MaskOptions,
@@ -40,6 +41,7 @@ from napari_milcnn.core.options import (
 if TYPE_CHECKING:
     from napari_milcnn.core.dataset import LabelTable
     from napari_milcnn.core.model import TrainedModel
+    from napari_milcnn.core.report import EvaluationReport, ImageOutcome
     from napari_milcnn.core.screen import ImageResult
     from napari_milcnn.core.training import EpochReport
 
@@ -478,6 +480,87 @@ def _epoch_text(report: EpochReport) -> str:
     best = "  saved" if report.is_best else ""
     took = f"{report.seconds:.0f} s ({report.waiting:.0%} waiting for images)"
     return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {took}{best}"
+
+
+@app.command()
+@options_of(TrainOptions, prefix="train_", optional=True)
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@options_of(EvaluateOptions, skip=("foreground",))
+def evaluate(
+    labels: Annotated[
+        Path, typer.Argument(help="Table with the columns file, label and, if known, group.", metavar="LABELS.csv")
+    ],
+    model: Model,
+    out: Out,
+    *,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Folder of truth images: 0 background, 1 another cell, 2 a cell of the image's phenotype."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Cross-validate: train the model anew, from a random start, for each fold of whole groups."),
+    ] = None,
+    axes: Axes = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
+    series: Series = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Measure a model on labelled images: figures, confusion, groups, suspected mislabels, report.html."""
+    from napari_milcnn.core.dataset import read_labels
+    from napari_milcnn.core.devices import keep_freed_memory
+    from napari_milcnn.core.images import ImageReading
+    from napari_milcnn.core.model import load_model
+
+    with _status():
+        keep_freed_memory()
+        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
+        loaded = load_model(model)
+        report = _evaluate(
+            loaded, table, truth=truth, folds=folds, train_options=_taken(TrainOptions, options, "train_"),
+            foreground=_foreground(options, loaded.card.foreground), **_taken(EvaluateOptions, options),
+        )  # fmt: skip
+        report.save(out)
+        if as_json:
+            print(json.dumps(report.document(), default=str))  # noqa: T201
+        else:
+            output.print(_figures_table(report))
+            output.print(f"results in {out}; look at {out / 'report.html'}", markup=False)
+        for said in report.warnings:
+            messages.print(said, style="yellow", markup=False)
+        if report.failed:
+            raise typer.Exit(1)
+
+
+def _evaluate(model: TrainedModel, table: LabelTable, **options: Any) -> EvaluationReport:
+    """Evaluate, showing how far it has come and each image that fails."""
+    from napari_milcnn.core.evaluation import evaluation_steps
+
+    with _progress() as progress:
+        task = progress.add_task("evaluate", total=None)
+        for step in evaluation_steps(model, table, **options):
+            progress.update(task, completed=step.done, total=step.total, description=escape(step.doing[-30:]))
+            if step.outcome is not None:
+                _say_failure(step.outcome)
+    assert step.report is not None
+    return step.report
+
+
+def _say_failure(outcome: ImageOutcome) -> None:
+    if outcome.error:
+        messages.print(f"failed: {outcome.error}", style="red", markup=False)
+
+
+def _figures_table(report: EvaluationReport) -> Table:
+    from napari_milcnn.core.report import HEADLINES
+
+    table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
+    for name in HEADLINES:
+        low, high = report.intervals.get(name, (None, None))
+        table.add_row(name, f"{report.figures[name]:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
+    return table
 
 
 @app.command()

@@ -147,6 +147,16 @@ class EvidenceOptions(ComputeOptions):
     )
 
 
+class EvaluateOptions(EvidenceOptions):
+    """How a model is measured; kind, rule and foreground are those of the evidence scored against truth images."""
+
+    split: Literal["train", "validation", "test"] | None = Field(
+        None, description="Only the images of this split of the table; default: all."
+    )
+    draws: int = Field(1000, ge=0, le=100_000, description="Draws of whole groups for the 95 % intervals; 0 for none.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of those draws and of the folds.")
+
+
 class MaskOptions(Options):
     """How evidence becomes a mask and the mask becomes objects."""
 
