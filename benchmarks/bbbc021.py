@@ -38,10 +38,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 from record import report, table
-from runs import Finished, run_all
+from runs import Finished, run_all, scores
 
 import napari_milcnn as mil
-from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.files import replacing
 from napari_milcnn.core.pooling import PoolingName
@@ -197,7 +196,7 @@ def composed(folder: Path, name: str) -> Path:
 def runs_of(sites: pd.DataFrame, split: str) -> list[str]:
     """List what is left out, one run each: nothing by itself, or each compound whose mechanism has another one."""
     if split == "paper":
-        return ["none"]
+        return ["nothing"]
     compounds = sites.drop_duplicates("compound")
     others = compounds.groupby("moa")["compound"].transform("size") > 1
     alone = compounds[~others]
@@ -213,11 +212,11 @@ def divided(sites: pd.DataFrame, left_out: str, share: float, seed: int) -> pd.S
     of the paper, some choose the checkpoint.
     """
     rng = np.random.default_rng(seed)
-    rest = "test" if left_out == "none" else ""
+    rest = "test" if left_out == "nothing" else ""
     side = pd.Series(rest, index=sites.index)
     for _, rows in sites[sites["compound"] != left_out].groupby(TREATMENT):
         side[rng.permutation(rows.index)[: max(1, round(share * len(rows)))]] = "train"
-    if left_out != "none":
+    if left_out != "nothing":
         return side.where(sites["compound"] != left_out, "test")
     for _, rows in sites[side == "train"].groupby("moa"):
         side[rng.permutation(rows.index)[: round(SELECTION * len(rows))]] = "validation"
@@ -245,10 +244,9 @@ def one_run(
     for told in mil.train(model, labels, **options, seed=seed, device=device):
         selection = "" if told.validation is None else f", selection accuracy {told.validation.accuracy:.3f}"
         sys.stderr.write(f"left out {left_out}: epoch {told.epoch}, loss {told.loss:.3f}{selection}\n")
-    classifier, test = Classifier(told.best, device=device), sites[side == "test"]
-    found = [classifier.classify(composed(images, name)).scores[0] for name in test["name"]]
-    scores = pd.DataFrame(found, columns=[f"score {name}" for name in labels.classes], index=test.index).astype(float)
-    return test[["name", "plate", "well", "replicate", *TREATMENT, "moa"]].join(scores).to_dict("records")
+    test = sites[side == "test"].reset_index(drop=True)
+    given = scores(told.best, [composed(images, name) for name in test["name"]], device).add_prefix("score ")
+    return test[["name", "plate", "well", "replicate", *TREATMENT, "moa"]].join(given).to_dict("records")
 
 
 def label_table(sites: pd.DataFrame, side: pd.Series, images: Path) -> LabelTable:
@@ -266,14 +264,14 @@ def of(rows: pd.DataFrame, network: dict[str, Any]) -> pd.DataFrame:
 
 def right(rows: pd.DataFrame) -> pd.Series:
     """Whether the highest score of each row is its mechanism's; a class that a row's network had not scores nothing."""
-    scores = rows.filter(like="score ")
-    return scores.fillna(-1).idxmax(axis=1).str.removeprefix("score ") == rows["moa"]
+    given = rows.filter(like="score ")
+    return given.fillna(-1).idxmax(axis=1).str.removeprefix("score ") == rows["moa"]
 
 
 def by_treatment(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each treatment: its mechanism, and the median of its images' scores."""
-    scores = [name for name in rows if name.startswith("score ")]
-    return rows.groupby([*TREATMENT, "moa"], as_index=False)[scores].median()
+    given = [name for name in rows if name.startswith("score ")]
+    return rows.groupby([*TREATMENT, "moa"], as_index=False)[given].median()
 
 
 def lines(rows: pd.DataFrame) -> list[str]:
