@@ -19,7 +19,8 @@ images. DMSO and what has no mechanism in the table is left out. Network and tra
 patches of 900 px, and as recalled Adam with 1e-3 and batches of 16. Recalled figures for the split of the paper, images
 and treatments, which we could not check: Noisy-AND, a = 10, .958 and .971; average .924 and .943; max .452 and .429.
 
-Departures: the rate falls over one cycle, and illumination is not corrected.
+Departures: the rate falls over one cycle, the pooling and the last layer learn at ten times it, and illumination is not
+corrected.
 
 Budget: a run is for a GPU; a compound left out is one of some 38 runs. What is finished is kept in --work, and the same
 call goes on from there. `--quick` takes two images of each of a dozen treatments and a small network, under a minute.
