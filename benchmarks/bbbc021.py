@@ -135,10 +135,10 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def few(sites: pd.DataFrame) -> pd.DataFrame:
-    """Two sites of each of the first dozen treatments, in turn of their mechanisms."""
-    treatments = sites.drop_duplicates(TREATMENT).copy()
-    treatments["turn"] = treatments.groupby("moa").cumcount()
-    chosen = treatments[treatments["turn"] < 2].sort_values(["moa", "turn"])[TREATMENT].head(12)
+    """Two sites of one treatment of each of two compounds, for at most six mechanisms."""
+    compounds = sites.drop_duplicates("compound")
+    pairs = compounds[compounds.groupby("moa")["compound"].transform("size") > 1].groupby("moa").head(2)
+    chosen = pairs.sort_values("moa", kind="stable")[TREATMENT].head(12)
     return sites.merge(chosen, on=TREATMENT).groupby(TREATMENT, as_index=False).head(2)
 
 
@@ -200,9 +200,11 @@ def runs_of(sites: pd.DataFrame, split: str) -> list[str]:
         return ["nothing"]
     compounds = sites.drop_duplicates("compound")
     others = compounds.groupby("moa")["compound"].transform("size") > 1
-    alone = compounds[~others]
-    if len(alone):
-        sys.stderr.write(f"Not left out, since their mechanism has no other compound: {', '.join(alone['compound'])}\n")
+    alone = ", ".join(compounds[~others]["compound"])
+    if not others.any():
+        sys.exit(f"no mechanism has two compounds, so none can be left out ({alone}); add images, or use --split paper")
+    if alone:
+        sys.stderr.write(f"Not left out, since their mechanism has no other compound: {alone}\n")
     return sorted(compounds[others]["compound"])
 
 

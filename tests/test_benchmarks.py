@@ -211,7 +211,7 @@ def collection(folder: Path) -> tuple[Path, Path, Path]:
 
 def test_what_a_collection_lacks_is_counted(tmp_path):
     """Five compounds of eight sites, two of them without actin: 38 of 40; e alone has its mechanism."""
-    from bbbc021 import read_sites, runs_of, with_files
+    from bbbc021 import few, read_sites, runs_of, with_files
 
     images, moa, data = collection(tmp_path / "data")
     sites, said = with_files(read_sites(images, moa), data)
@@ -219,6 +219,9 @@ def test_what_a_collection_lacks_is_counted(tmp_path):
                     "Missing, by plate: Week1_7 (2)."]  # fmt: skip
     assert runs_of(sites, "paper") == ["nothing"]
     assert runs_of(sites, "compound") == ["a", "b", "c", "d"]
+    assert few(sites)["compound"].value_counts().to_dict() == {"a": 2, "b": 2, "c": 2, "d": 2}
+    with pytest.raises(SystemExit, match=r"no mechanism has two compounds, so none can be left out \(a, c, e\)"):
+        runs_of(sites[sites["compound"].isin(["a", "c", "e"])], "compound")
     with pytest.raises(SystemExit, match=r"(?s)0 of 40 images .*expected folders such as Week1/Week1_7"):
         with_files(read_sites(images, moa), tmp_path)
     pd.DataFrame({"compound": ["a"]}).to_csv(moa, index=False)
