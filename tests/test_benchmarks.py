@@ -136,50 +136,6 @@ def test_a_hill_curve_is_found_again():
     assert fit_hill(wells) == pytest.approx([0.1, 0.9, np.log10(3), 2.0], abs=1e-3)
 
 
-WELLS = pd.DataFrame({
-    "file": [f"{i}.tif" for i in range(14)],
-    "label": ["stimulated"] * 6 + ["basal"] * 6 + ["mid"] * 2,
-    "group": [*"AABBCC", *"DDEEFF", *"GG"],
-    "dose": [10, 10, 10, 10, 50, 50, 0, 0, 0, 0, 1, 1, 3, 3],
-})  # fmt: skip
-
-
-def test_wells_of_a_fold_are_in_no_training_set():
-    """Three wells of each class: fold 0 leaves A and D out; the well of the dose between is scored by each."""
-    from bbbc016 import left_out_in, part
-
-    dealt = left_out_in(WELLS)
-    assert dealt == {"A": 0, "B": 1, "C": 2, "D": 0, "E": 1, "F": 2}
-    wells = WELLS.assign(fold=WELLS["group"].map(dealt).fillna(-1).astype(int))
-    trained, scored = part(wells, 0)
-    assert set(trained["group"]) == set("BCEF")
-    assert set(scored["group"]) == set("ADG")
-
-
-def test_balanced_accuracy_of_fields_and_wells():
-    """One of six stimulated fields missed and no basal one: 11 / 12; its well still passes on the mean."""
-    from bbbc016 import balanced_accuracy, wells_of
-
-    scored = WELLS.assign(score=[0.4, 0.8, *[0.9] * 4, *[0.1] * 6, 0.5, 0.5])
-    assert balanced_accuracy(scored) == pytest.approx(11 / 12)
-    assert balanced_accuracy(wells_of(scored)) == 1.0
-    assert wells_of(scored).set_index("group")["score"]["A"] == pytest.approx(0.6)
-
-
-def test_hill_curve_is_found_again():
-    """Half way at the EC50, bottom at dose 0; a fit to points of a curve gives its parameters."""
-    from bbbc016 import dose_response, fit_hill, hill
-
-    dose = np.array([0, 0.1, 0.5, 1, 2, 4, 8, 40.0])
-    score = hill(dose, 0.1, 0.9, np.log10(2), 1.5)
-    assert score[0] == pytest.approx(0.1)
-    assert score[4] == pytest.approx(0.5)
-    np.testing.assert_allclose(fit_hill(pd.DataFrame({"dose": dose, "score": score})),
-                               [0.1, 0.9, np.log10(2), 1.5], atol=1e-3)  # fmt: skip
-    found = dose_response(pd.DataFrame({"dose": [3, 3], "score": [0.2, 0.6]}))
-    assert found.loc[0, ["mean", "sem", "size"]].tolist() == pytest.approx([0.4, 0.2, 2])
-
-
 def test_proteins_are_dealt_out_whole():
     """Of five proteins of one label two train, one chooses, two are reported; those with two labels are dealt apart."""
     from yeast import dealt
@@ -226,3 +182,85 @@ def test_proteins_are_judged_by_their_medians():
     assert agreement(proteins) == (1.0, 0.5)
     assert precisions(rows).to_dict() == {"ER": 1.0, "nucleus": 0.5}
     assert lines(rows)[-1] == "| nucleus | 1.000 |"
+
+
+def collection(folder: Path) -> tuple[Path, Path, Path]:
+    """Write a miniature of BBBC021: two mechanisms of two compounds, one of one, DMSO; four wells of two sites each.
+
+    The first well of the last compound lacks its actin files.
+    """
+    moa = {"a": "one", "b": "one", "c": "two", "d": "two", "e": "three", "DMSO": "DMSO"}
+    rows, rng = [], np.random.default_rng(0)
+    (folder / "Week1_7").mkdir(parents=True)
+    for well, compound in enumerate(np.repeat([*moa], 4)):
+        for site in (1, 2):
+            row = {"Image_Metadata_Plate_DAPI": "Week1_7", "Image_Metadata_Well_DAPI": f"W{well:02d}",
+                   "Image_Metadata_Compound": compound, "Image_Metadata_Concentration": 0.1,
+                   "Replicate": 1}  # fmt: skip
+            for stain in ("DAPI", "Tubulin", "Actin"):
+                name = f"s{site}_{well}_{stain}.tif"
+                row |= {f"Image_FileName_{stain}": name, f"Image_PathName_{stain}": "Week1/Week1_7"}
+                if (well, stain) != (16, "Actin"):
+                    tifffile.imwrite(folder / "Week1_7" / name, rng.integers(0, 900, (144, 160), np.uint16))
+            rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
+    known = [{"compound": name, "concentration": "0.100", "moa": value} for name, value in moa.items()]
+    pd.DataFrame(known).to_csv(folder / "moa.csv", index=False)
+    return folder / "images.csv", folder / "moa.csv", folder
+
+
+def test_what_a_collection_lacks_is_counted(tmp_path):
+    """Five compounds of eight sites, two of them without actin: 38 of 40; e alone has its mechanism."""
+    from bbbc021 import few, read_sites, runs_of, with_files
+
+    images, moa, data = collection(tmp_path / "data")
+    sites, said = with_files(read_sites(images, moa), data)
+    assert said == ["38 of 40 images with a mechanism are in data: 5 of 5 treatments, 3 of 3 mechanisms.",
+                    "Missing, by plate: Week1_7 (2)."]  # fmt: skip
+    assert runs_of(sites, "paper") == ["nothing"]
+    assert runs_of(sites, "compound") == ["a", "b", "c", "d"]
+    assert few(sites)["compound"].value_counts().to_dict() == {"a": 2, "b": 2, "c": 2, "d": 2}
+    with pytest.raises(SystemExit, match=r"no mechanism has two compounds, so none can be left out \(a, c, e\)"):
+        runs_of(sites[sites["compound"].isin(["a", "c", "e"])], "compound")
+    with pytest.raises(SystemExit, match=r"(?s)0 of 40 images .*expected folders such as Week1/Week1_7"):
+        with_files(read_sites(images, moa), tmp_path)
+    pd.DataFrame({"compound": ["a"]}).to_csv(moa, index=False)
+    with pytest.raises(SystemExit, match=r"moa\.csv lacks the column concentration, moa"):
+        read_sites(images, moa)
+
+
+def test_division_of_a_collection():
+    """Of 40 images of each treatment 6 are learned from, 2 or 3 of those 12 choose; a compound left out is the test."""
+    from bbbc021 import divided
+
+    sites = pd.DataFrame({"compound": np.repeat(["a", "b"], 40), "concentration": 0.1, "moa": "one"})
+    paper = divided(sites, "nothing", 0.15, 0)
+    assert paper.value_counts().to_dict() == {"test": 68, "train": 10, "validation": 2}
+    assert (paper[:40] == "test").sum() == (paper[40:] == "test").sum() == 34
+    left = divided(sites, "a", 0.15, 0)
+    assert set(left[:40]) == {"test"}
+    assert left[40:].value_counts().to_dict() == {"": 34, "train": 6}
+
+
+def test_a_compound_left_out_is_scored(tmp_path):
+    """One epoch of a narrow network on composed images: scores of each mechanism for the compound's eight images."""
+    from bbbc021 import Plan, compose, composed, one_run, read_sites, with_files
+
+    images, moa, data = collection(tmp_path / "data")
+    sites, _ = with_files(read_sites(images, moa), data)
+    compose(sites, tmp_path / "images")
+    image = tifffile.imread(composed(tmp_path / "images", "Week1_7_W00_s1_0_DAPI"))
+    np.testing.assert_array_equal(image[2], tifffile.imread(data / "Week1_7" / "s1_0_Actin.tif"))
+    plan = Plan(share=0.5, widths=(2, 2, 2, 4, 4, 4), epochs=1, patch=140)
+    rows = pd.DataFrame(one_run("a", "noisy_and", 10.0, 2.5, 0, sites, tmp_path / "images", plan, "cpu"))
+    assert rows["compound"].tolist() == ["a"] * 8
+    np.testing.assert_allclose(rows[["score one", "score two", "score three"]].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_treatment_has_the_mechanism_of_its_median():
+    """Two of three images right, and the median with them; the other treatment is wrong: 2 of 4 images, 1 of 2."""
+    from bbbc021 import lines
+
+    rows = pd.DataFrame({"compound": "a", "moa": "one", "concentration": [1.0, 1.0, 1.0, 3.0],
+                         "score one": [0.9, 0.6, 0.2, 0.3], "score two": [0.1, 0.4, 0.8, 0.7]})  # fmt: skip
+    assert lines(rows)[2:] == ["| all | 4 | 0.500 | 2 | 0.500 |", "| one | 4 | 0.500 | 2 | 0.500 |"]
