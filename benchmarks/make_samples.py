@@ -3,9 +3,11 @@
     python benchmarks/make_samples.py images
     python benchmarks/make_samples.py yeast
     python benchmarks/make_samples.py nuclei --data FOLDER
+    python benchmarks/make_samples.py balance --data FOLDER
 
 FOLDER holds `compose_fields.py` and `mitocheck/` (cells.npz, labels.csv): single HeLa H2B-GFP nuclei of the MitoCheck
-screen (Neumann et al. 2010, CC BY 4.0). Everything goes through the command line that users have.
+screen (Neumann et al. 2010, CC BY 4.0). Everything goes through the command line that users have. `balance` is the
+last step of `nuclei`: temperature and class balance, fitted on fields of held training plates.
 """
 
 from __future__ import annotations
@@ -18,9 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
-from localisation import dice
 
-import napari_milcnn as mil
 from napari_milcnn.core.simulate import (
     CHANNELS,
     PIXEL_SIZE,
@@ -36,7 +36,7 @@ FIELDS = {"yeast-nucleus": ("nucleus",), "yeast-mitochondria": ("mitochondria",)
 AUTHOR = "The napari-milcnn developers"
 TRAINING = ("nucleus", "cell periphery", "mitochondria")
 NUCLEI = ("Apoptosis", "Binuclear", "Elongated", "Hole", "Interphase", "Metaphase", "Polylobed", "Prometaphase")
-LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+HELD_FRACTIONS = ((0.05, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.8))
 HELD_PLATES = 0.2
 """Share of the training plates whose cells serve to choose the checkpoint, never to train."""
 
@@ -44,7 +44,7 @@ HELD_PLATES = 0.2
 def main() -> None:
     """Read the arguments and make what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("images", "yeast", "nuclei"))
+    parser.add_argument("what", choices=("images", "yeast", "nuclei", "balance"))
     parser.add_argument("--data", type=Path, help="folder with compose_fields.py and mitocheck/")
     parser.add_argument("--work", type=Path, default=Path("data/samples"), help="scratch folder")
     args = parser.parse_args()
@@ -53,9 +53,9 @@ def main() -> None:
     elif args.what == "yeast":
         yeast(args.work)
     elif args.data is None:
-        parser.error("nuclei needs --data")
+        parser.error(f"{args.what} needs --data")
     else:
-        nuclei(args.data, args.work)
+        (nuclei if args.what == "nuclei" else balance)(args.data, args.work)
 
 
 def images() -> None:
@@ -101,11 +101,11 @@ def nuclei(data: Path, work: Path) -> None:
     parts = [
         compose(data, cells, work / "sparse", "train", 80, (0.05, 0.25), 1),
         compose(data, cells, work / "frequent", "train", 60, (0.25, 0.8), 2),
-        compose(data, cells, work / "held", "select", 12, (0.1, 0.2), 0).assign(split="validation"),
+        held_fields(data, work),
     ]
     pd.concat(parts).to_csv(work / "labels.csv", index=False)
     run(
-        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24, "--b", 0.03,
+        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24,
         "--channels", "DNA", "--reference", "Interphase", "--foreground-smooth", 1.0,
         "--foreground-method", "half_maximum", "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
@@ -116,22 +116,23 @@ def nuclei(data: Path, work: Path) -> None:
                     "WayScience/phenotypic_profiling, provided by Thomas Walter, CC BY 4.0.",
         "--author", AUTHOR, "--license", "CC-BY-4.0",
     )  # fmt: skip
-    frequent = compose(data, cells, work / "held-frequent", "select", 8, (0.3, 0.8), 0).assign(split="validation")
-    pd.concat([parts[-1], frequent]).to_csv(work / "held.csv", index=False)
-    choose_threshold(SAMPLES / "models" / "nuclei.zip", work / "held.csv")
+    balance(data, work)
 
 
-def choose_threshold(path: Path, held: Path) -> None:
-    """Store the threshold of each class whose object masks overlap best with the cells of held plates."""
-    model = mil.load_model(path)
-    overlaps: dict[str, list[list[float]]] = {}
-    for row in mil.read_labels(held).images:
-        if row.labels != ("Interphase",):
-            truth = tifffile.imread(row.file.parent.parent / "truth" / row.file.name) == 2
-            found = mil.evidence(model, row.file, list(row.labels)).maps[0, 0]
-            overlaps.setdefault(row.labels[0], []).append([dice(found > level, truth) for level in LEVELS])
-    chosen = {name: LEVELS[int(np.argmax(np.mean(rows, 0)))] for name, rows in overlaps.items()}
-    model.with_card(thresholds={"object": chosen}).save(path)
+def balance(data: Path, work: Path) -> None:
+    """Fit the temperature and the class balance of nuclei on fields of held plates, from rare to frequent."""
+    hold_plates(data / "mitocheck", work / "cells")
+    held_fields(data, work).to_csv(work / "held.csv", index=False)
+    model = SAMPLES / "models" / "nuclei.zip"
+    run("calibrate", work / "held.csv", "--model", model, "--out", model)
+
+
+def held_fields(data: Path, work: Path) -> pd.DataFrame:
+    """Compose twelve fields a class of held plates for each of four shares of affected cells."""
+    return pd.concat([
+        compose(data, work / "cells", work / f"held{i}", "select", 12, fraction, 0).assign(split="validation")
+        for i, fraction in enumerate(HELD_FRACTIONS)
+    ])  # fmt: skip
 
 
 def hold_plates(source: Path, target: Path) -> None:

@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=15, help="validation fields a class")
     parser.add_argument("--work", type=Path, default=Path("data/nuclei_fields"), help="models of --learn")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument(
+        "--card", type=Path, metavar="M.zip", help="write the accuracies on the card of this model file"
+    )
     args = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,9 +73,13 @@ def main() -> None:
             lines = learn(args.data, Path(folder), args.work, args.per_class)
             record.report("Nuclei fields: accuracy against fields a class", lines, keep=args.record)
         else:
-            model = mil.load_model(args.model)
-            lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n",
-                     *score(model, args.data, Path(folder), args.per_class)]  # fmt: skip
+            model = mil.load_model(args.card or args.model)
+            tables = {name: compose(args.data, Path(folder) / name[:2], args.per_class, share)
+                      for name, share in RANGES.items()}  # fmt: skip
+            lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n", *score(model, args.data, tables)]
+            if args.card:
+                figures = {f"accuracy, {name} of cells affected": accuracy(model, tables[name]) for name in RANGES}
+                model.with_card(metrics=figures).save(args.card)
             record.report("Nuclei fields", lines, keep=args.record)
 
 
@@ -104,11 +111,12 @@ def trained(table: LabelTable, path: Path, epochs: int) -> TrainedModel:
     return model
 
 
-def score(model: TrainedModel, data: Path, folder: Path, per_class: int) -> list[str]:
+def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> list[str]:
     """Rows of Markdown: accuracy for each range beside the peer's, evidence, and the randomised network."""
-    tables = {name: compose(data, folder / name[:2], per_class, range_) for name, range_ in RANGES.items()}
-    mixed = compose(data, folder / "peer", 140, (0.05, 0.8), split="train")
-    peer = forest(table_features(mixed), [row.labels[0] for row in mixed.images])
+    with tempfile.TemporaryDirectory() as folder:
+        mixed = compose(data, Path(folder) / "peer", 140, (0.05, 0.8), split="train")
+        features = table_features(mixed)
+    peer = forest(features, [row.labels[0] for row in mixed.images])
     rows: list[list[object]] = []
     for name, table in tables.items():
         right = peer.predict(table_features(table)) == [row.labels[0] for row in table.images]

@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from napari_milcnn.core.errors import MilcnnError, OptionsError
+from napari_milcnn.core.errors import ImageError, MilcnnError, OptionsError
 from napari_milcnn.core.options import (
     PRESETS,
     TRAIN_PRESETS,
@@ -367,10 +367,15 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 def _model_for(table: LabelTable, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
     """Make a new model with the classes of a table and the channels and pixel size of its first image."""
+    from napari_milcnn.core.dataset import check_images
     from napari_milcnn.core.model import new_model
 
-    with table.reading.open(table.images[0].file) as image:
-        channels, pixel_size = image.channels, image.pixel_size
+    try:
+        with table.reading.open(table.images[0].file) as image:
+            channels, pixel_size = image.channels, image.pixel_size
+    except ImageError:
+        check_images(table)  # names every such image at once
+        raise
     if foreground.channel is not None and foreground.channel not in channels:
         raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
     return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)

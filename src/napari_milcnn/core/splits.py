@@ -10,6 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 _SEEDS = 16
 """Shuffles among which the most even split is chosen."""
+_MANY = 500
+"""With more groups than this one shuffle is even enough, and no single group is moved."""
 
 
 def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -32,8 +34,10 @@ def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int
         bool (images,). Of a class with two groups or more both sides have one, where the other classes let them.
     """
     count = len(set(groups))
-    splits = min(count, max(2, round(1 / share)))
-    candidates = [held for n in range(_SEEDS) for held in grouped_folds(groups, targets, splits, seed * _SEEDS + n)]
+    commonest = int(np.bincount(_strata(targets)).max())
+    splits = max(2, min(count, round(1 / share), commonest))
+    shuffles = _SEEDS if count <= _MANY else 1
+    candidates = [held for n in range(shuffles) for held in grouped_folds(groups, targets, splits, seed * _SEEDS + n)]
     if share > 0.5:
         candidates = [~held for held in candidates] if count > 2 else candidates
     costs = [_cost(held, targets, share) for held in candidates]
@@ -42,7 +46,7 @@ def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int
 
 def grouped_folds(groups: Sequence[str], targets: np.ndarray, splits: int, seed: int) -> Iterator[np.ndarray]:
     """Yield the held images of each fold, bool (images,); an image counts for the rarest class that it shows."""
-    strata = np.where(targets > 0, targets.sum(0), np.inf).argmin(1)
+    strata = _strata(targets)
     if np.bincount(strata).max() < splits:  # too few of each to spread
         strata = np.zeros_like(strata)
     folds = StratifiedGroupKFold(splits, shuffle=True, random_state=seed % 2**32)
@@ -50,6 +54,11 @@ def grouped_folds(groups: Sequence[str], targets: np.ndarray, splits: int, seed:
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: we say so ourselves
         for _, held in folds.split(targets, strata, groups):
             yield np.isin(np.arange(len(targets)), held)
+
+
+def _strata(targets: np.ndarray) -> np.ndarray:
+    """Rarest class that each image shows, (images,)."""
+    return np.asarray(np.where(targets > 0, targets.sum(0), np.inf).argmin(1))
 
 
 def _cost(held: np.ndarray, targets: np.ndarray, share: float) -> float:
@@ -62,7 +71,7 @@ def _cost(held: np.ndarray, targets: np.ndarray, share: float) -> float:
 def _repaired(held: np.ndarray, groups: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
     """Move single groups to the other side while that makes the split better."""
     names = np.unique(groups)
-    if len(names) > 500:  # with so many groups the shuffles have found an even split
+    if len(names) > _MANY:
         return held
     for _ in range(len(names)):
         moved = [np.where(groups == name, ~held, held) for name in names]
