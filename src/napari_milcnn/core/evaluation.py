@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from napari_milcnn.core.calibration import answers, fit_temperature, logits_of, reliability_curve
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
@@ -254,7 +254,6 @@ def measure(
     sure, right = answers(scores, targets, single)
     reliability = reliability_curve(sure, right)
     figures = _point(scores, targets, single) | {
-        "mean ROC AUC": _mean(_roc_auc(s, t) for s, t in zip(scores.T, targets.T, strict=True)),
         "group accuracy": _mean(groups["right"]),
         "single-location accuracy": single_location_accuracy(scores, targets),
         "expected calibration error": reliability.error,
@@ -308,12 +307,14 @@ def weighted_figures(
         f1 = np.where(shown > 0, 2 * hits / (shown + said), np.nan)
         rejected = (total - shown - said + hits) / (total - shown)
         share = hits.sum(1) / total[:, 0]
-    ap = np.stack([average_precisions(weights, s, t) for s, t in zip(scores.T, targets.T, strict=True)], 1)
+    ranked = [ranking_figures(weights, s, t) for s, t in zip(scores.T, targets.T, strict=True)]
+    ap, auc = (np.stack(one, 1) for one in zip(*ranked, strict=True))  # (draws, classes)
     agreed = (weights @ (yes == targets)).mean(1) / total[:, 0]
     return {
         "accuracy": share if single_label else agreed,
         "balanced accuracy": _mean_of_classes(recall if single_label else (recall + rejected) / 2),
         "mean average precision": _mean_of_classes(ap),
+        "mean ROC AUC": _mean_of_classes(auc),
         "mean F1": _mean_of_classes(f1),
     }
 
@@ -325,17 +326,24 @@ def answered(scores: np.ndarray, single_label: bool) -> np.ndarray:
     return (scores > 0.5).astype(float)
 
 
-def average_precisions(weights: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Average precision of one class, scores and targets (images,), for each draw; NaN unless it has both kinds."""
+def ranking_figures(weights: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and ROC AUC of one class for each draw, (draws,); NaN unless it has images of both kinds.
+
+    Scores and targets (images,), weights (draws, images). All draws at once: scikit-learn's own, which the tests
+    compare with, would take a thousand calls for each class.
+    """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are taken together
-    found = np.cumsum(weights[:, order] * targets[order], 1)[:, last]
+    hits = np.cumsum(weights[:, order] * targets[order], 1)[:, last]
     taken = np.cumsum(weights[:, order], 1)[:, last]
-    gained = np.diff(found, axis=1, prepend=0)
+    more_hits, more_misses = np.diff(hits, axis=1, prepend=0), np.diff(taken - hits, axis=1, prepend=0)
+    shown, others = hits[:, -1], (taken - hits)[:, -1]
     with np.errstate(invalid="ignore"):
-        precision = np.where(taken > 0, found / taken, 0)
-        ap = (gained * precision).sum(1) / found[:, -1]
-    return np.where((found[:, -1] > 0) & (found[:, -1] < taken[:, -1]), ap, np.nan)
+        precision = np.where(taken > 0, hits / taken, 0)
+        ap = (more_hits * precision).sum(1) / shown
+        auc = (more_misses * (hits - more_hits / 2)).sum(1) / (shown * others)
+    both = (shown > 0) & (others > 0)
+    return np.where(both, ap, np.nan), np.where(both, auc, np.nan)
 
 
 def _mean_of_classes(values: np.ndarray) -> np.ndarray:
@@ -355,11 +363,6 @@ def _mean(values: Any) -> float:
     """Mean of the numbers that are known; NaN where none is."""
     known = [float(value) for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
-
-
-def _roc_auc(scores: np.ndarray, targets: np.ndarray) -> float:
-    """ROC AUC of one class (images,); NaN unless it has images of both kinds."""
-    return float(roc_auc_score(targets, scores)) if 0 < targets.sum() < len(targets) else math.nan
 
 
 def single_location_accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -401,8 +404,8 @@ def class_table(model: TrainedModel, scores: np.ndarray, targets: np.ndarray) ->
     """One row per class: images, said, precision, recall, F1, average precision, ROC AUC, learned b."""
     yes = answered(scores, model.card.single_label)
     precision, recall, f1, support = precision_recall_fscore_support(targets, yes, average=None, zero_division=np.nan)
-    columns = list(zip(scores.T, targets.T, strict=True))
     ones = np.ones((1, len(scores)))
+    ranked = [ranking_figures(ones, s, t) for s, t in zip(scores.T, targets.T, strict=True)]
     return pd.DataFrame({
         "class": model.classes,
         "images": np.asarray(support, int),
@@ -410,8 +413,8 @@ def class_table(model: TrainedModel, scores: np.ndarray, targets: np.ndarray) ->
         "precision": precision,
         "recall": recall,
         "F1": np.where(np.asarray(support) > 0, f1, np.nan),
-        "average precision": [float(average_precisions(ones, s, t)[0]) for s, t in columns],
-        "ROC AUC": [_roc_auc(s, t) for s, t in columns],
+        "average precision": [float(ap[0]) for ap, _ in ranked],
+        "ROC AUC": [float(auc[0]) for _, auc in ranked],
         "learned b": (model.card.training and model.network.learned_b) or [math.nan] * len(model.classes),
     })  # fmt: skip
 
@@ -561,7 +564,7 @@ def _warnings(
 ) -> Iterator[str]:
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
-        yield f"{len(failed)} of {len(outcomes)} images failed and take no part in the figures"
+        yield f"left out of the figures: {len(failed)} of {len(outcomes)} images, which failed"
     learned = [image for image in table.images if image.split == "train"]
     if learned and all(outcome.fold is None for outcome in outcomes):
         yield (
