@@ -7,10 +7,10 @@ FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck
 
 Without `--learn` a model is scored; nothing is chosen here: thresholds and foreground are those of its card. Prints
 accuracy for four ranges of affected cells beside the peer's (hand-made features and a random forest, `peers.py`,
-trained on as many fields of the same range as the shipped model), for two of them pixel AP, cell AP and Dice of each
-kind of evidence (see localisation.py), and how much each kind changes when the last two layers of the network are
-randomised: Spearman's rank correlation over the pixels where either map is above zero, over the pixels of the cells,
-and over the mean in each cell.
+trained on as many fields of the same range as the shipped model), for two of them pixel AP, cell AP, Dice and pointing
+game of each kind of evidence (`napari_milcnn.core.localisation`), and how much each kind changes when the last two
+layers of the network are randomised: Spearman's rank correlation over the pixels where either map is above zero, over
+the pixels of the cells, and over the mean in each cell.
 
 With `--learn` models are trained anew on 40, 20, 10 and 5 fields a class of training plates (30-80 % of cells
 affected), all of them on as many patches, by the options that stand below, and scored at their last epoch. Models that
@@ -31,7 +31,6 @@ import numpy as np
 import record
 import tifffile
 import torch
-from localisation import accuracy, score_kind
 from peers import forest, table_features
 from scipy import ndimage
 from scipy.stats import spearmanr
@@ -41,6 +40,7 @@ import napari_milcnn as mil
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.devices import keep_freed_memory
+from napari_milcnn.core.localisation import LocalisationScores, mean_scores, score_field
 from napari_milcnn.core.model import TrainedModel
 
 RANGES = {"30-80 %": (0.3, 0.8), "20-30 %": (0.2, 0.3), "10-20 %": (0.1, 0.2), "5-10 %": (0.05, 0.1)}
@@ -143,11 +143,31 @@ def report(model: TrainedModel, name: str, table: LabelTable) -> list[str]:
     """Rows of Markdown for one range of affected cells."""
     rows: list[list[object]] = []
     for label, options in KINDS.items():
-        scores = score_kind(model, table, BACKGROUND, **{"kind": label, **options})
-        rows.append([label, scores.pixel_ap, scores.cell_ap, scores.dice, scores.best_dice])
+        found = localised(model, table, **{"kind": label, **options})
+        rows.append([label, found.pixel_ap, found.cell_ap, found.dice, found.best_dice, found.pointing])
     return [f"**{name} of cells affected**; single cells, given their outlines: accuracy "
             f"{cell_accuracy(model, table):.3f}\n",
-            *record.table(["evidence", "pixel AP", "cell AP", "Dice", "Dice at best threshold"], rows)]  # fmt: skip
+            *record.table(["evidence", "pixel AP", "cell AP", "Dice", "best Dice", "pointing"], rows)]  # fmt: skip
+
+
+def accuracy(model: TrainedModel, table: LabelTable) -> float:
+    """Share of fields whose top class is their label."""
+    classifier = Classifier(model)
+    return float(np.mean([classifier.classify(row.file).top[0] in row.labels for row in table.images]))
+
+
+def localised(
+    model: TrainedModel, table: LabelTable, kind: str, smooth: float = 0.0, **options: str
+) -> LocalisationScores:
+    """Scores of one kind of evidence, averaged over the fields that show anything but the background class."""
+    scores = []
+    for row in table.images:
+        if row.labels != (BACKGROUND,):
+            truth = tifffile.imread(row.file.parent.parent / "truth" / row.file.name)
+            found = mil.evidence(model, row.file, list(row.labels), kind=kind, **options)
+            mask = mil.segment(found, smooth=smooth, present=0.0).labels[0] > 0
+            scores.append(score_field(ndimage.gaussian_filter(found.maps[0, 0], smooth), mask, truth))
+    return mean_scores(scores)
 
 
 def cell_accuracy(model: TrainedModel, table: LabelTable, fields: int = 3) -> float:

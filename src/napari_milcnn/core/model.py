@@ -391,6 +391,7 @@ def card_text(model: TrainedModel) -> str:
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
         "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
         "reference": card.reference,
+        "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
     }  # fmt: skip
