@@ -110,6 +110,17 @@ def test_stop_at_a_batch_keeps_what_was_reported(table):
     assert classify(reports[0].best, table.images[0].file, device="cpu").top[0] in table.classes
 
 
+@pytest.mark.parametrize("last", [3, 16, 20])
+def test_stop_while_images_are_read(table, last):
+    """Sixteen images are opened, then twelve measured: stopped in either, nothing is trained and nothing fails."""
+    calls = []
+    reports = list(
+        train(model_for(table), table, on_image=lambda *done: calls.append(done) or len(calls) < last, **FAST)
+    )
+    assert reports == []
+    assert len(calls) == last
+
+
 def test_no_validation_is_said_not_made_up(table):
     """Without validation images the report has None and the latest model is the best."""
     reports = list(train(model_for(table), table.part("train"), **FAST, validation=0))

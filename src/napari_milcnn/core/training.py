@@ -169,15 +169,18 @@ def train(
     _check(model, table, chosen)
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
-    for said in check_images(table, on_image):
+    counting = _Counting(on_image)
+    for said in check_images(table, counting):
         if on_warning is not None:
             on_warning(said)
+    if counting.stopped:
+        return
     trainer = _Trainer(model, table, chosen, on_batch)
     kept = None if checkpoint is None else Path(checkpoint)
     state = load_checkpoint(kept, trainer.run) if kept is not None and resume else None
     if state is not None:
         trainer.restore(state)
-    elif not trainer.prepare(on_image):
+    elif not trainer.prepare(counting):
         return
     yield from trainer.epochs(kept)
 
@@ -264,6 +267,18 @@ def _check_sizes(model: TrainedModel, options: TrainOptions) -> None:
         raise OptionsError(f"option 'patch' is {options.patch}; expected 0 or at least the receptive field, {field} px")
 
 
+class _Counting:
+    """Passes the images counted on, and remembers whether it was told to stop."""
+
+    def __init__(self, on_image: OnImage | None) -> None:
+        self.on_image = on_image
+        self.stopped = False
+
+    def __call__(self, done: int, total: int) -> bool:
+        self.stopped = self.on_image is not None and not self.on_image(done, total)
+        return not self.stopped
+
+
 class _Trainer:
     """The state of one training run."""
 
@@ -283,11 +298,16 @@ class _Trainer:
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.encoder.requires_grad_(options.encoder_rate > 0)
         self.steps = _batches(len(self.targets), options.batch_size)
+        smallest, count = len(self.targets) // self.steps, self.processes.count
+        if smallest < count:
+            raise OptionsError(
+                f"a batch of {smallest} cannot be shared by {count} processes; make batch_size larger, or start fewer"
+            )
         self.optimiser = _optimiser(self.network, options)
         self.schedule = _schedule(self.optimiser, options, self.steps * options.epochs)
         self.learner: torch.nn.Module = self.network
 
-    def prepare(self, on_image: OnImage | None) -> bool:
+    def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
         if not self.model.card.training:
             measured = intensity_statistics(self.reader, self.options.readers, on_image)
