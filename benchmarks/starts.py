@@ -1,9 +1,10 @@
 """Does it matter where learning starts? python benchmarks/starts.py --data FOLDER [--work FOLDER] [--record].
 
-The start that is measured on the images (`MilNetwork.start_at`) against two fixed ones, b = .1 and b = .5 with the last
-layer at 4 x identity, on cluttered MNIST images (see cluttered_mnist.py) that show the class in 5 to 20 of 100 places
-(sparse) and in 50 to 100 (dense). Noisy-AND, two epochs, two seeds: accuracy on the selection images after each epoch.
-FOLDER holds `digits.npz`.
+The start that is measured on the images (`MilNetwork.start_at`) against fixed ones, on cluttered MNIST images (see
+cluttered_mnist.py) that show the class in 5 to 20 of 100 places (sparse) and in 50 to 100 (dense). Noisy-AND with b and
+every p at .1 and at .5, the last layer at 4 x identity; and Noisy-OR and ISR, which one instance decides, with every p
+at .5. One seed, three epochs at a constant rate; accuracy on the selection images after each. FOLDER holds
+`digits.npz`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import record
+import torch
 from cluttered_mnist import PLANS, make_images
 from runs import Finished, run_all
 
 import napari_milcnn as mil
 
-STARTS = {"measured": None, "b = .1": 0.1, "b = .5": 0.5}
+STARTS = {"measured": None, "b = p = .1": 0.1, "b = p = .5": 0.5, "p = .5": 0.5}
+RUNS = [("noisy_and", "measured"), ("noisy_and", "b = p = .1"), ("noisy_and", "b = p = .5"), ("noisy_or", "measured"),
+        ("noisy_or", "p = .5"), ("isr", "measured"), ("isr", "p = .5")]  # fmt: skip
 SHARES = {"sparse": (5, 10, 20), "dense": (50, 75, 100)}
-PLAN = replace(PLANS["small"], epochs=2, train=15, select=3, test=1)
+PLAN = replace(PLANS["small"], epochs=3, train=8, select=3, test=1)
 
 
 def main() -> None:
@@ -36,23 +40,26 @@ def main() -> None:
         folder = args.work / name
         folder.mkdir(parents=True, exist_ok=True)
         make_images(args.data / "digits.npz", folder, replace(PLAN, train_counts=counts, counts=counts))
-    wanted = [{"share": share, "start": start, "seed": seed} for share in SHARES for start in STARTS for seed in (0, 1)]
+    wanted = [{"share": share, "pooling": name, "start": start} for share in SHARES for name, start in RUNS]
     rows = run_all(Finished(args.work, asdict(PLAN)), wanted, one_run, args.workers, folder=args.work)
-    means = rows.groupby(["share", "start", "epoch"], sort=False)["accuracy"].mean()
+    found = rows.set_index(["share", "pooling", "start", "epoch"])["accuracy"]
+    epochs = range(1, PLAN.epochs + 1)
     lines = record.table(
-        ["images", "start", *(f"accuracy after epoch {epoch}" for epoch in range(1, PLAN.epochs + 1))],
-        [[share, start, *(float(means[share, start, epoch]) for epoch in range(1, PLAN.epochs + 1))]
-         for share in SHARES for start in STARTS],
+        ["images", "pooling", "start", *(f"epoch {epoch}" for epoch in epochs)],
+        [[run["share"], run["pooling"], run["start"], *(float(found[*run.values(), epoch]) for epoch in epochs)]
+         for run in wanted],
     )  # fmt: skip
     record.report("Starts, measured and fixed", lines, keep=args.record)
 
 
-def one_run(share: str, start: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+def one_run(share: str, pooling: str, start: str, folder: Path) -> list[dict[str, Any]]:
     """Train from one start: a row for each epoch."""
     labels = mil.read_labels(folder / share / "labels.csv")
-    model = mil.new_model(labels.classes, ["digits"], seed=seed, b=STARTS[start], widths=PLAN.widths)
+    model = mil.new_model(labels.classes, ["digits"], pooling=pooling, b=STARTS[start], widths=PLAN.widths)
+    if start == "p = .5":
+        torch.nn.init.zeros_(model.network.maps.bias)
     options = {"epochs": PLAN.epochs, "batch_size": PLAN.batch_size, "learning_rate": PLAN.learning_rate,
-               "patch": 0, "turns": False, "schedule": "constant", "seed": seed}  # fmt: skip
+               "patch": 0, "turns": False, "schedule": "constant"}  # fmt: skip
     return [{"epoch": told.epoch, "accuracy": told.validation.accuracy} for told in mil.train(model, labels, **options)]
 
 
