@@ -36,12 +36,13 @@ from runs import Finished, run_all
 
 import napari_milcnn as mil
 from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.palette import class_colours
 from napari_milcnn.core.pooling import PoolingName
 
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "cluttered_mnist.png"
 COUNTS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100)
 GRID, DIGIT, JITTER = 10, 28, 3
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#000000", "#56b4e9")
+"""Of Okabe & Ito, told apart by the colour-blind, on white."""
 KEPT = 4
 """One in so many digits of x_train is kept for choosing the checkpoint."""
 
@@ -236,13 +237,12 @@ def lines(rows: pd.DataFrame, plan: Plan) -> list[str]:
 def draw(rows: pd.DataFrame, plan: Plan, file: Path) -> None:
     """Draw the error against k: a line for each pooling, a band from the best to the worst seed."""
     at_k, names = spread(rows, ["pooling", "k"]), sorted(rows["pooling"].unique())
-    colours = class_colours(["", *names])
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for name, marker in zip(names, "osD^vPX", strict=False):
+    for name, marker, colour in zip(names, "osD^vPX", COLOURS, strict=False):
         one = at_k.loc[name]
-        axes.plot(one.index, one["mean"], marker=marker, markersize=4, color=colours[name],
+        axes.plot(one.index, one["mean"], marker=marker, markersize=4, color=colour,
                   label=name.replace("_", " "))  # fmt: skip
-        axes.fill_between(one.index, one["min"], one["max"], color=colours[name], alpha=0.15, linewidth=0)
+        axes.fill_between(one.index, one["min"], one["max"], color=colour, alpha=0.15, linewidth=0)
     axes.axhline(8 / 9, color="0.6", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="digits of the class, of 100", ylabel="error on test images", ylim=(0, 1),
              xticks=plan.counts, xticklabels=plan.counts)  # fmt: skip
