@@ -148,6 +148,52 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
 
 
+SHORT = ("--patch", 80, "--batch-size", 4, *CPU)
+
+
+def test_training_resumes_and_fine_tunes(run, table, tmp_path):
+    """Two epochs, taken up again: nothing is left to do. Then on to other classes, in one folder a class."""
+    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip", "--epochs", 2, *SHORT)
+    first = run(*call, "--json")
+    assert first.exit_code == 0, first.output
+    epochs = json.loads(first.stdout)["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert all(0 <= epoch["waiting"] <= 1 for epoch in epochs)
+    assert (tmp_path / "m-last.zip").exists() == (not epochs[-1]["is_best"])
+    again = run(*call, "--resume")
+    assert "is that of a training that is done" in again.stderr
+    assert "differs in option epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
+    for image in table.images:
+        folder = tmp_path / "classes" / f"new {image.labels[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / image.file.name).write_bytes(image.file.read_bytes())
+    tuned = run("train", tmp_path / "classes", "-o", tmp_path / "n.zip", "--init", tmp_path / "m.zip", "--epochs", 1,
+                "--encoder-rate", 0, *SHORT)  # fmt: skip
+    assert "its encoder is kept, the layers behind it start anew for new none, new spots" in tuned.stderr
+    assert mil.load_model(tmp_path / "n.zip").classes == ("new none", "new spots")
+
+
+def test_calibrate_writes_a_model(run, table, tmp_path):
+    """A temperature is fitted, and the model written."""
+    model = mil.new_model(table.classes, ["c"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    model.save(tmp_path / "m.zip")
+    done = run(
+        "calibrate", tmp_path / "labels.csv", "-m", tmp_path / "m.zip", "-o", tmp_path / "c.zip", "--device", "cpu"
+    )
+    assert done.exit_code == 0, done.output
+    assert mil.load_model(tmp_path / "c.zip").card.temperature != 1
+
+
+def test_a_damaged_first_image_is_in_the_list(run, table, tmp_path):
+    """Although the first image says what channels a new model has, all that is wrong is still said at once."""
+    for image in table.images[:2]:
+        image.file.write_bytes(b"no image")
+    said = run("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip").stderr
+    assert "2 problems" in said
+    assert "line 2 '0.tif'" in said
+    assert "line 3 '1.tif'" in said
+
+
 def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
     """A name that is no .zip, and options that --init makes meaningless, are refused before any training."""
     tifffile.imwrite(tmp_path / "b.tif", np.eye(100, dtype=np.uint16))
