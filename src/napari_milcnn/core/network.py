@@ -36,6 +36,8 @@ gradient is zero. There p starts at one in the number of instances."""
 _PAPER_MAP = 576
 """Instances of the paper's 24 x 24 class map."""
 _USUAL_B = 0.1
+_MANY_CHANNELS = 32
+"""Input channels from which our own convolution is the faster one."""
 
 
 class NetworkOutput(NamedTuple):
@@ -185,7 +187,8 @@ def _convolution(
     The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
     in place here: the Jacobian maps hook these ReLUs.
     """
-    layers: list[nn.Module] = [Convolution(inputs, outputs, kernel, bias=not options.batch_norm)]
+    convolution = Convolution if kernel > 1 and inputs >= _MANY_CHANNELS else nn.Conv2d
+    layers: list[nn.Module] = [convolution(inputs, outputs, kernel, bias=not options.batch_norm)]
     layers += [nn.BatchNorm2d(outputs)] if options.batch_norm else []
     layers += [nn.MaxPool2d(3, 2)] if pool else []
     layers.append(nn.ReLU())
