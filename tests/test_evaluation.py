@@ -232,8 +232,8 @@ def test_calls_that_are_wrong(table, tmp_path):
     two = read_labels(tmp_path / "two.csv")
     with pytest.raises(LabelsError, match=r"several labels, the first of them 0\.tif \(none\|spots\)"):
         evaluate(model, two)
-    (tmp_path / "bad.csv").write_text("file,label\nempty.tif,none\n")
-    (tmp_path / "empty.tif").write_bytes(b"")
+    (tmp_path / "bad.csv").write_text("file,label\nwords.tif,none\n")
+    (tmp_path / "words.tif").write_bytes(b"no image")
     bad = read_labels(tmp_path / "bad.csv")
     with pytest.raises(LabelsError, match="none of 1 images could be classified"):
         evaluate(model, bad, **CPU)
