@@ -37,8 +37,7 @@ AUTHOR = "The napari-milcnn developers"
 TRAINING = ("nucleus", "cell periphery", "mitochondria")
 NUCLEI = ("Apoptosis", "Binuclear", "Elongated", "Hole", "Interphase", "Metaphase", "Polylobed", "Prometaphase")
 HELD_FRACTIONS = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.8))
-"""Shares of affected cells in the held fields. With rarer ones among them the balance found more of those and lost one
-field in a hundred of the others, on the held plates themselves."""
+"""Shares of affected cells in the held fields; rarer ones among them would win at the cost of the others."""
 HELD_PLATES = 0.2
 """Share of the training plates whose cells serve to choose the checkpoint, never to train."""
 

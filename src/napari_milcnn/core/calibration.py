@@ -25,6 +25,7 @@ FEWEST_IMAGES = 20
 """With fewer images no temperature is fitted."""
 COLDEST, HOTTEST = 0.05, 20.0
 _HELD = 1e-3
+"""Weight that holds the logarithm of T and the offsets to zero."""
 _SMALLEST = 1e-7
 """Scores are float32: nearer to 0 or 1 their logits are rounding."""
 

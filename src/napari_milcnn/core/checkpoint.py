@@ -27,12 +27,10 @@ class Checkpoint:
     run : dict
         What makes the run what it is: hashes of the model that it started from and of the table, and the options. A
         checkpoint of another run is refused.
-    epoch : int
-        Epochs done.
     network, optimiser, schedule : dict
         State dicts.
     card : str
-        The card of the model in training, as JSON.
+        The card of the model in training, as JSON; its curve says how many epochs are done.
     best : dict
         State dict of the best network so far.
     best_card : str
@@ -40,7 +38,6 @@ class Checkpoint:
     """
 
     run: dict[str, Any]
-    epoch: int
     network: dict[str, Any]
     optimiser: dict[str, Any]
     schedule: dict[str, Any]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 _SPELLED_OUT = 5
 """Cases of one kind that are spelled out; the rest is counted."""
 
@@ -38,9 +36,3 @@ def _sentence(kind: str, cases: list[str]) -> str:
     more = [f"and {len(said) - _SPELLED_OUT} more"] if len(said) > _SPELLED_OUT else []
     count = f" ({len(said)})" if len(said) > 1 else ""
     return f"{kind}{count}: {'; '.join([*said[:_SPELLED_OUT], *more])}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Join names by commas and a last "and"."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -478,7 +478,7 @@ class _Trainer:
 
     def _state(self) -> Checkpoint:
         return Checkpoint(
-            run=self.run, epoch=len(self.curve), network=self.network.state_dict(),
+            run=self.run, network=self.network.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(),
             card=self.model.card.model_dump_json(), best=self.best.network.state_dict(),
             best_card=self.best.card.model_dump_json(),
