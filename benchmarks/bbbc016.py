@@ -59,7 +59,6 @@ class Plan:
     patch: int = 256
     batch_size: int = 8
     learning_rate: float = 2e-3
-    b: float = 0.3
     widths: tuple[int, ...] = (16, 32, 32, 64, 64, 128)
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
@@ -120,7 +119,7 @@ def one_fold(fold: int, data: Path, plan: Plan, device: str) -> list[dict[str, A
     whole = mil.read_labels(data / "labels.csv")
     files = {data / file for file in trained["file"]}
     labels = replace(whole, images=tuple(image for image in whole.images if image.file in files))
-    model = mil.new_model(CLASSES, ["GFP"], reference="basal", seed=fold, b=plan.b, widths=plan.widths)
+    model = mil.new_model(CLASSES, ["GFP"], reference="basal", seed=fold, widths=plan.widths)
     options = {"epochs": plan.epochs, "patch": plan.patch, "batch_size": plan.batch_size,
                "learning_rate": plan.learning_rate}  # fmt: skip
     for told in mil.train(model, labels, **options, validation=0, seed=fold, device=device):

@@ -12,7 +12,7 @@ game of each kind of evidence (`napari_milcnn.core.localisation`), and how much 
 layers of the network are randomised: Spearman's rank correlation over the pixels where either map is above zero, over
 the pixels of the cells, and over the mean in each cell.
 
-With `--learn` models are trained anew on 40, 10 and 5 fields a class of training plates (30-80 % of cells
+With `--learn` models are trained anew on 40, 20, 10 and 5 fields a class of training plates (30-80 % of cells
 affected), all of them on as many patches, by the options that stand below, and scored at their last epoch. Models that
 are there in `--work` are not trained again. `--record` appends the rows to RESULTS.md.
 """
@@ -49,8 +49,8 @@ KINDS = {"object": {}, "class_map": {}, "jacobian, guided": {"kind": "jacobian"}
          "jacobian, guided, smoothed 3 px": {"kind": "jacobian", "smooth": 3.0},
          "jacobian, plain": {"kind": "jacobian", "rule": "plain"}}  # fmt: skip
 BACKGROUND = "Interphase"
-PER_CLASS = (40, 10, 5)
-LEARNING = {"epochs": 10, "validation": 0}
+PER_CLASS = (40, 20, 10, 5)
+LEARNING = {"epochs": 16, "validation": 0}
 """Options of --learn for 40 fields a class; with fewer fields there are as many more epochs."""
 
 

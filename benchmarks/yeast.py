@@ -58,7 +58,6 @@ class Plan:
     patch: int = 256
     batch_size: int = 8
     learning_rate: float = 4e-3
-    b: float = 0.3
     widths: tuple[int, ...] = (16, 16, 32, 64, 64, 128)
 
 
@@ -138,7 +137,7 @@ def one_run(seed: int, labels: Path, plan: Plan, device: str) -> list[dict[str, 
     whole = mil.read_labels(labels)
     with mil.open_image(whole.images[0].file) as first:
         channels, pixel_size = first.channels, first.pixel_size
-    model = mil.new_model(whole.classes, channels, pixel_size=pixel_size, seed=seed, b=plan.b, widths=plan.widths)
+    model = mil.new_model(whole.classes, channels, pixel_size=pixel_size, seed=seed, widths=plan.widths)
     options = {"epochs": plan.epochs, "patch": plan.patch, "batch_size": plan.batch_size,
                "learning_rate": plan.learning_rate}  # fmt: skip
     for told in mil.train(model, whole, **options, seed=seed, device=device):
