@@ -12,7 +12,7 @@ each class alone (`Prediction.probabilities`), says how much of the image shows 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from napari_milcnn.core.errors import LabelsError
+from napari_milcnn.core.errors import ImageError, LabelsError
 from napari_milcnn.core.images import ImageStack, PlaneIndex, open_image
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.options import ComputeOptions, make_options
@@ -109,13 +109,31 @@ class Step:
     ----------
     done, total : int
         Tiles run, and tiles in all.
+    part : Prediction or None
+        The planes that were finished with this step: what survives if the run is left here.
     prediction : Prediction or None
         All of it, on the last step.
     """
 
     done: int
     total: int
+    part: Prediction | None = None
     prediction: Prediction | None = None
+
+
+def joined(parts: Sequence[Prediction]) -> Prediction:
+    """Put parts of one image together, in the order of its planes; of a plane that stands in several, the last wins."""
+    rows = {plane: (part, i) for part in parts for i, plane in enumerate(part.planes)}
+    chosen = [rows[plane] for plane in sorted(rows)]
+    return replace(
+        parts[-1],
+        probabilities=np.stack([part.probabilities[i] for part, i in chosen]),
+        scores=np.stack([part.scores[i] for part, i in chosen]),
+        class_maps=np.stack([part.class_maps[i] for part, i in chosen]),
+        planes=tuple(sorted(rows)),
+        warnings=tuple(dict.fromkeys(said for part in parts for said in part.warnings)),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 class Classifier:
@@ -138,42 +156,40 @@ class Classifier:
         """Open an image and look at it through the model."""
         return view(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
 
-    def classify(self, image: Any) -> Prediction:
-        """Classify every plane of an image; see `classify`."""
-        *_, last = self.steps(image)
+    def classify(self, image: Any, planes: Sequence[int] | None = None) -> Prediction:
+        """Classify every plane of an image, or some of them; see `classify`."""
+        *_, last = self.steps(image, planes)
         assert last.prediction is not None
         return last.prediction
 
-    def steps(self, image: Any) -> Iterator[Step]:
-        """Classify every plane, a batch at a time: cancel between steps by leaving the loop."""
-        began = time.perf_counter()
+    def steps(self, image: Any, planes: Sequence[int] | None = None) -> Iterator[Step]:
+        """Classify every plane, or those of some numbers, a batch at a time: cancel between steps by leaving the loop.
+
+        Raises
+        ------
+        ImageError
+            If the image has not the model's channels, cannot be read, or lacks a plane that is asked for.
+        """
         self.runner.warnings.clear()
         seen = self.view(image)
-        jobs = self._jobs(seen)
-        logits = np.empty((len(seen.image.planes), len(self.model.classes), *seen.map_shape), np.float32)
-        done = 0
-        for group in jobs:
-            for job, part in zip(group, self.runner.run(seen, group), strict=True):
-                y0, y1, x0, x1 = job.window
-                logits[job.plane, :, y0:y1, x0:x1] = part
-            done += len(group)
-            if group is not jobs[-1]:
-                yield Step(done, sum(map(len, jobs)))
-        yield Step(done, done, self._prediction(seen, logits, time.perf_counter() - began))
-
-    def _jobs(self, seen: ModelView) -> list[list[Job]]:
-        """Batches of jobs whose windows have one size: the same tile of several planes, or whole planes."""
-        placement = self.model.network.placement
+        numbers = _plane_numbers(seen.image, planes)
         tile = self.runner.tile(seen.shape)
-        tiles = map_windows(seen.map_shape, tile, placement)
-        size, planes = self.runner.batch_that_fits(tile), range(len(seen.image.planes))
-        return [
-            [Job(plane, window) for plane in planes[start : start + size]]
-            for start in planes[::size]
-            for window in tiles
-        ]
+        tiles = map_windows(seen.map_shape, tile, self.model.network.placement)
+        size = self.runner.batch_that_fits(tile)
+        total, done, parts = len(numbers) * len(tiles), 0, []
+        for start in range(0, len(numbers), size):
+            batch, began = numbers[start : start + size], time.perf_counter()
+            logits = np.empty((len(batch), len(self.model.classes), *seen.map_shape), np.float32)
+            for window in tiles:
+                y0, y1, x0, x1 = window
+                logits[:, :, y0:y1, x0:x1] = self.runner.run(seen, [Job(plane, window) for plane in batch])
+                done += len(batch)
+                if window is not tiles[-1]:
+                    yield Step(done, total)
+            parts.append(self._prediction(seen, batch, logits, time.perf_counter() - began))
+            yield Step(done, total, parts[-1], joined(parts) if done == total else None)
 
-    def _prediction(self, seen: ModelView, logits: np.ndarray, seconds: float) -> Prediction:
+    def _prediction(self, seen: ModelView, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
         output = self.runner.read_maps(logits)
         y = output.scores / self.model.card.temperature
         scores = y.softmax(1) if self.model.card.single_label else y.sigmoid()
@@ -182,7 +198,7 @@ class Classifier:
             probabilities=output.probabilities.numpy(),
             scores=scores.numpy(),
             class_maps=torch.from_numpy(logits).sigmoid().numpy(),
-            planes=seen.image.planes,
+            planes=tuple(seen.image.planes[plane] for plane in planes),
             placement=seen.placement,
             name=seen.image.name,
             warnings=(*seen.warnings, *self.runner.warnings),
@@ -191,8 +207,16 @@ class Classifier:
         )
 
 
-def classify(model: TrainedModel, image: Any, **options: Any) -> Prediction:
-    """Classify every plane (position, t, z) of an image.
+def _plane_numbers(image: ImageStack, planes: Sequence[int] | None) -> list[int]:
+    count = len(image.planes)
+    wanted = sorted(set(range(count) if planes is None else planes))
+    if not wanted or not all(0 <= plane < count for plane in wanted):
+        raise ImageError(f"planes {wanted} were asked for, but the {count} planes of {image.name} count from 0")
+    return wanted
+
+
+def classify(model: TrainedModel, image: Any, planes: Sequence[int] | None = None, **options: Any) -> Prediction:
+    """Classify every plane (position, t, z) of an image, or some of them.
 
     Parameters
     ----------
@@ -200,6 +224,8 @@ def classify(model: TrainedModel, image: Any, **options: Any) -> Prediction:
         What to apply.
     image : path, array or ImageStack
         Anything `open_image` takes.
+    planes : sequence of int, optional
+        Numbers of the planes, in the order of `ImageStack.planes`; all by default.
     **options
         Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
 
@@ -217,7 +243,7 @@ def classify(model: TrainedModel, image: Any, **options: Any) -> Prediction:
     ComputeError
         If the device fails where no smaller step is left.
     """
-    return Classifier(model, **options).classify(image)
+    return Classifier(model, **options).classify(image, planes)
 
 
 def classify_cells(model: TrainedModel, image: Any, labels: np.ndarray, **options: Any) -> pd.DataFrame:

@@ -116,15 +116,18 @@ class EvidenceMaker:
         classes: Sequence[str] | None = None,
         foreground: np.ndarray | None = None,
     ) -> Iterator[PlaneEvidence]:
-        """Evidence of each plane in turn, from a prediction already made of the same image."""
+        """Evidence of each plane of a prediction already made of the same image.
+
+        `foreground`, a label image of your own (planes, Y, X), has all planes of the image.
+        """
         chosen = class_indices(self.model, classes)
         seen = self.classifier.view(image)
         self.check_memory(seen, len(chosen), 1)
-        for plane in range(len(image.planes)):
-            objects = None
+        for row, at in enumerate(prediction.planes):
+            plane, objects = image.planes.index(at), None
             if self.options.kind == "object":
                 objects = foreground[plane] if foreground is not None else self.foreground(image, plane)
-            yield PlaneEvidence(plane, self._maps(seen, prediction, plane, chosen, objects), objects)
+            yield PlaneEvidence(row, self._maps(seen, prediction.class_maps[row], plane, chosen, objects), objects)
 
     def foreground(self, image: ImageStack, plane: int) -> np.ndarray:
         """Objects of one plane, int32 (Y, X), found as the options or the model's card say."""
@@ -147,16 +150,14 @@ class EvidenceMaker:
         )
 
     def _maps(
-        self, seen: ModelView, prediction: Prediction, plane: int, chosen: list[int], objects: np.ndarray | None
+        self, seen: ModelView, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
     ) -> np.ndarray:
         if self.options.kind == "jacobian":
             pixels = torch.from_numpy(seen.read(plane))[None]
-            maps = self._jacobian(pixels, chosen)[0]
-            return _back_on_image(maps, seen)
-        maps = prediction.class_maps[plane]
+            return _back_on_image(self._jacobian(pixels, chosen)[0], seen)
         if objects is not None and self.model.card.reference is not None:
             maps = against(maps, self.model.classes.index(self.model.card.reference))
-        laid = lay_over(maps[chosen], prediction.placement, seen.image.plane_shape)
+        laid = lay_over(maps[chosen], seen.placement, seen.image.plane_shape)
         return laid if objects is None else mean_inside(laid, objects)
 
     def _jacobian(self, pixels: Tensor, chosen: list[int]) -> np.ndarray:
@@ -233,7 +234,7 @@ def evidence(
     labels = None if foreground is None or how else checked_labels(np.asarray(foreground), stack)
     prediction = prediction or maker.classifier.classify(stack)
     _check_prediction(maker, stack, prediction)
-    maker.check_memory(maker.classifier.view(stack), len(class_indices(model, classes)), len(stack.planes))
+    maker.check_memory(maker.classifier.view(stack), len(class_indices(model, classes)), len(prediction.planes))
     planes = list(maker.planes(stack, prediction, classes, labels))
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
@@ -249,10 +250,11 @@ def evidence(
 
 def _check_prediction(maker: EvidenceMaker, image: ImageStack, prediction: Prediction) -> None:
     seen = maker.classifier.view(image)
-    wanted = (len(image.planes), len(maker.model.classes), *seen.map_shape)
-    if prediction.class_maps.shape != wanted or prediction.placement != seen.placement:
+    found, wanted = prediction.class_maps.shape[1:], (len(maker.model.classes), *seen.map_shape)
+    if found != wanted or prediction.placement != seen.placement or not set(prediction.planes) <= set(image.planes):
         raise OptionsError(
-            f"the prediction has class maps {prediction.class_maps.shape} and this image gives {wanted}; "
+            f"the prediction has {len(prediction.planes)} planes of class maps {found} and this image gives "
+            f"{len(image.planes)} of {wanted}; "
             "it was made of another image, model or pixel size: make it again"
         )
 
