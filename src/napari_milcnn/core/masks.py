@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.measure import regionprops_table
+from skimage.measure import label as components
 
 from napari_milcnn.core.classify import Prediction
 from napari_milcnn.core.evidence import Evidence, PlaneEvidence
@@ -115,18 +115,26 @@ def segment_plane(
 ) -> PlaneMasks:
     """Turn one plane's evidence (classes, Y, X), whose classes are `names`, into masks."""
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
-    maps = plane.maps
+    wanted = [name for name in names if scores[name] >= min(options.present, max(scores.values()))]
+    maps = plane.maps[[list(names).index(name) for name in wanted]]  # (wanted classes, Y, X)
     if options.smooth > 0 and plane.objects is None:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
-    wanted = [name for name in names if scores[name] >= min(options.present, max(scores.values()))]
-    used = {name: _threshold(maps[list(names).index(name)], name, options, thresholds or {}) for name in wanted}
-    claims = np.stack(
-        [np.where(m > used[n], m, 0) if n in used else np.zeros_like(m) for n, m in zip(names, maps, strict=True)]
-    )
-    winner = np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)  # (Y, X): 0 for none
-    labels, classes = _objects(winner, plane.objects, options)
-    table = _table(labels, classes, names, maps, scores, pixel_size)
+    used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(wanted, maps, strict=True)}
+    if plane.objects is None:
+        labels, classes = _objects(_winner(maps, list(used.values())), options)
+        values = _means(maps, labels)
+    else:
+        values = _of_each(maps, plane.objects)
+        classes = _winner(values, list(used.values())) - 1
+        labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
+    table = _table(labels, classes, wanted, values, scores, pixel_size)
     return PlaneMasks(labels, table.assign(plane=plane.plane)[_COLUMNS], used)
+
+
+def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Which of the maps (classes, ...) is strongest of those over their threshold: 1 for the first, 0 for none."""
+    claims = np.stack([np.where(one > least, one, 0) for one, least in zip(maps, thresholds, strict=True)])
+    return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
 
 
 _COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
@@ -151,15 +159,12 @@ def otsu_of_logarithm(one: np.ndarray) -> float:
     return float(np.exp(threshold_otsu(values)))
 
 
-def _objects(winner: np.ndarray, objects: np.ndarray | None, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
+def _objects(winner: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
     """Objects of a class image (Y, X) -> labels int32 (Y, X), and the class index of each label from 1 on."""
-    if objects is not None:
-        labels = np.where(winner > 0, objects, 0)  # numbers are kept: they may be the user's own
-        return labels, _class_of_each(labels, winner)
     labels, classes, count = np.zeros(winner.shape, np.int32), [np.zeros(1, int)], 0
     for index in np.unique(winner[winner > 0]):
         mask = winner == index
-        mask = ndimage.binary_fill_holes(mask) & ((winner == 0) | mask) if options.fill_holes else mask
+        mask = mask | (_holes(mask) & (winner == 0)) if options.fill_holes else mask
         found = drop_small(split_touching(mask, options.split), options.min_size)
         labels = np.where(found > 0, found + count, labels).astype(np.int32)
         classes.append(np.full(found.max(), index - 1))
@@ -167,33 +172,58 @@ def _objects(winner: np.ndarray, objects: np.ndarray | None, options: MaskOption
     return labels, np.concatenate(classes)
 
 
-def _class_of_each(labels: np.ndarray, winner: np.ndarray) -> np.ndarray:
-    numbers = np.arange(labels.max() + 1)
-    return np.asarray(np.nan_to_num(ndimage.maximum(winner, labels, numbers))).astype(int) - 1
+def _holes(mask: np.ndarray) -> np.ndarray:
+    """Background (Y, X) that the objects of a mask enclose: its components that do not reach the edge."""
+    ground = components(~mask, connectivity=1)
+    hole = np.ones(ground.max() + 1, bool)
+    hole[0] = False
+    for edge in (ground[0], ground[-1], ground[:, 0], ground[:, -1]):
+        hole[edge] = False
+    return np.asarray(hole[ground])
+
+
+def _means(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean of each map (classes, Y, X) over each label from 0 on, (classes, labels)."""
+    sizes = np.maximum(np.bincount(labels.ravel()), 1)
+    return np.stack([np.bincount(labels.ravel(), one.ravel()) / sizes for one in maps])
+
+
+def _of_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Value of each map (classes, Y, X) in each object from 0 on, all of whose pixels have the same: (classes, labels).
+
+    0 outside objects, and for numbers that no object has.
+    """
+    values = np.zeros((len(maps), int(objects.max(initial=0)) + 1), maps.dtype)
+    inside = np.flatnonzero(objects)
+    for row, one in zip(values, maps, strict=True):
+        row[objects.ravel()[inside]] = one.ravel()[inside]
+    return values
 
 
 def _table(
     labels: np.ndarray,
     classes: np.ndarray,
     names: Sequence[str],
-    maps: np.ndarray,
+    values: np.ndarray,
     scores: Mapping[str, float],
     pixel_size: float | None,
 ) -> pd.DataFrame:
-    measured = regionprops_table(labels, properties=("label", "area", "centroid"))
-    table = pd.DataFrame(measured).rename(columns={"area": "area_px", "centroid-0": "y", "centroid-1": "x"})
-    numbers = table["label"].to_numpy(int)
-    means = (
-        np.stack([np.asarray(ndimage.mean(one, labels, numbers)) for one in maps])
-        if len(numbers)
-        else np.empty((len(names), 0))
-    )
-    own = classes[numbers]
-    table["class"] = pd.Series([names[i] for i in own], dtype="str")
-    table["area_um2"] = table["area_px"] * (np.nan if pixel_size is None else pixel_size**2)
-    table["mean_evidence"] = means[own, np.arange(len(numbers))]
-    table["score"] = [scores[names[i]] for i in own]
-    return table
+    """Table of the objects: `values` (classes, labels) is each object's evidence, `classes` (labels,) its own class."""
+    rows, columns = np.nonzero(labels)
+    flat = labels[rows, columns]
+    sizes = np.bincount(flat)
+    numbers = np.flatnonzero(sizes)
+    own, area = classes[numbers], sizes[numbers].astype(float)
+    return pd.DataFrame({
+        "label": numbers,
+        "class": pd.Series([names[i] for i in own], dtype="str"),
+        "area_px": area,
+        "area_um2": area * (np.nan if pixel_size is None else pixel_size**2),
+        "y": np.bincount(flat, rows)[numbers] / area,
+        "x": np.bincount(flat, columns)[numbers] / area,
+        "mean_evidence": values[own, numbers],
+        "score": [scores[names[i]] for i in own],
+    })  # fmt: skip
 
 
 def class_image(labels: np.ndarray, objects: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
