@@ -18,11 +18,11 @@ from napari_milcnn.core.options import (
     MaskOptions,
     NetworkOptions,
     Options,
+    PoolingName,
     TrainOptions,
     make_options,
     preset_options,
 )
-from napari_milcnn.core.pooling import PoolingName
 
 WITH_DEFAULTS = (ComputeOptions, ForegroundOptions, EvidenceOptions, MaskOptions, TrainOptions)
 

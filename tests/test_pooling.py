@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_milcnn.core.pooling import NoisyAnd, PoolingName, make_pooling
+from napari_milcnn.core.options import PoolingName
+from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
 NAMES: tuple[PoolingName, ...] = ("noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average")
 SHARPNESS = (1.0, 2.5, 5.0)

@@ -16,7 +16,7 @@ from napari_milcnn import calibrate, classify, load_model, new_model, read_label
 from napari_milcnn.core.dataset import LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
 from napari_milcnn.core.network import NetworkOutput
-from napari_milcnn.core.pooling import PoolingName
+from napari_milcnn.core.options import PoolingName
 from napari_milcnn.core.training import amplified, image_losses, image_weights, turned
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}

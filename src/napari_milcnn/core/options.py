@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_milcnn.core.errors import OptionsError
-from napari_milcnn.core.pooling import PoolingName
 
 EvidenceKind = Literal["object", "class_map", "jacobian"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
+PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Width = Annotated[int, Field(ge=1, le=2048)]

@@ -17,13 +17,12 @@ cross-entropy of the loss refuses that.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
+from napari_milcnn.core.options import PoolingName
 
 _LARGEST_LOGIT = 80.0
 
