@@ -264,6 +264,20 @@ def test_interrupt_leaves_whole_files(model, image, tmp_path):
             whole.plane(0)
 
 
+def test_z_stacks_are_projected(run, model, tmp_path):
+    """Two time points of three Z give six rows, and two of their maxima with --z maximum."""
+    stack = np.random.default_rng(0).integers(90, 110, (2, 3, 80, 80)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    call = ("classify", tmp_path / "s.tif", "-m", model, "-o", tmp_path / "out", "--no-masks", *CPU)
+    for more, rows in (((), 6), (("--z", "maximum"), 2)):
+        assert run(*call, *more).exit_code == 0
+        table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+        assert len(table) == rows
+    flat = mil.classify(mil.load_model(model), mil.open_image(stack.max(1), axes="TYX"), device="cpu")
+    np.testing.assert_allclose(table[["score round", "score long"]], flat.scores, rtol=1e-4)
+    assert run(*call, "--z", "mean").exit_code == 2
+
+
 def test_demo(run, tmp_path):
     """The demo classifies every shipped image with the shipped model."""
     if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():
