@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -134,6 +134,20 @@ def _taken(kind: type[Options], options: dict[str, Any], prefix: str = "") -> di
     return {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
 
 
+def _class_thresholds(texts: Sequence[str]) -> dict[str, float]:
+    """Read 'nucleus=0.42'; a class may have an = in its name."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise OptionsError(f"--class-threshold is {text!r}; expected CLASS=NUMBER, such as nucleus=0.42")
+    return found
+
+
 def _reading(options: dict[str, Any]) -> ImageReading:
     """Return how images are read, of the options given."""
     given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
@@ -172,7 +186,7 @@ def _foreground(options: dict[str, Any], base: ForegroundOptions) -> ForegroundO
 
 @app.command()
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
-@options_of(EvidenceOptions, MaskOptions, skip=("foreground",))
+@options_of(EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
 @reading_options
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
@@ -181,6 +195,10 @@ def classify(
     *,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
+    ] = None,
+    class_threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="CLASS=NUMBER, such as nucleus=0.42: wins over --threshold for that class; repeatable."),
     ] = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
     objects: Annotated[
@@ -196,7 +214,8 @@ def classify(
         loaded = load_model(model)
         _classify(
             loaded, images, out, as_json,
-            classes=classes, masks=masks, objects=objects, mask_options=_taken(MaskOptions, options),
+            classes=classes, masks=masks, objects=objects,
+            mask_options=_taken(MaskOptions, options) | {"class_thresholds": _class_thresholds(class_threshold or ())},
             reading=_reading(options),
             foreground=_foreground(options, loaded.card.foreground), **_taken(EvidenceOptions, options),
         )  # fmt: skip
