@@ -60,13 +60,15 @@ def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
 def test_command_line_and_python_agree(run, model, image, tmp_path):
     """The same options give the same numbers and the same masks both ways."""
     loaded = mil.load_model(model)
-    run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU, "--kind", "class_map", "--present", 0)
+    run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU, "--kind", "class_map", "--present", 0,
+        "--class-threshold", "round=0.4")  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     prediction = mil.classify(loaded, image, device="cpu", precision="float32")
     np.testing.assert_allclose(table[["score round", "score long"]].to_numpy(), prediction.scores, rtol=1e-4)
     evidence = mil.evidence(loaded, image, kind="class_map", device="cpu", precision="float32")
+    masks = mil.segment(evidence, present=0.0, class_thresholds={"round": 0.4})
     with mil.open_image(tmp_path / "out" / "a_labels.ome.tif") as labels:
-        np.testing.assert_array_equal(labels.plane(0)[0], mil.segment(evidence, present=0.0).labels[0])
+        np.testing.assert_array_equal(labels.plane(0)[0], masks.labels[0])
 
 
 def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
@@ -98,6 +100,10 @@ def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
         (("--device", "tpu"), "option 'device' is 'tpu'"),
         (("--class", "flat"), "not in the model; its classes: round, long"),
         (("--kind", "hunch"), "hunch"),
+        (("--class-threshold", "round"), "--class-threshold is 'round'; expected CLASS=NUMBER, such as nucleus=0.42"),
+        (("--class-threshold", "round=q0.9"), "expected CLASS=NUMBER"),
+        (("--class-threshold", "=0.5"), "expected CLASS=NUMBER"),
+        (("--class-threshold", "flat=0.5"), "a threshold is given for 'flat'"),
     ],
 )
 def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, said):
@@ -262,6 +268,20 @@ def test_interrupt_leaves_whole_files(model, image, tmp_path):
     for file in out.glob("*.tif"):
         with mil.open_image(file) as whole:
             whole.plane(0)
+
+
+def test_z_stacks_are_projected(run, model, tmp_path):
+    """Two time points of three Z give six rows, and two of their maxima with --z maximum."""
+    stack = np.random.default_rng(0).integers(90, 110, (2, 3, 80, 80)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    call = ("classify", tmp_path / "s.tif", "-m", model, "-o", tmp_path / "out", "--no-masks", *CPU)
+    for more, rows in (((), 6), (("--z", "maximum"), 2)):
+        assert run(*call, *more).exit_code == 0
+        table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+        assert len(table) == rows
+    flat = mil.classify(mil.load_model(model), mil.open_image(stack.max(1), axes="TYX"), device="cpu")
+    np.testing.assert_allclose(table[["score round", "score long"]], flat.scores, rtol=1e-4)
+    assert run(*call, "--z", "mean").exit_code == 2
 
 
 def test_demo(run, tmp_path):

@@ -24,8 +24,16 @@ from hypothesis import strategies as st
 from imagecodecs import png_encode
 from PIL import Image
 
-from napari_milcnn.core.errors import ImageError
-from napari_milcnn.core.images import ImageStack, LazyArray, PlaneIndex, match_channels, open_image
+from napari_milcnn.core.errors import ImageError, OptionsError
+from napari_milcnn.core.images import (
+    ImageReading,
+    ImageStack,
+    LazyArray,
+    PlaneIndex,
+    match_channels,
+    maximum_projection,
+    open_image,
+)
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "bbbc016" / "images"
 TCYX = np.random.default_rng(0).integers(0, 60000, (3, 2, 40, 50), dtype=np.uint16)
@@ -1128,3 +1136,77 @@ def test_real_images() -> None:
             assert (image.axes, image.shape, image.dtype) == ("YX", (512, 512), np.uint8)
             assert image.pixel_size is None
             np.testing.assert_array_equal(image.plane(0)[0], tifffile.imread(path))
+
+
+# Maximum projection
+
+
+def test_the_projection_is_numpys_maximum_along_z(tmp_path: Path) -> None:
+    """Whole planes, windows and chosen channels of a T Z C Y X file; all that is known of it stays."""
+    pixels = np.random.default_rng(2).integers(0, 60000, (2, 3, 2, 40, 50), dtype=np.uint16)
+    names = {"Channel": {"Name": ["GFP", "RFP"]}}
+    path = write_tiff(tmp_path / "a.ome.tif", pixels, "TZCYX", ome=True, compression="zlib", metadata=names)
+    with open_image(path, pixel_size=0.5) as image, maximum_projection(image) as flat:
+        assert (flat.axes, flat.shape, flat.planes) == ("TCYX", (2, 2, 40, 50), ((0, 0, 0), (0, 1, 0)))
+        assert (flat.name, flat.path, flat.channels, flat.pixel_size) == ("a", path, ("GFP", "RFP"), 0.5)
+        assert (flat.dtype, flat.plane_name(1)) == (np.uint16, "T1")
+        np.testing.assert_array_equal(every_plane(flat), pixels.max(1))
+        np.testing.assert_array_equal(flat.plane(1, [1], (3, 9, 4, 8)), pixels.max(1)[1, 1:, 3:9, 4:8])
+        np.testing.assert_array_equal(np.asarray(flat.data[..., 7]), pixels.max(1)[..., 7])
+    with pytest.raises(ImageError, match="closed"):
+        image.plane(0)
+
+
+@pytest.mark.parametrize("make", [np.asarray, dask.array.from_array, zarr.array])
+def test_arrays_are_projected(make: Any) -> None:
+    """A bare Z stack becomes one plane, whatever holds it; dropping the projection leaves the array open."""
+    pixels = np.random.default_rng(3).random((4, 20, 30))
+    image = open_image(make(pixels), axes="ZYX")
+    np.testing.assert_array_equal(every_plane(maximum_projection(image))[0, 0], pixels.max(0))
+    np.testing.assert_array_equal(image.plane(2)[0], pixels[2])
+
+
+class _Watched:
+    """An array of zeros that notes what is read of it."""
+
+    shape, ndim, dtype = (2, 3, 8, 8), 4, np.dtype(np.uint8)
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = []
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        self.keys.append(key)
+        return np.zeros(self.shape, self.dtype)[key]
+
+
+def test_a_projected_plane_reads_its_own_stack_one_z_at_a_time() -> None:
+    """The second time point of three Z: three reads of one window each, none before."""
+    watched = _Watched()
+    flat = maximum_projection(open_image(watched, axes="TZYX"))
+    assert watched.keys == []
+    flat.plane(1, window=(2, 4, 0, 8))
+    assert watched.keys == [(slice(1, 2, 1), z, slice(2, 4, 1), slice(0, 8, 1)) for z in range(3)]
+
+
+def test_without_z_nothing_is_projected() -> None:
+    """The image is returned as it is."""
+    image = open_image(TCYX, axes="TCYX")
+    assert maximum_projection(image) is image
+
+
+def test_nan_in_a_stack_is_not_projected_away() -> None:
+    """The plane is refused as one with NaN is."""
+    pixels = np.zeros((2, 5, 5))
+    pixels[0, 2, 2] = np.nan
+    with pytest.raises(ImageError, match="1 of 25 values are NaN or infinite"):
+        maximum_projection(open_image(pixels, axes="ZYX")).plane(0)
+
+
+def test_reading_says_what_becomes_of_z(tmp_path: Path) -> None:
+    """By default each plane stands alone; with maximum a stack is one; anything else is refused."""
+    path = write_tiff(tmp_path / "a.tif", TCYX[:, 0], "ZYX", imagej=True)
+    with ImageReading().open(path) as planes, ImageReading(z="maximum").open(path) as one:
+        assert (len(planes.planes), len(one.planes)) == (3, 1)
+        np.testing.assert_array_equal(one.plane(0)[0], TCYX[:, 0].max(0))
+    with pytest.raises(OptionsError, match="z is 'mean'; expected one of planes, maximum"):
+        ImageReading(z="mean")

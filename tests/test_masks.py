@@ -126,6 +126,34 @@ def test_threshold_rules(threshold: Any, own: dict[str, float], pixels: int | No
     assert set(masks.thresholds[0]) == {"a", "b"}
 
 
+def test_a_class_may_have_a_threshold_of_its_own() -> None:
+    """Class b at 0.7 loses its square of 0.6; class a stays as it was, whatever rule it goes by."""
+    for threshold, own in ((0.5, {}), ("otsu", {}), ("auto", {"a": 0.4, "b": 0.4}), ("q0.9", {})):
+        shown = evidence_of(two_squares(), thresholds=own)
+        before, after = (
+            segment(shown, threshold=threshold),
+            segment(shown, threshold=threshold, class_thresholds={"b": 0.7}),
+        )
+        assert before.objects["class"].tolist() == ["a", "b"]
+        pd.testing.assert_frame_equal(after.objects, before.objects.iloc[:1])
+        assert after.thresholds[0] == {"a": before.thresholds[0]["a"], "b": 0.7}
+
+
+def test_a_threshold_for_an_unknown_class_is_refused() -> None:
+    """With the classes that there are, among them one that was not asked for."""
+    assert segment(evidence_of(two_squares()[:1], asked=("a",)), class_thresholds={"b": 0.7}).thresholds[0].keys() == {
+        "a"
+    }
+    with pytest.raises(
+        OptionsError, match="a threshold is given for 'c', which the model does not know; its classes: a, b"
+    ):
+        segment(evidence_of(two_squares()), class_thresholds={"a": 0.1, "c": 0.7})
+    with pytest.raises(OptionsError, match=r"option 'class_thresholds.a' is 'high': Input should be a valid number"):
+        segment(evidence_of(two_squares()), class_thresholds={"a": "high"})
+    with pytest.raises(OptionsError, match=r"option 'class_thresholds.a' is inf: Input should be a finite number"):
+        segment(evidence_of(two_squares()), class_thresholds={"a": float("inf")})
+
+
 @pytest.mark.parametrize("threshold", ["best", "q1.5", "q", "qx", "-q0.5"])
 def test_unknown_thresholds_are_refused(threshold: str) -> None:
     """With what is expected."""
@@ -135,7 +163,9 @@ def test_unknown_thresholds_are_refused(threshold: str) -> None:
 
 def test_unknown_options_are_refused() -> None:
     """A misspelt option names those there are."""
-    with pytest.raises(OptionsError, match="no option 'minsize'; expected one of threshold, present, smooth, min_size"):
+    with pytest.raises(
+        OptionsError, match="no option 'minsize'; expected one of threshold, class_thresholds, present, smooth"
+    ):
         segment(evidence_of(ramp()), minsize=3)
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from napari_milcnn.core.errors import ImageError, MilcnnError, OptionsError
+from napari_milcnn.core.images import ImageReading, ZReading
 from napari_milcnn.core.options import (
     PRESETS,
     TRAIN_PRESETS,
@@ -69,10 +70,13 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TCYX.")]
-Channels = Annotated[str | None, typer.Option(help="Channel names in the order of the files, such as GFP,RFP.")]
-PixelSize = Annotated[float | None, typer.Option(help="µm per pixel where the files do not say.")]
-Series = Annotated[int | None, typer.Option(help="Which series of files that hold several.")]
+READING: dict[str, tuple[Any, str]] = {
+    "axes": (str, "Axes of the files where they do not say, such as TCYX."),
+    "channels": (str, "Channel names in the order of the files, such as GFP,RFP."),
+    "pixel_size": (float, "µm per pixel where the files do not say."),
+    "series": (int, "Which series of files that hold several."),
+    "z": (ZReading, "Each plane of a Z stack, as by default, or its maximum projection."),
+}
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 
 
@@ -94,11 +98,23 @@ def options_of(
 
     With `optional` an option that is not given is None rather than its default.
     """
+    fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
+    return _adding([_parameter(name, field, optional) for name, field in fields.items()])
 
+
+def reading_options(command: Command) -> Command:
+    """Add the fields of an `ImageReading` to a command that takes **options, where they begin with reading_."""
+    return _adding([_reading_parameter(name, *field) for name, field in READING.items()])(command)
+
+
+def _reading_parameter(name: str, kind: Any, said: str) -> inspect.Parameter:
+    shown = Annotated[kind | None, typer.Option(f"--{name.replace('_', '-')}", help=said)]
+    return inspect.Parameter(f"reading_{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=shown)
+
+
+def _adding(added: list[inspect.Parameter]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
-        added = [_parameter(name, field, optional) for name, field in fields.items()]
         command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
         return command
 
@@ -116,6 +132,28 @@ def _parameter(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter
 def _taken(kind: type[Options], options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return what was given for the fields of one option model."""
     return {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
+
+
+def _class_thresholds(texts: Sequence[str]) -> dict[str, float]:
+    """Read 'nucleus=0.42'; a class may have an = in its name."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise OptionsError(f"--class-threshold is {text!r}; expected CLASS=NUMBER, such as nucleus=0.42")
+    return found
+
+
+def _reading(options: dict[str, Any]) -> ImageReading:
+    """Return how images are read, of the options given."""
+    given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
+    if "channels" in given:
+        given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
+    return ImageReading(**given)
 
 
 @contextmanager
@@ -148,7 +186,8 @@ def _foreground(options: dict[str, Any], base: ForegroundOptions) -> ForegroundO
 
 @app.command()
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
-@options_of(EvidenceOptions, MaskOptions, skip=("foreground",))
+@options_of(EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
+@reading_options
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
     model: Model,
@@ -157,27 +196,27 @@ def classify(
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
     ] = None,
+    class_threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="CLASS=NUMBER, such as nucleus=0.42: wins over --threshold for that class; repeatable."),
+    ] = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
     objects: Annotated[
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
-    axes: Axes = None,
-    channels: Channels = None,
-    pixel_size: PixelSize = None,
-    series: Series = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Classify images: a table, class maps, masks, an overview picture and the run record."""
-    from napari_milcnn.core.images import ImageReading
     from napari_milcnn.core.model import load_model
 
     with _status():
         loaded = load_model(model)
         _classify(
             loaded, images, out, as_json,
-            classes=classes, masks=masks, objects=objects, mask_options=_taken(MaskOptions, options),
-            reading=ImageReading(axes, _names(channels), pixel_size, series),
+            classes=classes, masks=masks, objects=objects,
+            mask_options=_taken(MaskOptions, options) | {"class_thresholds": _class_thresholds(class_threshold or ())},
+            reading=_reading(options),
             foreground=_foreground(options, loaded.card.foreground), **_taken(EvidenceOptions, options),
         )  # fmt: skip
 
@@ -254,6 +293,7 @@ def _image_document(result: ImageResult) -> dict[str, Any]:
 @options_of(TrainOptions, optional=True)
 @options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@reading_options
 def train(
     labels: Annotated[
         Path,
@@ -288,10 +328,6 @@ def train(
             "others is read against it."
         ),
     ] = None,
-    axes: Axes = None,
-    channels: Channels = None,
-    pixel_size: PixelSize = None,
-    series: Series = None,
     name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
     description: Annotated[str, typer.Option(help="For the card.")] = "",
     trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
@@ -309,13 +345,12 @@ def train(
     """
     from napari_milcnn.core.dataset import read_labels
     from napari_milcnn.core.devices import keep_freed_memory
-    from napari_milcnn.core.images import ImageReading
 
     with _status():
         if out.suffix.lower() != ".zip" or out.is_dir():
             raise OptionsError(f"a model is saved as one .zip file, found {out}; name it {out.stem}.zip")
         keep_freed_memory()
-        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
+        table = read_labels(labels, _reading(options))
         foreground = _foreground(options, ForegroundOptions())
         network = _taken(NetworkOptions, options)
         ignored = [f"--{key.replace('_', '-')}" for key in network]
@@ -334,6 +369,7 @@ def train(
 
 
 @app.command()
+@reading_options
 def calibrate(
     labels: Annotated[
         Path, typer.Argument(help="Table of images that the model did not train on.", metavar="LABELS.csv")
@@ -341,28 +377,19 @@ def calibrate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
-    axes: Axes = None,
-    channels: Channels = None,
-    pixel_size: PixelSize = None,
-    series: Series = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
+    **options: Any,
 ) -> None:
     """Set how sure a model is, and the balance between its classes, by images it did not train on."""
     from napari_milcnn.core.dataset import read_labels
-    from napari_milcnn.core.images import ImageReading
     from napari_milcnn.core.model import load_model
     from napari_milcnn.core.training import calibrate as calibrated
 
     with _status():
-        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
+        table = read_labels(labels, _reading(options))
         result = calibrated(load_model(model), table, device=device)
         result.save(out)
         output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    """Read names between commas."""
-    return tuple(name.strip() for name in text.split(",")) if text else None
 
 
 def _model_for(table: LabelTable, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
@@ -491,6 +518,7 @@ def _epoch_text(report: EpochReport) -> str:
 @options_of(TrainOptions, prefix="train_", optional=True)
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @options_of(EvaluateOptions, skip=("foreground",))
+@reading_options
 def evaluate(
     labels: Annotated[
         Path, typer.Argument(help="Table with the columns file, label and, if known, group.", metavar="LABELS.csv")
@@ -506,22 +534,17 @@ def evaluate(
         int | None,
         typer.Option(help="Cross-validate: train the model anew, from a random start, for each fold of whole groups."),
     ] = None,
-    axes: Axes = None,
-    channels: Channels = None,
-    pixel_size: PixelSize = None,
-    series: Series = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Measure a model on labelled images: figures, confusion, groups, suspected mislabels, report.html."""
     from napari_milcnn.core.dataset import read_labels
     from napari_milcnn.core.devices import keep_freed_memory
-    from napari_milcnn.core.images import ImageReading
     from napari_milcnn.core.model import load_model
 
     with _status():
         keep_freed_memory()
-        table = read_labels(labels, ImageReading(axes, _names(channels), pixel_size, series))
+        table = read_labels(labels, _reading(options))
         loaded = load_model(model)
         report = _evaluate(
             loaded, table, truth=truth, folds=folds, train_options=_taken(TrainOptions, options, "train_"),

@@ -33,11 +33,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, reduce
 from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeAlias, get_args
 from xml.etree import ElementTree
 
 import numpy as np
@@ -50,11 +50,21 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
     from zarr.storage import WrapperStore
 
-__all__ = ["ImageReading", "ImageStack", "LazyArray", "PlaneIndex", "match_channels", "open_image"]
+__all__ = [
+    "ImageReading",
+    "ImageStack",
+    "LazyArray",
+    "PlaneIndex",
+    "ZReading",
+    "match_channels",
+    "maximum_projection",
+    "open_image",
+]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
 Window: TypeAlias = tuple[int, int, int, int]
+ZReading: TypeAlias = Literal["planes", "maximum"]
 
 ORDER: Final = "PTZCYX"
 COLOURS: Final = ("red", "green", "blue")
@@ -450,26 +460,53 @@ def open_image(
 
 @dataclass(frozen=True)
 class ImageReading:
-    """How files are opened that do not say it themselves: the keywords of `open_image`, for many files."""
+    """How files are opened that do not say it themselves: the keywords of `open_image`, for many files.
+
+    With `z` "maximum" each Z stack is one plane, its maximum projection; with "planes" each of its planes stands alone.
+    """
 
     axes: str | None = None
     channels: tuple[str, ...] | None = None
     pixel_size: float | None = None
     series: int | None = None
+    z: ZReading = "planes"
 
     def __post_init__(self) -> None:
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
             raise OptionsError(f"pixel_size is {self.pixel_size}; expected µm per pixel, a number above 0")
         if self.series is not None and self.series < 0:
             raise OptionsError(f"series is {self.series}; expected 0 or more")
+        if self.z not in get_args(ZReading):
+            raise OptionsError(f"z is {self.z!r}; expected one of {_listed(get_args(ZReading))}")
 
     def open(self, path: Path) -> ImageStack:
         """Open one image."""
-        return open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
+        image = open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
+        return maximum_projection(image) if self.z == "maximum" else image
 
 
 AS_THEY_SAY: Final = ImageReading()
 """Files say themselves how they are to be read."""
+
+
+def maximum_projection(image: ImageStack) -> ImageStack:
+    """Project an image along Z: each pixel is the largest of its Z stack.
+
+    Nothing is read before a plane is: then its own Z stack alone, or the same window of it, one Z after another.
+
+    Parameters
+    ----------
+    image
+        Any image; closing its projection closes it.
+
+    Returns
+    -------
+    ImageStack
+        The same image without the axis Z; the image itself where it has none.
+    """
+    if "Z" not in image.axes:
+        return image
+    return replace(image, data=_Projected(image), axes=image.axes.replace("Z", ""))
 
 
 def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int, ...], str | None]:
@@ -518,6 +555,31 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
         f"{image.path or image.name}: the channels are taken by their order, not by name "
         f"(model = image: {mapping}); name them by channels= (command line: --channels) if this is wrong."
     )
+
+
+class _Projected(LazyArray):
+    """The maximum along Z of an image's data."""
+
+    def __init__(self, image: ImageStack) -> None:
+        super().__init__([_AlongZ(image)], image.axes.replace("Z", ""))
+        self._image = image
+
+    def close(self) -> None:
+        super().close()
+        self._image.close()
+
+
+class _AlongZ:
+    """One part of a `LazyArray`, whose keys have an entry for every axis but Z."""
+
+    def __init__(self, image: ImageStack) -> None:
+        self._data, self._depth, self._at = image.data, image.sizes["Z"], image.axes.index("Z")
+        self.shape = (*image.shape[: self._at], *image.shape[self._at + 1 :])
+        self.dtype = image.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Array:
+        before, behind = key[: self._at], key[self._at :]
+        return reduce(np.maximum, (np.asarray(self._data[(*before, z, *behind)]) for z in range(self._depth)))
 
 
 # From what was found and what is wanted to an ImageStack.

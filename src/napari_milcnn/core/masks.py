@@ -17,6 +17,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label as components
 
 from napari_milcnn.core.classify import Prediction
+from napari_milcnn.core.errors import OptionsError
 from napari_milcnn.core.evidence import Evidence, PlaneEvidence
 from napari_milcnn.core.foreground import drop_small, split_touching
 from napari_milcnn.core.options import MaskOptions, make_options
@@ -73,7 +74,7 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     evidence : Evidence
         Of any kind.
     **options
-        Fields of `MaskOptions`: threshold, present, smooth, min_size, fill_holes, split.
+        Fields of `MaskOptions`: threshold, class_thresholds, present, smooth, min_size, fill_holes, split.
 
     Returns
     -------
@@ -83,9 +84,9 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     Raises
     ------
     OptionsError
-        If an option is unknown or impossible.
+        If an option is unknown or impossible, or a class with a threshold of its own is not the model's.
     """
-    chosen = make_options(MaskOptions, options)
+    chosen = checked_mask_options(options, evidence.prediction.classes)
     planes = [
         segment_plane(
             PlaneEvidence(i, maps, None if evidence.objects is None else evidence.objects[i]),
@@ -103,6 +104,24 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
         classes=evidence.classes,
         thresholds=tuple(plane.thresholds for plane in planes),
     )
+
+
+def checked_mask_options(values: dict[str, Any], classes: Sequence[str]) -> MaskOptions:
+    """Build mask options for a model with some classes.
+
+    Raises
+    ------
+    OptionsError
+        If an option is unknown or impossible, or a class with a threshold of its own is not among the classes.
+    """
+    options = make_options(MaskOptions, values)
+    unknown = [name for name in options.class_thresholds if name not in classes]
+    if unknown:
+        raise OptionsError(
+            f"a threshold is given for {', '.join(map(repr, unknown))}, which the model does not know; its classes: "
+            f"{', '.join(classes)}"
+        )
+    return options
 
 
 def segment_plane(
@@ -142,7 +161,7 @@ _COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_ev
 
 def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:
     """Threshold of one map (Y, X)."""
-    rule = options.threshold
+    rule = options.class_thresholds.get(name, options.threshold)
     if rule == "auto":
         rule = own.get(name, "otsu")
     if isinstance(rule, str) and rule.startswith("q"):

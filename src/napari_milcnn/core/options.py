@@ -164,6 +164,9 @@ class MaskOptions(Options):
         "auto", description="auto (the model's own where its card has one, else otsu), otsu (on the logarithm), a "
                             "number, or a quantile of the plane's evidence such as q0.95."
     )  # fmt: skip
+    class_thresholds: dict[str, float] = Field(
+        {}, description="Class -> threshold; wins over `threshold` for that class."
+    )
     present: float = Field(
         0.5, ge=0, le=1, description="Only classes whose score for the image reaches this, and the top class, "
                                      "give masks; 0 lets all."

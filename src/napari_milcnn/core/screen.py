@@ -15,9 +15,9 @@ from napari_milcnn.core.classify import Prediction, checked_labels
 from napari_milcnn.core.errors import ImageError, LabelsError, MilcnnError, OptionsError, OutputError
 from napari_milcnn.core.evidence import EvidenceMaker, class_indices
 from napari_milcnn.core.images import AS_THEY_SAY, ImageReading, ImageStack, open_image
-from napari_milcnn.core.masks import PlaneMasks, segment_plane
+from napari_milcnn.core.masks import PlaneMasks, checked_mask_options, segment_plane
 from napari_milcnn.core.model import TrainedModel
-from napari_milcnn.core.options import EvidenceOptions, MaskOptions, make_options
+from napari_milcnn.core.options import EvidenceOptions, make_options
 from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
     OUTPUTS,
@@ -193,7 +193,7 @@ class _Screen:
         self.model, self.files, self.out = model, files, out
         self.classes = tuple(classes) if classes else model.classes
         self.masks, self.objects, self.reading = masks, objects, reading
-        self.mask_options = make_options(MaskOptions, mask_options)
+        self.mask_options = checked_mask_options(mask_options, model.classes)
         self.evidence_options = make_options(EvidenceOptions, options)
         self.maker = EvidenceMaker(model, **options)
         class_indices(model, self.classes)
