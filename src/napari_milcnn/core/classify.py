@@ -77,6 +77,12 @@ class Prediction:
         plane = self.planes[index]
         return " ".join(f"{plane._fields[i]} {plane[i]}" for i in varying)
 
+    def only(self, row: int) -> Prediction:
+        """Return what is said of one plane, by its place in `planes`."""
+        one = slice(row, row + 1)
+        return replace(self, probabilities=self.probabilities[one], scores=self.scores[one],
+                       class_maps=self.class_maps[one], planes=self.planes[one])  # fmt: skip
+
     def without_maps(self) -> Prediction:
         """Return the same prediction without its class maps, to be kept by the thousand."""
         return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy())

@@ -147,7 +147,7 @@ def segment_plane(
         classes = _winner(values, list(used.values())) - 1
         labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
     table = _table(labels, classes, wanted, values, scores, pixel_size)
-    return PlaneMasks(labels, table.assign(plane=plane.plane)[_COLUMNS], used)
+    return PlaneMasks(labels, table.assign(plane=plane.plane)[COLUMNS], used)
 
 
 def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
@@ -156,7 +156,8 @@ def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
 
 
-_COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+"""Of a table of objects."""
 
 
 def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:

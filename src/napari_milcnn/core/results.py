@@ -51,6 +51,26 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(draft, index=False, float_format="%.6g")
 
 
+OBJECT_COLUMNS = [
+    "file", "position", "t", "z", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score",
+]  # fmt: skip
+"""Of objects.csv."""
+
+
+def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFrame:
+    """Rows of predictions.csv: one for each plane that was classified."""
+    rows = prediction.table()
+    rows.insert(0, "file", file)
+    rows.insert(1, "name", name)
+    return rows.assign(warnings="; ".join(prediction.warnings), error="")
+
+
+def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:
+    """Rows of objects.csv: the number of the plane is replaced by file, position, t and z."""
+    indices = pd.DataFrame(planes, columns=["position", "t", "z"])
+    return objects.join(indices, on="plane").assign(file=file)[OBJECT_COLUMNS]
+
+
 OUTPUTS = ("_labels.ome.tif", "_maps.ome.tif", "_overview.png")
 """Ends of the names of our own files, passed over in folders of images."""
 

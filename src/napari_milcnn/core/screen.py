@@ -20,9 +20,12 @@ from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.options import EvidenceOptions, make_options
 from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
+    OBJECT_COLUMNS,
     OUTPUTS,
     image_files,
+    object_rows,
     output_names,
+    prediction_rows,
     printable,
     run_record,
     write_json,
@@ -259,7 +262,7 @@ class _Screen:
         write_overview(files.overview, prediction, shown, image.pixel_size)
         objects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         if len(objects):
-            self.tables.objects.append(_with_indices(printable(file), objects, prediction))
+            self.tables.objects.append(object_rows(printable(file), objects, prediction.planes))
         written = tuple(path for path in files if path is not None)
         return ImageResult(file, name, prediction.without_maps(), len(objects), written, prediction.warnings)
 
@@ -292,10 +295,7 @@ class _Screen:
         if result.prediction is None:
             row = pd.DataFrame([{"file": printable(result.file), "name": result.name, "error": result.error}])
         else:
-            row = result.prediction.table()
-            row.insert(0, "file", printable(result.file))
-            row.insert(1, "name", result.name)
-            row["warnings"], row["error"] = "; ".join(result.warnings), ""
+            row = prediction_rows(printable(result.file), result.name, result.prediction)
         self.tables.predictions.append(row)
         if time.monotonic() > self.tables.due:
             began = time.monotonic()
@@ -307,7 +307,7 @@ class _Screen:
         write_table(self.out / "predictions.csv", _joined(predictions))
         if self.masks:
             write_table(
-                self.out / "objects.csv", _joined(self.tables.objects or [pd.DataFrame(columns=_OBJECT_COLUMNS)])
+                self.out / "objects.csv", _joined(self.tables.objects or [pd.DataFrame(columns=OBJECT_COLUMNS)])
             )
 
     def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
@@ -325,18 +325,6 @@ class _Screen:
             "unfinished": [str(file) for file in self.files[len(results) :]],
         }
         write_json(self.out / "run.json", record)
-
-
-_OBJECT_COLUMNS = [
-    "file", "position", "t", "z", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score",
-]  # fmt: skip
-
-
-def _with_indices(file: str, objects: pd.DataFrame, prediction: Prediction) -> pd.DataFrame:
-    """Replace the plane's number by file, position, t and z."""
-    planes = pd.DataFrame(prediction.planes, columns=["position", "t", "z"])
-    joined = objects.join(planes, on="plane").assign(file=file)
-    return joined[_OBJECT_COLUMNS]
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,119 @@
+"""Small parts that the docks share: forms made of option models, headings, notes, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from magicgui.widgets import Container, create_widget
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QSizePolicy, QWidget
+
+from napari_milcnn.core.options import Options
+
+ERROR, WARNING = "#d55e00", "#c98500"
+"""Text colours that are read on napari's dark and light themes."""
+
+
+def options_form(kind: type[Options], names: Sequence[str], choices: Mapping[str, Sequence[str]]) -> Container:
+    """Make a form of some fields of an option model: their defaults, their limits and their descriptions.
+
+    `choices` lists the values offered for a text field. An optional number is left out by 0.
+    """
+    return Container(widgets=[_field(kind, name, choices.get(name)) for name in names], labels=True)
+
+
+def _field(kind: type[Options], name: str, choices: Sequence[str] | None) -> Any:
+    field = kind.model_fields[name]
+    annotation, value = field.annotation, field.default
+    options: dict[str, Any] = {"tooltip": field.description}
+    if choices is not None:
+        options |= {"choices": list(choices), "widget_type": "ComboBox"}
+    elif type(None) in get_args(annotation):
+        annotation, value = int, 0
+        options |= {"min": 0, "max": 65536}
+    elif annotation is int:
+        options |= {"min": 1, "max": 4096}
+    return create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
+
+
+def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
+    """Return what stands in a form, as keywords of its option model."""
+    values = {widget.name: widget.value for widget in form}
+    return {name: None if value == 0 and kind.model_fields[name].default is None else value
+            for name, value in values.items()}  # fmt: skip
+
+
+def heading(text: str) -> QLabel:
+    """Make the title of a part of a dock."""
+    label = QLabel(text)
+    label.setStyleSheet("font-weight: bold; margin-top: 6px;")
+    return label
+
+
+class Note(QLabel):
+    """Text below a control, wrapped and selectable; it takes no room while it is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.hide()
+
+    def say(self, text: str, colour: str = "") -> None:
+        """Show a text in a colour; hide for an empty one."""
+        self.setText(text)
+        self.setStyleSheet(f"color: {colour};" if colour else "")
+        self.setVisible(bool(text))
+
+
+class NarrowComboBox(QComboBox):
+    """A combo box that a long entry does not widen: the dock stays as narrow as the user wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+
+def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
+    """Lay widgets and texts side by side; the one at `stretch` takes the room that is left."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(6)
+    for i, part in enumerate(parts):
+        layout.addWidget(QLabel(part) if isinstance(part, str) else part, 1 if i == stretch else 0)
+    return layout
+
+
+def swatch(colour: str) -> QIcon:
+    """Return a small square of a colour, on the dark ground that makes white and yellow seen in every theme."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor("#262930"))
+    inner = QPixmap(8, 8)
+    inner.fill(QColor(colour))
+    _paste(pixmap, inner)
+    return QIcon(pixmap)
+
+
+def _paste(ground: QPixmap, picture: QPixmap) -> None:
+    from qtpy.QtGui import QPainter
+
+    painter = QPainter(ground)
+    painter.drawPixmap(2, 2, picture)
+    painter.end()
+
+
+def chip(colour: str, text: str) -> str:
+    """Return rich text: a square of a colour and a name that stay on one line."""
+    name = text.replace("&", "&amp;").replace("<", "&lt;").replace(" ", "&nbsp;")
+    return f'<span style="background:#262930;color:{colour}">&nbsp;■&nbsp;</span>&nbsp;{name}'
+
+
+def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
+    """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model)."""
+    emitter.connect(slot)
+    widget.destroyed.connect(lambda: emitter.disconnect(slot))

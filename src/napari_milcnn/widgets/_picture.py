@@ -1,0 +1,156 @@
+"""The layers that the docks make in the viewer, and keep up to date: a re-run changes them, it adds none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from napari.layers import Layer
+
+from napari_milcnn.core.palette import class_colours
+from napari_milcnn.layers import (
+    class_map_layer,
+    evidence_layer,
+    image_layers,
+    label_colormap,
+    mask_layer,
+)
+from napari_milcnn.sources import SourceReading, open_layers
+from napari_milcnn.widgets._entry import Entry, empty_labels
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_milcnn.core.analysis import PlaneResult
+    from napari_milcnn.core.images import ImageStack
+    from napari_milcnn.core.masks import PlaneMasks
+    from napari_milcnn.layers import LayerData
+
+SPAN = 100_000
+"""Numbers of a mask layer that each plane has to itself: 100 000 x plane + the object's number in its plane."""
+
+
+class Picture:
+    """What the viewer shows of the entries.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Touched in its own thread only.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+
+    def open(self, entry: Entry, image: ImageStack, limits: Any) -> SourceReading:
+        """Add the image of a dropped file as layers, one a channel, and say how they are read."""
+        added = [self._add(data) for data in image_layers(image, limits)]
+        entry.layers = tuple(added)
+        axes = image.axes.replace("C", "")
+        reading = SourceReading(axes, tuple(image.channels), image.pixel_size, ())
+        entry.source = open_layers(entry.layers, reading)
+        return reading
+
+    def put_masks(self, entry: Entry) -> pd.DataFrame:
+        """Write all masks of an entry into its labels layer and return the table of its objects."""
+        for plane, masks in entry.masks.items():
+            self._write(entry, plane, masks)
+        return self.refresh_masks(entry)
+
+    def put_plane(self, entry: Entry, result: PlaneResult) -> None:
+        """Write the masks of one plane; `refresh_masks` shows them."""
+        if result.masks is not None:
+            self._write(entry, result.plane, result.masks)
+
+    def _write(self, entry: Entry, plane: int, masks: PlaneMasks) -> None:
+        assert entry.source is not None
+        if entry.labels is None:
+            entry.labels = empty_labels(len(entry.source.image.planes), entry.source.image.plane_shape)
+        entry.labels[plane] = np.where(masks.labels > 0, masks.labels + plane * SPAN, 0)
+
+    def refresh_masks(self, entry: Entry) -> pd.DataFrame:
+        """Show what was written, with its colours and features; return the table of objects."""
+        assert entry.source is not None and entry.model is not None and entry.labels is not None
+        objects = objects_of(entry)
+        layer = mask_layer(entry.source, entry.labels, objects, entry.model.classes)
+        shown = self._put(entry, layer)
+        shown.colormap = label_colormap(objects, entry.model.classes)
+        return objects
+
+    def put_class_map(self, entry: Entry, name: str) -> Layer:
+        """Show the class map of a class over all planes; NaN where nothing was classified."""
+        assert entry.source is not None and entry.model is not None
+        number = entry.model.classes.index(name)
+        first = next(iter(entry.predictions.values()))
+        maps = np.full((len(entry.source.image.planes), *first.class_maps.shape[-2:]), np.nan, np.float32)
+        for plane, prediction in entry.predictions.items():
+            maps[plane] = prediction.class_maps[0, number]
+        colour = class_colours(entry.model.classes)[name]
+        return self._put(entry, class_map_layer(entry.source, maps, name, colour, first.placement))
+
+    def put_evidence(self, entry: Entry, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
+        """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
+        assert entry.source is not None and entry.model is not None
+        colour = class_colours(entry.model.classes)[name]
+        maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
+        data = evidence_layer(entry.source, maps, name, colour, kind)
+        before = self._find(data[1]["name"])
+        if before is not None and before.data.shape == data[0].shape:
+            before.data[entry.source.plane_key(plane)] = evidence
+            before.contrast_limits = (0, max(before.contrast_limits[1], float(evidence.max()), 1e-9))
+            before.refresh()
+            return before
+        data[0][entry.source.plane_key(plane)] = evidence
+        data[1]["contrast_limits"] = (0, max(float(evidence.max()), 1e-9))
+        return self._put(entry, data)
+
+    def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
+        """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
+        assert entry.source is not None
+        point = entry.source.point_of(plane, *(place or ()))
+        dims = self.viewer.dims
+        first = dims.ndim - len(point)
+        for axis, value in enumerate(point[: -2 if place is None else len(point)], start=first):
+            if axis not in dims.displayed:
+                dims.set_point(axis, value)
+        if place is not None:
+            centre = list(self.viewer.camera.center)
+            centre[-2:] = point[-2:]
+            self.viewer.camera.center = tuple(centre)
+
+    def _put(self, entry: Entry, data: LayerData) -> Any:
+        """Change the layer of this name that is ours, or add it."""
+        array, facts, _kind = data
+        layer = self._find(facts["name"])
+        if layer is None or layer.ndim != array.ndim:
+            return self._add(data)
+        if layer.data is not array:
+            layer.data = array
+        for name in ("scale", "translate", "features", "metadata"):
+            if name in facts:
+                setattr(layer, name, facts[name])
+        layer.refresh()
+        return layer
+
+    def _find(self, name: str) -> Any:
+        return self.viewer.layers[name] if name in self.viewer.layers else None
+
+    def _add(self, data: LayerData) -> Layer:
+        """Add a layer, and leave the user's own selected."""
+        selected = set(self.viewer.layers.selection)
+        layer = self.viewer.add_layer(Layer.create(*data))
+        if data[2] != "image" or selected:
+            self.viewer.layers.selection = selected or {layer}
+        return layer
+
+
+def objects_of(entry: Entry) -> pd.DataFrame:
+    """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
+    tables = [
+        masks.objects.assign(plane=plane, index=masks.objects["label"] + plane * SPAN)
+        for plane, masks in sorted(entry.masks.items())
+        if len(masks.objects)
+    ]
+    columns = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

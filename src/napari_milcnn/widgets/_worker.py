@@ -1,0 +1,101 @@
+"""Long jobs beside the window: the one file that knows threads.
+
+A job is a generator of reports. It runs in a thread of superqt's pool; its reports arrive in the window's thread, one
+signal each, so that layers and widgets are touched there alone. Cancelling takes effect at the next report, and what
+was reported until then is kept.
+
+superqt's generator worker ends without a word on a `RuntimeError`, which torch raises for most of its failures: they
+are translated inside the generator.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import create_worker
+
+from napari_milcnn.core.errors import ComputeError, MilcnnError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: with an error in words, or stopped by the user, or neither: all done."""
+
+    error: str = ""
+    stopped: bool = False
+
+
+class Job(QObject):
+    """A generator of reports at work in a thread.
+
+    Parameters
+    ----------
+    steps : callable
+        Makes the generator; called in the thread.
+    parent : QObject
+        When it is destroyed the job is stopped.
+    on_step, on_end : callable
+        Called in the window's thread with each report, and once with the `Ending`.
+    """
+
+    stepped = Signal(object)
+    ended = Signal(object)
+
+    def __init__(
+        self,
+        steps: Callable[[], Iterator[Any]],
+        parent: QObject,
+        on_step: Callable[[Any], None],
+        on_end: Callable[[Ending], None],
+    ) -> None:
+        super().__init__(parent)
+        self._error, self._stopped = "", False
+        self.stepped.connect(on_step)
+        self.ended.connect(on_end)
+        self._worker = create_worker(_translated, steps, _start_thread=False)
+        self._worker.yielded.connect(self._on_step)
+        self._worker.errored.connect(self._on_error)
+        self._worker.finished.connect(self._on_finish)
+        parent.destroyed.connect(self._worker.quit)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Leave the job at its next report."""
+        self._stopped = True
+        self._worker.quit()
+
+    def _on_step(self, report: Any) -> None:
+        self.stepped.emit(report)
+
+    def _on_error(self, error: BaseException) -> None:
+        self._error = _in_words(error)
+
+    def _on_finish(self) -> None:
+        self.ended.emit(Ending(self._error, self._stopped))
+        self.deleteLater()
+
+
+def _translated(steps: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    try:
+        yield from steps()
+    except MemoryError as error:
+        raise ComputeError(
+            "memory ran out; close other programs, choose a smaller tile under Options, or classify fewer planes"
+        ) from error
+    except RuntimeError as error:
+        raise ComputeError(f"computing failed: {error}; choose the device 'cpu' under Options and try again") from error
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, MilcnnError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    logger.error("a job failed", exc_info=error)
+    return f"{type(error).__name__}: {error}. This is a fault of the plugin; the log has the details: please report it."
