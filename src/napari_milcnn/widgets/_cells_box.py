@@ -8,8 +8,8 @@ from napari.layers import Labels
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
+from napari_milcnn.layers import OURS
 from napari_milcnn.widgets._forms import NarrowComboBox, Note, connect_while_alive, heading, row
-from napari_milcnn.widgets._image_box import OURS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -48,6 +48,13 @@ class Entry:
         Numbers of the planes to classify; None for all.
     predictions, masks : dict
         What was found, by number of the plane.
+    cuts : dict
+        By number of the plane, the options of the evidence and of the masks that it was cut with.
+    labels : ndarray or None
+        The mask layer, int32 (planes, Y, X).
+    starts : dict
+        By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
+        many there are.
     state : str
         waiting, running, done, stopped or failed.
     error : str
@@ -63,7 +70,9 @@ class Entry:
     z: str = "planes"
     predictions: dict[int, Prediction] = field(default_factory=dict)
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
+    cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
     labels: np.ndarray | None = None
+    starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     state: str = "waiting"
     error: str = ""
 
@@ -86,6 +95,14 @@ class Entry:
         if result.masks is not None:
             self.masks[result.plane] = result.masks
 
+    def start_of(self, plane: int, count: int) -> int:
+        """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""
+        start, room = self.starts.get(plane, (0, -1))
+        if count > room:
+            start = max((first + many for first, many in self.starts.values()), default=0)
+            self.starts[plane] = (start, count + count // 2)
+        return start
+
     def plane_name(self, plane: int) -> str:
         """Name a plane by its place along P, T and Z; empty for an image of one plane."""
         if self.source is not None:
@@ -99,7 +116,7 @@ def empty_labels(planes: int, shape: tuple[int, int]) -> np.ndarray:
     size = (planes, *shape)
     if 4 * planes * shape[0] * shape[1] <= IN_MEMORY:
         return np.zeros(size, np.int32)
-    return np.memmap(tempfile.TemporaryFile(), np.int32, "w+", shape=size)  # noqa: SIM115 - closed with the array
+    return np.memmap(tempfile.TemporaryFile(), np.int32, "w+", shape=size)
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_milcnn.core.errors import ImageError
+from napari_milcnn.layers import OURS
 from napari_milcnn.sources import LayerImage, SourceReading, open_layers, suggest
 from napari_milcnn.widgets._forms import ERROR, NarrowComboBox, Note, connect_while_alive, heading, row
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-OURS = "napari_milcnn"
-"""Key in the metadata of the layers that the plugin made: they are results, not images to classify."""
 PLANES_AS_THEY_ARE, MAXIMUM = "planes", "maximum"
 
 
@@ -122,6 +121,11 @@ class ImageBox(QWidget):
             self._groups.append(tuple(layers))
             self.layers.addItem(_group_name(layers))
         self.layers.setCurrentIndex(self._groups.index(tuple(layers)))
+
+    def choose_with(self, layer: Image) -> None:
+        """Choose the image that a layer belongs to."""
+        self.refresh()
+        self.layers.setCurrentIndex(next(i for i, group in enumerate(self._groups) if layer in group))
 
     def set_channels(self, wanted: Sequence[str]) -> None:
         """Offer a choice for each channel of the model."""

@@ -13,7 +13,7 @@ from napari_milcnn.layers import (
     class_map_layer,
     evidence_layer,
     image_layers,
-    label_colormap,
+    label_numbers,
     mask_layer,
 )
 from napari_milcnn.sources import SourceReading, open_layers
@@ -22,14 +22,9 @@ from napari_milcnn.widgets._entry import Entry, empty_labels
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_milcnn.core.analysis import PlaneResult
     from napari_milcnn.core.images import ImageStack
     from napari_milcnn.core.masks import PlaneMasks
     from napari_milcnn.layers import LayerData
-
-SPAN = 100_000
-"""Numbers of a mask layer that each plane has to itself: 100 000 x plane + the object's number in its plane."""
-
 
 class Picture:
     """What the viewer shows of the entries.
@@ -52,46 +47,43 @@ class Picture:
         entry.source = open_layers(entry.layers, reading)
         return reading
 
-    def put_masks(self, entry: Entry) -> pd.DataFrame:
-        """Write all masks of an entry into its labels layer and return the table of its objects."""
-        for plane, masks in entry.masks.items():
-            self._write(entry, plane, masks)
-        return self.refresh_masks(entry)
-
-    def put_plane(self, entry: Entry, result: PlaneResult) -> None:
+    def write(self, entry: Entry, plane: int, masks: PlaneMasks | None) -> None:
         """Write the masks of one plane; `refresh_masks` shows them."""
-        if result.masks is not None:
-            self._write(entry, result.plane, result.masks)
-
-    def _write(self, entry: Entry, plane: int, masks: PlaneMasks) -> None:
-        assert entry.source is not None
+        if masks is None or entry.source is None:
+            return
         if entry.labels is None:
             entry.labels = empty_labels(len(entry.source.image.planes), entry.source.image.plane_shape)
-        entry.labels[plane] = np.where(masks.labels > 0, masks.labels + plane * SPAN, 0)
+        numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, entry.labels.dtype)
+        start = entry.start_of(plane, len(numbers) - 1)
+        numbers[masks.objects["label"]] = _numbers(entry, masks, start)
+        entry.labels[plane] = numbers[masks.labels]
 
     def refresh_masks(self, entry: Entry) -> pd.DataFrame:
         """Show what was written, with its colours and features; return the table of objects."""
-        assert entry.source is not None and entry.model is not None and entry.labels is not None
+        assert entry.source is not None
+        assert entry.model is not None
+        assert entry.labels is not None
         objects = objects_of(entry)
         layer = mask_layer(entry.source, entry.labels, objects, entry.model.classes)
-        shown = self._put(entry, layer)
-        shown.colormap = label_colormap(objects, entry.model.classes)
+        self.put(layer)
         return objects
 
     def put_class_map(self, entry: Entry, name: str) -> Layer:
         """Show the class map of a class over all planes; NaN where nothing was classified."""
-        assert entry.source is not None and entry.model is not None
+        assert entry.source is not None
+        assert entry.model is not None
         number = entry.model.classes.index(name)
         first = next(iter(entry.predictions.values()))
         maps = np.full((len(entry.source.image.planes), *first.class_maps.shape[-2:]), np.nan, np.float32)
         for plane, prediction in entry.predictions.items():
             maps[plane] = prediction.class_maps[0, number]
         colour = class_colours(entry.model.classes)[name]
-        return self._put(entry, class_map_layer(entry.source, maps, name, colour, first.placement))
+        return self.put(class_map_layer(entry.source, maps, name, colour, first.placement))
 
     def put_evidence(self, entry: Entry, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
-        assert entry.source is not None and entry.model is not None
+        assert entry.source is not None
+        assert entry.model is not None
         colour = class_colours(entry.model.classes)[name]
         maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
         data = evidence_layer(entry.source, maps, name, colour, kind)
@@ -103,7 +95,7 @@ class Picture:
             return before
         data[0][entry.source.plane_key(plane)] = evidence
         data[1]["contrast_limits"] = (0, max(float(evidence.max()), 1e-9))
-        return self._put(entry, data)
+        return self.put(data)
 
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
@@ -119,7 +111,7 @@ class Picture:
             centre[-2:] = point[-2:]
             self.viewer.camera.center = tuple(centre)
 
-    def _put(self, entry: Entry, data: LayerData) -> Any:
+    def put(self, data: LayerData) -> Any:
         """Change the layer of this name that is ours, or add it."""
         array, facts, _kind = data
         layer = self._find(facts["name"])
@@ -145,12 +137,17 @@ class Picture:
         return layer
 
 
+def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:
+    assert entry.model is not None
+    return label_numbers(masks.objects["label"].to_numpy(), masks.objects["class"], entry.model.classes, start)
+
+
 def objects_of(entry: Entry) -> pd.DataFrame:
     """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
     tables = [
-        masks.objects.assign(plane=plane, index=masks.objects["label"] + plane * SPAN)
+        masks.objects.assign(plane=plane, index=_numbers(entry, masks, entry.starts[plane][0]))
         for plane, masks in sorted(entry.masks.items())
-        if len(masks.objects)
+        if len(masks.objects) and plane in entry.starts
     ]
     columns = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

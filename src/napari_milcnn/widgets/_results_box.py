@@ -53,7 +53,7 @@ class ScoreBars(QWidget):
         self.setFixedHeight(_BAR_HEIGHT * len(self._scores))
         self.update()
 
-    def paintEvent(self, _event: Any) -> None:  # noqa: N802 - Qt's name
+    def paintEvent(self, _event: Any) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text, names = self.palette().color(self.foregroundRole()), round(self.width() * 0.42)
@@ -117,13 +117,13 @@ class PlanesModel(QAbstractTableModel):
             if kept[0] is entry:
                 self.dataChanged.emit(self.index(at, 0), self.index(at, len(self.HEADER) - 1))
 
-    def rowCount(self, _parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+    def rowCount(self, _parent: QModelIndex | None = None) -> int:
         return len(self.rows)
 
-    def columnCount(self, _parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+    def columnCount(self, _parent: QModelIndex | None = None) -> int:
         return len(self.HEADER)
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
             return self.HEADER[section]
         return None
@@ -168,13 +168,13 @@ class FrameModel(QAbstractTableModel):
         self.frame, self._colours = frame, colours
         self.endResetModel()
 
-    def rowCount(self, _parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+    def rowCount(self, _parent: QModelIndex | None = None) -> int:
         return len(self.frame)
 
-    def columnCount(self, _parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+    def columnCount(self, _parent: QModelIndex | None = None) -> int:
         return len(self.frame.columns)
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
             return str(self.frame.columns[section])
         return None
@@ -212,7 +212,7 @@ class SortedTable(QTableView):
         self.setWordWrap(False)
         self.setMinimumHeight(120)
 
-    def keyPressEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def keyPressEvent(self, event: Any) -> None:
         if event.matches(QKeySequence.StandardKey.Copy):
             QGuiApplication.clipboard().setText(self.text())
         else:

@@ -18,17 +18,17 @@ from superqt import QCollapsible
 from napari_milcnn.core.errors import ImageError, MilcnnError
 from napari_milcnn.core.options import ComputeOptions, MaskOptions, make_options
 from napari_milcnn.current import current
-from napari_milcnn.layers import cells_layer
+from napari_milcnn.layers import OURS, cell_features, cells_layer, layer_name
 from napari_milcnn.preferences import preferences
 from napari_milcnn.sources import LayerImage
 from napari_milcnn.widgets._cells_box import CellsBox
 from napari_milcnn.widgets._entry import Entry, RunStep, run
 from napari_milcnn.widgets._export_box import ExportBox
 from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, form_values, options_form, row
-from napari_milcnn.widgets._image_box import OURS, ImageBox
+from napari_milcnn.widgets._image_box import ImageBox
 from napari_milcnn.widgets._mask_box import MaskBox
 from napari_milcnn.widgets._model_box import ModelBox
-from napari_milcnn.widgets._picture import SPAN, Picture, objects_of
+from napari_milcnn.widgets._picture import Picture, objects_of
 from napari_milcnn.widgets._results_box import ResultsBox
 from napari_milcnn.widgets._worker import Ending, Job
 
@@ -77,6 +77,7 @@ class ClassifyDock(QWidget):
         self._bench_job: Job | None = None
         self._bench: Bench | None = None
         self._began, self._drawn = 0.0, 0.0
+        self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._watched: Labels | None = None
         self.picture = Picture(napari_viewer)
         self._make_parts()
@@ -86,13 +87,13 @@ class ClassifyDock(QWidget):
 
     def _make_parts(self) -> None:
         settings = preferences()
-        self.model = ModelBox()
-        self.image = ImageBox(self.viewer)
-        self.results = ResultsBox()
-        self.mask = MaskBox()
-        self.mask.kind.setCurrentIndex(self.mask.kind.findData(settings.evidence))
-        self.cells = CellsBox(self.viewer)
-        self.export = ExportBox()
+        self.model_box = ModelBox()
+        self.image_box = ImageBox(self.viewer)
+        self.results_box = ResultsBox()
+        self.mask_box = MaskBox()
+        self.mask_box.kind.setCurrentIndex(self.mask_box.kind.findData(settings.kind))
+        self.cells_box = CellsBox(self.viewer)
+        self.export_box = ExportBox()
         self.run_button, self.cancel_button = QPushButton("Classify"), QPushButton("Cancel")
         self.run_button.setDefault(True)
         self.auto = QCheckBox("classify images as they open")
@@ -120,17 +121,17 @@ class ClassifyDock(QWidget):
         self._after = QWidget()
         after = QVBoxLayout(self._after)
         after.setContentsMargins(0, 0, 0, 0)
-        for part in (self.results, self.mask, self.export):
+        for part in (self.results_box, self.mask_box, self.export_box):
             after.addWidget(part)
-        layout.addWidget(self.model)
-        layout.addWidget(self.image)
+        layout.addWidget(self.model_box)
+        layout.addWidget(self.image_box)
         layout.addWidget(options)
         layout.addLayout(row(self.run_button, self.cancel_button, stretch=0))
         layout.addWidget(self.auto)
         layout.addWidget(self.progress)
         layout.addWidget(self.message)
         layout.addWidget(self._after)
-        layout.addWidget(self.cells)
+        layout.addWidget(self.cells_box)
         layout.addStretch()
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -152,18 +153,18 @@ class ClassifyDock(QWidget):
             timer.timeout.connect(then)
         self.run_button.clicked.connect(self.classify)
         self.cancel_button.clicked.connect(self.cancel)
-        self.model.refused.connect(lambda text: self._say(text, ERROR))
-        self.image.changed.connect(self._on_image)
-        self.results.plane_picked.connect(self._on_plane_picked)
-        self.results.object_picked.connect(self._on_object_picked)
-        self.results.save_asked.connect(self._on_save)
-        self.mask.changed.connect(self._cut)
-        self.mask.kind_changed.connect(self._prepare_bench)
-        self.mask.apply_asked.connect(self._apply_to_all)
-        self.mask.map_asked.connect(self._on_map)
-        self.mask.evidence_asked.connect(self._on_evidence)
-        self.cells.asked.connect(self._on_cells)
-        self.export.asked.connect(self._on_export)
+        self.model_box.refused.connect(lambda text: self._say(text, ERROR))
+        self.image_box.changed.connect(self._on_image)
+        self.results_box.plane_picked.connect(self._on_plane_picked)
+        self.results_box.object_picked.connect(self._on_object_picked)
+        self.results_box.save_asked.connect(self._on_save)
+        self.mask_box.changed.connect(self._cut)
+        self.mask_box.kind_changed.connect(self._prepare_bench)
+        self.mask_box.apply_asked.connect(self._apply_to_all)
+        self.mask_box.map_asked.connect(self._on_map)
+        self.mask_box.evidence_asked.connect(self._on_evidence)
+        self.cells_box.asked.connect(self._on_cells)
+        self.export_box.asked.connect(self._on_export)
         connect_while_alive(current.changed, self._on_model, self)
         connect_while_alive(self.viewer.dims.events.current_step, self._on_moved, self)
         connect_while_alive(self.viewer.layers.events.inserted, self._on_inserted, self)
@@ -177,7 +178,7 @@ class ClassifyDock(QWidget):
 
     def entry(self) -> Entry | None:
         """Return what is known of the image that is chosen."""
-        layers = self.image.chosen()
+        layers = self.image_box.chosen()
         return next((entry for entry in self.entries if entry.layers == layers), None) if layers else None
 
     def plane(self) -> int | None:
@@ -194,10 +195,10 @@ class ClassifyDock(QWidget):
         """Another model: its channels and classes are offered, what the one before said is gone."""
         self._bench = None
         for entry in self.entries:
-            self.results.planes.forget(entry)
+            self.results_box.planes.forget(entry)
         self.entries = []
-        self.image.set_channels(model.channels if model else ())
-        self.mask.set_classes(model.classes if model else ())
+        self.image_box.set_channels(model.channels if model else ())
+        self.mask_box.set_classes(model.classes if model else ())
         self._refresh()
 
     def _on_image(self) -> None:
@@ -207,35 +208,35 @@ class ClassifyDock(QWidget):
     def _refresh(self) -> None:
         """Enable what can be done, and show the results of the chosen image."""
         model, entry = current.model, self.entry()
-        ready = model is not None and bool(self.image.chosen())
+        ready = model is not None and bool(self.image_box.chosen())
         self.run_button.setEnabled(ready and not self.busy)
         self.cancel_button.setEnabled(self.busy)
-        self.cells.button.setEnabled(ready and not self.busy and self.cells.layers.count() > 0)
+        self.cells_box.button.setEnabled(ready and not self.busy and self.cells_box.layers.count() > 0)
         self._after.setVisible(bool(self.entries))
-        self.mask.setVisible(entry is not None and bool(entry.masks))
-        self.mask.apply.setVisible(entry is not None and len(entry.predictions) > 1)
-        self.mask.apply.setEnabled(not self.busy)
-        self.export.setEnabled(entry is not None and bool(entry.predictions) and not self.busy)
+        self.mask_box.setVisible(entry is not None and bool(entry.masks))
+        self.mask_box.apply.setVisible(entry is not None and len(entry.predictions) > 1)
+        self.mask_box.apply.setEnabled(not self.busy)
+        self.export_box.setEnabled(entry is not None and bool(entry.predictions) and not self.busy)
         if entry is not None and entry.model is not None:
-            self.results.show_objects(objects_of(entry), entry.model.classes)
+            self.results_box.show_objects(objects_of(entry), entry.model.classes)
         self._show_plane()
 
     def _show_plane(self) -> None:
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
-        self.results.bars.show_prediction(prediction)
-        self.results.empty.say("" if prediction or not self.entries else "This plane was not classified.")
+        self.results_box.bars.show_prediction(prediction)
+        self.results_box.empty.say("" if prediction or not self.entries else "This plane was not classified.")
         self._say_count()
 
     def _say_count(self) -> None:
         entry, plane = self.entry(), self.plane()
         masks = entry.masks.get(plane) if entry is not None and plane is not None else None
         if masks is None or entry is None or entry.source is None:
-            self.mask.count.setText("")
+            self.mask_box.count.setText("")
             return
         size = entry.source.image.pixel_size
         area = float(masks.objects["area_px"].sum())
-        self.mask.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
+        self.mask_box.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
 
     def _on_moved(self, _event: Any = None) -> None:
         self._show_plane()
@@ -248,7 +249,7 @@ class ClassifyDock(QWidget):
         if current.model is None or self.busy:
             return
         try:
-            entry = self._entry_of(self.image.source())
+            entry = self._entry_of(self.image_box.source())
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
@@ -264,8 +265,8 @@ class ClassifyDock(QWidget):
 
     def _entry_of(self, source: LayerImage) -> Entry:
         """Make the entry of the chosen layers anew, or go on with the one that is there if it is read the same way."""
-        layers, model = self.image.chosen(), current.model
-        z = self.image.z.currentData() if "Z" in source.axes else "planes"
+        layers, model = self.image_box.chosen(), current.model
+        z = self.image_box.z.currentData() if "Z" in source.axes else "planes"
         before = self.entry()
         same = before is not None and before.model is model and before.z == z and _alike(before.source, source)
         entry = before if same and before is not None else Entry(source.image.name, layers=layers, source=source, z=z)
@@ -273,23 +274,23 @@ class ClassifyDock(QWidget):
             self._replace(before, entry)
         entry.model = model
         plane = source.plane_at(self.viewer.dims.point)
-        entry.wanted = (plane,) if self.image.this_plane.isChecked() and plane is not None else None
+        entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
         return entry
 
     def _replace(self, before: Entry | None, entry: Entry) -> None:
         if before is not None:
             self.entries.remove(before)
-            self.results.planes.forget(before)
+            self.results_box.planes.forget(before)
         self.entries.append(entry)
 
     def _evidence_options(self) -> dict[str, Any]:
-        return {**form_values(self.options, ComputeOptions), "kind": self.mask.kind.currentData()}
+        return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
 
     def _start(self, entries: list[Entry]) -> None:
         """Run over some images, beside the window."""
         model = current.model
         try:
-            masks = make_options(MaskOptions, self.mask.options())
+            masks = make_options(MaskOptions, self.mask_box.options())
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
@@ -297,8 +298,9 @@ class ClassifyDock(QWidget):
         for entry in entries:
             entry.model, entry.state, entry.error = model, "running", ""
             if not entry.predictions:
-                self.results.planes.put(entry, None)
+                self.results_box.planes.put(entry, None)
         options = self._evidence_options()
+        self._asked = (options, self.mask_box.options())
         self._work(lambda: run(model, entries, options, masks), self._on_run_step, self._on_run_end)
 
     def _work(self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any) -> None:
@@ -318,13 +320,14 @@ class ClassifyDock(QWidget):
             self._show_dropped(entry, step.image, step.limits)
         if step.result is not None:
             entry.take(step.result)
-            self.results.planes.put(entry, step.result.plane)
+            entry.cuts[step.result.plane] = self._asked
+            self.results_box.planes.put(entry, step.result.plane)
             if entry.source is not None:
-                self.picture.put_plane(entry, step.result)
+                self.picture.write(entry, step.result.plane, step.result.masks)
             self._draw_now_and_then(entry)
         if step.done:
             entry.state, entry.error = ("failed", step.error) if step.error else ("done", "")
-            self.results.planes.changed(entry)
+            self.results_box.planes.changed(entry)
             if step.error:
                 self._say(step.error, ERROR)
 
@@ -354,7 +357,7 @@ class ClassifyDock(QWidget):
         for entry in running:
             entry.state = "failed" if ending.error else "stopped"
             entry.error = ending.error
-            self.results.planes.changed(entry)
+            self.results_box.planes.changed(entry)
         self._end(ending, self._run_summary())
         entry = self.entry()
         if entry is not None:
@@ -391,15 +394,17 @@ class ClassifyDock(QWidget):
     def _choose_top_class(self, entry: Entry) -> None:
         plane = self.plane()
         if plane in entry.predictions:
-            self.mask.choose_class(entry.predictions[plane].top[0])
+            self.mask_box.choose_class(entry.predictions[plane].top[0])
 
     # Drop, and images that open
 
-    def dragEnterEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def dragEnterEvent(self, event: Any) -> None:
+        """Take files."""
         if event.mimeData().hasUrls():
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def dropEvent(self, event: Any) -> None:
+        """Open what was dropped."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         event.acceptProposedAction()
         self.open_files(paths)
@@ -410,7 +415,7 @@ class ClassifyDock(QWidget):
 
         models = [path for path in paths if path.suffix.lower() == ".zip"]
         if models:
-            self.model.load(models[0])
+            self.model_box.load(models[0])
         images = [path for path in paths if path not in models]
         if not images:
             return
@@ -422,7 +427,7 @@ class ClassifyDock(QWidget):
         entries = [Entry(path.name.split(".")[0], path=path) for path in found]
         self.entries += entries
         for entry in entries:
-            self.results.planes.put(entry, None)
+            self.results_box.planes.put(entry, None)
         self._later(entries)
 
     def _later(self, entries: list[Entry]) -> None:
@@ -437,8 +442,8 @@ class ClassifyDock(QWidget):
 
     def _show_dropped(self, entry: Entry, image: Any, limits: Any) -> None:
         reading = self.picture.open(entry, image, limits)
-        self.image.remember(entry.layers, reading)
-        self.image.choose(entry.layers)
+        self.image_box.remember(entry.layers, reading)
+        self.image_box.choose(entry.layers)
 
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
@@ -451,11 +456,11 @@ class ClassifyDock(QWidget):
         arrived, self._arrived = self._arrived, []
         entries = []
         while arrived and current.model is not None:
-            self.image.choose_with(arrived[0])
-            group = self.image.chosen()
+            self.image_box.choose_with(arrived[0])
+            group = self.image_box.chosen()
             arrived = [layer for layer in arrived if layer not in group]
             try:
-                entries.append(self._entry_of(self.image.source()))
+                entries.append(self._entry_of(self.image_box.source()))
             except ImageError as error:
                 self._say(str(error), ERROR)
         if entries:
@@ -467,7 +472,7 @@ class ClassifyDock(QWidget):
         if entry.source is None:
             self._open_entry(entry)
         if entry.source is not None:
-            self.image.choose(entry.layers)
+            self.image_box.choose(entry.layers)
             if plane >= 0:
                 self.picture.go_to(entry, plane)
 
@@ -487,7 +492,7 @@ class ClassifyDock(QWidget):
         entry = self.entry()
         if entry is None:
             return
-        found = self.results.objects.frame
+        found = self.results_box.objects.frame
         picked = found[found["index"] == number].iloc[0]
         self.picture.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
         if self._watched is not None:
@@ -495,8 +500,6 @@ class ClassifyDock(QWidget):
 
     def _watch(self, entry: Entry) -> None:
         """Follow the label picked in the picture."""
-        from napari_milcnn.layers import layer_name
-
         assert entry.source is not None
         layer = self.picture.viewer.layers[layer_name(entry.source, "masks")]
         if layer is not self._watched:
@@ -504,7 +507,7 @@ class ClassifyDock(QWidget):
             connect_while_alive(layer.events.selected_label, self._on_label, self)
 
     def _on_label(self, event: Any) -> None:
-        self.results.select_object(int(event.source.selected_label))
+        self.results_box.select_object(int(event.source.selected_label))
 
     def _on_map(self, name: str) -> None:
         entry = self.entry()
@@ -539,14 +542,14 @@ class ClassifyDock(QWidget):
 
         def keep(evidence: PlaneEvidence) -> None:
             self._bench = Bench(entry, plane, kind, names, evidence)
-            self._cut() if self._has_other_kind(entry, plane) else self._show_threshold()
+            if plane in entry.cuts and entry.cuts[plane][0]["kind"] == kind:
+                self._show_threshold()
+            else:
+                self._cut()
             if then is not None:
                 then()
 
         self._bench_job = Job(steps, self, keep, self._on_bench_end)
-
-    def _has_other_kind(self, entry: Entry, plane: int) -> bool:
-        return plane not in entry.masks or entry.kinds.get(plane) != self.mask.kind.currentData()
 
     def _on_bench_end(self, ending: Ending) -> None:
         self._bench_job = None
@@ -554,13 +557,15 @@ class ClassifyDock(QWidget):
             self._say(ending.error, ERROR)
 
     def _bench_names(self, entry: Entry, plane: int) -> tuple[str, ...]:
-        prediction, least = entry.predictions[plane], float(str(self.mask.options()["present"]))
+        prediction, least = entry.predictions[plane], float(str(self.mask_box.options()["present"]))
         scores = prediction.scores[0]
-        shown = {name for name, score in zip(prediction.classes, scores, strict=True) if score >= min(least, scores.max())}
-        return tuple(name for name in prediction.classes if name in shown | {self.mask.class_name})
+        shown = {
+            name for name, score in zip(prediction.classes, scores, strict=True) if score >= min(least, scores.max())
+        }
+        return tuple(name for name in prediction.classes if name in shown | {self.mask_box.class_name})
 
     def _is_current(self, bench: Bench) -> bool:
-        return (bench.entry, bench.plane, bench.kind) == (self.entry(), self.plane(), self.mask.kind.currentData())
+        return (bench.entry, bench.plane, bench.kind) == (self.entry(), self.plane(), self.mask_box.kind.currentData())
 
     def _cut(self) -> None:
         """Cut the evidence of the plane in view as the sliders say."""
@@ -571,25 +576,26 @@ class ClassifyDock(QWidget):
             self._prepare_bench(then=self._cut)
             return
         plane, model = bench.plane, entry.model
-        assert model is not None and entry.source is not None
+        assert model is not None
+        assert entry.source is not None
         if not set(self._bench_names(entry, plane)) <= set(bench.names):
             self._prepare_bench(then=self._cut)
             return
-        options = make_options(MaskOptions, self.mask.options())
+        options = make_options(MaskOptions, self.mask_box.options())
         size, own = entry.source.image.pixel_size, model.card.thresholds_for(bench.kind)
         entry.masks[plane] = segment_plane(bench.evidence, entry.predictions[plane], bench.names, options, size, own)
-        entry.kinds[plane] = bench.kind
-        self.picture.put_plane(entry, _Cut(plane, entry.masks[plane]))
+        entry.cuts[plane] = (self._evidence_options(), self.mask_box.options())
+        self.picture.write(entry, plane, entry.masks[plane])
         self._show_threshold()
         self._draw(entry)
 
     def _show_threshold(self) -> None:
-        bench, entry, name = self._bench, self.entry(), self.mask.class_name
+        bench, entry, name = self._bench, self.entry(), self.mask_box.class_name
         if bench is None or entry is None or name not in bench.names:
             return
         used = entry.masks[bench.plane].thresholds if bench.plane in entry.masks else {}
         highest = float(bench.evidence.maps[bench.names.index(name)].max())
-        self.mask.show_threshold(used.get(name), highest)
+        self.mask_box.show_threshold(used.get(name), highest)
 
     def _apply_to_all(self) -> None:
         entry = self.entry()
@@ -598,9 +604,11 @@ class ClassifyDock(QWidget):
 
     def _cut_all(self, entry: Entry) -> None:
         """Make the masks of every classified plane anew, as the sliders say."""
-        options, masks = self._evidence_options(), make_options(MaskOptions, self.mask.options())
+        options, how = self._evidence_options(), self.mask_box.options()
+        masks = make_options(MaskOptions, how)
         model, source, predictions = entry.model, entry.source, dict(entry.predictions)
-        assert model is not None and source is not None
+        assert model is not None
+        assert source is not None
 
         def steps() -> Iterator[tuple[float, PlaneResult]]:
             from napari_milcnn.core.analysis import plane_results
@@ -614,8 +622,8 @@ class ClassifyDock(QWidget):
         def on_step(step: tuple[float, PlaneResult]) -> None:
             share, result = step
             entry.take(result)
-            entry.kinds[result.plane] = options["kind"]
-            self.picture.put_plane(entry, result)
+            entry.cuts[result.plane] = (options, how)
+            self.picture.write(entry, result.plane, result.masks)
             self._show_share(share)
             self._draw_now_and_then(entry)
 
@@ -632,7 +640,7 @@ class ClassifyDock(QWidget):
         """Classify the cells of a labels layer one by one."""
         model = current.model
         try:
-            source = self.image.source()
+            source = self.image_box.source()
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
@@ -657,22 +665,26 @@ class ClassifyDock(QWidget):
         self, layer: Labels, source: LayerImage, labels: np.ndarray, table: pd.DataFrame, classes: tuple[str, ...]
     ) -> None:
         data = cells_layer(source, labels, table, classes, f"{layer.name} classified")
-        layer.features = data[1]["features"]
+        layer.features = cell_features(table)
         self.picture.put(data)
         counts = table["top"].value_counts()
-        self.cells.said.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
+        self.cells_box.said.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
 
     def _on_save(self, path: str) -> None:
+        from napari_milcnn.core.classify import joined
         from napari_milcnn.core.results import prediction_rows, write_table
 
         try:
-            if path.endswith("objects.csv") or self.results.tabs.currentIndex() == 1:
-                write_table(Path(path), self.results.objects.frame)
+            if path.endswith("objects.csv") or self.results_box.tabs.currentIndex() == 1:
+                write_table(Path(path), self.results_box.objects.frame)
             else:
                 import pandas as pd
 
                 done = [entry for entry in self.entries if entry.predictions]
-                rows = [prediction_rows(_file(entry), entry.name, entry.prediction) for entry in done]
+                rows = [
+                    prediction_rows(_file(entry), entry.name, joined(list(entry.predictions.values())))
+                    for entry in done
+                ]
                 write_table(Path(path), pd.concat(rows, ignore_index=True))
         except MilcnnError as error:
             self._say(str(error), ERROR)
@@ -705,14 +717,6 @@ class ClassifyDock(QWidget):
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """Masks of one plane, as the picture takes them."""
-
-    plane: int
-    masks: Any
-
-
-@dataclass(frozen=True)
 class _EvidenceSteps:
     """Makes the evidence of one plane, in a thread."""
 
@@ -732,7 +736,9 @@ def _alike(before: LayerImage | None, now: LayerImage) -> bool:
     """Whether two readings of the same layers give the same planes."""
     if before is None:
         return False
-    facts = [(one.axes, one.image.axes, one.image.shape, one.image.channels, one.image.pixel_size) for one in (before, now)]
+    facts = [
+        (one.axes, one.image.axes, one.image.shape, one.image.channels, one.image.pixel_size) for one in (before, now)
+    ]
     return facts[0] == facts[1]
 
 
