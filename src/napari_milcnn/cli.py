@@ -242,17 +242,20 @@ def classify(
 
 def _device_beside_replay(ctx: typer.Context) -> str | None:
     """Return the device given beside --replay, if one was; refuse what the record says itself."""
-    given = [
-        p for p in ctx.command.params if getattr(ctx.get_parameter_source(p.name or ""), "name", "") == "COMMANDLINE"
-    ]
-    ours = [parameter for parameter in given if parameter.name not in BESIDE_REPLAY]
-    if ours:
-        names = ", ".join("IMAGE" if p.param_type_name == "argument" else p.opts[0] for p in ours)
+    given = {name: p for p in ctx.command.params if (name := p.name) and _is_typed(ctx, name)}
+    refused = [p for name, p in given.items() if name not in BESIDE_REPLAY]
+    if refused:
+        names = ", ".join("IMAGE" if p.param_type_name == "argument" else p.opts[0] for p in refused)
         raise OptionsError(
             f"--replay takes images and options from the record; leave out {names}: only --out, --model, --device and "
             "--json go with it"
         )
-    return next((str(ctx.params["device"]) for parameter in given if parameter.name == "device"), None)
+    return str(ctx.params["device"]) if "device" in given else None
+
+
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _replay(record: Path, out: Path | None, model: str | None, device: str | None, as_json: bool) -> None:
