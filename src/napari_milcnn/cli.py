@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.dataset import LabelTable
     from napari_milcnn.core.model import TrainedModel
     from napari_milcnn.core.report import EvaluationReport, ImageOutcome
-    from napari_milcnn.core.screen import ImageResult
+    from napari_milcnn.core.screen import ImageResult, ScreenStep
     from napari_milcnn.core.training import EpochReport
 
 app = typer.Typer(
@@ -68,8 +68,9 @@ class _Output(Console):
 output = _Output(highlight=False, soft_wrap=True)
 Command = TypeVar("Command", bound=Callable[..., None])
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+MODEL = typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")
+OUT = typer.Option("--out", "-o", help="Folder for the results.")
+BESIDE_REPLAY = ("replay", "out", "model", "device", "as_json")
 READING: dict[str, tuple[Any, str]] = {
     "axes": (str, "Axes of the files where they do not say, such as TCYX."),
     "channels": (str, "Channel names in the order of the files, such as GFP,RFP."),
@@ -189,10 +190,19 @@ def _foreground(options: dict[str, Any], base: ForegroundOptions) -> ForegroundO
 @options_of(EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
 @reading_options
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
-    model: Model,
-    out: Out,
+    ctx: typer.Context,
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.", metavar="IMAGE")] = None,
+    model: Annotated[str | None, MODEL] = None,
+    out: Annotated[Path | None, OUT] = None,
     *,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run a classification again, with the same numbers: its run.json says all but --out, which is by "
+            "default that one's folder with -replay added, and --device.",
+            metavar="run.json",
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
     ] = None,
@@ -207,30 +217,71 @@ def classify(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Classify images: a table, class maps, masks, an overview picture and the run record."""
+    """Classify images: a table, class maps, masks, an overview picture and the run record.
+
+    All that is needed is IMAGE..., --model and --out; or --replay.
+    """
     from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.screen import screen
 
     with _status():
+        if replay is not None:
+            _replay(replay, out, model, _device_beside_replay(ctx), as_json)
+            return
+        if not images or model is None or out is None:
+            raise OptionsError("to classify, name IMAGE..., --model and --out; or --replay with a run.json")
         loaded = load_model(model)
-        _classify(
-            loaded, images, out, as_json,
-            classes=classes, masks=masks, objects=objects,
+        steps = screen(
+            loaded, images, out, command=sys.argv, classes=classes, masks=masks, objects=objects,
             mask_options=_taken(MaskOptions, options) | {"class_thresholds": _class_thresholds(class_threshold or ())},
-            reading=_reading(options),
-            foreground=_foreground(options, loaded.card.foreground), **_taken(EvidenceOptions, options),
+            reading=_reading(options), foreground=_foreground(options, loaded.card.foreground),
+            **_taken(EvidenceOptions, options),
         )  # fmt: skip
+        _show(steps, loaded, out, as_json)
 
 
-def _classify(model: TrainedModel, images: list[Path], out: Path, as_json: bool, **options: Any) -> None:
+def _device_beside_replay(ctx: typer.Context) -> str | None:
+    """Return the device given beside --replay, if one was; refuse what the record says itself."""
+    given = {name: p for p in ctx.command.params if (name := p.name) and _is_typed(ctx, name)}
+    refused = [p for name, p in given.items() if name not in BESIDE_REPLAY]
+    if refused:
+        names = ", ".join("IMAGE" if p.param_type_name == "argument" else p.opts[0] for p in refused)
+        raise OptionsError(
+            f"--replay takes images and options from the record; leave out {names}: only --out, --model, --device and "
+            "--json go with it"
+        )
+    return str(ctx.params["device"]) if "device" in given else None
+
+
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _replay(record: Path, out: Path | None, model: str | None, device: str | None, as_json: bool) -> None:
+    """Run a recorded classification again and show it."""
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.replay import recorded_model, replay
+
+    loaded = recorded_model(record) if model is None else load_model(model)
+    out = out or Path(f"{record.absolute().parent}-replay")
+    steps = replay(record, out, loaded, device, command=sys.argv, on_warning=_warn)
+    _show(steps, loaded, out, as_json)
+
+
+def _warn(sentence: str) -> None:
+    messages.print(f"warning: {sentence}", style="yellow", markup=False)
+
+
+def _show(steps: Iterator[ScreenStep], model: TrainedModel, out: Path, as_json: bool) -> None:
     """Run a screen, show it, and exit with 1 if an image failed."""
     from napari_milcnn.core.devices import keep_freed_memory
-    from napari_milcnn.core.screen import screen
 
     keep_freed_memory()
     results: list[ImageResult] = []
     with _progress() as progress:
         task: TaskID | None = None
-        for step in screen(model, images, out, command=sys.argv, **options):
+        for step in steps:
             task = progress.add_task("classify", total=step.total) if task is None else task
             progress.update(task, completed=min(step.done + (step.share if step.result is None else 0), step.total),
                             description=escape(step.file.name[-30:]))  # fmt: skip
@@ -374,7 +425,7 @@ def calibrate(
     labels: Annotated[
         Path, typer.Argument(help="Table of images that the model did not train on.", metavar="LABELS.csv")
     ],
-    model: Model,
+    model: Annotated[str, MODEL],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
@@ -472,7 +523,7 @@ class _Shown:
 
     def warning(self, sentence: str) -> None:
         if self.progress is not None:
-            messages.print(f"warning: {sentence}", style="yellow", markup=False)
+            _warn(sentence)
 
     def image(self, done: int, total: int) -> bool:
         if self.progress is not None:
@@ -523,8 +574,8 @@ def evaluate(
     labels: Annotated[
         Path, typer.Argument(help="Table with the columns file, label and, if known, group.", metavar="LABELS.csv")
     ],
-    model: Model,
-    out: Out,
+    model: Annotated[str, MODEL],
+    out: Annotated[Path, OUT],
     *,
     truth: Annotated[
         Path | None,
@@ -656,7 +707,9 @@ def demo(
     """Classify the shipped sample with the shipped model."""
     from napari_milcnn.core.model import load_model
     from napari_milcnn.core.samples import sample_folder
+    from napari_milcnn.core.screen import screen
 
     with _status():
         samples = sorted(sample_folder().glob("*.ome.tif"))
-        _classify(load_model("yeast-sim"), samples, out, as_json)
+        model = load_model("yeast-sim")
+        _show(screen(model, samples, out, command=sys.argv), model, out, as_json)

@@ -21,11 +21,14 @@ import pandas as pd
 import tifffile
 
 from napari_milcnn.core.classify import Prediction
+from napari_milcnn.core.evidence import EvidenceMaker
 from napari_milcnn.core.files import replacing
-from napari_milcnn.core.images import ImageStack, PlaneIndex
+from napari_milcnn.core.images import AS_THEY_SAY, ImageReading, ImageStack, PlaneIndex
 from napari_milcnn.core.masks import PlaneMasks, class_image
-from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.options import MaskOptions
 
+RECORD_FORMAT = 1
+"""Of run.json; raised by one when a program that reads the old one would run something else."""
 _LONGEST_NAME = 150
 """Characters of an image's name that its files keep; file systems end at 255 with our suffixes."""
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
@@ -154,15 +157,58 @@ def _first(pages: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(next(pages))
 
 
-def run_record(model: TrainedModel, options: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
-    """Return what is needed to run again: options, model and its hash, versions."""
+def screen_record(
+    maker: EvidenceMaker,
+    files: Sequence[Path | None],
+    *,
+    classes: Sequence[str],
+    objects: Path | None = None,
+    reading: ImageReading = AS_THEY_SAY,
+    mask_options: MaskOptions | None = None,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return all that `replay` needs to classify the same images again with the same numbers.
+
+    Parameters
+    ----------
+    maker : EvidenceMaker
+        What classified: its model, its options, and the precision that it came to.
+    files : sequence of Path or None
+        The images; None for one that was no file, which makes a record that cannot be run again.
+    classes : sequence of str
+        Classes whose masks were made.
+    objects : Path, optional
+        Label images of the user's own: one file, or a folder of them.
+    reading : ImageReading
+        How the files were opened.
+    mask_options : MaskOptions, optional
+        How masks were made; None where none were.
+    command : sequence of str
+        What was typed, if anything was.
+    """
+    model, choice = maker.model, maker.classifier.runner.choice
+    precision = str(choice.precision).removeprefix("torch.")  # "auto" may come to another one the next time
+    options = {
+        "evidence": maker.options.model_dump() | {"precision": precision},
+        "masks": None if mask_options is None else mask_options.model_dump(),
+        "classes": list(classes),
+        "objects": _absolute(objects),
+        "reading": vars(reading),
+    }
     return {
+        "format": RECORD_FORMAT,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "model": {"path": str(model.path), "name": model.card.name, "sha256": model.digest},
+        "model": {"path": _absolute(model.path), "name": model.card.name, "sha256": model.digest},
         "options": options,
         "versions": versions(),
+        "device": str(choice),
+        "files": [_absolute(file) for file in files],
     }
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,6 @@ from napari_milcnn.core.evidence import EvidenceMaker, class_indices
 from napari_milcnn.core.images import AS_THEY_SAY, ImageReading, ImageStack, open_image
 from napari_milcnn.core.masks import PlaneMasks, checked_mask_options, segment_plane
 from napari_milcnn.core.model import TrainedModel
-from napari_milcnn.core.options import EvidenceOptions, make_options
 from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
     OBJECT_COLUMNS,
@@ -27,7 +26,7 @@ from napari_milcnn.core.results import (
     output_names,
     prediction_rows,
     printable,
-    run_record,
+    screen_record,
     write_json,
     write_labels,
     write_maps,
@@ -197,7 +196,6 @@ class _Screen:
         self.classes = tuple(classes) if classes else model.classes
         self.masks, self.objects, self.reading = masks, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
-        self.evidence_options = make_options(EvidenceOptions, options)
         self.maker = EvidenceMaker(model, **options)
         class_indices(model, self.classes)
         if objects is not None and not objects.exists():
@@ -206,7 +204,7 @@ class _Screen:
             raise OptionsError(f"{objects} is one label image and there are {len(files)} images; give a folder of them")
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; expected a folder for the results")
-        self.names = output_names(files)
+        self.names = output_names([file.absolute() for file in files])
         planned = {path.resolve() for name in self.names for path in image_files(out, name, True) if path is not None}
         overwritten = planned & {file.resolve() for file in files}
         if overwritten:
@@ -270,7 +268,7 @@ class _Screen:
         self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
     ) -> Iterator[PlaneMasks]:
         wanted = set(shown_planes(len(image.planes)))
-        thresholds = self.model.card.thresholds_for(self.evidence_options.kind)
+        thresholds = self.model.card.thresholds_for(self.maker.options.kind)
         for evidence in self.maker.planes(image, prediction, self.classes, self._own_objects(file, image)):
             masks = segment_plane(evidence, prediction, self.classes, self.mask_options, image.pixel_size, thresholds)
             if evidence.plane in wanted:
@@ -311,19 +309,14 @@ class _Screen:
             )
 
     def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
-        options = {
-            "evidence": self.evidence_options.model_dump(),
-            "masks": self.mask_options.model_dump() if self.masks else None,
-            "classes": self.classes,
-            "objects": self.objects,
-            "reading": vars(self.reading),
-        }
-        record = run_record(self.model, options, command) | {
-            "device": str(self.maker.classifier.runner.choice),
+        record = screen_record(
+            self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
+            mask_options=self.mask_options if self.masks else None, command=command,
+        ) | {
             "seconds": round(seconds, 3),
             "images": [_summary(result) for result in results],
             "unfinished": [str(file) for file in self.files[len(results) :]],
-        }
+        }  # fmt: skip
         write_json(self.out / "run.json", record)
 
 
