@@ -106,7 +106,7 @@ def features(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_numbers(labels: np.ndarray, names: Sequence[str], classes: Sequence[str], start: int = 0) -> np.ndarray:
-    """Number objects so that their number says their class: classes x (start + label - 1) + place of the class + 1.
+    """Return numbers that say the class: count of classes x (start + label - 1) + place of the class + 1.
 
     Parameters
     ----------
@@ -146,17 +146,19 @@ def cells_layer(
     """
     rows = table.rename(columns={"top": "class"})
     room = int(labels.max(initial=0))
-    rows.insert(0, "index", label_numbers(rows["label"] + room * rows["plane"], rows["class"], classes))
+    rows.insert(
+        0, "index", label_numbers((rows["label"] + room * rows["plane"]).to_numpy(), list(rows["class"]), classes)
+    )
     copied = np.zeros(labels.shape, np.int64)
-    for plane, part in rows.groupby("plane"):
-        numbers = np.zeros(room + 1, np.int64)
+    for plane, own in enumerate(labels):
+        part, numbers = rows[rows["plane"] == plane], np.zeros(room + 1, np.int64)
         numbers[part["label"]] = part["index"]
-        copied[plane] = numbers[labels[plane]]
+        copied[plane] = numbers[own]
     data, facts, kind = mask_layer(source, copied, rows, classes)
     return data, facts | {"name": name}, kind
 
 
 def cell_features(table: pd.DataFrame) -> pd.DataFrame:
-    """Features for a user's own labels layer: what `classify_cells` said of each number, of the first plane it is in."""
+    """Features for a user's own labels layer: what `classify_cells` said of each number in the first plane it is in."""
     rows = table.rename(columns={"top": "class", "label": "index"}).drop_duplicates("index")
     return features(rows[["index", *(name for name in rows if name != "index")]])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_milcnn.core.errors import ImageError
-from napari_milcnn.core.images import ImageStack, maximum_projection, open_image
+from napari_milcnn.core.images import ImageReading, ImageStack, ZReading, maximum_projection, open_image
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -102,9 +102,9 @@ class LayerImage:
 
     def point_of(self, plane: int, y: float | None = None, x: float | None = None) -> tuple[float, ...]:
         """Return the world point of a plane, and of a pixel in it."""
-        at = dict(zip("PTZ", self.image.planes[plane], strict=True))
         height, width = self.image.plane_shape
-        at |= {"Y": height / 2 if y is None else y, "X": width / 2 if x is None else x}
+        middle = {"Y": height / 2 if y is None else y, "X": width / 2 if x is None else x}
+        at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
         inside = [at[axis] if axis in self.image.axes and axis in at else 0 for axis in self.axes]
         return tuple(float(value) for value in self._layer.data_to_world(inside))
 
@@ -138,8 +138,9 @@ class LayerImage:
                 moved[i] = (self.place.shape[i] - 1) / 2
                 scale[i] *= self.place.shape[i]
         translate = list(np.asarray(translate) + matrix @ moved)
-        return {"scale": scale, "translate": translate, "rotate": self.place.rotate, "shear": self.place.shear,
-                "affine": self.place.affine, "units": self.place.units, "axis_labels": self.place.axis_labels}  # fmt: skip
+        place = self.place
+        return {"scale": scale, "translate": translate, "rotate": place.rotate, "shear": place.shear,
+                "affine": place.affine, "units": place.units, "axis_labels": place.axis_labels}  # fmt: skip
 
 
 def _linear(place: LayerPlace) -> np.ndarray:
@@ -200,6 +201,22 @@ def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "pl
     image = replace(image, name=path_stem(path) if path else str(first.name), path=path)
     stack = maximum_projection(image) if z == "maximum" else image
     return LayerImage(stack, axes.replace("S", ""), _place(first), first)
+
+
+def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageReading]:
+    """Return the file that holds the same image, and how it is opened to be read alike; None where no file does."""
+    image = source.image
+    reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
+    if image.path is None:
+        return None, reading
+    for axes in (None, source.axes):
+        try:
+            with replace(reading, axes=axes).open(image.path) as found:
+                if (found.axes, found.shape) == (image.axes, image.shape):
+                    return image.path, replace(reading, axes=axes)
+        except ImageError:
+            continue
+    return None, reading
 
 
 class _Channels:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.analysis import PlaneResult
     from napari_milcnn.core.classify import Prediction
     from napari_milcnn.core.evidence import EvidenceMaker
-    from napari_milcnn.core.images import ImageStack
+    from napari_milcnn.core.images import ImageStack, ZReading
     from napari_milcnn.core.masks import PlaneMasks
     from napari_milcnn.core.model import TrainedModel
     from napari_milcnn.core.options import MaskOptions
@@ -67,7 +67,7 @@ class Entry:
     source: LayerImage | None = None
     wanted: tuple[int, ...] | None = None
     model: TrainedModel | None = None
-    z: str = "planes"
+    z: ZReading = "planes"
     predictions: dict[int, Prediction] = field(default_factory=dict)
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
     cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)

@@ -59,6 +59,7 @@ class ImageBox(QWidget):
             connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
         connect_while_alive(viewer.layers.selection.events.changed, self._on_selection, self)
         self.refresh()
+        self._fill()
 
     def _make_fields(self) -> None:
         self.layers = NarrowComboBox()
@@ -222,6 +223,8 @@ class ImageBox(QWidget):
         self._form.setVisible(reading is not None)
         self.facts.setVisible(reading is not None)
         if reading is None:
+            if not self.chosen():
+                self.said.say("Open an image, or drop TIFFs or a folder of them here.")
             return
         self.facts.setText(_facts(self.chosen(), reading))
         self.axes.setText(reading.axes)

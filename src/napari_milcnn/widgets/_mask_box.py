@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.core.options import EvidenceKind, MaskOptions
@@ -54,6 +54,7 @@ class MaskBox(QWidget):
         self.threshold.setDecimals(3)
         self.threshold.setRange(0, 1)
         self.auto = QPushButton("auto")
+        self.auto.setFixedWidth(44)
         self.auto.setToolTip("Back to the model's own threshold of this class, else Otsu's")
         self.smooth, self.min_size = (QLabeledSlider(Qt.Orientation.Horizontal) for _ in range(2))
         self.smooth.setRange(0, 12)
@@ -63,7 +64,9 @@ class MaskBox(QWidget):
         self.faint.setToolTip(str(MaskOptions.model_fields["present"].description))
         self.count = QLabel()
         self.apply = QPushButton("Apply to all planes")
-        self.show_map, self.show_evidence = QPushButton("Show class map"), QPushButton("Show evidence")
+        self.show_map, self.show_evidence = QPushButton("class map"), QPushButton("evidence")
+        self.show_map.setToolTip("Add the class map as an image layer: one value for each place the network saw")
+        self.show_evidence.setToolTip("Add what the mask is cut from, in the plane in view, as an image layer")
         self._lay_out()
         self._connect()
         self._on_kind()
@@ -72,21 +75,17 @@ class MaskBox(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(heading("Mask"))
-        layout.addLayout(row("class", self.classes, "by", self.kind, stretch=1))
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
-        cut = QWidget()
-        inner = QHBoxLayout(cut)
-        inner.setContentsMargins(0, 0, 0, 0)
-        inner.addWidget(self.threshold, 1)
-        inner.addWidget(self.auto)
-        form.addRow("threshold", cut)
-        form.addRow("smooth, px", self.smooth)
-        form.addRow("min size, px", self.min_size)
+        form.addRow("class", self.classes)
+        form.addRow("evidence", self.kind)
+        form.addRow("threshold", _beside(self.threshold, self.auto))
+        form.addRow("smooth px", self.smooth)
+        form.addRow("min. px", self.min_size)
+        form.addRow("show", _beside(self.show_map, self.show_evidence))
         layout.addLayout(form)
         layout.addWidget(self.faint)
         layout.addWidget(self.count)
-        layout.addLayout(row(self.show_map, self.show_evidence))
         layout.addWidget(self.apply)
 
     def _connect(self) -> None:
@@ -104,7 +103,7 @@ class MaskBox(QWidget):
     @property
     def class_name(self) -> str:
         """The class whose threshold is moved."""
-        return self.classes.currentText()
+        return str(self.classes.currentText())
 
     def set_classes(self, names: tuple[str, ...]) -> None:
         """Offer the classes of a model; thresholds of another model are forgotten."""
@@ -155,3 +154,9 @@ class MaskBox(QWidget):
             slider.setToolTip("Cells keep the outline they were found with" if cells else "")
         self.thresholds = {}
         self.kind_changed.emit()
+
+
+def _beside(*parts: QWidget) -> QWidget:
+    whole = QWidget()
+    whole.setLayout(row(*parts, stretch=0))
+    return whole

@@ -101,8 +101,8 @@ class ModelBox(QWidget):
         for path in recent_models():
             self.models.addItem(path.stem, str(path))
             self.models.setItemData(self.models.count() - 1, str(path), _TOOL_TIP)
-        path = current.model.path if current.model is not None else None
-        self.models.setCurrentIndex(max(0, self.models.findData(str(path))) if path else 0)
+        chosen = current.model.path if current.model is not None else None
+        self.models.setCurrentIndex(max(0, self.models.findData(str(chosen))) if chosen else 0)
 
     def _on_activated(self, index: int) -> None:
         path = self.models.itemData(index)

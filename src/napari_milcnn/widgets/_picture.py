@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.masks import PlaneMasks
     from napari_milcnn.layers import LayerData
 
+
 class Picture:
     """What the viewer shows of the entries.
 
@@ -139,7 +140,7 @@ class Picture:
 
 def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:
     assert entry.model is not None
-    return label_numbers(masks.objects["label"].to_numpy(), masks.objects["class"], entry.model.classes, start)
+    return label_numbers(masks.objects["label"].to_numpy(), list(masks.objects["class"]), entry.model.classes, start)
 
 
 def objects_of(entry: Entry) -> pd.DataFrame:

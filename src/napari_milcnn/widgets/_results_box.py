@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRectF, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QColor, QGuiApplication, QKeySequence, QPainter
@@ -181,7 +182,7 @@ class FrameModel(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return text, sort value and colour of a cell."""
-        value = self.frame.iat[index.row(), index.column()]
+        value: Any = self.frame.iat[index.row(), index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return f"{value:.4g}" if isinstance(value, float) else str(value)
         if role == SORTED:
@@ -228,7 +229,7 @@ class SortedTable(QTableView):
 
     def source_row(self, index: QModelIndex) -> int:
         """Return the row of the unsorted table."""
-        return self.proxy.mapToSource(index).row()
+        return int(self.proxy.mapToSource(index).row())
 
     def select_source_row(self, row: int) -> None:
         """Select and show a row of the unsorted table."""
@@ -298,8 +299,8 @@ class ResultsBox(QWidget):
     def select_object(self, number: int) -> None:
         """Select the row of an object picked in the picture."""
         frame = self.objects.frame
-        found = (frame["index"] == number).to_numpy().nonzero()[0] if len(frame) else []
-        if len(found):
+        found = np.flatnonzero(frame["index"] == number) if len(frame) else np.array([], int)
+        if found.size:
             self.object_table.select_source_row(int(found[0]))
 
     def _table(self) -> SortedTable:
@@ -317,7 +318,7 @@ class ResultsBox(QWidget):
 
     def _on_object(self, index: QModelIndex) -> None:
         row_number = self.object_table.source_row(index)
-        self.object_picked.emit(int(self.objects.frame["index"].iat[row_number]))
+        self.object_picked.emit(int(self.objects.frame["index"].to_numpy()[row_number]))
 
     def _on_save(self) -> None:
         name = "predictions.csv" if self._table() is self.plane_table else "objects.csv"

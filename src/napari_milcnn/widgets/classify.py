@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QFrame, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_milcnn.core.analysis import PlaneResult
     from napari_milcnn.core.evidence import PlaneEvidence
+    from napari_milcnn.core.images import ZReading
     from napari_milcnn.core.model import TrainedModel
 
 _REDRAW = 0.5
@@ -135,6 +136,7 @@ class ClassifyDock(QWidget):
         layout.addStretch()
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setWidget(inside)
         outer = QVBoxLayout(self)
@@ -266,7 +268,7 @@ class ClassifyDock(QWidget):
     def _entry_of(self, source: LayerImage) -> Entry:
         """Make the entry of the chosen layers anew, or go on with the one that is there if it is read the same way."""
         layers, model = self.image_box.chosen(), current.model
-        z = self.image_box.z.currentData() if "Z" in source.axes else "planes"
+        z: ZReading = self.image_box.z.currentData() if "Z" in source.axes else "planes"
         before = self.entry()
         same = before is not None and before.model is model and before.z == z and _alike(before.source, source)
         entry = before if same and before is not None else Entry(source.image.name, layers=layers, source=source, z=z)
@@ -359,11 +361,11 @@ class ClassifyDock(QWidget):
             entry.error = ending.error
             self.results_box.planes.changed(entry)
         self._end(ending, self._run_summary())
-        entry = self.entry()
-        if entry is not None:
-            self._choose_top_class(entry)
-            self._draw(entry)
-            self._warn(entry)
+        shown = self.entry()
+        if shown is not None:
+            self._choose_top_class(shown)
+            self._draw(shown)
+            self._warn(shown)
             self._prepare_bench()
         if self._queue:
             queued, self._queue = self._queue, []
@@ -697,7 +699,8 @@ class ClassifyDock(QWidget):
         if entry is None or self.busy or entry.source is None or entry.model is None:
             return
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
-        prediction, name, record = entry.prediction, entry.name, self._record(entry)
+        prediction, name = entry.prediction, entry.name
+        record = _RecordOf(entry, model, next(iter(entry.cuts.values())))
         assert prediction is not None
 
         def steps() -> Iterator[Path]:
@@ -705,15 +708,13 @@ class ClassifyDock(QWidget):
             from napari_milcnn.core.results import write_json
 
             yield from export_image(folder, name, image, model, prediction, masks, parts)
-            write_json(folder / "run.json", record)
+            write_json(folder / "run.json", record())
             yield folder / "run.json"
 
         written: list[Path] = []
-        self._work(steps, written.append, lambda ending: self._end(ending, f"{len(written)} files in {folder}"))
-
-    def _record(self, entry: Entry) -> dict[str, Any]:
-        """Return the record that `napari-milcnn classify --replay` takes."""
-        raise NotImplementedError
+        mixed = len({repr(cut) for cut in entry.cuts.values()}) > 1
+        note = " Planes were cut differently; the record holds the options of the first of them." if mixed else ""
+        self._work(steps, written.append, lambda ending: self._end(ending, f"{len(written)} files in {folder}.{note}"))
 
 
 @dataclass(frozen=True)
@@ -730,6 +731,28 @@ class _EvidenceSteps:
         from napari_milcnn.core.evidence import EvidenceMaker
 
         yield from EvidenceMaker(self.model, **self.options).planes(self.image, self.prediction, self.names)
+
+
+@dataclass(frozen=True)
+class _RecordOf:
+    """Makes the record that `napari-milcnn classify --replay` takes, in a thread."""
+
+    entry: Entry
+    model: TrainedModel
+    cut: tuple[dict[str, Any], dict[str, Any]]
+
+    def __call__(self) -> dict[str, Any]:
+        from napari_milcnn.core.evidence import EvidenceMaker
+        from napari_milcnn.core.results import screen_record
+        from napari_milcnn.sources import file_behind
+
+        evidence, masks = self.cut
+        assert self.entry.source is not None
+        file, reading = file_behind(self.entry.source, self.entry.z)
+        return screen_record(
+            EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
+            mask_options=make_options(MaskOptions, masks), command=["napari"],
+        )  # fmt: skip
 
 
 def _alike(before: LayerImage | None, now: LayerImage) -> bool:
