@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.core.samples import shipped_models
 from napari_milcnn.current import current
-from napari_milcnn.widgets._forms import ERROR, NarrowComboBox, Note, chip, heading, row
+from napari_milcnn.widgets._forms import ERROR, NarrowComboBox, Note, chip, connect_while_alive, heading, row
 from napari_milcnn.widgets._worker import Ending, Job
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ModelBox(QWidget):
         self.models.activated.connect(self._on_activated)
         self.open_button.clicked.connect(self._on_open)
         self.unload_button.clicked.connect(lambda: current.clear())
-        current.changed.connect(self._on_changed)
+        connect_while_alive(current.changed, self._on_changed, self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._say_device)
         self._timer.start(_REFRESH)
