@@ -115,7 +115,7 @@ def test_ome_zarr_keeps_colours_and_properties(tmp_path):
         0: [0, 0, 0, 0], 1: [255, 0, 0, 255], 2: [255, 0, 0, 255], 3: [0, 0, 255, 255]
     }  # fmt: skip
     assert label["properties"][1] == {
-        "label-value": 2, "index": 2, "plane": 0, "label": 2, "class": "b", "area_px": 6, "score": None
+        "label-value": 2, "plane": 0, "label": 2, "class": "b", "area_px": 6, "score": None
     }  # fmt: skip
     assert found["napari-milcnn"] == {"classes": ["a", "b", "c"], "model": {"name": "small", "sha256": "0f"}}
     (scales,) = found["ome"]["multiscales"]
@@ -234,6 +234,16 @@ def test_own_table_without_index_and_colours(tmp_path, write, ending):
             {"label-value": 1, "rgba": [0xE6, 0x9F, 0, 255]}, {"label-value": 2, "rgba": [0x56, 0xB4, 0xE9, 255]}
         ]  # fmt: skip
         assert [one["class"] for one in label["properties"]] == [None, "y", "x"]
+
+
+def test_a_table_put_together_from_others(tmp_path):
+    """Rows that all have the same pandas index, as after pd.concat, are still one object each."""
+    table = pd.concat([pd.DataFrame({"index": [i], "class": [name]}) for i, name in ((1, "x"), (2, "y"))])
+    colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red", 2: "blue"})
+    (path,) = write_ome_tiff(str(tmp_path / "m.ome.tif"), numbers(4, 5), {"features": table, "colormap": colours})
+    notes = annotations(path)["napari-milcnn"]
+    assert [notes[f"class_{i}_objects"] for i in (1, 2)] == ["1", "2"]
+    assert [notes[f"class_{i}_colour"] for i in (1, 2)] == ["#ff0000", "#0000ff"]
 
 
 def test_positions(tmp_path):

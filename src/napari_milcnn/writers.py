@@ -270,7 +270,7 @@ def _axis(letter: str, length: int, scale: float, first: float, unit: str) -> _A
 
 def _features(given: Any) -> pd.DataFrame:
     """Return the table with a column `index`: rows without one belong to the labels 0, 1, ... as napari has it."""
-    table = pd.DataFrame(given)
+    table = pd.DataFrame(given).reset_index(drop=True)
     if table.empty:
         return pd.DataFrame({"index": []})
     return table if "index" in table else table.assign(index=range(len(table)))
@@ -423,7 +423,7 @@ def _levels(layer: _Layer, letters: str, factors: Sequence[int]) -> Iterator[dic
 
 
 def _image_label(layer: _Layer) -> dict[str, Any]:
-    """Return colours and properties of the objects; `index` is kept among these, for napari shows what has it."""
+    """Return colours and properties of the objects; napari-ome-zarr makes `label-value` the column `index` again."""
     colours = {label: colour for label, colour in layer.colours.items() if label >= 0}
     if not colours and "class" in layer.features:
         rows = zip(layer.features["index"], layer.features["class"].astype(str), strict=True)
@@ -433,5 +433,5 @@ def _image_label(layer: _Layer) -> dict[str, Any]:
         label["colors"] = [{"label-value": number, "rgba": list(colour)} for number, colour in colours.items()]
     if not layer.features.empty:
         rows = json.loads(layer.features.to_json(orient="records", double_precision=15))
-        label["properties"] = [{"label-value": int(row["index"]), **row} for row in rows]
+        label["properties"] = [{"label-value": int(row.pop("index")), **row} for row in rows]
     return label
