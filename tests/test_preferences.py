@@ -28,6 +28,7 @@ def test_defaults():
     assert Preferences(tile=512).tile == 512
 
 
+@needs_page
 def test_the_manifest_says_the_same():
     """Fields, defaults and sentences of napari.yaml are those of the class; each choice is one that it takes."""
     fields = manifest_fields()
