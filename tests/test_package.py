@@ -95,7 +95,10 @@ def test_manifest_is_valid_and_claims_no_tiff():
         assert not reader.accepts_directories
 
 
-@pytest.mark.parametrize(("name", "shape"), [("yeast_field", (512, 512)), ("yeast_timelapse", (8, 256, 256))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("yeast_field", (512, 512)), ("yeast_two_labels", (512, 512)), ("yeast_timelapse", (8, 256, 256))],
+)
 def test_samples_open_as_layers(name, shape):
     """Each sample gives a GFP and an RFP layer, 16 bit, at 0.16 µm."""
     from napari_milcnn import sample_data
@@ -103,6 +106,7 @@ def test_samples_open_as_layers(name, shape):
     gfp, rfp = getattr(sample_data, name)()
     for data, options, kind in (gfp, rfp):
         assert (data.shape, data.dtype, kind) == (shape, np.uint16, "image")
+        assert options["axis_labels"] == tuple("TYX"[-len(shape) :])
         assert options["scale"][-2:] == [pytest.approx(0.16)] * 2
     assert gfp[1]["name"].endswith("GFP")
     assert rfp[1]["name"].endswith("RFP")

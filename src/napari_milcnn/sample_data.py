@@ -15,6 +15,11 @@ def yeast_field() -> list[tuple[Any, dict[str, Any], str]]:
     return _layers("yeast-mitochondria.ome.tif")
 
 
+def yeast_two_labels() -> list[tuple[Any, dict[str, Any], str]]:
+    """Open a simulated field in which some cells show the vacuole and some the cell periphery, as image layers."""
+    return _layers("yeast-two-labels.ome.tif")
+
+
 def yeast_timelapse() -> list[tuple[Any, dict[str, Any], str]]:
     """Open a simulated time-lapse in which a protein moves into the nucleus, as image layers."""
     return _layers("yeast-timelapse.ome.tif")
@@ -24,13 +29,14 @@ def _layers(name: str) -> list[tuple[Any, dict[str, Any], str]]:
     with open_image(sample_folder() / name) as image:
         data = image.data[...]
         channel = image.axes.index("C")
-        scale = [image.pixel_size if axis in "YX" else 1.0 for axis in image.axes if axis != "C"]
-        units = ["um" if axis in "YX" else "pixel" for axis in image.axes if axis != "C"]
+        axes = image.axes.replace("C", "")
+        scale = [image.pixel_size if axis in "YX" else 1.0 for axis in axes]
+        units = ["um" if axis in "YX" else "pixel" for axis in axes]
     return [
         (
             data.take(i, channel),
-            {"name": f"{image.name} {one}", "scale": scale, "units": units, "blending": "additive",
-             "colormap": _COLOURMAPS.get(one, "gray")},
+            {"name": f"{image.name} {one}", "scale": scale, "units": units, "axis_labels": tuple(axes),
+             "blending": "additive", "colormap": _COLOURMAPS.get(one, "gray")},
             "image",
         )
         for i, one in enumerate(image.channels)
