@@ -10,7 +10,7 @@ QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dr
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
   libxcb-xinerama0 libxcb-xkb1 libfontconfig1
 
-# An environment is named after napari's release and the Qt binding; what releases need in versions of their own is free.
+# Environments: napari's release, then the Qt binding. What each release bounds itself, constraints.txt does not.
 COMPAT := 0.6.6-pyqt6 0.6.6-pyside6 newest-pyside6
 COMPAT_FREE := napari|app-model|vispy
 COMPAT_NAPARI = $(patsubst %,==%,$(filter-out newest,$(firstword $(subst -, ,$*))))
