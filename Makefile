@@ -2,6 +2,7 @@
 #   make demo    classify the shipped sample with the shipped model
 #   make test    run the tests            make lint    style, types, floors
 #   make gui     napari with a sample     make bench   the quick benchmarks
+#   make compat  the tests that meet napari, with its oldest and newest release and both Qt bindings
 PYTHON ?= python3
 BIN := .venv/bin
 SCREEN := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
@@ -9,7 +10,15 @@ QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dr
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
   libxcb-xinerama0 libxcb-xkb1 libfontconfig1
 
-.PHONY: demo test lint gui bench constraints clean
+# Environments: napari's release, then the Qt binding. What each release bounds itself, constraints.txt does not.
+COMPAT := 0.6.6-pyqt6 0.6.6-pyside6 newest-pyside6
+COMPAT_FREE := napari|app-model|vispy
+COMPAT_NAPARI = $(patsubst %,==%,$(filter-out newest,$(firstword $(subst -, ,$*))))
+COMPAT_BINDING = $(lastword $(subst -, ,$*))
+COMPAT_TESTS := $(wildcard tests/test_widgets*.py tests/test_readers.py tests/test_writers.py tests/test_layers.py \
+  tests/test_sources.py) tests/test_package.py
+
+.PHONY: demo test lint gui bench compat $(COMPAT:%=compat-%) constraints clean
 
 demo: .venv/core
 	$(BIN)/napari-milcnn demo --out milcnn-demo
@@ -31,6 +40,11 @@ gui: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py
 
+compat: $(COMPAT:%=compat-%)
+
+$(COMPAT:%=compat-%): compat-%: .venv-%/ready .venv/screen
+	QT_API=$(COMPAT_BINDING) $(SCREEN) .venv-$*/bin/python -m pytest $(COMPAT_TESTS)
+
 # The command that renews constraints.txt: the newest of everything, torch held where it is.
 constraints:
 	$(PYTHON) -m venv .venv-new
@@ -41,7 +55,7 @@ constraints:
 	rm -rf .venv-new
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist milcnn-demo
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .mypy_cache build dist milcnn-demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -53,6 +67,13 @@ clean:
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,test,dev]"
 	touch $@ .venv/core
+
+$(COMPAT:%=.venv-%/ready): .venv-%/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	grep -vE "^($(COMPAT_FREE))==" constraints.txt > .venv-$*/constraints.txt
+	.venv-$*/bin/pip install --quiet --constraint .venv-$*/constraints.txt --editable ".[test]" \
+	  "napari[$(COMPAT_BINDING)]$(COMPAT_NAPARI)"
+	touch $@
 
 # Qt's and the virtual screen's system libraries: installed on Debian as root, else left to the user.
 .venv/screen: | .venv/bin/python
