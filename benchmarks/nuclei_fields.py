@@ -1,7 +1,7 @@
 """Nuclear phenotypes on fields composed of real nuclei from plates that the model never saw.
 
     python benchmarks/nuclei_fields.py --data FOLDER [--model nuclei] [--record]
-    python benchmarks/nuclei_fields.py --data FOLDER --learn [--record]
+    python benchmarks/nuclei_fields.py --data FOLDER --learn [--fields 40 20 10 5] [--record]
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck, CC BY 4.0), their arrangement is not.
 
@@ -24,6 +24,7 @@ import copy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--learn", action="store_true")
+    parser.add_argument("--fields", type=int, nargs="+", default=PER_CLASS, help="training fields a class of --learn")
     parser.add_argument("--per-class", type=int, default=15, help="validation fields a class")
     parser.add_argument("--work", type=Path, default=Path("data/nuclei_fields"), help="models of --learn")
     parser.add_argument("--record", action="store_true")
@@ -71,7 +73,7 @@ def main() -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         if args.learn:
-            lines = learn(args.data, Path(folder), args.work, args.per_class)
+            lines = learn(args.data, Path(folder), args.work, args.per_class, args.fields)
             record.report("Nuclei fields: accuracy against fields a class", lines, keep=args.record)
         else:
             model = mil.load_model(args.card or args.model)
@@ -85,12 +87,12 @@ def main() -> None:
             record.report("Nuclei fields", lines, keep=args.record)
 
 
-def learn(data: Path, folder: Path, work: Path, per_class: int) -> list[str]:
+def learn(data: Path, folder: Path, work: Path, per_class: int, counts: Sequence[int]) -> list[str]:
     """Rows of Markdown: accuracy of ours and of the peer against the number of training fields a class."""
     held = compose(data, folder / "held", per_class, RANGES["30-80 %"])
     held_features, truth = table_features(held), [row.labels[0] for row in held.images]
     rows: list[list[object]] = []
-    for fields in PER_CLASS:
+    for fields in counts:
         table = compose(data, folder / f"train{fields}", fields, RANGES["30-80 %"], split="train")
         peer = forest(table_features(table), [row.labels[0] for row in table.images])
         model = trained(table, work / f"fields{fields}.zip", LEARNING["epochs"] * PER_CLASS[0] // fields)

@@ -46,7 +46,7 @@ def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None
     several = len(image.channels) > 1
     return [
         (
-            data.take(i, image.axes.index("C")) if "C" in image.axes else data,
+            da.take(data, i, image.axes.index("C")) if "C" in image.axes else data,
             facts | {
                 "name": f"{image.name} {channel}" if several else image.name,
                 "blending": "additive" if several else "translucent",

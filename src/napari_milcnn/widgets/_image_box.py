@@ -154,6 +154,8 @@ class ImageBox(QWidget):
         """Return what stands in the fields, the channels named as the model's where they are mapped."""
         assert self._suggested is not None
         names = list(self._suggested.channels)
+        if len(self._wanted) > len(names):
+            raise ImageError(self._too_few_channels())
         taken = [combo.currentIndex() for combo in self._combos()]
         if len(set(taken)) < len(taken):
             raise ImageError("two channels of the model are read from the same channel of the image; choose others")
@@ -236,6 +238,14 @@ class ImageBox(QWidget):
     def _has_z(self) -> bool:
         return self._suggested is not None and "Z" in self._suggested.axes
 
+    def _too_few_channels(self) -> str:
+        assert self._suggested is not None
+        names = self._suggested.channels
+        return (
+            f"the model needs {len(self._wanted)} channels ({', '.join(self._wanted)}) and the image has {len(names)} "
+            f"({', '.join(names)}); select the layers of all channels together, or correct the axes"
+        )
+
     def _combos(self) -> list[NarrowComboBox]:
         fields = (self._channels.itemAt(i, QFormLayout.ItemRole.FieldRole) for i in range(self._channels.rowCount()))
         return [item.widget() for item in fields if item is not None]
@@ -247,11 +257,7 @@ class ImageBox(QWidget):
             return
         names = self._suggested.channels
         if len(self._wanted) > len(names):
-            self.said.say(
-                f"the model needs {len(self._wanted)} channels ({', '.join(self._wanted)}) and the image has "
-                f"{len(names)} ({', '.join(names)}); select the layers of all channels together, or correct the axes",
-                ERROR,
-            )
+            self.said.say(self._too_few_channels(), ERROR)
             return
         for i, wanted in enumerate(self._wanted):
             combo = NarrowComboBox()

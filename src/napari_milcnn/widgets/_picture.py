@@ -108,9 +108,8 @@ class Picture:
             if axis not in dims.displayed:
                 dims.set_point(axis, value)
         if place is not None:
-            centre = list(self.viewer.camera.center)
-            centre[-2:] = point[-2:]
-            self.viewer.camera.center = tuple(centre)
+            camera = getattr(self.viewer, "scene", self.viewer).camera  # napari 0.9 moved it
+            camera.center = (*camera.center[:-2], *point[-2:])
 
     def put(self, data: LayerData) -> Any:
         """Change the layer of this name that is ours, or add it."""

@@ -58,7 +58,7 @@ class Job(QObject):
         self._error, self._stopped = "", False
         self.stepped.connect(on_step)
         self.ended.connect(on_end)
-        self._worker = create_worker(_translated, steps, _start_thread=False)
+        self._worker = create_worker(_translated, steps, _start_thread=False, _ignore_errors=True)
         self._worker.yielded.connect(self._on_step)
         self._worker.errored.connect(self._on_error)
         self._worker.finished.connect(self._on_finish)

@@ -370,6 +370,8 @@ class ClassifyDock(QWidget):
         if self._queue:
             queued, self._queue = self._queue, []
             self._start(queued)
+        elif shown is not None and set(shown.predictions) > set(shown.masks) and shown.source is not None:
+            self._cut_all(shown)
 
     def _end(self, ending: Ending, done: str) -> None:
         self._job = None
