@@ -1,7 +1,7 @@
 # Every target does its own set-up in .venv; a second call is quick.
 #   make demo    classify the shipped sample with the shipped model
 #   make test    run the tests            make lint    style, types, floors
-#   make gui     napari with a sample     make bench   the quick benchmarks
+#   make gui     napari and the dock      make bench   the quick benchmarks
 #   make compat  the tests that meet napari, with its oldest and newest release and both Qt bindings
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,7 +35,7 @@ lint: .venv/dev
 	$(BIN)/validate-pyproject pyproject.toml
 
 gui: .venv/dev
-	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif
+	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif --with napari-milcnn Classify
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/speed.py

@@ -61,13 +61,15 @@ def analyse(
     mask_options : MaskOptions, optional
         How evidence becomes masks; no masks are made without.
     """
+    told, wanted = 0, len(image.planes) if planes is None else len(set(planes))
     for step in maker.classifier.steps(image, planes):
-        share = step.done / step.total
+        seen = step.done / step.total
         if step.part is None:
-            yield AnalysisStep(share)
+            yield AnalysisStep((seen + told / wanted) / 2)
             continue
         for result in plane_results(maker, image, step.part, classes, mask_options):
-            yield AnalysisStep(share, result)
+            told += 1
+            yield AnalysisStep((seen + told / wanted) / 2, result)
 
 
 def plane_results(

@@ -137,6 +137,13 @@ class ImageBox(QWidget):
         """Keep what is known of layers that were opened here, in place of a guess."""
         self._readings[tuple(layers)] = reading
 
+    @property
+    def problem(self) -> str:
+        """Why the chosen layers cannot be read as they stand; nothing where they can."""
+        if not self.chosen() or self._suggested is None:
+            return str(self.said.text())
+        return self._too_few_channels() if len(self._wanted) > len(self._suggested.channels) else ""
+
     def source(self) -> LayerImage:
         """Open the chosen layers as they are read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,7 @@ class ModelBox(QWidget):
         if model is not None and model.path is not None:
             remember_model(model.path)
         self._fill()
+        self.card.setToolTip("\n".join(filter(None, [model.card.description, model.card.trained_on])) if model else "")
         self.card.say(card_glance(model) if model else "Choose a shipped model, open one, or drop a model .zip.")
         self.unload_button.setVisible(model is not None)
         self._say_device()
@@ -152,7 +154,7 @@ def card_glance(model: TrainedModel) -> str:
     size = f"{card.pixel_size:.3g} µm/px" if card.pixel_size else "pixel size unknown"
     figures = [f"{name} {value:.2f}".replace("0.", ".") for name, value in card.metrics.items()][:1]
     facts = " · ".join([", ".join(card.channels), size, *figures])
-    about = card.trained_on or card.description
+    about = re.split(r"(?<=[.;])\s", card.description or card.trained_on)[0]
     classes = " &nbsp; ".join(chip(colours[name], name) for name in card.classes)
     return "<br>".join(filter(None, [facts, about, classes]))
 

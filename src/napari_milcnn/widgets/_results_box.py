@@ -286,7 +286,7 @@ class ResultsBox(QWidget):
         layout.addWidget(self.bars)
         self.tabs.addTab(self.plane_table, "Planes")
         self.tabs.addTab(self.object_table, "Objects")
-        for column, width in enumerate((92, 48, 92, 44)):
+        for column, width in enumerate((64, 40, 88, 46)):
             self.plane_table.setColumnWidth(column, width)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))

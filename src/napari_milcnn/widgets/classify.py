@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt, QTimer
@@ -33,8 +34,6 @@ from napari_milcnn.widgets._results_box import ResultsBox
 from napari_milcnn.widgets._worker import Ending, Job
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from napari_milcnn.core.analysis import PlaneResult
     from napari_milcnn.core.evidence import PlaneEvidence
     from napari_milcnn.core.images import ZReading
@@ -210,7 +209,7 @@ class ClassifyDock(QWidget):
     def _refresh(self) -> None:
         """Enable what can be done, and show the results of the chosen image."""
         model, entry = current.model, self.entry()
-        ready = model is not None and bool(self.image_box.chosen())
+        ready = model is not None and bool(self.image_box.chosen()) and not self.image_box.problem
         self.run_button.setEnabled(ready and not self.busy)
         self.cancel_button.setEnabled(self.busy)
         self.cells_box.button.setEnabled(ready and not self.busy and self.cells_box.layers.count() > 0)
@@ -221,13 +220,15 @@ class ClassifyDock(QWidget):
         self.export_box.setEnabled(entry is not None and bool(entry.predictions) and not self.busy)
         if entry is not None and entry.model is not None:
             self.results_box.show_objects(objects_of(entry), entry.model.classes)
+        else:
+            self.results_box.show_objects(pd.DataFrame(), ())
         self._show_plane()
 
     def _show_plane(self) -> None:
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
         self.results_box.bars.show_prediction(prediction)
-        self.results_box.empty.say("" if prediction or not self.entries else "This plane was not classified.")
+        self.results_box.empty.say("" if prediction or not self.entries else "Not classified yet.")
         self._say_count()
 
     def _say_count(self) -> None:
@@ -682,8 +683,6 @@ class ClassifyDock(QWidget):
             if path.endswith("objects.csv") or self.results_box.tabs.currentIndex() == 1:
                 write_table(Path(path), self.results_box.objects.frame)
             else:
-                import pandas as pd
-
                 done = [entry for entry in self.entries if entry.predictions]
                 rows = [
                     prediction_rows(_file(entry), entry.name, joined(list(entry.predictions.values())))
