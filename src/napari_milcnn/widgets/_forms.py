@@ -115,5 +115,9 @@ def chip(colour: str, text: str) -> str:
 
 def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
     """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model)."""
-    emitter.connect(slot)
-    widget.destroyed.connect(lambda: emitter.disconnect(slot))
+
+    def call(event: Any = None) -> None:  # a function: emitters look into bound methods, also of what is destroyed
+        slot(event)
+
+    emitter.connect(call)
+    widget.destroyed.connect(lambda: emitter.disconnect(call))
