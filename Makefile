@@ -11,6 +11,7 @@ QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dr
   libxcb-xinerama0 libxcb-xkb1 libfontconfig1
 
 # Environments: napari's release, then the Qt binding. What each release bounds itself, constraints.txt does not.
+# PySide6 6.12.0 under Python 3.11 loses a reference to None at every call, and ends in a crash.
 COMPAT := 0.6.6-pyqt6 0.6.6-pyside6 newest-pyside6
 COMPAT_FREE := napari|app-model|vispy
 COMPAT_NAPARI = $(patsubst %,==%,$(filter-out newest,$(firstword $(subst -, ,$*))))
@@ -71,6 +72,7 @@ clean:
 $(COMPAT:%=.venv-%/ready): .venv-%/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-$*
 	grep -vE "^($(COMPAT_FREE))==" constraints.txt > .venv-$*/constraints.txt
+	echo "PySide6<6.12; python_version < '3.12'" >> .venv-$*/constraints.txt
 	.venv-$*/bin/pip install --quiet --constraint .venv-$*/constraints.txt --editable ".[test]" \
 	  "napari[$(COMPAT_BINDING)]$(COMPAT_NAPARI)"
 	touch $@
