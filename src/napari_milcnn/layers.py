@@ -98,7 +98,7 @@ def mask_layer(
 
 
 def features(objects: pd.DataFrame) -> pd.DataFrame:
-    """Round what is shown under the pointer; the first row is for the background."""
+    """Round what is shown under the pointer; napari finds an object's row by its column `index`."""
     shown = objects.drop(columns=["y", "x"], errors="ignore").copy()
     for column in shown.select_dtypes("float"):
         shown[column] = shown[column].astype(float).round(3)

@@ -1,7 +1,8 @@
 """From image layers of napari to one lazy image, and from its planes back to the layers' place.
 
 napari's own reader loads a TIFF without its metadata: the layer's path leads back to the file, which says the axes, the
-channels and the pixel size. What no one says is guessed, said to be a guess, and may be corrected.
+channels and the pixel size. What a layer says itself wins over its file, since it may have been changed; a file counts
+only while the layer has its shape. What no one says is guessed, said to be a guess, and may be corrected.
 
 An axis along which a result does not vary (channels inside the layer, a projected Z) has length 1 in the result, with a
 scale that makes this one step as long as the image: napari then shows it at every position of that slider.
@@ -9,16 +10,26 @@ scale that makes this one step as long as the image: napari then shows it at eve
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_milcnn.core.errors import ImageError
-from napari_milcnn.core.images import ImageReading, ImageStack, ZReading, maximum_projection, open_image
+from napari_milcnn.core.images import (
+    MICROMETRES,
+    ORDER,
+    ImageReading,
+    ImageStack,
+    ZReading,
+    maximum_projection,
+    open_image,
+    stored_axes,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -28,8 +39,8 @@ PATH = "napari_milcnn_path"
 _WORDS = {"t": "T", "time": "T", "z": "Z", "c": "C", "channel": "C", "ch": "C", "y": "Y", "x": "X", "p": "P",
           "position": "P", "s": "P", "m": "P"}  # fmt: skip
 _BY_COUNT = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TZCYX", 6: "PTZCYX"}
-_LENGTHS = {"micrometer": 1.0, "um": 1.0, "µm": 1.0, "nanometer": 1e-3, "nm": 1e-3, "millimeter": 1e3, "meter": 1e6}
-_TIFF = (".tif", ".tiff", ".btf", ".tf8")
+_COMPARED = 64
+"""Side, in px, of the window by which pixels are compared with those of their file."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,9 @@ class LayerImage:
     image : ImageStack
         Lazily over the layers' data.
     axes : str
-        Of the layers, colour samples left out.
+        Of the layers: one letter for each of napari's axes, which leave out the samples of a colour layer.
     place : LayerPlace
         Of the first layer.
-    _to_world
-        The layer's own transform of a point.
     """
 
     image: ImageStack
@@ -94,16 +103,15 @@ class LayerImage:
         """Return the number of the image's plane at a world point, such as `viewer.dims.point`; None outside."""
         inside = np.asarray(self._layer.world_to_data(tuple(point)[-len(self.axes) :]), float)
         at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
-        sizes = self.image.sizes
-        wanted = [at[axis] if axis in sizes else 0 for axis in "PTZ"]
-        if not all(0 <= number < sizes.get(axis, 1) for axis, number in zip("PTZ", wanted, strict=True)):
+        wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]
+        if not all(0 <= number < length for number, length in zip(wanted, self._lengths, strict=True)):
             return None
-        return int(np.ravel_multi_index(wanted, [sizes.get(axis, 1) for axis in "PTZ"]))
+        return int(np.ravel_multi_index(wanted, self._lengths))
 
     def point_of(self, plane: int, y: float | None = None, x: float | None = None) -> tuple[float, ...]:
-        """Return the world point of a plane, and of a pixel in it."""
+        """Return the world point of a plane, and of a pixel in it; of its middle by default."""
         height, width = self.image.plane_shape
-        middle = {"Y": height / 2 if y is None else y, "X": width / 2 if x is None else x}
+        middle = {"Y": (height - 1) / 2 if y is None else y, "X": (width - 1) / 2 if x is None else x}
         at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
         inside = [at[axis] if axis in self.image.axes and axis in at else 0 for axis in self.axes]
         return tuple(float(value) for value in self._layer.data_to_world(inside))
@@ -113,12 +121,15 @@ class LayerImage:
 
         A view: writing to the planes writes to the layer.
         """
-        lengths = [self.image.sizes.get(axis, 1) for axis in "PTZ"]
-        spread = planes.reshape(*lengths, 1, *planes.shape[-2:])  # P T Z C Y X
-        missing = [i for i, axis in enumerate("PTZCYX") if axis not in self.axes]
-        squeezed = spread.reshape([n for i, n in enumerate(spread.shape) if i not in missing])
-        kept = [axis for axis in "PTZCYX" if axis in self.axes]
-        return squeezed.transpose([kept.index(axis) for axis in self.axes])
+        lengths = dict(zip("PTZCSYX", (*self._lengths, 1, 1, *planes.shape[-2:]), strict=True))
+        kept = [axis for axis in lengths if axis in self.axes]
+        spread = planes.reshape([lengths[axis] for axis in kept])
+        return spread.transpose([kept.index(axis) for axis in self.axes])
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Lengths of P, T and Z, 1 where the image has none."""
+        return [self.image.sizes.get(axis, 1) for axis in "PTZ"]
 
     def plane_key(self, plane: int) -> tuple[Any, ...]:
         """Return the index of a plane (Y, X) in an array made by `to_layer`."""
@@ -159,17 +170,16 @@ def suggest(layers: Sequence[Image]) -> SourceReading:
         If the layers cannot be one image.
     """
     _check_alike(layers)
-    first = layers[0]
-    path = _path(first)
-    if path is not None:
-        found = _from_file(path, layers)
-        if found is not None:
-            return found
-    shape = _shape(first)
-    axes, said = _axes_of(first, shape)
-    names = _names(layers, axes, shape)
-    size = _size_of(first, axes)
-    return SourceReading(axes, names, size, said)
+    first, path = layers[0], _path(layers[0])
+    found = _from_file(path, layers) if path is not None else None
+    if found is None:
+        axes = _labelled(first)
+        axes, said = (axes, ()) if axes else _guessed(first)
+        found = SourceReading(axes, _names(layers, axes), None, said)
+    size, note = _size_of(first, found.axes)
+    if size is None and found.pixel_size is not None:
+        return found
+    return replace(found, pixel_size=size, said=(*found.said, *note))
 
 
 def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "planes") -> LayerImage:
@@ -194,13 +204,15 @@ def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "pl
     axes = reading.axes.upper()
     if len(layers) > 1 and "C" in axes:
         raise ImageError("the layers have channels of their own; choose one of them, or axes without C")
+    if first.rgb and axes[-1:] != "S":
+        raise ImageError(f"the layer {first.name} is a colour image; expected axes that end in S, such as YXS: {axes}")
     data = _data(first) if len(layers) == 1 else _Channels([_data(layer) for layer in layers])
     whole = axes if len(layers) == 1 else f"C{axes}"
     image = open_image(data, axes=whole, channels=reading.channels, pixel_size=reading.pixel_size)
     path = _path(first)
     image = replace(image, name=path_stem(path) if path else str(first.name), path=path)
     stack = maximum_projection(image) if z == "maximum" else image
-    return LayerImage(stack, axes.replace("S", ""), _place(first), first)
+    return LayerImage(stack, axes[:-1] if first.rgb else axes, _place(first), first)
 
 
 def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageReading]:
@@ -209,14 +221,23 @@ def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageRead
     reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
     if image.path is None:
         return None, reading
-    for axes in (None, source.axes):
+    own = source.axes + ("S" if source._layer.rgb else "")
+    for axes, series in product((None, own), (None, 0)):
+        wanted = replace(reading, axes=axes, series=series)
         try:
-            with replace(reading, axes=axes).open(image.path) as found:
-                if (found.axes, found.shape) == (image.axes, image.shape):
-                    return image.path, replace(reading, axes=axes)
+            with wanted.open(image.path) as found:
+                alike = (found.axes, found.shape) == (image.axes, image.shape)
+                if alike and np.array_equal(_sample(found), _sample(image)):
+                    return image.path, wanted
         except ImageError:
             continue
     return None, reading
+
+
+def _sample(image: ImageStack) -> np.ndarray:
+    """Read the middle of the first plane: (channels, Y, X)."""
+    (y0, y1), (x0, x1) = ((max(0, (n - _COMPARED) // 2), min(n, (n + _COMPARED) // 2)) for n in image.plane_shape)
+    return image.plane(0, window=(y0, y1, x0, x1))
 
 
 class _Channels:
@@ -225,7 +246,7 @@ class _Channels:
     def __init__(self, arrays: Sequence[Any]) -> None:
         self._arrays = arrays
         self.shape = (len(arrays), *arrays[0].shape)
-        self.dtype = np.dtype(arrays[0].dtype)
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -264,86 +285,172 @@ def _place(layer: Image) -> LayerPlace:
 def _check_alike(layers: Sequence[Image]) -> None:
     if not layers:
         raise ImageError("no image layer was given; expected one, or one for each channel")
+    for layer in layers:
+        if _data(layer).dtype.kind not in "uif":
+            raise ImageError(f"the layer {layer.name} holds {_data(layer).dtype}; expected whole numbers or floats")
     first = layers[0]
-    if _data(first).dtype.kind not in "uif":
-        raise ImageError(f"the layer {first.name} holds {_data(first).dtype}; expected whole numbers or floats")
     for other in layers[1:]:
         if _shape(other) != _shape(first) or other.rgb or first.rgb:
             raise ImageError(
                 f"the layers {first.name} {_shape(first)} and {other.name} {_shape(other)} cannot be channels of one "
                 "image; expected the same shape, and no colour images"
             )
-        if not np.allclose(other.scale, first.scale) or not np.allclose(other.translate, first.translate):
+        if not _same_place(_place(first), _place(other)):
             raise ImageError(
-                f"the layers {first.name} and {other.name} lie at different places (scale {tuple(first.scale)} and "
-                f"{tuple(other.scale)}); expected the same, as channels of one image have"
+                f"the layers {first.name} and {other.name} lie at different places (scale {_numbers(first.scale)} and "
+                f"{_numbers(other.scale)}, translate {_numbers(first.translate)} and {_numbers(other.translate)}, or "
+                "turned or sheared); expected the same, as channels of one image have"
             )
 
 
+def _same_place(one: LayerPlace, other: LayerPlace) -> bool:
+    matrices = np.allclose(_linear(one), _linear(other)) and np.allclose(one.affine, other.affine)
+    return one.units == other.units and matrices and np.allclose(one.translate, other.translate)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
 def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
-    """Read axes, channels and pixel size in the file, where its shape is the layer's."""
+    """Read axes, channels and pixel size in the file, where the layers have its shape.
+
+    napari's own reader takes the first image of a file that holds several.
+    """
+    for series in (None, 0):
+        try:
+            with open_image(path, series=series) as image:
+                axes = _labelled(layers[0]) or _stored(path, series, layers)
+                if axes and _fits(layers[0], axes, image):
+                    names = _names_in(image, axes, layers)
+                    return _compared(layers, SourceReading(axes, names, image.pixel_size), image)
+        except ImageError:
+            continue
+    return None
+
+
+def _stored(path: Path, series: int | None, layers: Sequence[Image]) -> str:
+    """Return the axes in the order of the file, those left out that the layers lack; empty where none fit.
+
+    Left out may be: axes of length 1, channels that are layers each, and the axis P of a file with several images.
+    """
+    letters, lengths, images = stored_axes(path, series)
+    if letters is None:
+        return ""
+    axes = "".join(axis if n > 1 or axis in ORDER else "-" for axis, n in zip(letters, lengths, strict=True))
+    known = [(axis, n) for axis, n in zip(axes, lengths, strict=True) if axis != "-"]
+    if images > 1:
+        known.insert(0, ("P", images))
+    apart = "PC" if images > 1 else "C"
+    optional = [axis for axis, n in known if axis in apart or (n == 1 and axis not in "YX")]
+    shape = _shape(layers[0])
+    for dropped in chain.from_iterable(combinations(optional, n) for n in range(len(optional) + 1)):
+        kept = [(axis, n) for axis, n in known if axis not in dropped]
+        if tuple(n for _, n in kept) == shape and not (len(layers) > 1 and "C" in dict(kept)):
+            found = "".join(axis for axis, _ in kept)
+            fitting = set(found) <= {*ORDER, "S"} and (found[-1] == "S" or not layers[0].rgb)
+            return found if fitting else ""
+    return ""
+
+
+def _names_in(image: ImageStack, axes: str, layers: Sequence[Image]) -> tuple[str, ...]:
+    """Names of the channels: the file's where the layers have them all, else those that stand in the layers' names."""
+    if len(layers) == 1 and len(image.channels) == _count(layers[0], axes):
+        return image.channels
+    if len(layers) > 1 or _count(layers[0], axes) == 1:
+        found = [_channel_in(layer.name, image.channels) for layer in layers]
+        if all(found) and len(set(found)) == len(found):
+            return tuple(found)
+    return _names(layers, axes)
+
+
+def _channel_in(name: str, channels: Sequence[str]) -> str:
+    """Return the channel that a layer's name names as a word; empty where none or several do."""
+    found = [channel for channel in channels if channel and re.search(rf"(?<!\w){re.escape(channel)}(?!\w)", name)]
+    longest = [channel for channel in found if all(len(channel) >= len(other) for other in found)]
+    return longest[0] if len(longest) == 1 else ""
+
+
+def _compared(layers: Sequence[Image], reading: SourceReading, image: ImageStack) -> SourceReading:
+    """Say so where layers in memory hold other pixels than their file: their axes may be others, too."""
+    if _labelled(layers[0]) or not isinstance(_data(layers[0]), np.ndarray):
+        return reading
+    if _same_pixels(open_layers(layers[:1], _alone(reading, layers)).image, image):
+        return reading
+    return replace(reading, said=(f"The layer holds other pixels than its file: the axes {reading.axes} are the "
+                                  "file's. Correct them if they are others.",))  # fmt: skip
+
+
+def _same_pixels(layer: ImageStack, file: ImageStack) -> bool:
+    """Whether a layer's middle is the file's, or that of one of its channels; a damaged plane says so when it is read.
+
+    The alpha sample, which only one of them may have, is not compared.
+    """
     try:
-        with open_image(path) as image:
-            sizes, channels, size = image.sizes, image.channels, image.pixel_size
-            axes = _axes_on_disk(path) or image.axes
+        here, there = _sample(layer), _sample(file)
     except ImageError:
-        return None
-    first, shape = layers[0], _shape(layers[0])
-    lengths = sizes | {"S": shape[-1] if first.rgb else 1}
-    if "S" in axes and not first.rgb:
-        return None
-    if len(layers) > 1 or ("C" in axes and len(shape) == len(axes) - 1):
-        axes = axes.replace("C", "")
-    if len(axes) != len(shape):
-        axes = "".join(axis for axis in axes if lengths.get(axis, 1) > 1 or axis in "YX")
-    expected = tuple(lengths.get(axis) for axis in axes)
-    if expected != shape:
-        return None
-    names = channels if len(channels) == _count(axes, shape) * len(layers) else _names(layers, axes, shape)
-    return SourceReading(axes, tuple(names), size)
+        return True
+    if len(here) == 1:
+        return any(np.array_equal(here[0], channel) for channel in there)
+    return np.array_equal(here[: len(there)], there[: len(here)])
 
 
-def _axes_on_disk(path: Path) -> str | None:
-    if path.suffix.lower() not in _TIFF:
-        return None
-    from tifffile import TiffFile
-
-    with TiffFile(path) as tiff:
-        axes = tiff.series[0].axes
-    return axes if set(axes) <= set("PTZCYXS") else None
+def _alone(reading: SourceReading, layers: Sequence[Image]) -> SourceReading:
+    """Return how the first of some layers is read alone."""
+    return reading if len(layers) == 1 else replace(reading, channels=reading.channels[:1])
 
 
-def _axes_of(layer: Image, shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
-    count = len(shape) - layer.rgb
+def _fits(layer: Image, axes: str, image: ImageStack) -> bool:
+    """Whether a layer has the lengths of an image along P, T, Z, Y and X."""
+    lengths = zip(axes, _shape(layer), strict=True)
+    return all(axis in "CS" or image.sizes.get(axis, 1) == n for axis, n in lengths)
+
+
+def _labelled(layer: Image) -> str:
+    """Return the axes that the layer's own labels name; empty where they do not."""
+    axes = [_WORDS.get(str(label).lower(), "") for label in layer.axis_labels]
+    if not all(axes) or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
+        return ""
+    return "".join(axes) + ("S" if layer.rgb else "")
+
+
+def _guessed(layer: Image) -> tuple[str, tuple[str, ...]]:
     tail = "S" if layer.rgb else ""
-    words = [_WORDS.get(str(label).lower(), "") for label in layer.axis_labels]
-    if all(words) and len(set(words)) == count and words[-2:] == ["Y", "X"]:
-        return "".join(words) + tail, ()
-    axes = _BY_COUNT.get(count)
+    axes = _BY_COUNT.get(layer.ndim)
     if axes is None:
-        raise ImageError(f"the layer {layer.name} has {count} axes; expected 2 to 6: Y and X, and some of P, T, Z, C")
-    if count == 2:
-        return axes + tail, ()
-    return axes + tail, (f"The axes {axes} are a guess: nothing says what they are. Correct them if they are others.",)
+        raise ImageError(
+            f"the layer {layer.name} has {layer.ndim} axes; expected 2 to 6: Y and X, and some of P, T, Z, C"
+        )
+    said = f"The axes {axes} are a guess: nothing says what they are. Correct them if they are others."
+    return axes + tail, (said,) if layer.ndim > 2 else ()
 
 
-def _count(axes: str, shape: Sequence[int]) -> int:
-    sizes = dict(zip(axes, shape, strict=True))
+def _count(layer: Image, axes: str) -> int:
+    """Count the channels of a layer; the alpha sample is none."""
+    sizes = dict(zip(axes, _shape(layer), strict=True))
     return int(sizes.get("C", 1) * min(sizes.get("S", 1), 3))
 
 
-def _names(layers: Sequence[Image], axes: str, shape: Sequence[int]) -> tuple[str, ...]:
+def _names(layers: Sequence[Image], axes: str) -> tuple[str, ...]:
     if len(layers) > 1:
         return tuple(layer.name for layer in layers)
-    count = _count(axes, shape)
+    count = _count(layers[0], axes)
     if "S" in axes and count == 3:
         return ("red", "green", "blue")
     return (layers[0].name,) if count == 1 else tuple(f"channel {i}" for i in range(count))
 
 
-def _size_of(layer: Image, axes: str) -> float | None:
-    """Pixel size out of the layer's scale, where its unit is a length."""
-    at = axes.replace("S", "").index("X")
-    unit, scale = str(layer.units[at]), float(layer.scale[at])
-    factor = _LENGTHS.get(unit)
-    return scale * factor if factor is not None and 0 < scale < math.inf else None
+def _size_of(layer: Image, axes: str) -> tuple[float | None, tuple[str, ...]]:
+    """Pixel size in µm out of the layer's scale along Y and X, where their unit is a length; and a note."""
+    at = [axes.index(axis) for axis in "YX"]
+    sides = [abs(float(layer.scale[i])) for i in at]
+    units = [MICROMETRES.get(str(layer.units[i]).lower()) for i in at]
+    if None in units:
+        if sides == [1.0, 1.0]:
+            return None, ()
+        return None, (f"The scale {sides[1]:g} has no unit of length; if it is in µm, it is the pixel size.",)
+    y, x = (side * unit for side, unit in zip(sides, units, strict=True) if unit is not None)
+    if abs(y - x) <= 0.01 * x:
+        return x, ()
+    mean = (y + x) / 2
+    return mean, (f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used.",)

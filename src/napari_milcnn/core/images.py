@@ -55,10 +55,12 @@ __all__ = [
     "ImageStack",
     "LazyArray",
     "PlaneIndex",
+    "StoredAxes",
     "ZReading",
     "match_channels",
     "maximum_projection",
     "open_image",
+    "stored_axes",
 ]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -456,6 +458,29 @@ def open_image(
         image = _assemble(found, path, axes, channels, pixel_size)
         stack.pop_all()
     return image
+
+
+class StoredAxes(NamedTuple):
+    """Axes as they stand in a file: one letter each (None where nothing is known), their lengths, and alike images."""
+
+    letters: str | None
+    shape: tuple[int, ...]
+    images: int
+
+
+def stored_axes(path: Path, series: int | None = None) -> StoredAxes:
+    """Return the axes of an image file in its own order, as other readers give its pixels.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be opened as an image.
+    """
+    with _translated(f"{path} cannot be opened as an image"):
+        found = _reader(_existing(path))(path, series)
+    with ExitStack() as stack:
+        stack.callback(found.close or _nothing)
+        return StoredAxes(found.axes, tuple(int(n) for n in found.parts[0].shape), len(found.parts))
 
 
 @dataclass(frozen=True)
