@@ -182,18 +182,10 @@ def test_every_number_has_the_colour_of_its_class(count, start):
 def test_overlays_run_from_black_to_the_colour_of_the_class():
     """And are added to what lies below."""
     _, source = source_of("YX")
-    layer = made(evidence_layer(source, np.full((1, 5, 6), 4.0), "nucleus", "#56b4e9", "object"))
+    layer = made(evidence_layer(source, np.full((1, 5, 6), 4.0), "nucleus", "#56b4e9", "object", 4.0))
     ends = ensure_colormap(layer.colormap).map(np.array([0.0, 1.0]))
     np.testing.assert_allclose(ends * 255, [[0, 0, 0, 255], [0x56, 0xB4, 0xE9, 255]], atol=0.5)
     assert (layer.blending, layer.contrast_limits) == ("additive", [0, 4])
-
-
-@pytest.mark.parametrize("value", [0.0, np.nan])
-def test_evidence_that_is_nowhere_is_black(value):
-    """Limits of (0, 0) would be refused."""
-    _, source = source_of("YX")
-    layer = made(evidence_layer(source, np.full((1, 5, 6), value), "nucleus", "#56b4e9", "object"))
-    assert layer.contrast_limits[0] == 0 < layer.contrast_limits[1]
 
 
 # What shows under the pointer

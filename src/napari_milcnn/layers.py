@@ -68,11 +68,12 @@ def class_map_layer(
     return source.to_layer(maps), facts | _overlay(name, colour, (0.0, 1.0)), "image"
 
 
-def evidence_layer(source: LayerImage, maps: np.ndarray, class_name: str, colour: str, kind: str) -> LayerData:
-    """Show the evidence for one class, (planes, Y, X) of the image's own size."""
-    limits = (0.0, max(float(np.nanmax(maps, initial=0)), 1e-9))
+def evidence_layer(
+    source: LayerImage, maps: np.ndarray, class_name: str, colour: str, kind: str, highest: float
+) -> LayerData:
+    """Show the evidence for one class, (planes, Y, X) of the image's own size, from 0 to the highest."""
     name = layer_name(source, f"evidence {class_name} ({kind})")
-    return source.to_layer(maps), source.transform() | _overlay(name, colour, limits), "image"
+    return source.to_layer(maps), source.transform() | _overlay(name, colour, (0.0, highest)), "image"
 
 
 def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, Any]:

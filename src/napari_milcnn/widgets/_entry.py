@@ -13,6 +13,7 @@ import numpy as np
 from napari_milcnn.core.errors import MilcnnError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from napari.layers import Image
 
     from napari_milcnn.core.analysis import PlaneResult
@@ -52,6 +53,8 @@ class Entry:
         By number of the plane, the options of the evidence and of the masks that it was cut with.
     labels : ndarray or None
         The mask layer, int32 (planes, Y, X).
+    tables : dict
+        By number of the plane, the objects as they are numbered there.
     starts : dict
         By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
         many there are.
@@ -72,6 +75,7 @@ class Entry:
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
     cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
     labels: np.ndarray | None = None
+    tables: dict[int, pd.DataFrame] = field(default_factory=dict)
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     state: str = "waiting"
     error: str = ""

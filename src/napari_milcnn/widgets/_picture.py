@@ -10,6 +10,7 @@ from napari.layers import Layer
 
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.layers import (
+    OURS,
     class_map_layer,
     evidence_layer,
     image_layers,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from napari_milcnn.core.images import ImageStack
     from napari_milcnn.core.masks import PlaneMasks
     from napari_milcnn.layers import LayerData
+
+_COLUMNS = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
 
 
 class Picture:
@@ -56,8 +59,10 @@ class Picture:
             entry.labels = empty_labels(len(entry.source.image.planes), entry.source.image.plane_shape)
         numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, entry.labels.dtype)
         start = entry.start_of(plane, len(numbers) - 1)
-        numbers[masks.objects["label"]] = _numbers(entry, masks, start)
+        own = _numbers(entry, masks, start)
+        numbers[masks.objects["label"]] = own
         entry.labels[plane] = numbers[masks.labels]
+        entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_COLUMNS]
 
     def refresh_masks(self, entry: Entry) -> pd.DataFrame:
         """Show what was written, with its colours and features; return the table of objects."""
@@ -87,15 +92,15 @@ class Picture:
         assert entry.model is not None
         colour = class_colours(entry.model.classes)[name]
         maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
-        data = evidence_layer(entry.source, maps, name, colour, kind)
+        highest = max(float(evidence.max()), 1e-9)
+        data = evidence_layer(entry.source, maps, name, colour, kind, highest)
         before = self._find(data[1]["name"])
         if before is not None and before.data.shape == data[0].shape:
             before.data[entry.source.plane_key(plane)] = evidence
-            before.contrast_limits = (0, max(before.contrast_limits[1], float(evidence.max()), 1e-9))
+            before.contrast_limits = (0, max(before.contrast_limits[1], highest))
             before.refresh()
             return before
         data[0][entry.source.plane_key(plane)] = evidence
-        data[1]["contrast_limits"] = (0, max(float(evidence.max()), 1e-9))
         return self.put(data)
 
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
@@ -119,14 +124,18 @@ class Picture:
             return self._add(data)
         if layer.data is not array:
             layer.data = array
-        for name in ("scale", "translate", "features", "metadata"):
+        for name in ("scale", "translate"):
+            if not np.allclose(getattr(layer, name), facts[name]):
+                setattr(layer, name, facts[name])
+        for name in ("features", "metadata"):
             if name in facts:
                 setattr(layer, name, facts[name])
         layer.refresh()
         return layer
 
     def _find(self, name: str) -> Any:
-        return self.viewer.layers[name] if name in self.viewer.layers else None
+        layer = self.viewer.layers[name] if name in self.viewer.layers else None
+        return layer if layer is not None and OURS in layer.metadata else None
 
     def _add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""
@@ -144,10 +153,5 @@ def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:
 
 def objects_of(entry: Entry) -> pd.DataFrame:
     """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
-    tables = [
-        masks.objects.assign(plane=plane, index=_numbers(entry, masks, entry.starts[plane][0]))
-        for plane, masks in sorted(entry.masks.items())
-        if len(masks.objects) and plane in entry.starts
-    ]
-    columns = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    tables = [table for _, table in sorted(entry.tables.items()) if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.model import TrainedModel
 
 _REDRAW = 0.5
-"""Seconds between two drawings of masks while a run goes on: colours and tables of thousands of objects take time."""
+"""Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
 _SETTLED = 120
 """Milliseconds a plane has to be in view before its evidence is prepared."""
 _GATHER = 250
@@ -76,7 +76,7 @@ class ClassifyDock(QWidget):
         self._job: Job | None = None
         self._bench_job: Job | None = None
         self._bench: Bench | None = None
-        self._began, self._drawn = 0.0, 0.0
+        self._began, self._due = 0.0, 0.0
         self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._watched: Labels | None = None
         self.picture = Picture(napari_viewer)
@@ -308,7 +308,7 @@ class ClassifyDock(QWidget):
 
     def _work(self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any) -> None:
         """Start the one long job, with its progress."""
-        self._began, self._drawn = time.monotonic(), 0.0
+        self._began, self._due = time.monotonic(), 0.0
         self.progress.setValue(0)
         self.progress.setFormat("starting…")
         self.progress.show()
@@ -339,9 +339,10 @@ class ClassifyDock(QWidget):
         return [one for one in self.entries if one.path is not None] if entry.path is not None else [entry]
 
     def _draw_now_and_then(self, entry: Entry) -> None:
-        if time.monotonic() - self._drawn > _REDRAW:
+        began = time.monotonic()
+        if began > self._due:
             self._draw(entry)
-            self._drawn = time.monotonic()
+            self._due = time.monotonic() + max(_REDRAW, 10 * (time.monotonic() - began))
 
     def _draw(self, entry: Entry) -> None:
         if entry.labels is not None and entry.source is not None:
