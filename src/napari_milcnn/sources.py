@@ -138,9 +138,9 @@ class LayerImage:
         if array.ndim != len(self.axes):
             return array
         kept = [axis for axis in "PTZYX" if axis in self.image.axes]
-        flat = array.max(tuple(i for i, axis in enumerate(self.axes) if axis not in kept))
+        flat = np.max(array, tuple(i for i, axis in enumerate(self.axes) if axis not in kept))
         left = [axis for axis in self.axes if axis in kept]
-        moved = flat.transpose([left.index(axis) for axis in kept])
+        moved: np.ndarray = flat.transpose([left.index(axis) for axis in kept])
         return moved.reshape(-1, *moved.shape[-2:])
 
     def plane_key(self, plane: int) -> tuple[Any, ...]:
