@@ -422,12 +422,36 @@ def test_to_layer_puts_planes_where_their_pixels_are():
     np.testing.assert_array_equal(source.to_layer(planes), layer.data)
 
 
+@pytest.mark.parametrize("z", ["planes", "maximum"])
+@pytest.mark.parametrize("axes", ["TCZYX", "ZTYX", "ZXY"])
+def test_to_planes_is_the_inverse_of_to_layer(axes, z):
+    """Also of an array as long as the layer along every axis, where labels were drawn on the last channel or depth."""
+    _, source = source_of(axes, z)
+    planes = numbers(len(source.image.planes), 5, 6)
+    laid = source.to_layer(planes)
+    np.testing.assert_array_equal(source.to_planes(laid), planes)
+    drawn = np.zeros(source.place.shape, int)
+    drawn[tuple(slice(-1, None) if n == 1 else slice(None) for n in laid.shape)] = laid
+    np.testing.assert_array_equal(source.to_planes(drawn), planes)
+    assert source.to_planes(drawn[0]).shape == drawn[0].shape
+
+
 def test_samples_that_napari_takes_for_an_axis_are_one_step():
     """A photo too small for napari to see its colours has an axis of its own for them: Y X 1."""
     layer = layer_of(numbers(5, 6, 3))
     source = open_layers([layer], SourceReading("YXS", ("r", "g", "b"), None))
     assert source.to_layer(np.zeros((1, 5, 6))).shape == (5, 6, 1)
     assert source.plane_at(source.point_of(0)) == 0
+
+
+def test_pixels_that_are_no_numbers_leave_the_axes_alone(napari_opens, tmp_path):
+    """A NaN is an error when its plane is read, no reason to doubt the file."""
+    pixels = np.full((2, 40, 50), np.nan, np.float32)
+    (layer,) = napari_opens(write_ome(tmp_path / "a.ome.tif", pixels, "CYX"))
+    reading = suggest([layer])
+    assert (reading.axes, reading.said) == ("CYX", ())
+    with pytest.raises(ImageError, match="are NaN or infinite"):
+        open_layers([layer], reading).image.plane(0)
 
 
 def test_a_colour_layer_has_no_axis_for_its_samples():

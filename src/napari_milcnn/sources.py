@@ -22,13 +22,11 @@ import numpy as np
 from napari_milcnn.core.errors import ImageError
 from napari_milcnn.core.images import (
     MICROMETRES,
-    ORDER,
     ImageReading,
     ImageStack,
     ZReading,
     maximum_projection,
     open_image,
-    stored_axes,
 )
 
 if TYPE_CHECKING:
@@ -130,6 +128,20 @@ class LayerImage:
     def _lengths(self) -> list[int]:
         """Lengths of P, T and Z, 1 where the image has none."""
         return [self.image.sizes.get(axis, 1) for axis in "PTZ"]
+
+    def to_planes(self, array: np.ndarray) -> np.ndarray:
+        """Arrange an array with the axes of the layer, such as labels drawn on it, as planes (planes, Y, X).
+
+        Along axes that results do not vary along, the largest value is taken: cells may be drawn on any channel. An
+        array of another count of axes is returned as it is.
+        """
+        if array.ndim != len(self.axes):
+            return array
+        kept = [axis for axis in "PTZYX" if axis in self.image.axes]
+        flat = np.max(array, tuple(i for i, axis in enumerate(self.axes) if axis not in kept))
+        left = [axis for axis in self.axes if axis in kept]
+        moved: np.ndarray = flat.transpose([left.index(axis) for axis in kept])
+        return moved.reshape(-1, *moved.shape[-2:])
 
     def plane_key(self, plane: int) -> tuple[Any, ...]:
         """Return the index of a plane (Y, X) in an array made by `to_layer`."""
@@ -320,7 +332,7 @@ def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
     for series in (None, 0):
         try:
             with open_image(path, series=series) as image:
-                axes = _labelled(layers[0]) or _stored(path, series, layers)
+                axes = _labelled(layers[0]) or _stored(image, layers)
                 if axes and _fits(layers[0], axes, image):
                     names = _names_in(image, axes, layers)
                     return _compared(layers, SourceReading(axes, names, image.pixel_size), image)
@@ -329,16 +341,14 @@ def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
     return None
 
 
-def _stored(path: Path, series: int | None, layers: Sequence[Image]) -> str:
+def _stored(image: ImageStack, layers: Sequence[Image]) -> str:
     """Return the axes in the order of the file, those left out that the layers lack; empty where none fit.
 
     Left out may be: axes of length 1, channels that are layers each, and the axis P of a file with several images.
     """
-    letters, lengths, images = stored_axes(path, series)
-    if letters is None:
-        return ""
-    axes = "".join(axis if n > 1 or axis in ORDER else "-" for axis, n in zip(letters, lengths, strict=True))
-    known = [(axis, n) for axis, n in zip(axes, lengths, strict=True) if axis != "-"]
+    assert image.stored is not None
+    letters, lengths, images = image.stored
+    known = [(axis, n) for axis, n in zip(letters, lengths, strict=True) if axis != "-"]
     if images > 1:
         known.insert(0, ("P", images))
     apart = "PC" if images > 1 else "C"
@@ -348,8 +358,7 @@ def _stored(path: Path, series: int | None, layers: Sequence[Image]) -> str:
         kept = [(axis, n) for axis, n in known if axis not in dropped]
         if tuple(n for _, n in kept) == shape and not (len(layers) > 1 and "C" in dict(kept)):
             found = "".join(axis for axis, _ in kept)
-            fitting = set(found) <= {*ORDER, "S"} and (found[-1] == "S" or not layers[0].rgb)
-            return found if fitting else ""
+            return found if found[-1] == "S" or not layers[0].rgb else ""
     return ""
 
 

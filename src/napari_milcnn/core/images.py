@@ -60,7 +60,6 @@ __all__ = [
     "match_channels",
     "maximum_projection",
     "open_image",
-    "stored_axes",
 ]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -115,6 +114,14 @@ class PlaneIndex(NamedTuple):
     position: int
     t: int
     z: int
+
+
+class StoredAxes(NamedTuple):
+    """Axes as they stand on disk: one letter each ("-" to leave out), their lengths, and how many images are alike."""
+
+    letters: str
+    shape: tuple[int, ...]
+    images: int
 
 
 class LazyArray:
@@ -250,6 +257,8 @@ class ImageStack:
         What had to be assumed or left out, in sentences.
     channels_named
         Whether `channels` are real names, not numbers.
+    stored
+        The axes in the order of the file or array itself, as other programs read it.
     """
 
     data: ArrayLike
@@ -261,6 +270,7 @@ class ImageStack:
     position_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     channels_named: bool = field(default=False)
+    stored: StoredAxes | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape)
@@ -460,29 +470,6 @@ def open_image(
     return image
 
 
-class StoredAxes(NamedTuple):
-    """Axes as they stand in a file: one letter each (None where nothing is known), their lengths, and alike images."""
-
-    letters: str | None
-    shape: tuple[int, ...]
-    images: int
-
-
-def stored_axes(path: Path, series: int | None = None) -> StoredAxes:
-    """Return the axes of an image file in its own order, as other readers give its pixels.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be opened as an image.
-    """
-    with _translated(f"{path} cannot be opened as an image"):
-        found = _reader(_existing(path))(path, series)
-    with ExitStack() as stack:
-        stack.callback(found.close or _nothing)
-        return StoredAxes(found.axes, tuple(int(n) for n in found.parts[0].shape), len(found.parts))
-
-
 @dataclass(frozen=True)
 class ImageReading:
     """How files are opened that do not say it themselves: the keywords of `open_image`, for many files.
@@ -643,6 +630,7 @@ def _assemble(
         position_names=_position_names(found, dict(zip(out_axes, data.shape, strict=True))),
         warnings=notes,
         channels_named=named,
+        stored=StoredAxes(letters, shape, len(found.parts)),
     )
 
 
