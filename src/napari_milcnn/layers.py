@@ -81,7 +81,7 @@ def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, A
 
     ramp = Colormap(["#000000", colour], name=f"black to {colour}")
     return {"name": name, "colormap": ramp, "contrast_limits": limits, "blending": "additive",
-            "interpolation2d": "linear", "metadata": {OURS: {"what": name}}}  # fmt: skip
+            "interpolation2d": "linear", "metadata": {OURS: {"what": name, "colour": colour}}}  # fmt: skip
 
 
 def mask_layer(

@@ -41,6 +41,7 @@ class Picture:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
+        self._evidence: dict[str, tuple[Entry, Any]] = {}
 
     def open(self, entry: Entry, image: ImageStack, limits: Any) -> SourceReading:
         """Add the image of a dropped file as layers, one a channel, and say how they are read."""
@@ -94,8 +95,10 @@ class Picture:
         maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
         highest = max(float(evidence.max()), 1e-9)
         data = evidence_layer(entry.source, maps, name, colour, kind, highest)
-        before = self._find(data[1]["name"])
-        if before is not None and before.data.shape == data[0].shape:
+        before, of = self._find(data[1]["name"]), (entry, entry.model)
+        known = self._evidence.get(data[1]["name"]) == of
+        self._evidence[data[1]["name"]] = of
+        if known and before is not None and _same_place(before, data[0], data[1]):
             before.data[entry.source.plane_key(plane)] = evidence
             before.contrast_limits = (0, max(before.contrast_limits[1], highest))
             before.refresh()
@@ -108,28 +111,28 @@ class Picture:
         assert entry.source is not None
         point = entry.source.point_of(plane, *(place or ()))
         dims = self.viewer.dims
-        first = dims.ndim - len(point)
-        for axis, value in enumerate(point[: -2 if place is None else len(point)], start=first):
-            if axis not in dims.displayed:
-                dims.set_point(axis, value)
-        if place is not None:
+        axes = dict(enumerate(entry.source.axes, start=dims.ndim - len(point)))
+        world = dict(zip(axes, point, strict=True))
+        for axis, letter in axes.items():
+            if letter in "PTZ" and letter in entry.source.image.axes and axis not in dims.displayed:
+                dims.set_point(axis, world[axis])
+        if place is not None and set(dims.displayed[-2:]) <= set(world):
             camera = getattr(self.viewer, "scene", self.viewer).camera  # napari 0.9 moved it
-            camera.center = (*camera.center[:-2], *point[-2:])
+            camera.center = (*camera.center[:-2], *(world[axis] for axis in dims.displayed[-2:]))
 
     def put(self, data: LayerData) -> Any:
-        """Change the layer of this name that is ours, or add it."""
+        """Change our layer of this name, or add it anew where there is none or it lies elsewhere or means other classes."""
         array, facts, _kind = data
         layer = self._find(facts["name"])
-        if layer is None or layer.ndim != array.ndim:
+        if layer is not None and not (_same_place(layer, array, facts) and layer.metadata == facts["metadata"]):
+            self.viewer.layers.remove(layer)
+            layer = None
+        if layer is None:
             return self._add(data)
         if layer.data is not array:
             layer.data = array
-        for name in ("scale", "translate"):
-            if not np.allclose(getattr(layer, name), facts[name]):
-                setattr(layer, name, facts[name])
-        for name in ("features", "metadata"):
-            if name in facts:
-                setattr(layer, name, facts[name])
+        if "features" in facts:
+            layer.features = facts["features"]
         layer.refresh()
         return layer
 
@@ -144,6 +147,13 @@ class Picture:
         if data[2] != "image" or selected:
             self.viewer.layers.selection = selected or {layer}
         return layer
+
+
+def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:
+    if layer.ndim != array.ndim:
+        return False
+    pairs = [(getattr(layer, name), facts[name]) for name in ("scale", "translate", "rotate", "shear")]
+    return all(np.allclose(a, b) for a, b in [*pairs, (layer.affine.affine_matrix, facts["affine"])])
 
 
 def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:

@@ -657,8 +657,8 @@ class ClassifyDock(QWidget):
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.core.classify import classify_cells
 
-            shape = (len(source.image.planes), *source.image.plane_shape)
-            labels = data.reshape(shape) if data.size == int(np.prod(shape)) else data
+            labels = source.to_planes(data)
+            labels = labels[np.newaxis] if labels.ndim == 2 else labels
             yield labels, classify_cells(model, source.image, labels, **options)
 
         def on_step(found: tuple[np.ndarray, pd.DataFrame]) -> None:
