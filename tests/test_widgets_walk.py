@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - each action is named after what it does
 """A random walk: whatever a user does, in whatever order, ends in a sentence and never in an exception."""
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def write_files(folder: Path) -> None:
         names = {"Channel": {"Name": ["GFP", "RFP"]}} if "C" in axes else {}
         tifffile.imwrite(path, noise(*shape, seed=len(name)), metadata=facts | names)
     tifffile.imwrite(folder / "plain.tif", noise(2, 128, 128, seed=5))
+    tifffile.imwrite(folder / "colours.tif", noise(64, 96, 3, seed=6).astype(np.uint8), photometric="rgb")
+    whole = (folder / "movie.ome.tif").read_bytes()
+    (folder / "screen" / "cut.ome.tif").write_bytes(whole[: len(whole) // 2])
     (folder / "screen" / "broken.tif").write_bytes(b"II*\0 and nothing else")
     (folder / "empty").mkdir()
     (folder / "bad.zip").write_bytes(b"nothing")
@@ -51,8 +55,9 @@ class Walk:
 
     def __init__(self, viewer, folder: Path, seed: int) -> None:
         self.viewer, self.folder, self.random = viewer, folder, random.Random(seed)
-        self.images = sorted(folder.glob("*.tif")) + [folder / "again" / "pair.ome.tif"]
-        self.stall, self.log, self.faults = 0.0, [], []
+        self.images = [*sorted(folder.glob("*.tif")), folder / "again" / "pair.ome.tif"]
+        self.images += [folder / "movie.ome.tif", folder / "pair.ome.tif"] * 2
+        self.stall, self.planes, self.log, self.faults = 0.0, 0, [], []
         self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
         self.open_dock()
 
@@ -67,9 +72,10 @@ class Walk:
         self.log.append(action.__name__[3:])
         try:
             action()
-        except Exception:
+        except Exception:  # noqa: BLE001 - all of them are told at the end of the walk
             self.faults.append((len(self.log), traceback.format_exc()))
         self.breathe(self.random.choice((0, 0.01, 0.03, 0.1)))
+        self.planes = max(self.planes, sum(len(entry.predictions) for entry in self.dock.entries))
 
     def breathe(self, seconds: float) -> None:
         """Process events, and keep the longest time that one round took while a job ran."""
@@ -235,6 +241,14 @@ class Walk:
     def do_classify(self):
         self.click(self.dock.run_button)
 
+    def do_look(self):
+        fitting = [i for i, group in enumerate(self.dock.image_box._groups) if "movie" in group[0].name or i == 0]
+        if fitting and current.model is not None:
+            self.dock.image_box.layers.setCurrentIndex(fitting[-1])
+            self.click(self.dock.run_button)
+            self.breathe(0.2)
+
+    do_look_again = do_look_once_more = do_look
     do_classify_too = do_classify_again = do_classify
 
     def do_classify_and_wait(self):
@@ -366,9 +380,12 @@ def test_whatever_a_user_does_nothing_raises(make_napari_viewer, qtbot, folder, 
         walk.faults += [(len(walk.log), "".join(traceback.format_exception(*one))) for one in raised[known:]]
         raised.clear()
     with capsys.disabled():
-        print(f"\nseed {seed}: longest stall of the window while a job ran: {1000 * walk.stall:.0f} ms")  # noqa: T201 - the figure is wanted
+        print(
+            f"\nseed {seed}: longest stall of the window while a job ran: {1000 * walk.stall:.0f} ms, {walk.planes} planes"
+        )  # noqa: T201 - the figure is wanted
     told = "\n".join(f"after {walk.log[max(0, at - 6) : at]}:\n{text}" for at, text in walk.faults)
     assert not walk.faults, told
     logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
     assert not logged, [caplog.handler.format(one) for one in logged]
     assert windows() <= before
+    assert walk.planes > 5

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.layers import (
+    OURS,
     class_map_layer,
     evidence_layer,
     image_layers,
     label_numbers,
+    layer_name,
     mask_layer,
 )
 from napari_milcnn.sources import SourceReading, open_layers
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from napari_milcnn.layers import LayerData
 
 
+KINDS = {"image": Image, "labels": Labels}
+
+
 class Picture:
     """What the viewer shows of the entries.
 
@@ -38,6 +43,7 @@ class Picture:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
+        self._made: dict[tuple[Any, str], Layer] = {}
 
     def open(self, entry: Entry, image: ImageStack, limits: Any) -> SourceReading:
         """Add the image of a dropped file as layers, one a channel, and say how they are read."""
@@ -66,7 +72,7 @@ class Picture:
         assert entry.labels is not None
         objects = objects_of(entry)
         layer = mask_layer(entry.source, entry.labels, objects, entry.model.classes)
-        self.put(layer)
+        self.put(entry, layer)
         return objects
 
     def put_class_map(self, entry: Entry, name: str) -> Layer:
@@ -79,7 +85,7 @@ class Picture:
         for plane, prediction in entry.predictions.items():
             maps[plane] = prediction.class_maps[0, number]
         colour = class_colours(entry.model.classes)[name]
-        return self.put(class_map_layer(entry.source, maps, name, colour, first.placement))
+        return self.put(entry, class_map_layer(entry.source, maps, name, colour, first.placement))
 
     def put_evidence(self, entry: Entry, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
@@ -88,7 +94,7 @@ class Picture:
         colour = class_colours(entry.model.classes)[name]
         maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
         data = evidence_layer(entry.source, maps, name, colour, kind)
-        before = self._find(data[1]["name"])
+        before = self._find(entry, data)
         if before is not None and before.data.shape == data[0].shape:
             before.data[entry.source.plane_key(plane)] = evidence
             before.contrast_limits = (0, max(before.contrast_limits[1], float(evidence.max()), 1e-9))
@@ -96,7 +102,7 @@ class Picture:
             return before
         data[0][entry.source.plane_key(plane)] = evidence
         data[1]["contrast_limits"] = (0, max(float(evidence.max()), 1e-9))
-        return self.put(data)
+        return self.put(entry, data)
 
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
@@ -111,22 +117,53 @@ class Picture:
             camera = getattr(self.viewer, "scene", self.viewer).camera  # napari 0.9 moved it
             camera.center = (*camera.center[:-2], *point[-2:])
 
-    def put(self, data: LayerData) -> Any:
-        """Change the layer of this name that is ours, or add it."""
-        array, facts, _kind = data
-        layer = self._find(facts["name"])
-        if layer is None or layer.ndim != array.ndim:
-            return self._add(data)
-        if layer.data is not array:
-            layer.data = array
-        for name in ("scale", "translate", "features", "metadata"):
-            if name in facts:
-                setattr(layer, name, facts[name])
-        layer.refresh()
+    def put(self, owner: Any, data: LayerData) -> Any:
+        """Change the layer of this name that shows the owner (an entry, or a user's own layer), or add one."""
+        array, facts, kind = data
+        layer = self._find(owner, data)
+        if layer is not None and layer.ndim != array.ndim:
+            self.viewer.layers.remove(layer)
+            layer = None
+        if layer is None:
+            layer = self._add(data)
+        else:
+            if layer.data is not array:
+                layer.data = array
+            changed = layer.metadata.get(OURS) != facts["metadata"][OURS]
+            for name in (
+                "scale",
+                "translate",
+                "features",
+                "metadata",
+                *(["colormap"] * (changed and kind == "labels")),
+            ):
+                if name in facts:
+                    setattr(layer, name, facts[name])
+            layer.refresh()
+        self._made[owner, facts["name"]] = layer
         return layer
 
-    def _find(self, name: str) -> Any:
-        return self.viewer.layers[name] if name in self.viewer.layers else None
+    def masks_of(self, entry: Entry) -> Any:
+        """Return the mask layer of an entry; None where there is none, or no longer."""
+        if entry.source is None:
+            return None
+        layer = self._made.get((entry, layer_name(entry.source, "masks")))
+        return layer if layer is not None and layer in self.viewer.layers else None
+
+    def let_go(self, owner: Any) -> None:
+        """Leave the layers of an owner to whoever comes next with an image of this name."""
+        self._made = {key: layer for key, layer in self._made.items() if key[0] is not owner}
+
+    def _find(self, owner: Any, data: LayerData) -> Any:
+        """Return the owner's layer; else one of this name that was made here and that no other owner has."""
+        name, kind = data[1]["name"], data[2]
+        self._made = {key: layer for key, layer in self._made.items() if layer in self.viewer.layers}
+        made = self._made.get((owner, name))
+        if made is not None or name not in self.viewer.layers:
+            return made
+        layer = self.viewer.layers[name]
+        free = OURS in layer.metadata and layer not in self._made.values() and isinstance(layer, KINDS[kind])
+        return layer if free else None
 
     def _add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""
