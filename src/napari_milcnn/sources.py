@@ -99,6 +99,8 @@ class LayerImage:
 
     def plane_at(self, point: Sequence[float]) -> int | None:
         """Return the number of the image's plane at a world point, such as `viewer.dims.point`; None outside."""
+        if len(point) < len(self.axes):  # the viewer shows other layers only
+            return None
         inside = np.asarray(self._layer.world_to_data(tuple(point)[-len(self.axes) :]), float)
         at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
         wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]

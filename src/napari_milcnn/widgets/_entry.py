@@ -99,6 +99,11 @@ class Entry:
         if result.masks is not None:
             self.masks[result.plane] = result.masks
 
+    def close(self) -> None:
+        """Go back to a file that is not looked at: its layers and masks are gone, what was said of it stays."""
+        self.layers, self.source, self.labels = (), None, None
+        self.masks, self.starts = {}, {}
+
     def start_of(self, plane: int, count: int) -> int:
         """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""
         start, room = self.starts.get(plane, (0, -1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from napari_milcnn.widgets._forms import ERROR, NarrowComboBox, Note, connect_wh
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+_AGAIN = re.compile(r" \[\d+\]$")
 PLANES_AS_THEY_ARE, MAXIMUM = "planes", "maximum"
 
 
@@ -48,6 +50,7 @@ class ImageBox(QWidget):
         self._groups: list[tuple[Image, ...]] = []
         self._wanted: tuple[str, ...] = ()
         self._suggested: SourceReading | None = None
+        self._refused = ""
         self._readings: dict[tuple[Image, ...], SourceReading] = {}
         self._make_fields()
         self._lay_out()
@@ -159,7 +162,8 @@ class ImageBox(QWidget):
 
     def reading(self) -> SourceReading:
         """Return what stands in the fields, the channels named as the model's where they are mapped."""
-        assert self._suggested is not None
+        if self._suggested is None:
+            raise ImageError(self._refused)
         names = list(self._suggested.channels)
         if len(self._wanted) > len(names):
             raise ImageError(self._too_few_channels())
@@ -177,7 +181,8 @@ class ImageBox(QWidget):
         """List the image layers anew; the choice stays where it can."""
         before = self.chosen()
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and OURS not in layer.metadata]
-        groups = _groups(images)
+        self._readings = {group: one for group, one in self._readings.items() if set(group) <= set(images)}
+        groups = _groups(images, [group for group in self._readings if len(group) > 1])
         selected = tuple(layer for layer in images if layer in self._viewer.layers.selection)
         if len(selected) > 1 and selected not in groups:
             groups.insert(0, selected)
@@ -206,7 +211,8 @@ class ImageBox(QWidget):
             try:
                 self._suggested = self._readings.get(layers) or suggest(layers)
             except ImageError as error:
-                self.said.say(str(error), ERROR)
+                self._refused = str(error)
+                self.said.say(self._refused, ERROR)
         self._fill()
         self.changed.emit()
 
@@ -281,12 +287,18 @@ def _best(wanted: str, names: Sequence[str], place: int) -> int:
     return plain.index(name) if name in plain else place
 
 
-def _groups(images: Sequence[Image]) -> list[tuple[Image, ...]]:
-    """Put layers together that are channels of one file, opened together: one path, one shape; all others alone."""
+def _groups(images: Sequence[Image], known: Sequence[tuple[Image, ...]]) -> list[tuple[Image, ...]]:
+    """Put layers together that are channels of one file, opened together: one path, one shape; all others alone.
+
+    A file that is opened a second time gives layers whose names napari ends with a number of their own. `known` are
+    the groups that the dock opened itself.
+    """
     groups: dict[Any, list[Image]] = {}
+    together = {layer: number for number, group in enumerate(known) for layer in group}
     for layer in images:
-        path = layer.source.path or layer.metadata.get("napari_milcnn_path")
-        groups.setdefault((path, layer.data.shape, layer.rgb) if path else id(layer), []).append(layer)
+        path, again = layer.source.path or layer.metadata.get("napari_milcnn_path"), _AGAIN.search(layer.name)
+        key = (path, layer.data.shape, layer.rgb, again and again.group()) if path else id(layer)
+        groups.setdefault(together.get(layer, key), []).append(layer)
     return [tuple(group) for group in groups.values()]
 
 

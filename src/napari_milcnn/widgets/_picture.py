@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.layers import (
@@ -15,6 +15,7 @@ from napari_milcnn.layers import (
     evidence_layer,
     image_layers,
     label_numbers,
+    layer_name,
     mask_layer,
 )
 from napari_milcnn.sources import SourceReading, open_layers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from napari_milcnn.layers import LayerData
 
 _COLUMNS = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+_KINDS = {"image": Image, "labels": Labels}
 
 
 class Picture:
@@ -41,7 +43,8 @@ class Picture:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        self._evidence: dict[str, tuple[Entry, Any]] = {}
+        self._made: dict[tuple[Any, str], Layer] = {}
+        self._evidence: dict[tuple[Entry, str], Any] = {}
 
     def open(self, entry: Entry, image: ImageStack, limits: Any) -> SourceReading:
         """Add the image of a dropped file as layers, one a channel, and say how they are read."""
@@ -72,7 +75,7 @@ class Picture:
         assert entry.labels is not None
         objects = objects_of(entry)
         layer = mask_layer(entry.source, entry.labels, objects, entry.model.classes)
-        self.put(layer)
+        self.put(entry, layer)
         return objects
 
     def put_class_map(self, entry: Entry, name: str) -> Layer:
@@ -85,7 +88,7 @@ class Picture:
         for plane, prediction in entry.predictions.items():
             maps[plane] = prediction.class_maps[0, number]
         colour = class_colours(entry.model.classes)[name]
-        return self.put(class_map_layer(entry.source, maps, name, colour, first.placement))
+        return self.put(entry, class_map_layer(entry.source, maps, name, colour, first.placement))
 
     def put_evidence(self, entry: Entry, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
@@ -95,16 +98,16 @@ class Picture:
         maps = np.zeros((len(entry.source.image.planes), *evidence.shape), np.float32)
         highest = max(float(evidence.max()), 1e-9)
         data = evidence_layer(entry.source, maps, name, colour, kind, highest)
-        before, of = self._find(data[1]["name"]), (entry, entry.model)
-        known = self._evidence.get(data[1]["name"]) == of
-        self._evidence[data[1]["name"]] = of
+        before, key = self._find(entry, data), (entry, data[1]["name"])
+        known = self._evidence.get(key) is entry.model
+        self._evidence[key] = entry.model
         if known and before is not None and _same_place(before, data[0], data[1]):
             before.data[entry.source.plane_key(plane)] = evidence
             before.contrast_limits = (0, max(before.contrast_limits[1], highest))
             before.refresh()
             return before
         data[0][entry.source.plane_key(plane)] = evidence
-        return self.put(data)
+        return self.put(entry, data)
 
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
@@ -120,25 +123,48 @@ class Picture:
             camera = getattr(self.viewer, "scene", self.viewer).camera  # napari 0.9 moved it
             camera.center = (*camera.center[:-2], *(world[axis] for axis in dims.displayed[-2:]))
 
-    def put(self, data: LayerData) -> Any:
-        """Change our layer of this name, or add it anew where there is none or it lies elsewhere or means other classes."""
+    def put(self, owner: Any, data: LayerData) -> Any:
+        """Change the owner's layer of this name (an entry's, or of a user's own layer), or add one.
+
+        It is made anew where it lies elsewhere now, or means other classes.
+        """
         array, facts, _kind = data
-        layer = self._find(facts["name"])
+        layer = self._find(owner, data)
         if layer is not None and not (_same_place(layer, array, facts) and layer.metadata == facts["metadata"]):
             self.viewer.layers.remove(layer)
             layer = None
         if layer is None:
-            return self._add(data)
-        if layer.data is not array:
-            layer.data = array
-        if "features" in facts:
-            layer.features = facts["features"]
-        layer.refresh()
+            layer = self._add(data)
+        else:
+            if layer.data is not array:
+                layer.data = array
+            if "features" in facts:
+                layer.features = facts["features"]
+            layer.refresh()
+        self._made[owner, facts["name"]] = layer
         return layer
 
-    def _find(self, name: str) -> Any:
-        layer = self.viewer.layers[name] if name in self.viewer.layers else None
-        return layer if layer is not None and OURS in layer.metadata else None
+    def masks_of(self, entry: Entry) -> Any:
+        """Return the mask layer of an entry; None where there is none, or no longer."""
+        if entry.source is None:
+            return None
+        layer = self._made.get((entry, layer_name(entry.source, "masks")))
+        return layer if layer is not None and layer in self.viewer.layers else None
+
+    def let_go(self, owner: Any) -> None:
+        """Leave the layers of an owner to whoever comes next with an image of this name."""
+        self._made = {key: layer for key, layer in self._made.items() if key[0] is not owner}
+
+    def _find(self, owner: Any, data: LayerData) -> Any:
+        """Return the owner's layer; else one of this name that was made here and that no other owner has."""
+        name, kind = data[1]["name"], data[2]
+        self._made = {key: layer for key, layer in self._made.items() if layer in self.viewer.layers}
+        made = self._made.get((owner, name))
+        if made is not None or name not in self.viewer.layers:
+            return made
+        layer = self.viewer.layers[name]
+        free = OURS in layer.metadata and layer not in self._made.values() and isinstance(layer, _KINDS[kind])
+        return layer if free else None
 
     def _add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from superqt import QCollapsible
 from napari_milcnn.core.errors import ImageError, MilcnnError
 from napari_milcnn.core.options import ComputeOptions, MaskOptions, make_options
 from napari_milcnn.current import current
-from napari_milcnn.layers import OURS, cell_features, cells_layer, layer_name
+from napari_milcnn.layers import OURS, cell_features, cells_layer
 from napari_milcnn.preferences import preferences
 from napari_milcnn.sources import LayerImage
 from napari_milcnn.widgets._cells_box import CellsBox
@@ -79,6 +79,8 @@ class ClassifyDock(QWidget):
         self._began, self._due = 0.0, 0.0
         self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._watched: Labels | None = None
+        self._of: list[Entry] = []
+        self._bench_entry: Entry | None = None
         self.picture = Picture(napari_viewer)
         self._make_parts()
         self._lay_out()
@@ -169,6 +171,7 @@ class ClassifyDock(QWidget):
         connect_while_alive(current.changed, self._on_model, self)
         connect_while_alive(self.viewer.dims.events.current_step, self._on_moved, self)
         connect_while_alive(self.viewer.layers.events.inserted, self._on_inserted, self)
+        connect_while_alive(self.viewer.layers.events.removed, self._on_removed, self)
 
     # State
 
@@ -193,14 +196,15 @@ class ClassifyDock(QWidget):
         self.message.say(text, colour)
 
     def _on_model(self, model: TrainedModel | None) -> None:
-        """Another model: its channels and classes are offered, what the one before said is gone."""
-        self._bench = None
-        for entry in self.entries:
-            self.results_box.planes.forget(entry)
-        self.entries = []
+        """Another model: its channels and classes are offered, what the one before said is gone; images wait for it."""
+        if self._job is not None:
+            self._job.stop()
+        for entry in [one for one in self.entries if one not in self._queue]:
+            self._forget(entry)
         self.image_box.set_channels(model.channels if model else ())
         self.mask_box.set_classes(model.classes if model else ())
         self._refresh()
+        self._start_queue()
 
     def _on_image(self) -> None:
         self._refresh()
@@ -282,9 +286,36 @@ class ClassifyDock(QWidget):
 
     def _replace(self, before: Entry | None, entry: Entry) -> None:
         if before is not None:
-            self.entries.remove(before)
-            self.results_box.planes.forget(before)
+            self._forget(before)
         self.entries.append(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        """Take an image off the list; what a job still says of it is not heard."""
+        self.entries.remove(entry)
+        self._queue = [one for one in self._queue if one is not entry]
+        self._leave(entry)
+        self.results_box.planes.forget(entry)
+
+    def _leave(self, entry: Entry) -> None:
+        self.picture.let_go(entry)
+        if self._bench is not None and self._bench.entry is entry:
+            self._bench = None
+        if self._bench_job is not None and self._bench_entry is entry:
+            self._bench_job.stop()
+
+    def _on_removed(self, _event: Any = None) -> None:
+        """Forget the images whose layers were removed; what was said of a dropped file stays in the table."""
+        for entry in list(self.entries):
+            if all(layer in self.viewer.layers for layer in entry.layers):
+                continue
+            if entry.path is None:
+                self._forget(entry)
+            else:
+                self._leave(entry)
+                entry.close()
+        if self._job is not None and self._of and not any(entry in self.entries for entry in self._of):
+            self._job.stop()
+        self._refresh()
 
     def _evidence_options(self) -> dict[str, Any]:
         return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
@@ -304,21 +335,32 @@ class ClassifyDock(QWidget):
                 self.results_box.planes.put(entry, None)
         options = self._evidence_options()
         self._asked = (options, self.mask_box.options())
-        self._work(lambda: run(model, entries, options, masks), self._on_run_step, self._on_run_end)
+        self._work(lambda: run(model, entries, options, masks), self._on_run_step, self._on_run_end, entries)
 
-    def _work(self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any) -> None:
-        """Start the one long job, with its progress."""
+    def _start_queue(self) -> None:
+        """Run over the images that wait, where there is a model and nothing runs."""
+        if self._queue and current.model is not None and not self.busy:
+            queued, self._queue = self._queue, []
+            self._start(queued)
+
+    def _work(
+        self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any, of: Sequence[Entry] = ()
+    ) -> None:
+        """Start the one long job, with its progress; it stops when none of the images it is `of` is left."""
         self._began, self._due = time.monotonic(), 0.0
         self.progress.setValue(0)
         self.progress.setFormat("starting…")
         self.progress.show()
         self._say("")
+        self._of = list(of)
         self._job = Job(steps, self, on_step, on_end)
         self._refresh()
 
     def _on_run_step(self, step: RunStep) -> None:
         entry = step.entry
         self._show_share(step.share)
+        if entry not in self.entries:
+            return
         if step.image is not None and step.limits is not None and not any(e.layers for e in self._dropped(entry)):
             self._show_dropped(entry, step.image, step.limits)
         if step.result is not None:
@@ -345,7 +387,7 @@ class ClassifyDock(QWidget):
             self._due = time.monotonic() + max(_REDRAW, 10 * (time.monotonic() - began))
 
     def _draw(self, entry: Entry) -> None:
-        if entry.labels is not None and entry.source is not None:
+        if entry.labels is not None and entry.source is not None and entry in self.entries:
             self.picture.refresh_masks(entry)
             self._watch(entry)
         self._refresh()
@@ -369,10 +411,13 @@ class ClassifyDock(QWidget):
             self._draw(shown)
             self._warn(shown)
             self._prepare_bench()
-        if self._queue:
-            queued, self._queue = self._queue, []
-            self._start(queued)
-        elif shown is not None and set(shown.predictions) > set(shown.masks) and shown.source is not None:
+        self._start_queue()
+        if (
+            not self.busy
+            and shown is not None
+            and set(shown.predictions) > set(shown.masks)
+            and shown.source is not None
+        ):
             self._cut_all(shown)
 
     def _end(self, ending: Ending, done: str) -> None:
@@ -381,7 +426,8 @@ class ClassifyDock(QWidget):
         if ending.error:
             self._say(ending.error, ERROR)
         elif ending.stopped:
-            self._say("Stopped. What was finished is kept.", WARNING)
+            kept = any(entry.predictions for entry in self.entries)
+            self._say("Stopped. What was finished is kept." if kept else "Stopped.", WARNING)
         elif self.message.styleSheet() != f"color: {ERROR};":
             self._say(done)
         self._refresh()
@@ -441,9 +487,7 @@ class ClassifyDock(QWidget):
         self._queue += entries
         if current.model is None:
             self._say("Choose a model first: the images wait.", WARNING)
-        elif not self.busy:
-            queued, self._queue = self._queue, []
-            self._start(queued)
+        self._start_queue()
         self._refresh()
 
     def _show_dropped(self, entry: Entry, image: Any, limits: Any) -> None:
@@ -459,7 +503,7 @@ class ClassifyDock(QWidget):
 
     def _take_arrived(self) -> None:
         """Classify the images that just opened, the layers of one file together."""
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived = [layer for layer in self._arrived if layer in self.viewer.layers], []
         entries = []
         while arrived and current.model is not None:
             self.image_box.choose_with(arrived[0])
@@ -499,21 +543,22 @@ class ClassifyDock(QWidget):
         if entry is None:
             return
         found = self.results_box.objects.frame
-        picked = found[found["index"] == number].iloc[0]
+        picked, layer = found[found["index"] == number].iloc[0], self.picture.masks_of(entry)
         self.picture.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
-        if self._watched is not None:
-            self._watched.selected_label = number
+        if layer is not None:
+            layer.selected_label = number
 
     def _watch(self, entry: Entry) -> None:
         """Follow the label picked in the picture."""
-        assert entry.source is not None
-        layer = self.picture.viewer.layers[layer_name(entry.source, "masks")]
-        if layer is not self._watched:
+        layer = self.picture.masks_of(entry)
+        if layer is not None and layer is not self._watched:
             self._watched = layer
             connect_while_alive(layer.events.selected_label, self._on_label, self)
 
     def _on_label(self, event: Any) -> None:
-        self.results_box.select_object(int(event.source.selected_label))
+        entry = self.entry()
+        if entry is not None and self.picture.masks_of(entry) is event.source:
+            self.results_box.select_object(int(event.source.selected_label))
 
     def _on_map(self, name: str) -> None:
         entry = self.entry()
@@ -547,6 +592,8 @@ class ClassifyDock(QWidget):
         steps = _EvidenceSteps(model, options, image, prediction, names)
 
         def keep(evidence: PlaneEvidence) -> None:
+            if self._bench_job is not job or entry not in self.entries:
+                return
             self._bench = Bench(entry, plane, kind, names, evidence)
             if plane in entry.cuts and entry.cuts[plane][0]["kind"] == kind:
                 self._show_threshold()
@@ -555,12 +602,14 @@ class ClassifyDock(QWidget):
             if then is not None:
                 then()
 
-        self._bench_job = Job(steps, self, keep, self._on_bench_end)
+        def end(ending: Ending) -> None:
+            if self._bench_job is job:
+                self._bench_job = None
+            if ending.error:
+                self._say(ending.error, ERROR)
 
-    def _on_bench_end(self, ending: Ending) -> None:
-        self._bench_job = None
-        if ending.error:
-            self._say(ending.error, ERROR)
+        job = self._bench_job = Job(steps, self, keep, end)
+        self._bench_entry = entry
 
     def _bench_names(self, entry: Entry, plane: int) -> tuple[str, ...]:
         prediction, least = entry.predictions[plane], float(str(self.mask_box.options()["present"]))
@@ -597,7 +646,7 @@ class ClassifyDock(QWidget):
 
     def _show_threshold(self) -> None:
         bench, entry, name = self._bench, self.entry(), self.mask_box.class_name
-        if bench is None or entry is None or name not in bench.names:
+        if bench is None or entry is None or name not in bench.names or not self._is_current(bench):
             return
         used = entry.masks[bench.plane].thresholds if bench.plane in entry.masks else {}
         highest = float(bench.evidence.maps[bench.names.index(name)].max())
@@ -605,7 +654,7 @@ class ClassifyDock(QWidget):
 
     def _apply_to_all(self) -> None:
         entry = self.entry()
-        if entry is not None and not self.busy:
+        if entry is not None and entry.predictions and not self.busy:
             self._cut_all(entry)
 
     def _cut_all(self, entry: Entry) -> None:
@@ -627,6 +676,8 @@ class ClassifyDock(QWidget):
 
         def on_step(step: tuple[float, PlaneResult]) -> None:
             share, result = step
+            if entry not in self.entries:
+                return
             entry.take(result)
             entry.cuts[result.plane] = (options, how)
             self.picture.write(entry, result.plane, result.masks)
@@ -638,26 +689,27 @@ class ClassifyDock(QWidget):
             self._draw(entry)
             self._prepare_bench()
 
-        self._work(steps, on_step, on_end)
+        self._work(steps, on_step, on_end, [entry])
 
     # Cells, tables, export
 
     def _on_cells(self, layer: Labels) -> None:
         """Classify the cells of a labels layer one by one."""
         model = current.model
+        if model is None or self.busy:
+            self._say("Something runs already." if self.busy else "Choose a model first.", WARNING)
+            return
         try:
             source = self.image_box.source()
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        if model is None or self.busy:
-            return
-        options, data = form_values(self.options, ComputeOptions), np.asarray(layer.data)
+        options, cells = form_values(self.options, ComputeOptions), layer.data[0] if layer.multiscale else layer.data
 
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.core.classify import classify_cells
 
-            labels = source.to_planes(data)
+            labels = source.to_planes(np.asarray(cells))
             labels = labels[np.newaxis] if labels.ndim == 2 else labels
             yield labels, classify_cells(model, source.image, labels, **options)
 
@@ -672,7 +724,7 @@ class ClassifyDock(QWidget):
     ) -> None:
         data = cells_layer(source, labels, table, classes, f"{layer.name} classified")
         layer.features = cell_features(table)
-        self.picture.put(data)
+        self.picture.put(layer, data)
         counts = table["top"].value_counts()
         self.cells_box.said.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
 
@@ -685,6 +737,8 @@ class ClassifyDock(QWidget):
                 write_table(Path(path), self.results_box.objects.frame)
             else:
                 done = [entry for entry in self.entries if entry.predictions]
+                if not done:
+                    raise ImageError("nothing was classified yet; click Classify first")
                 rows = [
                     prediction_rows(_file(entry), entry.name, joined(list(entry.predictions.values())))
                     for entry in done
@@ -698,7 +752,7 @@ class ClassifyDock(QWidget):
     def _on_export(self, folder: Path, parts: list[str]) -> None:
         """Write what was found in the chosen image, and the record of the run."""
         entry = self.entry()
-        if entry is None or self.busy or entry.source is None or entry.model is None:
+        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.predictions:
             return
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
         prediction, name = entry.prediction, entry.name
