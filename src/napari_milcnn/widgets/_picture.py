@@ -109,8 +109,9 @@ class Picture:
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
         assert entry.source is not None
-        point = entry.source.point_of(plane, *(place or ()))
         dims = self.viewer.dims
+        y, x = place or (None, None)
+        point = entry.source.point_of(plane, y, x, getattr(dims, "units", None))
         axes = dict(enumerate(entry.source.axes, start=dims.ndim - len(point)))
         world = dict(zip(axes, point, strict=True))
         for axis, letter in axes.items():
@@ -121,7 +122,7 @@ class Picture:
             camera.center = (*camera.center[:-2], *(world[axis] for axis in dims.displayed[-2:]))
 
     def put(self, data: LayerData) -> Any:
-        """Change our layer of this name, or add it anew where there is none or it lies elsewhere or means other classes."""
+        """Change our layer of this name, or add it: also where ours lies elsewhere or means other classes."""
         array, facts, _kind = data
         layer = self._find(facts["name"])
         if layer is not None and not (_same_place(layer, array, facts) and layer.metadata == facts["metadata"]):
