@@ -458,3 +458,37 @@ def test_a_colour_layer_has_no_axis_for_its_samples():
     """The results of an RGB layer are Y X."""
     source = open_layers([layer_of(numbers(5, 6, 3), rgb=True)], SourceReading("YXS", ("r", "g", "b"), None))
     assert (source.axes, source.to_layer(np.zeros((1, 5, 6))).shape) == ("YX", (5, 6))
+
+
+def test_points_in_the_viewers_units():
+    """Beside a layer in nanometres napari counts in them: its point 500 is the second plane of 0.5 µm."""
+    layer, source = source_of("ZYX", scale=(0.5, 0.3, 0.3), units=("um",) * 3)
+    viewer = ViewerModel()
+    viewer.add_layer(layer)
+    viewer.add_image(layer.data, scale=(500, 300, 300), units=("nm",) * 3)
+    units = getattr(viewer.dims, "units", None)
+    for z in range(4):
+        viewer.dims.current_step = (z, 0, 0)
+        assert source.plane_at(viewer.dims.point, units) == layer._slice.image.raw[0, 0] / 30 == z
+        assert source.plane_at(source.point_of(z, units=units), units) == z
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("names", "image"),
+    [
+        (("plate1_B03.ome",), "plate1_B03"),
+        (("B03 [1]",), "B03 [1]"),
+        (("B03 GFP", "B03 RFP"), "B03"),
+        (("B03 GFP [1]", "B03 RFP [1]"), "B03 [1]"),
+        (("B03_w1.ome", "B03_w2.ome"), "B03"),
+        (("B03", "B03 [1]"), "B03"),
+        (("GFP", "GFP2"), "GFP"),
+    ],
+)
+def test_images_are_named_after_their_layers(names, image):
+    """Two files of one name, or two layers of one file chosen one by one, are two images."""
+    layers = [layer_of(numbers(5, 6), name=name) for name in names]
+    assert open_layers(layers, suggest(layers)).image.name == image

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, product
+from itertools import chain, combinations, product, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,24 +97,45 @@ class LayerImage:
     place: LayerPlace
     _layer: Any
 
-    def plane_at(self, point: Sequence[float]) -> int | None:
-        """Return the number of the image's plane at a world point, such as `viewer.dims.point`; None outside."""
-        if len(point) < len(self.axes):  # the viewer shows other layers only
-            return None
-        inside = np.asarray(self._layer.world_to_data(tuple(point)[-len(self.axes) :]), float)
+    def plane_at(self, point: Sequence[float], units: Sequence[Any] | None = None) -> int | None:
+        """Return the number of the image's plane at a world point; None outside.
+
+        Parameters
+        ----------
+        point : sequence of float
+            Such as `viewer.dims.point`.
+        units : sequence or None
+            Of the point, such as `viewer.dims.units` (napari 0.9); the layer's own by default. They differ where
+            another layer in the viewer has smaller ones.
+        """
+        last = (*[0.0] * len(self.axes), *point)[-len(self.axes) :]  # axes are counted from the last, as in napari
+        own = np.asarray(last) * self._in_own_units(units)
+        inside = np.asarray(self._layer.world_to_data(own), float)
         at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
         wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]
         if not all(0 <= number < length for number, length in zip(wanted, self._lengths, strict=True)):
             return None
         return int(np.ravel_multi_index(wanted, self._lengths))
 
-    def point_of(self, plane: int, y: float | None = None, x: float | None = None) -> tuple[float, ...]:
-        """Return the world point of a plane, and of a pixel in it; of its middle by default."""
+    def point_of(
+        self, plane: int, y: float | None = None, x: float | None = None, units: Sequence[Any] | None = None
+    ) -> tuple[float, ...]:
+        """Return the world point of a plane, or of a pixel in it; the middle by default (units as in `plane_at`)."""
         height, width = self.image.plane_shape
         middle = {"Y": (height - 1) / 2 if y is None else y, "X": (width - 1) / 2 if x is None else x}
         at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
         inside = [at[axis] if axis in self.image.axes and axis in at else 0 for axis in self.axes]
-        return tuple(float(value) for value in self._layer.data_to_world(inside))
+        own = np.asarray(self._layer.data_to_world(inside), float)
+        return tuple((own / self._in_own_units(units)).tolist())
+
+    def _in_own_units(self, units: Sequence[Any] | None) -> np.ndarray:
+        """Return how many of the layer's units the viewer's units are, axis by axis."""
+        if units is None or len(units) < len(self.axes):
+            return np.ones(len(self.axes))
+        from pint import Quantity
+
+        pairs = zip(tuple(units)[-len(self.axes) :], self.place.units, strict=True)
+        return np.array([float(Quantity(1.0, str(one)).to(str(own)).magnitude) for one, own in pairs])
 
     def to_layer(self, planes: np.ndarray) -> np.ndarray:
         """Arrange planes (planes, Y, X) as the layer's axes stand; those it does not vary along have length 1.
@@ -224,7 +245,7 @@ def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "pl
     whole = axes if len(layers) == 1 else f"C{axes}"
     image = open_image(data, axes=whole, channels=reading.channels, pixel_size=reading.pixel_size)
     path = _path(first)
-    image = replace(image, name=path_stem(path) if path else str(first.name), path=path)
+    image = replace(image, name=_image_name(layers), path=path)
     stack = maximum_projection(image) if z == "maximum" else image
     return LayerImage(stack, axes[:-1] if first.rgb else axes, _place(first), first)
 
@@ -273,6 +294,24 @@ class _Channels:
 def path_stem(path: Path) -> str:
     """Name of a file without .ome.tif, .ome.zarr or its one suffix."""
     return path.stem.removesuffix(".ome")
+
+
+def _image_name(layers: Sequence[Image]) -> str:
+    """Name an image after its one layer, or after what its layers' names have in common, else after its file.
+
+    The number that napari adds to a name given twice stays: "B03 GFP [1]" and "B03 RFP [1]" are "B03 [1]", so that two
+    files of one name, or two layers of one file, have layers of results of their own.
+    """
+    names = [re.sub(r"\.ome\b", "", str(layer.name)) for layer in layers]
+    if len(names) == 1:
+        return names[0]
+    parts = [re.split(r"( \[\d+\])$", name)[:2] for name in names]
+    words = zip(*(re.split(r"([\W_]+)", base[0]) for base in parts), strict=False)
+    common = "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, words))
+    counts = {"".join(part[1:]) for part in parts}
+    stem = re.sub(r"[\W_]+$", "", common)
+    path = _path(layers[0])
+    return (stem or (path_stem(path) if path else names[0])) + (counts.pop() if stem and len(counts) == 1 else "")
 
 
 def _path(layer: Image) -> Path | None:

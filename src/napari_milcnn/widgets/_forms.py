@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
+from weakref import WeakMethod
 
 from magicgui.widgets import Container, create_widget
 from qtpy.QtCore import Qt
@@ -114,10 +115,17 @@ def chip(colour: str, text: str) -> str:
 
 
 def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
-    """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model)."""
+    """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model).
 
-    def call(event: Any = None) -> None:  # a function: emitters look into bound methods, also of what is destroyed
-        slot(event)
+    The emitter does not keep the widget alive; it gets a function, since it looks into bound methods, also of what is
+    destroyed.
+    """
+    method = WeakMethod(slot)
+
+    def call(event: Any = None) -> None:
+        alive = method()
+        if alive is not None:
+            alive(event)
 
     emitter.connect(call)
     widget.destroyed.connect(lambda: emitter.disconnect(call))

@@ -112,8 +112,9 @@ class Picture:
     def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
         assert entry.source is not None
-        point = entry.source.point_of(plane, *(place or ()))
         dims = self.viewer.dims
+        y, x = place or (None, None)
+        point = entry.source.point_of(plane, y, x, getattr(dims, "units", None))
         axes = dict(enumerate(entry.source.axes, start=dims.ndim - len(point)))
         world = dict(zip(axes, point, strict=True))
         for axis, letter in axes.items():

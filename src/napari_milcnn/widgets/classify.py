@@ -190,7 +190,7 @@ class ClassifyDock(QWidget):
         entry = self.entry()
         if entry is None or entry.source is None:
             return None
-        return entry.source.plane_at(self.viewer.dims.point)
+        return entry.source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
 
     def _say(self, text: str, colour: str = "") -> None:
         self.message.say(text, colour)
@@ -280,7 +280,7 @@ class ClassifyDock(QWidget):
         if entry is not before:
             self._replace(before, entry)
         entry.model = model
-        plane = source.plane_at(self.viewer.dims.point)
+        plane = source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
         entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
         return entry
 
