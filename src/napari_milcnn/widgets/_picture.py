@@ -164,13 +164,15 @@ class Picture:
         if made is not None or name not in self.viewer.layers:
             return made
         layer = self.viewer.layers[name]
+        layer = getattr(layer, "__wrapped__", layer)
         free = OURS in layer.metadata and layer not in self._made.values() and isinstance(layer, _KINDS[kind])
         return layer if free else None
 
     def _add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""
         selected = set(self.viewer.layers.selection)
-        layer = self.viewer.add_layer(Layer.create(*data))
+        layer = Layer.create(*data)
+        self.viewer.add_layer(layer)  # which returns napari's wrapper of it: not what events come from
         if data[2] != "image" or selected:
             self.viewer.layers.selection = selected or {layer}
         return layer
