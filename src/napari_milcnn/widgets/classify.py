@@ -199,7 +199,7 @@ class ClassifyDock(QWidget):
         """Another model: its channels and classes are offered, what the one before said is gone; images wait for it."""
         if self._job is not None:
             self._job.stop()
-        for entry in [one for one in self.entries if one not in self._queue]:
+        for entry in [one for one in self.entries if one not in self._queue or one.predictions]:
             self._forget(entry)
         self.image_box.set_channels(model.channels if model else ())
         self.mask_box.set_classes(model.classes if model else ())
@@ -421,7 +421,7 @@ class ClassifyDock(QWidget):
             self._cut_all(shown)
 
     def _end(self, ending: Ending, done: str) -> None:
-        self._job = None
+        self._job, self._of = None, []
         self.progress.hide()
         if ending.error:
             self._say(ending.error, ERROR)
@@ -551,13 +551,13 @@ class ClassifyDock(QWidget):
     def _watch(self, entry: Entry) -> None:
         """Follow the label picked in the picture."""
         layer = self.picture.masks_of(entry)
-        if layer is not None and layer is not self._watched:
+        if layer is not None and layer != self._watched:
             self._watched = layer
             connect_while_alive(layer.events.selected_label, self._on_label, self)
 
     def _on_label(self, event: Any) -> None:
         entry = self.entry()
-        if entry is not None and self.picture.masks_of(entry) is event.source:
+        if entry is not None and self.picture.masks_of(entry) == event.source:  # napari gives proxies
             self.results_box.select_object(int(event.source.selected_label))
 
     def _on_map(self, name: str) -> None:
