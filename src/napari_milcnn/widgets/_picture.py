@@ -137,7 +137,7 @@ class Picture:
         if layer is None:
             layer = self._add(data)
         else:
-            if layer.data is not array:
+            if layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
                 layer.data = array
             if "features" in facts:
                 layer.features = facts["features"]
