@@ -462,3 +462,14 @@ def test_a_one_class_model_gives_masks() -> None:
     masks = segment(evidence(model, image, kind="class_map", device="cpu", precision="float32"))
     assert set(masks.objects["class"]) == {"only"}
     assert set(np.unique(masks.class_image)) == {0, 1}
+
+
+def test_an_image_that_shows_none_of_the_classes_asked_for_has_no_masks(compact):
+    """Asked for a class that is neither the top one nor present, with and without smoothing."""
+    image = open_image(noise(2, 96, 96), axes="CYX", channels=["GFP", "RFP"])
+    prediction = classify(compact, image)
+    lowest = prediction.classes[int(prediction.scores[0].argmin())]
+    for kind in ("object", "class_map"):
+        masks = segment(evidence(compact, image, [lowest], kind=kind), present=1.0, smooth=1.0)
+        assert not masks.labels.any()
+        assert len(masks.objects) == 0

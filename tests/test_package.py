@@ -106,7 +106,7 @@ def test_samples_open_as_layers(name, shape):
     gfp, rfp = getattr(sample_data, name)()
     for data, options, kind in (gfp, rfp):
         assert (data.shape, data.dtype, kind) == (shape, np.uint16, "image")
-        assert options["axis_labels"] == tuple("TYX"[-len(shape) :])
+        assert options["axis_labels"] == list("tyx"[-len(shape) :])
         assert options["scale"][-2:] == [pytest.approx(0.16)] * 2
     assert gfp[1]["name"].endswith("GFP")
     assert rfp[1]["name"].endswith("RFP")

@@ -135,6 +135,10 @@ def segment_plane(
     """Turn one plane's evidence (classes, Y, X), whose classes are `names`, into masks."""
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
     wanted = [name for name in names if scores[name] >= min(options.present, max(scores.values()))]
+    if not wanted:  # the image shows none of the classes asked for
+        nothing = np.zeros(plane.maps.shape[1:], np.int32)
+        table = _table(nothing, np.zeros(1, int), names, np.zeros((1, 1), np.float32), scores, pixel_size)
+        return PlaneMasks(nothing, table.assign(plane=plane.plane)[COLUMNS], {})
     maps = plane.maps[[list(names).index(name) for name in wanted]]  # (wanted classes, Y, X)
     if options.smooth > 0 and plane.objects is None:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])

@@ -279,7 +279,7 @@ class ClassifyDock(QWidget):
         entry = before if same and before is not None else Entry(source.image.name, layers=layers, source=source, z=z)
         if entry is not before:
             self._replace(before, entry)
-        entry.model = model
+        entry.model, entry.source = model, source  # the layer may have been moved meanwhile
         plane = source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
         entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
         return entry
