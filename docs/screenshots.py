@@ -20,7 +20,6 @@ from napari_milcnn.current import current
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1400, 960)
-IMAGE = "yeast-timelapse.ome.tif"
 
 
 def main() -> None:

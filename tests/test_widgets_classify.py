@@ -373,7 +373,7 @@ def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, mod
     qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
 
 
-def test_the_window_stays_awake_while_a_run_goes_on(dock, viewer, qtbot, capsys):
+def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, qtbot, capsys):
     classified(dock, viewer, qtbot, FIELD)  # the first labels layer compiles napari's shaders
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 6), name="long", axis_labels=("t", "c", "y", "x"))
     ticks: list[float] = []

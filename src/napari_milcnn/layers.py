@@ -84,15 +84,13 @@ def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, A
             "interpolation2d": "linear", "metadata": {OURS: {"what": name, "colour": colour}}}  # fmt: skip
 
 
-def mask_layer(
-    source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, classes: Sequence[str], what: str = "masks"
-) -> LayerData:
+def mask_layer(source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, classes: Sequence[str]) -> LayerData:
     """Show masks: labels (planes, Y, X), each object in its class's colour, its facts under the pointer.
 
     `objects` has the column `index`, the number of each object in `labels` as `label_numbers` makes it.
     """
     return source.to_layer(labels), {
-        **source.transform(), "name": layer_name(source, what), "opacity": _OPACITY,
+        **source.transform(), "name": layer_name(source, "masks"), "opacity": _OPACITY,
         "features": features(objects), "colormap": class_colormap(classes),
         "metadata": {OURS: {"classes": list(classes), "image": source.image.name}},
     }, "labels"  # fmt: skip

@@ -20,7 +20,7 @@ class Preferences(Options):
                                 "into memory."
     )  # fmt: skip
     kind: EvidenceKind = Field("object", description="Kind of evidence that is shown first.")
-    auto_classify: bool = Field(False, description="Classify an image as soon as it is chosen.")
+    auto_classify: bool = Field(False, description="Classify images as they open, while the dock is open.")
 
     @field_validator("tile", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from napari_milcnn.core.classify import Prediction
 from napari_milcnn.core.images import ImageStack
 from napari_milcnn.core.masks import COLUMNS, PlaneMasks
 from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.options import EXPORTED
 from napari_milcnn.core.overview import shown_plane, shown_planes, write_overview
 from napari_milcnn.core.results import (
     image_files,
@@ -24,9 +25,6 @@ from napari_milcnn.core.results import (
 )
 from napari_milcnn.core.view import view
 
-PARTS = ("masks", "maps", "tables", "picture")
-"""What can be written."""
-
 
 def export_image(
     out: Path,
@@ -35,7 +33,7 @@ def export_image(
     model: TrainedModel,
     prediction: Prediction,
     masks: Mapping[int, PlaneMasks],
-    parts: Collection[str] = PARTS,
+    parts: Collection[str] = EXPORTED,
 ) -> Iterator[Path]:
     """Write what was found in an image; planes that were not looked at are empty.
 
@@ -50,7 +48,7 @@ def export_image(
     masks : mapping
         Number of a plane -> its masks.
     parts : collection of str
-        Out of masks, maps, tables, picture.
+        Out of `EXPORTED`.
 
     Yields
     ------

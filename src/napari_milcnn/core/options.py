@@ -16,6 +16,8 @@ EvidenceKind = Literal["object", "class_map", "jacobian"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
+EXPORTED = ("masks", "maps", "tables", "picture")
+"""What can be written of one image."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["one_cycle", "cosine", "constant"]

@@ -102,7 +102,7 @@ class Entry:
     def close(self) -> None:
         """Go back to a file that is not looked at: its layers and masks are gone, what was said of it stays."""
         self.layers, self.source, self.labels = (), None, None
-        self.masks, self.starts = {}, {}
+        self.masks, self.cuts, self.tables, self.starts = {}, {}, {}, {}
 
     def start_of(self, plane: int, count: int) -> int:
         """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""
@@ -113,9 +113,11 @@ class Entry:
         return start
 
     def plane_name(self, plane: int) -> str:
-        """Name a plane by its place along P, T and Z; empty for an image of one plane."""
+        """Name a plane by its place along P, T and Z; empty where it is the only one."""
         if self.source is not None:
             return self.source.image.plane_name(plane)
+        if len(self.predictions) == 1:
+            return ""
         at = self.predictions[plane].planes[0]
         return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", at, strict=True))
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
+from napari_milcnn.core.options import EXPORTED
 from napari_milcnn.widgets._forms import heading, row
-
-PARTS = ("masks", "maps", "tables", "picture")
 
 
 class ExportBox(QWidget):
@@ -30,7 +29,7 @@ class ExportBox(QWidget):
         self.browse = QPushButton("…")
         self.browse.setFixedWidth(32)
         self.browse.setAccessibleName("Choose the folder")
-        self.parts = {name: QCheckBox(name) for name in PARTS}
+        self.parts = {name: QCheckBox(name) for name in EXPORTED}
         self.button = QPushButton("Export")
         self.button.setToolTip("Also writes run.json: napari-milcnn classify --replay run.json gives the same numbers")
         layout = QVBoxLayout(self)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSettings, QTimer, Signal
+from qtpy.QtCore import QSettings, QTimer
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_milcnn.core.palette import class_colours
@@ -43,15 +43,7 @@ def load(path: Path) -> Iterator[Loaded]:
 
 
 class ModelBox(QWidget):
-    """Choose a model, see its card, unload it.
-
-    Signals
-    -------
-    refused : str
-        Why a model could not be loaded.
-    """
-
-    refused = Signal(str)
+    """Choose a model, see its card, unload it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +116,6 @@ class ModelBox(QWidget):
         if ending.error:
             self._on_changed(current.model)
             self.card.say(ending.error, ERROR)
-            self.refused.emit(ending.error)
 
     def _on_changed(self, model: TrainedModel | None) -> None:
         """Show the current model, whoever set it."""
@@ -154,7 +145,7 @@ def card_glance(model: TrainedModel) -> str:
     size = f"{card.pixel_size:.3g} µm/px" if card.pixel_size else "pixel size unknown"
     figures = [f"{name} {value:.2f}".replace("0.", ".") for name, value in card.metrics.items()][:1]
     facts = " · ".join([", ".join(card.channels), size, *figures])
-    about = re.split(r"(?<=[.;])\s", card.description or card.trained_on)[0]
+    about = re.split(r"(?<=[.;])\s", card.description or card.trained_on)[0].rstrip(";")
     classes = " &nbsp; ".join(chip(colours[name], name) for name in card.classes)
     return "<br>".join(filter(None, [facts, about, classes]))
 

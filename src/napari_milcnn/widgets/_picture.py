@@ -68,15 +68,12 @@ class Picture:
         entry.labels[plane] = numbers[masks.labels]
         entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_COLUMNS]
 
-    def refresh_masks(self, entry: Entry) -> pd.DataFrame:
-        """Show what was written, with its colours and features; return the table of objects."""
+    def refresh_masks(self, entry: Entry) -> None:
+        """Show what was written, with its colours and features."""
         assert entry.source is not None
         assert entry.model is not None
         assert entry.labels is not None
-        objects = objects_of(entry)
-        layer = mask_layer(entry.source, entry.labels, objects, entry.model.classes)
-        self.put(entry, layer)
-        return objects
+        self.put(entry, mask_layer(entry.source, entry.labels, objects_of(entry), entry.model.classes))
 
     def put_class_map(self, entry: Entry, name: str) -> Layer:
         """Show the class map of a class over all planes; NaN where nothing was classified."""
@@ -155,6 +152,7 @@ class Picture:
     def let_go(self, owner: Any) -> None:
         """Leave the layers of an owner to whoever comes next with an image of this name."""
         self._made = {key: layer for key, layer in self._made.items() if key[0] is not owner}
+        self._evidence = {key: model for key, model in self._evidence.items() if key[0] is not owner}
 
     def _find(self, owner: Any, data: LayerData) -> Any:
         """Return the owner's layer; else one of this name that was made here and that no other owner has."""

@@ -288,12 +288,14 @@ class ResultsBox(QWidget):
         self.tabs.addTab(self.object_table, "Objects")
         for column, width in enumerate((64, 40, 88, 46)):
             self.plane_table.setColumnWidth(column, width)
+        self.object_table.horizontalHeader().setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
 
     def show_objects(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         """Show the objects of the image in view."""
-        self.objects.show_frame(table, class_colours(classes))
+        first = [name for name in ("class", "plane", "label") if name in table]
+        self.objects.show_frame(table[[*first, *table.columns.difference(first, sort=False)]], class_colours(classes))
         self.tabs.setTabText(1, f"Objects ({len(table)})" if len(table) else "Objects")
 
     def select_object(self, number: int) -> None:

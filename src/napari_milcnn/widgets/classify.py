@@ -21,7 +21,7 @@ from napari_milcnn.core.options import ComputeOptions, MaskOptions, make_options
 from napari_milcnn.current import current
 from napari_milcnn.layers import OURS, cell_features, cells_layer
 from napari_milcnn.preferences import preferences
-from napari_milcnn.sources import LayerImage
+from napari_milcnn.sources import LayerImage, path_stem
 from napari_milcnn.widgets._cells_box import CellsBox
 from napari_milcnn.widgets._entry import Entry, RunStep, run
 from napari_milcnn.widgets._export_box import ExportBox
@@ -156,7 +156,6 @@ class ClassifyDock(QWidget):
             timer.timeout.connect(then)
         self.run_button.clicked.connect(self.classify)
         self.cancel_button.clicked.connect(self.cancel)
-        self.model_box.refused.connect(lambda text: self._say(text, ERROR))
         self.image_box.changed.connect(self._on_image)
         self.results_box.plane_picked.connect(self._on_plane_picked)
         self.results_box.object_picked.connect(self._on_object_picked)
@@ -476,7 +475,7 @@ class ClassifyDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        entries = [Entry(path.name.split(".")[0], path=path) for path in found]
+        entries = [Entry(path_stem(path), path=path) for path in found]
         self.entries += entries
         for entry in entries:
             self.results_box.planes.put(entry, None)
@@ -529,9 +528,7 @@ class ClassifyDock(QWidget):
     def _open_entry(self, entry: Entry) -> None:
         """Open the layers of a dropped image that was not looked at yet, and make its masks."""
         try:
-            image = entry.open()
-            limits = None
-            self._show_dropped(entry, image, limits)
+            self._show_dropped(entry, entry.open(), None)
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
@@ -729,20 +726,16 @@ class ClassifyDock(QWidget):
         self.cells_box.said.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
 
     def _on_save(self, path: str) -> None:
-        from napari_milcnn.core.classify import joined
         from napari_milcnn.core.results import prediction_rows, write_table
 
         try:
             if path.endswith("objects.csv") or self.results_box.tabs.currentIndex() == 1:
                 write_table(Path(path), self.results_box.objects.frame)
             else:
-                done = [entry for entry in self.entries if entry.predictions]
-                if not done:
+                found = [(entry, entry.prediction) for entry in self.entries]
+                rows = [prediction_rows(_file(entry), entry.name, said) for entry, said in found if said is not None]
+                if not rows:
                     raise ImageError("nothing was classified yet; click Classify first")
-                rows = [
-                    prediction_rows(_file(entry), entry.name, joined(list(entry.predictions.values())))
-                    for entry in done
-                ]
                 write_table(Path(path), pd.concat(rows, ignore_index=True))
         except MilcnnError as error:
             self._say(str(error), ERROR)
@@ -752,7 +745,7 @@ class ClassifyDock(QWidget):
     def _on_export(self, folder: Path, parts: list[str]) -> None:
         """Write what was found in the chosen image, and the record of the run."""
         entry = self.entry()
-        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.predictions:
+        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.cuts:
             return
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
         prediction, name = entry.prediction, entry.name
