@@ -14,7 +14,14 @@ from conftest import SMALL, lively_model
 from napari_milcnn.core.errors import ComputeError, OptionsError
 from napari_milcnn.core.images import ImageReading
 from napari_milcnn.core.training import estimate
-from napari_milcnn.core.training_run import EpochPrinter, TrainingPlan, epoch_row, follow_training, run_training
+from napari_milcnn.core.training_run import (
+    EpochPrinter,
+    TrainingPlan,
+    epoch_row,
+    follow_training,
+    run_training,
+    stopped_training,
+)
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 
@@ -125,3 +132,24 @@ def test_the_confusion_of_validation_stands_on_the_card(table, tmp_path):
     right = sum(counts[i][i] for i in range(2)) / 4
     assert right == last.best.card.metrics["validation accuracy"]
     assert 0 <= last.validation.mean_average_precision <= 1
+
+
+def test_a_stopped_training_is_found_again(table, tmp_path):
+    """Its plan comes back from the record, with the folder wherever it was moved; one that came to its end does not."""
+    plan = plan_for(tmp_path, reading=ImageReading(channels=("c",)), facts={"authors": ("A",)})
+    labels = plan.table()
+    reports = run_training(plan, labels, plan.start(labels).model)
+    next(reports)
+    next(reports)
+    reports.close()
+    plan.save(1, ended=False)  # as a kill in the second epoch leaves it
+    found = stopped_training(tmp_path)
+    assert (found.plan, found.epochs) == (plan, 1)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    again = stopped_training(moved)
+    assert (again.plan.labels, again.plan.out) == (moved / "labels.csv", moved / "m.zip")
+    run(again.plan, resume=True)
+    assert stopped_training(tmp_path) is None  # nothing is left of it there
+    again.plan.save(2, ended=True)
+    assert stopped_training(moved) is None
+    assert json.loads((moved / "m.training.json").read_text())["command"].startswith("napari-milcnn train ")

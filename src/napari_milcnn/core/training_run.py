@@ -2,7 +2,8 @@
 
 A plan says everything in plain values: which table, from what the network starts, how it learns, where the model goes.
 After every epoch the best model so far is on disk as M.zip, and the state that a stopped or killed run goes on from as
-M.checkpoint; where the last epoch's model is not the best it is kept as M-last.zip.
+M.checkpoint; where the last epoch's model is not the best it is kept as M-last.zip. M.training.json holds the plan and
+the command that repeats it.
 
 Several devices train in processes of their own: `follow_training` starts the command line under `accelerate launch` and
 reads the epochs that it prints.
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,15 @@ from napari_milcnn.core.image_checks import OnImage
 from napari_milcnn.core.images import AS_THEY_SAY, ImageReading
 from napari_milcnn.core.model import TrainedModel, load_model, new_model
 from napari_milcnn.core.options import TRAIN_PRESETS, ForegroundOptions, TrainOptions, make_options
+from napari_milcnn.core.results import versions, write_json
 from napari_milcnn.core.training import EpochReport, OnBatch, train
 
 _LOOK = 0.2
 """Seconds between two looks at what a followed training printed."""
 _LAST_LINES = 12
+
+
+_ENDED, _STOPPED = "ended", "stopped"
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class TrainingPlan:
         return self.out.with_suffix(".checkpoint")
 
     @property
+    def record(self) -> Path:
+        """Where the plan itself is kept, with the command that repeats it and how far it came."""
+        return self.out.with_suffix(".training.json")
+
+    @property
     def last(self) -> Path:
         """Where the last epoch's model goes if it is not the best."""
         return self.out.with_name(f"{self.out.stem}-last.zip")
@@ -112,8 +123,10 @@ class TrainingPlan:
         if self.out.suffix.lower() != ".zip" or self.out.is_dir():
             raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
         begun = _initial(self.init, table) if self.init else self._fresh(table)
-        said = {**self.facts, "name": self.facts.get("name") or self.out.stem}
-        model = begun.model.with_card(**{key: value for key, value in said.items() if value})
+        counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
+        said = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
+        said |= {name: value for name, value in self.facts.items() if value}
+        model = begun.model.with_card(**said)
         told = {**model.card.foreground.model_dump(), **self.foreground}
         model = model.with_card(foreground=make_options(ForegroundOptions, told))
         model.save(
@@ -152,6 +165,48 @@ class TrainingPlan:
             given = value != getattr(AS_THEY_SAY, one.name)
             words += _option(one.name, ",".join(value) if isinstance(value, tuple) else value) if given else []
         return [*words, *(["--resume"] if resume else [])]
+
+    def save(self, epochs: int, *, ended: bool) -> None:
+        """Write the record: the plan as plain values, its command, and how many epochs of it are done."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)} | {"reading": asdict(self.reading)}
+        command = shlex.join(["napari-milcnn", *self.command()])
+        write_json(self.record, {"command": command, "epochs_done": epochs, "state": _ENDED if ended else _STOPPED,
+                                 "plan": values, "versions": versions()})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoppedTraining:
+    """A training that was stopped, or killed: its plan, and how many epochs are done; with none it starts anew."""
+
+    plan: TrainingPlan
+    epochs: int
+
+
+def stopped_training(folder: Path) -> StoppedTraining | None:
+    """Return the training that was last at work in a folder, if it did not come to its end; None if there is none."""
+    for path in sorted(folder.glob("*.training.json"), key=lambda one: one.stat().st_mtime, reverse=True):
+        try:
+            told = json.loads(path.read_text("utf-8"))
+            plan = _plan_of(told["plan"], path.parent)
+            epochs = int(told["epochs_done"])
+            if told["state"] == _STOPPED and (epochs == 0 or plan.checkpoint.exists()):
+                return StoppedTraining(plan, epochs)
+        except (ValueError, KeyError, TypeError, OSError):  # not ours, or damaged: there is nothing to go on from
+            continue
+    return None
+
+
+def _plan_of(values: dict[str, Any], folder: Path) -> TrainingPlan:
+    """Make a plan of what stands in a record; the folder may have been moved as a whole."""
+    reading = values["reading"]
+    channels = reading["channels"]
+    reading = ImageReading(**{**reading, "channels": None if channels is None else tuple(channels)})
+    labels, out = Path(values["labels"]), folder / Path(values["out"]).name
+    labels = labels if labels.exists() else folder / labels.name
+    layout = values["layout"] and Path(values["layout"])
+    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in values["facts"].items()}
+    return TrainingPlan(**{**values, "labels": labels, "out": out, "layout": layout, "reading": reading,
+                           "facts": facts})  # fmt: skip
 
 
 def _option(name: str, value: Any, known: Any = ()) -> list[str]:
@@ -217,16 +272,26 @@ def run_training(
         As `train`; or if a file cannot be written.
     """
     report: EpochReport | None = None
-    options = plan.train_options().model_dump()
+    options = plan.train_options()
+    if leads() and not resume:
+        plan.save(0, ended=False)
     try:
         for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
-                            on_image=on_image, on_batch=on_batch, **options):  # fmt: skip
-            if leads() and (report.is_best or not plan.out.exists()):
-                report.best.save(plan.out)
+                            on_image=on_image, on_batch=on_batch, **options.model_dump()):  # fmt: skip
+            if leads():
+                if report.is_best or not plan.out.exists():
+                    report.best.save(plan.out)
+                plan.save(report.epoch, ended=_is_complete(report, options.patience))
             yield report
     finally:
         if report is not None and leads():
             plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last)
+
+
+def _is_complete(report: EpochReport, patience: int | None) -> bool:
+    """Whether no epoch follows, but for a time that is up."""
+    settled = patience is not None and report.epoch - report.best.card.training["epoch"] >= patience
+    return settled or report.epoch == report.epochs
 
 
 def epoch_row(report: EpochReport) -> dict[str, Any]:

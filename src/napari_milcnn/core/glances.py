@@ -1,0 +1,82 @@
+"""Small pictures of where a model looks, made between epochs so that one sees it learn where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from napari_milcnn.core.classify import Classifier
+from napari_milcnn.core.dataset import LabelledImage, LabelTable
+from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.core.overview import composite
+from napari_milcnn.core.palette import class_colours
+from napari_milcnn.core.view import MapPlacement, lay_over
+
+SIDE = 160
+"""Longest side of a picture, in px."""
+_STRONGEST = 0.75
+"""Share of the class's colour where its map is 1."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One image with the class map of its label laid over it.
+
+    Attributes
+    ----------
+    image : LabelledImage
+        Which one.
+    label : str
+        Its first label: the class that is shown.
+    score : float
+        What the model says of that class.
+    top : str
+        The class that the model says.
+    rgb : ndarray
+        uint8 (Y, X, 3).
+    """
+
+    image: LabelledImage
+    label: str
+    score: float
+    top: str
+    rgb: np.ndarray
+
+
+def watched(table: LabelTable, count: int) -> tuple[LabelledImage, ...]:
+    """Choose images to glance at: validation images where there are any, one of each class in turn."""
+    held = table.part("validation").images or table.images
+    by_class = {name: [image for image in held if image.labels[0] == name] for name in table.classes}
+    turns = max(map(len, by_class.values()), default=0)
+    return tuple(images[turn] for turn in range(turns) for images in by_class.values() if turn < len(images))[:count]
+
+
+def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledImage], device: str) -> Iterator[Glance]:
+    """Look at the first plane of some images of a table.
+
+    Raises
+    ------
+    MilcnnError
+        If one cannot be read or computed.
+    """
+    classifier = Classifier(model, device=device)
+    for row in images:
+        with table.reading.open(row.file) as image:
+            found = classifier.classify(image, [0])
+            channels = classifier.view(image).channels[:4]
+            step = max(1, -(-max(image.plane_shape) // SIDE))
+            raw = image.plane(0, channels)[:, ::step, ::step].astype(np.float32)
+        index = model.classes.index(row.labels[0])
+        placement = MapPlacement(*(one / step for one in found.placement))
+        over = lay_over(found.class_maps[0, index], placement, raw.shape[1:])
+        picture = _tinted(composite(raw), over, class_colours(model.classes)[row.labels[0]])
+        yield Glance(row, row.labels[0], float(found.scores[0, index]), found.top[0], picture)
+
+
+def _tinted(rgb: np.ndarray, share: np.ndarray, colour: str) -> np.ndarray:
+    """Mix a colour into RGB (Y, X, 3) where a map (Y, X), 0 to 1, is high; uint8."""
+    strength = _STRONGEST * share[..., None]
+    return (255 * (rgb * (1 - strength) + np.array(to_rgb(colour)) * strength)).round().astype(np.uint8)
