@@ -47,7 +47,7 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None) -> Any
     return create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
 
 
-def _limits(number: type, field: FieldInfo) -> dict[str, Any]:
+def _limits(number: Any, field: FieldInfo) -> dict[str, Any]:
     """Limits of a field's spin box, and for a number with a point its step, which sets the digits."""
     step = 1.0 if number is int else _FINE if 0 < (field.default or 0) < 0.01 else _COARSE
     least: Any = 0.0
