@@ -78,6 +78,14 @@ READING: dict[str, tuple[Any, str]] = {
     "series": (int, "Which series of files that hold several."),
     "z": (ZReading, "Each plane of a Z stack, as by default, or its maximum projection."),
 }
+Layout = Annotated[
+    Path | None,
+    typer.Option(
+        help="For an OME-Zarr plate in place of LABELS.csv: a table of its wells, with the columns well (such as B03) "
+        "and label, if known group and split.",
+        metavar="LAYOUT.csv",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 
 
@@ -356,6 +364,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
+    layout: Layout = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -407,7 +416,7 @@ def train(
                  "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         plan = TrainingPlan(
             labels, out, init=init, preset=preset, network=network, foreground=foreground,
-            options=_taken(TrainOptions, options), facts=facts, reading=_reading(options),
+            options=_taken(TrainOptions, options), facts=facts, reading=_reading(options), layout=layout,
         )  # fmt: skip
         _train(plan, resume=resume, as_json=as_json)
 
@@ -421,6 +430,7 @@ def calibrate(
     model: Annotated[str, MODEL],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
+    layout: Layout = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
     **options: Any,
 ) -> None:
@@ -430,7 +440,7 @@ def calibrate(
     from napari_milcnn.core.training import calibrate as calibrated
 
     with _status():
-        table = read_labels(labels, _reading(options))
+        table = read_labels(labels, _reading(options), layout)
         result = calibrated(load_model(model), table, device=device)
         result.save(out)
         output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
@@ -523,6 +533,7 @@ def evaluate(
     model: Annotated[str, MODEL],
     out: Annotated[Path, OUT],
     *,
+    layout: Layout = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="Folder of truth images: 0 background, 1 another cell, 2 a cell of the image's phenotype."),
@@ -541,7 +552,7 @@ def evaluate(
 
     with _status():
         keep_freed_memory()
-        table = read_labels(labels, _reading(options))
+        table = read_labels(labels, _reading(options), layout)
         loaded = load_model(model)
         report = _evaluate(
             loaded, table, truth=truth, folds=folds, train_options=_taken(TrainOptions, options, "train_"),

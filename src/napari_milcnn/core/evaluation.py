@@ -31,7 +31,7 @@ from napari_milcnn.core.localisation import LocalisationScores, mean_scores, rea
 from napari_milcnn.core.metrics import answered, confusion_table, ranking_figures, weighted_figures
 from napari_milcnn.core.model import TrainedModel, new_model
 from napari_milcnn.core.options import EvaluateOptions, EvidenceOptions, TrainOptions, make_options
-from napari_milcnn.core.report import EvaluationReport, ImageOutcome
+from napari_milcnn.core.report import EvaluationReport, ImageOutcome, with_planes
 from napari_milcnn.core.training import train
 
 FEWEST_GROUPS = 5
@@ -149,7 +149,7 @@ def _chosen_images(model: TrainedModel, labels: LabelTable, options: EvaluateOpt
         )
     several = [image for image in table.images if len(image.labels) > 1]
     if model.card.single_label and several:
-        first = f"{several[0].file.name} ({'|'.join(several[0].labels)})"
+        first = f"{several[0].name} ({'|'.join(several[0].labels)})"
         raise LabelsError(
             f"{len(several)} images have several labels, the first of them {first}, and the model gives one class to "
             "an image; keep one label in each row"
@@ -170,13 +170,13 @@ def _predict(
     maker = EvidenceMaker(model, **shared)
     for number, row in enumerate(table.images, start=1):
         outcome = replace(_outcome(maker, table, row, truth), fold=fold)
-        yield EvaluationStep(number, len(table.images), row.file.name, outcome)
+        yield EvaluationStep(number, len(table.images), row.name, outcome)
 
 
 def _outcome(maker: EvidenceMaker, table: LabelTable, row: LabelledImage, truth: Path | None) -> ImageOutcome:
     """Classify one image, and score its evidence where it has a truth; its class maps are not kept."""
     try:
-        with table.reading.open(row.file) as image:
+        with table.open(row) as image:
             prediction = maker.classifier.classify(image)
             found = _localise(maker, image, prediction, row, truth)
     except (OptionsError, LabelsError):  # the call is wrong, or the truth images are
@@ -277,7 +277,7 @@ def measure(
         uncertain=uncertain_images(kept, scores, model.classes, single),
         localisation=_localisation_table(kept),
         folds=_fold_table(kept, scores, targets, single),
-        warnings=(*said, *_warnings(model, table, outcomes, targets, groups)),
+        warnings=(*said, *table.warnings, *_warnings(model, table, outcomes, targets, groups)),
     )
 
 
@@ -380,7 +380,7 @@ def _joined(shown: np.ndarray, classes: Sequence[str]) -> str:
     return "|".join(name for name, there in zip(classes, shown, strict=True) if there > 0)
 
 
-_MISLABELS = ["file", "group", "label", "model says", "score", "score of label", "gap"]
+_MISLABELS = ["file", "plane", "group", "label", "model says", "score", "score of label", "gap"]
 
 
 def suspected_mislabels(
@@ -400,7 +400,7 @@ def suspected_mislabels(
     rows = []
     for outcome, seen, own in zip(outcomes, scores, targets, strict=True):
         image = outcome.image
-        facts = {"file": str(image.file), "group": image.group, "label": "|".join(image.labels)}
+        facts = {"file": str(image.file), "plane": image.plane, "group": image.group, "label": "|".join(image.labels)}
         if single_label:
             top, label = int(seen.argmax()), int(own.argmax())
             if top != label and seen[top] >= usual[top]:
@@ -413,7 +413,8 @@ def suspected_mislabels(
                 rows.append({**facts, "model says": name, "score": seen[i], "gap": seen[i]})
             if own[i] == 1 and seen[i] <= min(elsewhere[i], 0.5):
                 rows.append({**facts, "model says": f"not {name}", "score": seen[i], "gap": 1 - seen[i]})
-    return pd.DataFrame(rows, columns=_MISLABELS).sort_values("gap", ascending=False, kind="stable", ignore_index=True)
+    table = with_planes(pd.DataFrame(rows, columns=_MISLABELS))
+    return table.sort_values("gap", ascending=False, kind="stable", ignore_index=True)
 
 
 def _means_where(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -431,13 +432,14 @@ def uncertain_images(
     second = scores.argsort(1)[:, -2] if len(classes) > 1 else scores.argmax(1)
     table = pd.DataFrame({
         "file": [str(outcome.image.file) for outcome in outcomes],
+        "plane": [outcome.image.plane for outcome in outcomes],
         "group": [outcome.image.group for outcome in outcomes],
         "label": ["|".join(outcome.image.labels) for outcome in outcomes],
         "top": [classes[i] for i in scores.argmax(1)],
         "next": [classes[i] for i in second],
         "margin": distance,
     })  # fmt: skip
-    return table.sort_values("margin", kind="stable", ignore_index=True).head(_LISTED)
+    return with_planes(table).sort_values("margin", kind="stable", ignore_index=True).head(_LISTED)
 
 
 def _localisation_table(outcomes: Sequence[ImageOutcome]) -> pd.DataFrame | None:

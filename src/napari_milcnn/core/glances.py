@@ -64,7 +64,7 @@ def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledIma
     """
     classifier = Classifier(model, device=device)
     for row in images:
-        with table.reading.open(row.file) as image:
+        with table.open(row) as image:
             found = classifier.classify(image, [0])
             channels = classifier.view(image).channels[:4]
             step = max(1, -(-max(image.plane_shape) // SIDE))

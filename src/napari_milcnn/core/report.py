@@ -140,14 +140,18 @@ class EvaluationReport:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error."""
-        return pd.DataFrame([self._prediction(outcome) for outcome in self.outcomes])
+        """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error.
+
+        Behind the file its plane, where the table of labels names any.
+        """
+        return with_planes(pd.DataFrame([self._prediction(outcome) for outcome in self.outcomes]))
 
     def _prediction(self, outcome: ImageOutcome) -> dict[str, Any]:
         image, names = outcome.image, self.model.classes
         scores = np.full(len(names), np.nan) if outcome.scores is None else outcome.scores
         return {
-            "file": printable(image.file), "label": "|".join(image.labels), "group": printable(image.group),
+            "file": printable(image.file), "plane": image.plane,
+            "label": "|".join(image.labels), "group": printable(image.group),
             "fold": outcome.fold or "", "planes": outcome.planes,
             "top": "" if outcome.scores is None else names[scores.argmax()],
             **{f"score {name}": float(score) for name, score in zip(names, scores, strict=True)},
@@ -186,6 +190,11 @@ class EvaluationReport:
         with replacing(folder / "report.html") as draft:
             draft.write_text(html(self), encoding="utf-8")
         return folder
+
+
+def with_planes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of images without its column `plane` where no row names any."""
+    return table if table["plane"].any() else table.drop(columns="plane")
 
 
 def _plain(value: Any) -> Any:
@@ -238,7 +247,7 @@ def _context(report: EvaluationReport) -> dict[str, Any]:
         "confusion_rows": _shown(report.confusion.reset_index()),
         "groups": _shown(report.groups, ("group", "label", "answer", "images", "image accuracy", "own score")),
         "wrong_groups": int((report.groups["right"] == 0).sum()),
-        "mislabels": [(_thumbnail(report, r["file"]), _named(r)) for r in _records(report.mislabels, _THUMBNAILS)],
+        "mislabels": [(_thumbnail(report, _image(r)), _named(r)) for r in _records(report.mislabels, _THUMBNAILS)],
         "uncertain": [_named(row) for row in _records(report.uncertain, _ROWS)],
         "localisation": _shown(report.localisation),
         "folds": _shown(report.folds),
@@ -251,7 +260,11 @@ def _records(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"name": printable(Path(row["file"]).name)}
+    return row | {"name": printable(_image(row).name)}
+
+
+def _image(row: dict[str, Any]) -> LabelledImage:
+    return LabelledImage(Path(row["file"]), (), row["group"], plane=row.get("plane", ""))
 
 
 def _shown(table: pd.DataFrame | None, columns: tuple[str, ...] | None = None) -> dict[str, Any] | None:
@@ -263,10 +276,10 @@ def _shown(table: pd.DataFrame | None, columns: tuple[str, ...] | None = None) -
     return {"head": kept, "rows": [[row[name] for name in kept] for row in rows]}
 
 
-def _thumbnail(report: EvaluationReport, file: str) -> str | None:
+def _thumbnail(report: EvaluationReport, row: LabelledImage) -> str | None:
     """Picture of the middle plane of an image as a data URI; None where it cannot be read."""
     try:
-        with report.table.reading.open(Path(file)) as image:
+        with report.table.open(row) as image:
             step = max(1, -(-max(image.plane_shape) // _THUMBNAIL_SIDE))
             channels = tuple(view(report.model, image).channels)[:4]
             raw = image.plane(len(image.planes) // 2, channels)[:, ::step, ::step].astype(np.float32)

@@ -596,7 +596,7 @@ def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 
 def _run(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
     """Say in plain values what makes a run what it is: a checkpoint of another run is refused."""
-    images = "\n".join(f"{row.file.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
+    images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
     chosen = {f"option {name}": value for name, value in options.model_dump(exclude=set(_HOW)).items()}
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
 
@@ -656,7 +656,7 @@ def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, proces
     classifier = Classifier(model, device=str(choice.device), precision=precision)
     rows: list[tuple[list[float], list[float]]] = []
     for image in processes.share(table.images):
-        with table.reading.open(image.file) as opened:
+        with table.open(image) as opened:
             found = classifier.classify(opened)
         rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
     scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))

@@ -110,7 +110,7 @@ class TrainingPlan:
 
     def table(self) -> LabelTable:
         """Read the table of labels."""
-        return read_labels(self.labels, self.reading)
+        return read_labels(self.labels, self.reading, self.layout)
 
     def start(self, table: LabelTable) -> Start:
         """Make or load the model to start from, with its card filled in.
@@ -137,7 +137,7 @@ class TrainingPlan:
     def _fresh(self, table: LabelTable) -> Start:
         """Make a new model with the classes of a table and the channels and pixel size of its first image."""
         try:
-            with table.reading.open(table.images[0].file) as image:
+            with table.open(table.images[0]) as image:
                 channels, pixel_size = image.channels, image.pixel_size
         except ImageError:
             check_images(table)  # names every such image at once
