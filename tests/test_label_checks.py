@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from conftest import delta_model
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
@@ -76,6 +77,8 @@ def test_several_labels(discs):
     table = changed(discs, 2, labels=("c0", "c1"))
     model = delta_model(2)
     assert findings(table, model) == ()  # one class an image: it cannot be asked
+    with torch.no_grad():
+        model.network.head.bias.fill_(-2.0)  # an absent class then scores .12, not one half
     (found,) = findings(table, model.with_card(single_label=False), precision="float32")
     assert found.rows == (2,)
     assert "2.tif is labelled c0|c1, but the model says not c1 (score 0." in found.sentence
