@@ -197,12 +197,10 @@ class Classifier:
 
     def _prediction(self, seen: ModelView, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
         output = self.runner.read_maps(logits)
-        y = output.scores / self.model.card.temperature
-        scores = y.softmax(1) if self.model.card.single_label else y.sigmoid()
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities.numpy(),
-            scores=scores.numpy(),
+            scores=decided(self.model, output.scores).numpy(),
             class_maps=torch.from_numpy(logits).sigmoid().numpy(),
             planes=tuple(seen.image.planes[plane] for plane in planes),
             placement=seen.placement,
@@ -211,6 +209,12 @@ class Classifier:
             device=str(self.runner.choice),
             seconds=seconds,
         )
+
+
+def decided(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
+    """Read the last layer's y (planes, classes) as the scores that decide."""
+    y = y / model.card.temperature
+    return y.softmax(1) if model.card.single_label else y.sigmoid()
 
 
 def _plane_numbers(image: ImageStack, planes: Sequence[int] | None) -> list[int]:

@@ -273,7 +273,7 @@ def measure(
         confusion=confusion_table(scores, targets, model.classes, single),
         reliability=reliability,
         groups=groups,
-        mislabels=suspected_mislabels(kept, scores, targets, model.classes, single),
+        mislabels=suspected_mislabels(kept, scores, targets, model.classes, single).reset_index(drop=True),
         uncertain=uncertain_images(kept, scores, model.classes, single),
         localisation=_localisation_table(kept),
         folds=_fold_table(kept, scores, targets, single),
@@ -394,11 +394,11 @@ def suspected_mislabels(
 
     Confident: the class seen scores at least what it scores on average in the images that carry its label (confident
     learning, Northcutt et al. 2021); with several labels, a missing class likewise scores at most what it does on
-    average in the images without it.
+    average in the images without it. The table's index is the outcome's place.
     """
     usual = _means_where(scores, targets)
-    rows = []
-    for outcome, seen, own in zip(outcomes, scores, targets, strict=True):
+    rows, places = [], []
+    for place, (outcome, seen, own) in enumerate(zip(outcomes, scores, targets, strict=True)):
         image = outcome.image
         facts = {"file": str(image.file), "plane": image.plane, "group": image.group, "label": "|".join(image.labels)}
         if single_label:
@@ -406,15 +406,18 @@ def suspected_mislabels(
             if top != label and seen[top] >= usual[top]:
                 said = {"model says": classes[top], "score": seen[top], "score of label": seen[label]}
                 rows.append({**facts, **said, "gap": seen[top] - seen[label]})
+                places.append(place)
             continue
         elsewhere = _means_where(scores, 1 - targets)
         for i, name in enumerate(classes):
             if own[i] == 0 and seen[i] >= max(usual[i], 0.5):
                 rows.append({**facts, "model says": name, "score": seen[i], "gap": seen[i]})
+                places.append(place)
             if own[i] == 1 and seen[i] <= min(elsewhere[i], 0.5):
                 rows.append({**facts, "model says": f"not {name}", "score": seen[i], "gap": 1 - seen[i]})
-    table = with_planes(pd.DataFrame(rows, columns=_MISLABELS))
-    return table.sort_values("gap", ascending=False, kind="stable", ignore_index=True)
+                places.append(place)
+    table = with_planes(pd.DataFrame(rows, places, _MISLABELS))
+    return table.sort_values("gap", ascending=False, kind="stable")
 
 
 def _means_where(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
