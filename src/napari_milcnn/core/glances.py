@@ -11,12 +11,10 @@ from matplotlib.colors import to_rgb
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.model import TrainedModel
-from napari_milcnn.core.overview import composite
 from napari_milcnn.core.palette import class_colours
+from napari_milcnn.core.thumbnails import thumbnail
 from napari_milcnn.core.view import MapPlacement, lay_over
 
-SIDE = 160
-"""Longest side of a picture, in px."""
 _STRONGEST = 0.75
 """Share of the class's colour where its map is 1."""
 
@@ -66,17 +64,17 @@ def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledIma
     for row in images:
         with table.open(row) as image:
             found = classifier.classify(image, [0])
-            channels = classifier.view(image).channels[:4]
-            step = max(1, -(-max(image.plane_shape) // SIDE))
-            raw = image.plane(0, channels)[:, ::step, ::step].astype(np.float32)
+            picture = thumbnail(image, 0, classifier.view(image).channels)
+            step = -(-image.plane_shape[0] // len(picture))
         index = model.classes.index(row.labels[0])
         placement = MapPlacement(*(one / step for one in found.placement))
-        over = lay_over(found.class_maps[0, index], placement, raw.shape[1:])
-        picture = _tinted(composite(raw), over, class_colours(model.classes)[row.labels[0]])
-        yield Glance(row, row.labels[0], float(found.scores[0, index]), found.top[0], picture)
+        over = lay_over(found.class_maps[0, index], placement, picture.shape[:2])
+        rgb = _tinted(picture, over, class_colours(model.classes)[row.labels[0]])
+        yield Glance(row, row.labels[0], float(found.scores[0, index]), found.top[0], rgb)
 
 
 def _tinted(rgb: np.ndarray, share: np.ndarray, colour: str) -> np.ndarray:
-    """Mix a colour into RGB (Y, X, 3) where a map (Y, X), 0 to 1, is high; uint8."""
+    """Mix a colour into uint8 (Y, X, 3) where a map (Y, X), 0 to 1, is high."""
     strength = _STRONGEST * share[..., None]
-    return (255 * (rgb * (1 - strength) + np.array(to_rgb(colour)) * strength)).round().astype(np.uint8)
+    mixed = rgb * (1 - strength) + 255 * np.array(to_rgb(colour)) * strength
+    return np.asarray(mixed.round().astype(np.uint8))

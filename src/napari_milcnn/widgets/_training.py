@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_milcnn.core.errors import LabelsError
-
 if TYPE_CHECKING:
     from napari_milcnn.core.glances import Glance
     from napari_milcnn.core.model import TrainedModel
@@ -89,6 +87,7 @@ def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
 def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Outcome]:
     """Train in this process: as `napari-milcnn train` does, with pictures between the epochs."""
     from napari_milcnn.core.glances import glances, watched
+    from napari_milcnn.core.model import load_model
     from napari_milcnn.core.training_run import epoch_row, run_training
 
     table = plan.table()
@@ -110,8 +109,8 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
         said.clear()
         seen = tuple(glances(report.last, split, chosen, options.device))
         yield Epoch(rows, report.epochs, best, seen)
-    if best is not None and passes(Share(0, 1, "validation")):
-        yield from outcome(plan, best)
+    if passes(Share(0, 1, "validation")):
+        yield from outcome(plan, best or load_model(plan.out))
 
 
 def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[Begun | Epoch | Outcome | None]:
@@ -143,18 +142,15 @@ def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
     yield Outcome(model, evaluate(model, table, split=held, device=options.device))
 
 
-def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator[Share | Outcome]:
+def cross_validation(plan: TrainingPlan, folds: int) -> Iterator[Share | Outcome]:
     """Train anew for each fold of whole groups, and measure on the images held out."""
     from napari_milcnn.core.evaluation import evaluation_steps
 
     table = plan.table()
     start = plan.start(table)
-    left = {"validation", *(name for name in ("device",))}
-    options = {name: value for name, value in plan.train_options().model_dump().items() if name not in left}
-    report = None
-    for step in evaluation_steps(start.model, table, folds=folds, train_options=options):
-        report = step.report
+    options = plan.train_options()
+    how = {"train_options": options.model_dump(), "device": options.device}
+    for step in evaluation_steps(start.model, table, folds=folds, **how):
         yield Share(step.done, step.total, step.doing)
-    if report is None:
-        raise LabelsError("nothing was validated; label images of at least two groups")
-    yield Outcome(start.model, report)
+        if step.report is not None:
+            yield Outcome(start.model, step.report)
