@@ -115,6 +115,7 @@ class Labelling:
         self._past: deque[_State] = deque(maxlen=_STEPS)
         self._future: list[_State] = []
         self._names = {image.file: _relative(image.file, path.parent) for image in state.images}
+        self._noted: tuple[tuple[LabelledImage, _NotedImage], ...] = ()
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -354,25 +355,23 @@ class Labelling:
                 shutil.copyfile(self.path, draft)
 
     def _table_text(self) -> str:
-        rows = self.table().images
-        planes = any(image.plane for image in rows)
-        groups = planes or any(image.group != self._names[image.file] for image in rows)
+        kept = [image for image in self.images if image.labels]
+        planes = any(image.plane for image in kept)
+        groups = planes or any(image.group != self._names[image.file] for image in kept)
+        splits = any(image.split for image in kept) and not self._split_problem(kept)
         columns = list(self._sheet.columns)
-        known = [column.lower() for column in columns]
-        for name, wanted in (("plane", planes), ("group", groups), ("split", any(image.split for image in rows))):
-            if wanted and name not in known:
-                columns.append(name)
-                known.append(name)
+        for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
+            columns += [name] if wanted and name not in map(str.lower, columns) else []
+        known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
         text = io.StringIO()
         writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
         writer.writerow(columns)
-        for image in rows:
+        for image in kept:
             cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
             own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
-                   "group": image.group if groups else "", "split": image.split or ""}  # fmt: skip
-            for name, cell in own.items():
-                if name in known:
-                    cells[known.index(name)] = cell
+                   "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
+            for name in own.keys() & known.keys():
+                cells[known[name]] = own[name]
             writer.writerow(cells)
         return text.getvalue()
 
@@ -384,8 +383,17 @@ class Labelling:
             milcnn_labelling=1,
             split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
             classes=tuple(classes),
-            images=tuple(map(self._note, self.images)),
+            images=self._image_notes(),
         )
+
+    def _image_notes(self) -> tuple[_NotedImage, ...]:
+        """Make the notes of images that are others than when they were last made; a change touches few of thousands."""
+        before = self._noted or ((None, None),) * len(self.images)
+        self._noted = tuple(
+            (image, note if image is old and note is not None else self._note(image))
+            for image, (old, note) in zip(self.images, before, strict=True)
+        )
+        return tuple(note for _, note in self._noted)
 
     def _note(self, image: LabelledImage) -> _NotedImage:
         name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
