@@ -12,7 +12,7 @@ import pandas as pd
 
 from napari_milcnn.core.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.core.errors import ResultsError
-from napari_milcnn.core.evaluation import answered, confusion_table, weighted_figures
+from napari_milcnn.core.metrics import answered, confusion_table, weighted_figures
 from napari_milcnn.core.opened import MEASURED, OpenedResults, label_set, wells_of
 from napari_milcnn.core.wells import Well
 

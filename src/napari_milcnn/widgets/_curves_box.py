@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyqtgraph as pg
@@ -48,7 +48,7 @@ class _Plot(QWidget):
         layout.addWidget(self.legend)
         layout.addWidget(self.plot)
 
-    def show_lines(self, epochs: Sequence[int], lines: dict[str, Sequence[float | None]], colours: Any) -> None:
+    def show_lines(self, epochs: Sequence[int], lines: Mapping[str, Sequence[float | None]], colours: Any) -> None:
         """Draw lines by name over the epochs; a value that is not known leaves a gap."""
         self.plot.clear()
         dots = {"symbol": "o", "symbolSize": 4} if len(epochs) < 40 else {}

@@ -149,8 +149,8 @@ def cross_validation(plan: TrainingPlan, folds: int) -> Iterator[Share | Outcome
     table = plan.table()
     start = plan.start(table)
     options = plan.train_options()
-    how = {"train_options": options.model_dump(), "device": options.device}
-    for step in evaluation_steps(start.model, table, folds=folds, **how):
+    steps = evaluation_steps(start.model, table, folds=folds, train_options=options.model_dump(), device=options.device)
+    for step in steps:
         yield Share(step.done, step.total, step.doing)
         if step.report is not None:
             yield Outcome(start.model, step.report)

@@ -82,7 +82,8 @@ class TrainDock(QWidget):
         self._gate = Gate()
         self._kept_job: Job | None = None
         self._plan: TrainingPlan | None = None
-        self._began, self._epochs, self._first = 0.0, (0, 1), 0
+        self._epochs = (0, 1)
+        self._since: tuple[float, float] | None = None
         self._gpus = 0
         self._make_parts()
         self._lay_out()
@@ -277,7 +278,7 @@ class TrainDock(QWidget):
 
     def _work(self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None]) -> None:
         """Start the one long job, with its progress."""
-        self._began, self._epochs, self._first = time.monotonic(), (0, 1), 0
+        self._epochs, self._since = (0, 1), None
         self.progress.setValue(0)
         self.progress.setFormat("starting…")
         self.progress.show()
@@ -385,11 +386,10 @@ class TrainDock(QWidget):
             self.progress.setFormat(f"{step.doing} {step.done} of {step.total}")
 
     def _left(self, share: float) -> str:
-        """Say how long it will take, from what this run has done so far."""
-        if self._first == 0 and share > 0:
-            self._first, self._began = 1, time.monotonic()
-            self._share_first = share
-        spent, gained = time.monotonic() - self._began, share - getattr(self, "_share_first", 0.0)
+        """Say how long it will take, by what was done since the first batch."""
+        now = time.monotonic()
+        self._since = self._since or (now, share)
+        spent, gained = now - self._since[0], share - self._since[1]
         return f" · {_duration(spent / gained * (1 - share))} left" if gained > 0.01 else ""
 
     def _on_epoch(self, epoch: Epoch) -> None:
