@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.glances import Glance
 
 SHOWN = 4
-_WIDTH = 148
+_WIDTH = 132
 
 
 class GlanceBox(QWidget):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 IN_SIGHT = ("epochs", "minutes", "patch", "encoder_rate", "validation")
 _FREEZE = (("all of it learns", 1.0), ("encoder gently", 0.1), ("encoder frozen", 0.0))
+_LABELS = {"minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "what learns",
+           "validation": "kept for validation"}  # fmt: skip
 _FRESH = "fresh network"
 _FILE = "file"
 
@@ -51,7 +53,8 @@ class PlanBox(QWidget):
         self.start.setToolTip("A model that knows such images needs fewer labels; a fresh network takes nothing over.")
         self.kept = Note()
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _FREEZE})
-        self.options["encoder_rate"].label = "what learns"
+        for name, label in _LABELS.items():
+            self.options[name].label = label
         folded = [name for name in TrainOptions.model_fields if name not in IN_SIGHT]
         self.more = options_form(TrainOptions, folded, {"device": ["auto", "cpu", "cuda", "mps", "xpu"]})
         self.out = QLineEdit()

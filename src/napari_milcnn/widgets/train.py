@@ -120,11 +120,12 @@ class TrainDock(QWidget):
         layout.setContentsMargins(8, 4, 8, 8)
         layout.addWidget(self.plan_box)
         layout.addWidget(self.device)
-        layout.addLayout(row(self.estimate_button, self.validate_button, self.plan_box.folds, "folds", stretch=0))
+        layout.addWidget(self.estimate_button)
         layout.addWidget(self.estimate)
         layout.addWidget(self.needs)
         layout.addLayout(row(self.start_button, self.resume_button))
         layout.addLayout(row(self.pause_button, self.stop_button))
+        layout.addLayout(row(self.validate_button, self.plan_box.folds, "folds", stretch=0))
         layout.addWidget(self.progress)
         for part in (self.message, self.warning, self.curves, self.glances, self.confusion_title, self.confusion):
             layout.addWidget(part)
@@ -369,7 +370,7 @@ class TrainDock(QWidget):
         if begun.kept:
             self.plan_box.kept.say(begun.kept)
         if begun.warning:
-            self.warning.say(f"{self.warning.text()} {begun.warning}".strip(), WARNING)
+            self.warning.say(f"{self.warning.text()}\n{begun.warning}.".strip(), WARNING)
 
     def _show_share(self, step: Share) -> None:
         """Show how far the whole training is: epochs done, and the share of the one under way."""
@@ -482,12 +483,12 @@ class TrainDock(QWidget):
         except MilcnnError as error:
             self._say_outcome(str(error), ERROR)
             return
-        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify", tabify=True)
 
     def open_results(self) -> None:
         """Show the report in the Results dock."""
         if self.report is not None:
-            _, dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+            _, dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results", tabify=True)
             dock.show_report(self.report)
 
     def _on_theme(self, _event: Any = None) -> None:
