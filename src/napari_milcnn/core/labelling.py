@@ -88,6 +88,7 @@ class _Notes(Options):
     model_config = ConfigDict(extra="ignore")
 
     milcnn_labelling: Literal[1]
+    axes: str | None = None
     split_in_table: bool = False
     classes: tuple[_NotedClass, ...] = ()
     images: tuple[_NotedImage, ...] = ()
@@ -115,6 +116,7 @@ class Labelling:
         self._past: deque[_State] = deque(maxlen=_STEPS)
         self._future: list[_State] = []
         self._names = {image.file: _relative(image.file, path.parent) for image in state.images}
+        self._noted: tuple[tuple[LabelledImage, _NotedImage], ...] = ()
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -213,6 +215,11 @@ class Labelling:
             lambda image: replace(image, split=split),
         )
 
+    def read_as(self, axes: str) -> None:
+        """Open files with these axes, such as CYX, where they do not say them; an empty text as they say. No step."""
+        self.reading = replace(self.reading, axes=axes.strip().upper() or None)
+        self.save()
+
     # Steps
 
     def undo(self) -> None:
@@ -268,6 +275,10 @@ class Labelling:
     def unlabelled(self) -> tuple[int, ...]:
         """Return the rows of images without a label."""
         return tuple(row for row, image in enumerate(self.images) if not image.labels)
+
+    def file_name(self, row: int) -> str:
+        """Name the file of an image as the table does, which is also its group where it has no other."""
+        return self._names[self.images[row].file]
 
     def counts(self) -> dict[str, int]:
         """Class -> number of images that show it, in the order of the classes."""
@@ -354,25 +365,23 @@ class Labelling:
                 shutil.copyfile(self.path, draft)
 
     def _table_text(self) -> str:
-        rows = self.table().images
-        planes = any(image.plane for image in rows)
-        groups = planes or any(image.group != self._names[image.file] for image in rows)
+        kept = [image for image in self.images if image.labels]
+        planes = any(image.plane for image in kept)
+        groups = planes or any(image.group != self._names[image.file] for image in kept)
+        splits = any(image.split for image in kept) and not self._split_problem(kept)
         columns = list(self._sheet.columns)
-        known = [column.lower() for column in columns]
-        for name, wanted in (("plane", planes), ("group", groups), ("split", any(image.split for image in rows))):
-            if wanted and name not in known:
-                columns.append(name)
-                known.append(name)
+        for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
+            columns += [name] if wanted and name not in map(str.lower, columns) else []
+        known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
         text = io.StringIO()
         writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
         writer.writerow(columns)
-        for image in rows:
+        for image in kept:
             cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
             own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
-                   "group": image.group if groups else "", "split": image.split or ""}  # fmt: skip
-            for name, cell in own.items():
-                if name in known:
-                    cells[known.index(name)] = cell
+                   "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
+            for name in own.keys() & known.keys():
+                cells[known[name]] = own[name]
             writer.writerow(cells)
         return text.getvalue()
 
@@ -382,10 +391,20 @@ class Labelling:
         kept = [image for image in self.images if image.labels]
         return _Notes(
             milcnn_labelling=1,
+            axes=self.reading.axes,
             split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
             classes=tuple(classes),
-            images=tuple(map(self._note, self.images)),
+            images=self._image_notes(),
         )
+
+    def _image_notes(self) -> tuple[_NotedImage, ...]:
+        """Make the notes of images that are others than when they were last made; a change touches few of thousands."""
+        before = self._noted or ((None, None),) * len(self.images)
+        self._noted = tuple(
+            (image, note if image is old and note is not None else self._note(image))
+            for image, (old, note) in zip(self.images, before, strict=True)
+        )
+        return tuple(note for _, note in self._noted)
 
     def _note(self, image: LabelledImage) -> _NotedImage:
         name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
@@ -428,6 +447,7 @@ def open_labelling(
     path = _table_path(paths, None if layout is None else Path(layout).absolute())
     sheet = _Sheet() if paths != [path] and not path.exists() else _read_sheet(path, reading)
     notes = _read_notes(_notes_path(path))
+    reading = reading if reading.axes is not None else replace(reading, axes=notes.axes)
     known = _known_images(path, sheet, notes)
     found = _found_images(paths, path, known, reading, layout)
     images = _merged(known, found, reading if planes else None)
