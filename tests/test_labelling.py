@@ -404,3 +404,15 @@ def test_a_plate_opens_with_its_layout_and_the_wells_without_a_label_too(tmp_pat
     assert lines(labelling)[1:] == ["plate.ome.zarr/B/02/0,control,B02,", "plate.ome.zarr/B/03/0,control,B03,"]
     assert read_labels(labelling.path) == labelling.table()
     assert same(open_labelling(plate, layout=tmp_path / "labels.csv"), labelling)
+
+
+def test_axes_that_the_files_do_not_say_are_kept(tmp_path):
+    tifffile.imwrite(tmp_path / "plain.tif", np.zeros((3, 2, 8, 8), np.uint16))
+    labelling = open_labelling(tmp_path)
+    labelling.read_as("tcyx")
+    again = open_labelling(tmp_path)
+    assert again.reading.axes == "TCYX"
+    with again.everything().open(again.images[0]) as image:
+        assert (len(image.planes), len(image.channels)) == (3, 2)
+    again.read_as("")
+    assert open_labelling(tmp_path).reading.axes is None

@@ -12,7 +12,7 @@ import tifffile
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog
+from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QLineEdit
 
 from conftest import lively_model, noise
 from napari_milcnn.core.dataset import read_labels
@@ -21,6 +21,8 @@ from napari_milcnn.core.labelling import open_labelling
 from napari_milcnn.current import current
 
 pytest.importorskip("napari")
+from napari.components import ViewerModel
+
 from napari_milcnn.widgets._label_box import LabelBox
 from napari_milcnn.widgets._label_table import GROUP, SPLIT
 
@@ -37,21 +39,27 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return a viewer with a screen to draw on."""
-    return make_napari_viewer()
+def viewer():
+    """Return a viewer without a window: what the tab needs of it."""
+    return ViewerModel()
 
 
 @pytest.fixture
 def box(viewer, qtbot):
-    """Return the tab in a dock."""
+    """Return the tab in a window of its own."""
     box = LabelBox(viewer)
-    viewer.window.add_dock_widget(box, name="Train")
-    viewer.window._qt_window.show()
-    qtbot.waitExposed(viewer.window._qt_window)
-    viewer.window._qt_window.activateWindow()
+    qtbot.addWidget(box)
+    shown(box, box, qtbot)
     yield box
     settled(box, qtbot)
+
+
+def shown(box, window, qtbot) -> None:
+    """Show a window, and let it have the focus."""
+    box.resize(330, 900)
+    window.show()
+    window.activateWindow()
+    qtbot.waitUntil(lambda: QApplication.activeWindow() is window)
 
 
 def settled(box, qtbot) -> None:
@@ -173,7 +181,11 @@ def test_undo_and_redo_by_keys_and_buttons(box, qtbot, folder):
     assert (labels(box)[0], box.redo_button.isEnabled()) == (("a",), False)
 
 
-def test_keys_work_in_the_canvas_after_the_dock_was_used_and_not_after_another_was(box, viewer, qtbot, folder):
+def test_keys_work_in_the_canvas_after_the_dock_was_used_and_not_after_another_was(make_napari_viewer, qtbot, folder):
+    viewer = make_napari_viewer()
+    box = LabelBox(viewer)
+    viewer.window.add_dock_widget(box, name="Train")
+    shown(box, viewer.window._qt_window, qtbot)
     dropped(box, qtbot, folder)
     type_class("a", "b", box=box)
     canvas = viewer.window._qt_viewer.canvas.native
@@ -189,6 +201,7 @@ def test_keys_work_in_the_canvas_after_the_dock_was_used_and_not_after_another_w
     press(canvas, 1)
     assert labels(box)[1:3] == [("a",), ()]
     assert box._keys == []
+    settled(box, qtbot)
 
 
 def test_a_class_is_clicked_renamed_recoloured_and_removed_after_a_question(box, qtbot, folder, monkeypatch):
@@ -234,18 +247,18 @@ def test_group_and_split_are_edited_in_place_for_all_selected_rows(box, qtbot, f
     box.images.setData(box.images.index(0, SPLIT), "train")
     assert [image.split for image in box.labelling.images[:2]] == ["train", None]
     click(box, 4)
-    at = box.table.visualRect(box.table.view_index(4).siblingAtColumn(GROUP)).center()
-    QTest.mouseDClick(box.table.viewport(), Qt.MouseButton.LeftButton, pos=at)
-    editor = QApplication.focusWidget()
+    box.table.setCurrentIndex(box.table.view_index(4).siblingAtColumn(GROUP))
+    QTest.keyClick(box.table, Qt.Key.Key_F2)
+    (editor,) = box.table.findChildren(QLineEdit)
     QTest.keyClicks(editor, "2")
     QTest.keyClick(editor, Qt.Key.Key_Return)
-    assert box.labelling.images[4].group == "2"
+    qtbot.waitUntil(lambda: box.labelling.images[4].group == "2")
 
 
 def test_the_table_is_filtered_by_text_and_label_and_the_order_in_view_is_followed(box, viewer, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", box=box)
-    box.filter.setText("3.ome")
+    box.filter.setText("3")
     assert box.table.proxy.rowCount() == 1
     box.filter.clear()
     box.shown.setCurrentIndex(1)
@@ -261,7 +274,7 @@ def test_the_table_is_filtered_by_text_and_label_and_the_order_in_view_is_follow
     assert box.message.text() == "Select an image in the table first."
     box.shown.setCurrentIndex(2)
     box.shown.activated.emit(2)
-    assert [box.table.proxy.index(r, 0).data() for r in range(2)] == ["5.ome.tif", "6.ome.tif"]
+    assert [box.table.proxy.index(r, 0).data() for r in range(2)] == ["5", "6"]
     box.shown.setCurrentIndex(0)
     box.shown.activated.emit(0)
     box.open_next.click()
@@ -274,11 +287,12 @@ def test_the_table_is_filtered_by_text_and_label_and_the_order_in_view_is_follow
 def test_pictures_are_made_and_an_image_that_fails_says_why(box, qtbot, folder):
     (folder / "3.ome.tif").write_bytes(b"II*\0 and nothing else")
     dropped(box, qtbot, folder)
-    qtbot.waitUntil(lambda: 3 in box.images.pictures.errors and box.images.pictures._pictures, timeout=30_000)
+    box.table.scrollTo(box.table.view_index(3))
+    qtbot.waitUntil(lambda: 3 in box.images.pictures.errors and 2 in box.images.pictures._pictures, timeout=30_000)
     index = box.images.index(3, 0)
     assert "3.ome.tif" in index.data(Qt.ItemDataRole.ToolTipRole)
     assert len(index.data(Qt.ItemDataRole.ToolTipRole)) > len("3.ome.tif")
-    assert box.images.pictures._pictures[0].width() <= 40
+    assert box.images.pictures._pictures[2].availableSizes()[0].width() <= 40
     click(box, 3)
     settled(box, qtbot)
     assert "3.ome.tif" in box.message.text()
@@ -367,7 +381,6 @@ def test_what_next_sorts_by_the_models_order_and_opens_the_first(box, viewer, qt
     shown = [box.table.source_row(box.table.proxy.index(r, 0)) for r in range(8)]
     assert shown[-1] == 0
     assert sorted(shown) == list(range(8))
-    assert box.table.proxy.index(0, 4).data() == "1"
     assert box.table.rows() == shown[:1]
     assert viewer.layers[-1].name.startswith(f"{shown[0]} ")
     press(box.table, 2)
@@ -439,3 +452,42 @@ def test_thousands_of_images_stay_quick(box, qtbot, tmp_path):
         press(box.table, 1)
     assert (time.perf_counter() - began) / 5 < 0.4
     assert len(box.labelling.labelled()) == 5
+
+
+def test_axes_typed_for_files_that_do_not_say_them(box, viewer, qtbot, tmp_path):
+    tifffile.imwrite(tmp_path / "plain.tif", noise(3, 2, 64, 64, seed=1))
+    dropped(box, qtbot, tmp_path)
+    assert "axes" in box.message.text()
+    assert len(viewer.layers) == 0
+    QTest.keyClicks(box.axes, "tcyx")
+    QTest.keyClick(box.axes, Qt.Key.Key_Return)
+    settled(box, qtbot)
+    assert [(layer.name, layer.data.shape) for layer in viewer.layers] == [
+        ("plain channel 0", (3, 64, 64)), ("plain channel 1", (3, 64, 64)),
+    ]  # fmt: skip
+
+
+def test_folder_table_images_and_plate_are_opened_from_the_menu(box, qtbot, folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(box, "open", lambda paths, layout=None: asked.append((paths, layout)))
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(folder / "labels.csv"), ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(folder / "1.ome.tif")], ""))
+    for action in box.open_actions.values():
+        action.trigger()
+    (folder / "plate.zarr").mkdir()
+    drop(box, folder / "layout.csv", folder / "plate.zarr")
+    assert asked == [
+        ([folder], None), ([folder / "labels.csv"], None), ([folder / "1.ome.tif"], None),
+        ([folder], folder / "labels.csv"), ([folder / "plate.zarr"], folder / "layout.csv"),
+    ]  # fmt: skip
+
+
+def test_a_folder_with_its_table_in_columns_of_the_user(box, qtbot, folder):
+    (folder / "labels.csv").write_text("file,label,dose\n2.ome.tif,low,0.5\n3.ome.tif,high,8\n", encoding="utf-8")
+    dropped(box, qtbot, folder)
+    assert [each.name for each in box.labelling.classes] == ["high", "low"]
+    press(box.table, 1)
+    assert (folder / "labels.csv").read_text(encoding="utf-8").splitlines() == [
+        "file,label,dose", "2.ome.tif,low,0.5", "3.ome.tif,high,8", "0.ome.tif,high,",
+    ]  # fmt: skip

@@ -88,6 +88,7 @@ class _Notes(Options):
     model_config = ConfigDict(extra="ignore")
 
     milcnn_labelling: Literal[1]
+    axes: str | None = None
     split_in_table: bool = False
     classes: tuple[_NotedClass, ...] = ()
     images: tuple[_NotedImage, ...] = ()
@@ -214,6 +215,11 @@ class Labelling:
             lambda image: replace(image, split=split),
         )
 
+    def read_as(self, axes: str) -> None:
+        """Open files with these axes, such as CYX, where they do not say them; an empty text as they say. No step."""
+        self.reading = replace(self.reading, axes=axes.strip().upper() or None)
+        self.save()
+
     # Steps
 
     def undo(self) -> None:
@@ -269,6 +275,10 @@ class Labelling:
     def unlabelled(self) -> tuple[int, ...]:
         """Return the rows of images without a label."""
         return tuple(row for row, image in enumerate(self.images) if not image.labels)
+
+    def file_name(self, row: int) -> str:
+        """Name the file of an image as the table does, which is also its group where it has no other."""
+        return self._names[self.images[row].file]
 
     def counts(self) -> dict[str, int]:
         """Class -> number of images that show it, in the order of the classes."""
@@ -381,6 +391,7 @@ class Labelling:
         kept = [image for image in self.images if image.labels]
         return _Notes(
             milcnn_labelling=1,
+            axes=self.reading.axes,
             split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
             classes=tuple(classes),
             images=self._image_notes(),
@@ -436,6 +447,7 @@ def open_labelling(
     path = _table_path(paths, None if layout is None else Path(layout).absolute())
     sheet = _Sheet() if paths != [path] and not path.exists() else _read_sheet(path, reading)
     notes = _read_notes(_notes_path(path))
+    reading = reading if reading.axes is not None else replace(reading, axes=notes.axes)
     known = _known_images(path, sheet, notes)
     found = _found_images(paths, path, known, reading, layout)
     images = _merged(known, found, reading if planes else None)

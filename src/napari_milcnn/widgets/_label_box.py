@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QShortcut,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _TABLES = "Tables (*.csv *.tsv *.txt)"
 _NOTHING_OPEN = ("Open images to label, or drop them here: a folder of images, a folder with one folder per class, a "
-                 "labels.csv, or an OME-Zarr plate.")  # fmt: skip
+                 "labels.csv, or an OME-Zarr plate. Or select image layers and click From layers.")  # fmt: skip
 _NO_CLASS = "Add a class for each thing to tell apart: type its name under Classes and press Enter."
 _NO_LABEL = ("Select an image and press the number of its class: 1 to 9. 0 takes the label back, Shift and a number "
              "adds a further one.")  # fmt: skip
@@ -85,7 +86,7 @@ class LabelBox(QWidget):
         self._refresh()
 
     def _make_parts(self) -> None:
-        self.open_button, self.layers_button = QPushButton("Open"), QPushButton("From layers")
+        self.open_button, self.layers_button = QPushButton("Open folder or table"), QPushButton("From layers")
         menu = QMenu(self.open_button)
         self.open_actions = {
             text: menu.addAction(text) for text in ("Folder…", "Table…", "Images…", "Plate and its layout…")
@@ -97,6 +98,10 @@ class LabelBox(QWidget):
         )
         self.planes = QCheckBox("each plane an image")
         self.planes.setToolTip("Each time, z and position of a stack is labelled by itself, when the images are opened")
+        self.axes = QLineEdit()
+        self.axes.setPlaceholderText("axes")
+        self.axes.setMaxLength(8)
+        self.axes.setToolTip("For files that do not say their axes: one letter each, such as CYX or TZYX; then Enter")
         self.hint, self.message, self.found = Note(), Note(), Note()
         self.class_box = ClassBox()
         self.images = ImagesModel(self)
@@ -125,6 +130,8 @@ class LabelBox(QWidget):
         self.list.setAccessibleName("What the check found")
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setMaximumHeight(150)
+        self.list.setSizeAdjustPolicy(QListWidget.SizeAdjustPolicy.AdjustToContents)
+        self.list.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
         self.setAcceptDrops(True)
 
     def _lay_out(self) -> None:
@@ -133,7 +140,7 @@ class LabelBox(QWidget):
         layout.setSpacing(5)
         layout.addWidget(heading("Images"))
         layout.addLayout(row(self.open_button, self.layers_button, stretch=0))
-        layout.addWidget(self.planes)
+        layout.addLayout(row(self.planes, self.axes, stretch=1))
         layout.addWidget(self.hint)
         self._after = QWidget()
         after = QVBoxLayout(self._after)
@@ -161,6 +168,7 @@ class LabelBox(QWidget):
         for text, then in zip(self.open_actions, (self._on_folder, self._on_table, self._on_images, self._on_plate),
                               strict=True):  # fmt: skip
             self.open_actions[text].triggered.connect(then)
+        self.axes.returnPressed.connect(self._on_axes)
         self.layers_button.clicked.connect(self._on_layers)
         self.class_box.given.connect(self.give)
         self.class_box.added.connect(self._on_added)
@@ -207,7 +215,7 @@ class LabelBox(QWidget):
         self._running.setVisible(self._job is not None)
         self.list.setVisible(bool(self.findings))
         self.hint.say(self._hint())
-        for part in (self.open_button, self.layers_button, self.planes, self.next_button, self.check_button):
+        for part in (self.open_button, self.layers_button, self.planes, self.axes, self.next_button, self.check_button):
             part.setEnabled(free)
         self.class_box.setEnabled(not self._training)
         self.images.editable = not self._training
@@ -244,12 +252,13 @@ class LabelBox(QWidget):
 
     def open(self, paths: Sequence[Path], layout: Path | None = None) -> None:
         """Open a folder, a table, a plate or images beside the window; `changed` says when they are there."""
-        planes = self.planes.isChecked()
+        planes, axes = self.planes.isChecked(), self.axes.text().strip().upper() or None
 
         def steps() -> Iterator[Labelling]:
+            from napari_milcnn.core.images import ImageReading
             from napari_milcnn.core.labelling import open_labelling
 
-            yield open_labelling(list(paths), layout=layout, planes=planes)
+            yield open_labelling(list(paths), ImageReading(axes), layout, planes)
 
         self._work(steps, self._opened, self._end, "opening…")
 
@@ -259,6 +268,7 @@ class LabelBox(QWidget):
         self.found.say("")
         self.filter.clear()
         self.shown.setCurrentIndex(0)
+        self.axes.setText(labelling.reading.axes or "")
         self._quietly(lambda: self.images.open(labelling))
         self._refresh()
         self._say(f"Labels are saved in {labelling.path} at every change.")
@@ -269,6 +279,13 @@ class LabelBox(QWidget):
         else:
             self.class_box.new.setFocus()
         self.changed.emit()
+
+    def _on_axes(self) -> None:
+        """Read the images that are open anew."""
+        it, rows = self.labelling, self.table.rows()
+        if it is not None and self._do(lambda it: it.read_as(self.axes.text())):
+            self._quietly(lambda: self.images.open(it))
+            self.table.select(rows)
 
     def _on_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a folder of images")

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtGui import QColor, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from napari_milcnn.sources import path_stem
 from napari_milcnn.widgets._results_box import SORTED, SortedTable
-from napari_milcnn.widgets._thumbnails import SIDE, Thumbnails
+from napari_milcnn.widgets._thumbnails import SIDE, Thumbnails, plain_icon
 
 if TYPE_CHECKING:
     from napari_milcnn.core.dataset import LabelledImage
@@ -40,16 +41,19 @@ class ImagesModel(QAbstractTableModel):
         self.images: tuple[LabelledImage, ...] = ()
         self.editable = True
         self.pictures = Thumbnails(self)
+        self._files: tuple[str, ...] = ()
         self._colours: dict[str, str] = {}
         self._ranks: dict[int, int] = {}
-        self._squares: dict[tuple[str, ...], QPixmap] = {}
+        self._squares: dict[tuple[str, ...], QIcon] = {}
         self.pictures.made.connect(self._on_made)
 
     def open(self, labelling: Labelling | None) -> None:
         """Show other images."""
         self.beginResetModel()
         self.images = labelling.images if labelling is not None else ()
+        self._files = tuple(map(labelling.file_name, range(len(self.images)))) if labelling is not None else ()
         self._colours, self._ranks = _colours(labelling), {}
+        self._squares.clear()
         self.pictures.show_table(labelling.everything() if labelling is not None else None)
         self.endResetModel()
 
@@ -101,7 +105,8 @@ class ImagesModel(QAbstractTableModel):
                 self.pictures.errors.get(row) or self.images[row].name if column == IMAGE else self._text(row, column)
             )
         if role == Qt.ItemDataRole.DecorationRole and column == IMAGE:
-            return self.pictures.picture(row) or self._blank(row)
+            made = self.pictures.picture(row)
+            return self._blank(row) if made is None else made
         if role == Qt.ItemDataRole.DecorationRole and column == LABEL:
             return self._square(self.images[row].labels)
         return None
@@ -117,9 +122,16 @@ class ImagesModel(QAbstractTableModel):
         image = self.images[row]
         if column == NEXT:
             return str(self._ranks.get(row, ""))
-        return (image.name, ", ".join(image.labels), image.group, image.split or "")[column]
+        name = f"{path_stem(image.file)} {image.plane}".rstrip()
+        group = image.group if image.group != self._files[row] else ""
+        return (name, ", ".join(image.labels), group, image.split or "")[column]
 
-    def _blank(self, row: int) -> QPixmap:
+    def _tip(self, row: int, column: int) -> str:
+        if column == IMAGE:
+            return self.pictures.errors.get(row) or f"{self._files[row]} {self.images[row].plane}".rstrip()
+        return self._text(row, column) or ("no group but that of its file" if column == GROUP else "")
+
+    def _blank(self, row: int) -> QIcon:
         """Hold the place of a picture that is not there yet, or say by a cross that there will be none."""
         failed = row in self.pictures.errors
         key = ("failed" if failed else "blank",)
@@ -131,10 +143,10 @@ class ImagesModel(QAbstractTableModel):
                 painter.setPen(QColor("#d55e00"))
                 painter.drawText(pixmap.rect(), Qt.AlignmentFlag.AlignCenter, "×")
                 painter.end()
-            self._squares[key] = pixmap
+            self._squares[key] = plain_icon(pixmap)
         return self._squares[key]
 
-    def _square(self, labels: tuple[str, ...]) -> QPixmap | None:
+    def _square(self, labels: tuple[str, ...]) -> QIcon | None:
         """Draw a square for each label, on dark ground as `swatch` does."""
         if labels and labels not in self._squares:
             pixmap = QPixmap(10 * len(labels) + 2, 12)
@@ -143,7 +155,7 @@ class ImagesModel(QAbstractTableModel):
             for i, label in enumerate(labels):
                 painter.fillRect(10 * i + 2, 2, 8, 8, QColor(self._colours.get(label, "#ffffff")))
             painter.end()
-            self._squares[labels] = pixmap
+            self._squares[labels] = plain_icon(pixmap)
         return self._squares.get(labels)
 
 
@@ -166,6 +178,15 @@ class _ByLabel(QSortFilterProxyModel):
     def filterAcceptsRow(self, row: int, _parent: QModelIndex) -> bool:
         labels = self.sourceModel().images[row].labels
         return self.wanted == ALL or (not labels if self.wanted == UNLABELLED else self.wanted in labels)
+
+
+class _Name(QStyledItemDelegate):
+    """Shows both ends of a name: those of one screen begin alike."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+        """Leave out the middle."""
+        super().initStyleOption(option, index)
+        option.textElideMode = Qt.TextElideMode.ElideMiddle
 
 
 class _SplitChoice(QStyledItemDelegate):
@@ -211,7 +232,8 @@ class ImageTable(SortedTable):
         self.verticalHeader().setDefaultSectionSize(SIDE + 4)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setColumnHidden(NEXT, True)
-        for column, width in ((IMAGE, 132), (LABEL, 78), (GROUP, 50), (SPLIT, 40), (NEXT, 36)):
+        self.setItemDelegateForColumn(IMAGE, _Name(self))
+        for column, width in ((IMAGE, 124), (LABEL, 76), (GROUP, 48), (SPLIT, 36)):
             self.setColumnWidth(column, width)
         self.setMinimumHeight(3 * (SIDE + 4))
         self.selectionModel().currentRowChanged.connect(self._on_current)
@@ -262,7 +284,6 @@ class ImageTable(SortedTable):
     def show_ranks(self, order: Sequence[int]) -> None:
         """Sort by what to label next."""
         self.images.rank(order)
-        self.setColumnHidden(NEXT, False)
         self.sortByColumn(NEXT, Qt.SortOrder.AscendingOrder)
         self.scrollToTop()
 

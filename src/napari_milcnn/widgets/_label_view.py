@@ -57,7 +57,7 @@ class LabelView:
         self.layers = ()
 
     def _add(self, data: LayerData) -> Layer:
-        """Add a layer below the user's own, and leave those selected."""
+        """Add a layer, and leave the user's own selected."""
         selected = set(self.viewer.layers.selection)
         layer = Layer.create(*data)
         self.viewer.add_layer(layer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QIcon, QImage, QPixmap
 
 from napari_milcnn.core.errors import MilcnnError
 from napari_milcnn.widgets._worker import Ending, Job
@@ -38,7 +38,7 @@ class Thumbnails(QObject):
         super().__init__(parent)
         self.errors: dict[int, str] = {}
         self._table: LabelTable | None = None
-        self._pictures: dict[int, QPixmap] = {}
+        self._pictures: dict[int, QIcon] = {}
         self._wanted: dict[int, None] = {}
         self._job: Job | None = None
 
@@ -53,7 +53,7 @@ class Thumbnails(QObject):
         if self._job is not None:
             self._job.stop()
 
-    def picture(self, row: int) -> QPixmap | None:
+    def picture(self, row: int) -> QIcon | None:
         """Return the picture of a row; None where it is not there yet, which asks for it."""
         found = self._pictures.get(row)
         if found is None and row not in self.errors:
@@ -82,7 +82,7 @@ class Thumbnails(QObject):
         if isinstance(made, str):
             self.errors[row] = made
         else:
-            self._pictures[row] = _pixmap(made)
+            self._pictures[row] = _icon(made)
         self.made.emit(row)
 
     def _on_end(self, ending: Ending) -> None:
@@ -111,7 +111,14 @@ def thumbnail(table: LabelTable, image: LabelledImage) -> np.ndarray:
     return (255 * composite(raw)).round().astype(np.uint8)
 
 
-def _pixmap(pixels: np.ndarray) -> QPixmap:
-    pixels = np.ascontiguousarray(pixels)
+def _icon(pixels: np.ndarray) -> QIcon:
     height, width = pixels.shape[:2]
-    return QPixmap.fromImage(QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888).copy())
+    image = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+    return plain_icon(QPixmap.fromImage(image))
+
+
+def plain_icon(pixmap: QPixmap) -> QIcon:
+    """Return an icon that keeps its colours where its row is selected."""
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon

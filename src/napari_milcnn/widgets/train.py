@@ -81,6 +81,7 @@ class TrainDock(QWidget):
         self._job: Job | None = None
         self._gate = Gate()
         self._kept_job: Job | None = None
+        self._devices_job: Job | None = None
         self._plan: TrainingPlan | None = None
         self._epochs = (0, 1)
         self._since: tuple[float, float] | None = None
@@ -89,7 +90,7 @@ class TrainDock(QWidget):
         self._lay_out()
         self._connect()
         self._refresh()
-        Job(devices, self, self._on_devices, lambda _ending: None)
+        self._devices_job = Job(devices, self, self._on_devices, self._on_devices_end)
 
     def _make_parts(self) -> None:
         self.label_box = LabelBox(self.viewer)
@@ -173,6 +174,11 @@ class TrainDock(QWidget):
     def busy(self) -> bool:
         """Whether something runs."""
         return self._job is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the dock is about to say what a training would start from."""
+        return self._settled.isActive() or self._kept_job is not None or self._devices_job is not None
 
     @property
     def paused(self) -> bool:
@@ -365,6 +371,9 @@ class TrainDock(QWidget):
         self._gpus = found.count
         several = f" · auto trains on all {found.count} GPUs" if found.count > 1 else ""
         self.device.say(f"{found.text}{several}")
+
+    def _on_devices_end(self, _ending: Ending) -> None:
+        self._devices_job = None
 
     def _on_begun(self, begun: Begun) -> None:
         if begun.kept:
