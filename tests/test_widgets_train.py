@@ -44,9 +44,12 @@ def own_settings(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    """Return a viewer with a screen to draw on."""
-    return make_napari_viewer()
+def viewer(make_napari_viewer, qtbot):
+    """Return a viewer whose window has the focus, so that keys reach it."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.activateWindow()
+    qtbot.waitUntil(lambda: QApplication.activeWindow() is viewer.window._qt_window)
+    return viewer
 
 
 @pytest.fixture
@@ -281,6 +284,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 viewer = napari.Viewer()
+viewer.window._qt_window.activateWindow()
 _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
 box = dock.label_box
 
