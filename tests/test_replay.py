@@ -111,6 +111,35 @@ def test_without_masks_as_it_was(model, stack, tmp_path):
     assert (tmp_path / "out" / TABLES[0]).read_bytes() == (tmp_path / "again" / TABLES[0]).read_bytes()
 
 
+def test_some_planes_are_run_again_alone(model, stack, tmp_path):
+    """The second of three: one row, maps and masks of three planes of which two are empty, and the record says so."""
+    planes = {stack: [1]}
+    list(screen(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), planes=planes,
+                mask_options={"threshold": "q0.5", "present": 0}))  # fmt: skip
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["planes"] == [[1]]
+    list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
+    assert_equal_results(tmp_path / "out", tmp_path / "again")
+    assert pd.read_csv(tmp_path / "again" / "predictions.csv")["z"].tolist() == [1]
+    assert set(pd.read_csv(tmp_path / "again" / "objects.csv")["z"]) == {1}
+    labels = tifffile.imread(tmp_path / "again" / "a_labels.ome.tif")
+    assert labels.any((1, 2, 3)).tolist() == [False, True, False]
+    (whole,) = [step.result for step in screen(model, [stack], tmp_path / "all", reading=ImageReading("ZYX"))
+                if step.result]  # fmt: skip
+    (some,) = [step.result for step in replay(tmp_path / "out" / "run.json", tmp_path / "again") if step.result]
+    np.testing.assert_allclose(some.prediction.scores, whole.prediction.scores[[1]], atol=1e-6)
+
+
+def test_a_record_of_all_planes_of_an_older_version(planned, tmp_path):
+    """A record of format 1 names no planes: all of them are run."""
+    record = json.loads(planned.read_text())
+    del record["planes"], record["names"]
+    write_json(planned, record | {"format": 1})
+    (result,) = [step.result for step in replay(planned, tmp_path / "again") if step.result]
+    assert len(result.prediction.planes) == 3
+    with pytest.raises(OptionsError, match=r"names planes for 2 images and has 1; expected the run\.json"):
+        list(replay(changed(planned, planes=[None, [1]]), tmp_path / "again"))
+
+
 def test_own_objects_and_one_class_are_recorded(model, stack, tmp_path, monkeypatch):
     """Typed relative to another folder, the image, the model, the label image and the class are found again."""
     tifffile.imwrite(
@@ -220,7 +249,7 @@ def test_other_versions_are_said(planned, stack, tmp_path):
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "names no format; expected the run.json that a classification wrote"),
         (b'{"epochs": 3}', "names no format"),
-        (b'{"format": 2}', "is a record of format 2, and this version reads 1; update napari-milcnn"),
+        (b'{"format": 3}', "is a record of format 3, and this version reads 2; update napari-milcnn"),
         (b'{"format": 1}', "cannot be run again: option 'model' is missing; option 'options' is missing; .*unchanged"),
     ],
 )

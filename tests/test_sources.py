@@ -400,6 +400,24 @@ def test_point_of_by_hand():
     assert source.plane_at((10, 2, 103, 0, 0)) == 5  # any channel
     assert source.plane_at((20, 0, 100, 0, 0)) is None
     assert source.plane_at((0, 0, 96, 0, 0)) is None
+    assert source.plane_at((10, 3, 103, 0, 0)) is None  # the layer has three channels
+    assert source.plane_at((10, -1, 103, 0, 0)) is None
+
+
+def test_plane_at_outside_of_a_projection():
+    """Any of the four depths is the plane; beyond them the layer shows nothing."""
+    _, source = source_of(z="maximum")
+    assert [source.plane_at((1, 0, z, 0, 0)) for z in (-1, 0, 3, 4)] == [None, 1, 1, None]
+
+
+def test_the_pixel_size_of_a_file_that_does_not_say_its_axes(tmp_path, napari_opens):
+    """Pages without names, 20000 of whose pixels are a centimetre: the axes are a guess, the pixel size is not."""
+    path = tmp_path / "pages.tif"
+    how = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, numbers(3, 20, 30), photometric="minisblack", metadata=None, **how)
+    reading = suggest(napari_opens(path))
+    assert (len(reading.axes), reading.pixel_size) == (3, 0.5)
+    assert GUESS in " ".join(reading.said)
 
 
 @pytest.mark.parametrize("axes", ["TCZYX", "CZTYX", "ZTYX", "YX", "ZXY"])

@@ -139,6 +139,67 @@ def test_the_record_runs_again_to_the_same_numbers(dock, viewer, qtbot, tmp_path
     )
 
 
+def exported(dock, qtbot, folder: Path) -> None:
+    """Export the chosen image to a folder."""
+    dock.export_box.folder.setText(str(folder))
+    dock.export_box.button.click()
+    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+
+
+def test_this_plane_alone_is_recorded_and_run_again_by_the_command_line(dock, viewer, qtbot, tmp_path):
+    from typer.testing import CliRunner
+
+    from napari_milcnn.cli import app
+
+    viewer.open(TIMELAPSE)
+    viewer.dims.set_point(0, 5)
+    dock.image_box.this_plane.click()
+    dock.run_button.click()
+    finished(dock, qtbot)
+    exported(dock, qtbot, tmp_path / "dock")
+    call = ["classify", "--replay", str(tmp_path / "dock" / "run.json"), "-o", str(tmp_path / "again")]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    for table in ("predictions.csv", "objects.csv"):
+        mine, theirs = (pd.read_csv(tmp_path / where / table) for where in ("dock", "again"))
+        assert set(mine["t"]) == {5}
+        pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4)
+    np.testing.assert_array_equal(
+        *(tifffile.imread(next((tmp_path / where).glob("*_labels.ome.tif"))) for where in ("dock", "again"))
+    )
+
+
+def test_two_images_exported_to_one_folder_are_both_kept(dock, viewer, qtbot, tmp_path):
+    from napari_milcnn.core.replay import replay
+
+    drop(dock, FIELD, SAMPLES / "training" / "images" / "mitochondria-01_1.ome.tif")
+    finished(dock, qtbot, 2)
+    table = dock.results_box.plane_table
+    for name in ("mitochondria-01_1", "nucleus-01_1"):
+        (row,) = [r for r in range(2) if table.proxy.index(r, 0).data() == name]
+        table.clicked.emit(table.proxy.index(row, 0))
+        finished(dock, qtbot, 2)
+        exported(dock, qtbot, tmp_path / "out")
+    assert list(pd.read_csv(tmp_path / "out" / "predictions.csv")["name"]) == ["mitochondria-01_1", "nucleus-01_1"]
+    (results,) = [[s.result for s in replay(tmp_path / "out" / "run.json", tmp_path / "again") if s.result]]
+    assert [result.name for result in results] == ["mitochondria-01_1", "nucleus-01_1"]
+    mine, theirs = (pd.read_csv(tmp_path / where / "objects.csv") for where in ("out", "again"))
+    pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4)
+
+
+def test_the_table_of_objects_is_put_together_once_for_each_change(dock, viewer, qtbot):
+    from napari_milcnn.widgets._picture import objects_of
+
+    classified(dock, viewer, qtbot)
+    entry = dock.entry()
+    before = objects_of(entry)
+    dock._refresh()
+    assert objects_of(entry) is before
+    dock.mask_box.threshold.setValue(0.95)
+    qtbot.waitUntil(lambda: dock._bench_job is None)
+    assert len(objects_of(entry)) < len(before)
+    assert len(dock.results_box.objects.frame) == len(objects_of(entry))
+
+
 def test_a_rerun_changes_layers_and_adds_none(dock, viewer, qtbot):
     classified(dock, viewer, qtbot)
     before = [layer.name for layer in viewer.layers]
@@ -200,6 +261,8 @@ def test_a_row_of_a_dropped_image_opens_it_with_its_masks(dock, viewer, qtbot):
     table.clicked.emit(table.proxy.index(row, 0))
     finished(dock, qtbot, 2)
     assert "mitochondria-01_1 masks" in viewer.layers
+    assert dock.entry().name == "mitochondria-01_1"
+    assert {layer.name for layer in viewer.layers.selection} == {layer.name for layer in dock.entry().layers}
     assert dock.image_box.facts.text().endswith("px")
 
 

@@ -98,7 +98,7 @@ class LayerImage:
     _layer: Any
 
     def plane_at(self, point: Sequence[float], units: Sequence[Any] | None = None) -> int | None:
-        """Return the number of the image's plane at a world point; None outside.
+        """Return the number of the image's plane at a world point; None where the layer shows nothing.
 
         Parameters
         ----------
@@ -112,9 +112,10 @@ class LayerImage:
         own = np.asarray(last) * self._in_own_units(units)
         inside = np.asarray(self._layer.world_to_data(own), float)
         at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
-        wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]
-        if not all(0 <= number < length for number, length in zip(wanted, self._lengths, strict=True)):
+        layer = dict(zip(self.axes, self.place.shape, strict=True))
+        if not all(0 <= at[axis] < layer[axis] for axis in self.axes if axis not in "YX"):
             return None
+        wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]
         return int(np.ravel_multi_index(wanted, self._lengths))
 
     def point_of(
@@ -210,7 +211,7 @@ def suggest(layers: Sequence[Image]) -> SourceReading:
     if found is None:
         axes = _labelled(first)
         axes, said = (axes, ()) if axes else _guessed(first)
-        found = SourceReading(axes, _names(layers, axes), None, said)
+        found = SourceReading(axes, _names(layers, axes), _size_in(path, axes, layers), said)
     size, note = _size_of(first, found.axes)
     if size is None and found.pixel_size is not None:
         return found
@@ -454,6 +455,17 @@ def _fits(layer: Image, axes: str, image: ImageStack) -> bool:
     """Whether a layer has the lengths of an image along P, T, Z, Y and X."""
     lengths = zip(axes, _shape(layer), strict=True)
     return all(axis in "CS" or image.sizes.get(axis, 1) == n for axis, n in lengths)
+
+
+def _size_in(path: Path | None, axes: str, layers: Sequence[Image]) -> float | None:
+    """Pixel size of a file that does not say its axes, where it has the layers' shape with those axes."""
+    if path is None:
+        return None
+    try:
+        with open_image(path, axes=axes) as image:
+            return image.pixel_size if _fits(layers[0], axes, image) else None
+    except ImageError:
+        return None
 
 
 def _labelled(layer: Image) -> str:

@@ -47,6 +47,7 @@ class _Record(Options):
     model: _Model
     options: _Chosen
     files: tuple[Path | None, ...]
+    planes: tuple[tuple[int, ...] | None, ...] = ()
     versions: dict[str, str]
 
 
@@ -98,9 +99,11 @@ def replay(
         on_warning(f"{record} was written by {changed}: figures may differ in their last digits")
     chosen = found.options
     evidence = chosen.evidence.model_dump() | ({} if device is None else {"device": device})
+    files = _files(record, found)
+    some = {file: planes for file, planes in zip(files, found.planes, strict=False) if planes is not None}
     yield from screen(
-        model, _files(record, found), out, classes=chosen.classes, masks=chosen.masks is not None,
-        objects=chosen.objects, reading=chosen.reading, command=command,
+        model, files, out, classes=chosen.classes, masks=chosen.masks is not None,
+        objects=chosen.objects, reading=chosen.reading, planes=some, command=command,
         mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip
 
@@ -139,7 +142,12 @@ def _read(path: Path) -> _Record:
             f"{path} is a record of format {found['format']}, and this version reads {RECORD_FORMAT}; "
             "update napari-milcnn to run it again"
         )
-    return _checked(path, found)
+    record = _checked(path, found)
+    if record.planes and len(record.planes) != len(record.files):
+        raise OptionsError(
+            f"{path} names planes for {len(record.planes)} images and has {len(record.files)}; {_EXPECTED}, unchanged"
+        )
+    return record
 
 
 def _checked(path: Path, found: dict[str, Any]) -> _Record:

@@ -10,8 +10,10 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +23,17 @@ import pandas as pd
 import tifffile
 
 from napari_milcnn.core.classify import Prediction
+from napari_milcnn.core.errors import OutputError
 from napari_milcnn.core.evidence import EvidenceMaker
 from napari_milcnn.core.files import replacing
 from napari_milcnn.core.images import AS_THEY_SAY, ImageReading, ImageStack, PlaneIndex
-from napari_milcnn.core.masks import PlaneMasks, class_image
+from napari_milcnn.core.masks import COLUMNS, PlaneMasks, class_image
 from napari_milcnn.core.options import MaskOptions
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 """Of run.json; raised by one when a program that reads the old one would run something else."""
+_FIGURES = "%.6g"
+_ELSEWHERE = "choose another folder"
 _LONGEST_NAME = 150
 """Characters of an image's name that its files keep; file systems end at 255 with our suffixes."""
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
@@ -51,7 +56,37 @@ def image_files(out: Path, name: str, masks: bool) -> ImageFiles:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all."""
     with replacing(path) as draft:
-        table.to_csv(draft, index=False, float_format="%.6g")
+        table.to_csv(draft, index=False, float_format=_FIGURES)
+
+
+def read_table(path: Path, column: str) -> pd.DataFrame:
+    """Read a table with the columns file and `column` as text, cell for cell; an empty one where there is none.
+
+    Raises
+    ------
+    OutputError
+        If it is no such table.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=["file", column])
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}), and would be overwritten; {_ELSEWHERE}") from error
+    if not {"file", column} <= set(table):
+        raise OutputError(
+            f"{path} lacks the column file or {column}: it is another table, which would be overwritten; {_ELSEWHERE}"
+        )
+    return table
+
+
+def write_beside(path: Path, kept: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write a table behind the rows that are kept of the one there; what a row lacks stays empty."""
+    new = pd.read_csv(StringIO(table.to_csv(index=False, float_format=_FIGURES)), dtype=str, keep_default_na=False)
+    both = pd.concat([kept, new], ignore_index=True).fillna("")
+    last = [name for name in ("warnings", "error") if name in both]
+    columns = dict.fromkeys([*new, *both])
+    write_table(path, both[[name for name in columns if name not in last] + last])
 
 
 OBJECT_COLUMNS = [
@@ -76,6 +111,20 @@ def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) 
 
 OUTPUTS = ("_labels.ome.tif", "_maps.ome.tif", "_overview.png")
 """Ends of the names of our own files, passed over in folders of images."""
+
+
+def no_masks(image: ImageStack) -> PlaneMasks:
+    """Return the masks of a plane that was not looked at."""
+    return PlaneMasks(np.zeros(image.plane_shape, np.int32), pd.DataFrame(columns=[*COLUMNS]), {})
+
+
+def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
+    """Spread class maps over all planes of the image, NaN where there are none."""
+    if prediction.planes == image.planes:
+        return prediction
+    maps = np.full((len(image.planes), *prediction.class_maps.shape[1:]), np.nan, np.float32)
+    maps[[image.planes.index(plane) for plane in prediction.planes]] = prediction.class_maps
+    return replace(prediction, class_maps=maps, planes=image.planes)
 
 
 def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> None:
@@ -171,6 +220,8 @@ def screen_record(
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: MaskOptions | None = None,
+    planes: Sequence[Sequence[int] | None] | None = None,
+    names: Sequence[str] | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that `replay` needs to classify the same images again with the same numbers.
@@ -189,6 +240,10 @@ def screen_record(
         How the files were opened.
     mask_options : MaskOptions, optional
         How masks were made; None where none were.
+    planes : sequence, optional
+        For each image the numbers of its planes that were classified, None where all were.
+    names : sequence of str, optional
+        What the files of each image are called; as `output_names` has it by default.
     command : sequence of str
         What was typed, if anything was.
     """
@@ -210,6 +265,8 @@ def screen_record(
         "versions": versions(),
         "device": str(choice),
         "files": [_absolute(file) for file in files],
+        "names": output_names([file or Path("image") for file in files]) if names is None else list(names),
+        "planes": [None if some is None else list(some) for some in planes or [None] * len(files)],
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from napari_milcnn.core.overview import ShownPlane, shown_plane, shown_planes, w
 from napari_milcnn.core.results import (
     OBJECT_COLUMNS,
     OUTPUTS,
+    every_plane,
     image_files,
+    no_masks,
     object_rows,
     output_names,
     prediction_rows,
@@ -139,6 +141,7 @@ def screen(
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: dict[str, Any] | None = None,
+    planes: Mapping[Path, Sequence[int]] | None = None,
     command: Sequence[str] = (),
     **options: Any,
 ) -> Iterator[ScreenStep]:
@@ -165,6 +168,8 @@ def screen(
         Axes, channels and pixel size where files do not say.
     mask_options : dict, optional
         Fields of `MaskOptions`.
+    planes : mapping, optional
+        Image -> numbers of the planes to classify, for images of which not all are.
     command : sequence of str
         For the record.
     **options
@@ -175,7 +180,8 @@ def screen(
     ScreenStep
         After every step of every image.
     """
-    run = _Screen(model, find_images(sources), out, classes, masks, objects, reading, mask_options or {}, options)
+    files = find_images(sources)
+    run = _Screen(model, files, out, classes, masks, objects, reading, mask_options or {}, planes or {}, options)
     yield from run.steps(command)
 
 
@@ -190,9 +196,10 @@ class _Screen:
         objects: Path | None,
         reading: ImageReading,
         mask_options: dict[str, Any],
+        planes: Mapping[Path, Sequence[int]],
         options: dict[str, Any],
     ) -> None:
-        self.model, self.files, self.out = model, files, out
+        self.model, self.files, self.out, self.some = model, files, out, planes
         self.classes = tuple(classes) if classes else model.classes
         self.masks, self.objects, self.reading = masks, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
@@ -232,7 +239,7 @@ class _Screen:
         try:
             with self.reading.open(file) as image:
                 prediction: Prediction | None = None
-                for step in self.maker.classifier.steps(image):
+                for step in self.maker.classifier.steps(image, self.some.get(file)):
                     prediction = step.prediction
                     yield ScreenStep(number, total, file, step.done / step.total * (0.6 if self.masks else 0.95))
                 assert prediction is not None
@@ -255,8 +262,8 @@ class _Screen:
             planes = self._planes(file, image, prediction, shown)
             tables = write_labels(files.labels, image, self.model.classes, planes)
         else:
-            shown += [self._shown(image, index, None) for index in shown_planes(len(image.planes))]
-        write_maps(files.maps, prediction, image.pixel_size)
+            shown += [self._shown(image, prediction, row, None) for row in shown_planes(len(prediction.planes))]
+        write_maps(files.maps, every_plane(prediction, image), image.pixel_size)
         write_overview(files.overview, prediction, shown, image.pixel_size)
         objects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         if len(objects):
@@ -267,16 +274,23 @@ class _Screen:
     def _planes(
         self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
     ) -> Iterator[PlaneMasks]:
-        wanted = set(shown_planes(len(image.planes)))
+        """Make the masks of every plane of an image, empty ones for planes that were not classified."""
+        wanted = set(shown_planes(len(prediction.planes)))
         thresholds = self.model.card.thresholds_for(self.maker.options.kind)
-        for evidence in self.maker.planes(image, prediction, self.classes, self._own_objects(file, image)):
+        made = self.maker.planes(image, prediction, self.classes, self._own_objects(file, image))
+        for at in image.planes:
+            if at not in prediction.planes:
+                yield no_masks(image)
+                continue
+            evidence = next(made)
             masks = segment_plane(evidence, prediction, self.classes, self.mask_options, image.pixel_size, thresholds)
             if evidence.plane in wanted:
-                shown.append(self._shown(image, evidence.plane, masks))
+                shown.append(self._shown(image, prediction, evidence.plane, masks))
             yield masks
 
-    def _shown(self, image: ImageStack, index: int, masks: PlaneMasks | None) -> ShownPlane:
-        return shown_plane(image, self.maker.classifier.view(image).channels, index, masks)
+    def _shown(self, image: ImageStack, prediction: Prediction, row: int, masks: PlaneMasks | None) -> ShownPlane:
+        plane = image.planes.index(prediction.planes[row])
+        return replace(shown_plane(image, self.maker.classifier.view(image).channels, plane, masks), index=row)
 
     def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray | None:
         if self.objects is None:
@@ -311,7 +325,8 @@ class _Screen:
     def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
         record = screen_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
-            mask_options=self.mask_options if self.masks else None, command=command,
+            mask_options=self.mask_options if self.masks else None, names=self.names, command=command,
+            planes=[self.some.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
             "images": [_summary(result) for result in results],

@@ -55,6 +55,8 @@ class Entry:
         The mask layer, int32 (planes, Y, X).
     tables : dict
         By number of the plane, the objects as they are numbered there.
+    joined : DataFrame or None
+        All of `tables` as one; None after a change, until it is asked for.
     starts : dict
         By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
         many there are.
@@ -76,6 +78,7 @@ class Entry:
     cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
     labels: np.ndarray | None = None
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
+    joined: pd.DataFrame | None = None
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     state: str = "waiting"
     error: str = ""
@@ -102,7 +105,7 @@ class Entry:
     def close(self) -> None:
         """Go back to a file that is not looked at: its layers and masks are gone, what was said of it stays."""
         self.layers, self.source, self.labels = (), None, None
-        self.masks, self.cuts, self.tables, self.starts = {}, {}, {}, {}
+        self.masks, self.cuts, self.tables, self.starts, self.joined = {}, {}, {}, {}, None
 
     def start_of(self, plane: int, count: int) -> int:
         """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""

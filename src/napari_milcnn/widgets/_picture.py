@@ -67,6 +67,7 @@ class Picture:
         numbers[masks.objects["label"]] = own
         entry.labels[plane] = numbers[masks.labels]
         entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_COLUMNS]
+        entry.joined = None
 
     def refresh_masks(self, entry: Entry) -> None:
         """Show what was written, with its colours and features."""
@@ -190,5 +191,7 @@ def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:
 
 def objects_of(entry: Entry) -> pd.DataFrame:
     """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
-    tables = [table for _, table in sorted(entry.tables.items()) if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+    if entry.joined is None:
+        tables = [table for _, table in sorted(entry.tables.items()) if len(table)]
+        entry.joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+    return entry.joined

@@ -492,7 +492,12 @@ class ClassifyDock(QWidget):
     def _show_dropped(self, entry: Entry, image: Any, limits: Any) -> None:
         reading = self.picture.open(entry, image, limits)
         self.image_box.remember(entry.layers, reading)
+        self._choose(entry)
+
+    def _choose(self, entry: Entry) -> None:
+        """Choose an image, and select its layers: the choice follows what is selected."""
         self.image_box.choose(entry.layers)
+        self.viewer.layers.selection = set(entry.layers)
 
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
@@ -521,7 +526,7 @@ class ClassifyDock(QWidget):
         if entry.source is None:
             self._open_entry(entry)
         if entry.source is not None:
-            self.image_box.choose(entry.layers)
+            self._choose(entry)
             if plane >= 0:
                 self.picture.go_to(entry, plane)
 
@@ -753,17 +758,22 @@ class ClassifyDock(QWidget):
         assert prediction is not None
 
         def steps() -> Iterator[Path]:
-            from napari_milcnn.core.export import export_image
-            from napari_milcnn.core.results import write_json
+            from napari_milcnn.core.export import export_image, room_for, write_record
 
-            yield from export_image(folder, name, image, model, prediction, masks, parts)
-            write_json(folder / "run.json", record())
-            yield folder / "run.json"
+            made = record()
+            place = room_for(folder, made)
+            yield from export_image(place, name, image, model, prediction, masks, parts)
+            yield write_record(place, made)
 
         written: list[Path] = []
         mixed = len({repr(cut) for cut in entry.cuts.values()}) > 1
         note = " Planes were cut differently; the record holds the options of the first of them." if mixed else ""
-        self._work(steps, written.append, lambda ending: self._end(ending, f"{len(written)} files in {folder}.{note}"))
+
+        def on_end(ending: Ending) -> None:
+            place = written[-1].parent if written else folder
+            self._end(ending, f"{len(written)} files in {place}.{note}")
+
+        self._work(steps, written.append, on_end)
 
 
 @dataclass(frozen=True)
@@ -798,9 +808,12 @@ class _RecordOf:
         evidence, masks = self.cut
         assert self.entry.source is not None
         file, reading = file_behind(self.entry.source, self.entry.z)
+        planes = sorted(self.entry.predictions)
+        every = len(planes) == len(self.entry.source.image.planes)
         return screen_record(
             EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
-            mask_options=make_options(MaskOptions, masks), command=["napari"],
+            mask_options=make_options(MaskOptions, masks), planes=[None if every else planes], names=[self.entry.name],
+            command=["napari"],
         )  # fmt: skip
 
 
