@@ -211,7 +211,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     assert there[0] < done < 60
     assert dock.report is not None
     dock.plan_box.options["epochs"].value = 3  # what Resume does not heed: it is the training that was begun
-    assert dock.resume_button.isVisibleTo(dock)
+    assert not dock.resume_button.isHidden()
     dock.resume_button.click()
     qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
     dock.stop_button.click()
@@ -332,7 +332,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     assert len(dock.label_box.labelling.images) == 16
     if training:
         assert dock.stopped.epochs >= 2
-        assert dock.resume_button.isVisibleTo(dock)
+        assert not dock.resume_button.isHidden()
         dock.resume_button.click()
         qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
         first = dock._epochs[0]

@@ -430,7 +430,6 @@ class TrainDock(QWidget):
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
         self._refresh()
-        self.tabs.setCurrentIndex(OUTCOME)
 
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
@@ -454,12 +453,16 @@ class TrainDock(QWidget):
         self._refresh()
         if (ending.stopped or ending.error) and self.stopped is not None and self.stopped.epochs:
             self._say(f"{self.message.text()} Epochs up to {self.stopped.epochs} are kept; Resume goes on.", WARNING)
+        if not ending.stopped and not ending.error:
+            self.tabs.setCurrentIndex(OUTCOME)
         if ending.stopped and model is not None:
             self._work(lambda: outcome(plan, model), lambda after: self._end(after, "Stopped."))
 
     def _on_validated(self, ending: Ending) -> None:
         self._end(ending, "Cross-validated.")
         self.stop_button.setEnabled(True)
+        if self.report is not None and not ending.stopped:
+            self.tabs.setCurrentIndex(OUTCOME)
 
     # What comes after
 
