@@ -501,6 +501,14 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     return replace(done, warnings=(*said, *_layout_warnings(done)))
 
 
+def is_layout(path: Path) -> bool:
+    """Whether a file is a table that is none of the results."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or path.name in _WRITTEN:
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return not {"top", "error"} <= set(lines.readline().strip().split(","))
+
+
 def _layout_warnings(found: OpenedResults) -> list[str]:
     if "label" not in found.added:
         return []
