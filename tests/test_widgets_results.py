@@ -95,10 +95,10 @@ def show(dock, qtbot, title: str):
 def click_at(qtbot, view, x: float, y: float) -> None:
     """Click on a place of a figure, given as its first axes count."""
     view.canvas.draw()
-    across, up = view.canvas.figure.axes[0].transData.transform((x, y)) / view.canvas.device_pixel_ratio
-    qtbot.mouseClick(
-        view.canvas, Qt.MouseButton.LeftButton, pos=QPoint(round(across), round(view.canvas.height() - up))
-    )
+    figure, ratio = view.canvas.figure, view.canvas.device_pixel_ratio
+    across, up = figure.axes[0].transData.transform((x, y))
+    place = QPoint(round(across / ratio), round((figure.bbox.height - up) / ratio))
+    qtbot.mouseClick(view.canvas, Qt.MouseButton.LeftButton, pos=place)
 
 
 def column(dock, name: str) -> list[str]:
@@ -254,7 +254,7 @@ def test_dose_response_of_scores_and_of_objects(dock, qtbot, written):
     axes = view.canvas.figure.axes[0]
     found = dock.found.images.set_index("name")["score a"]
     expected = [(found["B03_s1"] + found["B03_s2"]) / 2, found["C05_s1"], found["D06_s1"]]
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), expected)
+    np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), expected)
     view.what.setCurrentIndex(1)
     view.what.activated.emit(1)
     assert view.canvas.figure.axes[0].get_ylabel() == "share of a among objects"

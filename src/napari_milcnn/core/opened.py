@@ -115,6 +115,11 @@ class OpenedResults:
         tops = grouped["top"].first().to_numpy() if self.unit == "images" else self._tops(found)
         return found.assign(top=tops)
 
+    @cached_property
+    def wells(self) -> list[Well | None]:
+        """The well of each row of `images`; None where nothing says."""
+        return wells_of(self.images)
+
     def _tops(self, rows: pd.DataFrame) -> np.ndarray:
         return np.array([self.classes[i] for i in rows[self.columns].to_numpy(float).argmax(1)], object)
 

@@ -345,7 +345,8 @@ class PlateView(PlotView):
         if well is None or self.found is None:
             return ""
         scores = sorted(((well[f"score {name}"], name) for name in self.found.classes), reverse=True)[:3]
-        images = f"{well['images']} image{'s'[: well['images'] != 1]}"
+        count = int(well["images"])
+        images = f"{count} image{'s'[: count != 1]}"
         return f"{well['well']}: {', '.join(f'{name} {score:.2f}' for score, name in scores)} · {images}"
 
     def pick(self, x: float, y: float) -> None:

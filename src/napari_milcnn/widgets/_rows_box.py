@@ -189,9 +189,13 @@ def shown_frame(found: OpenedResults) -> pd.DataFrame:
                if name in table and table[name].nunique() > 1]  # fmt: skip
     if varying:
         parts = [letter + table[name].fillna(-1).astype(int).astype(str) for letter, name in varying]
-        front["plane"] = pd.concat(parts, axis=1).agg(" ".join, axis=1).where(table["error"] == "", "")
+        planes = parts[0]
+        for part in parts[1:]:
+            planes = planes + " " + part
+        front["plane"] = planes.where(table["error"] == "", "")
     front |= {"top": table["top"], "score": table[found.columns].max(axis=1), "margin": table["margin"]}
     known = {name: table[name] for name in ("label", "group", *found.added) if name in table}
     last = {name: table[name] for name in (*found.columns, "planes", "warnings", "error", "file") if name in table}
     frame = pd.DataFrame(front | known | last)
-    return frame[[name for name in frame if name in ("error", "file") or (frame[name].astype(str) != "").any()]]
+    empty = [name for name in ("label", "group", "warnings") if name in frame and (frame[name] == "").all()]
+    return frame.drop(columns=empty)

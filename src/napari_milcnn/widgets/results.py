@@ -57,6 +57,7 @@ class ResultsDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.found: OpenedResults | None = None
+        self._facts = _EMPTY
         self._job: Job | None = None
         self._opening: Job | None = None
         self.picture = OpenedPicture(napari_viewer)
@@ -164,7 +165,7 @@ class ResultsDock(QWidget):
         """Show what was opened, or how to open something."""
         found = self.found
         self._after.setVisible(found is not None)
-        self.facts.say(_EMPTY if found is None else facts_of(found))
+        self.facts.say(self._facts)
         if found is None:
             return
         self.images_button.setVisible(bool(found.missing))
@@ -216,10 +217,16 @@ class ResultsDock(QWidget):
         """Read something beside the window; what was being read before is forgotten."""
         forget(self._job)
         self._say(words)
-        self._job = Job(steps, self, self._on_found, self._on_end)
 
-    def _on_found(self, found: OpenedResults) -> None:
-        self.found = found
+        def told() -> Iterator[tuple[OpenedResults, str]]:
+            for found in steps():
+                _ = found.wells  # kept by what is opened, and slow for a hundred thousand names
+                yield found, facts_of(found)
+
+        self._job = Job(told, self, self._on_found, self._on_end)
+
+    def _on_found(self, told: tuple[OpenedResults, str]) -> None:
+        self.found, self._facts = told
         self._refresh()
 
     def _on_end(self, ending: Ending) -> None:
