@@ -217,8 +217,8 @@ def thumbs(found: OpenedResults, rows: list[int], class_name: str | None, eviden
 def _pixmap(picture: np.ndarray) -> QPixmap:
     """Return a thumbnail in the middle of a square, so that all of them line up."""
     height, width = picture.shape[:2]
-    data = np.ascontiguousarray(picture)
-    image = QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+    data = np.ascontiguousarray(picture).tobytes()  # which the image below does not keep alive
+    image = QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888)
     return _squared(QPixmap.fromImage(image.copy()))
 
 

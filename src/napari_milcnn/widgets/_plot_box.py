@@ -190,7 +190,8 @@ class HistogramView(PlotView):
 
     def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
         said, known = histogram(found)
-        return histogram_figure(said, known, found.unit, style, size)
+        unit = found.unit if len(found.table) > len(found.files) else "images"
+        return histogram_figure(said, known, unit, style, size)
 
 
 class ConfusionView(PlotView):

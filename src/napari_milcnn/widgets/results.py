@@ -374,7 +374,7 @@ def facts_of(found: OpenedResults) -> str:
     said = accuracy(found)
     if said is not None and not np.isnan(said[0]):
         ends = f" ({said[1][0]:.3f} to {said[1][1]:.3f})" if said[1] else ""
-        lines.append(f"accuracy {said[0]:.3f}{ends}")
+        lines.append(f"accuracy {said[0]:.3f}{ends}" + ("" if found.single_label else " of yes and no"))
     if found.layout is not None and found.added:
         lines.append(f"{found.layout.name}: {', '.join(found.added)}")
     where = [] if found.path is None else [found.path.parent.name]
