@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,16 @@ def test_figures_of_two_evaluations_are_not_mixed(tmp_path):
     assert "metrics.json is of 6 images and predictions.csv of 2" in found.warnings[0]
 
 
+def test_a_damaged_evaluation_is_refused_in_words(tmp_path):
+    folder = made_up().save(tmp_path)
+    (folder / "confusion.csv").write_text("label,a,b\na,1,2\n")
+    with pytest.raises(ResultsError, match="does not hold the counts of a, b, NA; evaluate again"):
+        read_results(folder)
+    (folder / "metrics.json").write_text('{"images": 6, "figures": {}}')
+    with pytest.raises(ResultsError, match="lacks intervals and reliability; evaluate again"):
+        read_results(folder)
+
+
 def test_a_layout_beside_the_images_is_joined_by_itself(run):
     found = read_results(run)
     assert found.layout == run.parent / "labels.csv"
@@ -169,6 +180,8 @@ def test_dose_response_by_hand(run):
     assert curve["mean"].tolist() == pytest.approx([0.7, 0.7, 0.2])
     assert curve["spread"].tolist() == pytest.approx([0.2 / 2**0.5] * 3)
     assert curve["groups"].tolist() == [2, 2, 2]
+    with pytest.raises(ResultsError, match="no image has both a number in dose and a score"):
+        dose_points(replace(found, table=found.table.assign(dose=np.nan)), "dose", "a")
     with pytest.raises(ResultsError, match=r"wrote no objects\.csv; classify with masks"):
         dose_points(found, "dose", "a", SHARE)
 

@@ -237,6 +237,8 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     numbers = [name for name in header if name.startswith(("score ", "P ")) or name in MEASURED]
     table = _read_csv(path, texts, na_values={name: [""] for name in numbers})
     table[texts] = table[texts].fillna("")
+    others = [name for name in header if name not in (*texts, *numbers)]
+    table[others] = table[others].apply(_numbers)
     words = [name for name in numbers if table[name].dtype.kind not in "biuf"]
     if words:
         raise ResultsError(f"{path}: the column {words[0]} holds {_first_word(table[words[0]])!r}; expected numbers")
@@ -338,20 +340,27 @@ def _with_evaluation(found: OpenedResults, metrics: dict[str, Any] | None, folde
     done = int((found.table["error"] == "").sum())
     if metrics is None:
         return replace(found, warnings=(f"{METRICS} is missing: figures are computed from {TABLE}, without intervals",))
+    lacking = [name for name in ("figures", "intervals", "reliability") if name not in metrics]
+    if lacking:
+        raise ResultsError(f"{folder / METRICS} lacks {' and '.join(lacking)}; evaluate again")
     if metrics.get("images") != done:
         said = (
             f"{METRICS} is of {metrics.get('images')} images and {TABLE} of {done}: they are of two evaluations, and "
             f"figures are computed from {TABLE}"
         )
         return replace(found, warnings=(said,))
-    return replace(found, metrics=metrics, written_confusion=_read_confusion(folder / "confusion.csv"))
+    return replace(found, metrics=metrics, written_confusion=_read_confusion(folder, found.classes))
 
 
-def _read_confusion(path: Path) -> pd.DataFrame | None:
+def _read_confusion(folder: Path, classes: Sequence[str]) -> pd.DataFrame | None:
+    path = folder / "confusion.csv"
     if not path.exists():
         return None
     table = _read_csv(path, ("label", "class"))
-    return table.set_index(table.columns[0])
+    counts = table.set_index(table.columns[0])
+    if list(counts.index) != list(classes) or any(kind.kind not in "iu" for kind in counts.dtypes):
+        raise ResultsError(f"{path} does not hold the counts of {', '.join(classes)}; evaluate again")
+    return counts
 
 
 def _run_warnings(found: OpenedResults, record: dict[str, Any] | None) -> Iterator[str]:

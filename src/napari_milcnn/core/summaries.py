@@ -131,6 +131,11 @@ def dose_points(found: OpenedResults, dose: str, class_name: str, what: str = SC
     """One row per compound, dose and group of images: compound, dose, group, images, and the mean value of its images.
 
     The group is that of the table, else the well, else the image.
+
+    Raises
+    ------
+    ResultsError
+        If no image has a dose and a value.
     """
     images = found.images
     group = images["group"] if "group" in images else _well_names(found)
@@ -139,6 +144,8 @@ def dose_points(found: OpenedResults, dose: str, class_name: str, what: str = SC
         "compound": images["compound"] if "compound" in images else "", "dose": images[dose].to_numpy(float),
         "group": group, "value": values.to_numpy(float),
     }).dropna(subset=["dose", "value"])  # fmt: skip
+    if not len(points):
+        raise ResultsError(f"no image has both a number in {dose} and a {what}; choose another column or value")
     grouped = points.groupby(["compound", "dose", "group"])["value"]
     return grouped.agg(value="mean", images="size").reset_index()
 

@@ -12,6 +12,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
+from napari_milcnn.core.errors import MilcnnError
 from napari_milcnn.core.figures import (
     PAPER,
     FigureStyle,
@@ -124,8 +125,12 @@ class PlotView(View):
             self.canvas.deleteLater()
             self.canvas = None
         self.note.say(self._needs)
-        if self.found is not None and not self._needs:
+        if self.found is None or self._needs:
+            return
+        try:
             self._show(self._draw(self.found, self._style, None))
+        except MilcnnError as error:
+            self.note.say(str(error))
 
     def _show(self, figure: Figure) -> None:
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg  # the binding that qtpy has loaded

@@ -12,6 +12,7 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_milcnn.core.figures import FigureStyle
+from napari_milcnn.core.opened import MEASURED
 from napari_milcnn.core.palette import class_colours
 from napari_milcnn.core.results import write_table
 from napari_milcnn.widgets._forms import Note, row, swatch
@@ -194,8 +195,9 @@ def shown_frame(found: OpenedResults) -> pd.DataFrame:
             planes = planes + " " + part
         front["plane"] = planes.where(table["error"] == "", "")
     front |= {"top": table["top"], "score": table[found.columns].max(axis=1), "margin": table["margin"]}
-    known = {name: table[name] for name in ("label", "group", *found.added) if name in table}
-    last = {name: table[name] for name in (*found.columns, "planes", "warnings", "error", "file") if name in table}
-    frame = pd.DataFrame(front | known | last)
+    last = [*found.columns, "planes", "warnings", "error", "file"]
+    measured = [name for name in table if str(name).startswith("P ") or name in MEASURED]
+    known = [name for name in table if name not in (*last, *measured, "name", "top")]
+    frame = pd.DataFrame(front | {str(name): table[name] for name in (*known, *last) if name in table})
     empty = [name for name in ("label", "group", "warnings") if name in frame and (frame[name] == "").all()]
     return frame.drop(columns=empty)

@@ -175,10 +175,7 @@ class ResultsDock(QWidget):
     def _draw(self) -> None:
         if self.found is None:
             return
-        try:
-            self.view().show_results(self.found, self.style_now())
-        except MilcnnError as error:
-            self._say(str(error), ERROR)
+        self.view().show_results(self.found, self.style_now())
         is_table = self.view() is self.rows
         self.picture_button.setEnabled(not is_table)
         self.picture_button.setToolTip("The table is saved as CSV" if is_table else "As PNG or SVG, on white")
