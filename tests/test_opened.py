@@ -201,7 +201,7 @@ def test_a_layout_by_well(run, tmp_path):
     assert list(found.table["compound"]) == ["none", "none", "none", "water", ""]
     assert "label" not in found.table
     assert confusion(found) is None
-    (tmp_path / "plate.csv").write_text("well\tdose\nA01\t2\n")
+    (tmp_path / "plate.csv").write_text("well\tfile\tdose\nA01\tof another run.tif\t2\n")
     again = with_layout(found, tmp_path / "plate.csv")
     assert again.added == ("dose",)
     assert again.table["dose"].tolist()[:3] == [2, 2, 2]
@@ -213,6 +213,8 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
         ("name,label\nx,a\n", "neither the column file nor well; found name, label"),
         ("file,label\n", "has no rows"),
+        ("file,name\nA01_s1.tif,x\n", "adds nothing: the results have file, name themselves"),
+        ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),
     ):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(ResultsError, match=said):

@@ -279,7 +279,7 @@ def test_views_say_in_words_what_they_need_and_get_it_from_a_layout(dock, qtbot,
         assert dock.message.text() == "There is no picture to save yet."
     rows = [f"field {i}.tif,{'ab'[i % 2]},{'AB'[i % 2]}{i + 1},{i}" for i in range(4)]
     (tmp_path / "layout.csv").write_text("\n".join(["file,label,well,dose", *rows]))
-    drop(dock, tmp_path / "layout.csv")
+    drop(dock, tmp_path / "layout.csv", tmp_path / "run")
     rest(dock, qtbot)
     assert dock.found.added == ("label", "well", "dose")
     for title in VIEWS[1:4] + VIEWS[5:]:

@@ -216,7 +216,9 @@ def _read_csv(path: Path, texts: Iterable[str] = _TEXTS, **options: Any) -> pd.D
     except UnicodeDecodeError as error:
         raise ResultsError(f"{path} is no text in UTF-8 ({error.reason}); expected a CSV") from error
     except (pd.errors.ParserError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read as a CSV: {error}; it is damaged, or half-written") from error
+        raise ResultsError(
+            f"{path} cannot be read as a CSV: {str(error).strip()}; it is damaged, or half-written"
+        ) from error
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     return found.rename(columns=str)
@@ -498,12 +500,17 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     layout = _read_layout(path)
     table = found.table.drop(columns=list(found.added))
     bare = replace(found, table=table, added=(), layout=None)
-    key = "file" if "file" in layout else "well"
-    rows = _rows_by_file(bare, layout, path) if key == "file" else _rows_by_well(bare, layout)
+    key, rows = "file", np.full(len(table), -1)
+    if "file" in layout:
+        rows = _rows_by_file(bare, layout, path)
+    if "well" in layout and (rows < 0).all():
+        key, rows = "well", _rows_by_well(bare, layout)
     if (rows < 0).all():
         raise ResultsError(f"{path} fits none of the images: its first {key} is {layout[key].iat[0]!r}, and the first "
                            f"of the results is {table['file'].iat[0]!r}")  # fmt: skip
-    added = [str(name) for name in layout if name not in table and name not in (key, "split")]
+    added = [str(name) for name in layout if name not in table and name not in (key, "file", "split")]
+    if not added:
+        raise ResultsError(f"{path} adds nothing: the results have {', '.join(map(str, layout))} themselves")
     extra = layout[added].iloc[rows.clip(0)].reset_index(drop=True)
     for name in added:
         extra.loc[rows < 0, name] = "" if extra[name].dtype.kind not in "iuf" else np.nan
@@ -583,6 +590,11 @@ def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.
 
 def _rows_by_well(found: OpenedResults, layout: pd.DataFrame) -> np.ndarray:
     keys = [parse_well(text) for text in layout["well"]]
+    twice = [well for well, count in Counter(filter(None, keys)).items() if count > 1]
+    if twice:
+        raise ResultsError(
+            f"the layout lists the well {twice[0].name} more than once; wells of several plates need the column file"
+        )
     known = {well: row for row, well in enumerate(keys) if well is not None}
     return np.array([known.get(well, -1) if well is not None else -1 for well in wells_of(found.table)])
 

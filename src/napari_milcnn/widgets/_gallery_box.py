@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PAGE = 24
 _SIDE, _CAPTION = 84, 32
+_EVIDENCE = "Lay the class map over the image, and draw the edges of the objects"
 _ROW = Qt.ItemDataRole.UserRole
 
 
@@ -49,7 +50,6 @@ class GalleryView(View):
         self._order = np.arange(0)
         self.rank, self.evidence = NarrowComboBox(), QCheckBox("evidence")
         self.rank.setAccessibleName("Order of the gallery")
-        self.evidence.setToolTip("Lay the class map over the image, and draw the edges of the objects")
         self.list = QListWidget()
         self.more, self.note = QPushButton("More"), Note()
         self._lay_out()
@@ -90,6 +90,7 @@ class GalleryView(View):
         self.rank.setCurrentIndex(found.classes.index(max(said, key=lambda name: said[name])))
         drawn = any(any(found.names_of(number)) for number in ranked(found, None)[:1])
         self.evidence.setEnabled(drawn)
+        self.evidence.setToolTip(_EVIDENCE if drawn else "No class maps and no masks lie beside these results")
         if not drawn:
             self.evidence.setChecked(False)
         self.refill()

@@ -185,20 +185,20 @@ class ResultsDock(QWidget):
 
     # Opening
 
-    def open(self, path: str | Path) -> None:
-        """Open a folder of results or its predictions.csv; a layout table is joined to what is open."""
-        path = Path(path)
+    def open(self, *paths: str | Path) -> None:
+        """Open a folder of results or its predictions.csv; layout tables are joined to it, or to what is open."""
 
         def steps() -> Iterator[OpenedResults]:
             from napari_milcnn.core.opened import is_layout, read_results, with_layout
 
-            if found is not None and is_layout(path):
-                yield with_layout(found, path)
-            else:
-                yield read_results(path)
+            found = before
+            for path in sorted(map(Path, paths), key=is_layout):
+                found = with_layout(found, path) if found is not None and is_layout(path) else read_results(path)
+            if found is not None:
+                yield found
 
-        found = self.found
-        self._work(steps, f"reading {path.name}…")
+        before = self.found
+        self._work(steps, f"reading {', '.join(Path(path).name for path in paths)}…")
 
     def show_report(self, report: EvaluationReport) -> None:
         """Show an evaluation that was just made."""
@@ -244,20 +244,7 @@ class ResultsDock(QWidget):
     def _on_layout(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Join a layout table", "", "Tables (*.csv *.tsv *.txt)")
         if path:
-            self.join(path)
-
-    def join(self, path: str | Path) -> None:
-        """Join a layout table to what is open."""
-        found = self.found
-
-        def steps() -> Iterator[OpenedResults]:
-            from napari_milcnn.core.opened import with_layout
-
-            assert found is not None
-            yield with_layout(found, path)
-
-        if found is not None:
-            self._work(steps, f"reading {Path(path).name}…")
+            self.open(path)
 
     def _on_images(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Where are the images?")
@@ -287,7 +274,7 @@ class ResultsDock(QWidget):
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         event.acceptProposedAction()
         if paths:
-            self.open(paths[0])
+            self.open(*paths)
 
     # Images
 
