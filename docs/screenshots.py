@@ -1,4 +1,4 @@
-"""Make the screenshots of the dock: python docs/screenshots.py [FOLDER], with a screen (or under xvfb-run).
+"""Make the screenshots of the docks: python docs/screenshots.py [FOLDER], with a screen (or under xvfb-run).
 
 Does what a user does, once in napari's dark theme and once in the light one, and takes a picture of each state: empty,
 ready, running, done, the mask bench, an error. README and docs show some of them.
@@ -7,15 +7,21 @@ ready, running, done, the mask bench, an error. README and docs show some of the
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import napari
 import numpy as np
+import tifffile
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
+from napari_milcnn.core.screen import screen
+from napari_milcnn.core.simulate import SimulationOptions, simulate_field
 from napari_milcnn.current import current
 
 IMAGES = Path(__file__).parent / "images"
@@ -28,6 +34,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("dark", "light"):
         tour(theme, folder)
+    results_tour(folder)
 
 
 def tour(theme: str, folder: Path) -> None:
@@ -64,6 +71,69 @@ def tour(theme: str, folder: Path) -> None:
     shot("error")
     viewer.close()
     current.clear()
+
+
+DOSES = {2: 0.0, 3: 0.01, 4: 0.03, 5: 0.1, 6: 0.3, 7: 1.0, 8: 3.0, 9: 10.0}
+"""Column of the simulated plate -> dose; half of the cells answer at a dose of 0.3."""
+
+
+def results_tour(folder: Path) -> None:
+    """Open a simulated dose series on a plate in the Results dock, and go through its views."""
+    with tempfile.TemporaryDirectory() as made:
+        run = classified_plate(Path(made))
+        for theme in ("dark", "light"):
+            results_in(theme, run, folder)
+
+
+def classified_plate(folder: Path) -> Path:
+    """Simulate three rows of wells in which more cells turn nuclear with the dose, and classify them."""
+    (folder / "images").mkdir()
+    rows = ["file,label,group,dose"]
+    for seed, (letter, (column, dose)) in enumerate(product("BCD", DOSES.items())):
+        share = 0.95 * dose / (dose + 0.3)
+        options = SimulationOptions(size=(300, 300), cells=(18, 24), penetrance=(share, share))
+        file = f"images/{letter}{column:02}.ome.tif"
+        facts = {"axes": "CYX", "PhysicalSizeX": 0.16, "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["GFP", "RFP"]}}
+        tifffile.imwrite(folder / file, simulate_field(["nucleus"], options, seed).image, metadata=facts)
+        rows.append(f"{file},{'nucleus' if dose >= 0.3 else 'cytoplasm'},{letter}{column:02},{dose}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    list(screen(mil.load_model("yeast-sim"), [folder / "images"], folder / "dose series"))
+    return folder / "dose series"
+
+
+def results_in(theme: str, run: Path, folder: Path) -> None:
+    """Take a picture of each view of the Results dock in one theme."""
+    viewer = napari.Viewer()
+    viewer.theme = theme
+    viewer.window._qt_window.resize(*SIZE)
+    holder, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    viewer.window._qt_window.resizeDocks([holder], [330], Qt.Orientation.Horizontal)
+
+    def shot(name: str, whole: bool = False) -> None:
+        wait(lambda: not dock.busy)
+        wait(lambda: False, 0.5)
+        path = str(folder / f"results_{name}_{theme}.png")
+        viewer.window.screenshot(path, canvas_only=False, flash=False) if whole else dock.grab().save(path)
+
+    shot("empty")
+    dock.open(run)
+    wait(lambda: not dock.busy)
+    for view, button in zip(dock.views, dock.view_buttons, strict=True):
+        button.click()
+        shot(view.title.lower())
+    nucleus = dock.found.classes.index("nucleus")
+    for box in (dock.plate.shown, dock.dose.classes, dock.gallery.rank):
+        box.setCurrentIndex(nucleus + (box is dock.plate.shown))
+        box.activated.emit(box.currentIndex())
+    shot("dose")
+    dock.view_buttons[4].click()
+    dock.gallery.evidence.click()
+    shot("gallery")
+    dock.view_buttons[5].click()
+    row = dock.found.table["name"].tolist().index("C08")
+    dock.open_image(row)
+    shot("plate", whole=True)
+    viewer.close()
 
 
 def wait(done: Callable[[], bool], seconds: float = 60.0) -> None:

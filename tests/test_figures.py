@@ -91,7 +91,7 @@ def test_counts_of_the_confusion_stand_in_their_cells():
 def test_dose_zero_has_a_place_left_of_the_others():
     axes = dose_figure(POINTS, CURVE, "dose", "score").axes[0]
     dots, line = axes.lines[:2]
-    assert list(dots.get_xdata()) == [0.25, 0.25, 1, 100]
+    assert list(dots.get_xdata()) == [0.1, 0.1, 1, 100]
     assert list(line.get_ydata()) == [0.2, 0.5, 0.9]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "10", "100"]
 

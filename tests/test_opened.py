@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,16 @@ def test_figures_of_two_evaluations_are_not_mixed(tmp_path):
     assert "metrics.json is of 6 images and predictions.csv of 2" in found.warnings[0]
 
 
+def test_a_damaged_evaluation_is_refused_in_words(tmp_path):
+    folder = made_up().save(tmp_path)
+    (folder / "confusion.csv").write_text("label,a,b\na,1,2\n")
+    with pytest.raises(ResultsError, match="does not hold the counts of a, b, NA; evaluate again"):
+        read_results(folder)
+    (folder / "metrics.json").write_text('{"images": 6, "figures": {}}')
+    with pytest.raises(ResultsError, match="lacks intervals and reliability; evaluate again"):
+        read_results(folder)
+
+
 def test_a_layout_beside_the_images_is_joined_by_itself(run):
     found = read_results(run)
     assert found.layout == run.parent / "labels.csv"
@@ -169,6 +180,8 @@ def test_dose_response_by_hand(run):
     assert curve["mean"].tolist() == pytest.approx([0.7, 0.7, 0.2])
     assert curve["spread"].tolist() == pytest.approx([0.2 / 2**0.5] * 3)
     assert curve["groups"].tolist() == [2, 2, 2]
+    with pytest.raises(ResultsError, match="no image has both a number in dose and a score"):
+        dose_points(replace(found, table=found.table.assign(dose=np.nan)), "dose", "a")
     with pytest.raises(ResultsError, match=r"wrote no objects\.csv; classify with masks"):
         dose_points(found, "dose", "a", SHARE)
 
@@ -188,7 +201,7 @@ def test_a_layout_by_well(run, tmp_path):
     assert list(found.table["compound"]) == ["none", "none", "none", "water", ""]
     assert "label" not in found.table
     assert confusion(found) is None
-    (tmp_path / "plate.csv").write_text("well\tdose\nA01\t2\n")
+    (tmp_path / "plate.csv").write_text("well\tfile\tdose\nA01\tof another run.tif\t2\n")
     again = with_layout(found, tmp_path / "plate.csv")
     assert again.added == ("dose",)
     assert again.table["dose"].tolist()[:3] == [2, 2, 2]
@@ -200,6 +213,8 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
         ("name,label\nx,a\n", "neither the column file nor well; found name, label"),
         ("file,label\n", "has no rows"),
+        ("file,name\nA01_s1.tif,x\n", "adds nothing: the results have file, name themselves"),
+        ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),
     ):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(ResultsError, match=said):

@@ -35,7 +35,7 @@ from napari_milcnn.core.wells import Well
 PICTURES = (".png", ".svg")
 """Ends of the names that a picture may be saved under."""
 _FONT_SIZE = 9
-_LOG_GAP = 4
+_LOG_GAP = 10
 """The dose 0 is drawn at the least other dose divided by this."""
 _MOST_TICKS = 12
 _MOST_COMPOUNDS = 8

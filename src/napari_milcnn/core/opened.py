@@ -115,6 +115,11 @@ class OpenedResults:
         tops = grouped["top"].first().to_numpy() if self.unit == "images" else self._tops(found)
         return found.assign(top=tops)
 
+    @cached_property
+    def wells(self) -> list[Well | None]:
+        """The well of each row of `images`; None where nothing says."""
+        return wells_of(self.images)
+
     def _tops(self, rows: pd.DataFrame) -> np.ndarray:
         return np.array([self.classes[i] for i in rows[self.columns].to_numpy(float).argmax(1)], object)
 
@@ -211,7 +216,9 @@ def _read_csv(path: Path, texts: Iterable[str] = _TEXTS, **options: Any) -> pd.D
     except UnicodeDecodeError as error:
         raise ResultsError(f"{path} is no text in UTF-8 ({error.reason}); expected a CSV") from error
     except (pd.errors.ParserError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read as a CSV: {error}; it is damaged, or half-written") from error
+        raise ResultsError(
+            f"{path} cannot be read as a CSV: {str(error).strip()}; it is damaged, or half-written"
+        ) from error
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     return found.rename(columns=str)
@@ -232,6 +239,8 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     numbers = [name for name in header if name.startswith(("score ", "P ")) or name in MEASURED]
     table = _read_csv(path, texts, na_values={name: [""] for name in numbers})
     table[texts] = table[texts].fillna("")
+    others = [name for name in header if name not in (*texts, *numbers)]
+    table[others] = table[others].apply(_numbers)
     words = [name for name in numbers if table[name].dtype.kind not in "biuf"]
     if words:
         raise ResultsError(f"{path}: the column {words[0]} holds {_first_word(table[words[0]])!r}; expected numbers")
@@ -333,20 +342,27 @@ def _with_evaluation(found: OpenedResults, metrics: dict[str, Any] | None, folde
     done = int((found.table["error"] == "").sum())
     if metrics is None:
         return replace(found, warnings=(f"{METRICS} is missing: figures are computed from {TABLE}, without intervals",))
+    lacking = [name for name in ("figures", "intervals", "reliability") if name not in metrics]
+    if lacking:
+        raise ResultsError(f"{folder / METRICS} lacks {' and '.join(lacking)}; evaluate again")
     if metrics.get("images") != done:
         said = (
             f"{METRICS} is of {metrics.get('images')} images and {TABLE} of {done}: they are of two evaluations, and "
             f"figures are computed from {TABLE}"
         )
         return replace(found, warnings=(said,))
-    return replace(found, metrics=metrics, written_confusion=_read_confusion(folder / "confusion.csv"))
+    return replace(found, metrics=metrics, written_confusion=_read_confusion(folder, found.classes))
 
 
-def _read_confusion(path: Path) -> pd.DataFrame | None:
+def _read_confusion(folder: Path, classes: Sequence[str]) -> pd.DataFrame | None:
+    path = folder / "confusion.csv"
     if not path.exists():
         return None
     table = _read_csv(path, ("label", "class"))
-    return table.set_index(table.columns[0])
+    counts = table.set_index(table.columns[0])
+    if list(counts.index) != list(classes) or any(kind.kind not in "iu" for kind in counts.dtypes):
+        raise ResultsError(f"{path} does not hold the counts of {', '.join(classes)}; evaluate again")
+    return counts
 
 
 def _run_warnings(found: OpenedResults, record: dict[str, Any] | None) -> Iterator[str]:
@@ -484,12 +500,17 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     layout = _read_layout(path)
     table = found.table.drop(columns=list(found.added))
     bare = replace(found, table=table, added=(), layout=None)
-    key = "file" if "file" in layout else "well"
-    rows = _rows_by_file(bare, layout, path) if key == "file" else _rows_by_well(bare, layout)
+    key, rows = "file", np.full(len(table), -1)
+    if "file" in layout:
+        rows = _rows_by_file(bare, layout, path)
+    if "well" in layout and (rows < 0).all():
+        key, rows = "well", _rows_by_well(bare, layout)
     if (rows < 0).all():
         raise ResultsError(f"{path} fits none of the images: its first {key} is {layout[key].iat[0]!r}, and the first "
                            f"of the results is {table['file'].iat[0]!r}")  # fmt: skip
-    added = [str(name) for name in layout if name not in table and name not in (key, "split")]
+    added = [str(name) for name in layout if name not in table and name not in (key, "file", "split")]
+    if not added:
+        raise ResultsError(f"{path} adds nothing: the results have {', '.join(map(str, layout))} themselves")
     extra = layout[added].iloc[rows.clip(0)].reset_index(drop=True)
     for name in added:
         extra.loc[rows < 0, name] = "" if extra[name].dtype.kind not in "iuf" else np.nan
@@ -499,6 +520,14 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     said = tuple(text for text in found.warnings if text not in _layout_warnings(found))
     done = replace(bare, table=joined, layout=path, added=tuple(added), warnings=said)
     return replace(done, warnings=(*said, *_layout_warnings(done)))
+
+
+def is_layout(path: Path) -> bool:
+    """Whether a file is a table that is none of the results."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or path.name in _WRITTEN:
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return not {"top", "error"} <= set(lines.readline().strip().split(","))
 
 
 def _layout_warnings(found: OpenedResults) -> list[str]:
@@ -561,6 +590,11 @@ def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.
 
 def _rows_by_well(found: OpenedResults, layout: pd.DataFrame) -> np.ndarray:
     keys = [parse_well(text) for text in layout["well"]]
+    twice = [well for well, count in Counter(filter(None, keys)).items() if count > 1]
+    if twice:
+        raise ResultsError(
+            f"the layout lists the well {twice[0].name} more than once; wells of several plates need the column file"
+        )
     known = {well: row for row, well in enumerate(keys) if well is not None}
     return np.array([known.get(well, -1) if well is not None else -1 for well in wells_of(found.table)])
 

@@ -13,7 +13,7 @@ import pandas as pd
 from napari_milcnn.core.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.core.errors import ResultsError
 from napari_milcnn.core.metrics import answered, confusion_table, weighted_figures
-from napari_milcnn.core.opened import MEASURED, OpenedResults, label_set, wells_of
+from napari_milcnn.core.opened import MEASURED, OpenedResults, label_set
 from napari_milcnn.core.wells import Well
 
 _DOSES = ("dose", "conc")
@@ -101,7 +101,7 @@ def plate_table(found: OpenedResults) -> pd.DataFrame:
     Empty where no well is known.
     """
     images = found.images
-    wells = wells_of(images)
+    wells = found.wells
     plates = images["plate"] if "plate" in images else ""
     kept = images.assign(_well=pd.Series(wells, images.index, object), plate=plates)[[w is not None for w in wells]]
     if not len(kept):
@@ -131,20 +131,27 @@ def dose_points(found: OpenedResults, dose: str, class_name: str, what: str = SC
     """One row per compound, dose and group of images: compound, dose, group, images, and the mean value of its images.
 
     The group is that of the table, else the well, else the image.
+
+    Raises
+    ------
+    ResultsError
+        If no image has a dose and a value.
     """
     images = found.images
-    group = images["group"] if "group" in images else _well_names(images)
+    group = images["group"] if "group" in images else _well_names(found)
     values = images[f"score {class_name}"] if what == SCORE else _shares(found, class_name)
     points = pd.DataFrame({
         "compound": images["compound"] if "compound" in images else "", "dose": images[dose].to_numpy(float),
         "group": group, "value": values.to_numpy(float),
     }).dropna(subset=["dose", "value"])  # fmt: skip
+    if not len(points):
+        raise ResultsError(f"no image has both a number in {dose} and a {what}; choose another column or value")
     grouped = points.groupby(["compound", "dose", "group"])["value"]
     return grouped.agg(value="mean", images="size").reset_index()
 
 
-def _well_names(images: pd.DataFrame) -> list[str]:
-    names = zip(wells_of(images), images["file"], strict=True)
+def _well_names(found: OpenedResults) -> list[str]:
+    names = zip(found.wells, found.images["file"], strict=True)
     return [well.name if well is not None else file for well, file in names]
 
 

@@ -184,7 +184,7 @@ def _run_one(maker: EvidenceMaker, entry: Entry, masks: MaskOptions) -> Iterator
     from napari_milcnn.core.analysis import analyse
 
     image = entry.open()
-    limits = None if entry.source is not None else _limits(image)
+    limits = None if entry.source is not None else limits_of(image)
     yield RunStep(entry, 0.0, image=image, limits=limits)
     shown = masks if entry.source is not None else None
     for step in analyse(maker, image, entry.wanted, mask_options=shown):
@@ -192,7 +192,8 @@ def _run_one(maker: EvidenceMaker, entry: Entry, masks: MaskOptions) -> Iterator
     yield RunStep(entry, 1.0, done=True)
 
 
-def _limits(image: ImageStack) -> tuple[tuple[float, float], ...]:
+def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
+    """Intensities (low, high) of each channel that the first plane is shown between."""
     plane = image.plane(0)
     low, high = np.percentile(plane.reshape(len(plane), -1), LIMITS, axis=1)
     return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))
