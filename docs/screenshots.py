@@ -6,6 +6,7 @@ ready, running, done, the mask bench, an error. README and docs show some of the
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ import napari
 import numpy as np
 import tifffile
 from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
@@ -34,6 +36,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("dark", "light"):
         tour(theme, folder)
+        train_tour(theme, folder)
     results_tour(folder)
 
 
@@ -134,6 +137,69 @@ def results_in(theme: str, run: Path, folder: Path) -> None:
     dock.open_image(row)
     shot("plate", whole=True)
     viewer.close()
+
+
+def train_tour(theme: str, folder: Path) -> None:
+    """Label the shipped training images by keys, train on them, and use the model."""
+    viewer = napari.Viewer()
+    viewer.theme = theme
+    viewer.window._qt_window.resize(*SIZE)
+    viewer.window._qt_window.activateWindow()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    dock.go_on_button.hide()  # what another session left is not part of the tour
+    box = dock.label_box
+
+    def shot(name: str) -> None:
+        wait(lambda: False, 0.8)
+        viewer.window.screenshot(str(folder / f"train_{name}_{theme}.png"), canvas_only=False, flash=False)
+
+    with tempfile.TemporaryDirectory() as place:
+        images = Path(place) / "practice"
+        shutil.copytree(mil.sample_folder() / "training" / "images", images)
+        shot("empty")
+        box.open([images])
+        wait(lambda: box.labelling is not None and not box.busy)
+        names = ("nucleus", "mitochondria", "cell periphery")
+        for name in names:
+            QTest.keyClicks(box.class_box.new, name)
+            QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
+        box.table.setFocus()
+        for number in range(len(box.labelling.images)):
+            file = box.labelling.images[box.table.current_row()].file.name
+            place_of = next(i for i, name in enumerate(names) if file.startswith(name.replace(" ", "-")))
+            QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + place_of))
+            if number == 11:
+                wait(lambda: not box.busy and not box.images.pictures.busy)
+                shot("labelling")
+        dock.tabs.setCurrentIndex(1)
+        wait(lambda: bool(dock.plan_box.kept.text()))
+        for name, value in {"epochs": 25, "patch": 0}.items():
+            dock.plan_box.options[name].value = value
+        dock.estimate_button.click()
+        wait(lambda: not dock.busy)
+        shot("ready")
+        dock.start_button.click()
+        wait(lambda: dock._epochs[0] >= 12, 900)
+        dock.pause_button.click()
+        area = dock.tabs.widget(1)
+        wait(lambda: False, 1)
+        area.verticalScrollBar().setValue(dock.progress.y() - 20)
+        shot("curves")
+        area.verticalScrollBar().setValue(dock.glances.y() - 20)
+        shot("looks")
+        dock.pause_button.click()
+        wait(lambda: not dock.busy, 900)
+        shot("done")
+        dock.outcome_box.use_button.click()
+        classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
+        viewer.layers.clear()
+        viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
+        classifier.run_button.click()
+        wait(lambda: not classifier.busy and classifier._bench is not None)
+        shot("used")
+        viewer.close()
+        wait(lambda: False, 1)
+    current.clear()
 
 
 def wait(done: Callable[[], bool], seconds: float = 60.0) -> None:
