@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from napari_milcnn import evaluate, new_model, read_labels
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
-from napari_milcnn.core.evaluation import evaluation_steps, measure, ranking_figures, weighted_figures
+from napari_milcnn.core.evaluation import evaluation_steps, measure
+from napari_milcnn.core.metrics import ranking_figures, weighted_figures
 from napari_milcnn.core.options import EvaluateOptions
 from napari_milcnn.core.report import ImageOutcome, html
 
