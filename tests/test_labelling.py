@@ -174,7 +174,7 @@ def test_when_the_last_label_goes_the_table_keeps_its_columns_and_opens(flat):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [(" ", "expected some text"), ("a|b", "without the sign |"), ("a", "only in case"), (" A ", "only in case"),
+    [(" ", "expected some text"), ("a|b", "without the sign |"), ("a", "is there already"), (" A ", "only in case"),
      ("b, a", "would be read as the classes b and a"), ("x\x00y", "cannot name a class")],
 )  # fmt: skip
 def test_names_that_the_table_would_not_give_back_are_refused(flat, name, said):

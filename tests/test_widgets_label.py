@@ -47,11 +47,12 @@ def viewer():
 @pytest.fixture
 def box(viewer, qtbot):
     """Return the tab in a window of its own."""
-    box = LabelBox(viewer)
-    qtbot.addWidget(box)
+    box = LabelBox(viewer)  # not given to qtbot, which would close it before its jobs have ended
     shown(box, box, qtbot)
     yield box
     settled(box, qtbot)
+    box.close()
+    box.deleteLater()
 
 
 def shown(box, window, qtbot) -> None:

@@ -324,8 +324,8 @@ class Labelling:
                               "between two labels")  # fmt: skip
         alike = next((other for other in others if _spelling(other) == _spelling(name)), None)
         if alike is not None:
-            raise LabelsError(f"the class {name!r} differs from {alike!r} only in case, spaces or dashes, if at all; "
-                              "give it another name")  # fmt: skip
+            how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
+            raise LabelsError(f"the class {name!r} {how}; choose another name")
         for joined in (*others, name):
             parts = [part.strip() for part in joined.replace(";", ",").split(",")]
             if len(parts) > 1 and set(parts) <= {*others, name}:

@@ -141,9 +141,9 @@ def _ranked(
     if seen:
         scores[: len(seen)] = [found[row].scores for row in seen]
         unsure[: len(seen)] = uncertainty(scores[: len(seen)], model.card.single_label)
+        places = np.stack([found[row].embedding for row in seen])
         around = [found[row].embedding for row in known if row in found]
-        order = spread_out(np.stack([found[row].embedding for row in seen]), unsure[: len(seen)],
-                           np.reshape(around, (len(around), -1)))  # fmt: skip
+        order = spread_out(places, unsure[: len(seen)], np.reshape(around, (len(around), places.shape[1])))
     unread = np.arange(len(seen), len(rows))
     order = np.concatenate([order, unread])
     names = [*seen, *(row for row in rows if row not in found)]
