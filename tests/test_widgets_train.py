@@ -341,3 +341,17 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         assert first > 2
     else:
         assert dock.stopped is None
+
+
+def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_path):
+    """Nothing is written when it is opened; a training writes the table that it reads."""
+    for image in table.images:
+        folder = tmp_path / "screen" / image.labels[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.file.rename(folder / image.file.name)
+    opened(dock, qtbot, tmp_path / "screen")
+    assert dock.plan_box.kept.text() == "a fresh network (compact): 2 classes, channel 0"
+    assert not list((tmp_path / "screen").glob("labels.csv"))
+    trained(dock, qtbot, epochs=1)
+    assert dock.message.text() == "Done."
+    assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")

@@ -68,7 +68,7 @@ class CurvesBox(QWidget):
         super().__init__()
         self.loss = _Plot("Loss")
         self.validation = _Plot("Validation", top=1.0)
-        self.thresholds = _Plot("Learned b", top=1.0)
+        self.thresholds = _Plot("Learned b")
         self.thresholds.setToolTip("The share of a class map at which Noisy-AND turns from no to yes")
         self.none = Note()
         layout = QVBoxLayout(self)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_milcnn.core.dataset import LabelTable
     from napari_milcnn.core.glances import Glance
     from napari_milcnn.core.model import TrainedModel
     from napari_milcnn.core.report import EvaluationReport
@@ -71,9 +72,9 @@ def devices() -> Iterator[Devices]:
     yield Devices(text, torch.cuda.device_count())
 
 
-def kept(plan: TrainingPlan) -> Iterator[Begun]:
-    """Say what a training of this plan would start from."""
-    yield Begun(plan.start(plan.table()).kept)
+def kept(plan: TrainingPlan, table: LabelTable) -> Iterator[Begun]:
+    """Say what a training of this plan would start from, with labels that may not be on disk yet."""
+    yield Begun(plan.start(table).kept)
 
 
 def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:

@@ -196,6 +196,17 @@ class TrainDock(QWidget):
             self._say(str(error), ERROR)
             return None
 
+    def _saved_plan(self) -> TrainingPlan | None:
+        """Return the plan with its labels on disk, where every training reads them from."""
+        labelling = self.label_box.labelling
+        try:
+            if labelling is not None and (labelling.unsaved or not labelling.path.exists()):
+                labelling.save()
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return None
+        return self.plan()
+
     def _style(self) -> FigureStyle:
         return LIGHT if str(self.viewer.theme) == "light" else DARK
 
@@ -269,17 +280,22 @@ class TrainDock(QWidget):
 
     def _say_kept(self) -> None:
         """Say what a training would start from, and what of it is kept."""
+        labelling = self.label_box.labelling
         plan = self.plan() if not self._needed() and not self.busy else None
-        if plan is None or self._kept_job is not None:
+        if plan is None or labelling is None:
             self.plan_box.kept.say("")
             return
+        if self._kept_job is not None:
+            self._settled.start()
+            return
+        table = labelling.table()
 
         def end(ending: Ending) -> None:
             self._kept_job = None
             if ending.error:
                 self.plan_box.kept.say(ending.error, ERROR)
 
-        self._kept_job = Job(lambda: kept(plan), self, self._on_begun, end)
+        self._kept_job = Job(lambda: kept(plan, table), self, self._on_begun, end)
 
     # Work
 
@@ -305,14 +321,14 @@ class TrainDock(QWidget):
 
     def try_batches(self) -> None:
         """Say what an epoch takes, from a few batches."""
-        plan = self.plan()
+        plan = self._saved_plan()
         if plan is not None and not self.busy:
             self.estimate.say("")
             self._work(lambda: estimated(plan), lambda ending: self._end(ending, ""))
 
     def train(self, *, resume: bool) -> None:
         """Train, or go on with the training that was stopped."""
-        plan = self.stopped.plan if resume and self.stopped is not None else self.plan()
+        plan = self.stopped.plan if resume and self.stopped is not None else self._saved_plan()
         if plan is None or self.busy:
             return
         go_on = resume and self.stopped is not None and self.stopped.epochs > 0
@@ -330,7 +346,7 @@ class TrainDock(QWidget):
 
     def cross_validate(self) -> None:
         """Measure how well such a training does on groups that it never saw."""
-        plan, folds = self.plan(), self.plan_box.folds.value()
+        plan, folds = self._saved_plan(), self.plan_box.folds.value()
         if plan is not None and not self.busy:
             self._work(lambda: cross_validation(plan, folds), self._on_validated)
 
