@@ -191,13 +191,14 @@ def test_a_class_may_change_the_case_of_its_own_name_and_unknown_ones_are_named(
             refused()
 
 
-def test_colours_are_those_of_the_palette_and_a_new_class_gets_a_free_one(flat):
-    first, second, third = class_colours("abc").values()
-    assert [each.colour for each in flat.classes] == [first, second]
+def test_colours_are_those_that_a_model_of_the_classes_has_or_those_given(flat):
+    """The order in which classes were added changes nothing: a model sorts them."""
+    flat.add_class("Aa")
+    assert {each.name: each.colour for each in flat.classes} == class_colours(["Aa", "a", "b"])
+    flat.recolour_class("b", "#123456")
     flat.remove_class("a")
-    flat.add_class("c")
-    flat.add_class("d")
-    assert [each.colour for each in flat.classes] == [second, first, third]
+    assert {each.name: each.colour for each in flat.classes} == class_colours(["Aa", "b"]) | {"b": "#123456"}
+    assert {each.name: each.colour for each in open_labelling(flat.path.parent).classes}["b"] == "#123456"
 
 
 def test_a_split_is_of_whole_groups_and_used_once_it_is_whole(flat):

@@ -44,7 +44,7 @@ _STEPS = 1000
 
 @dataclass(frozen=True)
 class LabelClass:
-    """A class that labels name, and its colour as #rrggbb."""
+    """A class that labels name, and its colour as #rrggbb; an empty one stands for that of the palette."""
 
     name: str
     colour: str
@@ -120,8 +120,12 @@ class Labelling:
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
-        """The classes in the order in which they were added, those without an image too."""
-        return self._now.classes
+        """The classes in the order in which they were added, those without an image too.
+
+        A class that was given no colour has the one that a model of these classes gives it.
+        """
+        usual = class_colours(sorted(each.name for each in self._now.classes))
+        return tuple(replace(each, colour=each.colour or usual[each.name]) for each in self._now.classes)
 
     @property
     def images(self) -> tuple[LabelledImage, ...]:
@@ -141,7 +145,7 @@ class Labelling:
     # Classes
 
     def add_class(self, name: str, colour: str | None = None) -> None:
-        """Add a class; its colour is the first of the palette that no other class has.
+        """Add a class, in a colour of its own or that of the palette.
 
         Raises
         ------
@@ -149,13 +153,13 @@ class Labelling:
             If the name is empty, is taken, or would not be read back from labels.csv.
         """
         name = self._checked_name(name)
-        self._change(classes=(*self.classes, LabelClass(name, colour or _free_colour(self.classes))))
+        self._change(classes=(*self._now.classes, LabelClass(name, colour or "")))
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class, and the labels of its images with it."""
         place = self._place(old)
         new = self._checked_name(new, but=old)
-        classes = list(self.classes)
+        classes = list(self._now.classes)
         classes[place] = replace(classes[place], name=new)
         images = (replace(image, labels=tuple(new if label == old else label for label in image.labels))
                   if old in image.labels else image for image in self.images)  # fmt: skip
@@ -164,14 +168,15 @@ class Labelling:
     def recolour_class(self, name: str, colour: str) -> None:
         """Give a class another colour, #rrggbb."""
         place = self._place(name)
-        classes = list(self.classes)
+        classes = list(self._now.classes)
         classes[place] = replace(classes[place], colour=colour)
         self._change(tuple(classes))
 
     def remove_class(self, name: str) -> None:
         """Remove a class, and its label from every image."""
         place = self._place(name)
-        self._change(self.classes[:place] + self.classes[place + 1 :], tuple(_without(self.images, name)))
+        classes = self._now.classes
+        self._change(classes[:place] + classes[place + 1 :], tuple(_without(self.images, name)))
 
     # Images
 
@@ -245,7 +250,7 @@ class Labelling:
     def _change(
         self, classes: tuple[LabelClass, ...] | None = None, images: tuple[LabelledImage, ...] | None = None
     ) -> None:
-        after = _State(self.classes if classes is None else classes, self.images if images is None else images)
+        after = _State(self._now.classes if classes is None else classes, self.images if images is None else images)
         if after != self._now:
             self._past.append(self._now)
             self._future.clear()
@@ -387,7 +392,8 @@ class Labelling:
 
     def _notes(self) -> _Notes:
         counts = self.counts()
-        classes = (_NotedClass(name=each.name, colour=each.colour, images=counts[each.name]) for each in self.classes)
+        classes = (_NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
+                   for each in self._now.classes)  # fmt: skip
         kept = [image for image in self.images if image.labels]
         return _Notes(
             milcnn_labelling=1,
@@ -631,7 +637,7 @@ def _known_classes(notes: _Notes, sheet: _Sheet, images: Iterable[LabelledImage]
     if len(gone) == len(missing) == 1 and sheet.images:
         classes[gone[0]] = replace(classes[gone[0]], name=missing.pop())
     for name in missing:
-        classes.append(LabelClass(name, _free_colour(classes)))
+        classes.append(LabelClass(name, ""))
     return tuple(classes)
 
 
@@ -647,13 +653,6 @@ def _with_cells(sheet: _Sheet, notes: _Notes) -> _Sheet:
 
 def _spelling(name: str) -> str:
     return "".join(name.casefold().split()).replace("_", "").replace("-", "")
-
-
-def _free_colour(classes: Sequence[LabelClass]) -> str:
-    """Return the first colour of the palette that no class has."""
-    taken = {each.colour for each in classes}
-    colours = class_colours([str(i) for i in range(len(classes) + 1)]).values()
-    return next((colour for colour in colours if colour not in taken), list(colours)[-1])
 
 
 def _without(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:
