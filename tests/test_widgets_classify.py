@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 from skimage.measure import label as components
 
@@ -21,6 +19,7 @@ import napari_milcnn as mil
 from conftest import lively_model
 from napari_milcnn.core.screen import screen
 from napari_milcnn.current import current
+from qt_actions import drop
 
 pytest.importorskip("napari")
 SAMPLES = mil.sample_folder()
@@ -49,18 +48,6 @@ def dock(viewer, qtbot, model):
     yield dock
     dock.cancel()
     qtbot.waitUntil(lambda: not dock.busy and dock._bench_job is None, timeout=30_000)
-
-
-def drop(widget, *paths: Path) -> None:
-    """Drop files on a widget, as a file manager does."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PySide6 would have a QPointF, which PyQt6 refuses
-        enter = QDragEnterEvent(QPoint(5, 5), *how)
-    QApplication.sendEvent(widget, enter)  # Qt drops on what took the drag
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
 
 
 def finished(dock, qtbot, images: int = 1) -> None:

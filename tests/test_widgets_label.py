@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QLineEdit
 
@@ -19,6 +17,7 @@ from napari_milcnn.core.dataset import read_labels
 from napari_milcnn.core.images import open_image
 from napari_milcnn.core.labelling import open_labelling
 from napari_milcnn.current import current
+from qt_actions import drop
 
 pytest.importorskip("napari")
 from napari.components import ViewerModel
@@ -66,18 +65,6 @@ def shown(box, window, qtbot) -> None:
 def settled(box, qtbot) -> None:
     """Wait until nothing runs any more."""
     qtbot.waitUntil(lambda: not box.busy and not box.images.pictures.busy, timeout=60_000)
-
-
-def drop(widget, *paths: Path) -> None:
-    """Drop files on a widget, as a file manager does."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PySide6 would have a QPointF, which PyQt6 refuses
-        enter = QDragEnterEvent(QPoint(5, 5), *how)
-    QApplication.sendEvent(widget, enter)  # Qt drops on what took the drag
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
 
 
 def dropped(box, qtbot, *paths: Path) -> None:

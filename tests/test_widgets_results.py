@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,8 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 from imageio.v3 import imread
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
@@ -22,6 +20,7 @@ from conftest import lively_model, noise
 from napari_milcnn.core.opened import read_results
 from napari_milcnn.core.screen import screen
 from napari_milcnn.core.summaries import accuracy, confusion
+from qt_actions import drop
 
 napari = pytest.importorskip("napari")
 VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose")
@@ -60,18 +59,6 @@ def dock(viewer, qtbot):
     yield dock
     dock.gallery.stop()
     qtbot.waitUntil(lambda: not dock.busy, timeout=30_000)
-
-
-def drop(widget, *paths: Path) -> None:
-    """Drop files on a widget, as a file manager does."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PySide6 would have a QPointF, which PyQt6 refuses
-        enter = QDragEnterEvent(QPoint(5, 5), *how)
-    QApplication.sendEvent(widget, enter)  # Qt drops on what took the drag
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
 
 
 def rest(dock, qtbot) -> None:

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,15 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from qtpy.QtCore import QMimeData, QPoint, QPointF, QSettings, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
+from qtpy.QtCore import QSettings, Qt
+from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 
 import napari_milcnn as mil
 from napari_milcnn.core.simulate import SimulationOptions, simulate_field
 from napari_milcnn.current import current
+from qt_actions import drop
 
 pytest.importorskip("napari")
 FAST = {"epochs": 2, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
@@ -70,18 +70,6 @@ def settled(dock, qtbot, seconds: int = 300) -> None:
         lambda: not dock.busy and not dock.waits and not box.busy and not box.images.pictures.busy,
         timeout=1000 * seconds,
     )
-
-
-def drop(widget, *paths: Path) -> None:
-    """Drop files on a widget, as a file manager does."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PySide6 would have a QPointF, which PyQt6 refuses
-        enter = QDragEnterEvent(QPoint(5, 5), *how)
-    QApplication.sendEvent(widget, enter)  # Qt drops on what took the drag
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
 
 
 def opened(dock, qtbot, *paths: Path) -> None:

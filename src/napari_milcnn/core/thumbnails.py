@@ -22,16 +22,16 @@ SIDE = 160
 _CHANNELS = 4
 
 
-def thumbnail(image: ImageStack, plane: int, channels: Sequence[int] | None = None) -> np.ndarray:
-    """Read a plane as a small picture: uint8 (Y, X, 3), at most `SIDE` px high and wide."""
-    step = _step(image)
+def thumbnail(image: ImageStack, plane: int, channels: Sequence[int] | None = None, side: int = SIDE) -> np.ndarray:
+    """Read a plane as a small picture: uint8 (Y, X, 3), at most `side` px high and wide."""
+    step = _step(image, side)
     shown = tuple(range(len(image.channels)) if channels is None else channels)[:_CHANNELS]
     raw = image.plane(plane, shown)[:, ::step, ::step].astype(np.float32)
     return np.asarray((255 * composite(raw)).round().astype(np.uint8))
 
 
-def _step(image: ImageStack) -> int:
-    return max(1, -(-max(image.plane_shape) // SIDE))
+def _step(image: ImageStack, side: int = SIDE) -> int:
+    return max(1, -(-max(image.plane_shape) // side))
 
 
 @dataclass(frozen=True)

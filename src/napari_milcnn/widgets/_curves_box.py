@@ -39,7 +39,7 @@ class _Plot(QWidget):
         for side in ("left", "bottom"):
             self.plot.getAxis(side).setPen(_AXIS)
             self.plot.getAxis(side).setTextPen(_AXIS)
-        self.plot.getAxis("left").setWidth(36)
+        self.plot.getAxis("left").setWidth(46)
         if top is not None:
             self.plot.setYRange(0, top)
         layout = QVBoxLayout(self)

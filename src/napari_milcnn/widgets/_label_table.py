@@ -241,7 +241,7 @@ class ImageTable(SortedTable):
     def show_only(self, label: str) -> None:
         """Show the images of one class, those without a label, or all."""
         self.by_label.wanted = label
-        self.by_label.invalidateFilter()
+        self.by_label.invalidate()
 
     def source_row(self, index: QModelIndex) -> int:
         """Return the row of the labelling."""

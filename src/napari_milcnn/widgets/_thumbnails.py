@@ -93,22 +93,14 @@ class Thumbnails(QObject):
 
 
 def _pictures(table: LabelTable, images: list[tuple[int, LabelledImage]]) -> Iterator[tuple[int, np.ndarray | str]]:
+    from napari_milcnn.core.thumbnails import thumbnail
+
     for row, image in images:
         try:
-            yield row, thumbnail(table, image)
+            with table.open(image) as opened:
+                yield row, thumbnail(opened, len(opened.planes) // 2, side=SIDE)
         except (MilcnnError, OSError) as error:
             yield row, str(error)
-
-
-def thumbnail(table: LabelTable, image: LabelledImage) -> np.ndarray:
-    """Make a picture of the middle plane of an image, uint8 (Y, X, 3)."""
-    from napari_milcnn.core.overview import composite
-
-    with table.open(image) as opened:
-        step = max(1, -(-max(opened.plane_shape) // SIDE))
-        channels = range(min(len(opened.channels), 4))
-        raw = opened.plane(len(opened.planes) // 2, channels)[:, ::step, ::step].astype(np.float32)
-    return (255 * composite(raw)).round().astype(np.uint8)
 
 
 def _icon(pixels: np.ndarray) -> QIcon:
