@@ -43,7 +43,7 @@ def table_features(table: LabelTable) -> np.ndarray:
     """Features of the first channel of every image of a table, (images, features)."""
     rows = []
     for row in table.images:
-        with table.reading.open(row.file) as image:
+        with table.open(row) as image:
             rows.append(image_features(image.plane(0, (0,))[0]))
     return np.array(rows)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 from torch import nn
 
 from napari_milcnn.core.dataset import read_labels
@@ -75,6 +78,22 @@ def centroid(weights: np.ndarray) -> tuple[float, float]:
     weights = weights.astype(float) - weights.min()
     y, x = np.indices(weights.shape)
     return float((y * weights).sum() / weights.sum()), float((x * weights).sum() / weights.sum())
+
+
+def write_plate(path: Path, wells: Mapping[str, np.ndarray]) -> Path:
+    """Write an OME-Zarr plate of wells, such as "B/03", with fields (fields, Y, X)."""
+
+    def describe(inside: str, ome: dict[str, Any]) -> None:
+        zarr.open_group(path / inside, mode="w").attrs.update({"ome": ome})
+
+    describe("", {"plate": {"wells": [{"path": well} for well in wells]}})
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    for well, fields in wells.items():
+        describe(well, {"well": {"images": [{"path": str(i)} for i in range(len(fields))]}})
+        for i, field in enumerate(fields):
+            describe(f"{well}/{i}", {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]})
+            zarr.create_array(path / well / str(i) / "0", data=field)
+    return path
 
 
 @pytest.fixture(scope="session")

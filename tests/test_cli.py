@@ -17,6 +17,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import napari_milcnn as mil
+from conftest import write_plate
 from napari_milcnn.cli import app
 
 CPU = ("--device", "cpu", "--precision", "float32")
@@ -175,7 +176,7 @@ def test_training_resumes_and_fine_tunes(run, table, tmp_path):
         (folder / image.file.name).write_bytes(image.file.read_bytes())
     tuned = run("train", tmp_path / "classes", "-o", tmp_path / "n.zip", "--init", tmp_path / "m.zip", "--epochs", 1,
                 "--encoder-rate", 0, *SHORT)  # fmt: skip
-    assert "its encoder is kept, the layers behind it start anew for new none, new spots" in tuned.stderr
+    assert "encoder of m kept, head new: 2 classes (new none, new spots) in place of none, spots" in tuned.stderr
     assert mil.load_model(tmp_path / "n.zip").classes == ("new none", "new spots")
 
 
@@ -292,3 +293,27 @@ def test_demo(run, tmp_path):
     assert result.exit_code == 0, result.output
     shipped = {path.name.split(".")[0] for path in mil.sample_folder().glob("*.ome.tif")}
     assert {p.name.removesuffix("_overview.png") for p in Path(tmp_path / "demo").glob("*_overview.png")} == shipped
+
+
+def test_a_plate_is_trained_calibrated_and_evaluated_by_its_layout(run, tmp_path):
+    """Four wells of two fields: the model knows the layout's classes, and each field has its row."""
+    rng = np.random.default_rng(0)
+    wells = {well: rng.normal(100, 5, (2, 96, 96)).astype(np.uint16) for well in ("A/01", "A/02", "B/01", "B/02")}
+    plate, layout = write_plate(tmp_path / "p.ome.zarr", wells), tmp_path / "layout.csv"
+    layout.write_text("well,label\nA1,control\nA2,drug\nB1,control\nB2,drug\n")
+    made, tuned = tmp_path / "m.zip", tmp_path / "t.zip"
+    short = ("--epochs", 1, "--patch", 0, "--batch-size", 4, "--b", 0.3)
+    done = run("train", plate, "--layout", layout, "-o", made, *short, *CPU)
+    assert done.exit_code == 0, done.output
+    assert mil.load_model(made).classes == ("control", "drug")
+    assert run("calibrate", plate, "--layout", layout, "-m", made, "-o", tuned, "--device", "cpu").exit_code == 0
+    done = run("evaluate", plate, "--layout", layout, "-m", tuned, "-o", tmp_path / "out", *CPU)
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert [Path(file).relative_to(plate).as_posix() for file in rows["file"]] == [
+        f"{well}/{field}" for well in wells for field in range(2)
+    ]
+    assert rows["group"].tolist() == ["A01", "A01", "A02", "A02", "B01", "B01", "B02", "B02"]
+    refused = run("train", plate, "-o", made, *short, *CPU)
+    assert refused.exit_code == 2
+    assert "--layout" in refused.output

@@ -12,9 +12,13 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import write_plate
 from napari_milcnn import read_labels
 from napari_milcnn.core.dataset import LabelledImage, LabelTable, check_images
-from napari_milcnn.core.errors import LabelsError
+from napari_milcnn.core.errors import ImageError, LabelsError
+from napari_milcnn.core.images import ImageReading
+
+WELLS = ("B/02", "B/03", "C/11")
 
 
 def write_table(folder, rows):
@@ -312,3 +316,135 @@ def test_folds_hold_every_image_out_once():
     assert folds == table.folds(3, 0)
     with pytest.raises(LabelsError, match="all 12 images are of 6 groups, which are too few for 7 folds"):
         table.folds(7, 0)
+
+
+def write_stack(path, shape=(2, 3, 2), axes="PTZ"):
+    """Write an image whose pixels say where their plane stands: 100 P + 10 T + Z."""
+    places = np.stack(np.indices(shape), -1) @ [10 ** (2 - "PTZ".index(axis)) for axis in axes]
+    pixels = (places[..., None, None] * np.ones((8, 8))).astype(np.uint16)
+    if axes[0] != "P":
+        tifffile.imwrite(path, pixels, ome=True, metadata={"axes": f"{axes}YX"})
+        return
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for position in pixels:
+            tiff.write(position, metadata={"axes": f"{axes[1:]}YX"})
+
+
+def test_planes_of_one_file_are_images_of_their_own(tmp_path):
+    """A name picks the planes that it names, in any order and case; the file is the group of all of them."""
+    write_stack(tmp_path / "a.ome.tif")
+    (tmp_path / "labels.csv").write_text(
+        "file,plane,label\na.ome.tif,P0,x\na.ome.tif,t1 P1,y\n./a.ome.tif,P1 T2 Z0,y\n"
+    )
+    table = read_labels(tmp_path / "labels.csv")
+    assert [(image.plane, image.group) for image in table.images] == [
+        ("P0", "a.ome.tif"), ("P1 T1", "a.ome.tif"), ("P1 T2 Z0", "a.ome.tif")
+    ]  # fmt: skip
+    found = []
+    for image in table.images:
+        with table.open(image) as opened:
+            found.append([int(opened.plane(i)[0, 0, 0]) for i in range(len(opened.planes))])
+    assert found == [[0, 1, 10, 11, 20, 21], [110, 111], [120]]
+    assert table.warnings == ()
+    assert table.images[1].name == "a.ome.tif P1 T1"
+    assert check_images(table) == ()
+
+
+def test_planes_that_repeat_each_other(tmp_path):
+    """The same plane twice is an error, as is a plane within another row of other labels; of the same it is said."""
+    for name in ("a.ome.tif", "b.ome.tif", "c.ome.tif"):
+        write_stack(tmp_path / name)
+    rows = ["file,plane,label", "a.ome.tif,P0,x", "a.ome.tif,P0 T1,x", "a.ome.tif,P1,y", "b.ome.tif,,x"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    assert read_labels(tmp_path / "labels.csv").warnings == (
+        "planes that two rows have in common: 'a.ome.tif' line 2 (P0: x) and line 3 (P0 T1: x)",
+    )
+    rows += ["b.ome.tif,Z1,y", "c.ome.tif,T1 P0,x", "c.ome.tif,P0 T1,x", "c.ome.tif,Z0,x", "c.ome.tif,Q1,x"]
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, "c.ome.tif,P5,x"]))
+    with pytest.raises(LabelsError) as error:
+        read_labels(tmp_path / "labels.csv")
+    for said in (
+        "planes that two rows with other labels have in common: 'b.ome.tif' line 5 (every plane: x) and line 6 (Z1: y)",
+        "images listed twice: 'c.ome.tif P0 T1' line 7 (x) and line 8 (x)",
+        "planes that are not understood, expected names such as P0 or P0 T3 Z1: line 10 'Q1'",
+        "images that cannot be read: line 11 'c.ome.tif P5': ",
+        "has no plane P5; there are P0 to P1, T0 to T2, Z0 to Z1",
+    ):  # fmt: skip
+        assert said in str(error.value)
+
+
+def test_planes_of_copies_are_compared_with_each_other(tmp_path):
+    """A plane with another label in a copy of its file is an error; other planes of a copy are not."""
+    for name in ("a.ome.tif", "b.ome.tif"):
+        write_stack(tmp_path / name)
+    (tmp_path / "b.ome.tif").write_bytes((tmp_path / "a.ome.tif").read_bytes())
+    text = "file,plane,label\na.ome.tif,P0,x\nb.ome.tif,P1,y\n"
+    (tmp_path / "labels.csv").write_text(text)
+    assert check_images(read_labels(tmp_path / "labels.csv")) == (
+        "one image under two names: line 2 'a.ome.tif P0' (x) and line 3 'b.ome.tif P1' (y)",
+    )
+    (tmp_path / "labels.csv").write_text(f"{text}a.ome.tif,P1,x\n")
+    with pytest.raises(LabelsError, match=r"with other labels: line 4 'a.ome.tif P1' \(x\) and line 3 'b.ome.tif P1'"):
+        check_images(read_labels(tmp_path / "labels.csv"))
+
+
+def test_planes_of_a_projection_have_no_z(tmp_path):
+    """What is opened as a projection is picked from by P and T alone."""
+    write_stack(tmp_path / "a.ome.tif", (3, 2), "TZ")
+    table = LabelTable((LabelledImage(tmp_path / "a.ome.tif", ("x",), "g", plane="T2"),), ImageReading(z="maximum"))
+    with table.open(table.images[0]) as opened:
+        assert [int(opened.plane(i)[0, 0, 0]) for i in range(len(opened.planes))] == [21]
+    with pytest.raises(ImageError, match="has no plane Z1; there are T0 to T2"):
+        table.open(LabelledImage(tmp_path / "a.ome.tif", ("x",), "g", plane="T2 Z1"))
+
+
+@pytest.fixture
+def plate(tmp_path):
+    """Write an OME-Zarr plate of three wells with two fields of 8 x 8 px each: 10 * well + field in each pixel."""
+    wells = {well: np.full((2, 8, 8), 10 * n) + np.arange(2)[:, None, None] for n, well in enumerate(WELLS)}
+    return write_plate(tmp_path / "p.ome.zarr", {well: fields.astype(np.uint16) for well, fields in wells.items()})
+
+
+def test_a_plate_and_its_layout(tmp_path, plate):
+    """Wells are named in any usual way; each field is a row in the group of its well; what is left out is said."""
+    (tmp_path / "layout.csv").write_text("Well;label;dose\nB3;drug|dead;1\nc/11;control;\n")
+    table = read_labels(plate, layout=tmp_path / "layout.csv")
+    assert [(image.file, image.labels, image.group, image.line) for image in table.images] == [
+        (plate / "B" / "03" / "0", ("drug", "dead"), "B03", 2), (plate / "B" / "03" / "1", ("drug", "dead"), "B03", 2),
+        (plate / "C" / "11" / "0", ("control",), "C11", 3), (plate / "C" / "11" / "1", ("control",), "C11", 3),
+    ]  # fmt: skip
+    assert table.images[0].name == "p.ome.zarr/B/03/0"
+    assert table.warnings == ("wells of the plate that the layout does not name, which are left out: B02",)
+    with table.open(table.images[3]) as opened:
+        assert opened.plane(0)[0, 0, 0] == 21
+    assert check_images(table)[0] == table.warnings[0]
+
+
+def test_the_fields_of_a_plate_may_be_named_one_by_one(tmp_path, plate):
+    """A labels.csv names them as files; the folder of a well is no image."""
+    (tmp_path / "labels.csv").write_text(f"file,label\n{plate.name}/B/03/1,x\n{plate.name}/B/02/0,y\n")
+    assert [image.name for image in read_labels(tmp_path / "labels.csv").images] == [
+        "p.ome.zarr/B/03/1", "p.ome.zarr/B/02/0"
+    ]  # fmt: skip
+
+
+def test_what_is_wrong_with_a_layout(tmp_path, plate):
+    """A plate needs one, only a plate has one; wells that it lacks and the usual mistakes are one list."""
+    with pytest.raises(LabelsError, match=r"is an OME-Zarr plate of 3 wells; give a CSV .* \(command line: --layout\)"):
+        read_labels(plate)
+    with pytest.raises(LabelsError, match="is no OME-Zarr plate, and only a plate has a layout"):
+        read_labels(tmp_path, layout=tmp_path / "layout.csv")
+    (tmp_path / "layout.csv").write_text("well,dose\nB3,1\n")
+    with pytest.raises(LabelsError, match="lacks the column label; found well, dose"):
+        read_labels(plate, layout=tmp_path / "layout.csv")
+    rows = ["well,label,split", "B3,drug,train", "B/03,drug,train", "H12,drug,train", "b2,Drug,trian", "C11,,train"]
+    (tmp_path / "layout.csv").write_text("\n".join(rows))
+    with pytest.raises(LabelsError) as error:
+        read_labels(plate, layout=tmp_path / "layout.csv")
+    for said in (
+        "layout.csv has ", "wells that are not on the plate: line 4 'H12'",
+        "wells listed twice: 'B03' line 2 and line 3",
+        "splits that are none of train, validation, test: line 5 'b2' 'trian'",
+        "labels that differ only in case, spaces or dashes: 'Drug' (2) and 'drug' (4)",
+    ):  # fmt: skip
+        assert said in str(error.value)

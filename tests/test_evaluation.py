@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from napari_milcnn import evaluate, new_model, read_labels
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.errors import LabelsError, OptionsError
-from napari_milcnn.core.evaluation import evaluation_steps, measure, ranking_figures, weighted_figures
+from napari_milcnn.core.evaluation import evaluation_steps, measure
+from napari_milcnn.core.metrics import ranking_figures, weighted_figures
 from napari_milcnn.core.options import EvaluateOptions
-from napari_milcnn.core.report import ImageOutcome
+from napari_milcnn.core.report import ImageOutcome, html
 
 CPU = {"device": "cpu", "precision": "float32"}
 NARROW = {"widths": (8, 8, 8, 16, 16, 16)}
@@ -263,3 +265,26 @@ def test_truth_gives_localisation(table, tmp_path):
     assert report.localisation[["class", "images"]].to_numpy().tolist() == [["spots", 2], ["all", 2]]
     assert report.localisation["pixel AP"].between(0, 1).all()
     assert any("2 of 12 images have a truth image" in said for said in report.warnings)
+
+
+def test_planes_of_one_file_are_measured_as_files_are(table, tmp_path):
+    """The twelve images as time points of one stack score the same, each in its row with its plane and its truth."""
+    stack = np.stack([tifffile.imread(image.file) for image in table.images])
+    tifffile.imwrite(tmp_path / "all.ome.tif", stack, ome=True, metadata={"axes": "TYX"})
+    (tmp_path / "truth").mkdir()
+    truth = (stack > 130) * np.arange(1, 13)[:, None, None] // 6
+    tifffile.imwrite(tmp_path / "truth" / "all.tif", truth.astype(np.uint8), metadata={"axes": "TYX"})
+    for i, plane in enumerate(truth):
+        tifffile.imwrite(tmp_path / "truth" / f"{i}.tif", plane.astype(np.uint8))
+    images = [replace(image, file=tmp_path / "all.ome.tif", plane=f"T{i}") for i, image in enumerate(table.images)]
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
+    files, planes = (
+        evaluate(model, one, truth=tmp_path / "truth", **CPU) for one in (table, replace(table, images=tuple(images)))
+    )
+    assert planes.figures == pytest.approx(files.figures, nan_ok=True)
+    assert planes.predictions["plane"].tolist() == [f"T{i}" for i in range(12)]
+    assert planes.predictions.columns.tolist()[:3] == ["file", "plane", "label"]
+    assert planes.uncertain["plane"].tolist() == [f"T{Path(file).stem}" for file in files.uncertain["file"]]
+    assert planes.localisation.equals(files.localisation)
+    assert not any("plane" in one for one in (files.predictions, files.uncertain, files.mislabels))
+    assert "all.ome.tif T3" in html(planes)

@@ -32,7 +32,9 @@ from napari_milcnn.core.images import (
     PlaneIndex,
     match_channels,
     maximum_projection,
+    only_planes,
     open_image,
+    plate_wells,
 )
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "bbbc016" / "images"
@@ -1210,3 +1212,83 @@ def test_reading_says_what_becomes_of_z(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.plane(0)[0], TCYX[:, 0].max(0))
     with pytest.raises(OptionsError, match="z is 'mean'; expected one of planes, maximum"):
         ImageReading(z="mean")
+
+
+# Some of the planes
+
+
+@pytest.mark.parametrize(("name", "planes"), [
+    ("P1", [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)]),
+    ("T1 P0", [(0, 1, 0), (0, 1, 1)]),
+    ("p1 t0 z1", [(1, 0, 1)]),
+    ("Z1", [(0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1)]),
+    ("", [(p, t, z) for p in range(2) for t in range(2) for z in range(2)]),
+])  # fmt: skip
+def test_a_name_picks_planes(name: str, planes: list[tuple[int, int, int]]) -> None:
+    """Those at the numbers that it names, with the numbers and names that they have in the whole image."""
+    pixels = np.arange(8).reshape(2, 2, 2, 1, 1) * np.ones((5, 6), int)
+    image = only_planes(open_image(pixels, axes="PTZYX", channels=["GFP"], pixel_size=0.5), name)
+    assert list(image.planes) == planes
+    np.testing.assert_array_equal(every_plane(image)[:, 0, 0, 0], [4 * p + 2 * t + z for p, t, z in planes])
+    assert [image.plane_name(i) for i in range(len(planes))] == [f"P{p} T{t} Z{z}" for p, t, z in planes]
+    assert (image.channels, image.pixel_size, image.position_names) == (("GFP",), 0.5, ("position 0", "position 1"))
+
+
+def test_picked_planes_are_picked_from_again_and_projected() -> None:
+    """A position, then its second time point; its projection is that of the whole Z stack."""
+    pixels = np.arange(8).reshape(2, 2, 2, 1, 1) * np.ones((5, 6), int)
+    image = only_planes(only_planes(open_image(pixels, axes="PTZYX"), "P1"), "T1")
+    assert image.planes == ((1, 1, 0), (1, 1, 1))
+    assert maximum_projection(image).plane(0)[0, 0, 0] == 7
+    assert maximum_projection(only_planes(image, "Z0")).plane(0)[0, 0, 0] == 7
+    with pytest.raises(ImageError, match="has no plane P0; there are P1, T1, Z0 to Z1"):
+        only_planes(image, "P0 Z1")
+
+
+def test_picking_planes_reads_nothing_and_closing_closes_the_file(tmp_path: Path) -> None:
+    """A plane is read when it is asked for; an error names it as the whole file would."""
+    watched = _Watched()
+    image = only_planes(open_image(watched, axes="TZYX"), "T1 Z2")
+    assert watched.keys == []
+    image.plane(0)
+    assert watched.keys == [(1, 2, slice(0, 8), slice(0, 8))]
+    whole = open_image(write_tiff(tmp_path / "a.tif", TCYX[:, 0], "ZYX", imagej=True, compression="zlib"))
+    only_planes(whole, "Z1").close()
+    with pytest.raises(ImageError, match=r"a\.tif, Z0: the pixels cannot be read: it has been closed"):
+        whole.plane(0)
+
+
+@pytest.mark.parametrize(("axes", "name", "said"), [
+    ("TYX", "T3", "image has no plane T3; there are T0 to T2"),
+    ("TYX", "T0 Z1", "image has no plane Z1; there are T0 to T2"),
+    ("CYX", "P0", "image has no plane P0; it is a single plane: name none"),
+    ("TYX", "3", "the plane '3' is not understood; expected a name such as P0, T3 or P0 T3 Z1"),
+    ("TYX", "T1 T2", "is not understood"),
+    ("TYX", "T-1", "is not understood"),
+    ("TYX", "Y1", "is not understood"),
+])  # fmt: skip
+def test_planes_that_are_not_there(axes: str, name: str, said: str) -> None:
+    """The message says which there are."""
+    with pytest.raises(ImageError, match=said):
+        only_planes(open_image(TCYX[:, 0], axes=axes), name)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_plates_list_their_fields(tmp_path: Path, version: int) -> None:
+    """Each well with the folders of its fields, which open as images; what is no plate gives none."""
+    zarr_format = 2 if version == 4 else 3
+
+    def describe(path: str, ome: dict[str, Any]) -> None:
+        group = zarr.open_group(tmp_path / "p.zarr" / path, mode="a", zarr_format=zarr_format)
+        group.attrs.update({"ome": ome} if version == 5 else ome)
+
+    describe("", {"plate": {"wells": [{"path": "B/03"}]}})
+    describe("B/03", {"well": {"images": [{"path": "0"}, {"path": "1"}]}})
+    field = write_ome_zarr(tmp_path / "p.zarr" / "B" / "03" / "0", TCYX[0], version, axes="cyx")
+    assert plate_wells(tmp_path / "p.zarr") == {"B/03": (field, field.with_name("1"))}
+    assert open_image(field).channels == ("GFP", "RFP")
+    assert plate_wells(field) is None
+    assert plate_wells(tmp_path) is None
+    describe("", {"plate": {"wells": [{"path": "B/03"}, {"path": "B/04"}]}})
+    with pytest.raises(ImageError, match=r"B.04 cannot be read"):
+        plate_wells(tmp_path / "p.zarr")

@@ -314,3 +314,29 @@ def test_every_pooling_can_start_learning(pooling):
     images = torch.randn(2, 1, 380, 380, generator=torch.Generator().manual_seed(0))
     sum(image_losses(network(images), torch.eye(2), single_label=True)).mean().backward()
     assert float(network.encoder[0].weight.grad.abs().max()) > 1e-6
+
+
+def test_planes_of_one_file_are_learned_as_files_are(table, tmp_path):
+    """The sixteen images as time points of one stack: the same weights, and the same balance between the classes."""
+    stack = np.stack([tifffile.imread(image.file) for image in table.images])
+    tifffile.imwrite(tmp_path / "all.ome.tif", stack, ome=True, metadata={"axes": "TYX"})
+    rows = [f"all.ome.tif,T{i},{image.labels[0]},{image.group},{image.split}" for i, image in enumerate(table.images)]
+    (tmp_path / "planes.csv").write_text("\n".join(["file,plane,label,group,split", *rows]))
+    planes = read_labels(tmp_path / "planes.csv")
+    models = [list(train(model_for(one), one, **FAST | {"epochs": 1}))[-1].last for one in (table, planes)]
+    for mine, theirs in zip(*(model.network.state_dict().values() for model in models), strict=True):
+        assert torch.equal(mine, theirs)
+    assert calibrate(models[0], table, device="cpu").digest == calibrate(models[0], planes, device="cpu").digest
+
+
+def test_a_checkpoint_of_other_planes_is_refused(table, tmp_path):
+    """The planes are part of what the table is."""
+    images = [replace(image, file=tmp_path / "all.ome.tif", plane=f"T{i}") for i, image in enumerate(table.images)]
+    pixels = np.random.default_rng(0).integers(0, 99, (17, 96, 96)).astype(np.uint16)
+    tifffile.imwrite(images[0].file, pixels, ome=True, metadata={"axes": "TYX"})
+    model, saved = model_for(table), tmp_path / "m.checkpoint"
+    first = LabelTable(tuple(images))
+    list(train(model, first, checkpoint=saved, **FAST | {"epochs": 1}))
+    other = LabelTable((*images[:-1], replace(images[-1], plane="T16")))
+    with pytest.raises(OptionsError, match=r"differs in the table \(was"):
+        next(train(model, other, checkpoint=saved, resume=True, **FAST | {"epochs": 1}))

@@ -24,11 +24,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from napari_milcnn.core.errors import ImageError, MilcnnError, OptionsError
+from napari_milcnn.core.errors import MilcnnError, OptionsError
 from napari_milcnn.core.images import ImageReading, ZReading
 from napari_milcnn.core.options import (
     PRESETS,
-    TRAIN_PRESETS,
     EvaluateOptions,
     EvidenceOptions,
     ForegroundOptions,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.report import EvaluationReport, ImageOutcome
     from napari_milcnn.core.screen import ImageResult, ScreenStep
     from napari_milcnn.core.training import EpochReport
+    from napari_milcnn.core.training_run import TrainingPlan
 
 app = typer.Typer(
     name="napari-milcnn",
@@ -78,6 +78,14 @@ READING: dict[str, tuple[Any, str]] = {
     "series": (int, "Which series of files that hold several."),
     "z": (ZReading, "Each plane of a Z stack, as by default, or its maximum projection."),
 }
+Layout = Annotated[
+    Path | None,
+    typer.Option(
+        help="For an OME-Zarr plate in place of LABELS.csv: a table of its wells, with the columns well (such as B03) "
+        "and label, if known group and split.",
+        metavar="LAYOUT.csv",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 
 
@@ -356,6 +364,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
+    layout: Layout = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -394,29 +403,22 @@ def train(
     the last epoch's model is not the best it is kept as M-last.zip. For several GPUs or machines: accelerate launch -m
     napari_milcnn train ...
     """
-    from napari_milcnn.core.dataset import read_labels
     from napari_milcnn.core.devices import keep_freed_memory
+    from napari_milcnn.core.training_run import TrainingPlan
 
     with _status():
-        if out.suffix.lower() != ".zip" or out.is_dir():
-            raise OptionsError(f"a model is saved as one .zip file, found {out}; name it {out.stem}.zip")
         keep_freed_memory()
-        table = read_labels(labels, _reading(options))
-        foreground = _foreground(options, ForegroundOptions())
-        network = _taken(NetworkOptions, options)
+        network, foreground = _taken(NetworkOptions, options), _taken(ForegroundOptions, options, "foreground_")
         ignored = [f"--{key.replace('_', '-')}" for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
-        model = _initial(init, table) if init else _model_for(table, preset or "compact", foreground, network)
-        said = {"name": name or out.stem, "description": description, "trained_on": trained_on, "credit": credit,
-                "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
-        model = model.with_card(**{key: value for key, value in said.items() if value})
-        model = model.with_card(foreground=_foreground(options, model.card.foreground))
-        model.save(out.with_name(f".{out.stem}-check{out.suffix}")).unlink()  # what cannot be saved is said now
-        how = {**TRAIN_PRESETS.get(preset or "compact", {}), **_taken(TrainOptions, options)}
-        rows = _train(model, table, out, how, resume=resume, quiet=as_json)
-        if as_json and _leads():
-            print(json.dumps({"model": out, "epochs": rows}, default=str))  # noqa: T201
+        facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
+                 "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
+        plan = TrainingPlan(
+            labels, out, init=init, preset=preset, network=network, foreground=foreground,
+            options=_taken(TrainOptions, options), facts=facts, reading=_reading(options), layout=layout,
+        )  # fmt: skip
+        _train(plan, resume=resume, as_json=as_json)
 
 
 @app.command()
@@ -428,6 +430,7 @@ def calibrate(
     model: Annotated[str, MODEL],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
+    layout: Layout = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
     **options: Any,
 ) -> None:
@@ -437,79 +440,43 @@ def calibrate(
     from napari_milcnn.core.training import calibrate as calibrated
 
     with _status():
-        table = read_labels(labels, _reading(options))
+        table = read_labels(labels, _reading(options), layout)
         result = calibrated(load_model(model), table, device=device)
         result.save(out)
         output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
 
 
-def _model_for(table: LabelTable, preset: str, foreground: ForegroundOptions, network: dict[str, Any]) -> TrainedModel:
-    """Make a new model with the classes of a table and the channels and pixel size of its first image."""
-    from napari_milcnn.core.dataset import check_images
-    from napari_milcnn.core.model import new_model
+def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
+    """Train as a plan says, showing each epoch."""
+    from napari_milcnn.core.training_run import EpochPrinter, epoch_row, leads, run_training
 
-    try:
-        with table.reading.open(table.images[0].file) as image:
-            channels, pixel_size = image.channels, image.pixel_size
-    except ImageError:
-        check_images(table)  # names every such image at once
-        raise
-    if foreground.channel is not None and foreground.channel not in channels:
-        raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
-    return new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **network)
-
-
-def _initial(init: str, table: LabelTable) -> TrainedModel:
-    """Load the model to start from; where its classes are not the table's only the encoder is kept."""
-    from napari_milcnn.core.model import load_model
-
-    model = load_model(init)
-    if set(table.classes) <= set(model.classes):
-        return model
-    messages.print(
-        f"{init} tells {', '.join(model.classes)} apart: its encoder is kept, the layers behind it start anew for "
-        f"{', '.join(table.classes)}", markup=False,
-    )  # fmt: skip
-    return model.with_classes(table.classes, single_label=table.single_label)
-
-
-def _leads() -> bool:
-    """Whether this is the process that prints and saves, of those that `accelerate launch` started."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def _train(
-    model: TrainedModel, table: LabelTable, out: Path, options: dict[str, Any], *, resume: bool, quiet: bool
-) -> list[dict[str, Any]]:
-    """Train, showing each epoch, saving each better model; a row for each epoch, those before a resume included."""
-    from napari_milcnn.core.training import train as training
-
-    state = out.with_suffix(".checkpoint")
-    epochs = make_options(TrainOptions, options).epochs
-    report: EpochReport | None = None
+    table = plan.table()
+    start = plan.start(table)
+    if leads():
+        messages.print(start.kept, markup=False)
+    printer = EpochPrinter(_written if as_json and leads() else len)
     rows: list[dict[str, Any]] = []
-    with _progress() if _leads() else nullcontext() as progress:
-        show = _Shown(progress, epochs)
-        reports = training(model, table, checkpoint=state, resume=resume, on_warning=show.warning, on_image=show.image,
-                           on_batch=show.batch, **options)  # fmt: skip
-        for report in reports:
-            rows = rows or report.last.card.training["curve"][:-1]
-            rows.append(_epoch_row(report))
-            if _leads():
-                _save(report, out)
-                show.epoch(report, quiet)
-    if report is None:
-        messages.print(f"{state} is that of a training that is done: {out} is as it left it", markup=False)
-    elif _leads():
-        last = out.with_name(f"{out.stem}-last.zip")
-        last.unlink(missing_ok=True) if report.is_best else report.last.save(last)
-    return rows
+    try:
+        with _progress() if leads() else nullcontext() as progress:
+            show = _Shown(progress, plan.train_options().epochs)
+            for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
+                                       on_image=show.image, on_batch=show.batch):  # fmt: skip
+                before = [] if rows else report.last.card.training["curve"][:-1]
+                rows += [*before, epoch_row(report)]
+                for row in rows[-1 - len(before) :]:
+                    printer.epoch(row)
+                show.epoch(report, quiet=as_json)
+    except MilcnnError as error:
+        printer.end(error=str(error))
+        raise
+    if not rows:
+        done = f"{plan.checkpoint} is that of a training that is done: {plan.out} is as it left it"
+        messages.print(done, markup=False)
+    printer.end(model=plan.out)
 
 
-def _save(report: EpochReport, out: Path) -> None:
-    """Save the best model so far, also where a killed run may have left without doing so."""
-    if report.is_best or not out.exists():
-        report.best.save(out)
+def _written(text: str) -> None:
+    print(text, end="", flush=True)  # noqa: T201
 
 
 class _Shown:
@@ -542,17 +509,6 @@ class _Shown:
             (self.progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
 
 
-def _epoch_row(report: EpochReport) -> dict[str, Any]:
-    validation = report.validation
-    return {
-        "epoch": report.epoch, "loss": report.loss, "pooled_loss": report.pooled_loss, "last_loss": report.last_loss,
-        "validation_accuracy": None if validation is None else validation.accuracy,
-        "validation_loss": None if validation is None else validation.loss,
-        "is_best": report.is_best, "learned_b": report.learned_b, "seconds": report.seconds,
-        "waiting": report.waiting, "device": report.device,
-    }  # fmt: skip
-
-
 def _epoch_text(report: EpochReport) -> str:
     validation = report.validation
     said = (
@@ -577,6 +533,7 @@ def evaluate(
     model: Annotated[str, MODEL],
     out: Annotated[Path, OUT],
     *,
+    layout: Layout = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="Folder of truth images: 0 background, 1 another cell, 2 a cell of the image's phenotype."),
@@ -595,7 +552,7 @@ def evaluate(
 
     with _status():
         keep_freed_memory()
-        table = read_labels(labels, _reading(options))
+        table = read_labels(labels, _reading(options), layout)
         loaded = load_model(model)
         report = _evaluate(
             loaded, table, truth=truth, folds=folds, train_options=_taken(TrainOptions, options, "train_"),

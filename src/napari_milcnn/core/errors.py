@@ -34,3 +34,7 @@ class ComputeError(MilcnnError):
 
 class OutputError(MilcnnError):
     """A result cannot be written (no space, no permission, a folder in the way)."""
+
+
+class ResultsError(MilcnnError):
+    """Results on disk cannot be read back: not ours, half-written, or without what is asked of them."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 from napari_milcnn.core.calibration import answers, fit_temperature, logits_of, reliability_curve
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
@@ -28,9 +28,10 @@ from napari_milcnn.core.errors import LabelsError, MilcnnError, OptionsError
 from napari_milcnn.core.evidence import EvidenceMaker
 from napari_milcnn.core.images import ImageStack
 from napari_milcnn.core.localisation import LocalisationScores, mean_scores, read_truth, score_image
+from napari_milcnn.core.metrics import answered, confusion_table, ranking_figures, weighted_figures
 from napari_milcnn.core.model import TrainedModel, new_model
 from napari_milcnn.core.options import EvaluateOptions, EvidenceOptions, TrainOptions, make_options
-from napari_milcnn.core.report import EvaluationReport, ImageOutcome
+from napari_milcnn.core.report import EvaluationReport, ImageOutcome, with_planes
 from napari_milcnn.core.training import train
 
 FEWEST_GROUPS = 5
@@ -148,7 +149,7 @@ def _chosen_images(model: TrainedModel, labels: LabelTable, options: EvaluateOpt
         )
     several = [image for image in table.images if len(image.labels) > 1]
     if model.card.single_label and several:
-        first = f"{several[0].file.name} ({'|'.join(several[0].labels)})"
+        first = f"{several[0].name} ({'|'.join(several[0].labels)})"
         raise LabelsError(
             f"{len(several)} images have several labels, the first of them {first}, and the model gives one class to "
             "an image; keep one label in each row"
@@ -169,13 +170,13 @@ def _predict(
     maker = EvidenceMaker(model, **shared)
     for number, row in enumerate(table.images, start=1):
         outcome = replace(_outcome(maker, table, row, truth), fold=fold)
-        yield EvaluationStep(number, len(table.images), row.file.name, outcome)
+        yield EvaluationStep(number, len(table.images), row.name, outcome)
 
 
 def _outcome(maker: EvidenceMaker, table: LabelTable, row: LabelledImage, truth: Path | None) -> ImageOutcome:
     """Classify one image, and score its evidence where it has a truth; its class maps are not kept."""
     try:
-        with table.reading.open(row.file) as image:
+        with table.open(row) as image:
             prediction = maker.classifier.classify(image)
             found = _localise(maker, image, prediction, row, truth)
     except (OptionsError, LabelsError):  # the call is wrong, or the truth images are
@@ -276,81 +277,8 @@ def measure(
         uncertain=uncertain_images(kept, scores, model.classes, single),
         localisation=_localisation_table(kept),
         folds=_fold_table(kept, scores, targets, single),
-        warnings=(*said, *_warnings(model, table, outcomes, targets, groups)),
+        warnings=(*said, *table.warnings, *_warnings(model, table, outcomes, targets, groups)),
     )
-
-
-def weighted_figures(
-    weights: np.ndarray, scores: np.ndarray, targets: np.ndarray, single_label: bool
-) -> dict[str, np.ndarray]:
-    """Headline figures of many draws at once.
-
-    Parameters
-    ----------
-    weights : ndarray
-        How often each draw has each image, (draws, images).
-    scores, targets : ndarray
-        (images, classes).
-    single_label : bool
-        Whether the top class is the answer, or every class above one half.
-
-    Returns
-    -------
-    dict
-        Figure -> (draws,); NaN where a draw cannot give it.
-    """
-    yes = answered(scores, single_label)
-    total = weights.sum(1, keepdims=True)
-    hits, shown, said = (weights @ values for values in (yes * targets, targets, yes))  # (draws, classes)
-    with np.errstate(invalid="ignore"):
-        recall = hits / shown
-        f1 = np.where(shown > 0, 2 * hits / (shown + said), np.nan)
-        rejected = (total - shown - said + hits) / (total - shown)
-        share = hits.sum(1) / total[:, 0]
-    ranked = [ranking_figures(weights, s, t) for s, t in zip(scores.T, targets.T, strict=True)]
-    ap, auc = (np.stack(one, 1) for one in zip(*ranked, strict=True))  # (draws, classes)
-    agreed = (weights @ (yes == targets)).mean(1) / total[:, 0]
-    return {
-        "accuracy": share if single_label else agreed,
-        "balanced accuracy": _mean_of_classes(recall if single_label else (recall + rejected) / 2),
-        "mean average precision": _mean_of_classes(ap),
-        "mean ROC AUC": _mean_of_classes(auc),
-        "mean F1": _mean_of_classes(f1),
-    }
-
-
-def answered(scores: np.ndarray, single_label: bool) -> np.ndarray:
-    """Return 1 for each class that is the answer, else 0, (images, classes)."""
-    if single_label:
-        return np.asarray(np.eye(scores.shape[1])[scores.argmax(1)])
-    return (scores > 0.5).astype(float)
-
-
-def ranking_figures(weights: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and ROC AUC of one class for each draw, (draws,); NaN unless it has images of both kinds.
-
-    Scores and targets (images,), weights (draws, images). All draws at once: scikit-learn's own, which the tests
-    compare with, would take a thousand calls for each class.
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are taken together
-    hits = np.cumsum(weights[:, order] * targets[order], 1)[:, last]
-    taken = np.cumsum(weights[:, order], 1)[:, last]
-    more_hits, more_misses = np.diff(hits, axis=1, prepend=0), np.diff(taken - hits, axis=1, prepend=0)
-    shown, others = hits[:, -1], (taken - hits)[:, -1]
-    with np.errstate(invalid="ignore"):
-        precision = np.where(taken > 0, hits / taken, 0)
-        ap = (more_hits * precision).sum(1) / shown
-        auc = (more_misses * (hits - more_hits / 2)).sum(1) / (shown * others)
-    both = (shown > 0) & (others > 0)
-    return np.where(both, ap, np.nan), np.where(both, auc, np.nan)
-
-
-def _mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that could be measured, (draws, classes) -> (draws,); NaN where none could."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(1) / known.sum(1))
 
 
 def _point(scores: np.ndarray, targets: np.ndarray, single: bool) -> dict[str, float]:
@@ -419,20 +347,6 @@ def class_table(model: TrainedModel, scores: np.ndarray, targets: np.ndarray) ->
     })  # fmt: skip
 
 
-def confusion_table(
-    scores: np.ndarray, targets: np.ndarray, classes: Sequence[str], single_label: bool
-) -> pd.DataFrame:
-    """Count images: label (rows) against top class; with several labels, one row of 2 x 2 per class."""
-    if single_label:
-        counts = confusion_matrix(targets.argmax(1), scores.argmax(1), labels=range(len(classes)))
-        return pd.DataFrame(counts, index=pd.Index(classes, name="label"), columns=list(classes))
-    yes = answered(scores, single_label=False)
-    counts = [(yes * targets), (yes * (1 - targets)), ((1 - yes) * targets), ((1 - yes) * (1 - targets))]
-    columns = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
-    table = np.stack([count.sum(0) for count in counts], 1).astype(int)
-    return pd.DataFrame(table, index=pd.Index(classes, name="class"), columns=columns)
-
-
 def group_table(
     outcomes: Sequence[ImageOutcome],
     scores: np.ndarray,
@@ -466,7 +380,7 @@ def _joined(shown: np.ndarray, classes: Sequence[str]) -> str:
     return "|".join(name for name, there in zip(classes, shown, strict=True) if there > 0)
 
 
-_MISLABELS = ["file", "group", "label", "model says", "score", "score of label", "gap"]
+_MISLABELS = ["file", "plane", "group", "label", "model says", "score", "score of label", "gap"]
 
 
 def suspected_mislabels(
@@ -486,7 +400,7 @@ def suspected_mislabels(
     rows, places = [], []
     for place, (outcome, seen, own) in enumerate(zip(outcomes, scores, targets, strict=True)):
         image = outcome.image
-        facts = {"file": str(image.file), "group": image.group, "label": "|".join(image.labels)}
+        facts = {"file": str(image.file), "plane": image.plane, "group": image.group, "label": "|".join(image.labels)}
         if single_label:
             top, label = int(seen.argmax()), int(own.argmax())
             if top != label and seen[top] >= usual[top]:
@@ -502,7 +416,8 @@ def suspected_mislabels(
             if own[i] == 1 and seen[i] <= min(elsewhere[i], 0.5):
                 rows.append({**facts, "model says": f"not {name}", "score": seen[i], "gap": 1 - seen[i]})
                 places.append(place)
-    return pd.DataFrame(rows, places, _MISLABELS).sort_values("gap", ascending=False, kind="stable")
+    table = with_planes(pd.DataFrame(rows, places, _MISLABELS))
+    return table.sort_values("gap", ascending=False, kind="stable")
 
 
 def _means_where(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -520,13 +435,14 @@ def uncertain_images(
     second = scores.argsort(1)[:, -2] if len(classes) > 1 else scores.argmax(1)
     table = pd.DataFrame({
         "file": [str(outcome.image.file) for outcome in outcomes],
+        "plane": [outcome.image.plane for outcome in outcomes],
         "group": [outcome.image.group for outcome in outcomes],
         "label": ["|".join(outcome.image.labels) for outcome in outcomes],
         "top": [classes[i] for i in scores.argmax(1)],
         "next": [classes[i] for i in second],
         "margin": distance,
     })  # fmt: skip
-    return table.sort_values("margin", kind="stable", ignore_index=True).head(_LISTED)
+    return with_planes(table).sort_values("margin", kind="stable", ignore_index=True).head(_LISTED)
 
 
 def _localisation_table(outcomes: Sequence[ImageOutcome]) -> pd.DataFrame | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from napari_milcnn.core.errors import ImageError
-from napari_milcnn.core.images import ImageReading
+from napari_milcnn.core.images import ImageReading, ImageStack, only_planes
 from napari_milcnn.core.problems import Problems
 
 _THREADS = 8
@@ -29,11 +29,13 @@ class Row(NamedTuple):
     line: int | None
     file: Path
     labels: tuple[str, ...]
+    plane: str
+    name: str
 
     @property
     def place(self) -> str:
         """Where it stands."""
-        return repr(self.file.name) if self.line is None else f"line {self.line} {self.file.name!r}"
+        return repr(self.name) if self.line is None else f"line {self.line} {self.name!r}"
 
 
 class _Header(NamedTuple):
@@ -47,31 +49,48 @@ def check_rows(
     """Open every image and compare them; what cannot be trained on goes to `errors`, what can is returned."""
     warnings = Problems()
     found: dict[Row, _Header] = {}
+    files: dict[Path, list[Row]] = defaultdict(list)
+    for row in rows:
+        files[row.file].append(row)
+    done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done, (row, header) in enumerate(zip(rows, pool.map(lambda row: _header(row, reading), rows), strict=True)):
-            if isinstance(header, str):
-                errors.add("images that cannot be read", f"{row.place}: {header}")
-            else:
-                found[row] = header
-            if on_image is not None and not on_image(done + 1, len(rows)):
+        for planes, headers in zip(
+            files.values(), pool.map(lambda planes: _headers(planes, reading), files.values()), strict=True
+        ):
+            for row, header in zip(planes, headers, strict=True):
+                if isinstance(header, str):
+                    errors.add("images that cannot be read", f"{row.place}: {header}")
+                else:
+                    found[row] = header
+            done += len(planes)
+            if on_image is not None and not on_image(done, len(rows)):
                 break
     _check_channels(found, errors, warnings)
     _check_pixel_sizes(found, warnings)
     for first, second in _same_content(list(found)):
         pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
-        if set(first.labels) == set(second.labels):
+        if first.plane != second.plane or set(first.labels) == set(second.labels):
             warnings.add("one image under two names", pair)
         else:
             errors.add("one image under two names, with other labels", pair)
     return warnings
 
 
-def _header(row: Row, reading: ImageReading) -> _Header | str:
+def _headers(rows: Sequence[Row], reading: ImageReading) -> list[_Header | str]:
+    """Return what the header of one file says for each of its rows, or why it cannot be read."""
     try:
-        with reading.open(row.file) as image:
-            return _Header(image.channels, image.pixel_size)
+        with reading.open(rows[0].file) as image:
+            return [_header(image, row) for row in rows]
+    except ImageError as error:
+        return [str(error)] * len(rows)
+
+
+def _header(image: ImageStack, row: Row) -> _Header | str:
+    try:
+        only_planes(image, row.plane)
     except ImageError as error:
         return str(error)
+    return _Header(image.channels, image.pixel_size)
 
 
 def _check_channels(found: dict[Row, _Header], errors: Problems, warnings: Problems) -> None:
@@ -105,10 +124,24 @@ def _check_pixel_sizes(found: dict[Row, _Header], warnings: Problems) -> None:
 
 
 def _same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Find pairs of files with the very same bytes; whole files are read only where size and both ends agree."""
+    """Find pairs of rows of files with the very same bytes: those of one plane, else the first row of each.
+
+    Whole files are read only where size and both ends agree.
+    """
+    of_file: dict[Path, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.file.is_file():
+            of_file[row.file.resolve()].append(row)
+    for first, second in _same_bytes([planes[0] for planes in of_file.values()]):
+        others = {row.plane: row for row in of_file[second.file.resolve()]}
+        pairs = [(row, others[row.plane]) for row in of_file[first.file.resolve()] if row.plane in others]
+        yield from pairs or [(first, second)]
+
+
+def _same_bytes(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     alike: dict[tuple[int, bytes, bytes], list[Row]] = defaultdict(list)
-    for row in {row.file.resolve(): row for row in reversed(rows) if row.file.is_file()}.values():
-        alike[_ends(row.file)].insert(0, row)
+    for row in rows:
+        alike[_ends(row.file)].append(row)
     for group in alike.values():
         seen: dict[str, Row] = {}
         for row in group if len(group) > 1 else ():

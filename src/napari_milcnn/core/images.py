@@ -54,12 +54,15 @@ __all__ = [
     "ImageReading",
     "ImageStack",
     "LazyArray",
+    "PlaneChoice",
     "PlaneIndex",
     "StoredAxes",
     "ZReading",
     "match_channels",
     "maximum_projection",
+    "only_planes",
     "open_image",
+    "plate_wells",
 ]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -114,6 +117,37 @@ class PlaneIndex(NamedTuple):
     position: int
     t: int
     z: int
+
+
+class PlaneChoice(NamedTuple):
+    """Planes that are meant: those at these numbers along the axes P, T and Z, at every number where there is None."""
+
+    position: int | None = None
+    t: int | None = None
+    z: int | None = None
+
+    @classmethod
+    def read(cls, name: str) -> PlaneChoice:
+        """Read a name such as "P0", "T3" or "P0 T3 Z1"; an empty one means every plane.
+
+        Raises
+        ------
+        ImageError
+            It is no such name.
+        """
+        numbers = {part[:1].upper(): part[1:] for part in name.split()}
+        known = all(axis in "PTZ" and re.fullmatch("[0-9]{1,9}", number) for axis, number in numbers.items())
+        if not known or len(numbers) < len(name.split()):
+            raise ImageError(f"the plane {name!r} is not understood; expected a name such as P0, T3 or P0 T3 Z1")
+        return cls(*(int(numbers[axis]) if axis in numbers else None for axis in "PTZ"))
+
+    @property
+    def name(self) -> str:
+        """The name, as `ImageStack.plane_name` writes it."""
+        return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", self, strict=True) if number is not None)
+
+
+EVERY_PLANE: Final = PlaneChoice()
 
 
 class StoredAxes(NamedTuple):
@@ -259,6 +293,8 @@ class ImageStack:
         Whether `channels` are real names, not numbers.
     stored
         The axes in the order of the file or array itself, as other programs read it.
+    only
+        What `planes` is limited to; `data` and `axes` are always those of the whole image.
     """
 
     data: ArrayLike
@@ -271,6 +307,7 @@ class ImageStack:
     warnings: tuple[str, ...] = ()
     channels_named: bool = field(default=False)
     stored: StoredAxes | None = None
+    only: PlaneChoice = EVERY_PLANE
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape)
@@ -305,8 +342,10 @@ class ImageStack:
 
     @cached_property
     def planes(self) -> tuple[PlaneIndex, ...]:
-        """Every combination of P, T and Z, in this order, Z running fastest."""
-        return tuple(PlaneIndex(*at) for at in product(*(range(self.sizes.get(axis, 1)) for axis in "PTZ")))
+        """Every combination of P, T and Z, in this order, Z running fastest; those of `only`, where it says any."""
+        sizes = (self.sizes.get(axis, 1) for axis in "PTZ")
+        numbers = (range(n) if one is None else (one,) for n, one in zip(sizes, self.only, strict=True))
+        return tuple(PlaneIndex(*at) for at in product(*numbers))
 
     def plane_name(self, i: int) -> str:
         """Return a name such as "P0 T3 Z1" with the axes that the image has; empty where it has none of them."""
@@ -518,7 +557,50 @@ def maximum_projection(image: ImageStack) -> ImageStack:
     """
     if "Z" not in image.axes:
         return image
-    return replace(image, data=_Projected(image), axes=image.axes.replace("Z", ""))
+    only = image.only._replace(z=None)
+    return replace(image, data=_Projected(image), axes=image.axes.replace("Z", ""), only=only)
+
+
+def only_planes(image: ImageStack, name: str) -> ImageStack:
+    """Limit an image to some of its planes; nothing is read, and the planes keep their numbers and names.
+
+    Parameters
+    ----------
+    image
+        Any image; closing what is returned closes it.
+    name
+        A name such as "P0 T3" as `ImageStack.plane_name` writes it; one that names fewer axes means every plane there
+        ("P3": all T and Z of position 3), an empty one all planes.
+
+    Returns
+    -------
+    ImageStack
+        The same image with these planes.
+
+    Raises
+    ------
+    ImageError
+        The name is not understood, or there is no such plane.
+    """
+    only = PlaneChoice.read(name)
+    missing = [
+        f"{axis}{number}"
+        for axis, number, own in zip("PTZ", only, image.only, strict=True)
+        if number is not None and not (own in (None, number) and axis in image.axes and number < image.sizes[axis])
+    ]
+    if missing:
+        raise ImageError(f"{image.path or image.name} has no plane {' '.join(missing)}; {_which_planes(image)}")
+    both = (own if number is None else number for number, own in zip(only, image.only, strict=True))
+    return replace(image, only=PlaneChoice(*both))
+
+
+def _which_planes(image: ImageStack) -> str:
+    """Say which planes there are, along each of P, T and Z."""
+    last = {axis: image.sizes[axis] - 1 for axis in "PTZ" if axis in image.axes}
+    own = dict(zip("PTZ", image.only, strict=True))
+    ranges = [f"{axis}{own[axis]}" if own[axis] is not None else f"{axis}0" + f" to {axis}{n}" * (n > 0)
+              for axis, n in last.items()]  # fmt: skip
+    return f"there are {_listed(ranges)}" if ranges else "it is a single plane: name none"
 
 
 def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int, ...], str | None]:
@@ -1171,6 +1253,49 @@ def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
         return f"the group of labels of an OME-Zarr image; open the image {path.parent}, or one of {ome['labels']}"
     inside = _listed(sorted(node.keys())) or "nothing"
     return f"a zarr group without the metadata of an OME-Zarr image; open an array in it (it holds {inside})"
+
+
+def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
+    """List the fields of an OME-Zarr plate.
+
+    Parameters
+    ----------
+    path
+        Any file or folder.
+
+    Returns
+    -------
+    dict or None
+        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open; None where
+        `path` is no plate.
+
+    Raises
+    ------
+    ImageError
+        A well that the plate names cannot be read.
+    """
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        return None
+    plate = _ome_attributes(path).get("plate")
+    if plate is None:
+        return None
+    with _translated(f"{path} cannot be read as an OME-Zarr plate"):
+        names = [str(well["path"]) for well in plate["wells"]]
+    return {name: _fields(path / name) for name in names}
+
+
+def _fields(well: Path) -> tuple[Path, ...]:
+    with _translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
+        return tuple(well / str(each["path"]) for each in _ome_attributes(well)["well"]["images"])
+
+
+def _ome_attributes(path: Path) -> dict[str, Any]:
+    import zarr
+
+    with _translated(f"{path} cannot be read as OME-Zarr"):
+        attributes = dict(zarr.open(str(path), mode="r").attrs)
+    found: Any = attributes.get("ome", attributes)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> _Found:

@@ -157,7 +157,8 @@ def _duplicates(table: LabelTable) -> Iterator[Finding]:
     rows = defaultdict(list)
     for row, image in enumerate(table.images):
         rows[image.file].append(row)
-    files = [Row(table.images[first].line, file, table.images[first].labels) for file, (first, *_) in rows.items()]
+    firsts = [table.images[first] for first, *_ in rows.values()]
+    files = [Row(image.line, image.file, image.labels, "", image.file.name) for image in firsts]
     for one, other in _same_content(files):
         both = rows[one.file], rows[other.file]
         labels = [[table.images[row].labels for row in part] for part in both]

@@ -7,7 +7,7 @@ Touching cells of one number count as one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ def read_truth(folder: Path, file: Path, image: ImageStack) -> np.ndarray | None
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         return None
-    with open_image(path) as opened:
+    with replace(open_image(path), only=image.only) as opened:
         truth = checked_labels(np.stack([opened.plane(i, (0,))[0] for i in range(len(opened.planes))]), image)
     values = np.unique(truth)
     if not np.isin(values, (0, OTHER, OWN)).all():

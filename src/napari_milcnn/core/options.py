@@ -232,6 +232,10 @@ class TrainOptions(Options):
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better validation; default: never."
     )
+    minutes: float | None = Field(
+        None, gt=0, description="Begin no further epoch after so many minutes; the rate's schedule still counts all "
+                                "epochs. Default: no limit."
+    )  # fmt: skip
     precision: Precision = Field("auto", description="Of the convolutions while training.")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
     validation: float = Field(

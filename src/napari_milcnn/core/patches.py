@@ -147,7 +147,7 @@ class PatchReader:
 
     def _known(self, index: int) -> _Facts:
         if index not in self._facts:
-            with self.table.reading.open(self.table.images[index].file) as image:
+            with self.table.open(self.table.images[index]) as image:
                 seen = view(self.model, image)
                 size = len(seen.channels) * seen.shape[0] * seen.shape[1] * image.dtype.itemsize
                 self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._room // 4)
@@ -172,7 +172,7 @@ class PatchReader:
         return self._read(index, plane, window)
 
     def _read(self, index: int, plane: int, window: Window | None) -> np.ndarray:
-        with self.table.reading.open(self.table.images[index].file) as image:
+        with self.table.open(self.table.images[index]) as image:
             seen: ModelView = view(self.model, image)
             return seen.read_raw(plane, window)
 

@@ -121,7 +121,7 @@ def rank_images(
 def _looked(looker: Looker, table: LabelTable, image: LabelledImage) -> Iterator[Look | str | None]:
     """Look at one image: None while it goes on, then what was seen, or why nothing was."""
     try:
-        with table.reading.open(image.file) as opened:
+        with table.open(image) as opened:
             yield from looker.looks(opened)
     except (OptionsError, LabelsError):  # the call is wrong
         raise

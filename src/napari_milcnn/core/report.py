@@ -7,7 +7,6 @@ and opened in years. Whatever a user typed (names of files, classes, groups) is 
 from __future__ import annotations
 
 import base64
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +15,24 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from napari_milcnn.core.calibration import Reliability
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.errors import MilcnnError, OutputError
+from napari_milcnn.core.figures import confusion_figure, reliability_figure, svg
 from napari_milcnn.core.files import replacing
 from napari_milcnn.core.localisation import LocalisationScores
 from napari_milcnn.core.model import TrainedModel, card_text
 from napari_milcnn.core.options import EvaluateOptions
-from napari_milcnn.core.overview import composite
 from napari_milcnn.core.results import printable, versions, write_json, write_table
+from napari_milcnn.core.thumbnails import thumbnail
 from napari_milcnn.core.view import view
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
 _THUMBNAILS = 24
-_THUMBNAIL_SIDE = 160
 _ROWS = 20
 """Rows of a table on the page; the CSV has all."""
-_TEXT, _BLUE, _ORANGE = "#1c2128", "#0072b2", "#d55e00"
-_STYLE: Any = {"svg.hashsalt": "napari-milcnn", "text.parse_math": False, "text.color": _TEXT, "axes.labelcolor": _TEXT,
-          "xtick.color": _TEXT, "ytick.color": _TEXT, "axes.edgecolor": "#c9ced6", "font.size": 9}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,14 +135,18 @@ class EvaluationReport:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error."""
-        return pd.DataFrame([self._prediction(outcome) for outcome in self.outcomes])
+        """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error.
+
+        Behind the file its plane, where the table of labels names any.
+        """
+        return with_planes(pd.DataFrame([self._prediction(outcome) for outcome in self.outcomes]))
 
     def _prediction(self, outcome: ImageOutcome) -> dict[str, Any]:
         image, names = outcome.image, self.model.classes
         scores = np.full(len(names), np.nan) if outcome.scores is None else outcome.scores
         return {
-            "file": printable(image.file), "label": "|".join(image.labels), "group": printable(image.group),
+            "file": printable(image.file), "plane": image.plane,
+            "label": "|".join(image.labels), "group": printable(image.group),
             "fold": outcome.fold or "", "planes": outcome.planes,
             "top": "" if outcome.scores is None else names[scores.argmax()],
             **{f"score {name}": float(score) for name, score in zip(names, scores, strict=True)},
@@ -186,6 +185,11 @@ class EvaluationReport:
         with replacing(folder / "report.html") as draft:
             draft.write_text(html(self), encoding="utf-8")
         return folder
+
+
+def with_planes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of images without its column `plane` where no row names any."""
+    return table if table["plane"].any() else table.drop(columns="plane")
 
 
 def _plain(value: Any) -> Any:
@@ -232,13 +236,13 @@ def _context(report: EvaluationReport) -> dict[str, Any]:
         "images": len(report.outcomes) - len(report.failed),
         "single": single,
         "headlines": [(name, report.figures[name], report.intervals.get(name)) for name in names],
-        "confusion": _confusion_picture(report.confusion) if single else None,
-        "reliability": _reliability_picture(report.reliability, single),
+        "confusion": _svg_uri(confusion_figure(report.confusion)) if single else None,
+        "reliability": _svg_uri(reliability_figure(report.reliability, single)),
         "classes": _shown(report.classes),
         "confusion_rows": _shown(report.confusion.reset_index()),
         "groups": _shown(report.groups, ("group", "label", "answer", "images", "image accuracy", "own score")),
         "wrong_groups": int((report.groups["right"] == 0).sum()),
-        "mislabels": [(_thumbnail(report, r["file"]), _named(r)) for r in _records(report.mislabels, _THUMBNAILS)],
+        "mislabels": [(_thumbnail(report, _image(r)), _named(r)) for r in _records(report.mislabels, _THUMBNAILS)],
         "uncertain": [_named(row) for row in _records(report.uncertain, _ROWS)],
         "localisation": _shown(report.localisation),
         "folds": _shown(report.folds),
@@ -251,7 +255,11 @@ def _records(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"name": printable(Path(row["file"]).name)}
+    return row | {"name": printable(_image(row).name)}
+
+
+def _image(row: dict[str, Any]) -> LabelledImage:
+    return LabelledImage(Path(row["file"]), (), row["group"], plane=row.get("plane", ""))
 
 
 def _shown(table: pd.DataFrame | None, columns: tuple[str, ...] | None = None) -> dict[str, Any] | None:
@@ -263,76 +271,21 @@ def _shown(table: pd.DataFrame | None, columns: tuple[str, ...] | None = None) -
     return {"head": kept, "rows": [[row[name] for name in kept] for row in rows]}
 
 
-def _thumbnail(report: EvaluationReport, file: str) -> str | None:
+def _thumbnail(report: EvaluationReport, row: LabelledImage) -> str | None:
     """Picture of the middle plane of an image as a data URI; None where it cannot be read."""
     try:
-        with report.table.reading.open(Path(file)) as image:
-            step = max(1, -(-max(image.plane_shape) // _THUMBNAIL_SIDE))
-            channels = tuple(view(report.model, image).channels)[:4]
-            raw = image.plane(len(image.planes) // 2, channels)[:, ::step, ::step].astype(np.float32)
+        with report.table.open(row) as image:
+            picture = thumbnail(image, len(image.planes) // 2, view(report.model, image).channels)
     except (MilcnnError, OSError):
         return None
     from imageio.v3 import imwrite
 
-    return _data_uri("png", imwrite("<bytes>", (255 * composite(raw)).round().astype(np.uint8), extension=".png"))
+    return _data_uri("png", imwrite("<bytes>", picture, extension=".png"))
 
 
 def _data_uri(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _svg(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _data_uri("svg+xml", buffer.getvalue())
-
-
-def _confusion_picture(table: pd.DataFrame) -> str:
-    """Draw counts on shares of each row."""
-    counts, names = table.to_numpy(), [_short(name) for name in table.columns]
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(9.0, max(3.2, 0.46 * len(names) + 1.9))
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(side, side * 0.92), layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)
-        for (row, column), count in np.ndenumerate(counts):
-            colour = "white" if shares[row, column] > 0.6 else (_TEXT if row == column else _ORANGE)
-            if count:
-                axes.text(
-                    column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=9 if side < 9 else 6
-                )
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel="model says", ylabel="label")
-        axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="#e5e8ec", linewidth=0.8)
-        axes.tick_params(which="minor", length=0)
-        return _svg(figure)
-
-
-def _short(name: object, length: int = 24) -> str:
-    text = printable(name)
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _reliability_picture(curve: Reliability, single_label: bool) -> str:
-    """Draw how often answers are right against their confidence; under it, how many there are."""
-    filled = curve.count > 0
-    places = (np.arange(len(curve.count)) + 0.5) / len(curve.count)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.8, 3.9), layout="constrained")
-        upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
-        upper.plot([0, 1], [0, 1], color="#b4bac4", linestyle="--", linewidth=1)
-        upper.plot(curve.confidence[filled], curve.observed[filled], "o-", color=_BLUE, markersize=5, linewidth=1.5)
-        upper.set(
-            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right" if single_label else "share that shows it"
-        )
-        lower.bar(places, curve.count, width=0.9 / len(curve.count), color="#9db7cc")
-        lower.set(xlabel="score of the top class" if single_label else "score of a class",
-                  ylabel="images" if single_label else "answers")  # fmt: skip
-        for axes in (upper, lower):
-            axes.spines[["top", "right"]].set_visible(False)
-        return _svg(figure)
+def _svg_uri(figure: Figure) -> str:
+    return _data_uri("svg+xml", svg(figure))

@@ -109,6 +109,12 @@ def write_labels(
     return tables
 
 
+def write_plane(path: Path, image: ImageStack, plane: int) -> None:
+    """Write one plane of an image as OME-TIFF, with its channels and its pixel size."""
+    pixels = image.plane(plane)[np.newaxis]  # (1, channels, Y, X)
+    _write_ome(path, image.planes[:1], pixels, image.channels, image.pixel_size, {})
+
+
 class _Pages:
     """Planes (channels, Y, X) that are made one after another while they are written."""
 

@@ -19,7 +19,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from napari_milcnn.core.devices import DeviceChoice, choose_device, is_out_of_me
 from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.core.files import sha256
 from napari_milcnn.core.image_checks import OnImage
+from napari_milcnn.core.metrics import confusion_table, mean_average_precision
 from napari_milcnn.core.model import TrainedModel, rebuilt
 from napari_milcnn.core.network import MilNetwork, NetworkOutput
 from napari_milcnn.core.options import TrainOptions, make_options
@@ -50,7 +51,7 @@ _AHEAD = 2
 """Batches read ahead of the one that is computed."""
 _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
-_HOW = ("device", "readers", "cache")
+_HOW = ("device", "readers", "cache", "minutes")
 """Options that change how a training runs, not what comes out."""
 
 
@@ -64,10 +65,13 @@ class Validation:
         Share of images whose top class is right; with several labels per image, share of right yes-or-no answers.
     loss : float
         Joint loss, averaged over images.
+    mean_average_precision : float
+        Average precision, averaged over the classes that have images of both kinds; NaN where none has.
     """
 
     accuracy: float
     loss: float
+    mean_average_precision: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,49 @@ def train(
     yield from trainer.epochs(kept)
 
 
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """What a training will take, from a few batches of it.
+
+    Attributes
+    ----------
+    seconds : float
+        Of one epoch, validation included.
+    memory : int
+        Bytes at once on the device, about: network, optimiser, and a batch with all that is kept of it for learning.
+    batches, images, validation_images : int
+        Of one epoch.
+    device : str
+        Where, and why.
+    """
+
+    seconds: float
+    memory: int
+    batches: int
+    images: int
+    validation_images: int
+    device: str
+
+
+def estimate(model: TrainedModel, labels: LabelTable, **options: Any) -> TrainingEstimate:
+    """Try two batches and one validation image of a training, to say what an epoch of it will take.
+
+    Parameters
+    ----------
+    model, labels, **options
+        As of `train`; nothing of them is changed, no file is written.
+
+    Raises
+    ------
+    MilcnnError
+        As `train`.
+    """
+    chosen = make_options(TrainOptions, options)
+    table = labels.with_split(chosen.validation, chosen.seed)
+    _check(model, table, chosen)
+    return _Trainer(model, table, chosen, None).estimate()
+
+
 def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
     """Set a trained model's temperature and the balance between its classes by images that it did not train on.
 
@@ -293,6 +340,7 @@ class _Trainer:
         self.run = _run(model, table, options)
         self.started_from = model.digest if model.card.training else None
         self.curve: list[dict[str, Any]] = []
+        self.began = time.monotonic()
         single = model.card.single_label if model.card.training else table.single_label
         self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={}, temperature=1.0)
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -346,10 +394,43 @@ class _Trainer:
             yield report
             if kept is not None and self.processes.rank == 0:
                 save_checkpoint(kept, self._state())
+            if self._is_late():
+                return
+
+    def estimate(self) -> TrainingEstimate:
+        """Take two steps, the first of them to warm up, and classify one validation image."""
+        held = self.table.part("validation")
+        size = math.ceil(len(self.targets) / self.steps)
+        order = np.arange(len(self.targets))
+        self.learner = self.network
+        self._to_train()
+        reading, step = 0.0, 0.0
+        with _activations(self.network) as kept:
+            for at in range(min(2, self.steps)):
+                places = [place % len(order) for place in range(at * size, (at + 1) * size)]
+                asked = time.perf_counter()
+                images = self._batch(order, places, 1)
+                read = time.perf_counter()
+                kept.clear()
+                self._step(images, order[places], size)
+                reading, step = read - asked, time.perf_counter() - read
+        asked = time.perf_counter()
+        outputs(self.best, replace(held, images=held.images[:1]), self.choice, self.processes)
+        validation = (time.perf_counter() - asked) * len(held.images)
+        weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
+        return TrainingEstimate(
+            self.steps * max(step, reading / self.options.readers) + validation, 4 * weights + 2 * sum(kept),
+            self.steps, len(self.targets), len(held.images), str(self.choice),
+        )  # fmt: skip
 
     def _has_settled(self) -> bool:
         since = next((i for i, row in enumerate(reversed(self.curve)) if row["is_best"]), 0)
         return self.options.patience is not None and since >= self.options.patience
+
+    def _is_late(self) -> bool:
+        """Whether the time is up by the clock of the first process, to which all keep."""
+        late = self.options.minutes is not None and time.monotonic() - self.began > 60 * self.options.minutes
+        return self.processes.sum([float(late and self.processes.rank == 0)])[0] > 0
 
     def _reported(self, epoch: int) -> EpochReport | None:
         """Run one epoch; None if it was stopped."""
@@ -365,11 +446,13 @@ class _Trainer:
         row = {"epoch": epoch, "loss": pooled + last, "pooled_loss": pooled, "last_loss": last,
                "validation_accuracy": None if validation is None else validation.accuracy,
                "validation_loss": None if validation is None else validation.loss,
+               "validation_mean_average_precision": _known(validation),
                "is_best": is_best, "learned_b": candidate.network.learned_b}  # fmt: skip
         self.curve = [*self.curve, row]
         latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
         latest = _with_metrics(latest, validation)
         if logits is not None:
+            latest = _with_confusion(latest, logits)
             latest = latest.with_card(temperature=_temperature(logits, latest.card.single_label))
         self.model = self.model.with_card(training=latest.card.training)
         self.best = latest if is_best else self.best
@@ -485,6 +568,23 @@ class _Trainer:
         )  # fmt: skip
 
 
+@contextmanager
+def _activations(network: MilNetwork) -> Iterator[list[int]]:
+    """Note the bytes of what each layer puts out; learning keeps it, and its gradient is as large."""
+    sizes: list[int] = []
+
+    def note(_layer: Any, _inputs: Any, output: Any) -> None:
+        sizes.extend(part.numel() * part.element_size() for part in (output,) if isinstance(part, Tensor))
+
+    leaves = [layer for layer in network.modules() if not any(True for _ in layer.children())]
+    handles = [layer.register_forward_hook(note) for layer in leaves]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
     """Choose the device; under `accelerate launch` each process has been given its own."""
     device = options.device if processes.device is None else str(processes.device)
@@ -496,7 +596,7 @@ def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 
 def _run(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
     """Say in plain values what makes a run what it is: a checkpoint of another run is refused."""
-    images = "\n".join(f"{row.file.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
+    images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
     chosen = {f"option {name}": value for name, value in options.model_dump(exclude=set(_HOW)).items()}
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
 
@@ -556,7 +656,7 @@ def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, proces
     classifier = Classifier(model, device=str(choice.device), precision=precision)
     rows: list[tuple[list[float], list[float]]] = []
     for image in processes.share(table.images):
-        with table.reading.open(image.file) as opened:
+        with table.open(image) as opened:
             found = classifier.classify(opened)
         rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
     scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
@@ -572,7 +672,23 @@ def _validation(found: _Outputs, single_label: bool) -> Validation:
         hits = found.scores.argmax(1) == found.targets.argmax(1)
     else:
         hits = (found.scores > 0) == (found.targets > 0.5)
-    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()))
+    ranks = mean_average_precision(found.scores.numpy(), found.targets.numpy())
+    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()), ranks)
+
+
+def _known(validation: Validation | None) -> float | None:
+    """Return the mean average precision of a validation, or None where there is none: a curve has no NaN."""
+    if validation is None or math.isnan(validation.mean_average_precision):
+        return None
+    return validation.mean_average_precision
+
+
+def _with_confusion(model: TrainedModel, found: _Outputs) -> TrainedModel:
+    """Note the confusion of the validation images on the card, as `confusion_table` has it."""
+    single = model.card.single_label
+    scores = (found.scores.softmax(1) if single else found.scores.sigmoid()).numpy()
+    counts = confusion_table(scores, found.targets.numpy(), model.classes, single).to_numpy().tolist()
+    return model.with_card(training={**model.card.training, "confusion": counts})
 
 
 def _temperature(found: _Outputs, single_label: bool) -> float:

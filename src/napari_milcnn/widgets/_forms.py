@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 from weakref import WeakMethod
 
 from magicgui.widgets import Container, create_widget
+from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QSizePolicy, QWidget
@@ -15,28 +16,46 @@ from napari_milcnn.core.options import Options
 
 ERROR, WARNING = "#d55e00", "#c98500"
 """Text colours that are read on napari's dark and light themes."""
+_FINE, _COARSE = 0.0005, 0.05
+"""Steps of numbers with a point: rates are small."""
+_MOST = 65536.0
+"""The most that a number without a limit of its own can be set to in a form."""
 
 
-def options_form(kind: type[Options], names: Sequence[str], choices: Mapping[str, Sequence[str]]) -> Container:
+def options_form(kind: type[Options], names: Sequence[str], choices: Mapping[str, Sequence[Any]]) -> Container:
     """Make a form of some fields of an option model: their defaults, their limits and their descriptions.
 
-    `choices` lists the values offered for a text field. An optional number is left out by 0.
+    `choices` lists the values offered for a field, or pairs of what is shown and the value; a field that knows its
+    choices needs none. An optional number is left out by 0.
     """
     return Container(widgets=[_field(kind, name, choices.get(name)) for name in names], labels=True)
 
 
-def _field(kind: type[Options], name: str, choices: Sequence[str] | None) -> Any:
+def _field(kind: type[Options], name: str, choices: Sequence[Any] | None) -> Any:
     field = kind.model_fields[name]
     annotation, value = field.annotation, field.default
     options: dict[str, Any] = {"tooltip": field.description}
+    if choices is None and get_origin(annotation) is Literal:
+        choices = get_args(annotation)
     if choices is not None:
         options |= {"choices": list(choices), "widget_type": "ComboBox"}
     elif type(None) in get_args(annotation):
-        annotation, value = int, 0
-        options |= {"min": 0, "max": 65536}
-    elif annotation is int:
-        options |= {"min": 1, "max": 4096}
+        annotation, value = next(one for one in get_args(annotation) if one is not type(None)), 0
+        options |= _limits(annotation, field) | {"min": 0}
+    elif annotation in (int, float):
+        options |= _limits(annotation, field)
     return create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
+
+
+def _limits(number: Any, field: FieldInfo) -> dict[str, Any]:
+    """Limits of a field's spin box, and for a number with a point its step, which sets the digits."""
+    step = 1.0 if number is int else _FINE if 0 < (field.default or 0) < 0.01 else _COARSE
+    least: Any = 0.0
+    most: Any = _MOST
+    for limit in field.metadata:
+        least = getattr(limit, "ge", getattr(limit, "gt", least - step) + step)
+        most = getattr(limit, "le", getattr(limit, "lt", most + step) - step)
+    return {"min": number(least), "max": number(min(most, _MOST)), "step": number(step)}
 
 
 def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:

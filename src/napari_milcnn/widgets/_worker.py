@@ -2,7 +2,8 @@
 
 A job is a generator of reports. It runs in a thread of superqt's pool; its reports arrive in the window's thread, one
 signal each, so that layers and widgets are touched there alone. Cancelling takes effect at the next report, and what
-was reported until then is kept.
+was reported until then is kept. A job whose reports lie minutes apart, as epochs do, has a gate between its small
+steps: there it says how far it is, waits while it is paused, and learns that it is to stop.
 
 superqt's generator worker ends without a word on a `RuntimeError`, which torch raises for most of its failures: they
 are translated inside the generator.
@@ -11,6 +12,8 @@ are translated inside the generator.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +24,8 @@ from superqt.utils import create_worker
 from napari_milcnn.core.errors import ComputeError, MilcnnError
 
 logger = logging.getLogger(__name__)
+_OFTEN = 0.1
+"""Seconds between two reports at a gate."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,45 @@ class Ending:
 
     error: str = ""
     stopped: bool = False
+
+
+class Gate(QObject):
+    """What a job passes at every small step; made by the window, passed in the thread."""
+
+    reported = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = threading.Event()
+        self._open.set()
+        self._stopped = False
+        self._due = 0.0
+
+    def passes(self, report: Any) -> bool:
+        """Report, a few times a second at most; wait while paused; return whether to go on."""
+        if time.monotonic() > self._due:
+            self.reported.emit(report)
+            self._due = time.monotonic() + _OFTEN
+        self._open.wait()
+        return not self._stopped
+
+    @property
+    def paused(self) -> bool:
+        """Whether the job waits here, or will at its next step."""
+        return not self._open.is_set()
+
+    def pause(self) -> None:
+        """Let the job wait at its next step."""
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """Let a paused job go on."""
+        self._open.set()
+
+    def stop(self) -> None:
+        """Let the job end at its next step, also a paused one."""
+        self._stopped = True
+        self._open.set()
 
 
 class Job(QObject):
@@ -42,6 +86,8 @@ class Job(QObject):
         When it is destroyed the job is stopped.
     on_step, on_end : callable
         Called in the window's thread with each report, and once with the `Ending`.
+    gate : Gate, optional
+        What the generator passes between its reports; what it reports there goes to `on_step` as well.
     """
 
     stepped = Signal(object)
@@ -53,8 +99,11 @@ class Job(QObject):
         parent: QObject,
         on_step: Callable[[Any], None],
         on_end: Callable[[Ending], None],
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(parent)
+        self._gate = gate or Gate()
+        self._gate.reported.connect(self._on_step)
         self._error, self._stopped = "", False
         self.stepped.connect(on_step)
         self.ended.connect(on_end)
@@ -63,11 +112,13 @@ class Job(QObject):
         self._worker.errored.connect(self._on_error)
         self._worker.finished.connect(self._on_finish)
         parent.destroyed.connect(self._worker.quit)
+        parent.destroyed.connect(self._gate.stop)
         self._worker.start()
 
     def stop(self) -> None:
         """Leave the job at its next report."""
         self._stopped = True
+        self._gate.stop()
         self._worker.quit()
 
     def _on_step(self, report: Any) -> None:
@@ -86,7 +137,7 @@ def _translated(steps: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         yield from steps()
     except MemoryError as error:
         raise ComputeError(
-            "memory ran out; close other programs, choose a smaller tile under Options, or classify fewer planes"
+            "memory ran out; close other programs, or choose a smaller tile, patch or batch under Options"
         ) from error
     except RuntimeError as error:
         raise ComputeError(f"computing failed: {error}; choose the device 'cpu' under Options and try again") from error

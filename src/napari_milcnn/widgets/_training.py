@@ -1,0 +1,156 @@
+"""What the Train dock does beside the window: generators of reports for jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_milcnn.core.glances import Glance
+    from napari_milcnn.core.model import TrainedModel
+    from napari_milcnn.core.report import EvaluationReport
+    from napari_milcnn.core.training import TrainingEstimate
+    from napari_milcnn.core.training_run import TrainingPlan
+
+Passes = Callable[["Share"], bool]
+_WATCHED = 4
+
+
+@dataclass(frozen=True)
+class Share:
+    """How far a step has come: what is done, of how many, in words."""
+
+    done: int
+    total: int
+    doing: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a training starts from, in words, and what should be known of the images."""
+
+    kept: str = ""
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that is done: the rows of all, the best model so far, and where the latest looks."""
+
+    rows: tuple[dict[str, Any], ...]
+    epochs: int
+    best: TrainedModel
+    glances: tuple[Glance, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: the model, and how it does on images kept aside; None where there are none."""
+
+    model: TrainedModel
+    report: EvaluationReport | None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a training would run by default, in words, and how many GPUs there are."""
+
+    text: str
+    count: int
+
+
+def devices() -> Iterator[Devices]:
+    """Look at the devices; this loads the engine, which takes seconds."""
+    import torch
+
+    from napari_milcnn.core.devices import choose_device, free_memory
+
+    choice = choose_device()
+    text = f"{choice} · {free_memory(choice.device) / 1e9:.1f} GB free"
+    yield Devices(text, torch.cuda.device_count())
+
+
+def kept(plan: TrainingPlan) -> Iterator[Begun]:
+    """Say what a training of this plan would start from."""
+    yield Begun(plan.start(plan.table()).kept)
+
+
+def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
+    """Try a few batches."""
+    from napari_milcnn.core.training import estimate
+
+    table = plan.table()
+    yield estimate(plan.start(table).model, table, **plan.train_options().model_dump())
+
+
+def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Outcome]:
+    """Train in this process: as `napari-milcnn train` does, with pictures between the epochs."""
+    from napari_milcnn.core.glances import glances, watched
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.training_run import epoch_row, run_training
+
+    table = plan.table()
+    start, options = plan.start(table), plan.train_options()
+    split = table.with_split(options.validation, options.seed)
+    chosen = watched(split, _WATCHED)
+    said: list[str] = []
+    yield Begun(start.kept)
+    rows: tuple[dict[str, Any], ...] = ()
+    best: TrainedModel | None = None
+    for report in run_training(
+        plan, table, start.model, resume=resume, on_warning=said.append,
+        on_image=lambda done, total: passes(Share(done, total, "reading images")),
+        on_batch=lambda done, total: passes(Share(done, total, "batches")),
+    ):  # fmt: skip
+        rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
+        best = report.best
+        yield from (Begun(warning=warning) for warning in said)
+        said.clear()
+        seen = tuple(glances(report.last, split, chosen, options.device))
+        yield Epoch(rows, report.epochs, best, seen)
+    if passes(Share(0, 1, "validation")):
+        yield from outcome(plan, best or load_model(plan.out))
+
+
+def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[Begun | Epoch | Outcome | None]:
+    """Train on several devices: by the command line, in processes of their own."""
+    from napari_milcnn.core.model import load_model
+    from napari_milcnn.core.training_run import follow_training
+
+    rows: tuple[dict[str, Any], ...] = ()
+    yield Begun(plan.start(plan.table()).kept)
+    for row in follow_training(plan, processes, resume=resume):
+        if row is None:
+            yield None
+            continue
+        rows = (*rows, row)
+        yield Epoch(rows, plan.train_options().epochs, load_model(plan.out), ())
+    yield from outcome(plan, load_model(plan.out))
+
+
+def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
+    """Measure a trained model on its validation images."""
+    from napari_milcnn.core.evaluation import evaluate
+
+    options = plan.train_options()
+    table = plan.table().with_split(options.validation, options.seed)
+    held = "test" if table.part("test").images else "validation"
+    if not table.part(held).images:
+        yield Outcome(model, None)
+        return
+    yield Outcome(model, evaluate(model, table, split=held, device=options.device))
+
+
+def cross_validation(plan: TrainingPlan, folds: int) -> Iterator[Share | Outcome]:
+    """Train anew for each fold of whole groups, and measure on the images held out."""
+    from napari_milcnn.core.evaluation import evaluation_steps
+
+    table = plan.table()
+    start = plan.start(table)
+    options = plan.train_options()
+    how = {"train_options": options.model_dump(), "device": options.device}
+    for step in evaluation_steps(start.model, table, folds=folds, **how):
+        yield Share(step.done, step.total, step.doing)
+        if step.report is not None:
+            yield Outcome(start.model, step.report)

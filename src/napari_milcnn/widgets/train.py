@@ -1,0 +1,541 @@
+"""The Train dock: label images, watch a network learn from the labels, use it at once."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent, QObject, QSettings, Qt, QTimer
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_milcnn.core.errors import MilcnnError
+from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle, confusion_figure
+from napari_milcnn.current import current
+from napari_milcnn.widgets._curves_box import CurvesBox
+from napari_milcnn.widgets._figure_box import FigureBox
+from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._glance_box import GlanceBox
+from napari_milcnn.widgets._label_box import LabelBox
+from napari_milcnn.widgets._outcome_box import OutcomeBox
+from napari_milcnn.widgets._plan_box import PlanBox
+from napari_milcnn.widgets._training import (
+    Begun,
+    Devices,
+    Epoch,
+    Outcome,
+    Share,
+    cross_validation,
+    devices,
+    estimated,
+    following,
+    kept,
+    outcome,
+    training,
+)
+from napari_milcnn.widgets._worker import Ending, Gate, Job
+
+if TYPE_CHECKING:
+    from napari_milcnn.core.model import TrainedModel
+    from napari_milcnn.core.report import EvaluationReport
+    from napari_milcnn.core.training import TrainingEstimate
+    from napari_milcnn.core.training_run import StoppedTraining, TrainingPlan
+
+LABEL, LEARN, OUTCOME = range(3)
+"""The tabs."""
+_SETTLED = 400
+"""Milliseconds the labels have to rest before it is said what a training would start from."""
+_LAST = "last_labels"
+
+
+class TrainDock(QWidget):
+    """Label images, train on the labels, and hand the model on.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.model: TrainedModel | None = None
+        self.report: EvaluationReport | None = None
+        self.stopped: StoppedTraining | None = None
+        self._job: Job | None = None
+        self._gate = Gate()
+        self._kept_job: Job | None = None
+        self._plan: TrainingPlan | None = None
+        self._began, self._epochs, self._first = 0.0, (0, 1), 0
+        self._gpus = 0
+        self._make_parts()
+        self._lay_out()
+        self._connect()
+        self._refresh()
+        Job(devices, self, self._on_devices, lambda _ending: None)
+
+    def _make_parts(self) -> None:
+        self.label_box = LabelBox(self.viewer)
+        self.go_on_button = QPushButton()
+        self.plan_box = PlanBox()
+        self.device = Note()
+        self.needs = Note()
+        self.estimate_button, self.estimate = QPushButton("Estimate"), Note()
+        self.estimate_button.setToolTip("Try a few batches, to say what an epoch takes")
+        self.start_button, self.resume_button = QPushButton("Start"), QPushButton("Resume")
+        self.pause_button, self.stop_button = QPushButton("Pause"), QPushButton("Stop")
+        self.stop_button.setToolTip("The epoch under way is dropped; what was learned before is kept")
+        self.validate_button = QPushButton("Cross-validate")
+        self.validate_button.setToolTip("Train anew for each fold of whole groups, and measure on those held out")
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.hide()
+        self.message, self.warning = Note(), Note()
+        self.curves = CurvesBox()
+        self.glances = GlanceBox()
+        self.confusion_title = heading("Confusion of the best epoch")
+        self.confusion = FigureBox("Confusion of the best epoch", 290)
+        self.outcome_box = OutcomeBox()
+
+    def _lay_out(self) -> None:
+        learn = QWidget()
+        layout = QVBoxLayout(learn)
+        layout.setContentsMargins(8, 4, 8, 8)
+        layout.addWidget(self.plan_box)
+        layout.addWidget(self.device)
+        layout.addLayout(row(self.estimate_button, self.validate_button, self.plan_box.folds, "folds", stretch=0))
+        layout.addWidget(self.estimate)
+        layout.addWidget(self.needs)
+        layout.addLayout(row(self.start_button, self.resume_button))
+        layout.addLayout(row(self.pause_button, self.stop_button))
+        layout.addWidget(self.progress)
+        for part in (self.message, self.warning, self.curves, self.glances, self.confusion_title, self.confusion):
+            layout.addWidget(part)
+        layout.addStretch()
+        self.confusion_title.hide()
+        outcome_page = QWidget()
+        page = QVBoxLayout(outcome_page)
+        page.setContentsMargins(8, 4, 8, 8)
+        page.addWidget(self.outcome_box)
+        page.addStretch()
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.label_box, "1  Label")
+        self.tabs.addTab(_scrolled(learn), "2  Train")
+        self.tabs.addTab(_scrolled(outcome_page), "3  Use")
+        self.tabs.setTabEnabled(OUTCOME, False)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.go_on_button)
+        outer.addWidget(self.tabs)
+        self.setMinimumWidth(310)
+
+    def _connect(self) -> None:
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED)
+        self._settled.timeout.connect(self._say_kept)
+        self.label_box.changed.connect(self._on_labels)
+        self.plan_box.changed.connect(self._settled.start)
+        self.go_on_button.clicked.connect(self._on_go_on)
+        self.estimate_button.clicked.connect(self.try_batches)
+        self.validate_button.clicked.connect(self.cross_validate)
+        self.start_button.clicked.connect(lambda: self.train(resume=False))
+        self.resume_button.clicked.connect(lambda: self.train(resume=True))
+        self.pause_button.clicked.connect(self.pause)
+        self.stop_button.clicked.connect(self.stop)
+        self.outcome_box.use_asked.connect(self.use)
+        self.outcome_box.save_asked.connect(self.save_card)
+        self.outcome_box.results_asked.connect(self.open_results)
+        connect_while_alive(self.viewer.events.theme, self._on_theme, self)
+        self._offer_last()
+
+    # State
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs."""
+        return self._job is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether a training waits to go on."""
+        return self.busy and self._gate.paused
+
+    def plan(self) -> TrainingPlan | None:
+        """Return the plan that stands in the form; None where it is not one, which is said."""
+        labelling = self.label_box.labelling
+        if labelling is None:
+            return None
+        try:
+            return self.plan_box.plan(labelling.path, labelling.reading)
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return None
+
+    def _style(self) -> FigureStyle:
+        return LIGHT if str(self.viewer.theme) == "light" else DARK
+
+    def _say(self, text: str, colour: str = "") -> None:
+        self.message.say(text, colour)
+
+    def _refresh(self) -> None:
+        """Enable what can be done now."""
+        needs = self._needed()
+        self.needs.say("" if self.busy else needs)
+        ready = not needs and not self.busy
+        for button in (self.start_button, self.estimate_button, self.validate_button):
+            button.setEnabled(ready)
+        self.resume_button.setVisible(self.stopped is not None and not self.busy)
+        self.resume_button.setEnabled(ready)
+        self.pause_button.setVisible(self.busy)
+        self.stop_button.setVisible(self.busy)
+        self.pause_button.setText("Go on" if self.paused else "Pause")
+        self.plan_box.setEnabled(not self.busy)
+        self.label_box.set_enabled_while_training(self.busy)
+        self.tabs.setTabEnabled(OUTCOME, self.model is not None or self.report is not None)
+
+    def _needed(self) -> str:
+        """Say what is missing before a training can start."""
+        labelling = self.label_box.labelling
+        if labelling is None:
+            return "Open images under Label first."
+        counts = labelling.counts()
+        shown = [name for name, count in counts.items() if count]
+        if not shown:
+            return "Label a few images of each class first."
+        if len(shown) == 1:
+            return f"All labelled images show {shown[0]}. Label some that show another class, or none of it."
+        return ""
+
+    # Labels
+
+    def _on_labels(self) -> None:
+        """Labels changed: another start may be said, and a training stopped beside them can go on."""
+        labelling = self.label_box.labelling
+        self.go_on_button.hide()
+        if labelling is not None and not self.busy:
+            if self._plan is None or self._plan.labels != labelling.path:
+                self._find_stopped(labelling.path)
+            QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
+            self._settled.start()
+        self._refresh()
+
+    def _find_stopped(self, labels: Path) -> None:
+        """Look for a training beside the labels that was stopped or killed."""
+        from napari_milcnn.core.training_run import stopped_training
+
+        self.stopped = stopped_training(labels.parent)
+        if self.stopped is not None:
+            self.plan_box.show_plan(self.stopped.plan)
+            epochs = self.stopped.plan.train_options().epochs
+            self._say(f"A training stopped after epoch {self.stopped.epochs} of {epochs}. Resume goes on with it.")
+            self.tabs.setCurrentIndex(LEARN)
+
+    def _offer_last(self) -> None:
+        """Offer to go on with the labels that were open last."""
+        last = str(QSettings("napari-milcnn", "napari-milcnn").value(_LAST) or "")
+        there = bool(last) and Path(last).parent.is_dir()
+        self.go_on_button.setText(f"Go on with {Path(last).parent.name}")
+        self.go_on_button.setToolTip(last)
+        self.go_on_button.setVisible(there)
+
+    def _on_go_on(self) -> None:
+        last = Path(self.go_on_button.toolTip())
+        self.label_box.open([last if last.exists() else last.parent])
+
+    def _say_kept(self) -> None:
+        """Say what a training would start from, and what of it is kept."""
+        plan = self.plan() if not self._needed() and not self.busy else None
+        if plan is None or self._kept_job is not None:
+            self.plan_box.kept.say("")
+            return
+
+        def end(ending: Ending) -> None:
+            self._kept_job = None
+            if ending.error:
+                self.plan_box.kept.say(ending.error, ERROR)
+
+        self._kept_job = Job(lambda: kept(plan), self, self._on_begun, end)
+
+    # Work
+
+    def _work(self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None]) -> None:
+        """Start the one long job, with its progress."""
+        self._began, self._epochs, self._first = time.monotonic(), (0, 1), 0
+        self.progress.setValue(0)
+        self.progress.setFormat("starting…")
+        self.progress.show()
+        self._say("")
+        self.warning.say("")
+        self._job = Job(steps, self, self._on_step, on_end, self._gate)
+        self._refresh()
+
+    def _end(self, ending: Ending, done: str) -> None:
+        self._job, self._gate = None, Gate()
+        self.progress.hide()
+        if ending.error:
+            self._say(ending.error, ERROR)
+        else:
+            self._say("Stopped." if ending.stopped else done, WARNING if ending.stopped else "")
+        self._refresh()
+
+    def try_batches(self) -> None:
+        """Say what an epoch takes, from a few batches."""
+        plan = self.plan()
+        if plan is not None and not self.busy:
+            self.estimate.say("")
+            self._work(lambda: estimated(plan), lambda ending: self._end(ending, ""))
+
+    def train(self, *, resume: bool) -> None:
+        """Train, or go on with the training that was stopped."""
+        plan = self.stopped.plan if resume and self.stopped is not None else self.plan()
+        if plan is None or self.busy:
+            return
+        go_on = resume and self.stopped is not None and self.stopped.epochs > 0
+        self._plan, self.stopped, self.model, self.report = plan, None, None, None
+        self.curves.show_rows([], [])
+        self._show_confusion(None)
+        gate = self._gate
+        steps = (lambda: following(plan, self._gpus, resume=go_on)) if self._on_all_gpus() else (
+            lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
+        self._work(steps, self._on_trained)
+        self.pause_button.setEnabled(not self._on_all_gpus())
+
+    def _on_all_gpus(self) -> bool:
+        return self._gpus > 1 and self.plan_box.values()["device"] == "auto"
+
+    def cross_validate(self) -> None:
+        """Measure how well such a training does on groups that it never saw."""
+        plan, folds = self.plan(), self.plan_box.folds.value()
+        if plan is not None and not self.busy:
+            self._work(lambda: cross_validation(plan, folds), self._on_validated)
+
+    def pause(self) -> None:
+        """Pause a training between two batches, or let it go on."""
+        if self._gate.paused:
+            self._gate.go_on()
+        else:
+            self._gate.pause()
+            self.progress.setFormat("paused")
+        self._refresh()
+
+    def stop(self) -> None:
+        """Stop what runs; epochs that are done are kept."""
+        if self._job is not None:
+            self._job.stop()
+            self.stop_button.setEnabled(False)
+            self._say("stopping…")
+
+    # Reports of jobs
+
+    def _on_step(self, step: Any) -> None:
+        match step:
+            case Share():
+                self._show_share(step)
+            case Begun():
+                self._on_begun(step)
+            case Epoch():
+                self._on_epoch(step)
+            case Outcome():
+                self._on_outcome(step)
+            case None:
+                pass
+            case _:
+                self._on_estimate(step)
+
+    def _on_devices(self, found: Devices) -> None:
+        self._gpus = found.count
+        several = f" · auto trains on all {found.count} GPUs" if found.count > 1 else ""
+        self.device.say(f"{found.text}{several}")
+
+    def _on_begun(self, begun: Begun) -> None:
+        if begun.kept:
+            self.plan_box.kept.say(begun.kept)
+        if begun.warning:
+            self.warning.say(f"{self.warning.text()} {begun.warning}".strip(), WARNING)
+
+    def _show_share(self, step: Share) -> None:
+        """Show how far the whole training is: epochs done, and the share of the one under way."""
+        if self._gate.paused:
+            return
+        done, epochs = self._epochs
+        inside = step.done / max(step.total, 1)
+        if step.doing == "batches":
+            self.progress.setValue(round(1000 * (done + inside) / epochs))
+            left = self._left((done + inside) / epochs)
+            self.progress.setFormat(f"epoch {done + 1} of {epochs}{left}")
+        else:
+            self.progress.setValue(round(1000 * inside))
+            self.progress.setFormat(f"{step.doing} {step.done} of {step.total}")
+
+    def _left(self, share: float) -> str:
+        """Say how long it will take, from what this run has done so far."""
+        if self._first == 0 and share > 0:
+            self._first, self._began = 1, time.monotonic()
+            self._share_first = share
+        spent, gained = time.monotonic() - self._began, share - getattr(self, "_share_first", 0.0)
+        return f" · {_duration(spent / gained * (1 - share))} left" if gained > 0.01 else ""
+
+    def _on_epoch(self, epoch: Epoch) -> None:
+        self._epochs = (int(epoch.rows[-1]["epoch"]), epoch.epochs)
+        self.model = epoch.best
+        self.curves.show_rows(epoch.rows, epoch.best.classes)
+        self.glances.show_glances(epoch.glances, epoch.best.classes)
+        self._show_confusion(epoch.best)
+        self.device.say(epoch.rows[-1]["device"])
+
+    def _show_confusion(self, model: TrainedModel | None) -> None:
+        counts = model.card.training.get("confusion") if model is not None else None
+        self.confusion_title.setVisible(counts is not None)
+        if counts is None or model is None:
+            self.confusion.show_figure(None)
+            return
+        columns = list(model.classes) if model.card.single_label else _YES_NO
+        table = pd.DataFrame(counts, index=list(model.classes), columns=columns)
+        self.confusion.show_figure(confusion_figure(table, self._style()))
+
+    def _on_outcome(self, found: Outcome) -> None:
+        folds = found.report is not None and found.report.folds is not None
+        self.report = found.report
+        if not folds:
+            self.model = found.model
+            self.outcome_box.fields["name"].setText(found.model.card.name)
+        self.outcome_box.show_report(found.report, self._style(), folds=folds)
+        if self._plan is not None:
+            self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
+        self._refresh()
+        self.tabs.setCurrentIndex(OUTCOME)
+
+    def _on_estimate(self, found: TrainingEstimate) -> None:
+        values = self.plan_box.values()
+        epochs, minutes = values["epochs"], values["minutes"]
+        text = (f"{_duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
+                f"{found.validation_images} for validation. {epochs} epochs take about "
+                f"{_duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
+        if minutes:
+            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} epochs."
+        self.estimate.say(text)
+
+    def _on_trained(self, ending: Ending) -> None:
+        from napari_milcnn.core.training_run import stopped_training
+
+        plan, model = self._plan, self.model
+        self._end(ending, "Done.")
+        self.stop_button.setEnabled(True)
+        if plan is None:
+            return
+        self.stopped = stopped_training(plan.out.parent)
+        self._refresh()
+        if (ending.stopped or ending.error) and self.stopped is not None and self.stopped.epochs:
+            self._say(f"{self.message.text()} Epochs up to {self.stopped.epochs} are kept; Resume goes on.", WARNING)
+        if ending.stopped and model is not None:
+            self._work(lambda: outcome(plan, model), lambda after: self._end(after, "Stopped."))
+
+    def _on_validated(self, ending: Ending) -> None:
+        self._end(ending, "Cross-validated.")
+        self.stop_button.setEnabled(True)
+
+    # What comes after
+
+    def save_card(self) -> None:
+        """Write name, authors, licence and description into the model's file."""
+        if self.model is None or self._plan is None:
+            return
+        try:
+            self.model = self.model.with_card(**self.outcome_box.facts())
+            self.model.save(self._plan.out)
+        except MilcnnError as error:
+            self._say_outcome(str(error), ERROR)
+            return
+        self._plan = replace(self._plan, facts={**self._plan.facts, **self.outcome_box.facts()})
+        self.plan_box.facts = self._plan.facts
+        self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
+        self._say_outcome(f"saved {self._plan.out}")
+
+    def _say_outcome(self, text: str, colour: str = "") -> None:
+        self.outcome_box.notes.say(text, colour)
+
+    def use(self) -> None:
+        """Make the trained model the current one, and open the Classify dock."""
+        from napari_milcnn.core.model import load_model
+
+        if self._plan is None or self.model is None:
+            return
+        try:
+            current.set(load_model(self._plan.out))
+        except MilcnnError as error:
+            self._say_outcome(str(error), ERROR)
+            return
+        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+
+    def open_results(self) -> None:
+        """Show the report in the Results dock."""
+        if self.report is not None:
+            _, dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+            dock.show_report(self.report)
+
+    def _on_theme(self, _event: Any = None) -> None:
+        self._show_confusion(self.model)
+        if self.report is not None:
+            self.outcome_box.show_report(self.report, self._style(), folds=self.report.folds is not None)
+
+    # Closing
+
+    def showEvent(self, event: Any) -> None:
+        """Watch the close button of the dock that napari put this widget in."""
+        super().showEvent(event)
+        parent = self.parent()
+        while parent is not None and not isinstance(parent, QDockWidget):
+            parent = parent.parent()
+        button = parent.findChild(QPushButton, "QTitleBarCloseButton") if parent is not None else None
+        if button is not None:
+            button.removeEventFilter(self)
+            button.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask before a dock in which a training runs is closed."""
+        if event.type() == QEvent.Type.MouseButtonRelease and self.busy and not self._is_to_close():
+            watched.setDown(False)
+            return True
+        return bool(super().eventFilter(watched, event))
+
+    def _is_to_close(self) -> bool:
+        asked = QMessageBox.question(self, "Close the Train dock?",
+                                     "A training runs. Closing stops it; epochs that are done are kept and Resume goes "
+                                     "on with it.")  # fmt: skip
+        if asked == QMessageBox.StandardButton.Yes:
+            self.stop()
+            return True
+        return False
+
+
+_YES_NO = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
+
+
+def _scrolled(inside: QWidget) -> QScrollArea:
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(inside)
+    return area
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
