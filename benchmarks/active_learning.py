@@ -2,13 +2,13 @@
 
 Both arms start from the same two labelled images of each class and are given labels by rounds, from `rank_images` or in
 random order. After each round a model learns from all labels so far, always anew, from the same start and over as many
-images; its accuracy on the test images, as many of each class, decides nothing. The start is a model of other classes,
-four of them, well covered: its encoder is kept, its head is new. Three seeds, each with a pool of its own.
+images; its accuracy on the test images, as many of each class, decides nothing. The start is a model of other classes
+from the same microscope: its encoder is kept, its head is new. Three seeds, each with a pool of its own.
 
-The pools are as a screen is: half of the images show one class, one of fifteen the rarest, and many images are alike.
-`yeast` is simulated: strains of four localisations, five fields each, which share protein and expression. `nuclei` is
-composed of real nuclei (MitoCheck, CC BY 4.0; FOLDER holds `compose_fields.py` and `mitocheck/`): of each field three
-windows that overlap, as frames of a film or neighbouring positions do; test fields are of plates that the pool has not.
+The pools are as a screen is: half of the images show one class, few show the rarest, and many images are alike. `yeast`
+is simulated: bright strains of five localisations, five fields of few cells each, which share protein and expression.
+`nuclei` is composed of real nuclei (MitoCheck, CC BY 4.0; FOLDER holds `compose_fields.py` and `mitocheck/`): of each
+field three windows that overlap, as frames of a film or neighbouring positions do; test fields are of other plates.
 
 Prints the labels at which each arm first reaches .9, the accuracy after each round, and the paired difference of the
 mean over the rounds; a curve is put beside the finished runs. A run that is there in `--work` is not done again.
@@ -71,8 +71,8 @@ class Plan:
 
 PLANS = {
     "yeast": Plan(
-        pool={"cytoplasm": 24, "nucleus": 12, "mitochondria": 6, "cell periphery": 3},
-        others=dict.fromkeys(("ER", "nucleolus", "punctate", "vacuole"), 12),
+        pool={"cytoplasm": 24, "nucleus": 12, "mitochondria": 6, "cell periphery": 3, "vacuole": 3},
+        others=dict.fromkeys(("ER", "nucleolus", "punctate"), 12),
         side=112,
     ),
     "nuclei": Plan(
@@ -122,7 +122,8 @@ def once(make: Callable[[Path, int], pd.DataFrame], folder: Path, seed: int) -> 
 
 def yeast(plan: Plan, _data: Path | None, folder: Path, seed: int) -> pd.DataFrame:
     """Simulate the strains of each class; of the test seed as many of each, one field a strain."""
-    options = SimulationOptions(size=(plan.side, plan.side), cells=(3, 5), penetrance=(0.7, 1.0), multi_label=0)
+    options = SimulationOptions(size=(plan.side, plan.side), cells=(3, 5), penetrance=(0.7, 1.0), brightness=200,
+                                strain_spread=0.25, multi_label=0)  # fmt: skip
     alike = 1 if seed == TEST_SEED else ALIKE["yeast"]
     tables = []
     for name, strains in plan.pool.items():
