@@ -103,7 +103,7 @@ def main() -> None:
     once(partial(MAKERS[args.pool], replace(plan, pool=plan.others), args.data), work / "others", START_SEED)
     begin(work, plan)
     wanted = [{"seed": seed, "arm": arm} for seed in args.seeds for arm in ARMS]
-    rows = run_all(finished, wanted, one_run, args.workers, work=work, plan=plan)
+    rows = run_all(finished, wanted, one_run, args.workers, folder=work, plan=plan)
     rows = rows[rows["seed"].isin(args.seeds)]
     draw(rows, work / "curve.png")
     report(f"Active learning: {args.pool}", [*described(args.pool, plan), "", *lines(rows)], keep=args.record)
@@ -170,12 +170,12 @@ def begin(work: Path, plan: Plan) -> None:
         learned(model, others, plan.start_visits, 0).save(path)
 
 
-def one_run(seed: int, arm: str, work: Path, plan: Plan) -> list[dict[str, Any]]:
+def one_run(seed: int, arm: str, folder: Path, plan: Plan) -> list[dict[str, Any]]:
     """Label round by round: a row for each, with the accuracy on the test images."""
-    pool, test = (mil.read_labels(work / f"images{one}" / "labels.csv") for one in (seed, TEST_SEED))
+    pool, test = (mil.read_labels(folder / f"images{one}" / "labels.csv") for one in (seed, TEST_SEED))
     rng = np.random.default_rng([seed, 1])
     known = started(pool, plan.start, rng)
-    start = mil.load_model(work / "start.zip").with_classes(pool.classes, seed=seed)
+    start = mil.load_model(folder / "start.zip").with_classes(pool.classes, seed=seed)
     shuffled = rng.permutation(len(pool.images)).tolist()
     rows = []
     for _ in range(plan.rounds + 1):
