@@ -74,7 +74,6 @@ PLANS = {
         pool={"cytoplasm": 24, "nucleus": 12, "mitochondria": 6, "cell periphery": 3, "vacuole": 3},
         others=dict.fromkeys(("ER", "nucleolus", "punctate"), 12),
         side=112,
-        visits=2400,
     ),
     "nuclei": Plan(
         pool={"Interphase": 40, "Metaphase": 20, "Apoptosis": 10, "Polylobed": 5},
