@@ -12,15 +12,7 @@ from superqt import QCollapsible
 from napari_milcnn.core.options import PRESETS, TRAIN_PRESETS, TrainOptions, make_options
 from napari_milcnn.core.samples import shipped_models
 from napari_milcnn.current import current
-from napari_milcnn.widgets._forms import (
-    NarrowComboBox,
-    Note,
-    connect_while_alive,
-    form_values,
-    heading,
-    options_form,
-    row,
-)
+from napari_milcnn.widgets._forms import NarrowComboBox, Note, connect_while_alive, form_values, heading, options_form, row
 from napari_milcnn.widgets._model_box import recent_models
 
 if TYPE_CHECKING:
@@ -169,8 +161,6 @@ class PlanBox(QWidget):
         self.facts = plan.facts
 
     def _on_browse(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save the model as", self.out.text() or "model.zip", "Models (*.zip)"
-        )
+        path, _ = QFileDialog.getSaveFileName(self, "Save the model as", self.out.text() or "model.zip", "Models (*.zip)")
         if path:
             self.out.setText(path if path.endswith(".zip") else f"{path}.zip")
