@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,41 @@ def test_a_treatment_has_the_mechanism_of_its_median():
     rows = pd.DataFrame({"compound": "a", "moa": "one", "concentration": [1.0, 1.0, 1.0, 3.0],
                          "score one": [0.9, 0.6, 0.2, 0.3], "score two": [0.1, 0.4, 0.8, 0.7]})  # fmt: skip
     assert lines(rows)[2:] == ["| all | 4 | 0.500 | 2 | 0.500 |", "| one | 4 | 0.500 | 2 | 0.500 |"]
+
+
+def test_labels_are_counted_to_the_goal():
+    """Of two seeds one reaches .9 at 20 labels in place of 30, the other never does: a gain of .1 and of 0."""
+    from active_learning import compared, lines, reached
+
+    rows = pd.DataFrame([
+        {"seed": seed, "arm": arm, "labels": n, "accuracy": accuracy, "fewest": 1}
+        for seed, arm, curve in ((0, "what next", (0.5, 0.9, 0.95)), (0, "random", (0.5, 0.65, 0.9)),
+                                 (1, "what next", (0.4, 0.5, 0.6)), (1, "random", (0.4, 0.5, 0.6)))
+        for n, accuracy in zip((10, 20, 30), curve, strict=True)
+    ])  # fmt: skip
+    seed = rows[rows["seed"] == 0]
+    assert [reached(seed[seed["arm"] == arm]) for arm in ("what next", "random")] == [20, 30]
+    assert lines(rows)[2:4] == ["| what next, labels to 0.9 | 20 | > 30 |", "| random, labels to 0.9 | 30 | > 30 |"]
+    means = pd.DataFrame({0: [0.8, 0.7], 1: [0.5, 0.5]}, ["what next", "random"])
+    assert compared(means).endswith("+0.050 (-0.585 to +0.685, 2 seeds).")
+
+
+def test_labels_are_given_by_rounds(tmp_path, monkeypatch):
+    """Two strains of one class, one of the other: a label each, one more a round; the rarest class is counted."""
+    from active_learning import ALIKE, ARMS, TEST_SEED, Plan, begin, draw, once, one_run, yeast
+
+    monkeypatch.setitem(ALIKE, "yeast", 1)
+
+    widths = (2, 2, 2, 4, 4, 4)
+    plan = Plan({"nucleus": 2, "cytoplasm": 1}, {"ER": 1, "vacuole": 1}, side=80, test=1, start=1, labels=1, rounds=1,
+                visits=4, start_visits=4, widths=widths)  # fmt: skip
+    for folder, seed in (("images0", 0), (f"images{TEST_SEED}", TEST_SEED), ("others", 2)):
+        pools = {"others": plan.others}.get(folder, plan.pool)
+        once(lambda out, seed, pools=pools: yeast(replace(plan, pool=pools), None, out, seed), tmp_path / folder, seed)
+    assert len(pd.read_csv(tmp_path / "images0" / "labels.csv")) == 3
+    begin(tmp_path, plan)
+    rows = [{"seed": 0, "arm": arm, **row} for arm in ARMS for row in one_run(0, arm, tmp_path, plan)]
+    assert [(row["labels"], row["fewest"]) for row in rows] == [(2, 1), (3, 1)] * 2
+    assert rows[0]["accuracy"] == rows[2]["accuracy"]  # both arms start alike
+    draw(pd.DataFrame(rows), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 0
