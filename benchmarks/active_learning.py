@@ -11,7 +11,7 @@ is simulated: bright strains of five localisations, five fields of few cells eac
 field three windows that overlap, as frames of a film or neighbouring positions do; test fields are of other plates.
 
 Prints the labels at which each arm first reaches .9, the accuracy after each round, and the paired difference of the
-mean over the rounds; a curve is put beside the finished runs. A run that is there in `--work` is not done again.
+mean over the rounds; a curve is put beside the finished runs, with --record into docs/images. A run that is there in `--work` is not done again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.ranking import rank_images
 from napari_milcnn.core.simulate import SimulationOptions, simulate_screen
 
+FIGURES = Path(__file__).parent.parent / "docs" / "images"
 ARMS = ("what next", "random")
 GOAL = 0.9
 ALIKE = {"yeast": 5, "nuclei": 3}
@@ -105,7 +106,7 @@ def main() -> None:
     wanted = [{"seed": seed, "arm": arm} for seed in args.seeds for arm in ARMS]
     rows = run_all(finished, wanted, one_run, args.workers, folder=work, plan=plan)
     rows = rows[rows["seed"].isin(args.seeds)]
-    draw(rows, work / "curve.png")
+    draw(rows, FIGURES / f"active_learning_{args.pool}.png" if args.record else work / "curve.png")
     report(f"Active learning: {args.pool}", [*described(args.pool, plan), "", *lines(rows)], keep=args.record)
 
 

@@ -67,7 +67,7 @@ def check_rows(
                 break
     _check_channels(found, errors, warnings)
     _check_pixel_sizes(found, warnings)
-    for first, second in _same_content(list(found)):
+    for first, second in same_content(list(found)):
         pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
         if first.plane != second.plane or set(first.labels) == set(second.labels):
             warnings.add("one image under two names", pair)
@@ -123,7 +123,7 @@ def _check_pixel_sizes(found: dict[Row, _Header], warnings: Problems) -> None:
                          f"{row.place} has {header.pixel_size:.4g} µm")  # fmt: skip
 
 
-def _same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+def same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """Find pairs of rows of files with the very same bytes: those of one plane, else the first row of each.
 
     Whole files are read only where size and both ends agree.

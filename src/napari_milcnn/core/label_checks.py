@@ -22,7 +22,7 @@ import numpy as np
 from napari_milcnn.core.dataset import LabelledImage, LabelTable
 from napari_milcnn.core.errors import LabelsError
 from napari_milcnn.core.evaluation import evaluation_steps, suspected_mislabels
-from napari_milcnn.core.image_checks import Row, _same_content
+from napari_milcnn.core.image_checks import Row, same_content
 from napari_milcnn.core.model import TrainedModel
 from napari_milcnn.core.options import ComputeOptions, make_options
 from napari_milcnn.core.report import ImageOutcome
@@ -159,7 +159,7 @@ def _duplicates(table: LabelTable) -> Iterator[Finding]:
         rows[image.file].append(row)
     firsts = [table.images[first] for first, *_ in rows.values()]
     files = [Row(image.line, image.file, image.labels, "", image.file.name) for image in firsts]
-    for one, other in _same_content(files):
+    for one, other in same_content(files):
         both = rows[one.file], rows[other.file]
         labels = [[table.images[row].labels for row in part] for part in both]
         yield Finding("duplicate", (*both[0], *both[1]), _copy(one, other, labels))
