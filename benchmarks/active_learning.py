@@ -11,7 +11,8 @@ is simulated: bright strains of five localisations, five fields of few cells eac
 field three windows that overlap, as frames of a film or neighbouring positions do; test fields are of other plates.
 
 Prints the labels at which each arm first reaches .9, the accuracy after each round, and the paired difference of the
-mean over the rounds; a curve is put beside the finished runs, with --record into docs/images. A run that is there in `--work` is not done again.
+mean over the rounds; a curve is put beside the finished runs, with --record into docs/images. A run that is there in
+`--work` is not done again.
 """
 
 from __future__ import annotations

@@ -343,3 +343,16 @@ def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_
     trained(dock, qtbot, epochs=1)
     assert dock.message.text() == "Done."
     assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")
+
+
+def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
+    """Two processes on the CPU stand for two GPUs: curves and figures come as from a training in this one."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    dock._gpus = 2
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=2, device="auto")
+    assert dock.message.text() == "Done."
+    assert dock._epochs == (2, 2)
+    assert dock.report is not None
+    assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
