@@ -70,6 +70,10 @@ def test_what_is_kept_is_said(table, tmp_path):
     assert fresh.model.card.name == "m"
     with pytest.raises(OptionsError, match=r"saved as one \.zip file, found .*m\.pt"):
         plan_for(tmp_path, out=tmp_path / "m.pt").start(plan.table())
+    with pytest.raises(OptionsError, match=r"abc\.zip is the model to start from and would be overwritten"):
+        plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
+    lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
+    assert "head new: 2 classes (none, spots) in place of none, other, spots" in plan.start(plan.table()).kept
 
 
 def test_the_command_says_what_differs_from_the_defaults(tmp_path):
