@@ -113,13 +113,20 @@ class TrainingPlan:
         return read_labels(self.labels, self.reading, self.layout)
 
     def start(self, table: LabelTable) -> Start:
-        """Make or load the model to start from, with its card filled in.
+        """Make or load the model to start from, with its card filled in, and see whether it can be written.
 
         Raises
         ------
         MilcnnError
             If the plan cannot be carried out: said before anything is trained.
         """
+        begun = self.beginning(table)
+        check = self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
+        begun.model.save(check).unlink(missing_ok=True)  # what cannot be, is said now; two may try at once
+        return begun
+
+    def beginning(self, table: LabelTable) -> Start:
+        """Make or load the model to start from, with its card filled in; nothing is written."""
         if self.out.suffix.lower() != ".zip" or self.out.is_dir():
             raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
         if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
@@ -132,9 +139,6 @@ class TrainingPlan:
         model = begun.model.with_card(**said)
         told = {**model.card.foreground.model_dump(), **self.foreground}
         model = model.with_card(foreground=make_options(ForegroundOptions, told))
-        model.save(self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")).unlink(
-            missing_ok=True
-        )  # what cannot be, is said now; two may try at once
         return Start(model, begun.kept)
 
     def _fresh(self, table: LabelTable) -> Start:

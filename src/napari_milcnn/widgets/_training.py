@@ -74,7 +74,7 @@ def devices() -> Iterator[Devices]:
 
 def kept(plan: TrainingPlan, table: LabelTable) -> Iterator[Begun]:
     """Say what a training of this plan would start from, with labels that may not be on disk yet."""
-    yield Begun(plan.start(table).kept)
+    yield Begun(plan.beginning(table).kept)
 
 
 def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:

@@ -29,7 +29,7 @@ from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle, confusion_figur
 from napari_milcnn.current import current
 from napari_milcnn.widgets._curves_box import CurvesBox
 from napari_milcnn.widgets._figure_box import FigureBox
-from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._forms import ERROR, WARNING, DeletedWhenClosed, Note, connect_while_alive, heading, row
 from napari_milcnn.widgets._glance_box import GlanceBox
 from napari_milcnn.widgets._label_box import LabelBox
 from napari_milcnn.widgets._outcome_box import OutcomeBox
@@ -89,6 +89,7 @@ class TrainDock(QWidget):
         self._epochs = (0, 1)
         self._since: tuple[float, float] | None = None
         self._gpus = 0
+        DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
         self._connect()
