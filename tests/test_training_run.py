@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -70,6 +71,20 @@ def test_what_is_kept_is_said(table, tmp_path):
     assert fresh.model.card.name == "m"
     with pytest.raises(OptionsError, match=r"saved as one \.zip file, found .*m\.pt"):
         plan_for(tmp_path, out=tmp_path / "m.pt").start(plan.table())
+    with pytest.raises(OptionsError, match=r"abc\.zip is the model to start from and would be overwritten"):
+        plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
+    lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
+    assert "head new: 2 classes (none, spots) in place of none, other, spots" in plan.start(plan.table()).kept
+
+
+def test_two_may_begin_at_once(table, tmp_path):
+    """As where it is being said what a training would start from, and it is started."""
+    plan = plan_for(tmp_path)
+    labels = plan.table()
+    with ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(lambda _: plan.start(labels), range(4)))
+    assert len({one.model.digest for one in begun}) == 1
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_command_says_what_differs_from_the_defaults(tmp_path):

@@ -14,14 +14,17 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from qtpy.QtCore import QSettings, Qt
+from qtpy.QtCore import QObject, QSettings, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 
 import napari_milcnn as mil
+from conftest import lively_model
 from napari_milcnn.core.simulate import SimulationOptions, simulate_field
+from napari_milcnn.core.training_run import TrainingPlan, run_training
 from napari_milcnn.current import current
+from napari_milcnn.widgets._worker import Job
 from qt_actions import drop
 
 pytest.importorskip("napari")
@@ -187,10 +190,13 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=120_000)
     dock.pause_button.click()
     assert dock.pause_button.text() == "Go on"
-    qtbot.wait(1500)
-    there = dock._epochs[0], dock.progress.value()
-    qtbot.wait(1500)
-    assert (dock._epochs[0], dock.progress.value()) == there
+    there, before = (0, 0), None
+    for _ in range(20):  # an epoch whose batches are done is still validated
+        there, before = (dock._epochs[0], dock.progress.value()), there
+        if there == before:
+            break
+        qtbot.wait(1500)
+    assert there == before
     dock.pause_button.click()
     qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
     dock.stop_button.click()
@@ -356,3 +362,98 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     assert dock._epochs == (2, 2)
     assert dock.report is not None
     assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
+
+
+def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
+    """Labelling goes on where a stopped training was found, and the model of another folder goes to that folder."""
+    TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    assert dock.stopped is not None
+    assert dock.tabs.currentIndex() == 1
+    dock.tabs.setCurrentIndex(0)
+    choose(dock, epochs=7)
+    dock.label_box.table.select([0])
+    dock.label_box.press(2)
+    settled(dock, qtbot)
+    assert dock.tabs.currentIndex() == 0
+    assert dock.plan_box.values()["epochs"] == 7
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tmp_path.glob("?.tif"):
+        tifffile.imwrite(other / path.name, tifffile.imread(path))
+    (other / "labels.csv").write_text("file,label\n0.tif,none\n1.tif,spots\n")
+    opened(dock, qtbot, other / "labels.csv")
+    assert dock.stopped is None
+    assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
+
+
+def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_path):
+    """What the stopped training learned can still be used; no button is offered that would do what was refused."""
+    plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
+    read = plan.table()
+    reports = run_training(plan, read, plan.start(read).model)
+    next(reports), next(reports)  # the checkpoint of the first is written once the second is asked for
+    reports.close()
+    plan.save(1, ended=False)
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    before = plan.out.read_bytes()
+    dock.label_box.table.select([0])
+    dock.label_box.press(2)
+    dock.resume_button.click()
+    settled(dock, qtbot)
+    assert dock.message.text().startswith("Labels or images changed since that training was stopped")
+    assert "Start begins anew" in dock.message.text()
+    assert "Resume" not in dock.message.text()
+    assert dock.start_button.isEnabled()
+    assert plan.out.read_bytes() == before
+
+
+def test_a_model_that_is_trained_on_further_is_kept(dock, qtbot, table, tmp_path):
+    """Label more, start from the current model: the new one gets a name of its own."""
+    lively_model(classes=("none", "spots"), channels=("channel 0",)).save(tmp_path / "model.zip")
+    current.set(mil.load_model(tmp_path / "model.zip"))
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    start = dock.plan_box.start
+    start.setCurrentIndex(next(i for i in range(start.count()) if start.itemText(i).endswith("(current)")))
+    start.activated.emit(start.currentIndex())
+    settled(dock, qtbot)
+    assert dock.plan().out == tmp_path / "model-2.zip"
+    assert dock.plan_box.out.placeholderText() == "model-2.zip"
+    dock.plan_box.out.setText("model.zip")
+    trained(dock, qtbot)
+    assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
+
+
+def test_what_was_trained_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
+    """After a cross-validation, and after the file was deleted; a stopped estimate leaves Stop as it was."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1)
+    dock.plan_box.folds.setValue(2)
+    dock.validate_button.click()
+    assert not dock.pause_button.isVisibleTo(dock)
+    settled(dock, qtbot)
+    assert dock.outcome_box.use_button.isVisibleTo(dock.outcome_box)
+    (tmp_path / "model.zip").unlink()
+    dock.outcome_box.use_button.click()
+    assert current.model.path == tmp_path / "model.zip"
+    dock.estimate_button.click()
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    assert dock.stop_button.isEnabled()
+
+
+def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
+    """What a job has open, a process or a file, is closed in its thread and before the window hears of the end."""
+    told = []
+
+    def steps():
+        try:
+            while True:
+                yield 1
+        finally:
+            told.append("closed")
+
+    parent = QObject()
+    job = Job(steps, parent, lambda _: job.stop(), lambda ending: told.append(ending.stopped))
+    qtbot.waitUntil(lambda: len(told) == 2)
+    assert told == ["closed", True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from napari_milcnn.core.network import MilNetwork
 
 _PAPER = "Kraus, Ba & Frey: Classifying and segmenting microscopy images with deep multiple instance learning (2016)"
 _TENSORS = ("image", "class_maps", "probabilities", "scores")
+_WRITING = threading.Lock()
+"""bioimageio.spec writes with one emitter of YAML for all threads."""
 
 
 def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path) -> None:
@@ -37,7 +40,7 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     peaks = _write_test_tensors(network, card, folder)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
-    with warnings.catch_warnings(), context:
+    with _WRITING, warnings.catch_warnings(), context:
         warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves the files of `folder` open
         try:
             save_bioimageio_package(ModelDescr(**_description(network, card, peaks)), output_path=out)

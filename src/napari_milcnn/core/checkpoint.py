@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from napari_milcnn.core.errors import OptionsError, OutputError
+from napari_milcnn.core.errors import OptionsError, OutputError, ResumeError
 from napari_milcnn.core.files import replacing
 
 _FORMAT = 1
@@ -67,7 +67,9 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
     Raises
     ------
     OptionsError
-        If it is damaged, or that of another run.
+        If it is damaged.
+    ResumeError
+        If it is that of another run.
     """
     if not path.exists():
         return None
@@ -82,7 +84,7 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
     changed = [f"{name} (was {state.run.get(name)}, is {value})" for name, value in run.items()
                if state.run.get(name) != value]  # fmt: skip
     if changed:
-        raise OptionsError(
+        raise ResumeError(
             f"{path} belongs to another training, which differs in {'; '.join(changed)}; give what that one was "
             "started with, or train without resume (--resume) to start anew"
         )

@@ -28,6 +28,10 @@ class OptionsError(MilcnnError):
     """An option has a value that it cannot have."""
 
 
+class ResumeError(OptionsError):
+    """A checkpoint is that of another training: the labels, the model to start from or an option differs."""
+
+
 class ComputeError(MilcnnError):
     """The device failed or ran out of memory where no smaller step was left to try."""
 

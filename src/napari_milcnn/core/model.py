@@ -15,9 +15,11 @@ import json
 import re
 import struct
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +37,7 @@ from napari_milcnn.core.network import MilNetwork
 from napari_milcnn.core.options import ForegroundOptions, make_options, preset_options
 from napari_milcnn.core.samples import shipped_models
 
+_ALONE = threading.Lock()
 LARGEST_FILE = 2 << 30
 """Bytes; a larger file inside a model zip is refused."""
 LARGEST_DESCRIPTION = 4 << 20
@@ -120,8 +123,7 @@ class TrainedModel:
             Of the new layers' random start.
         """
         network = self.card.network.model_copy(update={"classes": len(classes)})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _drawing(seed):
             built = MilNetwork(network).eval()
         built.encoder.load_state_dict(self.network.encoder.state_dict())
         reference = self.card.reference if self.card.reference in classes else None
@@ -154,6 +156,14 @@ class TrainedModel:
         with replacing(path) as draft, tempfile.TemporaryDirectory() as folder:
             write_package(self.network, self.card, Path(folder), draft)
         return path
+
+
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from a seed; one at a time, since all threads share one generator."""
+    with _ALONE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def new_model(
@@ -195,8 +205,7 @@ def new_model(
         if isinstance(names, str) or not names or len(set(names)) < len(names):
             raise OptionsError(f"{kind} must be a list of different names, found {names!r}")
     options = preset_options(preset, len(channels), len(classes), **network)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _drawing(seed):
         built = MilNetwork(options).eval()
     facts = {
         "classes": tuple(classes), "channels": tuple(channels), "pixel_size": pixel_size, "network": options,
@@ -208,7 +217,7 @@ def new_model(
 
 def rebuilt(card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
     """Build a model from its card and a state dict, whose tensors are copied."""
-    with torch.random.fork_rng(devices=[]):  # a random start that the weights replace
+    with _drawing(0):  # a random start that the weights replace
         network = MilNetwork(card.network)
     network.load_state_dict(weights)
     return TrainedModel(network.eval(), card)

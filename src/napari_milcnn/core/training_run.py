@@ -113,15 +113,25 @@ class TrainingPlan:
         return read_labels(self.labels, self.reading, self.layout)
 
     def start(self, table: LabelTable) -> Start:
-        """Make or load the model to start from, with its card filled in.
+        """Make or load the model to start from, with its card filled in, and see whether it can be written.
 
         Raises
         ------
         MilcnnError
             If the plan cannot be carried out: said before anything is trained.
         """
+        begun = self.beginning(table)
+        check = self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
+        begun.model.save(check).unlink(missing_ok=True)  # what cannot be, is said now; two may try at once
+        return begun
+
+    def beginning(self, table: LabelTable) -> Start:
+        """Make or load the model to start from, with its card filled in; nothing is written."""
         if self.out.suffix.lower() != ".zip" or self.out.is_dir():
             raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
+        if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
+            raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
+                               "another name")  # fmt: skip
         begun = _initial(self.init, table) if self.init else self._fresh(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
         said = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
@@ -129,9 +139,6 @@ class TrainingPlan:
         model = begun.model.with_card(**said)
         told = {**model.card.foreground.model_dump(), **self.foreground}
         model = model.with_card(foreground=make_options(ForegroundOptions, told))
-        model.save(
-            self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
-        ).unlink()  # what cannot be, is said now
         return Start(model, begun.kept)
 
     def _fresh(self, table: LabelTable) -> Start:
@@ -188,9 +195,8 @@ def stopped_training(folder: Path) -> StoppedTraining | None:
         try:
             told = json.loads(path.read_text("utf-8"))
             plan = _plan_of(told["plan"], path.parent)
-            epochs = int(told["epochs_done"])
-            if told["state"] == _STOPPED and (epochs == 0 or plan.checkpoint.exists()):
-                return StoppedTraining(plan, epochs)
+            epochs, stopped = int(told["epochs_done"]), told["state"] == _STOPPED
+            return StoppedTraining(plan, epochs) if stopped and (epochs == 0 or plan.checkpoint.exists()) else None
         except (ValueError, KeyError, TypeError, OSError):  # not ours, or damaged: there is nothing to go on from
             continue
     return None
@@ -222,7 +228,7 @@ def _option(name: str, value: Any, known: Any = ()) -> list[str]:
 def _initial(init: str, table: LabelTable) -> Start:
     """Load the model to start from; where its classes are not the table's only the encoder is kept."""
     model = load_model(init)
-    if set(table.classes) <= set(model.classes):
+    if set(table.classes) == set(model.classes):
         return Start(model, f"{model.card.name} goes on learning, all of it kept: {_classes(len(model.classes))}")
     fresh = model.with_classes(table.classes, single_label=table.single_label)
     return Start(fresh, f"encoder of {model.card.name} kept, head new: {_classes(len(table.classes))} "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 from magicgui.widgets import Container, create_widget
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QSizePolicy, QWidget
 
@@ -16,6 +16,7 @@ from napari_milcnn.core.options import Options
 
 ERROR, WARNING = "#d55e00", "#c98500"
 """Text colours that are read on napari's dark and light themes."""
+_ENDS: set[Callable[[], None]] = set()
 _FINE, _COARSE = 0.0005, 0.05
 """Steps of numbers with a point: rates are small."""
 _MOST = 65536.0
@@ -137,14 +138,51 @@ def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
     """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model).
 
     The emitter does not keep the widget alive; it gets a function, since it looks into bound methods, also of what is
-    destroyed.
+    destroyed. What disconnects it is kept until the widget is destroyed: where Python collects both at once it would
+    have been cleared before it is called.
     """
-    method = WeakMethod(slot)
+    method, source = WeakMethod(slot), _weak(emitter)
 
     def call(event: Any = None) -> None:
         alive = method()
         if alive is not None:
             alive(event)
 
+    def end() -> None:
+        _ENDS.discard(end)
+        there = source()
+        if there is not None:
+            there.disconnect(call)
+
     emitter.connect(call)
-    widget.destroyed.connect(lambda: emitter.disconnect(call))
+    _ENDS.add(end)
+    widget.destroyed.connect(end)
+
+
+def _weak(emitter: Any) -> Callable[[], Any]:
+    try:
+        return ref(emitter)
+    except TypeError:  # a signal of psygnal's, which knows its owner weakly itself
+        return lambda: emitter
+
+
+class DeletedWhenClosed(QObject):
+    """Deletes the widget of a dock once the dock was closed, and stops its jobs with it.
+
+    napari takes it out of the dock and leaves it to Python, which would destroy it at any time, and in any thread.
+    """
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._widget = widget
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """See the widget taken out."""
+        if event.type() == QEvent.Type.ParentChange and self._widget.parent() is None:
+            QTimer.singleShot(0, self._delete)
+        return bool(super().eventFilter(watched, event))
+
+    def _delete(self) -> None:
+        if self._widget.parent() is None:  # not put elsewhere meanwhile
+            self._widget.deleteLater()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FIELDS = {"name": "what it is called", "authors": "who made it; several with commas",
            "license": "such as CC-BY-4.0", "description": "what it tells apart, in a sentence"}  # fmt: skip
+_NO_VALIDATION = "No validation: no image was kept aside, so how good it is cannot be said."
 _SHOWN = ("accuracy", "balanced accuracy", "mean average precision", "group accuracy")
 
 
@@ -69,9 +70,9 @@ class OutcomeBox(QWidget):
             field.setAccessibleName(name)
             field.setText(str(stored.value(f"card_{name}") or "") if name in ("authors", "license") else "")
             card.addLayout(row(name, field, stretch=1))
-        card.addLayout(row(self.use_button, self.save_button))
-        card.addLayout(row(self.results_button, self.copy_button))
+        card.addLayout(row(self.use_button, self.save_button, self.copy_button))
         layout.addWidget(self.card)
+        layout.addWidget(self.results_button)
         layout.addWidget(self.confusion)
         layout.addWidget(self.calibration)
 
@@ -84,18 +85,21 @@ class OutcomeBox(QWidget):
         authors = tuple(one.strip() for one in texts["authors"].split(",") if one.strip())
         return {name: value for name, value in {**texts, "authors": authors}.items() if value}
 
-    def show_report(self, report: EvaluationReport | None, style: FigureStyle, *, folds: bool = False) -> None:
-        """Show figures of images kept aside, or say that there were none."""
-        self.results_button.setEnabled(report is not None)
-        self.card.setVisible(not folds)
+    def show_report(
+        self, report: EvaluationReport | None, style: FigureStyle, *, model: bool = True, why: str = ""
+    ) -> None:
+        """Show figures of images kept aside, or say why there are none; with the card where there is a model."""
+        self.results_button.setVisible(report is not None)
+        self.card.setVisible(model)
         if report is None:
-            self.figures.say("No validation: no image was kept aside, so how good it is cannot be said.", WARNING)
+            self.figures.say(why or _NO_VALIDATION, WARNING)
             self.notes.say("")
             self.confusion.show_figure(None)
             self.calibration.show_figure(None)
             return
         self.figures.say(_table(report))
-        self.notes.say(" ".join((_held(report, folds=folds), *report.warnings)))
+        warned = [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in report.warnings]
+        self.notes.say(" ".join((_held(report, folds=report.folds is not None), *warned)))
         self.confusion.show_figure(confusion_figure(report.confusion, style))
         self.calibration.show_figure(reliability_figure(report.reliability, report.model.card.single_label, style))
 

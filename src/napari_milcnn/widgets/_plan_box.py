@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,15 +162,30 @@ class PlanBox(QWidget):
     def out_path(self, labels: Path) -> Path:
         """Return where the model goes: by default beside the labels."""
         text = self.out.text().strip()
-        path = Path(text or "model.zip").expanduser()
-        return path if path.is_absolute() else labels.parent / path
+        path = labels.parent / Path(text).expanduser()
+        return path if text else self._usual_path(labels.parent)
+
+    def _usual_path(self, folder: Path) -> Path:
+        """Return model.zip of a folder; a free name where it starts from a model there, which is not to be lost."""
+        kind, what = self.start.currentData()
+        names = (f"model-{number}.zip" if number > 1 else "model.zip" for number in count(1))
+        here = kind == _FILE and Path(what).parent == folder
+        path = folder / next(name for name in names if not (here and (folder / name).exists()))
+        self.out.setPlaceholderText(path.name)
+        return path
 
     def show_plan(self, plan: TrainingPlan) -> None:
         """Show a plan, as it was started before."""
         self._fill((_FILE, plan.init) if plan.init else (_FRESH, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
-        self.out.setText(str(plan.out))
+        self.show_out(plan)
         self.facts = plan.facts
+
+    def show_out(self, plan: TrainingPlan | None) -> None:
+        """Show where the model of a plan goes; the usual place for None."""
+        here = plan is not None and plan.out.parent == plan.labels.parent
+        usual = plan is None or (here and plan.out.name == "model.zip" and not plan.init)
+        self.out.setText("" if plan is None or usual else plan.out.name if here else str(plan.out))
 
     def _on_browse(self) -> None:
         path, _ = QFileDialog.getSaveFileName(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_milcnn.core.glances import Glance
     from napari_milcnn.core.model import TrainedModel
     from napari_milcnn.core.report import EvaluationReport
-    from napari_milcnn.core.training import TrainingEstimate
+    from napari_milcnn.core.training import EpochReport, TrainingEstimate
     from napari_milcnn.core.training_run import TrainingPlan
 
 Passes = Callable[["Share"], bool]
@@ -74,7 +74,7 @@ def devices() -> Iterator[Devices]:
 
 def kept(plan: TrainingPlan, table: LabelTable) -> Iterator[Begun]:
     """Say what a training of this plan would start from, with labels that may not be on disk yet."""
-    yield Begun(plan.start(table).kept)
+    yield Begun(plan.beginning(table).kept)
 
 
 def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
@@ -99,11 +99,12 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
     yield Begun(start.kept)
     rows: tuple[dict[str, Any], ...] = ()
     best: TrainedModel | None = None
-    for report in run_training(
+    reports = run_training(
         plan, table, start.model, resume=resume, on_warning=said.append,
         on_image=lambda done, total: passes(Share(done, total, "reading images")),
         on_batch=lambda done, total: passes(Share(done, total, "batches")),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for report in _in_words_of_the_dock(reports, plan):
         rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
         best = report.best
         yield from (Begun(warning=warning) for warning in said)
@@ -112,6 +113,18 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
         yield Epoch(rows, report.epochs, best, seen)
     if passes(Share(0, 1, "validation")):
         yield from outcome(plan, best or load_model(plan.out))
+
+
+def _in_words_of_the_dock(reports: Iterator[EpochReport], plan: TrainingPlan) -> Iterator[EpochReport]:
+    from napari_milcnn.core.errors import OptionsError, ResumeError
+
+    try:
+        yield from reports
+    except ResumeError as error:
+        raise OptionsError(
+            f"Labels or images changed since that training was stopped, so it cannot go on. Start begins anew with the "
+            f"labels as they are now; until its first epoch is done {plan.out.name} stays as it is."
+        ) from error
 
 
 def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[Begun | Epoch | Outcome | None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ class Gate(QObject):
     def paused(self) -> bool:
         """Whether the job waits here, or will at its next step."""
         return not self._open.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the job is to end."""
+        return self._stopped
 
     def pause(self) -> None:
         """Let the job wait at its next step."""
@@ -107,11 +112,10 @@ class Job(QObject):
         self._error, self._stopped = "", False
         self.stepped.connect(on_step)
         self.ended.connect(on_end)
-        self._worker = create_worker(_translated, steps, _start_thread=False, _ignore_errors=True)
+        self._worker = create_worker(_translated, steps, self._gate, _start_thread=False, _ignore_errors=True)
         self._worker.yielded.connect(self._on_step)
         self._worker.errored.connect(self._on_error)
         self._worker.finished.connect(self._on_finish)
-        parent.destroyed.connect(self._worker.quit)
         parent.destroyed.connect(self._gate.stop)
         self._worker.start()
 
@@ -119,7 +123,6 @@ class Job(QObject):
         """Leave the job at its next report."""
         self._stopped = True
         self._gate.stop()
-        self._worker.quit()
 
     def _on_step(self, report: Any) -> None:
         self.stepped.emit(report)
@@ -132,15 +135,23 @@ class Job(QObject):
         self.deleteLater()
 
 
-def _translated(steps: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:
+    """Pass the reports on until the gate is stopped; the generator is then closed here, in its thread."""
+    generator = steps()
     try:
-        yield from steps()
+        for report in generator:
+            yield report
+            if gate.stopped:
+                return
     except MemoryError as error:
         raise ComputeError(
             "memory ran out; close other programs, or choose a smaller tile, patch or batch under Options"
         ) from error
     except RuntimeError as error:
         raise ComputeError(f"computing failed: {error}; choose the device 'cpu' under Options and try again") from error
+    finally:
+        if isinstance(generator, Generator):
+            generator.close()
 
 
 def _in_words(error: BaseException) -> str:

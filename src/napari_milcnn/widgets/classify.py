@@ -25,7 +25,16 @@ from napari_milcnn.sources import LayerImage, path_stem
 from napari_milcnn.widgets._cells_box import CellsBox
 from napari_milcnn.widgets._entry import Entry, RunStep, run
 from napari_milcnn.widgets._export_box import ExportBox
-from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, form_values, options_form, row
+from napari_milcnn.widgets._forms import (
+    ERROR,
+    WARNING,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    form_values,
+    options_form,
+    row,
+)
 from napari_milcnn.widgets._image_box import ImageBox
 from napari_milcnn.widgets._mask_box import MaskBox
 from napari_milcnn.widgets._model_box import ModelBox
@@ -82,6 +91,7 @@ class ClassifyDock(QWidget):
         self._of: list[Entry] = []
         self._bench_entry: Entry | None = None
         self.picture = Picture(napari_viewer)
+        DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
         self._connect()

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_milcnn.core.errors import MilcnnError
 from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle
-from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._forms import ERROR, WARNING, DeletedWhenClosed, Note, connect_while_alive, heading, row
 from napari_milcnn.widgets._gallery_box import GalleryView
 from napari_milcnn.widgets._opened_picture import OpenedPicture, OpenStep, opening
 from napari_milcnn.widgets._plot_box import CalibrationView, ConfusionView, DoseView, HistogramView, PlateView, View
@@ -61,6 +61,7 @@ class ResultsDock(QWidget):
         self._job: Job | None = None
         self._opening: Job | None = None
         self.picture = OpenedPicture(napari_viewer)
+        DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
         self._connect()

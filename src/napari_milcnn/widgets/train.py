@@ -29,7 +29,7 @@ from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle, confusion_figur
 from napari_milcnn.current import current
 from napari_milcnn.widgets._curves_box import CurvesBox
 from napari_milcnn.widgets._figure_box import FigureBox
-from napari_milcnn.widgets._forms import ERROR, WARNING, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._forms import ERROR, WARNING, DeletedWhenClosed, Note, connect_while_alive, heading, row
 from napari_milcnn.widgets._glance_box import GlanceBox
 from napari_milcnn.widgets._label_box import LabelBox
 from napari_milcnn.widgets._outcome_box import OutcomeBox
@@ -83,9 +83,13 @@ class TrainDock(QWidget):
         self._kept_job: Job | None = None
         self._devices_job: Job | None = None
         self._plan: TrainingPlan | None = None
+        self._before: tuple[Any, ...] = (None, None, None)
+        self._looked: Path | None = None
+        self._pauses = False
         self._epochs = (0, 1)
         self._since: tuple[float, float] | None = None
         self._gpus = 0
+        DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
         self._connect()
@@ -222,7 +226,7 @@ class TrainDock(QWidget):
             button.setEnabled(ready)
         self.resume_button.setVisible(self.stopped is not None and not self.busy)
         self.resume_button.setEnabled(ready)
-        self.pause_button.setVisible(self.busy)
+        self.pause_button.setVisible(self.busy and self._pauses)
         self.stop_button.setVisible(self.busy)
         self.pause_button.setText("Go on" if self.paused else "Pause")
         self.plan_box.setEnabled(not self.busy)
@@ -249,7 +253,7 @@ class TrainDock(QWidget):
         labelling = self.label_box.labelling
         self.go_on_button.hide()
         if labelling is not None and not self.busy:
-            if self._plan is None or self._plan.labels != labelling.path:
+            if self._looked != labelling.path:
                 self._find_stopped(labelling.path)
             QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
             self._settled.start()
@@ -259,7 +263,11 @@ class TrainDock(QWidget):
         """Look for a training beside the labels that was stopped or killed."""
         from napari_milcnn.core.training_run import stopped_training
 
-        self.stopped = stopped_training(labels.parent)
+        if self._looked is not None:
+            self.plan_box.show_out(None)
+            self.plan_box.facts = {}
+            self._say("")
+        self._looked, self.stopped = labels, stopped_training(labels.parent)
         if self.stopped is not None:
             self.plan_box.show_plan(self.stopped.plan)
             epochs = self.stopped.plan.train_options().epochs
@@ -280,8 +288,10 @@ class TrainDock(QWidget):
 
     def _say_kept(self) -> None:
         """Say what a training would start from, and what of it is kept."""
+        if self.busy:
+            return
         labelling = self.label_box.labelling
-        plan = self.plan() if not self._needed() and not self.busy else None
+        plan = self.plan() if not self._needed() else None
         if plan is None or labelling is None:
             self.plan_box.kept.say("")
             return
@@ -299,20 +309,22 @@ class TrainDock(QWidget):
 
     # Work
 
-    def _work(self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None]) -> None:
+    def _work(
+        self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None], *, pauses: bool = False
+    ) -> None:
         """Start the one long job, with its progress."""
-        self._epochs, self._since = (0, 1), None
+        self._epochs, self._since, self._pauses = (0, 1), None, pauses
         self.progress.setValue(0)
         self.progress.setFormat("starting…")
         self.progress.show()
         self._say("")
-        self.warning.say("")
         self._job = Job(steps, self, self._on_step, on_end, self._gate)
         self._refresh()
 
     def _end(self, ending: Ending, done: str) -> None:
         self._job, self._gate = None, Gate()
         self.progress.hide()
+        self.stop_button.setEnabled(True)
         if ending.error:
             self._say(ending.error, ERROR)
         else:
@@ -324,6 +336,7 @@ class TrainDock(QWidget):
         plan = self._saved_plan()
         if plan is not None and not self.busy:
             self.estimate.say("")
+            self.warning.say("")
             self._work(lambda: estimated(plan), lambda ending: self._end(ending, ""))
 
     def train(self, *, resume: bool) -> None:
@@ -332,14 +345,15 @@ class TrainDock(QWidget):
         if plan is None or self.busy:
             return
         go_on = resume and self.stopped is not None and self.stopped.epochs > 0
+        self._before = self._plan, self.model, self.report
         self._plan, self.stopped, self.model, self.report = plan, None, None, None
+        self.warning.say("")
         self.curves.show_rows([], [])
         self._show_confusion(None)
         gate = self._gate
         steps = (lambda: following(plan, self._gpus, resume=go_on)) if self._on_all_gpus() else (
             lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
-        self._work(steps, self._on_trained)
-        self.pause_button.setEnabled(not self._on_all_gpus())
+        self._work(steps, self._on_trained, pauses=not self._on_all_gpus())
 
     def _on_all_gpus(self) -> bool:
         return self._gpus > 1 and self.plan_box.values()["device"] == "auto"
@@ -348,6 +362,7 @@ class TrainDock(QWidget):
         """Measure how well such a training does on groups that it never saw."""
         plan, folds = self._saved_plan(), self.plan_box.folds.value()
         if plan is not None and not self.busy:
+            self.warning.say("")
             self._work(lambda: cross_validation(plan, folds), self._on_validated)
 
     def pause(self) -> None:
@@ -409,7 +424,7 @@ class TrainDock(QWidget):
             self.progress.setFormat(f"epoch {done + 1} of {epochs}{left}")
         else:
             self.progress.setValue(round(1000 * inside))
-            self.progress.setFormat(f"{step.doing} {step.done} of {step.total}")
+            self.progress.setFormat(f"{step.doing} · {step.done} of {step.total}")
 
     def _left(self, share: float) -> str:
         """Say how long it will take, by what was done since the first batch."""
@@ -441,8 +456,13 @@ class TrainDock(QWidget):
         self.report = found.report
         if not folds:
             self.model = found.model
-            self.outcome_box.fields["name"].setText(found.model.card.name)
-        self.outcome_box.show_report(found.report, self._style(), folds=folds)
+        self._show_outcome()
+
+    def _show_outcome(self, why: str = "") -> None:
+        """Show the report, or say why there is none, beside the model that was trained."""
+        if self.model is not None:
+            self.outcome_box.fields["name"].setText(self.model.card.name)
+        self.outcome_box.show_report(self.report, self._style(), model=self.model is not None, why=why)
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
         self._refresh()
@@ -462,22 +482,40 @@ class TrainDock(QWidget):
 
         plan, model = self._plan, self.model
         self._end(ending, "Done.")
-        self.stop_button.setEnabled(True)
         if plan is None:
             return
         self.stopped = stopped_training(plan.out.parent)
+        if ending.error and self.stopped is not None and not self.stopped.epochs:
+            self.stopped = None
+        if model is None:  # nothing was learned: what was there before still is
+            self._plan, self.model, self.report = self._before
+            self._show_confusion(self.model)
         self._refresh()
-        if (ending.stopped or ending.error) and self.stopped is not None and self.stopped.epochs:
-            self._say(f"{self.message.text()} Epochs up to {self.stopped.epochs} are kept; Resume goes on.", WARNING)
         if not ending.stopped and not ending.error:
             self.tabs.setCurrentIndex(OUTCOME)
+        if self.stopped is not None and model is not None and (ending.stopped or ending.error):
+            said = self.message.text().rstrip(".")
+            self._say(f"{said}. Epochs up to {self.stopped.epochs} are kept; Resume goes on.",
+                      ERROR if ending.error else WARNING)  # fmt: skip
+        if ending.error and model is not None and self.report is None:
+            self._show_outcome(f"How good it is could not be measured: {ending.error}")
         if ending.stopped and model is not None:
-            self._work(lambda: outcome(plan, model), lambda after: self._end(after, "Stopped."))
+            self._measure_stopped(plan, model, self.message.text())
+        self._on_labels()
+
+    def _measure_stopped(self, plan: TrainingPlan, model: TrainedModel, said: str) -> None:
+        """Say how good the best model of a training is that was stopped."""
+
+        def end(ending: Ending) -> None:
+            self._end(ending, said)
+            if not ending.error:
+                self._say(said, WARNING)
+
+        self._work(lambda: outcome(plan, model), end)
 
     def _on_validated(self, ending: Ending) -> None:
         self._end(ending, "Cross-validated.")
-        self.stop_button.setEnabled(True)
-        if self.report is not None and not ending.stopped:
+        if not ending.error and not ending.stopped:
             self.tabs.setCurrentIndex(OUTCOME)
 
     # What comes after
@@ -507,6 +545,8 @@ class TrainDock(QWidget):
         if self._plan is None or self.model is None:
             return
         try:
+            if not self._plan.out.exists():
+                self.model.save(self._plan.out)
             current.set(load_model(self._plan.out))
         except MilcnnError as error:
             self._say_outcome(str(error), ERROR)
@@ -522,7 +562,7 @@ class TrainDock(QWidget):
     def _on_theme(self, _event: Any = None) -> None:
         self._show_confusion(self.model)
         if self.report is not None:
-            self.outcome_box.show_report(self.report, self._style(), folds=self.report.folds is not None)
+            self.outcome_box.show_report(self.report, self._style(), model=self.model is not None)
 
     # Closing
 
