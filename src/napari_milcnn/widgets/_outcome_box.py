@@ -70,8 +70,8 @@ class OutcomeBox(QWidget):
             field.setText(str(stored.value(f"card_{name}") or "") if name in ("authors", "license") else "")
             card.addLayout(row(name, field, stretch=1))
         card.addLayout(row(self.use_button, self.save_button))
-        card.addLayout(row(self.results_button, self.copy_button))
         layout.addWidget(self.card)
+        layout.addLayout(row(self.results_button, self.copy_button))
         layout.addWidget(self.confusion)
         layout.addWidget(self.calibration)
 
@@ -84,10 +84,13 @@ class OutcomeBox(QWidget):
         authors = tuple(one.strip() for one in texts["authors"].split(",") if one.strip())
         return {name: value for name, value in {**texts, "authors": authors}.items() if value}
 
-    def show_report(self, report: EvaluationReport | None, style: FigureStyle, *, folds: bool = False) -> None:
-        """Show figures of images kept aside, or say that there were none."""
+    def show_report(
+        self, report: EvaluationReport | None, style: FigureStyle, *, folds: bool = False, trained: bool = True
+    ) -> None:
+        """Show figures of images kept aside, or say that there were none; the card only of a model that was trained."""
         self.results_button.setEnabled(report is not None)
-        self.card.setVisible(not folds)
+        self.card.setVisible(trained)
+        self.copy_button.setVisible(trained)
         if report is None:
             self.figures.say("No validation: no image was kept aside, so how good it is cannot be said.", WARNING)
             self.notes.say("")

@@ -283,8 +283,12 @@ class TrainDock(QWidget):
 
     # Work
 
-    def _work(self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None]) -> None:
+    def _work(
+        self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None], *, pauses: bool = False
+    ) -> None:
         """Start the one long job, with its progress."""
+        self.pause_button.setEnabled(pauses)
+        self.stop_button.setEnabled(True)
         self._epochs, self._since = (0, 1), None
         self.progress.setValue(0)
         self.progress.setFormat("starting…")
@@ -322,8 +326,7 @@ class TrainDock(QWidget):
         gate = self._gate
         steps = (lambda: following(plan, self._gpus, resume=go_on)) if self._on_all_gpus() else (
             lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
-        self._work(steps, self._on_trained)
-        self.pause_button.setEnabled(not self._on_all_gpus())
+        self._work(steps, self._on_trained, pauses=not self._on_all_gpus())
 
     def _on_all_gpus(self) -> bool:
         return self._gpus > 1 and self.plan_box.values()["device"] == "auto"
@@ -332,7 +335,8 @@ class TrainDock(QWidget):
         """Measure how well such a training does on groups that it never saw."""
         plan, folds = self.plan(), self.plan_box.folds.value()
         if plan is not None and not self.busy:
-            self._work(lambda: cross_validation(plan, folds), self._on_validated)
+            gate = self._gate
+            self._work(lambda: cross_validation(plan, folds, gate.passes), self._on_validated, pauses=True)
 
     def pause(self) -> None:
         """Pause a training between two batches, or let it go on."""
@@ -391,6 +395,9 @@ class TrainDock(QWidget):
             self.progress.setValue(round(1000 * (done + inside) / epochs))
             left = self._left((done + inside) / epochs)
             self.progress.setFormat(f"epoch {done + 1} of {epochs}{left}")
+        elif step.of_all:
+            self.progress.setValue(round(1000 * inside))
+            self.progress.setFormat(f"{step.doing}{self._left(inside)}")
         else:
             self.progress.setValue(round(1000 * inside))
             self.progress.setFormat(f"{step.doing} {step.done} of {step.total}")
@@ -426,19 +433,23 @@ class TrainDock(QWidget):
         if not folds:
             self.model = found.model
             self.outcome_box.fields["name"].setText(found.model.card.name)
-        self.outcome_box.show_report(found.report, self._style(), folds=folds)
+        self._show_report()
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
         self._refresh()
+
+    def _show_report(self) -> None:
+        folds = self.report is not None and self.report.folds is not None
+        self.outcome_box.show_report(self.report, self._style(), folds=folds, trained=self.model is not None)
 
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
         epochs, minutes = values["epochs"], values["minutes"]
         text = (f"{_duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
-                f"{found.validation_images} for validation. {epochs} epochs take about "
+                f"{found.validation_images} for validation. {_epochs(epochs)} about "
                 f"{_duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
         if minutes:
-            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} epochs."
+            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} of them."
         self.estimate.say(text)
 
     def _on_trained(self, ending: Ending) -> None:
@@ -446,7 +457,6 @@ class TrainDock(QWidget):
 
         plan, model = self._plan, self.model
         self._end(ending, "Done.")
-        self.stop_button.setEnabled(True)
         if plan is None:
             return
         self.stopped = stopped_training(plan.out.parent)
@@ -460,7 +470,6 @@ class TrainDock(QWidget):
 
     def _on_validated(self, ending: Ending) -> None:
         self._end(ending, "Cross-validated.")
-        self.stop_button.setEnabled(True)
         if self.report is not None and not ending.stopped:
             self.tabs.setCurrentIndex(OUTCOME)
 
@@ -506,7 +515,7 @@ class TrainDock(QWidget):
     def _on_theme(self, _event: Any = None) -> None:
         self._show_confusion(self.model)
         if self.report is not None:
-            self.outcome_box.show_report(self.report, self._style(), folds=self.report.folds is not None)
+            self._show_report()
 
     # Closing
 
@@ -548,6 +557,10 @@ def _scrolled(inside: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setWidget(inside)
     return area
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch takes" if count == 1 else f"{count} epochs take"
 
 
 def _duration(seconds: float) -> str:
