@@ -239,6 +239,33 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
         in dock.outcome_box.notes.text()
     )
     assert len(dock.report.folds) == 2
+    assert dock.outcome_box.results_button.isVisibleTo(dock)
+    assert not dock.outcome_box.card.isVisibleTo(dock)
+
+
+def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
+    """Paused it waits; stopped it gives no figures; a model that was trained before can still be used."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1)
+    choose(dock, epochs=60)
+    dock.plan_box.folds.setValue(2)
+    dock.validate_button.click()
+    qtbot.waitUntil(lambda: "fold 1 of 2, epoch" in dock.progress.format(), timeout=120_000)
+    dock.pause_button.click()
+    qtbot.wait(1000)
+    there = dock.progress.value()
+    qtbot.wait(1000)
+    assert dock.busy
+    assert dock.progress.value() == there
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    assert dock.message.text() == "Stopped."
+    assert dock.report.folds is None
+    choose(dock, epochs=1)
+    dock.validate_button.click()
+    settled(dock, qtbot)
+    assert len(dock.report.folds) == 2
+    assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
 def test_the_card_is_filled_in_and_who_made_it_is_asked_once(dock, qtbot, table, tmp_path):

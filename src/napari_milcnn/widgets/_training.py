@@ -20,11 +20,12 @@ _WATCHED = 4
 
 @dataclass(frozen=True)
 class Share:
-    """How far a step has come: what is done, of how many, in words."""
+    """How far a step has come: what is done, of how many, in words; and whether that is all there is to do."""
 
     done: int
     total: int
     doing: str
+    of_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,15 +157,18 @@ def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
     yield Outcome(model, evaluate(model, table, split=held, device=options.device))
 
 
-def cross_validation(plan: TrainingPlan, folds: int) -> Iterator[Share | Outcome]:
-    """Train anew for each fold of whole groups, and measure on the images held out."""
+def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator[Outcome]:
+    """Train anew for each fold of whole groups, and measure on the images held out; pauses between epochs."""
     from napari_milcnn.core.evaluation import evaluation_steps
 
     table = plan.table()
     start = plan.start(table)
     options = plan.train_options()
     steps = evaluation_steps(start.model, table, folds=folds, train_options=options.model_dump(), device=options.device)
+    trained = 0
     for step in steps:
-        yield Share(step.done, step.total, step.doing)
+        trained += step.outcome is None and step.report is None
+        if not passes(Share(trained, folds * options.epochs, step.doing, of_all=True)):
+            return
         if step.report is not None:
             yield Outcome(start.model, step.report)

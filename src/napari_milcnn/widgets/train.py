@@ -363,7 +363,8 @@ class TrainDock(QWidget):
         plan, folds = self._saved_plan(), self.plan_box.folds.value()
         if plan is not None and not self.busy:
             self.warning.say("")
-            self._work(lambda: cross_validation(plan, folds), self._on_validated)
+            gate = self._gate
+            self._work(lambda: cross_validation(plan, folds, gate.passes), self._on_validated, pauses=True)
 
     def pause(self) -> None:
         """Pause a training between two batches, or let it go on."""
@@ -422,6 +423,9 @@ class TrainDock(QWidget):
             self.progress.setValue(round(1000 * (done + inside) / epochs))
             left = self._left((done + inside) / epochs)
             self.progress.setFormat(f"epoch {done + 1} of {epochs}{left}")
+        elif step.of_all:
+            self.progress.setValue(round(1000 * inside))
+            self.progress.setFormat(f"{step.doing}{self._left(inside)}")
         else:
             self.progress.setValue(round(1000 * inside))
             self.progress.setFormat(f"{step.doing} · {step.done} of {step.total}")
@@ -471,10 +475,10 @@ class TrainDock(QWidget):
         values = self.plan_box.values()
         epochs, minutes = values["epochs"], values["minutes"]
         text = (f"{_duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
-                f"{found.validation_images} for validation. {epochs} epochs take about "
+                f"{found.validation_images} for validation. {_epochs(epochs)} about "
                 f"{_duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
         if minutes:
-            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} epochs."
+            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} of them."
         self.estimate.say(text)
 
     def _on_trained(self, ending: Ending) -> None:
@@ -604,6 +608,10 @@ def _scrolled(inside: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setWidget(inside)
     return area
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch takes" if count == 1 else f"{count} epochs take"
 
 
 def _duration(seconds: float) -> str:
