@@ -252,6 +252,7 @@ def test_a_path_of_windows_is_found_beside_the_table(tmp_path):
     ("text", "said"),
     [
         ("", "is empty"),
+        ("file,name,top,margin,score a,P a,warnings,error\n", "has columns and no rows"),
         ("a,b\n1,2\n", "lacks the column file and error; found a, b; expected predictions.csv as"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,\ny.tif,y,0,0,0,b,0.", "line 3 ends early"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,much,0.1,,\n", "the column score a holds 'much'; expected numbers"),

@@ -238,6 +238,8 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     texts = [name for name in header if name in _TEXTS]
     numbers = [name for name in header if name.startswith(("score ", "P ")) or name in MEASURED]
     table = _read_csv(path, texts, na_values={name: [""] for name in numbers})
+    if table.empty:
+        raise ResultsError(f"{path} has columns and no rows: nothing was classified, or it is half-written")
     table[texts] = table[texts].fillna("")
     others = [name for name in header if name not in (*texts, *numbers)]
     table[others] = table[others].apply(_numbers)
