@@ -349,6 +349,7 @@ class TrainDock(QWidget):
         self._plan, self.stopped, self.model, self.report = plan, None, None, None
         self.warning.say("")
         self.curves.show_rows([], [])
+        self.glances.show_glances([], [])
         self._show_confusion(None)
         gate = self._gate
         steps = (lambda: following(plan, self._gpus, resume=go_on)) if self._on_all_gpus() else (
