@@ -279,11 +279,18 @@ def run_training(
     """
     report: EpochReport | None = None
     options = plan.train_options()
-    if leads() and not resume:
-        plan.save(0, ended=False)
+    recorded = resume or not leads()
+
+    def batch(done: int, total: int) -> bool:
+        nonlocal recorded
+        if not recorded:  # the record of a training before this one is left until this one has begun
+            plan.save(0, ended=False)
+            recorded = True
+        return on_batch is None or on_batch(done, total)
+
     try:
         for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
-                            on_image=on_image, on_batch=on_batch, **options.model_dump()):  # fmt: skip
+                            on_image=on_image, on_batch=batch, **options.model_dump()):  # fmt: skip
             if leads():
                 if report.is_best or not plan.out.exists():
                     report.best.save(plan.out)

@@ -166,11 +166,9 @@ class PlanBox(QWidget):
         return path if text else self._usual_path(labels.parent)
 
     def _usual_path(self, folder: Path) -> Path:
-        """Return model.zip of a folder; a free name where it starts from a model there, which is not to be lost."""
-        kind, what = self.start.currentData()
+        """Return model.zip of a folder, or model-2.zip and so on: a model that is there is not lost to a new one."""
         names = (f"model-{number}.zip" if number > 1 else "model.zip" for number in count(1))
-        here = kind == _FILE and Path(what).parent == folder
-        path = folder / next(name for name in names if not (here and (folder / name).exists()))
+        path = folder / next(name for name in names if not (folder / name).exists())
         self.out.setPlaceholderText(path.name)
         return path
 
