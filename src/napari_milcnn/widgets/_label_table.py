@@ -126,11 +126,6 @@ class ImagesModel(QAbstractTableModel):
         group = image.group if image.group != self._files[row] else ""
         return (name, ", ".join(image.labels), group, image.split or "")[column]
 
-    def _tip(self, row: int, column: int) -> str:
-        if column == IMAGE:
-            return self.pictures.errors.get(row) or f"{self._files[row]} {self.images[row].plane}".rstrip()
-        return self._text(row, column) or ("no group but that of its file" if column == GROUP else "")
-
     def _blank(self, row: int) -> QIcon:
         """Hold the place of a picture that is not there yet, or say by a cross that there will be none."""
         failed = row in self.pictures.errors
