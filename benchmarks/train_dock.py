@@ -45,7 +45,7 @@ from record import report, table
 
 from napari_milcnn.core.simulate import SimulationOptions, simulate_field
 
-SIZE, DOCK_WIDTH = (1500, 960), 360
+SIZE, DOCK_WIDTH = (1300, 860), 360
 CLASSES = ("nucleus", "cell periphery", "mitochondria")
 TICK, SCROLL, LONG = 5, 50, 200
 """Milliseconds between two ticks, between two frames, and what a user feels as a stall."""
@@ -158,7 +158,7 @@ class Ticks:
 
 def stall(args: argparse.Namespace) -> list[str]:
     """Scroll with and without a training in turn; rows of gaps."""
-    fields, epochs, rest, rounds = (6, 1, 3, 1) if args.quick else (24, 4, 20, args.rounds)
+    fields, epochs, rest, rounds = (6, 1, 3, 1) if args.quick else (12, 3, 10, args.rounds)
     viewer, dock = open_dock()
     drop(dock, simulated(args.work / f"fields{fields}", fields))
     viewer.open_sample("napari-milcnn", "yeast-timelapse")

@@ -27,6 +27,7 @@ class _Plot(QWidget):
     def __init__(self, title: str, top: float | None = None) -> None:
         super().__init__()
         self._title = title
+        self._lines: dict[str, Any] = {}
         self.legend = QLabel(title)
         self.legend.setWordWrap(True)
         self.legend.setTextFormat(Qt.TextFormat.RichText)
@@ -50,13 +51,14 @@ class _Plot(QWidget):
 
     def show_lines(self, epochs: Sequence[int], lines: Mapping[str, Sequence[float | None]], colours: Any) -> None:
         """Draw lines by name over the epochs; a value that is not known leaves a gap."""
-        self.plot.clear()
-        dots = {"symbol": "o", "symbolSize": 4} if len(epochs) < 40 else {}
+        if list(self._lines) != list(lines):
+            self.plot.clear()
+            self._lines = {name: self.plot.plot(pen=pg.mkPen(colours[name], width=2)) for name in lines}
+        symbol = "o" if len(epochs) < 40 else None
         for name, values in lines.items():
             numbers = [float("nan") if value is None else value for value in values]
-            pen = pg.mkPen(colours[name], width=2)
-            extra = {**dots, "symbolBrush": colours[name], "symbolPen": None} if dots else {}
-            self.plot.plot(list(epochs), numbers, pen=pen, connect="finite", **extra)
+            dots = {"symbol": symbol, "symbolSize": 4, "symbolBrush": colours[name], "symbolPen": None}
+            self._lines[name].setData(list(epochs), numbers, connect="finite", **dots)
         legend = " &nbsp; ".join(chip(colours[name], _NAMES.get(name, name)) for name in lines)
         self.legend.setText(f"{self._title} &nbsp; {legend}")
 

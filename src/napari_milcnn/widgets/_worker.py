@@ -7,11 +7,16 @@ steps: there it says how far it is, waits while it is paused, and learns that it
 
 superqt's generator worker ends without a word on a `RuntimeError`, which torch raises for most of its failures: they
 are translated inside the generator.
+
+Where the computing takes every core, the window has to go first: a job's thread is made nicer, and with it those that
+torch starts from it. Only Linux lets a thread be nicer than its process.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +31,7 @@ from napari_milcnn.core.errors import ComputeError, MilcnnError
 logger = logging.getLogger(__name__)
 _OFTEN = 0.1
 """Seconds between two reports at a gate."""
+_NICER = 5
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Job(QObject):
 
 def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:
     """Pass the reports on until the gate is stopped; the generator is then closed here, in its thread."""
+    _be_nice()
     generator = steps()
     try:
         for report in generator:
@@ -152,6 +159,13 @@ def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]
     finally:
         if isinstance(generator, Generator):
             generator.close()
+
+
+def _be_nice() -> None:
+    """Let the window's thread go before this one."""
+    if sys.platform == "linux":
+        own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _NICER, 19))
 
 
 def _in_words(error: BaseException) -> str:

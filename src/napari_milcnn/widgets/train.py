@@ -89,6 +89,7 @@ class TrainDock(QWidget):
         self._epochs = (0, 1)
         self._since: tuple[float, float] | None = None
         self._gpus = 0
+        self._confused: tuple[Any, FigureStyle] | None = None
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -450,11 +451,15 @@ class TrainDock(QWidget):
         counts = model.card.training.get("confusion") if model is not None else None
         self.confusion_title.setVisible(counts is not None)
         if counts is None or model is None:
+            self._confused = None
             self.confusion.show_figure(None)
             return
         columns = list(model.classes) if model.card.single_label else _YES_NO
         table = pd.DataFrame(counts, index=list(model.classes), columns=columns)
-        self.confusion.show_figure(confusion_figure(table, self._style()))
+        style = self._style()
+        if self._confused != (counts, style):
+            self._confused = (counts, style)
+            self.confusion.show_figure(confusion_figure(table, style))
 
     def _on_outcome(self, found: Outcome) -> None:
         folds = found.report is not None and found.report.folds is not None
