@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from napari_milcnn.core import devices
-from napari_milcnn.core.devices import choose_device, free_memory, is_out_of_memory, keep_freed_memory, name_of
+from napari_milcnn.core.devices import (
+    choose_device,
+    cpu_threads,
+    free_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    name_of,
+)
 from napari_milcnn.core.errors import OptionsError
 
 CPU = torch.device("cpu")
@@ -161,3 +168,12 @@ def test_without_glibc_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch, lib
     monkeypatch.setattr(platform, "libc_ver", lambda: (libc, ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("no library must be loaded"))
     assert keep_freed_memory() is False
+
+
+def test_threads_are_lent_and_given_back():
+    usual = torch.get_num_threads()
+    with cpu_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == usual
+    with cpu_threads(None):
+        assert torch.get_num_threads() == usual

@@ -241,7 +241,11 @@ class TrainOptions(Options):
     validation: float = Field(
         0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine: same curve.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine, as many threads: same curve.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads of the CPU that compute; default: all. One less leaves a core to "
+                                         "whoever sits before the machine."
+    )  # fmt: skip
     cache: float = Field(1.0, ge=0, le=4096, description="GiB of memory that may hold images already read.")
     readers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
 

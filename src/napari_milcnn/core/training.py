@@ -34,7 +34,7 @@ from napari_milcnn.core.card import ModelCard
 from napari_milcnn.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.core.classify import Classifier
 from napari_milcnn.core.dataset import LabelTable, check_images
-from napari_milcnn.core.devices import DeviceChoice, choose_device, is_out_of_memory
+from napari_milcnn.core.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
 from napari_milcnn.core.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.core.files import sha256
 from napari_milcnn.core.image_checks import OnImage
@@ -51,7 +51,7 @@ _AHEAD = 2
 """Batches read ahead of the one that is computed."""
 _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
-_HOW = ("device", "readers", "cache", "minutes")
+_HOW = ("device", "readers", "cache", "minutes", "threads")
 """Options that change how a training runs, not what comes out."""
 
 
@@ -179,14 +179,15 @@ def train(
             on_warning(said)
     if counting.stopped:
         return
-    trainer = _Trainer(model, table, chosen, on_batch)
     kept = None if checkpoint is None else Path(checkpoint)
-    state = load_checkpoint(kept, trainer.run) if kept is not None and resume else None
-    if state is not None:
-        trainer.restore(state)
-    elif not trainer.prepare(counting):
-        return
-    yield from trainer.epochs(kept)
+    with cpu_threads(chosen.threads):
+        trainer = _Trainer(model, table, chosen, on_batch)
+        state = load_checkpoint(kept, trainer.run) if kept is not None and resume else None
+        if state is not None:
+            trainer.restore(state)
+        elif not trainer.prepare(counting):
+            return
+        yield from trainer.epochs(kept)
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,8 @@ def estimate(model: TrainedModel, labels: LabelTable, **options: Any) -> Trainin
     chosen = make_options(TrainOptions, options)
     table = labels.with_split(chosen.validation, chosen.seed)
     _check(model, table, chosen)
-    return _Trainer(model, table, chosen, None).estimate()
+    with cpu_threads(chosen.threads):
+        return _Trainer(model, table, chosen, None).estimate()
 
 
 def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:

@@ -1,13 +1,25 @@
-"""A figure of matplotlib's in a dock."""
+"""A figure of matplotlib's in a dock, drawn beside the window: drawing takes longer than a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_milcnn.widgets._worker import Ending, Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_DPI = 100
+_LEAST = 200
+"""Narrowest picture in px."""
+_SETTLED = 150
+"""Milliseconds that the width has to rest before the figure is drawn for it."""
 
 
 class FigureBox(QWidget):
@@ -15,26 +27,76 @@ class FigureBox(QWidget):
 
     def __init__(self, name: str, height: int) -> None:
         super().__init__()
-        self.canvas: Any = None
-        self._name, self._height = name, height
+        self.picture = QLabel()
+        self.picture.setFixedHeight(height)
+        self.picture.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.picture.setAccessibleName(name)
+        self._figure: Figure | None = None
+        self._drawn: tuple[Any, int] | None = None
+        self._job: Job | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLED)
+        self._timer.timeout.connect(self._draw)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.picture)
         self.hide()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a figure is being drawn, or about to be."""
+        return self._job is not None or self._timer.isActive()
 
     def show_figure(self, figure: Figure | None) -> None:
         """Show a figure in place of the one before, or none."""
-        if self.canvas is not None:
-            self.layout().removeWidget(self.canvas)
-            self.canvas.hide()
-            self.canvas.deleteLater()
-            self.canvas = None
+        self._figure = figure
         self.setVisible(figure is not None)
-        if figure is not None:
-            from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg  # the binding that qtpy has loaded
+        if figure is None:
+            self.picture.clear()
+        else:
+            self._timer.start()
 
-            make: Any = FigureCanvasQTAgg
-            self.canvas = make(figure)
-            self.canvas.setFixedHeight(self._height)
-            self.canvas.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            self.canvas.setAccessibleName(self._name)
-            self.layout().addWidget(self.canvas)
+    def resizeEvent(self, event: Any) -> None:
+        """Draw the figure for its new width."""
+        super().resizeEvent(event)
+        if self._figure is not None:
+            self._timer.start()
+
+    def _draw(self) -> None:
+        figure, width = self._figure, max(self.width(), _LEAST)
+        if figure is None or self._job is not None or self._drawn == (figure, width):
+            return
+        size, ratio = (width, self.picture.height()), float(self.devicePixelRatioF())
+
+        def on_step(pixels: np.ndarray) -> None:
+            if self._figure is figure:
+                self._drawn = figure, width
+                self.picture.setPixmap(_pixmap(pixels, ratio))
+
+        def on_end(_ending: Ending) -> None:
+            self._job = None
+            if self._figure is not figure:
+                self._draw()
+
+        self._job = Job(lambda: _rendered(figure, size, ratio), self, on_step, on_end)
+
+
+def _rendered(figure: Figure, size: tuple[int, int], ratio: float) -> Iterator[np.ndarray]:
+    """Draw a figure of this width and height in px: uint8 (Y, X, 4)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(_DPI * ratio)
+    figure.set_size_inches(size[0] / _DPI, size[1] / _DPI)
+    make: Any = FigureCanvasAgg
+    canvas = make(figure)
+    canvas.draw()
+    yield np.array(canvas.buffer_rgba())
+
+
+def _pixmap(pixels: np.ndarray, ratio: float) -> QPixmap:
+    height, width, _ = pixels.shape
+    image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888)
+    pixmap = QPixmap.fromImage(image.copy())
+    pixmap.setDevicePixelRatio(ratio)
+    return pixmap

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible
@@ -69,6 +70,7 @@ class PlanBox(QWidget):
         self.folds.setValue(5)
         self.folds.setAccessibleName("folds")
         self.facts: dict[str, Any] = {}
+        self.more["threads"].value = _spare_threads()
         self._lay_out()
         self._fill()
         self.start.activated.connect(self._on_start)
@@ -131,8 +133,7 @@ class PlanBox(QWidget):
         values = make_options(TrainOptions, options).model_dump()
         for form in (self.options, self.more):
             for widget in form:
-                value = values[widget.name]
-                widget.value = 0 if value is None else value
+                widget.value = values[widget.name] or (_spare_threads() if widget.name == "threads" else 0)
 
     def values(self) -> dict[str, Any]:
         """Return every option as it stands in the form."""
@@ -191,3 +192,8 @@ class PlanBox(QWidget):
         )
         if path:
             self.out.setText(path if path.endswith(".zip") else f"{path}.zip")
+
+
+def _spare_threads() -> int:
+    """Count the cores but one, which is left to the window."""
+    return max(1, (psutil.cpu_count(logical=False) or 1) - 1)

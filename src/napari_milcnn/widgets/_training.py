@@ -146,6 +146,7 @@ def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[B
 
 def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
     """Measure a trained model on its validation images."""
+    from napari_milcnn.core.devices import cpu_threads
     from napari_milcnn.core.evaluation import evaluate
 
     options = plan.train_options()
@@ -154,7 +155,8 @@ def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
     if not table.part(held).images:
         yield Outcome(model, None)
         return
-    yield Outcome(model, evaluate(model, table, split=held, device=options.device))
+    with cpu_threads(options.threads):
+        yield Outcome(model, evaluate(model, table, split=held, device=options.device))
 
 
 def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator[Outcome]:

@@ -182,8 +182,10 @@ class TrainDock(QWidget):
 
     @property
     def waits(self) -> bool:
-        """Whether the dock is about to say what a training would start from."""
-        return self._settled.isActive() or self._kept_job is not None or self._devices_job is not None
+        """Whether the dock is about to say what a training would start from, or to draw."""
+        figures = (self.confusion, self.outcome_box.confusion, self.outcome_box.calibration)
+        jobs = self._kept_job is not None or self._devices_job is not None
+        return self._settled.isActive() or jobs or any(figure.busy for figure in figures)
 
     @property
     def paused(self) -> bool:
