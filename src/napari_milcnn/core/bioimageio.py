@@ -7,8 +7,7 @@ import json
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +40,13 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     peaks = _write_test_tensors(network, card, folder)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
-    with _WRITING, warnings.catch_warnings(), context, _collected():
+    with _WRITING, warnings.catch_warnings(), context:
         warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves the files of `folder` open
         try:
             save_bioimageio_package(ModelDescr(**_description(network, card, peaks)), output_path=out)
         except (ValidationError, ValueError) as error:
             raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
-
-
-@contextmanager
-def _collected() -> Iterator[None]:
-    """Free at the end what was made inside, open files too: Windows cannot delete those.
-
-    What was there before is left out: to look through all that a viewer holds would stop its window for half a second.
-    """
-    gc.freeze()
-    try:
-        yield
-        gc.collect()
-    finally:
-        gc.unfreeze()
+        gc.collect()  # closes them: Windows cannot delete an open file
 
 
 def _readme(card: ModelCard) -> str:
