@@ -172,11 +172,11 @@ def train_tour(theme: str, folder: Path) -> None:
                 wait(lambda: not box.busy and not box.images.pictures.busy)
                 shot("labelling")
         dock.tabs.setCurrentIndex(1)
-        wait(lambda: bool(dock.plan_box.kept.text()))
+        wait(lambda: not dock.waits)
         for name, value in {"epochs": 25, "patch": 0}.items():
             dock.plan_box.options[name].value = value
         dock.estimate_button.click()
-        wait(lambda: not dock.busy)
+        wait(lambda: not dock.busy and not dock.waits)
         shot("ready")
         dock.start_button.click()
         wait(lambda: dock._epochs[0] >= 12, 900)

@@ -328,6 +328,7 @@ class TrainDock(QWidget):
         self._job, self._gate = None, Gate()
         self.progress.hide()
         self.stop_button.setEnabled(True)
+        self._settled.start()
         if ending.error:
             self._say(ending.error, ERROR)
         else:
