@@ -1,11 +1,12 @@
-"""What a user does with the mouse that Qt's own test functions lack."""
+"""What a user does with the mouse that Qt's own test functions lack, and what is left when it is done."""
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
@@ -20,3 +21,12 @@ def drop(widget, *paths: Path) -> None:
         enter = QDragEnterEvent(QPoint(5, 5), *how)
     QApplication.sendEvent(widget, enter)  # Qt drops on what took the drag
     QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
+
+
+def windows() -> set[str]:
+    """Name the windows there are, once what is to be deleted is gone."""
+    gc.collect()
+    for _ in range(3):
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        QApplication.processEvents()
+    return {f"{type(one).__name__} {one.objectName()} {one.windowTitle()}" for one in QApplication.topLevelWidgets()}

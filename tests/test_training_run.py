@@ -99,6 +99,13 @@ def test_the_command_says_what_differs_from_the_defaults(tmp_path):
     )
 
 
+def test_the_command_says_a_default_that_the_preset_has_not(tmp_path):
+    """The paper's batches are of 16: to train with the usual 8 beside them has to be said."""
+    plan = TrainingPlan(tmp_path / "l.csv", tmp_path / "m.zip", preset="paper", options={"batch_size": 8, "patch": 900})
+    assert plan.train_options().batch_size == 8
+    assert shlex.join(plan.command()).endswith("--preset paper --batch-size 8")
+
+
 def test_a_document_that_is_printed_epoch_by_epoch_is_one_document():
     for rows in ([], [{"epoch": 1}], [{"epoch": 1}, {"epoch": 2}]):
         said = []

@@ -18,7 +18,7 @@ from conftest import noise
 from napari_milcnn.current import current
 
 pytest.importorskip("napari")
-from test_widgets_walk import windows
+from qt_actions import windows
 
 ACTIONS, SEEDS = 120, (0,)
 FAST = {"epochs": 3, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}

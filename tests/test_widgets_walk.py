@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import random
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
@@ -21,6 +20,7 @@ import napari_milcnn as mil
 from conftest import lively_model, noise
 from napari_milcnn.current import current
 from napari_milcnn.widgets import _model_box
+from qt_actions import windows
 
 napari_layers = pytest.importorskip("napari.layers")
 ACTIONS, SEEDS = 300, (0,)
@@ -351,15 +351,6 @@ class Walk:
             self.holder.destroyOnClose()
             self.breathe(0.05)
             self.open_dock()
-
-
-def windows() -> set[str]:
-    """Name the windows there are, once what is to be deleted is gone."""
-    gc.collect()
-    for _ in range(3):
-        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-        QApplication.processEvents()
-    return {f"{type(one).__name__} {one.objectName()} {one.windowTitle()}" for one in QApplication.topLevelWidgets()}
 
 
 @pytest.fixture

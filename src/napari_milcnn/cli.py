@@ -454,7 +454,7 @@ def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
     start = plan.start(table)
     if leads():
         messages.print(start.kept, markup=False)
-    printer = EpochPrinter(_written if as_json and leads() else len)
+    printer = EpochPrinter(_written if as_json and leads() else lambda _text: None)
     rows: list[dict[str, Any]] = []
     try:
         with _progress() if leads() else nullcontext() as progress:

@@ -52,7 +52,7 @@ _AHEAD = 2
 _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
 _HOW = ("device", "readers", "cache", "minutes", "threads")
-"""Options that change how a training runs, not what comes out."""
+"""Options that say where, how fast and how long a training runs: with others it may go on from its checkpoint."""
 
 
 @dataclass(frozen=True)

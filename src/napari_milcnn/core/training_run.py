@@ -159,9 +159,11 @@ class TrainingPlan:
     def command(self, *, resume: bool = False) -> list[str]:
         """Return the words of the command that does the same without a window."""
         words = ["train", str(self.labels), "--out", str(self.out)]
+        usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
+        told = {name: value for name, value in self.options.items() if value != usual.get(name)}
         named = {"layout": self.layout, "init": self.init, "preset": self.preset}
-        for name, value in {**named, **self.network, **self.options}.items():
-            words += _option(name, value, TrainOptions.model_fields)
+        for name, value in {**named, **self.network, **told}.items():
+            words += _option(name, value)
         for name, value in self.foreground.items():
             words += _option(f"foreground_{name}", value)
         for name, value in self.facts.items():
@@ -215,9 +217,9 @@ def _plan_of(values: dict[str, Any], folder: Path) -> TrainingPlan:
                            "facts": facts})  # fmt: skip
 
 
-def _option(name: str, value: Any, known: Any = ()) -> list[str]:
-    """Write one option; nothing for None and for the default of a known field."""
-    if value is None or (name in known and known[name].default == value):
+def _option(name: str, value: Any) -> list[str]:
+    """Write one option; nothing for None."""
+    if value is None:
         return []
     dashed = name.replace("_", "-")
     if isinstance(value, bool):

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle
 from napari_milcnn.widgets._worker import Ending, Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from napari.viewer import Viewer
 
 _DPI = 100
 _LEAST = 200
 """Narrowest picture in px."""
 _SETTLED = 150
 """Milliseconds that the width has to rest before the figure is drawn for it."""
+
+
+def figure_style(viewer: Viewer) -> FigureStyle:
+    """Return the colours of figures in napari's theme, light or dark by its own ground."""
+    ground = get_theme(viewer.theme).background.as_hex()
+    ground = ground if len(ground) > 4 else "#" + "".join(2 * digit for digit in ground[1:])
+    light = sum(int(ground[i : i + 2], 16) for i in (1, 3, 5)) > 3 * 128
+    return replace(LIGHT if light else DARK, ground=ground)
 
 
 class FigureBox(QWidget):

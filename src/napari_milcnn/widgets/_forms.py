@@ -10,7 +10,7 @@ from magicgui.widgets import Container, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QLayout, QScrollArea, QSizePolicy, QWidget
 
 from napari_milcnn.core.options import Options
 
@@ -108,6 +108,21 @@ def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
     for i, part in enumerate(parts):
         layout.addWidget(QLabel(part) if isinstance(part, str) else part, 1 if i == stretch else 0)
     return layout
+
+
+def scrolled(inside: QWidget) -> QScrollArea:
+    """Let a page that is higher than the dock be scrolled; it is as wide as the dock."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(inside)
+    return area
+
+
+def duration(seconds: float) -> str:
+    """Write a time in seconds, or from a minute and a half on in minutes."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def swatch(colour: str) -> QIcon:

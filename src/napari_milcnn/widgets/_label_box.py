@@ -33,9 +33,10 @@ from napari_milcnn.current import current
 from napari_milcnn.layers import OURS
 from napari_milcnn.sources import PATH, LayerImage, file_behind, open_layers, path_stem, suggest
 from napari_milcnn.widgets._class_box import KEYS, ClassBox
+from napari_milcnn.widgets._entry import limits_of
 from napari_milcnn.widgets._forms import ERROR, WARNING, NarrowComboBox, Note, connect_while_alive, heading, row
 from napari_milcnn.widgets._label_table import ALL, GROUP, ImagesModel, ImageTable, places
-from napari_milcnn.widgets._label_view import LabelView, Limits, limits_of
+from napari_milcnn.widgets._label_view import LabelView, Limits
 from napari_milcnn.widgets._worker import Ending, Job
 
 if TYPE_CHECKING:

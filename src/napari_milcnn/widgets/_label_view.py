@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Layer
 
 from napari_milcnn.layers import image_layers
-from napari_milcnn.widgets._entry import LIMITS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -82,11 +80,3 @@ def _of_planes(data: LayerData, image: ImageStack, plane: str) -> LayerData:
     key = tuple(slice(None) if i in kept else only[axis] for i, axis in enumerate(axes))
     told = {name: [facts[name][i] for i in kept] for name in ("scale", "units", "axis_labels")}
     return array[key], facts | told, kind
-
-
-def limits_of(image: ImageStack) -> Limits:
-    """Return the intensities (low, high) that each channel is shown between, out of the first plane."""
-    plane = image.plane(0)
-    step = max(1, max(image.plane_shape) // 512)
-    low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
-    return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))

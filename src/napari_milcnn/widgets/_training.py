@@ -85,7 +85,7 @@ def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
     from napari_milcnn.core.training import estimate
 
     table = plan.table()
-    yield estimate(plan.start(table).model, table, **plan.train_options().model_dump())
+    yield estimate(plan.beginning(table).model, table, **plan.train_options().model_dump())
 
 
 def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Outcome]:
@@ -108,7 +108,7 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
             on_image=lambda done, total: passes(Share(done, total, "reading images")),
             on_batch=lambda done, total: passes(Share(done, total, "batches")),
         )  # fmt: skip
-        for report in _in_words_of_the_dock(reports, plan):
+        for report in _in_words_of_the_dock(reports):
             rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
             best = report.best
             yield from (Begun(warning=warning) for warning in said)
@@ -133,15 +133,15 @@ def _quick_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _in_words_of_the_dock(reports: Iterator[EpochReport], plan: TrainingPlan) -> Iterator[EpochReport]:
+def _in_words_of_the_dock(reports: Iterator[EpochReport]) -> Iterator[EpochReport]:
     from napari_milcnn.core.errors import OptionsError, ResumeError
 
     try:
         yield from reports
     except ResumeError as error:
         raise OptionsError(
-            f"Labels or images changed since that training was stopped, so it cannot go on. Start begins anew with the "
-            f"labels as they are now; until its first epoch is done {plan.out.name} stays as it is."
+            "Labels or images changed since that training was stopped, so it cannot go on. Start begins anew with the "
+            "labels as they are now."
         ) from error
 
 
@@ -181,7 +181,7 @@ def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator
     from napari_milcnn.core.evaluation import evaluation_steps
 
     table = plan.table()
-    start = plan.start(table)
+    start = plan.beginning(table)
     options = plan.train_options()
     steps = evaluation_steps(start.model, table, folds=folds, train_options=options.model_dump(), device=options.device)
     trained = 0

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QFrame, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_milcnn.core.errors import ImageError, MilcnnError
@@ -31,9 +31,11 @@ from napari_milcnn.widgets._forms import (
     DeletedWhenClosed,
     Note,
     connect_while_alive,
+    duration,
     form_values,
     options_form,
     row,
+    scrolled,
 )
 from napari_milcnn.widgets._image_box import ImageBox
 from napari_milcnn.widgets._mask_box import MaskBox
@@ -145,14 +147,9 @@ class ClassifyDock(QWidget):
         layout.addWidget(self._after)
         layout.addWidget(self.cells_box)
         layout.addStretch()
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setWidget(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        outer.addWidget(scrolled(inside))
         self.setMinimumWidth(310)
 
     def _connect(self) -> None:
@@ -405,7 +402,7 @@ class ClassifyDock(QWidget):
         spent = time.monotonic() - self._began
         left = spent / share - spent if share > 0.02 else None
         self.progress.setValue(round(share * 1000))
-        self.progress.setFormat(f"{share:.0%}" + (f" · {_duration(left)} left" if left is not None else ""))
+        self.progress.setFormat(f"{share:.0%}" + (f" · {duration(left)} left" if left is not None else ""))
 
     def _on_run_end(self, ending: Ending) -> None:
         running = [entry for entry in self.entries if entry.state == "running"]
@@ -444,7 +441,7 @@ class ClassifyDock(QWidget):
     def _run_summary(self) -> str:
         planes = sum(len(entry.predictions) for entry in self.entries)
         seconds = time.monotonic() - self._began
-        return f"{planes} plane{'s' if planes != 1 else ''} classified, {_duration(seconds)}."
+        return f"{planes} plane{'s' if planes != 1 else ''} classified, {duration(seconds)}."
 
     def _warn(self, entry: Entry) -> None:
         """Show what was done to the image."""
@@ -844,7 +841,3 @@ def _file(entry: Entry) -> str:
 
 def _devices(asked: str) -> list[str]:
     return list(dict.fromkeys(["auto", "cpu", "cuda", "mps", "xpu", asked]))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
-    QFrame,
     QGridLayout,
     QPushButton,
-    QScrollArea,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_milcnn.core.errors import MilcnnError
-from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle
-from napari_milcnn.widgets._forms import ERROR, WARNING, DeletedWhenClosed, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._figure_box import figure_style
+from napari_milcnn.widgets._forms import (
+    ERROR,
+    WARNING,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    heading,
+    row,
+    scrolled,
+)
 from napari_milcnn.widgets._gallery_box import GalleryView
 from napari_milcnn.widgets._opened_picture import OpenedPicture, OpenStep, opening
 from napari_milcnn.widgets._plot_box import CalibrationView, ConfusionView, DoseView, HistogramView, PlateView, View
@@ -111,14 +115,9 @@ class ResultsDock(QWidget):
         layout.addWidget(self.message)
         layout.addWidget(self._after, 1)
         layout.addStretch()
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setWidget(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        outer.addWidget(scrolled(inside))
         self.setMinimumWidth(310)
 
     def _connect(self) -> None:
@@ -152,13 +151,6 @@ class ResultsDock(QWidget):
         self.stack.setCurrentIndex(number)
         self._draw()
 
-    def style_now(self) -> FigureStyle:
-        """Return the colours of pictures in napari's theme."""
-        ground = get_theme(self.viewer.theme).background.as_hex()
-        ground = ground if len(ground) > 4 else "#" + "".join(2 * digit for digit in ground[1:])
-        light = sum(int(ground[i : i + 2], 16) for i in (1, 3, 5)) > 3 * 128
-        return replace(LIGHT if light else DARK, ground=ground)
-
     def _on_theme(self, _event: Any = None) -> None:
         self._draw()
 
@@ -176,7 +168,7 @@ class ResultsDock(QWidget):
     def _draw(self) -> None:
         if self.found is None:
             return
-        self.view().show_results(self.found, self.style_now())
+        self.view().show_results(self.found, figure_style(self.viewer))
         is_table = self.view() is self.rows
         self.picture_button.setEnabled(not is_table)
         self.picture_button.setToolTip("The table is saved as CSV" if is_table else "As PNG or SVG, on white")

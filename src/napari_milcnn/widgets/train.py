@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QObject, QSettings, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSettings, QTimer
 from qtpy.QtWidgets import (
     QDockWidget,
-    QFrame,
     QMessageBox,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QTabWidget,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_milcnn.core.errors import MilcnnError
-from napari_milcnn.core.figures import DARK, LIGHT, FigureStyle, confusion_figure
+from napari_milcnn.core.figures import FigureStyle, confusion_figure
 from napari_milcnn.current import current
 from napari_milcnn.widgets._curves_box import CurvesBox
-from napari_milcnn.widgets._figure_box import FigureBox
-from napari_milcnn.widgets._forms import ERROR, WARNING, DeletedWhenClosed, Note, connect_while_alive, heading, row
+from napari_milcnn.widgets._figure_box import FigureBox, figure_style
+from napari_milcnn.widgets._forms import (
+    ERROR,
+    WARNING,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    duration,
+    heading,
+    row,
+    scrolled,
+)
 from napari_milcnn.widgets._glance_box import GlanceBox
 from napari_milcnn.widgets._label_box import LabelBox
 from napari_milcnn.widgets._outcome_box import OutcomeBox
@@ -144,8 +152,8 @@ class TrainDock(QWidget):
         page.addStretch()
         self.tabs = QTabWidget()
         self.tabs.addTab(self.label_box, "1  Label")
-        self.tabs.addTab(_scrolled(learn), "2  Train")
-        self.tabs.addTab(_scrolled(outcome_page), "3  Use")
+        self.tabs.addTab(scrolled(learn), "2  Train")
+        self.tabs.addTab(scrolled(outcome_page), "3  Use")
         self.tabs.setTabEnabled(OUTCOME, False)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -214,9 +222,6 @@ class TrainDock(QWidget):
             return None
         return self.plan()
 
-    def _style(self) -> FigureStyle:
-        return LIGHT if str(self.viewer.theme) == "light" else DARK
-
     def _say(self, text: str, colour: str = "") -> None:
         self.message.say(text, colour)
 
@@ -258,7 +263,7 @@ class TrainDock(QWidget):
         if labelling is not None and not self.busy:
             if self._looked != labelling.path:
                 self._find_stopped(labelling.path)
-            QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
+                QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
             self._settled.start()
         self._refresh()
 
@@ -355,13 +360,10 @@ class TrainDock(QWidget):
         self.curves.show_rows([], [])
         self.glances.show_glances([], [])
         self._show_confusion(None)
-        gate = self._gate
-        steps = (lambda: following(plan, self._gpus, resume=go_on)) if self._on_all_gpus() else (
+        gate, several = self._gate, self._gpus > 1 and plan.train_options().device == "auto"
+        steps = (lambda: following(plan, self._gpus, resume=go_on)) if several else (
             lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
-        self._work(steps, self._on_trained, pauses=not self._on_all_gpus())
-
-    def _on_all_gpus(self) -> bool:
-        return self._gpus > 1 and self.plan_box.values()["device"] == "auto"
+        self._work(steps, self._on_trained, pauses=not several)
 
     def cross_validate(self) -> None:
         """Measure how well such a training does on groups that it never saw."""
@@ -440,7 +442,7 @@ class TrainDock(QWidget):
         now = time.monotonic()
         self._since = self._since or (now, share)
         spent, gained = now - self._since[0], share - self._since[1]
-        return f" · {_duration(spent / gained * (1 - share))} left" if gained > 0.01 else ""
+        return f" · {duration(spent / gained * (1 - share))} left" if gained > 0.01 else ""
 
     def _on_epoch(self, epoch: Epoch) -> None:
         self._epochs = (int(epoch.rows[-1]["epoch"]), epoch.epochs)
@@ -459,7 +461,7 @@ class TrainDock(QWidget):
             return
         columns = list(model.classes) if model.card.single_label else _YES_NO
         table = pd.DataFrame(counts, index=list(model.classes), columns=columns)
-        style = self._style()
+        style = figure_style(self.viewer)
         if self._confused != (counts, style):
             self._confused = (counts, style)
             self.confusion.show_figure(confusion_figure(table, style))
@@ -475,7 +477,7 @@ class TrainDock(QWidget):
         """Show the report, or say why there is none, beside the model that was trained."""
         if self.model is not None:
             self.outcome_box.fields["name"].setText(self.model.card.name)
-        self.outcome_box.show_report(self.report, self._style(), model=self.model is not None, why=why)
+        self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None, why=why)
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
         self._refresh()
@@ -483,9 +485,9 @@ class TrainDock(QWidget):
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
         epochs, minutes = values["epochs"], values["minutes"]
-        text = (f"{_duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
+        text = (f"{duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
                 f"{found.validation_images} for validation. {_epochs(epochs)} about "
-                f"{_duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
+                f"{duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
         if minutes:
             text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} of them."
         self.estimate.say(text)
@@ -575,7 +577,7 @@ class TrainDock(QWidget):
     def _on_theme(self, _event: Any = None) -> None:
         self._show_confusion(self.model)
         if self.report is not None:
-            self.outcome_box.show_report(self.report, self._style(), model=self.model is not None)
+            self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None)
 
     # Closing
 
@@ -610,18 +612,5 @@ class TrainDock(QWidget):
 _YES_NO = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
 
 
-def _scrolled(inside: QWidget) -> QScrollArea:
-    area = QScrollArea()
-    area.setWidgetResizable(True)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setWidget(inside)
-    return area
-
-
 def _epochs(count: int) -> str:
     return "1 epoch takes" if count == 1 else f"{count} epochs take"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
