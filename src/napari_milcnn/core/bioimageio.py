@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import threading
@@ -33,7 +32,7 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     ModelError
         If bioimageio.spec finds the description wrong.
     """
-    from bioimageio.spec import ValidationContext, save_bioimageio_package
+    from bioimageio.spec import ValidationContext, save_bioimageio_package_to_stream
     from bioimageio.spec.model.v0_5 import ModelDescr
 
     torch.save(network.state_dict(), folder / "weights.pt")
@@ -41,12 +40,13 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     peaks = _write_test_tensors(network, card, folder)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
     with _WRITING, warnings.catch_warnings(), context:
-        warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves the files of `folder` open
+        warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves it to Python to close its files
         try:
-            save_bioimageio_package(ModelDescr(**_description(network, card, peaks)), output_path=out)
+            described = ModelDescr(**_description(network, card, peaks))  # checks it, and the files it names
+            with out.open("wb") as stream:
+                save_bioimageio_package_to_stream(described, output_stream=stream)
         except (ValidationError, ValueError) as error:
             raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
-        gc.collect()  # closes them: Windows cannot delete an open file
 
 
 def _readme(card: ModelCard) -> str:

@@ -6,7 +6,7 @@ A checkpoint is read with `weights_only=True`: it holds tensors and plain values
 from __future__ import annotations
 
 import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     """
     with replacing(path) as draft:
         try:
-            torch.save({"format": _FORMAT, **asdict(state)}, draft)
+            torch.save({"format": _FORMAT, **vars(state)}, draft)
         except RuntimeError as error:  # how torch says that the disk is full
             raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ class FigureBox(QWidget):
         self.picture.setFixedHeight(height)
         self.picture.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.picture.setAccessibleName(name)
-        self._figure: Figure | None = None
-        self._drawn: tuple[Any, int] | None = None
+        self._make: Callable[[], Figure] | None = None
+        self._drawn: tuple[Callable[[], Figure], int] | None = None
         self._job: Job | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -60,11 +60,11 @@ class FigureBox(QWidget):
         """Whether a figure is being drawn, or about to be."""
         return self._job is not None or self._timer.isActive()
 
-    def show_figure(self, figure: Figure | None) -> None:
-        """Show a figure in place of the one before, or none."""
-        self._figure = figure
-        self.setVisible(figure is not None)
-        if figure is None:
+    def show_figure(self, make: Callable[[], Figure] | None) -> None:
+        """Show the figure that this makes in place of the one before, or none."""
+        self._make = make
+        self.setVisible(make is not None)
+        if make is None:
             self.picture.clear()
         else:
             self._timer.start()
@@ -72,23 +72,24 @@ class FigureBox(QWidget):
     def resizeEvent(self, event: Any) -> None:
         """Draw the figure for its new width."""
         super().resizeEvent(event)
-        if self._figure is not None:
+        if self._make is not None:
             self._timer.start()
 
     def _draw(self) -> None:
-        figure, width = self._figure, max(self.width(), _LEAST)
-        if figure is None or self._job is not None or self._drawn == (figure, width):
+        make, width = self._make, max(self.width(), _LEAST)
+        if make is None or self._job is not None or self._drawn == (make, width):
             return
+        figure = make()  # here: what matplotlib is set to meanwhile holds for all threads
         size, ratio = (width, self.picture.height()), float(self.devicePixelRatioF())
 
         def on_step(pixels: np.ndarray) -> None:
-            if self._figure is figure:
-                self._drawn = figure, width
+            if self._make is make:
+                self._drawn = make, width
                 self.picture.setPixmap(_pixmap(pixels, ratio))
 
         def on_end(_ending: Ending) -> None:
             self._job = None
-            if self._figure is not figure:
+            if self._make is not make:
                 self._draw()
 
         self._job = Job(lambda: _rendered(figure, size, ratio), self, on_step, on_end)

@@ -620,7 +620,7 @@ class LabelBox(QWidget):
         self.findings = findings
         self.list.clear()
         for finding in findings:
-            self.list.addItem(QListWidgetItem(finding.sentence[:1].upper() + finding.sentence[1:] + "."))
+            self.list.addItem(QListWidgetItem(f"{finding.sentence}."))
         told = "" if with_model else " Without a model, copies and groups alone were looked for."
         count = (
             f"{len(findings)} thing{'s'[: len(findings) != 1]} to look at; click one." if findings else "Nothing found."

@@ -98,10 +98,11 @@ class OutcomeBox(QWidget):
             self.calibration.show_figure(None)
             return
         self.figures.say(_table(report))
-        warned = [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in report.warnings]
+        warned = [f"{text.rstrip('.')}." for text in report.warnings]
         self.notes.say(" ".join((_held(report, folds=report.folds is not None), *warned)))
-        self.confusion.show_figure(confusion_figure(report.confusion, style))
-        self.calibration.show_figure(reliability_figure(report.reliability, report.model.card.single_label, style))
+        self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
+        single = report.model.card.single_label
+        self.calibration.show_figure(lambda: reliability_figure(report.reliability, single, style))
 
 
 def _table(report: EvaluationReport) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +38,19 @@ class Begun:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that is done: the rows of all, the best model so far, and where the latest looks."""
+    """An epoch that is done: the rows of all, of how many, and the best model so far."""
 
     rows: tuple[dict[str, Any], ...]
     epochs: int
     best: TrainedModel
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where the network of the latest epoch looks, and its classes."""
+
     glances: tuple[Glance, ...]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,10 @@ class Devices:
 
 
 def devices() -> Iterator[Devices]:
-    """Look at the devices; this loads the engine, which takes seconds."""
+    """Look at the devices, and load what a training needs: seconds of Python, better now than while one watches."""
+    import bioimageio.spec  # noqa: F401
     import torch
+    import torch._dynamo
 
     from napari_milcnn.core.devices import choose_device, free_memory
 
@@ -88,49 +95,35 @@ def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
     yield estimate(plan.beginning(table).model, table, **plan.train_options().model_dump())
 
 
-def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Outcome]:
+def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Looks | Outcome]:
     """Train in this process: as `napari-milcnn train` does, with pictures between the epochs."""
     from napari_milcnn.core.glances import glances, watched
     from napari_milcnn.core.model import load_model
     from napari_milcnn.core.training_run import epoch_row, run_training
 
-    with _quick_collections():
-        table = plan.table()
-        start, options = plan.start(table), plan.train_options()
-        split = table.with_split(options.validation, options.seed)
-        chosen = watched(split, _WATCHED)
-        said: list[str] = []
-        yield Begun(start.kept)
-        rows: tuple[dict[str, Any], ...] = ()
-        best: TrainedModel | None = None
-        reports = run_training(
-            plan, table, start.model, resume=resume, on_warning=said.append,
-            on_image=lambda done, total: passes(Share(done, total, "reading images")),
-            on_batch=lambda done, total: passes(Share(done, total, "batches")),
-        )  # fmt: skip
-        for report in _in_words_of_the_dock(reports):
-            rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
-            best = report.best
-            yield from (Begun(warning=warning) for warning in said)
-            said.clear()
-            seen = tuple(glances(report.last, split, chosen, options.device))
-            yield Epoch(rows, report.epochs, best, seen)
-        if passes(Share(0, 1, "validation")):
-            yield from outcome(plan, best or load_model(plan.out))
-
-
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Leave what is there already out of Python's garbage collections.
-
-    A model's file is written after each better epoch, and a collection with it. To look through all that a viewer holds
-    would stop its window for half a second each time.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    options = plan.train_options()
+    table = plan.table()
+    start = plan.start(table)
+    table = table.with_split(options.validation, options.seed)
+    chosen = watched(table, _WATCHED)
+    said: list[str] = []
+    yield Begun(start.kept)
+    rows: tuple[dict[str, Any], ...] = ()
+    best: TrainedModel | None = None
+    reports = run_training(
+        plan, table, start.model, resume=resume, on_warning=said.append,
+        on_image=lambda done, total: passes(Share(done, total, "reading images")),
+        on_batch=lambda done, total: passes(Share(done, total, "batches")),
+    )  # fmt: skip
+    for report in _in_words_of_the_dock(reports):
+        rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
+        best = report.best
+        yield from (Begun(warning=warning) for warning in said)
+        said.clear()
+        yield Epoch(rows, report.epochs, best)
+        yield Looks(tuple(glances(report.last, table, chosen, options.device)), best.classes)
+    if passes(Share(0, 1, "validation")):
+        yield from outcome(plan, best or load_model(plan.out), table)
 
 
 def _in_words_of_the_dock(reports: Iterator[EpochReport]) -> Iterator[EpochReport]:
@@ -157,17 +150,17 @@ def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[B
             yield None
             continue
         rows = (*rows, row)
-        yield Epoch(rows, plan.train_options().epochs, load_model(plan.out), ())
+        yield Epoch(rows, plan.train_options().epochs, load_model(plan.out))
     yield from outcome(plan, load_model(plan.out))
 
 
-def outcome(plan: TrainingPlan, model: TrainedModel) -> Iterator[Outcome]:
-    """Measure a trained model on its validation images."""
+def outcome(plan: TrainingPlan, model: TrainedModel, table: LabelTable | None = None) -> Iterator[Outcome]:
+    """Measure a trained model on its validation images; of the plan's table, read again where it is not given."""
     from napari_milcnn.core.devices import cpu_threads
     from napari_milcnn.core.evaluation import evaluate
 
     options = plan.train_options()
-    table = plan.table().with_split(options.validation, options.seed)
+    table = (table or plan.table()).with_split(options.validation, options.seed)
     held = "test" if table.part("test").images else "validation"
     if not table.part(held).images:
         yield Outcome(model, None)

@@ -162,7 +162,7 @@ class ResultsDock(QWidget):
         if found is None:
             return
         self.images_button.setVisible(bool(found.missing))
-        self._say(" ".join(f"{text[0].upper()}{text[1:]}." for text in warnings_of(found)), WARNING)
+        self._say(" ".join(f"{text}." for text in warnings_of(found)), WARNING)
         self._draw()
 
     def _draw(self) -> None:

@@ -46,6 +46,7 @@ from napari_milcnn.widgets._training import (
     Begun,
     Devices,
     Epoch,
+    Looks,
     Outcome,
     Share,
     cross_validation,
@@ -399,6 +400,8 @@ class TrainDock(QWidget):
                 self._on_begun(step)
             case Epoch():
                 self._on_epoch(step)
+            case Looks():
+                self.glances.show_glances(step.glances, step.classes)
             case Outcome():
                 self._on_outcome(step)
             case None:
@@ -448,7 +451,6 @@ class TrainDock(QWidget):
         self._epochs = (int(epoch.rows[-1]["epoch"]), epoch.epochs)
         self.model = epoch.best
         self.curves.show_rows(epoch.rows, epoch.best.classes)
-        self.glances.show_glances(epoch.glances, epoch.best.classes)
         self._show_confusion(epoch.best)
         self.device.say(epoch.rows[-1]["device"])
 
@@ -464,7 +466,7 @@ class TrainDock(QWidget):
         style = figure_style(self.viewer)
         if self._confused != (counts, style):
             self._confused = (counts, style)
-            self.confusion.show_figure(confusion_figure(table, style))
+            self.confusion.show_figure(lambda: confusion_figure(table, style))
 
     def _on_outcome(self, found: Outcome) -> None:
         folds = found.report is not None and found.report.folds is not None
