@@ -486,10 +486,10 @@ def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
     assert told == ["closed", True]
 
 
-def test_pythons_threads_take_short_turns_while_a_job_runs(qtbot: QtBot) -> None:
+def test_pythons_threads_take_short_turns_while_a_job_runs(qtbot):
     usual, during = sys.getswitchinterval(), []
 
-    def steps() -> Iterator[float]:
+    def steps():
         yield sys.getswitchinterval()
 
     parent, ended = QObject(), []
