@@ -89,7 +89,7 @@ class FigureBox(QWidget):
 
         def on_end(_ending: Ending) -> None:
             self._job = None
-            if self._make is not make:
+            if (self._make, max(self.width(), _LEAST)) != (make, width):
                 self._draw()
 
         self._job = Job(lambda: _rendered(figure, size, ratio), self, on_step, on_end)

@@ -70,7 +70,10 @@ class Devices:
 
 
 def devices() -> Iterator[Devices]:
-    """Look at the devices, and load what a training needs: seconds of Python, better now than while one watches."""
+    """Look at the devices, and load what a training needs: seconds of Python, better now than while one watches.
+
+    Writing a model needs the first of these, the first step of an optimiser the last.
+    """
     import bioimageio.spec  # noqa: F401
     import torch
     import torch._dynamo

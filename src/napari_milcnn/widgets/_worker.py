@@ -10,8 +10,8 @@ are translated inside the generator.
 
 Where the computing takes every core, the window has to go first: a job's thread is made nicer, and with it those that
 torch starts from it. Only Linux lets a thread be nicer than its process. And while a job runs, Python's threads take
-turns ten times as often: the window lets its turn go hundreds of times while it draws one frame, and would wait 5 ms
-for a job's Python each time.
+turns five times as often: the window lets its turn go hundreds of times while it draws one frame, and would wait up to
+5 ms for a job's Python each time.
 """
 
 from __future__ import annotations
