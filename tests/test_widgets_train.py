@@ -484,16 +484,3 @@ def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
     job = Job(steps, parent, lambda _: job.stop(), lambda ending: told.append(ending.stopped))
     qtbot.waitUntil(lambda: len(told) == 2)
     assert told == ["closed", True]
-
-
-def test_pythons_threads_take_short_turns_while_a_job_runs(qtbot):
-    usual, during = sys.getswitchinterval(), []
-
-    def steps():
-        yield sys.getswitchinterval()
-
-    parent, ended = QObject(), []
-    Job(steps, parent, during.append, ended.append)
-    qtbot.waitUntil(lambda: bool(ended))
-    assert during[0] < usual
-    qtbot.waitUntil(lambda: sys.getswitchinterval() == usual)

@@ -9,9 +9,7 @@ superqt's generator worker ends without a word on a `RuntimeError`, which torch 
 are translated inside the generator.
 
 Where the computing takes every core, the window has to go first: a job's thread is made nicer, and with it those that
-torch starts from it. Only Linux lets a thread be nicer than its process. And while a job runs, Python's threads take
-turns five times as often: the window lets its turn go hundreds of times while it draws one frame, and would wait up to
-5 ms for a job's Python each time.
+torch starts from it. Only Linux lets a thread be nicer than its process.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +32,6 @@ logger = logging.getLogger(__name__)
 _OFTEN = 0.1
 """Seconds between two reports at a gate."""
 _NICER = 5
-_TURN = 0.001
-"""Seconds of Python after which a job's thread gives way."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +146,10 @@ def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]
     _be_nice()
     generator = steps()
     try:
-        with _turns.short():
-            for report in generator:
-                yield report
-                if gate.stopped:
-                    return
+        for report in generator:
+            yield report
+            if gate.stopped:
+                return
     except MemoryError as error:
         raise ComputeError(
             "memory ran out; close other programs, or choose a smaller tile, patch or batch under Options"
@@ -165,34 +159,6 @@ def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]
     finally:
         if isinstance(generator, Generator):
             generator.close()
-
-
-class _Turns:
-    """How long Python's threads wait for each other: shorter while any job runs, then as it was."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs = 0
-        self._usual = 0.0
-
-    @contextmanager
-    def short(self) -> Iterator[None]:
-        """Take short turns inside of this."""
-        with self._lock:
-            self._jobs += 1
-            if self._jobs == 1:
-                self._usual = sys.getswitchinterval()
-                sys.setswitchinterval(min(_TURN, self._usual))
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._jobs -= 1
-                if self._jobs == 0:
-                    sys.setswitchinterval(self._usual)
-
-
-_turns = _Turns()
 
 
 def _be_nice() -> None:
