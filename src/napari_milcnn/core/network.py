@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from napari_milcnn.core.convolution import Convolution
+from napari_milcnn.core.blocked import blocked_pays, encode_blocked
 from napari_milcnn.core.options import NetworkOptions, make_options
 from napari_milcnn.core.pooling import NoisyAnd, make_pooling
 
@@ -36,8 +36,6 @@ gradient is zero. There p starts at one in the number of instances."""
 _PAPER_MAP = 576
 """Instances of the paper's 24 x 24 class map."""
 _USUAL_B = 0.1
-_MANY_CHANNELS = 32
-"""Input channels from which our own convolution is the faster one."""
 
 
 class NetworkOutput(NamedTuple):
@@ -141,7 +139,9 @@ class MilNetwork(nn.Module):
 
         The encoder runs in the caller's autocast precision; the map layer always in float32.
         """
-        features = self.encoder(images)  # (batch, features, Y / stride, X / stride)
+        blocked = self.encoder.training and blocked_pays(images)
+        features = encode_blocked(self.encoder, images) if blocked else self.encoder(images)
+        # (batch, features, Y / stride, X / stride)
         with torch.autocast(images.device.type, enabled=False):
             return self.maps(features.float())  # type: ignore[no-any-return]
 
@@ -187,8 +187,7 @@ def _convolution(
     The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
     in place here: the Jacobian maps hook these ReLUs.
     """
-    convolution = Convolution if kernel > 1 and inputs >= _MANY_CHANNELS else nn.Conv2d
-    layers: list[nn.Module] = [convolution(inputs, outputs, kernel, bias=not options.batch_norm)]
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm)]
     layers += [nn.BatchNorm2d(outputs)] if options.batch_norm else []
     layers += [nn.MaxPool2d(3, 2)] if pool else []
     layers.append(nn.ReLU())
