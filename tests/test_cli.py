@@ -248,17 +248,29 @@ def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
     assert "already holds a screen" in result.stderr
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C reaches the processes started here, even where the tests run in the background, which ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.usefixtures("heard")
 def test_interrupt_leaves_whole_files(model, image, tmp_path):
     """Ctrl-C among many images: exit 130, every file that is there is whole, and the record names the rest."""
     out = tmp_path / "out"
     call = [*PROGRAM, "classify", *[str(image)] * 400, "-m", str(model), "-o", str(out), *CPU]
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 120
-    while len(list(out.glob("*_overview.png"))) < 2 and time.monotonic() < limit:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        limit = time.monotonic() + 120
+        while len(list(out.glob("*_overview.png"))) < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     assert "what was finished is kept" in said
     table = pd.read_csv(out / "predictions.csv")
