@@ -68,7 +68,7 @@ def test_whole_encoder(preset, channels):
 
 
 @needs_onednn
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_drops_its_share_and_scales_the_rest():
     """Dropout leaves the layout and comes back to it."""
     torch.manual_seed(0)
     dropped = encode_blocked(nn.Sequential(nn.ReLU(), nn.Dropout(0.25)), torch.ones(2, 8, 64, 64))

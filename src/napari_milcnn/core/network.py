@@ -140,8 +140,8 @@ class MilNetwork(nn.Module):
         The encoder runs in the caller's autocast precision; the map layer always in float32.
         """
         blocked = self.encoder.training and blocked_pays(images)
-        features = encode_blocked(self.encoder, images) if blocked else self.encoder(images)
         # (batch, features, Y / stride, X / stride)
+        features = encode_blocked(self.encoder, images) if blocked else self.encoder(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.maps(features.float())  # type: ignore[no-any-return]
 
