@@ -16,8 +16,7 @@ COMPAT := 0.6.6-pyqt6 0.6.6-pyside6 newest-pyside6
 COMPAT_FREE := napari|app-model|vispy
 COMPAT_NAPARI = $(patsubst %,==%,$(filter-out newest,$(firstword $(subst -, ,$*))))
 COMPAT_BINDING = $(lastword $(subst -, ,$*))
-COMPAT_TESTS := $(wildcard tests/test_widgets*.py tests/test_readers.py tests/test_writers.py tests/test_layers.py \
-  tests/test_sources.py) tests/test_package.py
+COMPAT_TESTS := tests/plugin tests/test_package.py
 
 .PHONY: demo test lint gui bench compat $(COMPAT:%=compat-%) constraints clean
 

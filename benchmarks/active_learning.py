@@ -37,10 +37,10 @@ from runs import Finished, run_all, scores
 from scipy import stats
 
 import napari_milcnn as mil
-from napari_milcnn.core.dataset import LabelTable
-from napari_milcnn.core.model import TrainedModel
-from napari_milcnn.core.ranking import rank_images
-from napari_milcnn.core.simulate import SimulationOptions, simulate_screen
+from napari_milcnn.labels.ranking import rank_images
+from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.simulation.screen import SimulationOptions, simulate_screen
 
 FIGURES = Path(__file__).parent.parent / "docs" / "images"
 ARMS = ("what next", "random")

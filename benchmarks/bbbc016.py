@@ -43,7 +43,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import napari_milcnn as mil
-from napari_milcnn.core.classify import Classifier
+from napari_milcnn.inference.predict import Classifier
 
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "bbbc016_dose.png"
 CLASSES = ("basal", "stimulated")

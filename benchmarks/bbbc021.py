@@ -41,9 +41,9 @@ from record import report, table
 from runs import Finished, run_all, scores
 
 import napari_milcnn as mil
-from napari_milcnn.core.dataset import LabelledImage, LabelTable
-from napari_milcnn.core.files import replacing
-from napari_milcnn.core.pooling import PoolingName
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.labels.table import LabelledImage, LabelTable
+from napari_milcnn.network.pooling import PoolingName
 
 STAINS = ("DAPI", "Tubulin", "Actin")
 COLUMNS = {"Image_Metadata_Plate_DAPI": "plate", "Image_Metadata_Well_DAPI": "well", "Replicate": "replicate",

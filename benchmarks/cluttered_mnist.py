@@ -35,8 +35,8 @@ from record import report, table
 from runs import Finished, run_all
 
 import napari_milcnn as mil
-from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.pooling import PoolingName
+from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.network.pooling import PoolingName
 
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "cluttered_mnist.png"
 COUNTS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100)

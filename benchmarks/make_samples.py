@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from napari_milcnn.core.simulate import (
+from napari_milcnn.simulation.screen import (
     CHANNELS,
     PIXEL_SIZE,
     SimulationOptions,
@@ -168,7 +168,7 @@ def compose(
 def run(*arguments: object) -> None:
     """Run our own command line."""
     subprocess.run(
-        [sys.executable, "-c", "from napari_milcnn.cli import main; main()", *map(str, arguments)], check=True
+        [sys.executable, "-c", "from napari_milcnn.cli.app import main; main()", *map(str, arguments)], check=True
     )
 
 

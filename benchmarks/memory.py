@@ -19,7 +19,7 @@ import record
 import tifffile
 
 import napari_milcnn as mil
-from napari_milcnn.core.devices import keep_freed_memory
+from napari_milcnn.inference.devices import keep_freed_memory
 
 SIDE = 2240
 

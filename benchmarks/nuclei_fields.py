@@ -8,7 +8,7 @@ FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck
 Without `--learn` a model is scored; nothing is chosen here: thresholds and foreground are those of its card. Prints
 accuracy for four ranges of affected cells beside the peer's (hand-made features and a random forest, `peers.py`,
 trained on as many fields of the same range as the shipped model), for two of them pixel AP, cell AP, Dice and pointing
-game of each kind of evidence (`napari_milcnn.core.localisation`), and how much each kind changes when the last two
+game of each kind of evidence (`napari_milcnn.evaluation.localisation`), and how much each kind changes when the last two
 layers of the network are randomised: Spearman's rank correlation over the pixels where either map is above zero, over
 the pixels of the cells, and over the mean in each cell.
 
@@ -38,11 +38,11 @@ from scipy.stats import spearmanr
 from skimage.measure import label as components
 
 import napari_milcnn as mil
-from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.dataset import LabelTable
-from napari_milcnn.core.devices import keep_freed_memory
-from napari_milcnn.core.localisation import LocalisationScores, mean_scores, score_field
-from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.evaluation.localisation import LocalisationScores, mean_scores, score_field
+from napari_milcnn.inference.devices import keep_freed_memory
+from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.model.trained_model import TrainedModel
 
 RANGES = {"30-80 %": (0.3, 0.8), "20-30 %": (0.2, 0.3), "10-20 %": (0.1, 0.2), "5-10 %": (0.05, 0.1)}
 LOCALISED = ("30-80 %", "10-20 %")

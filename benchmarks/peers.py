@@ -11,9 +11,9 @@ from scipy import ndimage
 from skimage.measure import regionprops
 from sklearn.ensemble import RandomForestClassifier
 
-from napari_milcnn.core.dataset import LabelTable
-from napari_milcnn.core.foreground import find_objects
-from napari_milcnn.core.options import ForegroundOptions
+from napari_milcnn.inference.foreground import find_objects
+from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.options import ForegroundOptions
 
 _SHAPES = ("area", "eccentricity", "solidity", "extent", "perimeter", "axis_major_length", "axis_minor_length")
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

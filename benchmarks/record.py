@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from napari_milcnn.core.devices import choose_device
+from napari_milcnn.inference.devices import choose_device
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

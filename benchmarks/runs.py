@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.files import replacing
-from napari_milcnn.core.model import TrainedModel
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.model.trained_model import TrainedModel
 
 
 class Finished:

@@ -16,9 +16,9 @@ import torch
 from record import report
 
 import napari_milcnn as mil
-from napari_milcnn.core.classify import Classifier
-from napari_milcnn.core.devices import keep_freed_memory
-from napari_milcnn.core.view import view
+from napari_milcnn.inference.devices import keep_freed_memory
+from napari_milcnn.inference.model_input import view
+from napari_milcnn.inference.predict import Classifier
 
 ROUNDS = 9
 

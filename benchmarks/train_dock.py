@@ -44,7 +44,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 from record import report, table
 
-from napari_milcnn.core.simulate import SimulationOptions, simulate_field
+from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
 
 SIZE, DOCK_WIDTH = (1300, 860), 360
 CLASSES = ("nucleus", "cell periphery", "mitochondria")

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import napari_milcnn as mil
-from napari_milcnn.core.overview import composite
-from napari_milcnn.core.screen import screen
-from napari_milcnn.core.simulate import LOCALISATIONS, SimulationOptions, simulate_field
+from napari_milcnn.figures.overview import composite
+from napari_milcnn.results.folder import screen
+from napari_milcnn.simulation.screen import LOCALISATIONS, SimulationOptions, simulate_field
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -22,9 +22,9 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
-from napari_milcnn.core.screen import screen
-from napari_milcnn.core.simulate import SimulationOptions, simulate_field
-from napari_milcnn.current import current
+from napari_milcnn.plugin.current_model import current
+from napari_milcnn.results.folder import screen
+from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1400, 960)

@@ -13,9 +13,11 @@ import torch
 import zarr
 from torch import nn
 
-from napari_milcnn.core.dataset import read_labels
-from napari_milcnn.core.model import TrainedModel, new_model
+from napari_milcnn.labels.table import read_labels
+from napari_milcnn.model.trained_model import TrainedModel, new_model
 
+SHARED = Path(__file__).parents[2] / "shared"
+"""Real images, beside the checkout; whoever clones the project has none of them."""
 SMALL = {"widths": (6, 8, 8, 12, 12, 24)}
 
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from napari_milcnn.core.errors import MilcnnError, OptionsError
-from napari_milcnn.core.options import (
+from napari_milcnn.errors import MilcnnError, OptionsError
+from napari_milcnn.options import (
     PRESETS,
     ComputeOptions,
     EvidenceOptions,

@@ -45,9 +45,10 @@ def test_the_core_needs_no_napari_and_no_qt():
 import sys
 for name in ("napari", "qtpy", "PyQt6", "PySide6", "PyQt5", "magicgui", "superqt"):
     sys.modules[name] = None
-import pkgutil, importlib, napari_milcnn.core as core, napari_milcnn.cli
-for module in pkgutil.iter_modules(core.__path__):
-    importlib.import_module("napari_milcnn.core." + module.name)
+import pkgutil, importlib, napari_milcnn
+for module in pkgutil.walk_packages(napari_milcnn.__path__, "napari_milcnn."):
+    if ".plugin" not in module.name and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 print("done")
 """
     assert fresh(code).strip() == "done"
@@ -68,7 +69,7 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
 def test_readme_names_real_commands_and_files():
     """Each command in the README exists, and each file it links to is there."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    from napari_milcnn.cli import app
+    from napari_milcnn.cli.app import app
 
     known = {command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"^napari-milcnn (\w+)", text, re.MULTILINE)) <= known
@@ -101,7 +102,7 @@ def test_manifest_is_valid_and_claims_no_tiff():
 )
 def test_samples_open_as_layers(name, shape):
     """Each sample gives a GFP and an RFP layer, 16 bit, at 0.16 µm."""
-    from napari_milcnn import sample_data
+    from napari_milcnn.plugin import sample_data
 
     gfp, rfp = getattr(sample_data, name)()
     for data, options, kind in (gfp, rfp):

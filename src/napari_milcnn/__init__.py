@@ -10,43 +10,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_milcnn.core.classify import Prediction, classify, classify_cells
-    from napari_milcnn.core.dataset import LabelTable, check_images, read_labels
-    from napari_milcnn.core.errors import MilcnnError
-    from napari_milcnn.core.evaluation import evaluate
-    from napari_milcnn.core.evidence import Evidence, evidence
-    from napari_milcnn.core.images import ImageStack, open_image
-    from napari_milcnn.core.masks import Masks, segment
-    from napari_milcnn.core.model import TrainedModel, load_model, new_model
-    from napari_milcnn.core.options import ForegroundOptions
-    from napari_milcnn.core.report import EvaluationReport
-    from napari_milcnn.core.samples import sample_folder
-    from napari_milcnn.core.training import EpochReport, calibrate, train
+    from napari_milcnn.errors import MilcnnError
+    from napari_milcnn.evaluation.evaluate import evaluate
+    from napari_milcnn.evaluation.report import EvaluationReport
+    from napari_milcnn.images.stack import ImageStack, open_image
+    from napari_milcnn.inference.evidence import Evidence, evidence
+    from napari_milcnn.inference.masks import Masks, segment
+    from napari_milcnn.inference.predict import Prediction, classify, classify_cells
+    from napari_milcnn.labels.table import LabelTable, check_images, read_labels
+    from napari_milcnn.model.shipped import sample_folder
+    from napari_milcnn.model.trained_model import TrainedModel, load_model, new_model
+    from napari_milcnn.options import ForegroundOptions
+    from napari_milcnn.training.trainer import EpochReport, calibrate, train
 
 _HOME = {
-    "EpochReport": "training",
-    "EvaluationReport": "report",
-    "Evidence": "evidence",
+    "EpochReport": "training.trainer",
+    "EvaluationReport": "evaluation.report",
+    "Evidence": "inference.evidence",
     "ForegroundOptions": "options",
-    "ImageStack": "images",
-    "LabelTable": "dataset",
-    "Masks": "masks",
+    "ImageStack": "images.stack",
+    "LabelTable": "labels.table",
+    "Masks": "inference.masks",
     "MilcnnError": "errors",
-    "Prediction": "classify",
-    "TrainedModel": "model",
-    "calibrate": "training",
-    "check_images": "dataset",
-    "classify": "classify",
-    "classify_cells": "classify",
-    "evaluate": "evaluation",
-    "evidence": "evidence",
-    "load_model": "model",
-    "new_model": "model",
-    "open_image": "images",
-    "read_labels": "dataset",
-    "sample_folder": "samples",
-    "segment": "masks",
-    "train": "training",
+    "Prediction": "inference.predict",
+    "TrainedModel": "model.trained_model",
+    "calibrate": "training.trainer",
+    "check_images": "labels.table",
+    "classify": "inference.predict",
+    "classify_cells": "inference.predict",
+    "evaluate": "evaluation.evaluate",
+    "evidence": "inference.evidence",
+    "load_model": "model.trained_model",
+    "new_model": "model.trained_model",
+    "open_image": "images.stack",
+    "read_labels": "labels.table",
+    "sample_folder": "model.shipped",
+    "segment": "inference.masks",
+    "train": "training.trainer",
 }
 
 __all__ = [
@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
         return version("napari-milcnn")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"napari_milcnn.core.{_HOME[name]}"), name)
+    value = getattr(import_module(f"napari_milcnn.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -1,0 +1,352 @@
+"""Pictures of results: the same in report.html, in the Results dock and in the files that it saves.
+
+Each function draws one figure in the colours of a style and changes no setting of matplotlib's. Names of classes that a
+user typed are shown as they are: a dollar sign in them is no formula.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.errors import OutputError
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.wells import Well
+from napari_milcnn.metrics.calibration import Reliability
+from napari_milcnn.results.write import printable
+
+PICTURES = (".png", ".svg")
+"""Ends of the names that a picture may be saved under."""
+_FONT_SIZE = 9
+_LOG_GAP = 10
+"""The dose 0 is drawn at the least other dose divided by this."""
+_MOST_TICKS = 12
+_MOST_COMPOUNDS = 8
+"""Compounds that have a curve of their own in the legend."""
+
+Size = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FigureStyle:
+    """Colours of a picture, as #rrggbb.
+
+    Attributes
+    ----------
+    text, ground : str
+        Writing, and what is behind it.
+    faint, empty : str
+        Lines that only guide the eye, and what holds nothing.
+    accent, on_accent : str
+        Curves and full cells, and writing on them.
+    wrong : str
+        Counts of wrong answers.
+    soft : str
+        Bars that say how many there are.
+    """
+
+    text: str = "#1c2128"
+    ground: str = "#ffffff"
+    faint: str = "#b4bac4"
+    empty: str = "#e5e8ec"
+    accent: str = "#0072b2"
+    on_accent: str = "#ffffff"
+    wrong: str = "#d55e00"
+    soft: str = "#9db7cc"
+
+
+PAPER = FigureStyle()
+"""For pages and saved pictures."""
+LIGHT = FigureStyle(ground="#efebe9", faint="#a7a5a4", empty="#d6d0ce")
+"""For napari's light theme."""
+DARK = FigureStyle(text="#f0f1f2", ground="#262930", faint="#6a7380", empty="#414851", accent="#56b4e9",
+                   on_accent="#101216", wrong="#f0a04b", soft="#5d7f99")  # fmt: skip
+"""For napari's dark theme."""
+
+
+@contextmanager
+def _drawing(style: FigureStyle, size: Size) -> Iterator[Figure]:
+    """Give a figure; what is drawn into it within the block has the colours of the style."""
+    settings: Any = {
+        "font.size": _FONT_SIZE, "text.color": style.text, "axes.labelcolor": style.text, "xtick.color": style.text,
+        "ytick.color": style.text, "axes.edgecolor": style.faint, "axes.facecolor": "none",
+    }  # fmt: skip
+    with rc_context(settings):
+        figure = Figure(figsize=size, facecolor=style.ground, layout="constrained")
+        yield figure
+        for axes in figure.axes:
+            axes.tick_params(which="both", colors=style.text)  # ticks that come later, too
+
+
+def _short(name: object, length: int = 24) -> str:
+    text = printable(name)
+    return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
+
+
+def _open_frame(*axes: Axes) -> None:
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+
+
+def histogram_figure(
+    said: Mapping[str, int],
+    known: Mapping[str, int] | None = None,
+    unit: str = "images",
+    style: FigureStyle = PAPER,
+    size: Size | None = None,
+) -> Figure:
+    """Draw how often each class is the answer.
+
+    Parameters
+    ----------
+    said : mapping
+        Class -> how many images, or planes, the model gives it.
+    known : mapping, optional
+        Class -> how many carry it as their label: drawn as a line across its bar.
+    unit : str
+        What is counted.
+    style, size
+        Colours, and width and height in inches.
+    """
+    names, colours = list(said), class_colours(list(said))
+    with _drawing(style, size or (4.6, 0.9 + 0.3 * len(names))) as figure:
+        axes = figure.subplots()
+        places = np.arange(len(names))[::-1]
+        bars = axes.barh(places, list(said.values()), 0.7, color=[colours[name] for name in names],
+                         edgecolor=style.faint, linewidth=0.6)  # fmt: skip
+        axes.bar_label(bars, [f"{count:,}" for count in said.values()], padding=4)
+        axes.margins(x=0.16)
+        if known is not None:
+            axes.vlines([known[name] for name in names], places - 0.42, places + 0.42, color=style.text, linewidth=2)
+            handles = [Line2D([], [], color=style.text, linewidth=2, label="label")]
+            figure.legend(handles=handles, loc="outside upper right", frameon=False)
+        axes.set_yticks(places, [_short(name) for name in names])
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel=unit)
+        axes.tick_params(axis="y", length=0)
+        _open_frame(axes)
+    return figure
+
+
+def confusion_figure(table: pd.DataFrame, style: FigureStyle = PAPER, size: Size | None = None) -> Figure:
+    """Draw counts on shares of each row: label against answer, or the yes and no of each class."""
+    counts, square = table.to_numpy(), list(table.index) == list(table.columns)
+    rows, columns = ([_short(name) for name in names] for names in (table.index, table.columns))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(9.0, max(3.2, 0.46 * len(rows) + 1.9))
+    with _drawing(style, size or (side, side * 0.92)) as figure:
+        axes = figure.subplots()
+        ramp = LinearSegmentedColormap.from_list("shares", [style.ground, style.accent])
+        axes.imshow(shares, cmap=ramp, vmin=0, vmax=1.15, aspect="equal" if square else "auto")
+        room = figure.get_figwidth() / (len(columns) + 4)
+        for (row, column), count in np.ndenumerate(counts):
+            right = row == column if square else not columns[column].startswith("wrongly")
+            usual = style.text if right else style.wrong
+            colour = style.on_accent if shares[row, column] > 0.6 else usual
+            if count:
+                axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour,
+                          fontsize=_FONT_SIZE if room > 0.3 else 6)  # fmt: skip
+        axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set(**({"xlabel": "model says", "ylabel": "label"} if square else {}))
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=style.empty, linewidth=0.8)
+        axes.tick_params(which="minor", length=0)
+    return figure
+
+
+def reliability_figure(
+    curve: Reliability, single_label: bool, style: FigureStyle = PAPER, size: Size | None = None
+) -> Figure:
+    """Draw how often answers are right against their confidence; under it, how many there are."""
+    filled = curve.count > 0
+    places = (np.arange(len(curve.count)) + 0.5) / len(curve.count)
+    with _drawing(style, size or (3.8, 3.9)) as figure:
+        upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
+        upper.plot([0, 1], [0, 1], color=style.faint, linestyle="--", linewidth=1)
+        upper.plot(curve.confidence[filled], curve.observed[filled], "o-", color=style.accent, markersize=5,
+                   linewidth=1.5)  # fmt: skip
+        upper.set(
+            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right" if single_label else "share that shows it"
+        )
+        lower.bar(places, curve.count, width=0.9 / len(curve.count), color=style.soft)
+        lower.set(xlabel="score of the top class" if single_label else "score of a class",
+                  ylabel="images" if single_label else "answers")  # fmt: skip
+        _open_frame(upper, lower)
+    return figure
+
+
+def dose_figure(
+    points: pd.DataFrame,
+    curve: pd.DataFrame,
+    dose: str,
+    value: str,
+    style: FigureStyle = PAPER,
+    size: Size | None = None,
+) -> Figure:
+    """Draw a value against dose on a logarithmic axis.
+
+    Parameters
+    ----------
+    points : DataFrame
+        One row per group of images: compound, dose, value; groups are drawn as faint points.
+    curve : DataFrame
+        One row per compound and dose: compound, dose, mean, spread (NaN for a single group).
+    dose, value : str
+        What the axes say.
+    style, size
+        Colours, and width and height in inches.
+
+    Notes
+    -----
+    The dose 0, which a logarithm has no place for, is drawn left of the others.
+    """
+    above = curve["dose"][curve["dose"] > 0]
+    least = float(above.min()) if len(above) else 1.0
+    compounds = list(dict.fromkeys(curve["compound"]))
+    colours = {compounds[0]: style.accent} if len(compounds) == 1 else class_colours(compounds)
+    with _drawing(style, size or (4.6, 3.4)) as figure:
+        axes = figure.subplots()
+        for name, found in curve.groupby("compound", sort=False):
+            own = points[points["compound"] == name]
+            axes.plot(_place(own["dose"], least), own["value"], ".", color=colours[str(name)], alpha=0.45, markersize=6)
+            axes.errorbar(_place(found["dose"], least), found["mean"], found["spread"].fillna(0), fmt="o-",
+                          color=colours[str(name)], capsize=3, linewidth=1.2, label=_short(name))  # fmt: skip
+        axes.set_xscale("log")
+        _dose_ticks(axes, curve["dose"], least)
+        axes.set(xlabel=_short(dose), ylabel=_short(value, 44), ylim=(-0.03, 1.03))
+        _open_frame(axes)
+        if 1 < len(compounds) <= _MOST_COMPOUNDS:
+            figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _place(dose: pd.Series, least: float) -> pd.Series:
+    return dose.where(dose > 0, least / _LOG_GAP)
+
+
+def _dose_ticks(axes: Axes, doses: pd.Series, least: float) -> None:
+    highest = max(float(doses.max()), least)
+    powers = np.arange(np.floor(np.log10(least)), np.ceil(np.log10(highest)) + 1)
+    powers = powers[:: max(1, len(powers) // 6)]
+    ticks = [tick for tick in 10.0**powers if least / 1.5 <= tick <= highest * 1.5] or [least]
+    zero = [least / _LOG_GAP] if (doses <= 0).any() else []
+    axes.set_xticks([*zero, *ticks], [*("0" for _ in zero), *(f"{tick:g}" for tick in ticks)])
+    axes.minorticks_off()
+
+
+def plate_figure(
+    wells: pd.DataFrame,
+    shape: tuple[int, int],
+    classes: Sequence[str],
+    shown: str | None = None,
+    style: FigureStyle = PAPER,
+    size: Size | None = None,
+) -> Figure:
+    """Draw a plate: each well in the colour of its top class, or by its score of one class.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        One row per well: row, column (from 0), top, and `score NAME` of each class. A well at (r, c) is drawn at x = c,
+        y = r.
+    shape : tuple of int
+        Rows and columns of the plate; its other wells are drawn as empty ones.
+    classes : sequence of str
+        In the model's order.
+    shown : str, optional
+        The class whose score is shown; by default the top class.
+    style, size
+        Colours, and width and height in inches.
+    """
+    rows, columns = shape
+    every: dict[tuple[int, int], Any] = {(r, c): style.empty for r in range(rows) for c in range(columns)}
+    ramp, colours = ScalarMappable(Normalize(0, 1), "viridis"), class_colours(classes)
+    at = list(zip(wells["row"], wells["column"], strict=True))
+    filled = (
+        [colours[top] for top in wells["top"]] if shown is None else ramp.to_rgba(wells[f"score {shown}"].to_numpy())
+    )
+    every |= dict(zip(at, filled, strict=True))
+    with _drawing(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:
+        axes = figure.subplots()
+        discs = PatchCollection([Circle((c, r), 0.42) for r, c in every], facecolors=list(every.values()),
+                                edgecolors=style.faint, linewidths=0.4)  # fmt: skip
+        axes.add_collection(discs)
+        axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
+        step_x, step_y = (max(1, -(-n // _MOST_TICKS)) for n in (columns, rows))
+        axes.set_xticks(range(0, columns, step_x), [str(c + 1) for c in range(0, columns, step_x)])
+        axes.set_yticks(range(0, rows, step_y), [Well(r, 0).name[:-2] for r in range(0, rows, step_y)])
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        if shown is not None:
+            bar = figure.colorbar(ramp, ax=axes, location="bottom", fraction=0.06, aspect=30)
+            bar.set_label(f"score of {_short(shown)}")
+            bar.outline.set_visible(False)
+        else:
+            _class_legend(figure, [name for name in classes if name in set(wells["top"])], colours, style)
+    return figure
+
+
+def _class_legend(figure: Figure, names: Sequence[str], colours: Mapping[str, str], style: FigureStyle) -> None:
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=7, markerfacecolor=colours[name], label=_short(name),
+                      markeredgecolor=style.faint) for name in names]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+
+
+def gallery_figure(
+    pictures: Sequence[np.ndarray], titles: Sequence[str], style: FigureStyle = PAPER, columns: int = 4
+) -> Figure:
+    """Draw thumbnails, uint8 (Y, X, 3) each, with a line under each of them."""
+    rows = -(-len(pictures) // columns)
+    with _drawing(style, (1.7 * columns, 1.95 * rows)) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, picture, title in zip(grid, pictures, titles, strict=False):
+            axes.imshow(picture)
+            axes.set_title("\n".join(_short(line) for line in title.split("\n")), fontsize=7, y=-0.02, va="top")
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG on no ground, the same bytes at each call."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "napari-milcnn"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG or SVG, after the end of the name.
+
+    Raises
+    ------
+    OutputError
+        If the name ends otherwise, or the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in PICTURES:
+        raise OutputError(f"{path.name} ends in {kind or 'nothing'}; expected a name that ends in .png or .svg")
+    facts: Any = {"metadata": {"Date": None}} if kind == ".svg" else {"dpi": 200}
+    with replacing(path) as draft, rc_context({"svg.hashsalt": "napari-milcnn"}):
+        figure.savefig(draft, format=kind[1:], facecolor=figure.get_facecolor(), **facts)

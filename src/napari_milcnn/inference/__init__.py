@@ -1,0 +1,1 @@
+"""A model applied to images: scores, class maps, evidence, masks, cells."""

@@ -1,0 +1,259 @@
+"""Running a network's class maps over planes, in batches and tiles, on a device that may run out of memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from napari_milcnn.errors import ComputeError, OptionsError
+from napari_milcnn.inference.devices import DeviceChoice, choose_device, free_memory, is_out_of_memory
+from napari_milcnn.inference.model_input import ModelView, Window
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput, Placement
+from napari_milcnn.options import ComputeOptions
+
+_LARGEST_TILE = 4096
+_MEMORY_SHARE = 0.5
+
+
+class Job(NamedTuple):
+    """A window of one plane's class map, in map pixels."""
+
+    plane: int
+    window: Window
+
+
+class MapRunner:
+    """Computes class-map logits; halves the batch, then the tile, then moves to the CPU when memory runs out.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        Its network is copied, never changed.
+    options : ComputeOptions
+        Device, precision, engine, tile and batch size.
+
+    Attributes
+    ----------
+    choice : DeviceChoice
+        Where and in which precision it runs now.
+    warnings : list of str
+        What it had to do to fit into memory.
+    """
+
+    def __init__(self, model: TrainedModel, options: ComputeOptions) -> None:
+        self.model = model
+        self.options = options
+        device = "cpu" if options.engine == "openvino" else options.device
+        self.choice = choose_device(device, options.precision)
+        self.batch_size = options.batch_size
+        self.warnings: list[str] = []
+        field = model.network.placement.receptive_field
+        if options.tile is not None and options.tile < field:
+            raise OptionsError(f"option 'tile' is {options.tile}; expected at least the receptive field, {field} px")
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self.options.engine == "openvino":
+            self._class_maps = _openvino_maps(self.model.network, self.choice)
+        else:
+            self._network = inference_copy(self.model.network).to(self.choice.device)
+            self._class_maps = self._torch_maps
+
+    def tile(self, shape: tuple[int, int]) -> int:
+        """Side of the tiles, in px, for a plane of `shape` (Y, X)."""
+        field = self.model.network.placement.receptive_field
+        if self.options.tile is not None:
+            return self.options.tile
+        budget = free_memory(self.choice.device) * _MEMORY_SHARE
+        if shape[0] * shape[1] * bytes_per_pixel(self.model.network) <= budget and max(shape) <= 2 * _LARGEST_TILE:
+            return max(shape)
+        return max(field, min(_LARGEST_TILE, int((budget / bytes_per_pixel(self.model.network)) ** 0.5)))
+
+    def batch_that_fits(self, tile: int) -> int:
+        """Planes in one batch of tiles of that side: the batch size asked for, or fewer where memory is short."""
+        budget = free_memory(self.choice.device) * _MEMORY_SHARE
+        return max(1, min(self.options.batch_size, int(budget / (bytes_per_pixel(self.model.network) * tile**2))))
+
+    def read_maps(self, class_maps: np.ndarray) -> NetworkOutput:
+        """Pool whole class maps, logits (planes, classes, Y, X), and apply the last layer, on the CPU."""
+        with torch.inference_mode():
+            return self.model.network.read_maps(torch.from_numpy(class_maps))
+
+    def run(self, view: ModelView, jobs: Sequence[Job]) -> list[np.ndarray]:
+        """Class-map logits, float32 (classes, Y, X), of each job; all windows of one size.
+
+        Raises
+        ------
+        ComputeError
+            If the smallest step does not fit into the CPU's memory, or the device fails.
+        """
+        try:
+            images = np.stack([view.read(job.plane, image_window(job.window, view)) for job in jobs])
+            return list(self.class_maps(images))
+        except MemoryError:
+            pass
+        window = jobs[0].window
+        if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
+            self._warn(f"out of memory on {self.choice.device}: planes were run in smaller tiles")
+            return [self._run_quartered(view, job) for job in jobs]
+        self._leave_device()
+        return self.run(view, jobs)
+
+    def instances(self, crops: np.ndarray) -> np.ndarray:
+        """Logits (crops, classes) of normalised crops (crops, channels, Y, X) of one receptive field each.
+
+        Raises
+        ------
+        ComputeError
+            If a single crop does not fit into the CPU's memory, or the device fails.
+        """
+        try:
+            return self.class_maps(crops)[:, :, 0, 0]
+        except MemoryError:
+            self._leave_device()
+        return self.instances(crops)
+
+    def _leave_device(self) -> None:
+        """Go on with the CPU, where there is another device to leave."""
+        if self.choice.device.type == "cpu":
+            raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
+        self._warn(f"out of memory on {self.choice.device}: the CPU took over")
+        self.choice = choose_device("cpu", self.options.precision)
+        self._prepare()
+
+    def class_maps(self, images: np.ndarray) -> np.ndarray:
+        """Class-map logits (batch, classes, Y, X) of normalised images (batch, channels, Y, X).
+
+        Raises
+        ------
+        MemoryError
+            If not even one image fits.
+        ComputeError
+            If the device fails.
+        """
+        if len(images) > self.batch_size:
+            return np.concatenate([self.class_maps(part) for part in _chunks(images, self.batch_size)])
+        try:
+            return self._class_maps(torch.from_numpy(images))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise ComputeError(f"{self.choice} failed on images {images.shape}: {error}") from error
+        if len(images) == 1:
+            raise MemoryError
+        self.batch_size = len(images) // 2
+        self._warn(f"out of memory on {self.choice.device}: batches were made smaller")
+        return self.class_maps(images)
+
+    def _run_quartered(self, view: ModelView, job: Job) -> np.ndarray:
+        y0, y1, x0, x1 = job.window
+        whole = np.empty((len(self.model.classes), y1 - y0, x1 - x0), np.float32)
+        for part in windows((y1 - y0, x1 - x0), (max(1, (y1 - y0 + 1) // 2), max(1, (x1 - x0 + 1) // 2))):
+            moved = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
+            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(view, [Job(job.plane, moved)])[0]
+        return whole
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def _torch_maps(self, images: Tensor) -> np.ndarray:
+        with torch.inference_mode(), self.choice.autocast():
+            on_device = images.to(self.choice.device, memory_format=torch.channels_last)
+            return self._network.class_maps(on_device).cpu().numpy()
+
+
+def _chunks(images: np.ndarray, size: int) -> list[np.ndarray]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def windows(shape: tuple[int, int], size: tuple[int, int]) -> list[Window]:
+    """Cut (Y, X) into windows of at most `size`, row by row."""
+    return [
+        Window(y, min(y + size[0], shape[0]), x, min(x + size[1], shape[1]))
+        for y in range(0, shape[0], size[0])
+        for x in range(0, shape[1], size[1])
+    ]
+
+
+def map_windows(shape: tuple[int, int], tile: int, placement: Placement) -> list[Window]:
+    """Cut a class map (Y, X) into windows whose image windows are at most `tile` px a side."""
+    side = max(1, placement.map_size(tile))
+    return windows(shape, (side, side))
+
+
+def image_window(window: Window, view: ModelView) -> Window:
+    """Return the pixels that a window of the class map sees."""
+    placement = view.model.network.placement
+    reach = placement.receptive_field - placement.stride
+    y0, y1, x0, x1 = (edge * placement.stride for edge in window)
+    return Window(y0, y1 + reach, x0, x1 + reach)
+
+
+def inference_copy(network: MilNetwork) -> MilNetwork:
+    """Copy a network for inference: batch norm folded into the convolutions, ReLU in place, channels last."""
+    fast = copy.deepcopy(network).eval().requires_grad_(False)
+    layers: list[nn.Module] = []
+    for layer in fast.encoder:
+        match layer:
+            case nn.BatchNorm2d():
+                layers[-1] = fuse_conv_bn_eval(layers[-1], layer)  # type: ignore[type-var]
+            case nn.ReLU():
+                layers.append(nn.ReLU(inplace=True))
+            case nn.Dropout():
+                pass
+            case _:
+                layers.append(layer)
+    fast.encoder = nn.Sequential(*layers)
+    return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def bytes_per_pixel(network: MilNetwork) -> int:
+    """Memory that one image pixel needs at the widest point of the encoder, in bytes, with room to spare."""
+    widest, area, channels = 0.0, 1.0, network.options.channels
+    for layer in network.encoder:
+        before = channels * area
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+        if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            area /= 4
+        widest = max(widest, before + channels * area)
+    return int(3 * 4 * widest)
+
+
+def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> Callable[[Tensor], np.ndarray]:
+    """Compile the class maps for OpenVINO on the CPU.
+
+    Raises
+    ------
+    OptionsError
+        If OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise OptionsError("engine 'openvino' needs OpenVINO: pip install 'napari-milcnn[openvino]'") from error
+    example = torch.zeros(1, network.options.channels, 320, 320)
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if choice.precision == torch.bfloat16 else "f32"}
+    compiled = openvino.compile_model(openvino.convert_model(_MapsOnly(network), example_input=example), "CPU", hint)
+
+    def class_maps(images: Tensor) -> np.ndarray:
+        return np.asarray(compiled(images.numpy())[0])
+
+    return class_maps
+
+
+class _MapsOnly(nn.Module):
+    def __init__(self, network: MilNetwork) -> None:
+        super().__init__()
+        copied = copy.deepcopy(network).eval()
+        self.layers = nn.Sequential(copied.encoder, copied.maps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)  # type: ignore[no-any-return]

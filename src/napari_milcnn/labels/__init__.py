@@ -1,0 +1,1 @@
+"""Image-level labels: tables of them, labelling by hand, splits, checks, and what to label next."""

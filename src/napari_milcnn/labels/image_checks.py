@@ -1,0 +1,160 @@
+"""What is wrong with the images of a table, told from their headers before any training starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.stack import ImageReading, ImageStack, only_planes
+from napari_milcnn.labels.problems import Problems
+
+_THREADS = 8
+_TOLERATED = 0.10
+"""Share by which pixel sizes may differ, as in classification."""
+_END = 2**16
+"""Bytes at either end of a file by which copies are suspected."""
+
+OnImage = Callable[[int, int], bool]
+"""Called after each image with the images done and in all; the work stops when it returns False."""
+
+
+class Row(NamedTuple):
+    """One row of a table, as far as its checks need it."""
+
+    line: int | None
+    file: Path
+    labels: tuple[str, ...]
+    plane: str
+    name: str
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return repr(self.name) if self.line is None else f"line {self.line} {self.name!r}"
+
+
+class _Header(NamedTuple):
+    channels: tuple[str, ...]
+    pixel_size: float | None
+
+
+def check_rows(
+    rows: Sequence[Row], reading: ImageReading, errors: Problems, on_image: OnImage | None = None
+) -> Problems:
+    """Open every image and compare them; what cannot be trained on goes to `errors`, what can is returned."""
+    warnings = Problems()
+    found: dict[Row, _Header] = {}
+    files: dict[Path, list[Row]] = defaultdict(list)
+    for row in rows:
+        files[row.file].append(row)
+    done = 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for planes, headers in zip(
+            files.values(), pool.map(lambda planes: _headers(planes, reading), files.values()), strict=True
+        ):
+            for row, header in zip(planes, headers, strict=True):
+                if isinstance(header, str):
+                    errors.add("images that cannot be read", f"{row.place}: {header}")
+                else:
+                    found[row] = header
+            done += len(planes)
+            if on_image is not None and not on_image(done, len(rows)):
+                break
+    _check_channels(found, errors, warnings)
+    _check_pixel_sizes(found, warnings)
+    for first, second in same_content(list(found)):
+        pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
+        if first.plane != second.plane or set(first.labels) == set(second.labels):
+            warnings.add("one image under two names", pair)
+        else:
+            errors.add("one image under two names, with other labels", pair)
+    return warnings
+
+
+def _headers(rows: Sequence[Row], reading: ImageReading) -> list[_Header | str]:
+    """Return what the header of one file says for each of its rows, or why it cannot be read."""
+    try:
+        with reading.open(rows[0].file) as image:
+            return [_header(image, row) for row in rows]
+    except ImageError as error:
+        return [str(error)] * len(rows)
+
+
+def _header(image: ImageStack, row: Row) -> _Header | str:
+    try:
+        only_planes(image, row.plane)
+    except ImageError as error:
+        return str(error)
+    return _Header(image.channels, image.pixel_size)
+
+
+def _check_channels(found: dict[Row, _Header], errors: Problems, warnings: Problems) -> None:
+    counts = Counter(len(header.channels) for header in found.values())
+    names = Counter(header.channels for header in found.values())
+    if len(counts) > 1:
+        usual = counts.most_common(1)[0][0]
+        for row, header in found.items():
+            if len(header.channels) != usual:
+                errors.add(f"images with another number of channels than the others' {usual}",
+                           f"{row.place} has {len(header.channels)} ({', '.join(header.channels)})")  # fmt: skip
+    elif len(names) > 1:
+        usual_names = names.most_common(1)[0][0]
+        for row, header in found.items():
+            if header.channels != usual_names:
+                warnings.add(f"images whose channels are named other than {', '.join(usual_names)}",
+                             f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
+
+
+def _check_pixel_sizes(found: dict[Row, _Header], warnings: Problems) -> None:
+    sizes = Counter(header.pixel_size for header in found.values() if header.pixel_size is not None)
+    if not sizes:
+        return
+    usual = sizes.most_common(1)[0][0]
+    for row, header in found.items():
+        if header.pixel_size is None:
+            warnings.add("images that do not say their pixel size, taken as they are", row.place)
+        elif abs(header.pixel_size / usual - 1) > _TOLERATED:
+            warnings.add(f"images of another pixel size than {usual:.4g} µm, which are resampled",
+                         f"{row.place} has {header.pixel_size:.4g} µm")  # fmt: skip
+
+
+def same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Find pairs of rows of files with the very same bytes: those of one plane, else the first row of each.
+
+    Whole files are read only where size and both ends agree.
+    """
+    of_file: dict[Path, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.file.is_file():
+            of_file[row.file.resolve()].append(row)
+    for first, second in _same_bytes([planes[0] for planes in of_file.values()]):
+        others = {row.plane: row for row in of_file[second.file.resolve()]}
+        pairs = [(row, others[row.plane]) for row in of_file[first.file.resolve()] if row.plane in others]
+        yield from pairs or [(first, second)]
+
+
+def _same_bytes(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    alike: dict[tuple[int, bytes, bytes], list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[_ends(row.file)].append(row)
+    for group in alike.values():
+        seen: dict[str, Row] = {}
+        for row in group if len(group) > 1 else ():
+            with row.file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if digest in seen:
+                yield seen[digest], row
+            seen.setdefault(digest, row)
+
+
+def _ends(file: Path) -> tuple[int, bytes, bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        head = content.read(_END)
+        content.seek(max(0, size - _END))
+        return size, hashlib.sha256(head).digest(), hashlib.sha256(content.read(_END)).digest()

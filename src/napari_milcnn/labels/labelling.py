@@ -1,0 +1,697 @@
+"""Labels given by hand, one change after another: what the Train dock edits and the command line trains from.
+
+labels.csv beside the images holds the labelled ones and stays what every other program reads. labels.json beside it
+holds what that table cannot: classes with their colours and order, images without a label, splits that are not whole
+yet. Decisions:
+
+- Every change is written at once, each file beside its name and moved into place. The two files may disagree after a
+  crash between them: labels.csv then wins, and what labels.json says of other images still holds.
+- Columns of the user's own table are kept, and the table as it was before the first change is kept as labels.csv.bak.
+- A table that another program changed meanwhile is not overwritten.
+- A split is of whole groups: what is set for an image is set for its group. While it would make labels.csv one that is
+  refused (not every labelled image has one, a class is never trained on) it is left out of it, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.errors import ImageError, LabelsError, OutputError
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading, plate_wells
+from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable, read_labels
+from napari_milcnn.options import Options
+from napari_milcnn.results.folder import find_images
+
+FEW_IMAGES, UNBALANCED = 5, 5
+"""A class with fewer images, or this many times fewer than the largest, is mentioned."""
+_COLUMNS = ("file", "label", "group", "split")
+_TABLES = (".csv", ".tsv", ".txt")
+_STEPS = 1000
+"""Changes that can be taken back."""
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class that labels name, and its colour as #rrggbb; an empty one stands for that of the palette."""
+
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class _State:
+    classes: tuple[LabelClass, ...]
+    images: tuple[LabelledImage, ...]
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """labels.csv as it stands: its bytes, form and columns, its images, and the cells of every image's row."""
+
+    content: bytes | None = None
+    columns: tuple[str, ...] = _COLUMNS
+    separator: str = ","
+    encoding: str = "utf-8"
+    images: tuple[LabelledImage, ...] = ()
+    cells: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+
+class _NotedClass(Options):
+    name: str
+    colour: str
+    images: int
+
+
+class _NotedImage(Options):
+    file: str
+    plane: str = ""
+    group: str = ""
+    split: Literal["train", "validation", "test"] | None = None
+    cells: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic, copied for each
+
+
+class _Notes(Options):
+    """labels.json: of each image all but its labels, which stand in labels.csv."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    milcnn_labelling: Literal[1]
+    axes: str | None = None
+    split_in_table: bool = False
+    classes: tuple[_NotedClass, ...] = ()
+    images: tuple[_NotedImage, ...] = ()
+
+
+class Labelling:
+    """Images, their classes and labels, as they are being labelled; made by `open_labelling`.
+
+    Every change is one step that `undo` takes back, and is saved at once. One that cannot be written raises
+    `OutputError` and stays: the next change tries again.
+
+    Attributes
+    ----------
+    path : Path
+        The table that holds the labels, such as labels.csv beside the images.
+    reading : ImageReading
+        Axes, channels and pixel size where the files do not say.
+    unsaved : bool
+        Whether the last change could not be written.
+    """
+
+    def __init__(self, path: Path, state: _State, reading: ImageReading, sheet: _Sheet) -> None:
+        self.path, self.reading, self.unsaved = path, reading, False
+        self._now, self._sheet = state, sheet
+        self._past: deque[_State] = deque(maxlen=_STEPS)
+        self._future: list[_State] = []
+        self._names = {image.file: _relative(image.file, path.parent) for image in state.images}
+        self._noted: tuple[tuple[LabelledImage, _NotedImage], ...] = ()
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes in the order in which they were added, those without an image too.
+
+        A class that was given no colour has the one that a model of these classes gives it.
+        """
+        usual = class_colours(sorted(each.name for each in self._now.classes))
+        return tuple(replace(each, colour=each.colour or usual[each.name]) for each in self._now.classes)
+
+    @property
+    def images(self) -> tuple[LabelledImage, ...]:
+        """Every image, labelled or not; their places are the `rows` of all methods."""
+        return self._now.images
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change that was taken back."""
+        return bool(self._future)
+
+    # Classes
+
+    def add_class(self, name: str, colour: str | None = None) -> None:
+        """Add a class, in a colour of its own or that of the palette.
+
+        Raises
+        ------
+        LabelsError
+            If the name is empty, is taken, or would not be read back from labels.csv.
+        """
+        name = self._checked_name(name)
+        self._change(classes=(*self._now.classes, LabelClass(name, colour or "")))
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Rename a class, and the labels of its images with it."""
+        place = self._place(old)
+        new = self._checked_name(new, but=old)
+        classes = list(self._now.classes)
+        classes[place] = replace(classes[place], name=new)
+        images = (replace(image, labels=tuple(new if label == old else label for label in image.labels))
+                  if old in image.labels else image for image in self.images)  # fmt: skip
+        self._change(tuple(classes), tuple(images))
+
+    def recolour_class(self, name: str, colour: str) -> None:
+        """Give a class another colour, #rrggbb."""
+        place = self._place(name)
+        classes = list(self._now.classes)
+        classes[place] = replace(classes[place], colour=colour)
+        self._change(tuple(classes))
+
+    def remove_class(self, name: str) -> None:
+        """Remove a class, and its label from every image."""
+        place = self._place(name)
+        classes = self._now.classes
+        self._change(classes[:place] + classes[place + 1 :], tuple(_without(self.images, name)))
+
+    # Images
+
+    def label(self, rows: Sequence[int], name: str, add: bool = False) -> None:
+        """Give some images a label: their only one, or with `add` one more.
+
+        Raises
+        ------
+        LabelsError
+            If there is no such class, or a file that labels.csv cannot name.
+        """
+        self._place(name)
+        for row in rows:
+            _check_file(self.images[row].file, self._names[self.images[row].file])
+        self._change_images(rows, lambda image: replace(
+            image, labels=tuple(dict.fromkeys((*image.labels, name))) if add else (name,)))  # fmt: skip
+
+    def unlabel(self, rows: Sequence[int], name: str | None = None) -> None:
+        """Take one label from some images, or all their labels."""
+        self._change_images(rows, lambda image: replace(
+            image, labels=tuple(label for label in image.labels if name not in (None, label))))  # fmt: skip
+
+    def set_group(self, rows: Sequence[int], group: str) -> None:
+        """Put some images in a group, whose split becomes theirs; an empty one is the group of their file alone."""
+        group, chosen = " ".join(group.split()), set(rows)
+        splits = {image.group: image.split for row, image in enumerate(self.images) if row not in chosen}
+
+        def moved(image: LabelledImage) -> LabelledImage:
+            name = group or self._names[image.file]
+            return replace(image, group=name, split=splits.setdefault(name, image.split))
+
+        self._change_images(rows, moved)
+
+    def set_split(self, rows: Sequence[int], split: str | None) -> None:
+        """Put the groups of some images in train, validation or test; None leaves it to the training."""
+        if split not in (None, *SPLITS):
+            raise LabelsError(f"the split {split!r} is none of {', '.join(SPLITS)}; choose one of them or none")
+        groups = {self.images[row].group for row in rows}
+        self._change_images(
+            [row for row, image in enumerate(self.images) if image.group in groups],
+            lambda image: replace(image, split=split),
+        )
+
+    def read_as(self, axes: str) -> None:
+        """Open files with these axes, such as CYX, where they do not say them; an empty text as they say. No step."""
+        self.reading = replace(self.reading, axes=axes.strip().upper() or None)
+        self.save()
+
+    # Steps
+
+    def undo(self) -> None:
+        """Take the last change back; nothing happens where there is none."""
+        if self._past:
+            self._future.append(self._now)
+            self._now = self._past.pop()
+            self.save()
+
+    def redo(self) -> None:
+        """Make the change again that was taken back last; nothing happens where there is none."""
+        if self._future:
+            self._past.append(self._now)
+            self._now = self._future.pop()
+            self.save()
+
+    def _change_images(self, rows: Sequence[int], change: Callable[[LabelledImage], LabelledImage]) -> None:
+        images = list(self.images)
+        for row in rows:
+            images[row] = change(images[row])
+        self._change(images=tuple(images))
+
+    def _change(
+        self, classes: tuple[LabelClass, ...] | None = None, images: tuple[LabelledImage, ...] | None = None
+    ) -> None:
+        after = _State(self._now.classes if classes is None else classes, self.images if images is None else images)
+        if after != self._now:
+            self._past.append(self._now)
+            self._future.clear()
+            self._now = after
+        elif not self.unsaved:
+            return
+        self.save()
+
+    # What there is
+
+    def everything(self) -> LabelTable:
+        """Return all images as a table, for what looks at those without a label too; rows are places in `images`."""
+        return LabelTable(self.images, self.reading, str(self.path))
+
+    def table(self) -> LabelTable:
+        """Return the labelled images: what is trained from, equal to `read_labels(path)` once that was saved."""
+        kept = [image for image in self.images if image.labels]
+        split = bool(kept) and not self._split_problem(kept)
+        rows = (replace(image, split=image.split if split else None, line=line)
+                for line, image in enumerate(kept, start=2))  # fmt: skip
+        return LabelTable(tuple(rows), self.reading, str(self.path))
+
+    def labelled(self) -> tuple[int, ...]:
+        """Return the rows of images with a label, in the order of `table`."""
+        return tuple(row for row, image in enumerate(self.images) if image.labels)
+
+    def unlabelled(self) -> tuple[int, ...]:
+        """Return the rows of images without a label."""
+        return tuple(row for row, image in enumerate(self.images) if not image.labels)
+
+    def file_name(self, row: int) -> str:
+        """Name the file of an image as the table does, which is also its group where it has no other."""
+        return self._names[self.images[row].file]
+
+    def counts(self) -> dict[str, int]:
+        """Class -> number of images that show it, in the order of the classes."""
+        found = Counter(label for image in self.images for label in image.labels)
+        return {each.name: found[each.name] for each in self.classes}
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say in sentences, with counts, what keeps the labels from being learned or validated well."""
+        kept = [image for image in self.images if image.labels]
+        if not kept:
+            return ()
+        counts = self.counts()
+        problem = self._split_problem(kept)
+        return (*_on_counts(counts), *_on_groups(counts, kept), *([problem] if problem else []))
+
+    def _split_problem(self, kept: Sequence[LabelledImage]) -> str:
+        """Say why the splits of the labelled images cannot be used; nothing where they can, or none has one."""
+        given = sum(image.split is not None for image in kept)
+        if 0 < given < len(kept):
+            return (f"The split is set for {given} of {len(kept)} labelled images; it is used once all have one. "
+                    "Set the rest, or none.")  # fmt: skip
+        trained = {label for image in kept if image.split == "train" for label in image.labels}
+        left = [each.name for each in self.classes if trained and each.name not in trained
+                and any(each.name in image.labels for image in kept)]  # fmt: skip
+        if left:
+            return f"No image of {' and '.join(left)} is in the split train; the split is used once each class has one."
+        return ""
+
+    def _place(self, name: str) -> int:
+        names = [each.name for each in self.classes]
+        if name not in names:
+            raise LabelsError(
+                f"there is no class {name!r}; expected one of {', '.join(names) or 'none: add one first'}"
+            )
+        return names.index(name)
+
+    def _checked_name(self, name: str, but: str | None = None) -> str:
+        """Return a class's name as labels.csv will give it back."""
+        name = " ".join(name.split())
+        others = [each.name for each in self.classes if each.name != but]
+        if not name or "|" in name or not name.isprintable():
+            raise LabelsError(f"{name!r} cannot name a class; expected some text without the sign |, which stands "
+                              "between two labels")  # fmt: skip
+        alike = next((other for other in others if _spelling(other) == _spelling(name)), None)
+        if alike is not None:
+            how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
+            raise LabelsError(f"the class {name!r} {how}; choose another name")
+        for joined in (*others, name):
+            parts = [part.strip() for part in joined.replace(";", ",").split(",")]
+            if len(parts) > 1 and set(parts) <= {*others, name}:
+                raise LabelsError(
+                    f"{joined!r} would be read as the classes {' and '.join(parts)}; give it another name"
+                )
+        return name
+
+    # Files
+
+    def save(self) -> None:
+        """Write labels.csv and labels.json.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written, or another program changed labels.csv meanwhile.
+        """
+        self.unsaved = True
+        before = _content(self.path)
+        if before != self._sheet.content:
+            raise OutputError(f"{self.path} was changed by another program meanwhile and is not overwritten; open it "
+                              "again to go on from there")  # fmt: skip
+        content = self._table_text().encode(self._sheet.encoding)
+        if content != before and not (before is None and not self.labelled()):
+            self._keep_original()
+            _write(self.path, content)
+            self._sheet = replace(self._sheet, content=content)
+        _write(_notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
+        self.unsaved = False
+
+    def _keep_original(self) -> None:
+        """Copy a table that was there before any labelling."""
+        copy = self.path.with_name(f"{self.path.name}.bak")
+        if self.path.exists() and not copy.exists() and not _notes_path(self.path).exists():
+            with replacing(copy) as draft:
+                shutil.copyfile(self.path, draft)
+
+    def _table_text(self) -> str:
+        kept = [image for image in self.images if image.labels]
+        planes = any(image.plane for image in kept)
+        groups = planes or any(image.group != self._names[image.file] for image in kept)
+        splits = any(image.split for image in kept) and not self._split_problem(kept)
+        columns = list(self._sheet.columns)
+        for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
+            columns += [name] if wanted and name not in map(str.lower, columns) else []
+        known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
+        writer.writerow(columns)
+        for image in kept:
+            cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
+            own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
+                   "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
+            for name in own.keys() & known.keys():
+                cells[known[name]] = own[name]
+            writer.writerow(cells)
+        return text.getvalue()
+
+    def _notes(self) -> _Notes:
+        counts = self.counts()
+        classes = (_NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
+                   for each in self._now.classes)  # fmt: skip
+        kept = [image for image in self.images if image.labels]
+        return _Notes(
+            milcnn_labelling=1,
+            axes=self.reading.axes,
+            split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
+            classes=tuple(classes),
+            images=self._image_notes(),
+        )
+
+    def _image_notes(self) -> tuple[_NotedImage, ...]:
+        """Make the notes of images that are others than when they were last made; a change touches few of thousands."""
+        before = self._noted or ((None, None),) * len(self.images)
+        self._noted = tuple(
+            (image, note if image is old and note is not None else self._note(image))
+            for image, (old, note) in zip(self.images, before, strict=True)
+        )
+        return tuple(note for _, note in self._noted)
+
+    def _note(self, image: LabelledImage) -> _NotedImage:
+        name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
+        others = {column: cell for column, cell in zip(self._sheet.columns, cells, strict=False)
+                  if cell and column.lower() not in (*_COLUMNS, "plane")}  # fmt: skip
+        group = image.group if image.group != name else ""
+        return _NotedImage(file=name, plane=image.plane, group=group, split=image.split,
+                           cells=others if not image.labels else {})  # fmt: skip
+
+    def _key(self, image: LabelledImage) -> tuple[str, str]:
+        return self._names[image.file], image.plane
+
+
+def open_labelling(
+    source: str | Path | Sequence[Path],
+    reading: ImageReading = AS_THEY_SAY,
+    layout: str | Path | None = None,
+    planes: bool = False,
+) -> Labelling:
+    """Open images to label, with every label that they have already; nothing is written before the first change.
+
+    Parameters
+    ----------
+    source : path, or sequence of paths
+        A folder of images, a folder with one folder of images per class, a table such as labels.csv, an OME-Zarr plate,
+        or images. What was labelled there before is there again.
+    reading : ImageReading
+        Axes, channels and pixel size where the files do not say.
+    layout : path, optional
+        For a plate: its table of wells and labels.
+    planes : bool
+        Whether each plane of an image is an image to label.
+
+    Raises
+    ------
+    LabelsError, ImageError
+        If there is nothing to label, or a table that is there already has problems: they are listed.
+    """
+    paths = [Path(each).absolute() for each in ([source] if isinstance(source, str | Path) else source)]
+    path = _table_path(paths, None if layout is None else Path(layout).absolute())
+    sheet = _Sheet() if paths != [path] and not path.exists() else _read_sheet(path, reading)
+    notes = _read_notes(_notes_path(path))
+    reading = reading if reading.axes is not None else replace(reading, axes=notes.axes)
+    known = _known_images(path, sheet, notes)
+    found = _found_images(paths, path, known, reading, layout)
+    images = _merged(known, found, reading if planes else None)
+    if not images:
+        raise LabelsError(f"{paths[0]} holds no image, no labels.csv and no folder of images for each class; expected "
+                          "one of them")  # fmt: skip
+    return Labelling(path, _State(_known_classes(notes, sheet, images), images), reading, _with_cells(sheet, notes))
+
+
+def _table_path(paths: Sequence[Path], layout: Path | None) -> Path:
+    """Name the table beside the images that are opened."""
+    if not paths:
+        raise LabelsError("nothing was given to open; expected a folder, a table or images")
+    tables = [path for path in paths if path.suffix.lower() in _TABLES]
+    if tables and len(paths) > 1:
+        raise LabelsError(f"{tables[0].name} is a table and was opened together with other files; open it alone")
+    if tables:
+        return tables[0]
+    try:
+        folder = Path(os.path.commonpath([path if _is_folder(path) else path.parent for path in paths]))
+    except ValueError as error:
+        raise LabelsError("the images lie on several drives; open those of one drive at a time") from error
+    path = folder / "labels.csv"
+    return path if path != layout else folder / f"{paths[0].stem}_labels.csv"
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder of files, and no image itself."""
+    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
+
+
+def _found_images(
+    paths: Sequence[Path], path: Path, known: Sequence[LabelledImage], reading: ImageReading, layout: str | Path | None
+) -> list[LabelledImage]:
+    """List the images that are there, those of folders per class and of a layout with their labels."""
+    if paths == [path]:
+        return []
+    if len(paths) > 1 or not paths[0].is_dir():
+        return [_unlabelled(file, path) for file in find_images(paths)]
+    wells = plate_wells(paths[0])
+    if wells is not None or layout is not None:
+        laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
+        fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
+                  for field in each]  # fmt: skip
+        return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
+    if not _is_folder(paths[0]):
+        return [_unlabelled(paths[0], path)]
+    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if _is_folder(image.file.parent))])
+    found = [_unlabelled(file, path) for folder in folders for file in _images_in(folder)]
+    if found or known:
+        return found
+    return _plain(read_labels(paths[0], reading).images, path) if any(map(_is_folder, paths[0].iterdir())) else []
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        return find_images([folder])
+    except ImageError:
+        return []
+
+
+def _unlabelled(file: Path, path: Path) -> LabelledImage:
+    name = _relative(file, path.parent)
+    return LabelledImage(path.parent / name, (), name)
+
+
+def _plain(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
+    """Return images named as labels.csv will name them, without the lines of another table."""
+    return [replace(image, file=path.parent / _relative(image.file, path.parent), line=None) for image in images]
+
+
+def _merged(
+    known: Sequence[LabelledImage], found: Sequence[LabelledImage], reading: ImageReading | None
+) -> tuple[LabelledImage, ...]:
+    """Add what was found to what is known; with a reading, the planes of images without a label in their place."""
+    taken, files = {(image.file, image.plane) for image in known}, {image.file for image in known}
+    new = [image for image in found if (image.file, image.plane) not in taken]
+    if reading is None:
+        return (*known, *(image for image in new if image.file not in files))
+    images: dict[tuple[Path, str], LabelledImage] = {}
+    for image in (*known, *new):
+        whole = not image.labels and not image.plane
+        for plane in _planes_of(image.file, reading) if whole else [image.plane]:
+            images.setdefault((image.file, plane), replace(image, plane=plane))
+    return tuple(images.values())
+
+
+def _planes_of(file: Path, reading: ImageReading) -> list[str]:
+    with reading.open(file) as opened:
+        return [opened.plane_name(i) for i in range(len(opened.planes))]
+
+
+# labels.csv and labels.json
+
+
+def _notes_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read ({error.strerror}); the change is kept until it can be") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """Name a file as labels.csv does: relative to its folder, with forward slashes."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive
+        return file.as_posix()
+
+
+def _key_of(image: LabelledImage, path: Path) -> tuple[str, str]:
+    return _relative(image.file, path.parent), image.plane
+
+
+def _read_sheet(path: Path, reading: ImageReading) -> _Sheet:
+    """Read the table that is there; one without rows is what is left where every label was taken back."""
+    try:
+        images = read_labels(path, reading).images
+    except LabelsError:
+        if not (path.is_file() and _is_bare(path)):
+            raise
+        images = ()
+    content = path.read_bytes()
+    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    separator = max((";", "\t", ","), key=text.split("\n", 1)[0].count)
+    lines = [tuple(map(str.strip, row)) for row in csv.reader(text.splitlines(keepends=True), delimiter=separator)]
+    columns, *rows = [cells for cells in lines if any(cells)]
+    plain = _plain(images, path)
+    cells = {_key_of(image, path): row for image, row in zip(plain, rows, strict=True)}
+    encoding = "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8"
+    return _Sheet(content, columns, separator, encoding, tuple(plain), cells)
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a table has a line of columns and no other."""
+    lines = [line.lower() for line in path.read_bytes().splitlines() if line.strip(b" ,;\t")]
+    return len(lines) == 1 and b"file" in lines[0] and b"label" in lines[0]
+
+
+def _read_notes(path: Path) -> _Notes:
+    if not path.exists():
+        return _Notes(milcnn_labelling=1)
+    try:
+        return _Notes.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise LabelsError(f"{path} is not what labelling writes there (colours of classes, images without a label); "
+                          "rename it, or mend it, and open again") from error  # fmt: skip
+
+
+def _known_images(path: Path, sheet: _Sheet, notes: _Notes) -> list[LabelledImage]:
+    """Put together what both files say, in the order of labels.json; the table wins."""
+    table = {_key_of(image, path): image for image in sheet.images}
+    splits = any(image.split for image in sheet.images) or notes.split_in_table
+    images = []
+    for note in notes.images:
+        file, image = path.parent / note.file, table.pop((note.file, note.plane), None)
+        if image is not None:
+            images.append(image if splits else replace(image, split=note.split))
+        elif file.exists():
+            images.append(LabelledImage(file, (), note.group or note.file, note.split, plane=note.plane))
+    return [*images, *table.values()]
+
+
+def _known_classes(notes: _Notes, sheet: _Sheet, images: Iterable[LabelledImage]) -> tuple[LabelClass, ...]:
+    """Return the classes noted, then those of further labels; the one that took another's place was renamed."""
+    used = {label for image in images for label in image.labels}
+    classes = [LabelClass(each.name, each.colour) for each in notes.classes]
+    missing = sorted(used - {each.name for each in classes})
+    gone = [i for i, each in enumerate(notes.classes) if each.images and each.name not in used]
+    if len(gone) == len(missing) == 1 and sheet.images:
+        classes[gone[0]] = replace(classes[gone[0]], name=missing.pop())
+    for name in missing:
+        classes.append(LabelClass(name, ""))
+    return tuple(classes)
+
+
+def _with_cells(sheet: _Sheet, notes: _Notes) -> _Sheet:
+    """Add the cells of the user's own columns that were kept of images without a label."""
+    kept = {(note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
+            for note in notes.images if note.cells}  # fmt: skip
+    return replace(sheet, cells={**kept, **sheet.cells})
+
+
+# Checks
+
+
+def _spelling(name: str) -> str:
+    return "".join(name.casefold().split()).replace("_", "").replace("-", "")
+
+
+def _without(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:
+    for image in images:
+        left = tuple(label for label in image.labels if label != name)
+        yield image if left == image.labels else replace(image, labels=left)
+
+
+def _check_file(file: Path, name: str) -> None:
+    """Refuse a label for a file that the table could not name, or that is not there."""
+    if name != name.strip() or "\\" in name or not name.isprintable():
+        raise LabelsError(f"{name!r} cannot stand in labels.csv; rename the file: no spaces at its ends, no backslash "
+                          "and no control characters")  # fmt: skip
+    if not file.exists():
+        raise LabelsError(f"{file} is not there any more; put it back before it is labelled")
+    if file.is_file() and not file.stat().st_size:
+        raise LabelsError(f"{file} is empty and cannot be learned from; remove it, or copy it again")
+
+
+def _on_counts(counts: Mapping[str, int]) -> list[str]:
+    said = []
+    shown = {name: count for name, count in counts.items() if count}
+    if len(shown) == 1:
+        said.append(f"Only {next(iter(shown))} has labelled images; label images of another class too.")
+    few = [f"{name} ({count})" for name, count in counts.items() if count < FEW_IMAGES]
+    if few:
+        said.append(f"Fewer than {FEW_IMAGES} images: {', '.join(few)}; label more of them.")
+    largest, rarest = (pick(shown, key=lambda name: shown[name]) for pick in (max, min))
+    if shown[largest] > UNBALANCED * shown[rarest]:
+        said.append(f"Unbalanced: {largest} has {shown[largest]} images and {rarest} {shown[rarest]}; label more of "
+                    f"{rarest}.")  # fmt: skip
+    return said
+
+
+def _on_groups(counts: Mapping[str, int], kept: Iterable[LabelledImage]) -> list[str]:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for image in kept:
+        for label in image.labels:
+            groups[label].add(image.group)
+    alone = [name for name in counts if counts[name] > 1 and len(groups[name]) == 1]
+    return [f"All {counts[name]} images of {name} are of one group, {min(groups[name])!r}: how well it is told "
+            "cannot be validated honestly." for name in alone]  # fmt: skip

@@ -1,0 +1,258 @@
+"""Which unlabelled images to label next: those of which the model is unsure, and which differ from what is known.
+
+Uncertainty alone offers twenty images that are unsure for one and the same reason. So each image also has a place, its
+embedding, and the next one offered is always the one with the largest product of its uncertainty and its squared
+distance to the nearest image that is labelled or offered before it. This is the greedy covering of Sener & Savarese
+2018 ("Active learning for convolutional neural networks: a core-set approach"), weighted by uncertainty as the
+gradient embedding of BADGE does (Ash et al. 2020, "Deep batch active learning by diverse, uncertain gradient lower
+bounds"). BADGE draws at random where this takes the largest: the same table then always gives the same order.
+
+Why the embedding is the mean of the encoder's last feature maps: it is what the model sees of the image before the
+classes are read from it, for an image of any size, and it costs nothing. The map layer of a copy of the network is
+widened by one row of the identity for each feature, so that one pass over the image, tile by tile and through the same
+view as in classification, gives class maps and features at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_milcnn.errors import LabelsError, MilcnnError, OptionsError
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.model_input import view
+from napari_milcnn.inference.predict import decided
+from napari_milcnn.inference.tiling import Job, MapRunner, map_windows
+from napari_milcnn.labels.table import LabelledImage, LabelTable
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import ComputeOptions, make_options
+
+_SPREAD = 500
+"""Images that are spread out one by one; those behind them follow by uncertainty and distance to what is known by then:
+nobody labels so many without training again."""
+_LEAST = 0.01
+"""Uncertainty of an image that the model is sure of: among such images distance decides."""
+
+
+@dataclass(frozen=True)
+class RankingStep:
+    """How far a ranking has come.
+
+    Attributes
+    ----------
+    done, total : int
+        Images looked at, the labelled ones among them, and images in all.
+    errors : dict
+        Row -> why its image could not be looked at, so far.
+    order : tuple of int or None
+        The rows, what to label next first and what could not be looked at last; on the last step.
+    scores : ndarray or None
+        Score of each class for each row of `order`, the mean over planes, float64 (rows, classes); NaN where the image
+        could not be looked at.
+    uncertainty : ndarray or None
+        How unsure the model is of each row of `order`, from 0 to 1, float64 (rows,); NaN likewise.
+    """
+
+    done: int
+    total: int
+    errors: Mapping[int, str]
+    order: tuple[int, ...] | None = None
+    scores: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+
+
+class Look(NamedTuple):
+    """What a model sees of an image."""
+
+    scores: np.ndarray
+    """Score of each class, the mean over planes, float64 (classes,)."""
+    embedding: np.ndarray
+    """Mean of each feature over the map and the planes, float64 (features,)."""
+
+
+def rank_images(
+    model: TrainedModel, table: LabelTable, rows: Sequence[int], *, known: Sequence[int] = (), **options: Any
+) -> Iterator[RankingStep]:
+    """Rank images by what labelling them would teach, an image at a time; cancel between steps by leaving the loop.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The current model.
+    table : LabelTable
+        All images.
+    rows : sequence of int
+        Places in `table.images` of those to rank.
+    known : sequence of int
+        Places of those that are labelled already: what resembles them comes late.
+    **options
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+
+    Yields
+    ------
+    RankingStep
+        After each image, and for large ones after each tile; the last one has the order.
+
+    Raises
+    ------
+    OptionsError
+        If an option is unknown or impossible.
+    """
+    looker = Looker(model, **options)
+    found: dict[int, Look] = {}
+    errors: dict[int, str] = {}
+    wanted = list(dict.fromkeys([*known, *rows]))
+    for done, row in enumerate(wanted):
+        for seen in _looked(looker, table, table.images[row]):
+            if isinstance(seen, Look):
+                found[row] = seen
+            elif seen is not None:
+                errors[row] = seen
+            yield RankingStep(done + (seen is not None), len(wanted), dict(errors))
+    yield _ranked(RankingStep(len(wanted), len(wanted), dict(errors)), model, found, list(dict.fromkeys(rows)), known)
+
+
+def _looked(looker: Looker, table: LabelTable, image: LabelledImage) -> Iterator[Look | str | None]:
+    """Look at one image: None while it goes on, then what was seen, or why nothing was."""
+    try:
+        with table.open(image) as opened:
+            yield from looker.looks(opened)
+    except (OptionsError, LabelsError):  # the call is wrong
+        raise
+    except (MilcnnError, OSError) as error:
+        yield str(error)
+    except MemoryError:
+        yield f"{image.file} does not fit into memory; crop it or close programs"
+
+
+def _ranked(
+    step: RankingStep, model: TrainedModel, found: Mapping[int, Look], rows: Sequence[int], known: Sequence[int]
+) -> RankingStep:
+    seen = [row for row in rows if row in found]
+    scores = np.full((len(rows), len(model.classes)), np.nan)
+    unsure = np.full(len(rows), np.nan)
+    order = np.arange(0)
+    if seen:
+        scores[: len(seen)] = [found[row].scores for row in seen]
+        unsure[: len(seen)] = uncertainty(scores[: len(seen)], model.card.single_label)
+        places = np.stack([found[row].embedding for row in seen])
+        around = [found[row].embedding for row in known if row in found]
+        order = spread_out(places, unsure[: len(seen)], np.reshape(around, (len(around), places.shape[1])))
+    unread = np.arange(len(seen), len(rows))
+    order = np.concatenate([order, unread])
+    names = [*seen, *(row for row in rows if row not in found)]
+    return replace(step, order=tuple(names[i] for i in order), scores=scores[order], uncertainty=unsure[order])
+
+
+def uncertainty(scores: np.ndarray, single_label: bool) -> np.ndarray:
+    """How unsure scores (images, classes) are, from 0 to 1, (images,).
+
+    With one label an image 1 less the margin from the top class to the next; with several, how near one half the class
+    lies that is nearest to it.
+    """
+    if not single_label:
+        return np.asarray(1 - 2 * np.abs(scores - 0.5).min(1))
+    ordered = np.sort(scores, 1)
+    return np.asarray(1 - ordered[:, -1] + ordered[:, -2:-1].sum(1))
+
+
+def spread_out(embeddings: np.ndarray, weights: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Order images so that each is heavy and far from those before it.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        Places, (images, features).
+    weights : ndarray
+        From 0 to 1, (images,).
+    known : ndarray
+        Places before all others, (known, features); there may be none.
+
+    Returns
+    -------
+    ndarray of int
+        Numbers of the images, the first first.
+    """
+    weights = np.maximum(weights, _LEAST)
+    distance = np.full(len(embeddings), np.inf)
+    for place in known:
+        distance = np.minimum(distance, _squared(embeddings, place))
+    left, chosen = np.ones(len(embeddings), bool), []
+    for _ in range(min(_SPREAD, len(embeddings))):
+        worth = weights * np.where(np.isinf(distance), 1, distance)
+        best = int(np.where(left, worth, -1).argmax())
+        chosen.append(best)
+        left[best] = False
+        distance = np.minimum(distance, _squared(embeddings, embeddings[best]))
+    rest = np.flatnonzero(left)
+    return np.concatenate([chosen, rest[np.argsort(-(weights * distance)[rest], kind="stable")]]).astype(int)
+
+
+def _squared(embeddings: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return np.asarray(((embeddings - place) ** 2).sum(1))
+
+
+class Looker:
+    """A model made ready on a device to see scores and embeddings of many images.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        It is not changed.
+    **options
+        Fields of `ComputeOptions`.
+    """
+
+    def __init__(self, model: TrainedModel, **options: Any) -> None:
+        self.model = model
+        self.options = make_options(ComputeOptions, options)
+        self.runner = MapRunner(_widened(model), self.options)
+
+    def looks(self, image: ImageStack) -> Iterator[Look | None]:
+        """Look at every plane of an image: None after each tile, then the look.
+
+        Raises
+        ------
+        ImageError
+            If the image has not the model's channels or cannot be read.
+        """
+        seen = view(self.model, image, match_pixel_size=self.options.match_pixel_size)
+        tiles = map_windows(seen.map_shape, self.runner.tile(seen.shape), self.model.network.placement)
+        count, planes = len(self.model.classes), range(len(image.planes))
+        scores, features = np.zeros(count), np.zeros(self.model.network.maps.in_channels)
+        for plane in planes:
+            logits = np.empty((1, count, *seen.map_shape), np.float32)
+            for window in tiles:
+                y0, y1, x0, x1 = window
+                part = self.runner.run(seen, [Job(plane, window)])[0]
+                logits[0, :, y0:y1, x0:x1] = part[:count]
+                features += part[count:].sum((1, 2), dtype=float)
+                yield None
+            scores += self._scores(logits)
+        yield Look(scores / len(planes), features / (len(planes) * seen.map_shape[0] * seen.map_shape[1]))
+
+    def _scores(self, logits: np.ndarray) -> np.ndarray:
+        """Pool the class maps of one plane, (1, classes, Y, X), and decide -> (classes,)."""
+        with torch.inference_mode():
+            output = self.model.network.read_maps(torch.from_numpy(logits))
+            return decided(self.model, output.scores)[0].numpy()
+
+
+def _widened(model: TrainedModel) -> TrainedModel:
+    """Return a model whose map layer passes the encoder's features on, behind the classes."""
+    network = copy.deepcopy(model.network)
+    count, features = network.maps.out_channels, network.maps.in_channels
+    maps = nn.Conv2d(features, count + features, 1)
+    with torch.no_grad():
+        maps.weight.copy_(torch.cat([network.maps.weight, torch.eye(features)[..., None, None]]))
+        maps.bias.copy_(torch.cat([network.maps.bias, torch.zeros(features)]))  # type: ignore[union-attr,list-item]
+    network.maps = maps
+    names = (*model.classes, *(f"feature {i} of the encoder" for i in range(features)))
+    options = model.card.network.model_copy(update={"classes": len(names)})
+    return replace(model, network=network, card=model.card.model_copy(update={"classes": names, "network": options}))

@@ -1,0 +1,532 @@
+"""Tables of image-level labels, and their splits.
+
+labels.csv: `file` (relative to the table), `label` (several separated by `|`), optional `plane` (such as "P0 T3"),
+`group` (well, plate, strain: never on both sides of a split) and `split` (train, validation or test). Or a folder with
+one folder of images per class; a folder between class and image is the image's group. Or an OME-Zarr plate and its
+layout: `well` and `label`, optional `group` and `split`.
+
+Decisions:
+
+- A row without a group is in the group of its file, so that planes of one file stay on one side of a split.
+- A field of a plate is a row with its own file, PLATE/B/03/0, not a plane of the plate: fields may differ in size, and
+  opening one must not open them all.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading, ImageStack, PlaneChoice, only_planes, plate_wells
+from napari_milcnn.labels.image_checks import OnImage, Row, check_rows
+from napari_milcnn.labels.problems import Problems
+from napari_milcnn.labels.splits import grouped_folds, held_out
+
+SPLITS = ("train", "validation", "test")
+_COLUMNS = ("file", "label", "plane", "group", "split")
+_LAYOUT = ("well", "label", "group", "split")
+_NO_IMAGES = (".txt", ".csv", ".md", ".json", ".xml", ".xlsx", ".pdf", ".db", ".ini", ".zip", ".py", ".log")
+_ZARR = (".zarr", ".ngff")
+_FEW = 3
+"""A class with fewer groups than this on one side is mentioned."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One row of a table of labels.
+
+    Attributes
+    ----------
+    file : Path
+        The image.
+    labels : tuple of str
+        What it shows.
+    group : str
+        Its well, plate or strain: never on both sides of a split.
+    split : str or None
+        One of `SPLITS`, where the table says.
+    line : int or None
+        Its line in the table, for messages.
+    plane : str
+        Which planes of the file are meant, such as "P0 T3"; all of them where it is empty.
+    """
+
+    file: Path
+    labels: tuple[str, ...]
+    group: str
+    split: str | None = None
+    line: int | None = None
+    plane: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: the file, inside a zarr from there on, and its planes."""
+        outer = next((parent for parent in self.file.parents if parent.suffix.lower() in _ZARR), None)
+        file = self.file.name if outer is None else self.file.relative_to(outer.parent).as_posix()
+        return f"{file} {self.plane}".rstrip()
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Images with their image-level labels.
+
+    Attributes
+    ----------
+    images : tuple of LabelledImage
+        The rows.
+    reading : ImageReading
+        Axes, channels and pixel size where the files do not say.
+    source : str
+        Where the rows come from, for messages.
+    warnings : tuple of str
+        What may be meant but should be known of the rows, in sentences.
+    """
+
+    images: tuple[LabelledImage, ...]
+    reading: ImageReading = AS_THEY_SAY
+    source: str = "the table"
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Every label, sorted."""
+        return tuple(sorted({label for image in self.images for label in image.labels}))
+
+    @property
+    def single_label(self) -> bool:
+        """Whether every image has exactly one label."""
+        return all(len(image.labels) == 1 for image in self.images)
+
+    def open(self, image: LabelledImage) -> ImageStack:
+        """Open the file of a row, with the planes that the row means.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be opened, or has no such planes.
+        """
+        opened = self.reading.open(image.file)
+        try:
+            return only_planes(opened, image.plane)
+        except ImageError:
+            opened.close()
+            raise
+
+    def part(self, split: str) -> LabelTable:
+        """Return the images of one split."""
+        return replace(self, images=tuple(image for image in self.images if image.split == split))
+
+    def counts(self) -> dict[str, int]:
+        """Class -> number of images that show it."""
+        return dict(Counter(label for image in self.images for label in image.labels))
+
+    def targets(self, classes: Sequence[str]) -> np.ndarray:
+        """Multi-hot float32 (images, classes)."""
+        place = {name: i for i, name in enumerate(classes)}
+        targets = np.zeros((len(self.images), len(classes)), np.float32)
+        for row, image in zip(targets, self.images, strict=True):
+            row[[place[name] for name in image.labels if name in place]] = 1
+        return targets
+
+    def with_split(self, validation: float, seed: int) -> LabelTable:
+        """Keep the table's own split where it has one, else put whole groups aside for validation.
+
+        Of a class with two groups or more both sides get one, where the other classes let them.
+
+        Raises
+        ------
+        LabelsError
+            If there is only one group to split.
+        """
+        if any(image.split for image in self.images):
+            return self
+        if validation == 0:
+            return self._split(np.zeros(len(self.images), bool))
+        groups = self._groups(2, "cannot be split; add groups, a split column, or train with validation=0 "
+                                 "(--validation 0)")  # fmt: skip
+        return self._split(held_out(groups, self.targets(self.classes), validation, seed))
+
+    def folds(self, k: int, seed: int) -> tuple[LabelTable, ...]:
+        """Split into k folds by whole groups: k tables, each with one fold as validation and the rest to train on.
+
+        Raises
+        ------
+        LabelsError
+            If there are fewer groups than folds.
+        """
+        groups = self._groups(k, f"are too few for {k} folds; ask for fewer folds")
+        return tuple(self._split(held) for held in grouped_folds(groups, self.targets(self.classes), k, seed))
+
+    def split_warnings(self) -> tuple[str, ...]:
+        """Say in sentences, with numbers, which classes have too few groups to be validated."""
+        groups: dict[str, dict[str | None, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for image in self.images:
+            for label in image.labels:
+                groups[label][image.split].add(image.group)
+        if not any(image.split == "validation" for image in self.images):
+            return ()
+        said = []
+        for name in self.classes:
+            train, held = len(groups[name]["train"]), len(groups[name]["validation"])
+            if held == 0:
+                said.append(f"{name} has {train} group{'s'[: train != 1]} and none of them in validation: "
+                            "how well it is told cannot be measured")  # fmt: skip
+            elif held < _FEW:
+                said.append(f"{name} is validated on {held} group{'s'[: held > 1]} only: its figures say little")
+        return tuple(said)
+
+    def _split(self, held: np.ndarray) -> LabelTable:
+        images = (replace(image, split=SPLITS[int(out)]) for image, out in zip(self.images, held, strict=True))
+        return replace(self, images=tuple(images))
+
+    def _groups(self, least: int, otherwise: str) -> list[str]:
+        groups = [image.group for image in self.images]
+        count = len(set(groups))
+        if count < least:
+            what = f"of one group, {groups[0]!r}, which" if count == 1 else f"of {count} groups, which"
+            raise LabelsError(f"all {len(groups)} images are {what} {otherwise}")
+        return groups
+
+
+def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[str, ...]:
+    """Open every image of a table and compare them, before anything is trained.
+
+    Parameters
+    ----------
+    table : LabelTable
+        Its images for training and validation are opened; their headers are read.
+    on_image : callable, optional
+        Called with (images opened, images in all); return False to stop.
+
+    Returns
+    -------
+    tuple of str
+        What may be meant but should be known: other pixel sizes, other channel names, copies.
+
+    Raises
+    ------
+    LabelsError
+        Listing every image that cannot be read, has another number of channels, or is listed twice under two names with
+        other labels.
+    """
+    errors = Problems()
+    rows = [_row(image) for image in table.images if image.split != "test"]
+    warnings = check_rows(rows, table.reading, errors, on_image)
+    if errors:
+        raise LabelsError(errors.message(table.source))
+    return (*table.warnings, *warnings.sentences(), *table.split_warnings())
+
+
+def _row(image: LabelledImage) -> Row:
+    return Row(image.line, image.file, image.labels, image.plane, image.name)
+
+
+def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: str | Path | None = None) -> LabelTable:
+    """Read a table of image-level labels, a folder with one folder of images per class, or an OME-Zarr plate.
+
+    Parameters
+    ----------
+    path : path
+        labels.csv (separated by comma, semicolon or tab), the folder, or the plate.
+    reading : ImageReading
+        How to open files that do not say axes, channels or pixel size themselves.
+    layout : path, optional
+        For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, optional group and split. Each field
+        of a well with a label is a row, in the group of its well where no other is given.
+
+    Raises
+    ------
+    LabelsError
+        Listing everything that is wrong with the table and, then, with its images at once.
+    """
+    path = Path(path)
+    wells = plate_wells(path)
+    if (wells is None) != (layout is None):
+        raise LabelsError(
+            f"{path} is no OME-Zarr plate, and only a plate has a layout; leave out layout= (command line: --layout)"
+            if wells is None
+            else f"{path} is an OME-Zarr plate of {len(wells)} wells; give a CSV with the columns well and label by "
+            "layout= (command line: --layout)"
+        )
+    source = path if layout is None else Path(layout)
+    problems, warnings = Problems(), Problems()
+    if wells is not None:
+        images = _plate_images(source, wells, problems, warnings)
+    else:
+        images = _folder_images(path) if path.is_dir() else _table_images(path, problems, warnings)
+    if not images:
+        problems.add("it has no rows" if source.is_file() else "it has no folder with images; expected one per class")
+    if problems:
+        known = [image for image in images if image.file.exists() and not _is_plain_folder(image.file)]
+        check_rows([_row(image) for image in known if _size(image.file)], reading, problems)
+        raise LabelsError(problems.message(str(source)))
+    return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()))
+
+
+def _plate_images(
+    layout: Path, wells: dict[str, tuple[Path, ...]], problems: Problems, warnings: Problems
+) -> list[LabelledImage]:
+    """List the fields of the wells that a layout names and labels, collecting what is wrong with it."""
+    rows = _rows(layout, _LAYOUT, 2)
+    there = {_well_name(name): fields for name, fields in wells.items()}
+    lines: dict[str, list[int]] = defaultdict(list)
+    images: list[LabelledImage] = []
+    for line, row in rows:
+        well, labels, split = _well_name(row["well"]), _names(row["label"]), row["split"].lower() or None
+        lines[well].append(line)
+        if well not in there:
+            problems.add("wells that are not on the plate", f"line {line} {row['well']!r}")
+        elif not labels:
+            warnings.add("wells without a label, which are left out", f"line {line} {row['well']!r}")
+        else:
+            _check_words(line, row, row["well"], problems)
+            group = row["group"] or well
+            images += [LabelledImage(field, labels, group, split, line) for field in there[well]]
+    for well, several in lines.items():
+        if len(several) > 1:
+            problems.add("wells listed twice", f"{well!r} {' and '.join(f'line {line}' for line in several)}")
+    for well in sorted(set(there) - set(lines)):
+        warnings.add("wells of the plate that the layout does not name, which are left out", well)
+    _check_columns(rows, problems)
+    _check_labels(rows, images, problems)
+    _check_groups(images, problems)
+    return images
+
+
+def _well_name(text: str) -> str:
+    """Return "B03" for "B03", "B3", "b/3" and "B/03"; what is no such name as it is."""
+    found = re.fullmatch(r"([A-Za-z]+)[ /_-]?0*([0-9]+)", text)
+    return f"{found[1].upper()}{int(found[2]):02d}" if found else text
+
+
+def _folder_images(folder: Path) -> list[LabelledImage]:
+    """List the images of FOLDER/class/image and FOLDER/class/group/image."""
+    images = []
+    for label in sorted(child for child in folder.iterdir() if _is_plain_folder(child) and child.name[0] != "."):
+        for file in sorted(_image_files(label)):
+            inside = file.relative_to(label)
+            group = inside.parts[0] if len(inside.parts) > 1 else f"{label.name}/{inside.name}"
+            images.append(LabelledImage(file, (label.name,), group))
+    return images
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = []
+    for child in folder.iterdir():
+        if child.name.startswith("."):
+            continue
+        if _is_plain_folder(child):
+            files += _image_files(child)
+        elif child.suffix.lower() not in _NO_IMAGES:
+            files.append(child)
+    return files
+
+
+def _is_plain_folder(path: Path) -> bool:
+    zarr = path.suffix.lower() in _ZARR or any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    return path.is_dir() and not zarr
+
+
+def _size(file: Path) -> int:
+    return 1 if file.is_dir() else file.stat().st_size
+
+
+def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
+    """Read the rows of labels.csv, collecting what is wrong with them."""
+    rows = _rows(path, _COLUMNS, 2)
+    images = []
+    names: dict[Path, str] = {}
+    for line, row in rows:
+        name, labels = row["file"], row["label"]
+        file = path.parent / name.replace("\\", "/") if name else path.parent
+        group = row["group"] or names.setdefault(file.resolve(), name)
+        plane = _plane(line, row["plane"], problems)
+        images.append(LabelledImage(file, _names(labels), group, row["split"].lower() or None, line, plane))
+        _check_row(line, row, images[-1], problems)
+    _check_columns(rows, problems)
+    _check_labels(rows, images, problems)
+    _check_repeats(images, problems, warnings)
+    _check_groups(images, problems)
+    return images
+
+
+def _plane(line: int, name: str, problems: Problems) -> str:
+    try:
+        return PlaneChoice.read(name).name
+    except ImageError:
+        problems.add("planes that are not understood, expected names such as P0 or P0 T3 Z1", f"line {line} {name!r}")
+        return ""
+
+
+def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, dict[str, str]]]:
+    """Read the cells of a CSV: (line number, column -> text) for every row that is not empty.
+
+    The first `needed` columns must be there, the others may be.
+    """
+    expected = " and ".join(columns[:needed])
+    text = _text(path, expected)
+    first = text.split("\n", 1)[0]
+    separator = max((";", "\t", ","), key=first.count)
+    try:
+        reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise LabelsError(f"{path} cannot be read as a CSV ({error}); expected the columns {expected}") from error
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if not lines:
+        raise LabelsError(f"{path} cannot be read as a CSV (it is empty); expected the columns {expected}")
+    header = [cell.lower() for cell in lines[0][1]]
+    missing = [name for name in columns[:needed] if name not in header]
+    if missing:
+        raise LabelsError(f"{path} lacks the column {' and '.join(missing)}; found {', '.join(lines[0][1])}")
+    long = [number for number, cells in lines if any(cells[len(header) :])]
+    if long:
+        raise LabelsError(f"{path}: line {long[0]} has more cells than the {len(header)} columns; names with a "
+                          f"{separator!r} in them need quotes")  # fmt: skip
+    place = {name: header.index(name) for name in columns if name in header}
+    return [(number, {name: (cells[place[name]] if name in place and place[name] < len(cells) else "")
+                      for name in columns}) for number, cells in lines[1:]]  # fmt: skip
+
+
+def _text(path: Path, expected: str) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
+    except OSError as error:
+        raise LabelsError(f"{path} cannot be read ({error.strerror}); expected a CSV") from error
+    for begin, kind in ((b"PK", "a spreadsheet"), (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"),
+                        (b"\xd0\xcf\x11\xe0", "a spreadsheet")):  # fmt: skip
+        if content.startswith(begin):
+            raise LabelsError(f"{path} cannot be read as a CSV: it is {kind}; save it as 'CSV UTF-8'")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{path} cannot be read as a CSV ({error.reason} at byte {error.start}); save it as "
+                          "'CSV UTF-8'") from error  # fmt: skip
+
+
+def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: Problems) -> None:
+    name, label = row["file"], row["label"]
+    said = f"line {line} {name!r}"
+    if not name:
+        problems.add("rows without a file", f"line {line}")
+    elif not image.file.exists():
+        if PureWindowsPath(name).drive or (Path(name).is_absolute() and not Path(name).parent.exists()):
+            problems.add("files of another computer, expected names relative to the table", said)
+        elif label and (image.file.parent / label).is_file():
+            problems.add("file and label in each other's column", f"{said} {label!r}")
+        else:
+            problems.add(f"files that are not in {image.file.parent}", said)
+    elif _is_plain_folder(image.file):
+        problems.add("folders in place of images", said)
+    elif not _size(image.file):
+        problems.add("empty files", said)
+    if not image.labels:
+        problems.add("rows without a label", said)
+    _check_words(line, row, name, problems)
+
+
+def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) -> None:
+    """Find mistakes in the label and the split of a row of a file or a well."""
+    label, said = row["label"], f"line {line} {name!r}"
+    if _names(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
+        problems.add("labels with nothing between two bars", f"{said} {label!r}")
+    if row["split"].lower() not in {"", *SPLITS}:
+        problems.add(f"splits that are none of {', '.join(SPLITS)}", f"{said} {row['split']!r}")
+
+
+def _check_columns(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> None:
+    for name in ("group", "split"):
+        without = [line for line, row in rows if not row[name]]
+        if 0 < len(without) < len(rows):
+            problems.add(f"the column {name} is filled for {len(rows) - len(without)} of {len(rows)} rows; fill all or "
+                         f"none, the first without is line {without[0]}")  # fmt: skip
+
+
+def _check_labels(rows: list[tuple[int, dict[str, str]]], images: list[LabelledImage], problems: Problems) -> None:
+    """Find labels that were probably meant to be others."""
+    used = Counter(label for image in images for label in image.labels)
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in used:
+        spellings["".join(label.casefold().split()).replace("_", "").replace("-", "")].append(label)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            counts = " and ".join(f"{name!r} ({used[name]})" for name in sorted(alike))
+            first = next(image.line for image in images if alike[-1] in image.labels)
+            problems.add("labels that differ only in case, spaces or dashes", f"{counts}, line {first}")
+    for line, row in rows:
+        parts = [part.strip() for part in re.split("[,;]", row["label"])]
+        if len(parts) > 1 and all(part in used for part in parts):
+            problems.add("labels joined by , or ; expected A|B", f"line {line} {row['label']!r}")
+
+
+def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Problems) -> None:
+    """Find files, or planes of files, that are listed twice, and planes that other rows of their file contain."""
+    files: dict[Path, dict[str, list[LabelledImage]]] = defaultdict(lambda: defaultdict(list))
+    for image in images:
+        files[image.file.resolve()][image.plane].append(image)
+    for file, planes in files.items():
+        if not file.exists() or _is_plain_folder(file):
+            continue
+        for alike in planes.values():
+            if len(alike) > 1:
+                other = len({frozenset(image.labels) for image in alike}) > 1
+                how = "again with other labels, expected one row with A|B" if other else "twice"
+                problems.add(f"images listed {how}", _lines(alike))
+        for pair in _overlaps([alike[0] for alike in planes.values()]):
+            if set(pair[0].labels) == set(pair[1].labels):
+                warnings.add("planes that two rows have in common", _lines(pair))
+            else:
+                problems.add("planes that two rows with other labels have in common", _lines(pair))
+
+
+def _lines(images: Sequence[LabelledImage]) -> str:
+    """Say where rows of one file stand: "'a.tif' line 2 (drug) and line 5 (drug)"."""
+    one_plane = len({image.plane for image in images}) == 1
+    name = images[0].name if one_plane else replace(images[0], plane="").name
+    planes = ["" if one_plane else f"{image.plane or 'every plane'}: " for image in images]
+    said = (f"line {image.line} ({plane}{'|'.join(image.labels)})" for image, plane in zip(images, planes, strict=True))
+    return f"{name!r} {' and '.join(said)}"
+
+
+def _overlaps(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, LabelledImage]]:
+    """Find pairs of rows of one file that name other axes, and agree in those that both name."""
+    kinds: dict[tuple[int, ...], list[tuple[PlaneChoice, LabelledImage]]] = defaultdict(list)
+    for image in images:
+        plane = PlaneChoice.read(image.plane)
+        kinds[tuple(axis for axis, number in enumerate(plane) if number is not None)].append((plane, image))
+    for one, other in combinations(kinds, 2):
+        common = set(one) & set(other)
+        there: dict[tuple[int | None, ...], list[LabelledImage]] = defaultdict(list)
+        for plane, image in kinds[one]:
+            there[tuple(plane[axis] for axis in common)].append(image)
+        for plane, image in kinds[other]:
+            yield from ((first, image) for first in there.get(tuple(plane[axis] for axis in common), ()))
+
+
+def _check_groups(images: list[LabelledImage], problems: Problems) -> None:
+    sides: dict[str, dict[str, int | None]] = defaultdict(dict)
+    for image in images:
+        if image.split in SPLITS:
+            sides[image.group].setdefault(image.split, image.line)
+    for group, lines in sides.items():
+        if len(lines) > 1:
+            stands = " and ".join(f"{split} (line {line})" for split, line in lines.items())
+            problems.add("groups on both sides of the split", f"{group!r} in {stands}")
+    trained = {label for image in images if image.split == "train" for label in image.labels}
+    for label in sorted({label for image in images for label in image.labels} - trained if trained else ()):
+        problems.add("labels without an image in training", repr(label))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split("|") if name.strip()))

@@ -1,0 +1,1 @@
+"""How good scores are, from scores and labels alone."""

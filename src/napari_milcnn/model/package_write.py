@@ -1,0 +1,177 @@
+"""A model as a bioimage.io 0.5 package: the description that `bioimageio.spec` writes and checks."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from napari_milcnn.errors import ModelError
+from napari_milcnn.model.card import ModelCard
+from napari_milcnn.network.mil_network import MilNetwork
+
+_PAPER = "Kraus, Ba & Frey: Classifying and segmenting microscopy images with deep multiple instance learning (2016)"
+_TENSORS = ("image", "class_maps", "probabilities", "scores")
+_WRITING = threading.Lock()
+"""bioimageio.spec writes with one emitter of YAML for all threads."""
+
+
+def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path) -> None:
+    """Write weights, test tensors and description into `folder` and pack them as the zip `out`.
+
+    Raises
+    ------
+    ModelError
+        If bioimageio.spec finds the description wrong.
+    """
+    from bioimageio.spec import ValidationContext, save_bioimageio_package_to_stream
+    from bioimageio.spec.model.v0_5 import ModelDescr
+
+    torch.save(network.state_dict(), folder / "weights.pt")
+    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+    peaks = _write_test_tensors(network, card, folder)
+    context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
+    with _WRITING, warnings.catch_warnings(), context:
+        warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves it to Python to close its files
+        try:
+            described = ModelDescr(**_description(network, card, peaks))  # checks it, and the files it names
+            with out.open("wb") as stream:
+                save_bioimageio_package_to_stream(described, output_stream=stream)
+        except (ValidationError, ValueError) as error:
+            raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
+
+
+def _readme(card: ModelCard) -> str:
+    facts = json.dumps(card.metrics, indent=1)
+    return f"# {card.name}\n\n{card.description}\n\n{card.trained_on}\n\n{card.credit}\n\n## Validation\n\n{facts}\n"
+
+
+def _test_size(network: MilNetwork) -> int:
+    """Side of the test image: a multiple of the stride that gives a map of about 4 x 4."""
+    placement = network.placement
+    return placement.stride * (-(-placement.receptive_field // placement.stride) + 3)
+
+
+def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> dict[str, float]:
+    """Write a test image and its outputs; return the largest value of each output."""
+    side = _test_size(network)
+    noise = np.random.default_rng(0).normal(size=(1, len(card.channels), side, side))
+    mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
+    image = (mean + std * noise).astype(np.float32)
+    normalised = torch.from_numpy(((image - mean) / (std + 1e-6)).astype(np.float32))
+    was_training = network.training
+    with torch.inference_mode():
+        output = network.eval()(normalised)
+    network.train(was_training)
+    y = output.scores / card.temperature
+    scores = y.softmax(1) if card.single_label else y.sigmoid()
+    tensors = (torch.from_numpy(image), output.class_maps.sigmoid(), output.probabilities, scores)
+    for name, tensor in zip(_TENSORS, tensors, strict=True):
+        np.save(folder / f"{name}.npy", tensor.numpy())
+    return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
+
+
+def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, Any]:
+    from bioimageio.spec.generic.v0_3 import Author, CiteEntry
+
+    name = re.sub(r"[^A-Za-z0-9_+\- ()]", "-", card.name)
+    return {
+        "name": name if len(name) >= 5 else f"MIL-CNN {name}",
+        "description": card.description or "Deep multiple instance learning: image-level labels, instances, evidence.",
+        "authors": [Author(name=author.replace("/", "-")) for author in card.authors],
+        "cite": [CiteEntry(text=_PAPER, doi="10.1093/bioinformatics/btw252")],
+        "license": card.license or None,
+        "documentation": {"source": "README.md"},
+        "tags": ["napari", "multiple-instance-learning", "weak-supervision", "phenotyping"],
+        "format_version": _format_version(),
+        "type": "model",
+        "inputs": [_input(network, card)],
+        "outputs": _outputs(network, card),
+        "weights": {"pytorch_state_dict": _weights(network)},
+        "config": {
+            "milcnn": json.loads(card.model_dump_json()),
+            "bioimageio": {"reproducibility_tolerance": [_tolerance(name, peak) for name, peak in peaks.items()]},
+        },
+    }  # fmt: skip
+
+
+def _tolerance(name: str, peak: float) -> dict[str, Any]:
+    """State a tolerance: the format allows 1 % of an output's largest value, which can be small for probabilities."""
+    return {"output_ids": [name], "relative_tolerance": 1e-3, "absolute_tolerance": min(1e-3, 0.005 * peak)}
+
+
+def _format_version() -> Any:
+    from bioimageio.spec.model.v0_5 import ModelDescr
+
+    return ModelDescr.implemented_format_version
+
+
+def _weights(network: MilNetwork) -> dict[str, Any]:
+    return {
+        "source": "weights.pt",
+        "pytorch_version": torch.__version__.split("+")[0],
+        "architecture": {
+            "import_from": "napari_milcnn.network.mil_network",
+            "callable": "build_network",
+            "kwargs": json.loads(network.options.model_dump_json()),
+        },
+    }
+
+
+def _input(network: MilNetwork, card: ModelCard) -> dict[str, Any]:
+    size = {"min": _test_size(network), "step": network.placement.stride}
+    along = {"axis": "channel", "mean": list(card.mean), "std": list(card.std)}
+    return {
+        "id": "image",
+        "description": "Raw intensities; the normalisation is part of the model.",
+        "axes": [
+            {"type": "batch"},
+            {"type": "channel", "channel_names": _identifiers(card.channels)},
+            *({"type": "space", "id": axis, "size": size, **_unit(card.pixel_size)} for axis in "yx"),
+        ],
+        "test_tensor": {"source": "image.npy"},
+        "data": {"type": "float32"},
+        "preprocessing": [{"id": "fixed_zero_mean_unit_variance", "kwargs": along}],
+    }
+
+
+def _unit(pixel_size: float | None) -> dict[str, Any]:
+    return {} if pixel_size is None else {"unit": "micrometer", "scale": pixel_size}
+
+
+def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, Any]]:
+    placement = network.placement
+    scale = placement.stride * (card.pixel_size or 1.0)
+    lost = 1 - -(-placement.receptive_field // placement.stride)
+    unit = {} if card.pixel_size is None else {"unit": "micrometer"}
+    channel = {"type": "channel", "channel_names": _identifiers(card.classes)}
+    space = [
+        {"type": "space", "id": axis, "scale": scale, **unit,
+         "size": {"tensor_id": "image", "axis_id": axis, "offset": lost}}
+        for axis in "yx"
+    ]  # fmt: skip
+    cooled = [] if card.temperature == 1 else [{"id": "scale_linear", "kwargs": {"gain": 1 / card.temperature}}]
+    last = {"id": "softmax", "kwargs": {"axis": "channel"}} if card.single_label else {"id": "sigmoid"}
+    rows: tuple[tuple[str, str, list[Any], list[Any]], ...] = (
+        ("class_maps", "Instance probabilities, one map per class.", space, [{"id": "sigmoid"}]),
+        ("probabilities", "Image-level probability of each class by MIL pooling.", [], []),
+        ("scores", "Image-level probability of each class after the last layer.", [], [*cooled, last]),
+    )
+    return [
+        {"id": name, "description": said, "axes": [{"type": "batch"}, channel, *more], "data": {"type": "float32"},
+         "test_tensor": {"source": f"{name}.npy"}, "postprocessing": post}
+        for name, said, more, post in rows
+    ]  # fmt: skip
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Names as the identifiers that the format asks for; the names as typed stand in config.milcnn."""
+    return [f"n{i}_" + re.sub(r"\W", "_", name.lower()) for i, name in enumerate(names)]

@@ -1,0 +1,1 @@
+"""The network, from the pixels to the score of each class."""

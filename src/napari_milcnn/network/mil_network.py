@@ -1,0 +1,194 @@
+"""The network, top to bottom: a fully convolutional encoder, one map per class, MIL pooling, one linear layer.
+
+Kraus, Ba & Frey 2016, section 2.3 and figure 2. The preset `paper` is the paper's network; `compact` is ours, for
+cells of about 64 px and small training sets: no first average pool, batch norm in place of dropout after the pools.
+
+Stated departures from the paper
+--------------------------------
+* The kernel sizes stand in no table of the paper; they are those that its figure and an independent
+  reimplementation agree on (484,476 parameters for 3 channels and 12 classes).
+* The bias of the map layer starts at logit(b): every p then starts at b, where Noisy-AND is steepest. Started apart
+  (b = 0.1, p = 0.5) the pool saturates at .976 and learns slowly. b itself is half the share of the map that shows
+  cells, measured on the training images (`MilNetwork.start_at`).
+* The linear layer starts at a multiple of the identity rather than at random: P_i then speaks for class i from the
+  first step. The multiple is measured with b; it is 4 where b is given.
+
+No layer is padded, so a value of a class map depends on nothing but its own receptive field: an image run in tiles
+gives the very maps of the image in one piece, and a crop of one receptive field classifies a single cell.
+Receptive field, stride and offset are computed from the layers (`Placement.of_layers`), never typed in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_milcnn.network.onednn_layout import blocked_pays, encode_blocked
+from napari_milcnn.network.pooling import NoisyAnd, make_pooling
+from napari_milcnn.options import NetworkOptions, make_options
+
+_DECIDED_BY_ONE = ("noisy_or", "isr")
+"""Pools that one instance decides: with p started at b, a few hundred instances would already give P = 1, whose
+gradient is zero. There p starts at one in the number of instances."""
+_PAPER_MAP = 576
+"""Instances of the paper's 24 x 24 class map."""
+_USUAL_B = 0.1
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of a batch of images."""
+
+    class_maps: Tensor
+    """Class-map logits z, float32 (batch, classes, Y, X); p = sigmoid(z) are the instance probabilities."""
+    probabilities: Tensor
+    """P, the image-level probability of each class by MIL pooling, float32 (batch, classes)."""
+    scores: Tensor
+    """y, logits of the linear layer after the pooling, float32 (batch, classes)."""
+
+
+class Placement(NamedTuple):
+    """Where a class map lies on the image: map pixel j is centred at offset + stride * j and sees `receptive_field`."""
+
+    receptive_field: int
+    """Side of the square of image pixels that one map pixel sees."""
+    stride: int
+    """Image pixels from one map pixel to the next."""
+    offset: float
+    """Image coordinate (px, pixel centres are whole numbers) of the centre of map pixel 0."""
+
+    @classmethod
+    def of_layers(cls, layers: nn.Module) -> Placement:
+        """Walk over the convolutions and pools of a sequential, unpadded module."""
+        field, stride = 1, 1
+        for layer in layers.modules():
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+                field += (_square(layer.kernel_size) - 1) * stride
+                stride *= _square(layer.stride)
+        return cls(field, stride, (field - 1) / 2)
+
+    def map_size(self, pixels: int) -> int:
+        """Side of the class map of an image side of `pixels`; 0 where the image is smaller than the field."""
+        return max(0, (pixels - self.receptive_field) // self.stride + 1)
+
+
+def _square(size: Any) -> int:
+    return int(size[0] if isinstance(size, tuple) else size)
+
+
+class MilNetwork(nn.Module):
+    """The multiple instance learning network: `encoder` -> `maps` -> `pooling` -> `head`.
+
+    Takes normalised images, float (batch, channels, Y, X), and returns a `NetworkOutput`.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.encoder = nn.Sequential(*_encoder_layers(options))
+        self.maps = nn.Conv2d(options.widths[-1], options.classes, 1)
+        b = options.b or _USUAL_B
+        self.pooling = make_pooling(options.pooling, options.classes, a=options.a, r=options.r, b=b)
+        self.head = nn.Linear(options.classes, options.classes)
+        self._start(b, _PAPER_MAP, torch.full((options.classes,), 4.0), 0.0)
+
+    def start_at(self, share: float, instances: int) -> None:
+        """Set thresholds, map layer's bias and linear layer for images of which a share shows cells.
+
+        Noisy-AND's b starts at half that share, within .02 and .5: an image all of whose cells show a class then lies
+        above b, one without any below. Every p starts at b. The linear layer starts as the multiple of the identity
+        for which y reads 2 where that share of the map shows a class and -2 where none does: from the first step, for
+        sparse and for dense images and for every pooling, P_i speaks for class i.
+
+        Parameters
+        ----------
+        share : float
+            Share of the class map's instances that lie on cells.
+        instances : int
+            Instances of the class map of a training patch.
+        """
+        b = min(max(share / 2, 0.02), 0.5)
+        positive = max(1, round(2 * b * instances))
+        full = torch.where(torch.arange(instances) < positive, 20.0, -20.0).expand(1, self.options.classes, 1, -1)
+        with torch.no_grad():
+            if isinstance(self.pooling, NoisyAnd):
+                self.pooling.beta.fill_(math.log(b / (1 - b)))
+            self._start(b, instances, 4 / self.pooling(full)[0].clamp(min=0.04), -2.0)
+
+    def _start(self, b: float, instances: int, weights: Tensor, bias: float) -> None:
+        p = 1 / instances if self.options.pooling in _DECIDED_BY_ONE else b
+        with torch.no_grad():
+            self.maps.bias.fill_(math.log(p / (1 - p)))  # type: ignore[union-attr]
+            self.head.weight.copy_(torch.diag(weights))
+            self.head.bias.fill_(bias)
+
+    @property
+    def placement(self) -> Placement:
+        """Receptive field, stride and offset of the class maps."""
+        return Placement.of_layers(self.encoder)
+
+    @property
+    def learned_b(self) -> list[float] | None:
+        """Noisy-AND's thresholds, one per class; None for any other pooling."""
+        return self.pooling.b.tolist() if isinstance(self.pooling, NoisyAnd) else None
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, Y, X) -> class-map logits, float32 (batch, classes, Y, X).
+
+        The encoder runs in the caller's autocast precision; the map layer always in float32.
+        """
+        blocked = self.encoder.training and blocked_pays(images)
+        # (batch, features, Y / stride, X / stride)
+        features = encode_blocked(self.encoder, images) if blocked else self.encoder(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.maps(features.float())  # type: ignore[no-any-return]
+
+    def read_maps(self, class_maps: Tensor) -> NetworkOutput:
+        """Pool class-map logits (batch, classes, Y, X) and apply the linear layer, in float32."""
+        with torch.autocast(class_maps.device.type, enabled=False):
+            probabilities = self.pooling(class_maps)
+            return NetworkOutput(class_maps, probabilities, self.head(probabilities))
+
+    def forward(self, images: Tensor) -> NetworkOutput:  # noqa: D102
+        return self.read_maps(self.class_maps(images))
+
+
+def build_network(**options: Any) -> MilNetwork:
+    """Build the network from plain keyword arguments: the entry point that model files name.
+
+    Raises
+    ------
+    OptionsError
+        If an option is unknown or impossible.
+    """
+    return MilNetwork(make_options(NetworkOptions, options))
+
+
+def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:
+    """List the layers of the encoder; sizes on the right for a 900 x 900 image and the preset `paper`."""
+    w = options.widths
+    layers: list[nn.Module] = [nn.AvgPool2d(3, 2)] if options.first_pool else []  # 449
+    layers += _convolution(options.channels, w[0], 3, options)  # 447
+    layers += _convolution(w[0], w[1], 3, options, pool=True)  # 445, 222
+    layers += _convolution(w[1], w[2], 5, options, pool=True)  # 218, 108
+    layers += _convolution(w[2], w[3], 3, options, pool=True)  # 106, 52
+    layers += _convolution(w[3], w[4], 3, options, pool=True)  # 50, 24
+    layers += _convolution(w[4], w[5], 1, options)  # 24
+    return [*layers, nn.Dropout(options.dropout_last)]
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, options: NetworkOptions, *, pool: bool = False
+) -> list[nn.Module]:
+    """Convolution, then batch norm, max pool and dropout where asked for, around a ReLU.
+
+    The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
+    in place here: the Jacobian maps hook these ReLUs.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm)]
+    layers += [nn.BatchNorm2d(outputs)] if options.batch_norm else []
+    layers += [nn.MaxPool2d(3, 2)] if pool else []
+    layers.append(nn.ReLU())
+    return [*layers, nn.Dropout(options.dropout)] if pool and options.dropout else layers

@@ -1,0 +1,57 @@
+"""Cells that another program outlined, each classified by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Labels
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row
+from napari_milcnn.plugin.results_to_layers import OURS
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class CellsBox(QWidget):
+    """Choose a labels layer of cells and classify them.
+
+    Signals
+    -------
+    asked : Labels
+        The cells of this layer are to be classified.
+    """
+
+    asked = Signal(object)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._layers: list[Labels] = []
+        self.layers = NarrowComboBox()
+        self.layers.setObjectName("cells layer")
+        self.button = QPushButton("Classify cells")
+        self.said = Note()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(heading("Cells of a labels layer"))
+        layout.addLayout(row(self.layers, self.button, stretch=0))
+        layout.addWidget(self.said)
+        self.button.clicked.connect(lambda: self.asked.emit(self._layers[self.layers.currentIndex()]))
+        for event in ("inserted", "removed"):
+            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        self.refresh()
+
+    def refresh(self, _event: Any = None) -> None:
+        """List the labels layers that others made."""
+        found = [layer for layer in self._viewer.layers if isinstance(layer, Labels) and OURS not in layer.metadata]
+        with QSignalBlocker(self.layers):
+            chosen = self.layers.currentText()
+            self._layers = found
+            self.layers.clear()
+            self.layers.addItems([layer.name for layer in found])
+            self.layers.setCurrentIndex(max(0, self.layers.findText(chosen)))
+        self.button.setEnabled(bool(found))
+        self.said.say("" if found else "Open or make a labels layer of cells, with any segmentation plugin.")

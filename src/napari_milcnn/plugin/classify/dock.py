@@ -1,0 +1,843 @@
+"""The Classify dock: choose a model and an image, run, look, adjust, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from napari.layers import Image, Labels
+from napari.viewer import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_milcnn.errors import ImageError, MilcnnError
+from napari_milcnn.options import ComputeOptions, MaskOptions, make_options
+from napari_milcnn.plugin.classify.cells_box import CellsBox
+from napari_milcnn.plugin.classify.export_box import ExportBox
+from napari_milcnn.plugin.classify.image_box import ImageBox
+from napari_milcnn.plugin.classify.image_state import Entry, RunStep, run
+from napari_milcnn.plugin.classify.layer_writer import Picture, objects_of
+from napari_milcnn.plugin.classify.mask_box import MaskBox
+from napari_milcnn.plugin.classify.model_box import ModelBox
+from napari_milcnn.plugin.classify.results_box import ResultsBox
+from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.layers_to_image import LayerImage, path_stem
+from napari_milcnn.plugin.preferences import preferences
+from napari_milcnn.plugin.qt.forms import (
+    ERROR,
+    WARNING,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    duration,
+    form_values,
+    options_form,
+    row,
+    scrolled,
+)
+from napari_milcnn.plugin.qt.job import Ending, Job
+from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer
+
+if TYPE_CHECKING:
+    from napari_milcnn.images.stack import ZReading
+    from napari_milcnn.inference.evidence import PlaneEvidence
+    from napari_milcnn.inference.pipeline import PlaneResult
+    from napari_milcnn.model.trained_model import TrainedModel
+
+_REDRAW = 0.5
+"""Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
+_SETTLED = 120
+"""Milliseconds a plane has to be in view before its evidence is prepared."""
+_GATHER = 250
+"""Milliseconds in which layers that open together are taken for one image."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Evidence of the plane in view, kept so that a moved slider shows at once."""
+
+    entry: Entry
+    plane: int
+    kind: str
+    names: tuple[str, ...]
+    evidence: PlaneEvidence
+
+
+class ClassifyDock(QWidget):
+    """Classify the images in the viewer and show which cells carry which phenotype.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.entries: list[Entry] = []
+        self._queue: list[Entry] = []
+        self._arrived: list[Image] = []
+        self._job: Job | None = None
+        self._bench_job: Job | None = None
+        self._bench: Bench | None = None
+        self._began, self._due = 0.0, 0.0
+        self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._watched: Labels | None = None
+        self._of: list[Entry] = []
+        self._bench_entry: Entry | None = None
+        self.picture = Picture(napari_viewer)
+        DeletedWhenClosed(self)
+        self._make_parts()
+        self._lay_out()
+        self._connect()
+        self._on_model(current.model)
+
+    def _make_parts(self) -> None:
+        settings = preferences()
+        self.model_box = ModelBox()
+        self.image_box = ImageBox(self.viewer)
+        self.results_box = ResultsBox()
+        self.mask_box = MaskBox()
+        self.mask_box.kind.setCurrentIndex(self.mask_box.kind.findData(settings.kind))
+        self.cells_box = CellsBox(self.viewer)
+        self.export_box = ExportBox()
+        self.run_button, self.cancel_button = QPushButton("Classify"), QPushButton("Cancel")
+        self.run_button.setDefault(True)
+        self.auto = QCheckBox("classify images as they open")
+        self.auto.setChecked(settings.auto_classify)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.hide()
+        self.message = Note()
+        self.options = options_form(
+            ComputeOptions,
+            ("device", "precision", "tile", "batch_size", "match_pixel_size"),
+            {"device": _devices(settings.device), "precision": ("auto", "float32", "bfloat16")},
+        )
+        self.options["device"].value = settings.device
+        self.options["tile"].value = settings.tile or 0
+        self.setAcceptDrops(True)
+
+    def _lay_out(self) -> None:
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.setContentsMargins(8, 4, 8, 8)
+        layout.setSpacing(5)
+        options = QCollapsible("Options")
+        options.addWidget(self.options.native)
+        self._after = QWidget()
+        after = QVBoxLayout(self._after)
+        after.setContentsMargins(0, 0, 0, 0)
+        for part in (self.results_box, self.mask_box, self.export_box):
+            after.addWidget(part)
+        layout.addWidget(self.model_box)
+        layout.addWidget(self.image_box)
+        layout.addWidget(options)
+        layout.addLayout(row(self.run_button, self.cancel_button, stretch=0))
+        layout.addWidget(self.auto)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.message)
+        layout.addWidget(self._after)
+        layout.addWidget(self.cells_box)
+        layout.addStretch()
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scrolled(inside))
+        self.setMinimumWidth(310)
+
+    def _connect(self) -> None:
+        self._settled, self._gather = QTimer(self), QTimer(self)
+        for timer, wait, then in (
+            (self._settled, _SETTLED, self._prepare_bench),
+            (self._gather, _GATHER, self._take_arrived),
+        ):
+            timer.setSingleShot(True)
+            timer.setInterval(wait)
+            timer.timeout.connect(then)
+        self.run_button.clicked.connect(self.classify)
+        self.cancel_button.clicked.connect(self.cancel)
+        self.image_box.changed.connect(self._on_image)
+        self.results_box.plane_picked.connect(self._on_plane_picked)
+        self.results_box.object_picked.connect(self._on_object_picked)
+        self.results_box.save_asked.connect(self._on_save)
+        self.mask_box.changed.connect(self._cut)
+        self.mask_box.kind_changed.connect(self._prepare_bench)
+        self.mask_box.apply_asked.connect(self._apply_to_all)
+        self.mask_box.map_asked.connect(self._on_map)
+        self.mask_box.evidence_asked.connect(self._on_evidence)
+        self.cells_box.asked.connect(self._on_cells)
+        self.export_box.asked.connect(self._on_export)
+        connect_while_alive(current.changed, self._on_model, self)
+        connect_while_alive(self.viewer.dims.events.current_step, self._on_moved, self)
+        connect_while_alive(self.viewer.layers.events.inserted, self._on_inserted, self)
+        connect_while_alive(self.viewer.layers.events.removed, self._on_removed, self)
+
+    # State
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._job is not None
+
+    def entry(self) -> Entry | None:
+        """Return what is known of the image that is chosen."""
+        layers = self.image_box.chosen()
+        return next((entry for entry in self.entries if entry.layers == layers), None) if layers else None
+
+    def plane(self) -> int | None:
+        """Return the number of the plane in view, of the image that is chosen."""
+        entry = self.entry()
+        if entry is None or entry.source is None:
+            return None
+        return entry.source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
+
+    def _say(self, text: str, colour: str = "") -> None:
+        self.message.say(text, colour)
+
+    def _on_model(self, model: TrainedModel | None) -> None:
+        """Another model: its channels and classes are offered, what the one before said is gone; images wait for it."""
+        if self._job is not None:
+            self._job.stop()
+        for entry in [one for one in self.entries if one not in self._queue or one.predictions]:
+            self._forget(entry)
+        self.image_box.set_channels(model.channels if model else ())
+        self.mask_box.set_classes(model.classes if model else ())
+        self._refresh()
+        self._start_queue()
+
+    def _on_image(self) -> None:
+        self._refresh()
+        self._settled.start()
+
+    def _refresh(self) -> None:
+        """Enable what can be done, and show the results of the chosen image."""
+        model, entry = current.model, self.entry()
+        ready = model is not None and bool(self.image_box.chosen()) and not self.image_box.problem
+        self.run_button.setEnabled(ready and not self.busy)
+        self.cancel_button.setEnabled(self.busy)
+        self.cells_box.button.setEnabled(ready and not self.busy and self.cells_box.layers.count() > 0)
+        self._after.setVisible(bool(self.entries))
+        self.mask_box.setVisible(entry is not None and bool(entry.masks))
+        self.mask_box.apply.setVisible(entry is not None and len(entry.predictions) > 1)
+        self.mask_box.apply.setEnabled(not self.busy)
+        self.export_box.setEnabled(entry is not None and bool(entry.predictions) and not self.busy)
+        if entry is not None and entry.model is not None:
+            self.results_box.show_objects(objects_of(entry), entry.model.classes)
+        else:
+            self.results_box.show_objects(pd.DataFrame(), ())
+        self._show_plane()
+
+    def _show_plane(self) -> None:
+        entry, plane = self.entry(), self.plane()
+        prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
+        self.results_box.bars.show_prediction(prediction)
+        self.results_box.empty.say("" if prediction or not self.entries else "Not classified yet.")
+        self._say_count()
+
+    def _say_count(self) -> None:
+        entry, plane = self.entry(), self.plane()
+        masks = entry.masks.get(plane) if entry is not None and plane is not None else None
+        if masks is None or entry is None or entry.source is None:
+            self.mask_box.count.setText("")
+            return
+        size = entry.source.image.pixel_size
+        area = float(masks.objects["area_px"].sum())
+        self.mask_box.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
+
+    def _on_moved(self, _event: Any = None) -> None:
+        self._show_plane()
+        self._settled.start()
+
+    # Run
+
+    def classify(self) -> None:
+        """Classify the chosen image: the plane in view, or all."""
+        if current.model is None or self.busy:
+            return
+        try:
+            entry = self._entry_of(self.image_box.source())
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        self._start([entry])
+
+    def cancel(self) -> None:
+        """Stop what runs; what is finished is kept."""
+        self._queue.clear()
+        if self._job is not None:
+            self._job.stop()
+            self.cancel_button.setEnabled(False)
+            self._say("stopping…")
+
+    def _entry_of(self, source: LayerImage) -> Entry:
+        """Make the entry of the chosen layers anew, or go on with the one that is there if it is read the same way."""
+        layers, model = self.image_box.chosen(), current.model
+        z: ZReading = self.image_box.z.currentData() if "Z" in source.axes else "planes"
+        before = self.entry()
+        same = before is not None and before.model is model and before.z == z and _alike(before.source, source)
+        entry = before if same and before is not None else Entry(source.image.name, layers=layers, source=source, z=z)
+        if entry is not before:
+            self._replace(before, entry)
+        entry.model, entry.source = model, source  # the layer may have been moved meanwhile
+        plane = source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
+        entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
+        return entry
+
+    def _replace(self, before: Entry | None, entry: Entry) -> None:
+        if before is not None:
+            self._forget(before)
+        self.entries.append(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        """Take an image off the list; what a job still says of it is not heard."""
+        self.entries.remove(entry)
+        self._queue = [one for one in self._queue if one is not entry]
+        self._leave(entry)
+        self.results_box.planes.forget(entry)
+
+    def _leave(self, entry: Entry) -> None:
+        self.picture.let_go(entry)
+        if self._bench is not None and self._bench.entry is entry:
+            self._bench = None
+        if self._bench_job is not None and self._bench_entry is entry:
+            self._bench_job.stop()
+
+    def _on_removed(self, _event: Any = None) -> None:
+        """Forget the images whose layers were removed; what was said of a dropped file stays in the table."""
+        for entry in list(self.entries):
+            if all(layer in self.viewer.layers for layer in entry.layers):
+                continue
+            if entry.path is None:
+                self._forget(entry)
+            else:
+                self._leave(entry)
+                entry.close()
+        if self._job is not None and self._of and not any(entry in self.entries for entry in self._of):
+            self._job.stop()
+        self._refresh()
+
+    def _evidence_options(self) -> dict[str, Any]:
+        return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
+
+    def _start(self, entries: list[Entry]) -> None:
+        """Run over some images, beside the window."""
+        model = current.model
+        try:
+            masks = make_options(MaskOptions, self.mask_box.options())
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        assert model is not None
+        for entry in entries:
+            entry.model, entry.state, entry.error = model, "running", ""
+            if not entry.predictions:
+                self.results_box.planes.put(entry, None)
+        options = self._evidence_options()
+        self._asked = (options, self.mask_box.options())
+        self._work(lambda: run(model, entries, options, masks), self._on_run_step, self._on_run_end, entries)
+
+    def _start_queue(self) -> None:
+        """Run over the images that wait, where there is a model and nothing runs."""
+        if self._queue and current.model is not None and not self.busy:
+            queued, self._queue = self._queue, []
+            self._start(queued)
+
+    def _work(
+        self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any, of: Sequence[Entry] = ()
+    ) -> None:
+        """Start the one long job, with its progress; it stops when none of the images it is `of` is left."""
+        self._began, self._due = time.monotonic(), 0.0
+        self.progress.setValue(0)
+        self.progress.setFormat("starting…")
+        self.progress.show()
+        self._say("")
+        self._of = list(of)
+        self._job = Job(steps, self, on_step, on_end)
+        self._refresh()
+
+    def _on_run_step(self, step: RunStep) -> None:
+        entry = step.entry
+        self._show_share(step.share)
+        if entry not in self.entries:
+            return
+        if step.image is not None and step.limits is not None and not any(e.layers for e in self._dropped(entry)):
+            self._show_dropped(entry, step.image, step.limits)
+        if step.result is not None:
+            entry.take(step.result)
+            entry.cuts[step.result.plane] = self._asked
+            self.results_box.planes.put(entry, step.result.plane)
+            if entry.source is not None:
+                self.picture.write(entry, step.result.plane, step.result.masks)
+            self._draw_now_and_then(entry)
+        if step.done:
+            entry.state, entry.error = ("failed", step.error) if step.error else ("done", "")
+            self.results_box.planes.changed(entry)
+            if step.error:
+                self._say(step.error, ERROR)
+
+    def _dropped(self, entry: Entry) -> list[Entry]:
+        """Return the images of a drop: the first of them is shown, the others when they are clicked."""
+        return [one for one in self.entries if one.path is not None] if entry.path is not None else [entry]
+
+    def _draw_now_and_then(self, entry: Entry) -> None:
+        began = time.monotonic()
+        if began > self._due:
+            self._draw(entry)
+            self._due = time.monotonic() + max(_REDRAW, 10 * (time.monotonic() - began))
+
+    def _draw(self, entry: Entry) -> None:
+        if entry.labels is not None and entry.source is not None and entry in self.entries:
+            self.picture.refresh_masks(entry)
+            self._watch(entry)
+        self._refresh()
+
+    def _show_share(self, share: float) -> None:
+        spent = time.monotonic() - self._began
+        left = spent / share - spent if share > 0.02 else None
+        self.progress.setValue(round(share * 1000))
+        self.progress.setFormat(f"{share:.0%}" + (f" · {duration(left)} left" if left is not None else ""))
+
+    def _on_run_end(self, ending: Ending) -> None:
+        running = [entry for entry in self.entries if entry.state == "running"]
+        for entry in running:
+            entry.state = "failed" if ending.error else "stopped"
+            entry.error = ending.error
+            self.results_box.planes.changed(entry)
+        self._end(ending, self._run_summary())
+        shown = self.entry()
+        if shown is not None:
+            self._choose_top_class(shown)
+            self._draw(shown)
+            self._warn(shown)
+            self._prepare_bench()
+        self._start_queue()
+        if (
+            not self.busy
+            and shown is not None
+            and set(shown.predictions) > set(shown.masks)
+            and shown.source is not None
+        ):
+            self._cut_all(shown)
+
+    def _end(self, ending: Ending, done: str) -> None:
+        self._job, self._of = None, []
+        self.progress.hide()
+        if ending.error:
+            self._say(ending.error, ERROR)
+        elif ending.stopped:
+            kept = any(entry.predictions for entry in self.entries)
+            self._say("Stopped. What was finished is kept." if kept else "Stopped.", WARNING)
+        elif self.message.styleSheet() != f"color: {ERROR};":
+            self._say(done)
+        self._refresh()
+
+    def _run_summary(self) -> str:
+        planes = sum(len(entry.predictions) for entry in self.entries)
+        seconds = time.monotonic() - self._began
+        return f"{planes} plane{'s' if planes != 1 else ''} classified, {duration(seconds)}."
+
+    def _warn(self, entry: Entry) -> None:
+        """Show what was done to the image."""
+        warnings = next(iter(entry.predictions.values())).warnings if entry.predictions else ()
+        if warnings and entry.state == "done":
+            self._say(f"{self.message.text()} {' '.join(warnings)}", WARNING)
+
+    def _choose_top_class(self, entry: Entry) -> None:
+        plane = self.plane()
+        if plane in entry.predictions:
+            self.mask_box.choose_class(entry.predictions[plane].top[0])
+
+    # Drop, and images that open
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Take files."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Open what was dropped."""
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        event.acceptProposedAction()
+        self.open_files(paths)
+
+    def open_files(self, paths: list[Path]) -> None:
+        """Take a model zip as the model; open images and folders of images lazily and classify them in turn."""
+        from napari_milcnn.results.folder import find_images
+
+        models = [path for path in paths if path.suffix.lower() == ".zip"]
+        if models:
+            self.model_box.load(models[0])
+        images = [path for path in paths if path not in models]
+        if not images:
+            return
+        try:
+            found = find_images(images)
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        entries = [Entry(path_stem(path), path=path) for path in found]
+        self.entries += entries
+        for entry in entries:
+            self.results_box.planes.put(entry, None)
+        self._later(entries)
+
+    def _later(self, entries: list[Entry]) -> None:
+        """Run over some images now, or after what runs."""
+        self._queue += entries
+        if current.model is None:
+            self._say("Choose a model first: the images wait.", WARNING)
+        self._start_queue()
+        self._refresh()
+
+    def _show_dropped(self, entry: Entry, image: Any, limits: Any) -> None:
+        reading = self.picture.open(entry, image, limits)
+        self.image_box.remember(entry.layers, reading)
+        self._choose(entry)
+
+    def _choose(self, entry: Entry) -> None:
+        """Choose an image, and select its layers: the choice follows what is selected."""
+        self.image_box.choose(entry.layers)
+        self.viewer.layers.selection = set(entry.layers)
+
+    def _on_inserted(self, event: Any) -> None:
+        layer = event.value
+        if self.auto.isChecked() and isinstance(layer, Image) and OURS not in layer.metadata and layer.source.path:
+            self._arrived.append(layer)
+            self._gather.start()
+
+    def _take_arrived(self) -> None:
+        """Classify the images that just opened, the layers of one file together."""
+        arrived, self._arrived = [layer for layer in self._arrived if layer in self.viewer.layers], []
+        entries = []
+        while arrived and current.model is not None:
+            self.image_box.choose_with(arrived[0])
+            group = self.image_box.chosen()
+            arrived = [layer for layer in arrived if layer not in group]
+            try:
+                entries.append(self._entry_of(self.image_box.source()))
+            except ImageError as error:
+                self._say(str(error), ERROR)
+        if entries:
+            self._later(entries)
+
+    # Look
+
+    def _on_plane_picked(self, entry: Entry, plane: int) -> None:
+        if entry.source is None:
+            self._open_entry(entry)
+        if entry.source is not None:
+            self._choose(entry)
+            if plane >= 0:
+                self.picture.go_to(entry, plane)
+
+    def _open_entry(self, entry: Entry) -> None:
+        """Open the layers of a dropped image that was not looked at yet, and make its masks."""
+        try:
+            self._show_dropped(entry, entry.open(), None)
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        if entry.predictions and not self.busy:
+            self._cut_all(entry)
+
+    def _on_object_picked(self, number: int) -> None:
+        entry = self.entry()
+        if entry is None:
+            return
+        found = self.results_box.objects.frame
+        picked, layer = found[found["index"] == number].iloc[0], self.picture.masks_of(entry)
+        self.picture.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
+        if layer is not None:
+            layer.selected_label = number
+
+    def _watch(self, entry: Entry) -> None:
+        """Follow the label picked in the picture."""
+        layer = self.picture.masks_of(entry)
+        if layer is not None and layer != self._watched:
+            self._watched = layer
+            connect_while_alive(layer.events.selected_label, self._on_label, self)
+
+    def _on_label(self, event: Any) -> None:
+        entry = self.entry()
+        if entry is not None and self.picture.masks_of(entry) == event.source:  # napari gives proxies
+            self.results_box.select_object(int(event.source.selected_label))
+
+    def _on_map(self, name: str) -> None:
+        entry = self.entry()
+        if entry is not None and entry.predictions:
+            self.picture.put_class_map(entry, name)
+
+    def _on_evidence(self, name: str) -> None:
+        bench = self._bench
+        if bench is None or name not in bench.names or not self._is_current(bench):
+            self._prepare_bench(then=lambda: self._on_evidence(name))
+            return
+        evidence = bench.evidence.maps[bench.names.index(name)]
+        self.picture.put_evidence(bench.entry, name, bench.kind, bench.plane, evidence)
+
+    # The mask bench
+
+    def _prepare_bench(self, then: Callable[[], None] | None = None) -> None:
+        """Have the evidence of the plane in view made, for the classes it shows and the one chosen."""
+        entry, plane = self.entry(), self.plane()
+        if entry is None or plane not in entry.predictions or entry.source is None or self.busy:
+            return
+        names = self._bench_names(entry, plane)
+        if self._bench is not None and self._is_current(self._bench) and set(names) <= set(self._bench.names):
+            self._show_threshold()
+            return
+        if self._bench_job is not None:
+            self._bench_job.stop()
+        model, options, image = entry.model, self._evidence_options(), entry.source.image
+        prediction, kind = entry.predictions[plane], options["kind"]
+        assert model is not None
+        steps = _EvidenceSteps(model, options, image, prediction, names)
+
+        def keep(evidence: PlaneEvidence) -> None:
+            if self._bench_job is not job or entry not in self.entries:
+                return
+            self._bench = Bench(entry, plane, kind, names, evidence)
+            if plane in entry.cuts and entry.cuts[plane][0]["kind"] == kind:
+                self._show_threshold()
+            else:
+                self._cut()
+            if then is not None:
+                then()
+
+        def end(ending: Ending) -> None:
+            if self._bench_job is job:
+                self._bench_job = None
+            if ending.error:
+                self._say(ending.error, ERROR)
+
+        job = self._bench_job = Job(steps, self, keep, end)
+        self._bench_entry = entry
+
+    def _bench_names(self, entry: Entry, plane: int) -> tuple[str, ...]:
+        prediction, least = entry.predictions[plane], float(str(self.mask_box.options()["present"]))
+        scores = prediction.scores[0]
+        shown = {
+            name for name, score in zip(prediction.classes, scores, strict=True) if score >= min(least, scores.max())
+        }
+        return tuple(name for name in prediction.classes if name in shown | {self.mask_box.class_name})
+
+    def _is_current(self, bench: Bench) -> bool:
+        return (bench.entry, bench.plane, bench.kind) == (self.entry(), self.plane(), self.mask_box.kind.currentData())
+
+    def _cut(self) -> None:
+        """Cut the evidence of the plane in view as the sliders say."""
+        from napari_milcnn.inference.masks import segment_plane
+
+        bench, entry = self._bench, self.entry()
+        if entry is None or bench is None or not self._is_current(bench):
+            self._prepare_bench(then=self._cut)
+            return
+        plane, model = bench.plane, entry.model
+        assert model is not None
+        assert entry.source is not None
+        if not set(self._bench_names(entry, plane)) <= set(bench.names):
+            self._prepare_bench(then=self._cut)
+            return
+        options = make_options(MaskOptions, self.mask_box.options())
+        size, own = entry.source.image.pixel_size, model.card.thresholds_for(bench.kind)
+        entry.masks[plane] = segment_plane(bench.evidence, entry.predictions[plane], bench.names, options, size, own)
+        entry.cuts[plane] = (self._evidence_options(), self.mask_box.options())
+        self.picture.write(entry, plane, entry.masks[plane])
+        self._show_threshold()
+        self._draw(entry)
+
+    def _show_threshold(self) -> None:
+        bench, entry, name = self._bench, self.entry(), self.mask_box.class_name
+        if bench is None or entry is None or name not in bench.names or not self._is_current(bench):
+            return
+        used = entry.masks[bench.plane].thresholds if bench.plane in entry.masks else {}
+        highest = float(bench.evidence.maps[bench.names.index(name)].max())
+        self.mask_box.show_threshold(used.get(name), highest)
+
+    def _apply_to_all(self) -> None:
+        entry = self.entry()
+        if entry is not None and entry.predictions and not self.busy:
+            self._cut_all(entry)
+
+    def _cut_all(self, entry: Entry) -> None:
+        """Make the masks of every classified plane anew, as the sliders say."""
+        options, how = self._evidence_options(), self.mask_box.options()
+        masks = make_options(MaskOptions, how)
+        model, source, predictions = entry.model, entry.source, dict(entry.predictions)
+        assert model is not None
+        assert source is not None
+
+        def steps() -> Iterator[tuple[float, PlaneResult]]:
+            from napari_milcnn.inference.evidence import EvidenceMaker
+            from napari_milcnn.inference.pipeline import plane_results
+            from napari_milcnn.inference.predict import joined
+
+            maker, whole = EvidenceMaker(model, **options), joined(list(predictions.values()))
+            for done, result in enumerate(plane_results(maker, source.image, whole, None, masks), start=1):
+                yield done / len(predictions), result
+
+        def on_step(step: tuple[float, PlaneResult]) -> None:
+            share, result = step
+            if entry not in self.entries:
+                return
+            entry.take(result)
+            entry.cuts[result.plane] = (options, how)
+            self.picture.write(entry, result.plane, result.masks)
+            self._show_share(share)
+            self._draw_now_and_then(entry)
+
+        def on_end(ending: Ending) -> None:
+            self._end(ending, "Masks of all planes made anew.")
+            self._draw(entry)
+            self._prepare_bench()
+
+        self._work(steps, on_step, on_end, [entry])
+
+    # Cells, tables, export
+
+    def _on_cells(self, layer: Labels) -> None:
+        """Classify the cells of a labels layer one by one."""
+        model = current.model
+        if model is None or self.busy:
+            self._say("Something runs already." if self.busy else "Choose a model first.", WARNING)
+            return
+        try:
+            source = self.image_box.source()
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        options, cells = form_values(self.options, ComputeOptions), layer.data[0] if layer.multiscale else layer.data
+
+        def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+            from napari_milcnn.inference.predict import classify_cells
+
+            labels = source.to_planes(np.asarray(cells))
+            labels = labels[np.newaxis] if labels.ndim == 2 else labels
+            yield labels, classify_cells(model, source.image, labels, **options)
+
+        def on_step(found: tuple[np.ndarray, pd.DataFrame]) -> None:
+            labels, table = found
+            self._show_cells(layer, source, labels, table, model.classes)
+
+        self._work(steps, on_step, lambda ending: self._end(ending, "Cells classified."))
+
+    def _show_cells(
+        self, layer: Labels, source: LayerImage, labels: np.ndarray, table: pd.DataFrame, classes: tuple[str, ...]
+    ) -> None:
+        data = cells_layer(source, labels, table, classes, f"{layer.name} classified")
+        layer.features = cell_features(table)
+        self.picture.put(layer, data)
+        counts = table["top"].value_counts()
+        self.cells_box.said.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
+
+    def _on_save(self, path: str) -> None:
+        from napari_milcnn.results.write import prediction_rows, write_table
+
+        try:
+            if path.endswith("objects.csv") or self.results_box.tabs.currentIndex() == 1:
+                write_table(Path(path), self.results_box.objects.frame)
+            else:
+                found = [(entry, entry.prediction) for entry in self.entries]
+                rows = [prediction_rows(_file(entry), entry.name, said) for entry, said in found if said is not None]
+                if not rows:
+                    raise ImageError("nothing was classified yet; click Classify first")
+                write_table(Path(path), pd.concat(rows, ignore_index=True))
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return
+        self._say(f"saved {path}")
+
+    def _on_export(self, folder: Path, parts: list[str]) -> None:
+        """Write what was found in the chosen image, and the record of the run."""
+        entry = self.entry()
+        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.cuts:
+            return
+        image, model, masks = entry.source.image, entry.model, dict(entry.masks)
+        prediction, name = entry.prediction, entry.name
+        record = _RecordOf(entry, model, next(iter(entry.cuts.values())))
+        assert prediction is not None
+
+        def steps() -> Iterator[Path]:
+            from napari_milcnn.results.export import export_image, room_for, write_record
+
+            made = record()
+            place = room_for(folder, made)
+            yield from export_image(place, name, image, model, prediction, masks, parts)
+            yield write_record(place, made)
+
+        written: list[Path] = []
+        mixed = len({repr(cut) for cut in entry.cuts.values()}) > 1
+        note = " Planes were cut differently; the record holds the options of the first of them." if mixed else ""
+
+        def on_end(ending: Ending) -> None:
+            place = written[-1].parent if written else folder
+            self._end(ending, f"{len(written)} files in {place}.{note}")
+
+        self._work(steps, written.append, on_end)
+
+
+@dataclass(frozen=True)
+class _EvidenceSteps:
+    """Makes the evidence of one plane, in a thread."""
+
+    model: TrainedModel
+    options: dict[str, Any]
+    image: Any
+    prediction: Any
+    names: tuple[str, ...]
+
+    def __call__(self) -> Iterator[PlaneEvidence]:
+        from napari_milcnn.inference.evidence import EvidenceMaker
+
+        yield from EvidenceMaker(self.model, **self.options).planes(self.image, self.prediction, self.names)
+
+
+@dataclass(frozen=True)
+class _RecordOf:
+    """Makes the record that `napari-milcnn classify --replay` takes, in a thread."""
+
+    entry: Entry
+    model: TrainedModel
+    cut: tuple[dict[str, Any], dict[str, Any]]
+
+    def __call__(self) -> dict[str, Any]:
+        from napari_milcnn.inference.evidence import EvidenceMaker
+        from napari_milcnn.plugin.layers_to_image import file_behind
+        from napari_milcnn.results.write import screen_record
+
+        evidence, masks = self.cut
+        assert self.entry.source is not None
+        file, reading = file_behind(self.entry.source, self.entry.z)
+        planes = sorted(self.entry.predictions)
+        every = len(planes) == len(self.entry.source.image.planes)
+        return screen_record(
+            EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
+            mask_options=make_options(MaskOptions, masks), planes=[None if every else planes], names=[self.entry.name],
+            command=["napari"],
+        )  # fmt: skip
+
+
+def _alike(before: LayerImage | None, now: LayerImage) -> bool:
+    """Whether two readings of the same layers give the same planes."""
+    if before is None:
+        return False
+    facts = [
+        (one.axes, one.image.axes, one.image.shape, one.image.channels, one.image.pixel_size) for one in (before, now)
+    ]
+    return facts[0] == facts[1]
+
+
+def _file(entry: Entry) -> str:
+    path = entry.path or (entry.source.image.path if entry.source else None)
+    return str(path or entry.name)
+
+
+def _devices(asked: str) -> list[str]:
+    return list(dict.fromkeys(["auto", "cpu", "cuda", "mps", "xpu", asked]))

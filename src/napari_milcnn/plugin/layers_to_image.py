@@ -1,0 +1,518 @@
+"""From image layers of napari to one lazy image, and from its planes back to the layers' place.
+
+napari's own reader loads a TIFF without its metadata: the layer's path leads back to the file, which says the axes, the
+channels and the pixel size. What a layer says itself wins over its file, since it may have been changed; a file counts
+only while the layer has its shape. What no one says is guessed, said to be a guess, and may be corrected.
+
+An axis along which a result does not vary (channels inside the layer, a projected Z) has length 1 in the result, with a
+scale that makes this one step as long as the image: napari then shows it at every position of that slider.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations, product, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.stack import (
+    MICROMETRES,
+    ImageReading,
+    ImageStack,
+    ZReading,
+    maximum_projection,
+    open_image,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+PATH = "napari_milcnn_path"
+"""Key in the metadata of layers that the plugin opened itself: the file."""
+_WORDS = {"t": "T", "time": "T", "z": "Z", "c": "C", "channel": "C", "ch": "C", "y": "Y", "x": "X", "p": "P",
+          "position": "P", "s": "P", "m": "P"}  # fmt: skip
+_BY_COUNT = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TZCYX", 6: "PTZCYX"}
+_COMPARED = 64
+"""Side, in px, of the window by which pixels are compared with those of their file."""
+
+
+@dataclass(frozen=True)
+class SourceReading:
+    """How layers are read as an image.
+
+    Attributes
+    ----------
+    axes : str
+        One letter for each axis of the layer's data, out of P T Z C Y X, and S for colour samples.
+    channels : tuple of str
+        One name for each channel of the image, all layers together.
+    pixel_size : float or None
+        µm per pixel.
+    said : tuple of str
+        What is a guess, in sentences.
+    """
+
+    axes: str
+    channels: tuple[str, ...]
+    pixel_size: float | None
+    said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerPlace:
+    """Where a layer lies in the world: scale, translate and the rest of its transform, axis by axis."""
+
+    name: str
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    rotate: np.ndarray
+    shear: np.ndarray
+    affine: np.ndarray
+    units: Any
+    axis_labels: Any
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerImage:
+    """Layers as one image.
+
+    Attributes
+    ----------
+    image : ImageStack
+        Lazily over the layers' data.
+    axes : str
+        Of the layers: one letter for each of napari's axes, which leave out the samples of a colour layer.
+    place : LayerPlace
+        Of the first layer.
+    """
+
+    image: ImageStack
+    axes: str
+    place: LayerPlace
+    _layer: Any
+
+    def plane_at(self, point: Sequence[float], units: Sequence[Any] | None = None) -> int | None:
+        """Return the number of the image's plane at a world point; None where the layer shows nothing.
+
+        Parameters
+        ----------
+        point : sequence of float
+            Such as `viewer.dims.point`.
+        units : sequence or None
+            Of the point, such as `viewer.dims.units` (napari 0.9); the layer's own by default. They differ where
+            another layer in the viewer has smaller ones.
+        """
+        last = (*[0.0] * len(self.axes), *point)[-len(self.axes) :]  # axes are counted from the last, as in napari
+        own = np.asarray(last) * self._in_own_units(units)
+        inside = np.asarray(self._layer.world_to_data(own), float)
+        at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
+        layer = dict(zip(self.axes, self.place.shape, strict=True))
+        if not all(0 <= at[axis] < layer[axis] for axis in self.axes if axis not in "YX"):
+            return None
+        wanted = [at[axis] if axis in self.image.axes else 0 for axis in "PTZ"]
+        return int(np.ravel_multi_index(wanted, self._lengths))
+
+    def point_of(
+        self, plane: int, y: float | None = None, x: float | None = None, units: Sequence[Any] | None = None
+    ) -> tuple[float, ...]:
+        """Return the world point of a plane, or of a pixel in it; the middle by default (units as in `plane_at`)."""
+        height, width = self.image.plane_shape
+        middle = {"Y": (height - 1) / 2 if y is None else y, "X": (width - 1) / 2 if x is None else x}
+        at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
+        inside = [at[axis] if axis in self.image.axes and axis in at else 0 for axis in self.axes]
+        own = np.asarray(self._layer.data_to_world(inside), float)
+        return tuple((own / self._in_own_units(units)).tolist())
+
+    def _in_own_units(self, units: Sequence[Any] | None) -> np.ndarray:
+        """Return how many of the layer's units the viewer's units are, axis by axis."""
+        if units is None or len(units) < len(self.axes):
+            return np.ones(len(self.axes))
+        from pint import Quantity
+
+        pairs = zip(tuple(units)[-len(self.axes) :], self.place.units, strict=True)
+        return np.array([float(Quantity(1.0, str(one)).to(str(own)).magnitude) for one, own in pairs])
+
+    def to_layer(self, planes: np.ndarray) -> np.ndarray:
+        """Arrange planes (planes, Y, X) as the layer's axes stand; those it does not vary along have length 1.
+
+        A view: writing to the planes writes to the layer.
+        """
+        lengths = dict(zip("PTZCSYX", (*self._lengths, 1, 1, *planes.shape[-2:]), strict=True))
+        kept = [axis for axis in lengths if axis in self.axes]
+        spread = planes.reshape([lengths[axis] for axis in kept])
+        return spread.transpose([kept.index(axis) for axis in self.axes])
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Lengths of P, T and Z, 1 where the image has none."""
+        return [self.image.sizes.get(axis, 1) for axis in "PTZ"]
+
+    def to_planes(self, array: np.ndarray) -> np.ndarray:
+        """Arrange an array with the axes of the layer, such as labels drawn on it, as planes (planes, Y, X).
+
+        Along axes that results do not vary along, the largest value is taken: cells may be drawn on any channel. An
+        array of another count of axes is returned as it is.
+        """
+        if array.ndim != len(self.axes):
+            return array
+        kept = [axis for axis in "PTZYX" if axis in self.image.axes]
+        flat = np.max(array, tuple(i for i, axis in enumerate(self.axes) if axis not in kept))
+        left = [axis for axis in self.axes if axis in kept]
+        moved: np.ndarray = flat.transpose([left.index(axis) for axis in kept])
+        return moved.reshape(-1, *moved.shape[-2:])
+
+    def plane_key(self, plane: int) -> tuple[Any, ...]:
+        """Return the index of a plane (Y, X) in an array made by `to_layer`."""
+        at = dict(zip("PTZ", self.image.planes[plane], strict=True))
+        return tuple(slice(None) if axis in "YX" else at.get(axis, 0) for axis in self.axes)
+
+    def transform(self, stride: float = 1, offset: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
+        """Return the place of a layer whose pixel (i, j) lies at offset + stride * (i, j), in pixels of the image."""
+        scale, translate = list(self.place.scale), list(self.place.translate)
+        matrix = _linear(self.place)
+        moved = np.zeros(len(self.axes))
+        for i, axis in enumerate(self.axes):
+            if axis in "YX":
+                moved[i] = offset["YX".index(axis)]
+                scale[i] *= stride
+            elif axis not in self.image.axes or axis == "C":
+                moved[i] = (self.place.shape[i] - 1) / 2
+                scale[i] *= self.place.shape[i]
+        translate = list(np.asarray(translate) + matrix @ moved)
+        place = self.place
+        return {"scale": scale, "translate": translate, "rotate": place.rotate, "shear": place.shear,
+                "affine": place.affine, "units": place.units, "axis_labels": place.axis_labels}  # fmt: skip
+
+
+def _linear(place: LayerPlace) -> np.ndarray:
+    """Rotation, shear and scale of a layer as one matrix, as napari composes them."""
+    from napari.utils.transforms import Affine
+
+    return np.asarray(Affine(scale=place.scale, rotate=place.rotate, shear=place.shear).linear_matrix)
+
+
+def suggest(layers: Sequence[Image]) -> SourceReading:
+    """Find out how layers are to be read: from the file behind them, their own labels, or by a guess.
+
+    Raises
+    ------
+    ImageError
+        If the layers cannot be one image.
+    """
+    _check_alike(layers)
+    first, path = layers[0], _path(layers[0])
+    found = _from_file(path, layers) if path is not None else None
+    if found is None:
+        axes = _labelled(first)
+        axes, said = (axes, ()) if axes else _guessed(first)
+        found = SourceReading(axes, _names(layers, axes), _size_in(path, axes, layers), said)
+    size, note = _size_of(first, found.axes)
+    if size is None and found.pixel_size is not None:
+        return found
+    return replace(found, pixel_size=size, said=(*found.said, *note))
+
+
+def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "planes") -> LayerImage:
+    """Open layers as one image; nothing is read before a plane is.
+
+    Parameters
+    ----------
+    layers : sequence of Image
+        One layer, or one for each channel, all alike.
+    reading : SourceReading
+        How they are read.
+    z : str
+        planes, or maximum for the maximum projection.
+
+    Raises
+    ------
+    ImageError
+        If the layers are not alike, or are not what the reading says.
+    """
+    _check_alike(layers)
+    first = layers[0]
+    axes = reading.axes.upper()
+    if len(layers) > 1 and "C" in axes:
+        raise ImageError("the layers have channels of their own; choose one of them, or axes without C")
+    if first.rgb and axes[-1:] != "S":
+        raise ImageError(f"the layer {first.name} is a colour image; expected axes that end in S, such as YXS: {axes}")
+    data = _data(first) if len(layers) == 1 else _Channels([_data(layer) for layer in layers])
+    whole = axes if len(layers) == 1 else f"C{axes}"
+    image = open_image(data, axes=whole, channels=reading.channels, pixel_size=reading.pixel_size)
+    path = _path(first)
+    image = replace(image, name=_image_name(layers), path=path)
+    stack = maximum_projection(image) if z == "maximum" else image
+    return LayerImage(stack, axes[:-1] if first.rgb else axes, _place(first), first)
+
+
+def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageReading]:
+    """Return the file that holds the same image, and how it is opened to be read alike; None where no file does."""
+    image = source.image
+    reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
+    if image.path is None:
+        return None, reading
+    own = source.axes + ("S" if source._layer.rgb else "")
+    for axes, series in product((None, own), (None, 0)):
+        wanted = replace(reading, axes=axes, series=series)
+        try:
+            with wanted.open(image.path) as found:
+                alike = (found.axes, found.shape) == (image.axes, image.shape)
+                if alike and np.array_equal(_sample(found), _sample(image)):
+                    return image.path, wanted
+        except ImageError:
+            continue
+    return None, reading
+
+
+def _sample(image: ImageStack) -> np.ndarray:
+    """Read the middle of the first plane: (channels, Y, X)."""
+    (y0, y1), (x0, x1) = ((max(0, (n - _COMPARED) // 2), min(n, (n + _COMPARED) // 2)) for n in image.plane_shape)
+    return image.plane(0, window=(y0, y1, x0, x1))
+
+
+class _Channels:
+    """Arrays of one shape as channels, (channels, ...), read where they are sliced."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._arrays = arrays
+        self.shape = (len(arrays), *arrays[0].shape)
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        which, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(which, slice):
+            return np.stack([np.asarray(array[tuple(rest)]) for array in self._arrays[which]])
+        return np.asarray(self._arrays[which][tuple(rest)])
+
+
+def path_stem(path: Path) -> str:
+    """Name of a file without .ome.tif, .ome.zarr or its one suffix."""
+    return path.stem.removesuffix(".ome")
+
+
+def _image_name(layers: Sequence[Image]) -> str:
+    """Name an image after its one layer, or after what its layers' names have in common, else after its file.
+
+    The number that napari adds to a name given twice stays: "B03 GFP [1]" and "B03 RFP [1]" are "B03 [1]", so that two
+    files of one name, or two layers of one file, have layers of results of their own.
+    """
+    names = [re.sub(r"\.ome\b", "", str(layer.name)) for layer in layers]
+    if len(names) == 1:
+        return names[0]
+    parts = [re.split(r"( \[\d+\])$", name)[:2] for name in names]
+    words = zip(*(re.split(r"([\W_]+)", base[0]) for base in parts), strict=False)
+    common = "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, words))
+    counts = {"".join(part[1:]) for part in parts}
+    stem = re.sub(r"[\W_]+$", "", common)
+    path = _path(layers[0])
+    return (stem or (path_stem(path) if path else names[0])) + (counts.pop() if stem and len(counts) == 1 else "")
+
+
+def _path(layer: Image) -> Path | None:
+    path = layer.metadata.get(PATH) or layer.source.path
+    return Path(path) if path and Path(path).exists() else None
+
+
+def _data(layer: Image) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def _shape(layer: Image) -> tuple[int, ...]:
+    return tuple(int(n) for n in _data(layer).shape)
+
+
+def _place(layer: Image) -> LayerPlace:
+    shape = _shape(layer)
+    return LayerPlace(
+        layer.name, tuple(layer.scale), tuple(layer.translate), np.asarray(layer.rotate), np.asarray(layer.shear),
+        np.asarray(layer.affine.affine_matrix), layer.units, layer.axis_labels, shape[:-1] if layer.rgb else shape,
+    )  # fmt: skip
+
+
+def _check_alike(layers: Sequence[Image]) -> None:
+    if not layers:
+        raise ImageError("no image layer was given; expected one, or one for each channel")
+    for layer in layers:
+        if _data(layer).dtype.kind not in "uif":
+            raise ImageError(f"the layer {layer.name} holds {_data(layer).dtype}; expected whole numbers or floats")
+    first = layers[0]
+    for other in layers[1:]:
+        if _shape(other) != _shape(first) or other.rgb or first.rgb:
+            raise ImageError(
+                f"the layers {first.name} {_shape(first)} and {other.name} {_shape(other)} cannot be channels of one "
+                "image; expected the same shape, and no colour images"
+            )
+        if not _same_place(_place(first), _place(other)):
+            raise ImageError(
+                f"the layers {first.name} and {other.name} lie at different places (scale {_numbers(first.scale)} and "
+                f"{_numbers(other.scale)}, translate {_numbers(first.translate)} and {_numbers(other.translate)}, or "
+                "turned or sheared); expected the same, as channels of one image have"
+            )
+
+
+def _same_place(one: LayerPlace, other: LayerPlace) -> bool:
+    matrices = np.allclose(_linear(one), _linear(other)) and np.allclose(one.affine, other.affine)
+    return one.units == other.units and matrices and np.allclose(one.translate, other.translate)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
+    """Read axes, channels and pixel size in the file, where the layers have its shape.
+
+    napari's own reader takes the first image of a file that holds several.
+    """
+    for series in (None, 0):
+        try:
+            with open_image(path, series=series) as image:
+                axes = _labelled(layers[0]) or _stored(image, layers)
+                if axes and _fits(layers[0], axes, image):
+                    names = _names_in(image, axes, layers)
+                    return _compared(layers, SourceReading(axes, names, image.pixel_size), image)
+        except ImageError:
+            continue
+    return None
+
+
+def _stored(image: ImageStack, layers: Sequence[Image]) -> str:
+    """Return the axes in the order of the file, those left out that the layers lack; empty where none fit.
+
+    Left out may be: axes of length 1, channels that are layers each, and the axis P of a file with several images.
+    """
+    assert image.stored is not None
+    letters, lengths, images = image.stored
+    known = [(axis, n) for axis, n in zip(letters, lengths, strict=True) if axis != "-"]
+    if images > 1:
+        known.insert(0, ("P", images))
+    apart = "PC" if images > 1 else "C"
+    optional = [axis for axis, n in known if axis in apart or (n == 1 and axis not in "YX")]
+    shape = _shape(layers[0])
+    for dropped in chain.from_iterable(combinations(optional, n) for n in range(len(optional) + 1)):
+        kept = [(axis, n) for axis, n in known if axis not in dropped]
+        if tuple(n for _, n in kept) == shape and not (len(layers) > 1 and "C" in dict(kept)):
+            found = "".join(axis for axis, _ in kept)
+            return found if found[-1] == "S" or not layers[0].rgb else ""
+    return ""
+
+
+def _names_in(image: ImageStack, axes: str, layers: Sequence[Image]) -> tuple[str, ...]:
+    """Names of the channels: the file's where the layers have them all, else those that stand in the layers' names."""
+    if len(layers) == 1 and len(image.channels) == _count(layers[0], axes):
+        return image.channels
+    if len(layers) > 1 or _count(layers[0], axes) == 1:
+        found = [_channel_in(layer.name, image.channels) for layer in layers]
+        if all(found) and len(set(found)) == len(found):
+            return tuple(found)
+    return _names(layers, axes)
+
+
+def _channel_in(name: str, channels: Sequence[str]) -> str:
+    """Return the channel that a layer's name names as a word; empty where none or several do."""
+    found = [channel for channel in channels if channel and re.search(rf"(?<!\w){re.escape(channel)}(?!\w)", name)]
+    longest = [channel for channel in found if all(len(channel) >= len(other) for other in found)]
+    return longest[0] if len(longest) == 1 else ""
+
+
+def _compared(layers: Sequence[Image], reading: SourceReading, image: ImageStack) -> SourceReading:
+    """Say so where layers in memory hold other pixels than their file: their axes may be others, too."""
+    if _labelled(layers[0]) or not isinstance(_data(layers[0]), np.ndarray):
+        return reading
+    if _same_pixels(open_layers(layers[:1], _alone(reading, layers)).image, image):
+        return reading
+    return replace(reading, said=(f"The layer holds other pixels than its file: the axes {reading.axes} are the "
+                                  "file's. Correct them if they are others.",))  # fmt: skip
+
+
+def _same_pixels(layer: ImageStack, file: ImageStack) -> bool:
+    """Whether a layer's middle is the file's, or that of one of its channels; a damaged plane says so when it is read.
+
+    The alpha sample, which only one of them may have, is not compared.
+    """
+    try:
+        here, there = _sample(layer), _sample(file)
+    except ImageError:
+        return True
+    if len(here) == 1:
+        return any(np.array_equal(here[0], channel) for channel in there)
+    return np.array_equal(here[: len(there)], there[: len(here)])
+
+
+def _alone(reading: SourceReading, layers: Sequence[Image]) -> SourceReading:
+    """Return how the first of some layers is read alone."""
+    return reading if len(layers) == 1 else replace(reading, channels=reading.channels[:1])
+
+
+def _fits(layer: Image, axes: str, image: ImageStack) -> bool:
+    """Whether a layer has the lengths of an image along P, T, Z, Y and X."""
+    lengths = zip(axes, _shape(layer), strict=True)
+    return all(axis in "CS" or image.sizes.get(axis, 1) == n for axis, n in lengths)
+
+
+def _size_in(path: Path | None, axes: str, layers: Sequence[Image]) -> float | None:
+    """Pixel size of a file that does not say its axes, where it has the layers' shape with those axes."""
+    if path is None:
+        return None
+    try:
+        with open_image(path, axes=axes) as image:
+            return image.pixel_size if _fits(layers[0], axes, image) else None
+    except ImageError:
+        return None
+
+
+def _labelled(layer: Image) -> str:
+    """Return the axes that the layer's own labels name; empty where they do not."""
+    axes = [_WORDS.get(str(label).lower(), "") for label in layer.axis_labels]
+    if not all(axes) or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
+        return ""
+    return "".join(axes) + ("S" if layer.rgb else "")
+
+
+def _guessed(layer: Image) -> tuple[str, tuple[str, ...]]:
+    tail = "S" if layer.rgb else ""
+    axes = _BY_COUNT.get(layer.ndim)
+    if axes is None:
+        raise ImageError(
+            f"the layer {layer.name} has {layer.ndim} axes; expected 2 to 6: Y and X, and some of P, T, Z, C"
+        )
+    said = f"The axes {axes} are a guess: nothing says what they are. Correct them if they are others."
+    return axes + tail, (said,) if layer.ndim > 2 else ()
+
+
+def _count(layer: Image, axes: str) -> int:
+    """Count the channels of a layer; the alpha sample is none."""
+    sizes = dict(zip(axes, _shape(layer), strict=True))
+    return int(sizes.get("C", 1) * min(sizes.get("S", 1), 3))
+
+
+def _names(layers: Sequence[Image], axes: str) -> tuple[str, ...]:
+    if len(layers) > 1:
+        return tuple(layer.name for layer in layers)
+    count = _count(layers[0], axes)
+    if "S" in axes and count == 3:
+        return ("red", "green", "blue")
+    return (layers[0].name,) if count == 1 else tuple(f"channel {i}" for i in range(count))
+
+
+def _size_of(layer: Image, axes: str) -> tuple[float | None, tuple[str, ...]]:
+    """Pixel size in µm out of the layer's scale along Y and X, where their unit is a length; and a note."""
+    at = [axes.index(axis) for axis in "YX"]
+    sides = [abs(float(layer.scale[i])) for i in at]
+    units = [MICROMETRES.get(str(layer.units[i]).lower()) for i in at]
+    if None in units:
+        if sides == [1.0, 1.0]:
+            return None, ()
+        return None, (f"The scale {sides[1]:g} has no unit of length; if it is in µm, it is the pixel size.",)
+    y, x = (side * unit for side, unit in zip(sides, units, strict=True) if unit is not None)
+    if abs(y - x) <= 0.01 * x:
+        return x, ()
+    mean = (y + x) / 2
+    return mean, (f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used.",)

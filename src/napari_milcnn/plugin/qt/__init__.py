@@ -1,0 +1,1 @@
+"""Threads, forms, tables and figures in Qt, as all docks use them."""

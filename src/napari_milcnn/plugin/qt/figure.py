@@ -1,0 +1,115 @@
+"""A figure of matplotlib's in a dock, drawn beside the window: drawing takes longer than a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_milcnn.figures.plots import DARK, LIGHT, FigureStyle
+from napari_milcnn.plugin.qt.job import Ending, Job
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from napari.viewer import Viewer
+
+_DPI = 100
+_LEAST = 200
+"""Narrowest picture in px."""
+_SETTLED = 150
+"""Milliseconds that the width has to rest before the figure is drawn for it."""
+
+
+def figure_style(viewer: Viewer) -> FigureStyle:
+    """Return the colours of figures in napari's theme, light or dark by its own ground."""
+    ground = get_theme(viewer.theme).background.as_hex()
+    ground = ground if len(ground) > 4 else "#" + "".join(2 * digit for digit in ground[1:])
+    light = sum(int(ground[i : i + 2], 16) for i in (1, 3, 5)) > 3 * 128
+    return replace(LIGHT if light else DARK, ground=ground)
+
+
+class FigureBox(QWidget):
+    """Shows one figure at a time, as wide as the dock and of a given height in px."""
+
+    def __init__(self, name: str, height: int) -> None:
+        super().__init__()
+        self.picture = QLabel()
+        self.picture.setFixedHeight(height)
+        self.picture.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.picture.setAccessibleName(name)
+        self._make: Callable[[], Figure] | None = None
+        self._drawn: tuple[Callable[[], Figure], int] | None = None
+        self._job: Job | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLED)
+        self._timer.timeout.connect(self._draw)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.picture)
+        self.hide()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a figure is being drawn, or about to be."""
+        return self._job is not None or self._timer.isActive()
+
+    def show_figure(self, make: Callable[[], Figure] | None) -> None:
+        """Show the figure that this makes in place of the one before, or none."""
+        self._make = make
+        self.setVisible(make is not None)
+        if make is None:
+            self.picture.clear()
+        else:
+            self._timer.start()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Draw the figure for its new width."""
+        super().resizeEvent(event)
+        if self._make is not None:
+            self._timer.start()
+
+    def _draw(self) -> None:
+        make, width = self._make, max(self.width(), _LEAST)
+        if make is None or self._job is not None or self._drawn == (make, width):
+            return
+        figure = make()  # here: what matplotlib is set to meanwhile holds for all threads
+        size, ratio = (width, self.picture.height()), float(self.devicePixelRatioF())
+
+        def on_step(pixels: np.ndarray) -> None:
+            if self._make is make:
+                self._drawn = make, width
+                self.picture.setPixmap(_pixmap(pixels, ratio))
+
+        def on_end(_ending: Ending) -> None:
+            self._job = None
+            if (self._make, max(self.width(), _LEAST)) != (make, width):
+                self._draw()
+
+        self._job = Job(lambda: _rendered(figure, size, ratio), self, on_step, on_end)
+
+
+def _rendered(figure: Figure, size: tuple[int, int], ratio: float) -> Iterator[np.ndarray]:
+    """Draw a figure of this width and height in px: uint8 (Y, X, 4)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(_DPI * ratio)
+    figure.set_size_inches(size[0] / _DPI, size[1] / _DPI)
+    make: Any = FigureCanvasAgg
+    canvas = make(figure)
+    canvas.draw()
+    yield np.array(canvas.buffer_rgba())
+
+
+def _pixmap(pixels: np.ndarray, ratio: float) -> QPixmap:
+    height, width, _ = pixels.shape
+    image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888)
+    pixmap = QPixmap.fromImage(image.copy())
+    pixmap.setDevicePixelRatio(ratio)
+    return pixmap

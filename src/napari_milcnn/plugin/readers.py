@@ -1,0 +1,65 @@
+"""Napari's reader of model files: a dropped M.zip becomes the current model, and no layer is added."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from napari_milcnn.errors import ModelError
+from napari_milcnn.plugin.current_model import current
+
+Paths: TypeAlias = str | Sequence[str]
+NoLayer: TypeAlias = list[tuple[None]]
+"""`[(None,)]`: what a reader returns that has done its work and adds no layer."""
+
+_DESCRIPTIONS = {"rdf.yaml", "bioimageio.yaml"}
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+def get_reader(path: Paths) -> Callable[[Paths], NoLayer] | None:
+    """Return the reader of models, or None where a zip is plainly no model, so that other plugins may take it.
+
+    A damaged zip is taken: no other plugin could read it, and loading it says in words what is wrong with it.
+    """
+    paths = _listed(path)
+    return read_model if paths and all(_may_be_model(Path(one)) for one in paths) else None
+
+
+def read_model(path: Paths) -> NoLayer:
+    """Load a model and make it the current one.
+
+    Raises
+    ------
+    ModelError
+        If there are several, or if the model is refused: damaged, foreign or unsafe.
+    """
+    from napari.utils.notifications import show_info
+
+    from napari_milcnn.model.trained_model import load_model
+
+    paths = _listed(path)
+    if len(paths) > 1:
+        raise ModelError(f"{len(paths)} models were opened as one stack, expected one; open the one to work with")
+    model = load_model(paths[0])
+    current.set(model)
+    show_info(f"{model.card.name} is now the current model. Its classes: {', '.join(model.classes)}.")
+    return [(None,)]
+
+
+def _listed(path: Paths) -> list[str]:
+    return [path] if isinstance(path, str) else list(path)
+
+
+def _may_be_model(path: Path) -> bool:
+    """Whether a file is a zip that holds a description of a model, or one that is cut off or damaged."""
+    try:
+        with path.open("rb") as file:
+            starts_as_zip = file.read(4) == _ZIP_MAGIC
+        with zipfile.ZipFile(path) as archive:
+            return not _DESCRIPTIONS.isdisjoint(archive.namelist())
+    except zipfile.BadZipFile:
+        return starts_as_zip
+    except OSError:
+        return False

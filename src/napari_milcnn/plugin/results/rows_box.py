@@ -1,0 +1,203 @@
+"""The table of opened results: a hundred thousand rows, sorted and filtered at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import QIdentityProxyModel, QModelIndex, Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.figures.plots import FigureStyle
+from napari_milcnn.plugin.classify.results_box import BAR, BarDelegate, FrameModel, SortedTable
+from napari_milcnn.plugin.qt.forms import Note, row, swatch
+from napari_milcnn.plugin.results.plot_box import View
+from napari_milcnn.results.read import MEASURED
+from napari_milcnn.results.write import write_table
+
+if TYPE_CHECKING:
+    from napari_milcnn.results.read import OpenedResults
+
+_CLASSES = ("top", "label")
+_WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 50}
+_WIDTH = 66
+
+
+class RowsModel(FrameModel):
+    """A data frame whose order and choice of rows are kept here: Qt's own sorting would ask for every cell anew."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.order = np.arange(0)
+        self._kept: np.ndarray | None = None
+        self._text, self._sorted = "", (-1, Qt.SortOrder.AscendingOrder)
+
+    def show_frame(self, frame: pd.DataFrame, colours: dict[str, str]) -> None:
+        """Show another table, all of it."""
+        self._kept, self._text, self._sorted = None, "", (-1, Qt.SortOrder.AscendingOrder)
+        self.beginResetModel()
+        self.frame, self._colours = frame, colours
+        self.order = np.arange(len(frame))
+        self.endResetModel()
+
+    def keep(self, rows: np.ndarray | None) -> None:
+        """Show these rows alone (True for each that stays); all for None."""
+        self._kept = rows
+        self._arrange()
+
+    def filter(self, text: str) -> None:
+        """Show the rows that have a text in one of their cells of text."""
+        self._text = text
+        self._arrange()
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Sort by a column; as the file has them for -1."""
+        self._sorted = (column, order)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self.beginResetModel()
+        shown = np.ones(len(self.frame), bool) if self._kept is None else self._kept.copy()
+        if self._text:
+            texts = [self.frame[name].astype(str) for name in self.frame if self.frame[name].dtype.kind not in "iuf"]
+            shown &= np.any([text.str.contains(self._text, case=False, regex=False) for text in texts], axis=0)
+        column, order = self._sorted
+        rows = np.arange(len(self.frame))
+        if 0 <= column < len(self.frame.columns):
+            values = self.frame.iloc[:, column].reset_index(drop=True)
+            up = order == Qt.SortOrder.AscendingOrder
+            rows = values.sort_values(ascending=up, kind="stable").index.to_numpy()
+        self.order = rows[shown[rows]]
+        self.endResetModel()
+
+    def rowCount(self, _parent: QModelIndex | None = None) -> int:
+        return len(self.order)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return text, tool tip, colour and bar of a cell."""
+        at, name = int(self.order[index.row()]), str(self.frame.columns[index.column()])
+        value: Any = self.frame.iat[at, index.column()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return _text(value, 3 if name in ("score", "margin") or name.startswith("score ") else None)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return str(self.frame["error"].iat[at] or self.frame["file"].iat[at])
+        if role == Qt.ItemDataRole.DecorationRole and name in _CLASSES and value in self._colours:
+            return swatch(self._colours[value])
+        if role == BAR and name == "score" and value == value:
+            return min(float(value), 1.0), self._colours[str(self.frame["top"].iat[at])]
+        return None
+
+
+def _text(value: Any, digits: int | None) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return ""
+    return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
+
+
+class RowsTable(SortedTable):
+    """The table as the others are, over a model that sorts itself."""
+
+    def __init__(self, model: RowsModel) -> None:
+        super().__init__(model)
+        self.proxy: Any = QIdentityProxyModel(self)
+        self.proxy.setSourceModel(model)
+        self.setModel(self.proxy)
+        self._model = model
+
+    def text(self) -> str:
+        """Return the selected rows, or all that are shown, as text with tabs."""
+        rows = sorted({index.row() for index in self.selectionModel().selectedRows()}) or slice(None)
+        return str(self._model.frame.iloc[self._model.order[rows]].to_csv(sep="\t", index=False)).rstrip("\n")
+
+
+class RowsBox(View):
+    """All rows; a click opens the image."""
+
+    title = "Table"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: OpenedResults | None = None
+        self.rows = RowsModel(self)
+        self.table = RowsTable(self.rows)
+        self.table.setAccessibleName("Table of results")
+        self._bars = BarDelegate(self.table)
+        self.chosen, self.all_button = Note(), QPushButton("Show all")
+        self.filter = QLineEdit()
+        self.filter.setPlaceholderText("filter")
+        self.filter.setClearButtonEnabled(True)
+        self.copy_button = QPushButton("Copy")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row(self.filter, self.copy_button, stretch=0))
+        layout.addLayout(row(self.chosen, self.all_button, stretch=0))
+        layout.addWidget(self.table, 1)
+        self.table.setMinimumHeight(220)
+        self.all_button.hide()
+        self.filter.textChanged.connect(self.rows.filter)
+        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.table.text()))
+        self.all_button.clicked.connect(lambda: self.choose(None, ""))
+        self.table.clicked.connect(self._on_row)
+        self.table.activated.connect(self._on_row)
+
+    def show_results(self, found: OpenedResults, _style: FigureStyle) -> None:
+        """Show all rows of other results."""
+        if found is self.found:
+            return
+        self.found = found
+        frame = shown_frame(found)
+        self.filter.clear()
+        self.rows.show_frame(frame, class_colours(found.classes))
+        self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+        for number, name in enumerate(frame):
+            self.table.setColumnWidth(number, _WIDTHS.get(str(name), _WIDTH))
+            self.table.setItemDelegateForColumn(number, self._bars if name == "score" else None)
+        self.choose(None, "")
+
+    def choose(self, files: list[str] | None, words: str) -> None:
+        """Show the rows of some images, and say which they are; all for None."""
+        if self.found is not None:
+            self.rows.keep(None if files is None else self.found.table["file"].isin(files).to_numpy())
+        self.chosen.say(words)
+        self.all_button.setVisible(files is not None)
+
+    def select(self, number: int) -> None:
+        """Select a row of the results, if it is shown."""
+        place = np.flatnonzero(self.rows.order == number)
+        if place.size:
+            self.table.select_source_row(int(place[0]))
+
+    def write(self, path: Path) -> None:
+        """Write the rows that are shown, in their order, with all columns of the results."""
+        assert self.found is not None
+        write_table(path, self.found.table.iloc[self.rows.order])
+
+    def _on_row(self, index: QModelIndex) -> None:
+        self.row_picked.emit(int(self.rows.order[index.row()]))
+
+
+def shown_frame(found: OpenedResults) -> pd.DataFrame:
+    """Return the table as it is shown: what one looks for first stands first, columns without content are left out."""
+    table = found.table
+    front: dict[str, Any] = {"image": table["name"]}
+    varying = [(letter, name) for letter, name in zip("PTZ", ("position", "t", "z"), strict=True)
+               if name in table and table[name].nunique() > 1]  # fmt: skip
+    if varying:
+        parts = [letter + table[name].fillna(-1).astype(int).astype(str) for letter, name in varying]
+        planes = parts[0]
+        for part in parts[1:]:
+            planes = planes + " " + part
+        front["plane"] = planes.where(table["error"] == "", "")
+    front |= {"top": table["top"], "score": table[found.columns].max(axis=1), "margin": table["margin"]}
+    last = [*found.columns, "planes", "warnings", "error", "file"]
+    measured = [name for name in table if str(name).startswith("P ") or name in MEASURED]
+    known = [name for name in table if name not in (*last, *measured, "name", "top")]
+    frame = pd.DataFrame(front | {str(name): table[name] for name in (*known, *last) if name in table})
+    empty = [name for name in ("label", "group", "warnings") if name in frame and (frame[name] == "").all()]
+    return frame.drop(columns=empty)

@@ -1,0 +1,163 @@
+"""Results as napari layer tuples: their names, places, colours and features. No viewer is needed to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
+
+if TYPE_CHECKING:
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    from napari_milcnn.inference.model_input import MapPlacement
+
+LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
+OURS = "napari_milcnn"
+"""Key in the metadata of the layers made here."""
+CHANNEL_COLOURMAPS = ("green", "magenta", "cyan", "yellow", "red", "blue")
+_OPACITY = 0.6
+
+
+def layer_name(source: LayerImage, what: str) -> str:
+    """Name the layer of one kind of result: the same for the same image, so that a re-run finds it."""
+    return f"{source.image.name} {what}"
+
+
+def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None = None) -> list[LayerData]:
+    """Show an image lazily, one layer for each channel; `limits` are the intensities (low, high) of each channel."""
+    import dask.array as da
+
+    chunks = tuple(1 if axis not in "YX" else n for axis, n in zip(image.axes, image.shape, strict=True))
+    data = da.from_array(image.data, chunks=chunks, name=False, meta=np.empty((0,) * len(chunks), image.dtype))
+    axes = image.axes.replace("C", "")
+    size = image.pixel_size
+    facts = {
+        "scale": [size if size and axis in "YX" else 1.0 for axis in axes],
+        "units": ["um" if size and axis in "YX" else "pixel" for axis in axes],
+        "axis_labels": [axis.lower() for axis in axes],
+        "metadata": {PATH: str(image.path)} if image.path else {},
+    }
+    several = len(image.channels) > 1
+    return [
+        (
+            da.take(data, i, image.axes.index("C")) if "C" in image.axes else data,
+            facts | {
+                "name": f"{image.name} {channel}" if several else image.name,
+                "blending": "additive" if several else "translucent",
+                "colormap": CHANNEL_COLOURMAPS[i % len(CHANNEL_COLOURMAPS)] if several else "gray",
+                **({"contrast_limits": limits[i]} if limits else {}),
+            },
+            "image",
+        )
+        for i, channel in enumerate(image.channels)
+    ]  # fmt: skip
+
+
+def class_map_layer(
+    source: LayerImage, maps: np.ndarray, class_name: str, colour: str, placement: MapPlacement
+) -> LayerData:
+    """Lay the class map of one class over the image: (planes, Y, X), one value an instance, NaN where there is none."""
+    facts = source.transform(placement.stride, (placement.y, placement.x))
+    name = layer_name(source, f"class map {class_name}")
+    return source.to_layer(maps), facts | _overlay(name, colour, (0.0, 1.0)), "image"
+
+
+def evidence_layer(
+    source: LayerImage, maps: np.ndarray, class_name: str, colour: str, kind: str, highest: float
+) -> LayerData:
+    """Show the evidence for one class, (planes, Y, X) of the image's own size, from 0 to the highest."""
+    name = layer_name(source, f"evidence {class_name} ({kind})")
+    return source.to_layer(maps), source.transform() | _overlay(name, colour, (0.0, highest)), "image"
+
+
+def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, Any]:
+    from napari.utils.colormaps import Colormap
+
+    ramp = Colormap(["#000000", colour], name=f"black to {colour}")
+    return {"name": name, "colormap": ramp, "contrast_limits": limits, "blending": "additive",
+            "interpolation2d": "linear", "metadata": {OURS: {"what": name, "colour": colour}}}  # fmt: skip
+
+
+def mask_layer(source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, classes: Sequence[str]) -> LayerData:
+    """Show masks: labels (planes, Y, X), each object in its class's colour, its facts under the pointer.
+
+    `objects` has the column `index`, the number of each object in `labels` as `label_numbers` makes it.
+    """
+    return source.to_layer(labels), {
+        **source.transform(), "name": layer_name(source, "masks"), "opacity": _OPACITY,
+        "features": features(objects), "colormap": class_colormap(classes),
+        "metadata": {OURS: {"classes": list(classes), "image": source.image.name}},
+    }, "labels"  # fmt: skip
+
+
+def features(objects: pd.DataFrame) -> pd.DataFrame:
+    """Round what is shown under the pointer; napari finds an object's row by its column `index`."""
+    shown = objects.drop(columns=["y", "x"], errors="ignore").copy()
+    for column in shown.select_dtypes("float"):
+        shown[column] = shown[column].astype(float).round(3)
+    return shown.reset_index(drop=True)
+
+
+def label_numbers(labels: np.ndarray, names: Sequence[str], classes: Sequence[str], start: int = 0) -> np.ndarray:
+    """Return numbers that say the class: count of classes x (start + label - 1) + place of the class + 1.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Numbers of the objects in their plane, from 1.
+    names : sequence of str
+        Class of each.
+    classes : sequence of str
+        Of the model.
+    start : int
+        How many numbers the planes before have to themselves.
+    """
+    place = {name: i for i, name in enumerate(classes)}
+    own = np.array([place[name] for name in names], np.int64)
+    return len(classes) * (start + np.asarray(labels, np.int64) - 1) + own + 1
+
+
+def class_colormap(classes: Sequence[str]) -> CyclicLabelColormap:
+    """Give every number made by `label_numbers` its class's colour, however many there are."""
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    colours = [(0.0, 0.0, 0.0, 0.0), *map(_rgba, class_colours(classes).values())]
+    return CyclicLabelColormap(colors=np.array(colours, np.float32))
+
+
+def _rgba(colour: str) -> tuple[float, float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue, 1.0
+
+
+def cells_layer(
+    source: LayerImage, labels: np.ndarray, table: pd.DataFrame, classes: Sequence[str], name: str
+) -> LayerData:
+    """Show a copy of a user's cells, (planes, Y, X), coloured by their class.
+
+    `table` is that of `classify_cells`. The copy is numbered anew, plane after plane; `label` is the user's number.
+    """
+    rows = table.rename(columns={"top": "class"})
+    room = int(labels.max(initial=0))
+    rows.insert(
+        0, "index", label_numbers((rows["label"] + room * rows["plane"]).to_numpy(), list(rows["class"]), classes)
+    )
+    copied = np.zeros(labels.shape, np.int64)
+    for plane, own in enumerate(labels):
+        part, numbers = rows[rows["plane"] == plane], np.zeros(room + 1, np.int64)
+        numbers[part["label"]] = part["index"]
+        copied[plane] = numbers[own]
+    data, facts, kind = mask_layer(source, copied, rows, classes)
+    return data, facts | {"name": name}, kind
+
+
+def cell_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Features for a user's own labels layer: what `classify_cells` said of each number in the first plane it is in."""
+    rows = table.rename(columns={"top": "class", "label": "index"}).drop_duplicates("index")
+    return features(rows[["index", *(name for name in rows if name != "index")]])

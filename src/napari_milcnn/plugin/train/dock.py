@@ -1,0 +1,618 @@
+"""The Train dock: label images, watch a network learn from the labels, use it at once."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent, QObject, QSettings, QTimer
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_milcnn.errors import MilcnnError
+from napari_milcnn.figures.plots import FigureStyle, confusion_figure
+from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.figure import FigureBox, figure_style
+from napari_milcnn.plugin.qt.forms import (
+    ERROR,
+    WARNING,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    duration,
+    heading,
+    row,
+    scrolled,
+)
+from napari_milcnn.plugin.qt.job import Ending, Gate, Job
+from napari_milcnn.plugin.train.curves_box import CurvesBox
+from napari_milcnn.plugin.train.label_box import LabelBox
+from napari_milcnn.plugin.train.outcome_box import OutcomeBox
+from napari_milcnn.plugin.train.plan_box import PlanBox
+from napari_milcnn.plugin.train.preview_box import GlanceBox
+from napari_milcnn.plugin.train.training import (
+    Begun,
+    Devices,
+    Epoch,
+    Looks,
+    Outcome,
+    Share,
+    cross_validation,
+    devices,
+    estimated,
+    following,
+    kept,
+    outcome,
+    training,
+)
+
+if TYPE_CHECKING:
+    from napari_milcnn.evaluation.report import EvaluationReport
+    from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.training.plan import StoppedTraining, TrainingPlan
+    from napari_milcnn.training.trainer import TrainingEstimate
+
+LABEL, LEARN, OUTCOME = range(3)
+"""The tabs."""
+_SETTLED = 400
+"""Milliseconds the labels have to rest before it is said what a training would start from."""
+_LAST = "last_labels"
+
+
+class TrainDock(QWidget):
+    """Label images, train on the labels, and hand the model on.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Given by napari.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.model: TrainedModel | None = None
+        self.report: EvaluationReport | None = None
+        self.stopped: StoppedTraining | None = None
+        self._job: Job | None = None
+        self._gate = Gate()
+        self._kept_job: Job | None = None
+        self._devices_job: Job | None = None
+        self._plan: TrainingPlan | None = None
+        self._before: tuple[Any, ...] = (None, None, None)
+        self._looked: Path | None = None
+        self._pauses = False
+        self._epochs = (0, 1)
+        self._since: tuple[float, float] | None = None
+        self._gpus = 0
+        self._confused: tuple[Any, FigureStyle] | None = None
+        DeletedWhenClosed(self)
+        self._make_parts()
+        self._lay_out()
+        self._connect()
+        self._refresh()
+        self._devices_job = Job(devices, self, self._on_devices, self._on_devices_end)
+
+    def _make_parts(self) -> None:
+        self.label_box = LabelBox(self.viewer)
+        self.go_on_button = QPushButton()
+        self.plan_box = PlanBox()
+        self.device = Note()
+        self.needs = Note()
+        self.estimate_button, self.estimate = QPushButton("Estimate"), Note()
+        self.estimate_button.setToolTip("Try a few batches, to say what an epoch takes")
+        self.start_button, self.resume_button = QPushButton("Start"), QPushButton("Resume")
+        self.pause_button, self.stop_button = QPushButton("Pause"), QPushButton("Stop")
+        self.stop_button.setToolTip("The epoch under way is dropped; what was learned before is kept")
+        self.validate_button = QPushButton("Cross-validate")
+        self.validate_button.setToolTip("Train anew for each fold of whole groups, and measure on those held out")
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.hide()
+        self.message, self.warning = Note(), Note()
+        self.curves = CurvesBox()
+        self.glances = GlanceBox()
+        self.confusion_title = heading("Confusion of the best epoch")
+        self.confusion = FigureBox("Confusion of the best epoch", 290)
+        self.outcome_box = OutcomeBox()
+
+    def _lay_out(self) -> None:
+        learn = QWidget()
+        layout = QVBoxLayout(learn)
+        layout.setContentsMargins(8, 4, 8, 8)
+        layout.addWidget(self.plan_box)
+        layout.addWidget(self.device)
+        layout.addWidget(self.estimate_button)
+        layout.addWidget(self.estimate)
+        layout.addWidget(self.needs)
+        layout.addLayout(row(self.start_button, self.resume_button))
+        layout.addLayout(row(self.pause_button, self.stop_button))
+        layout.addLayout(row(self.validate_button, self.plan_box.folds, "folds", stretch=0))
+        layout.addWidget(self.progress)
+        for part in (self.message, self.warning, self.curves, self.glances, self.confusion_title, self.confusion):
+            layout.addWidget(part)
+        layout.addStretch()
+        self.confusion_title.hide()
+        outcome_page = QWidget()
+        page = QVBoxLayout(outcome_page)
+        page.setContentsMargins(8, 4, 8, 8)
+        page.addWidget(self.outcome_box)
+        page.addStretch()
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.label_box, "1  Label")
+        self.tabs.addTab(scrolled(learn), "2  Train")
+        self.tabs.addTab(scrolled(outcome_page), "3  Use")
+        self.tabs.setTabEnabled(OUTCOME, False)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.go_on_button)
+        outer.addWidget(self.tabs)
+        self.setMinimumWidth(310)
+
+    def _connect(self) -> None:
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED)
+        self._settled.timeout.connect(self._say_kept)
+        self.label_box.changed.connect(self._on_labels)
+        self.plan_box.changed.connect(self._settled.start)
+        self.go_on_button.clicked.connect(self._on_go_on)
+        self.estimate_button.clicked.connect(self.try_batches)
+        self.validate_button.clicked.connect(self.cross_validate)
+        self.start_button.clicked.connect(lambda: self.train(resume=False))
+        self.resume_button.clicked.connect(lambda: self.train(resume=True))
+        self.pause_button.clicked.connect(self.pause)
+        self.stop_button.clicked.connect(self.stop)
+        self.outcome_box.use_asked.connect(self.use)
+        self.outcome_box.save_asked.connect(self.save_card)
+        self.outcome_box.results_asked.connect(self.open_results)
+        connect_while_alive(self.viewer.events.theme, self._on_theme, self)
+        self._offer_last()
+
+    # State
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs."""
+        return self._job is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the dock is about to say what a training would start from, or to draw."""
+        figures = (self.confusion, self.outcome_box.confusion, self.outcome_box.calibration)
+        jobs = self._kept_job is not None or self._devices_job is not None
+        return self._settled.isActive() or jobs or any(figure.busy for figure in figures)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a training waits to go on."""
+        return self.busy and self._gate.paused
+
+    def plan(self) -> TrainingPlan | None:
+        """Return the plan that stands in the form; None where it is not one, which is said."""
+        labelling = self.label_box.labelling
+        if labelling is None:
+            return None
+        try:
+            return self.plan_box.plan(labelling.path, labelling.reading)
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return None
+
+    def _saved_plan(self) -> TrainingPlan | None:
+        """Return the plan with its labels on disk, where every training reads them from."""
+        labelling = self.label_box.labelling
+        try:
+            if labelling is not None and (labelling.unsaved or not labelling.path.exists()):
+                labelling.save()
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return None
+        return self.plan()
+
+    def _say(self, text: str, colour: str = "") -> None:
+        self.message.say(text, colour)
+
+    def _refresh(self) -> None:
+        """Enable what can be done now."""
+        needs = self._needed()
+        self.needs.say("" if self.busy else needs)
+        ready = not needs and not self.busy
+        for button in (self.start_button, self.estimate_button, self.validate_button):
+            button.setEnabled(ready)
+        self.resume_button.setVisible(self.stopped is not None and not self.busy)
+        self.resume_button.setEnabled(ready)
+        self.pause_button.setVisible(self.busy and self._pauses)
+        self.stop_button.setVisible(self.busy)
+        self.pause_button.setText("Go on" if self.paused else "Pause")
+        self.plan_box.setEnabled(not self.busy)
+        self.label_box.set_enabled_while_training(self.busy)
+        self.tabs.setTabEnabled(OUTCOME, self.model is not None or self.report is not None)
+
+    def _needed(self) -> str:
+        """Say what is missing before a training can start."""
+        labelling = self.label_box.labelling
+        if labelling is None:
+            return "Open images under Label first."
+        counts = labelling.counts()
+        shown = [name for name, count in counts.items() if count]
+        if not shown:
+            return "Label a few images of each class first."
+        if len(shown) == 1:
+            return f"All labelled images show {shown[0]}. Label some that show another class, or none of it."
+        return ""
+
+    # Labels
+
+    def _on_labels(self) -> None:
+        """Labels changed: another start may be said, and a training stopped beside them can go on."""
+        labelling = self.label_box.labelling
+        self.go_on_button.hide()
+        if labelling is not None and not self.busy:
+            if self._looked != labelling.path:
+                self._find_stopped(labelling.path)
+                QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
+            self._settled.start()
+        self._refresh()
+
+    def _find_stopped(self, labels: Path) -> None:
+        """Look for a training beside the labels that was stopped or killed."""
+        from napari_milcnn.training.plan import stopped_training
+
+        if self._looked is not None:
+            self.plan_box.show_out(None)
+            self.plan_box.facts = {}
+            self._say("")
+        self._looked, self.stopped = labels, stopped_training(labels.parent)
+        if self.stopped is not None:
+            self.plan_box.show_plan(self.stopped.plan)
+            epochs = self.stopped.plan.train_options().epochs
+            self._say(f"A training stopped after epoch {self.stopped.epochs} of {epochs}. Resume goes on with it.")
+            self.tabs.setCurrentIndex(LEARN)
+
+    def _offer_last(self) -> None:
+        """Offer to go on with the labels that were open last."""
+        last = str(QSettings("napari-milcnn", "napari-milcnn").value(_LAST) or "")
+        there = bool(last) and Path(last).parent.is_dir()
+        self.go_on_button.setText(f"Go on with {Path(last).parent.name}")
+        self.go_on_button.setToolTip(last)
+        self.go_on_button.setVisible(there)
+
+    def _on_go_on(self) -> None:
+        last = Path(self.go_on_button.toolTip())
+        self.label_box.open([last if last.exists() else last.parent])
+
+    def _say_kept(self) -> None:
+        """Say what a training would start from, and what of it is kept."""
+        if self.busy:
+            return
+        labelling = self.label_box.labelling
+        plan = self.plan() if not self._needed() else None
+        if plan is None or labelling is None:
+            self.plan_box.kept.say("")
+            return
+        if self._kept_job is not None:
+            self._settled.start()
+            return
+        table = labelling.table()
+
+        def end(ending: Ending) -> None:
+            self._kept_job = None
+            if ending.error:
+                self.plan_box.kept.say(ending.error, ERROR)
+
+        self._kept_job = Job(lambda: kept(plan, table), self, self._on_begun, end)
+
+    # Work
+
+    def _work(
+        self, steps: Callable[[], Iterator[Any]], on_end: Callable[[Ending], None], *, pauses: bool = False
+    ) -> None:
+        """Start the one long job, with its progress."""
+        self._epochs, self._since, self._pauses = (0, 1), None, pauses
+        self.progress.setValue(0)
+        self.progress.setFormat("starting…")
+        self.progress.show()
+        self._say("")
+        self._job = Job(steps, self, self._on_step, on_end, self._gate)
+        self._refresh()
+
+    def _end(self, ending: Ending, done: str) -> None:
+        self._job, self._gate = None, Gate()
+        self.progress.hide()
+        self.stop_button.setEnabled(True)
+        self._settled.start()
+        if ending.error:
+            self._say(ending.error, ERROR)
+        else:
+            self._say("Stopped." if ending.stopped else done, WARNING if ending.stopped else "")
+        self._refresh()
+
+    def try_batches(self) -> None:
+        """Say what an epoch takes, from a few batches."""
+        plan = self._saved_plan()
+        if plan is not None and not self.busy:
+            self.estimate.say("")
+            self.warning.say("")
+            self._work(lambda: estimated(plan), lambda ending: self._end(ending, ""))
+
+    def train(self, *, resume: bool) -> None:
+        """Train, or go on with the training that was stopped."""
+        plan = self.stopped.plan if resume and self.stopped is not None else self._saved_plan()
+        if plan is None or self.busy:
+            return
+        go_on = resume and self.stopped is not None and self.stopped.epochs > 0
+        self._before = self._plan, self.model, self.report
+        self._plan, self.stopped, self.model, self.report = plan, None, None, None
+        self.warning.say("")
+        self.curves.show_rows([], [])
+        self.glances.show_glances([], [])
+        self._show_confusion(None)
+        gate, several = self._gate, self._gpus > 1 and plan.train_options().device == "auto"
+        steps = (lambda: following(plan, self._gpus, resume=go_on)) if several else (
+            lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
+        self._work(steps, self._on_trained, pauses=not several)
+
+    def cross_validate(self) -> None:
+        """Measure how well such a training does on groups that it never saw."""
+        plan, folds = self._saved_plan(), self.plan_box.folds.value()
+        if plan is not None and not self.busy:
+            self.warning.say("")
+            gate = self._gate
+            self._work(lambda: cross_validation(plan, folds, gate.passes), self._on_validated, pauses=True)
+
+    def pause(self) -> None:
+        """Pause a training between two batches, or let it go on."""
+        if self._gate.paused:
+            self._gate.go_on()
+        else:
+            self._gate.pause()
+            self.progress.setFormat("paused")
+        self._refresh()
+
+    def stop(self) -> None:
+        """Stop what runs; epochs that are done are kept."""
+        if self._job is not None:
+            self._job.stop()
+            self.stop_button.setEnabled(False)
+            self._say("stopping…")
+
+    # Reports of jobs
+
+    def _on_step(self, step: Any) -> None:
+        match step:
+            case Share():
+                self._show_share(step)
+            case Begun():
+                self._on_begun(step)
+            case Epoch():
+                self._on_epoch(step)
+            case Looks():
+                self.glances.show_glances(step.glances, step.classes)
+            case Outcome():
+                self._on_outcome(step)
+            case None:
+                pass
+            case _:
+                self._on_estimate(step)
+
+    def _on_devices(self, found: Devices) -> None:
+        self._gpus = found.count
+        several = f" · auto trains on all {found.count} GPUs" if found.count > 1 else ""
+        self.device.say(f"{found.text}{several}")
+
+    def _on_devices_end(self, _ending: Ending) -> None:
+        self._devices_job = None
+
+    def _on_begun(self, begun: Begun) -> None:
+        if begun.kept:
+            self.plan_box.kept.say(begun.kept)
+        if begun.warning:
+            self.warning.say(f"{self.warning.text()}\n{begun.warning}.".strip(), WARNING)
+
+    def _show_share(self, step: Share) -> None:
+        """Show how far the whole training is: epochs done, and the share of the one under way."""
+        if self._gate.paused:
+            return
+        done, epochs = self._epochs
+        inside = step.done / max(step.total, 1)
+        if step.doing == "batches":
+            self.progress.setValue(round(1000 * (done + inside) / epochs))
+            left = self._left((done + inside) / epochs)
+            self.progress.setFormat(f"epoch {done + 1} of {epochs}{left}")
+        elif step.of_all:
+            self.progress.setValue(round(1000 * inside))
+            self.progress.setFormat(f"{step.doing}{self._left(inside)}")
+        else:
+            self.progress.setValue(round(1000 * inside))
+            self.progress.setFormat(f"{step.doing} · {step.done} of {step.total}")
+
+    def _left(self, share: float) -> str:
+        """Say how long it will take, by what was done since the first batch."""
+        now = time.monotonic()
+        self._since = self._since or (now, share)
+        spent, gained = now - self._since[0], share - self._since[1]
+        return f" · {duration(spent / gained * (1 - share))} left" if gained > 0.01 else ""
+
+    def _on_epoch(self, epoch: Epoch) -> None:
+        self._epochs = (int(epoch.rows[-1]["epoch"]), epoch.epochs)
+        self.model = epoch.best
+        self.curves.show_rows(epoch.rows, epoch.best.classes)
+        self._show_confusion(epoch.best)
+        self.device.say(epoch.rows[-1]["device"])
+
+    def _show_confusion(self, model: TrainedModel | None) -> None:
+        counts = model.card.training.get("confusion") if model is not None else None
+        self.confusion_title.setVisible(counts is not None)
+        if counts is None or model is None:
+            self._confused = None
+            self.confusion.show_figure(None)
+            return
+        columns = list(model.classes) if model.card.single_label else _YES_NO
+        table = pd.DataFrame(counts, index=list(model.classes), columns=columns)
+        style = figure_style(self.viewer)
+        if self._confused != (counts, style):
+            self._confused = (counts, style)
+            self.confusion.show_figure(lambda: confusion_figure(table, style))
+
+    def _on_outcome(self, found: Outcome) -> None:
+        folds = found.report is not None and found.report.folds is not None
+        self.report = found.report
+        if not folds:
+            self.model = found.model
+        self._show_outcome()
+
+    def _show_outcome(self, why: str = "") -> None:
+        """Show the report, or say why there is none, beside the model that was trained."""
+        if self.model is not None:
+            self.outcome_box.fields["name"].setText(self.model.card.name)
+        self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None, why=why)
+        if self._plan is not None:
+            self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
+        self._refresh()
+
+    def _on_estimate(self, found: TrainingEstimate) -> None:
+        values = self.plan_box.values()
+        epochs, minutes = values["epochs"], values["minutes"]
+        text = (f"{duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
+                f"{found.validation_images} for validation. {_epochs(epochs)} about "
+                f"{duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
+        if minutes:
+            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} of them."
+        self.estimate.say(text)
+
+    def _on_trained(self, ending: Ending) -> None:
+        from napari_milcnn.training.plan import stopped_training
+
+        plan, model = self._plan, self.model
+        self._end(ending, "Done.")
+        if plan is None:
+            return
+        self.stopped = stopped_training(plan.out.parent)
+        if ending.error and self.stopped is not None and not self.stopped.epochs:
+            self.stopped = None
+        if model is None:  # nothing was learned: what was there before still is
+            self._plan, self.model, self.report = self._before
+            self._show_confusion(self.model)
+        self._refresh()
+        if not ending.stopped and not ending.error:
+            self.tabs.setCurrentIndex(OUTCOME)
+        if self.stopped is not None and model is not None and (ending.stopped or ending.error):
+            said = self.message.text().rstrip(".")
+            self._say(f"{said}. Epochs up to {self.stopped.epochs} are kept; Resume goes on.",
+                      ERROR if ending.error else WARNING)  # fmt: skip
+        if ending.error and model is not None and self.report is None:
+            self._show_outcome(f"How good it is could not be measured: {ending.error}")
+        if ending.stopped and model is not None:
+            self._measure_stopped(plan, model, self.message.text())
+        self._on_labels()
+
+    def _measure_stopped(self, plan: TrainingPlan, model: TrainedModel, said: str) -> None:
+        """Say how good the best model of a training is that was stopped."""
+
+        def end(ending: Ending) -> None:
+            self._end(ending, said)
+            if not ending.error:
+                self._say(said, WARNING)
+
+        self._work(lambda: outcome(plan, model), end)
+
+    def _on_validated(self, ending: Ending) -> None:
+        self._end(ending, "Cross-validated.")
+        if not ending.error and not ending.stopped:
+            self.tabs.setCurrentIndex(OUTCOME)
+
+    # What comes after
+
+    def save_card(self) -> None:
+        """Write name, authors, licence and description into the model's file."""
+        if self.model is None or self._plan is None:
+            return
+        try:
+            self.model = self.model.with_card(**self.outcome_box.facts())
+            self.model.save(self._plan.out)
+        except MilcnnError as error:
+            self._say_outcome(str(error), ERROR)
+            return
+        self._plan = replace(self._plan, facts={**self._plan.facts, **self.outcome_box.facts()})
+        self.plan_box.facts = self._plan.facts
+        self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
+        self._say_outcome(f"saved {self._plan.out}")
+
+    def _say_outcome(self, text: str, colour: str = "") -> None:
+        self.outcome_box.notes.say(text, colour)
+
+    def use(self) -> None:
+        """Make the trained model the current one, and open the Classify dock."""
+        from napari_milcnn.model.trained_model import load_model
+
+        if self._plan is None or self.model is None:
+            return
+        try:
+            if not self._plan.out.exists():
+                self.model.save(self._plan.out)
+            current.set(load_model(self._plan.out))
+        except MilcnnError as error:
+            self._say_outcome(str(error), ERROR)
+            return
+        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify", tabify=True)
+
+    def open_results(self) -> None:
+        """Show the report in the Results dock."""
+        if self.report is not None:
+            _, dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results", tabify=True)
+            dock.show_report(self.report)
+
+    def _on_theme(self, _event: Any = None) -> None:
+        self._show_confusion(self.model)
+        if self.report is not None:
+            self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None)
+
+    # Closing
+
+    def showEvent(self, event: Any) -> None:
+        """Watch the close button of the dock that napari put this widget in."""
+        super().showEvent(event)
+        parent = self.parent()
+        while parent is not None and not isinstance(parent, QDockWidget):
+            parent = parent.parent()
+        button = parent.findChild(QPushButton, "QTitleBarCloseButton") if parent is not None else None
+        if button is not None:
+            button.removeEventFilter(self)
+            button.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask before a dock in which a training runs is closed."""
+        if event.type() == QEvent.Type.MouseButtonRelease and self.busy and not self._is_to_close():
+            watched.setDown(False)
+            return True
+        return bool(super().eventFilter(watched, event))
+
+    def _is_to_close(self) -> bool:
+        asked = QMessageBox.question(self, "Close the Train dock?",
+                                     "A training runs. Closing stops it; epochs that are done are kept and Resume goes "
+                                     "on with it.")  # fmt: skip
+        if asked == QMessageBox.StandardButton.Yes:
+            self.stop()
+            return True
+        return False
+
+
+_YES_NO = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch takes" if count == 1 else f"{count} epochs take"

@@ -1,0 +1,1 @@
+"""Simulated yeast screens with their truth."""

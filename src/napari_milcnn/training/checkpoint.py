@@ -1,0 +1,91 @@
+"""The state of a training run on disk, from which a killed run goes on as though it had not been killed.
+
+A checkpoint is read with `weights_only=True`: it holds tensors and plain values, and reading it runs no code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.errors import OptionsError, OutputError, ResumeError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on after an epoch.
+
+    Attributes
+    ----------
+    run : dict
+        What makes the run what it is: hashes of the model that it started from and of the table, and the options. A
+        checkpoint of another run is refused.
+    network, optimiser, schedule : dict
+        State dicts.
+    card : str
+        The card of the model in training, as JSON; its curve says how many epochs are done.
+    best : dict
+        State dict of the best network so far.
+    best_card : str
+        Its card, as JSON.
+    """
+
+    run: dict[str, Any]
+    network: dict[str, Any]
+    optimiser: dict[str, Any]
+    schedule: dict[str, Any]
+    card: str
+    best: dict[str, Any]
+    best_card: str
+
+
+def save_checkpoint(path: Path, state: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with replacing(path) as draft:
+        try:
+            torch.save({"format": _FORMAT, **vars(state)}, draft)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
+
+
+def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
+    """Read the checkpoint of a run; None where there is none yet.
+
+    Raises
+    ------
+    OptionsError
+        If it is damaged.
+    ResumeError
+        If it is that of another run.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = Checkpoint(**{name: found[name] for name in Checkpoint.__dataclass_fields__})
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+        raise OptionsError(
+            f"{path} is no checkpoint of a training ({type(error).__name__}); train without resume (--resume) to "
+            "start anew"
+        ) from error
+    changed = [f"{name} (was {state.run.get(name)}, is {value})" for name, value in run.items()
+               if state.run.get(name) != value]  # fmt: skip
+    if changed:
+        raise ResumeError(
+            f"{path} belongs to another training, which differs in {'; '.join(changed)}; give what that one was "
+            "started with, or train without resume (--resume) to start anew"
+        )
+    return state

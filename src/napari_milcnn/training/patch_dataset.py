@@ -1,0 +1,244 @@
+"""Random patches of the images that a table of labels names, read ahead by threads, and the images' statistics.
+
+Planes are read when they are needed. A cache of a given size keeps the last ones; of a plane too large for it only the
+windows that patches need are read, so a training set may be far larger than memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from skimage.filters import threshold_otsu
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.inference.model_input import ModelView, Window, view
+from napari_milcnn.labels.image_checks import OnImage
+from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.model.trained_model import TrainedModel
+
+_DRAWS = 4
+"""Windows drawn for a patch before the fullest of them is taken."""
+_STRIP = 2**24
+"""Pixels of a plane that are measured at a time."""
+_SAMPLED = 2**18
+"""Pixels of a plane that its foreground is told by, about."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class Foreground(NamedTuple):
+    """What of a plane is bright enough to be cells.
+
+    Otsu's threshold of the channel that the model finds its objects in, and the share of pixels above it.
+    """
+
+    threshold: float
+    share: float
+
+
+@dataclass(frozen=True)
+class IntensityStatistics:
+    """Raw intensities over a set of images.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        One number per channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass
+class _Facts:
+    """What was learned of an image when it was first opened."""
+
+    planes: int
+    shape: tuple[int, int]
+    whole: bool
+    foreground: dict[int, Foreground] = field(default_factory=dict)
+
+
+class PatchReader:
+    """Reads patches of the images of a table through a model's eyes; threads may share one.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        Gives channels, pixel size, and the channel that shows the cells.
+    table : LabelTable
+        Which images. Every plane of an image carries the image's labels.
+    cache : float
+        GiB of images kept in memory once read.
+    """
+
+    def __init__(self, model: TrainedModel, table: LabelTable, cache: float = 1.0) -> None:
+        self.model = model
+        self.table = table
+        self._room = int(cache * 2**30)
+        self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._facts: dict[int, _Facts] = {}
+        self._lock = threading.Lock()
+        named = model.card.foreground.channel
+        self._channel = 0 if named is None else model.channels.index(named)
+
+    def planes(self, index: int) -> int:
+        """Count the planes of an image."""
+        return self._known(index).planes
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(Y, X) of an image as the model sees it."""
+        return self._known(index).shape
+
+    def patch(self, index: int, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Raw intensities of a random patch, (channels, side, side), of a random plane; whole for side 0.
+
+        The window is drawn evenly over the plane; where it holds less than half of the plane's own share of foreground
+        it is drawn again, four times at most, and the fullest is taken: a corner without cells does not show what the
+        image's label says. An image smaller than the patch is reflected outwards to its size.
+        """
+        facts = self._known(index)
+        plane = int(rng.integers(facts.planes))
+        if side == 0 or min(facts.shape) <= side:
+            return _cut(self._plane(index, plane), side, rng)
+        best, most = None, -1.0
+        wanted = self.foreground(index, plane)
+        for _ in range(_DRAWS):
+            y, x = (int(rng.integers(size - side + 1)) for size in facts.shape)
+            window = self._window(index, plane, Window(y, y + side, x, x + side))
+            share = float((window[self._channel] > wanted.threshold).mean())
+            if share > most:
+                best, most = window, share
+            if share >= wanted.share / 2:
+                break
+        assert best is not None
+        return best
+
+    def foreground(self, index: int, plane: int) -> Foreground:
+        """Tell what of a plane is bright enough to be cells, from about every n-th pixel of it."""
+        facts = self._known(index)
+        if plane not in facts.foreground:
+            channel = self._sample(index, plane, facts)[self._channel]
+            flat = channel.min() == channel.max()
+            threshold = float(channel.max() if flat else threshold_otsu(channel))
+            facts.foreground[plane] = Foreground(threshold, float((channel > threshold).mean()))
+        return facts.foreground[plane]
+
+    def sums(self, index: int) -> np.ndarray:
+        """Count, sum and sum of squares of raw intensities over all planes of an image, float64 (3, channels)."""
+        facts = self._known(index)
+        total = np.zeros((3, len(self.model.channels)))
+        rows = max(1, _STRIP // facts.shape[1])
+        for plane in range(facts.planes):
+            for y in range(0, facts.shape[0], rows):
+                strip = Window(y, min(y + rows, facts.shape[0]), 0, facts.shape[1])
+                raw = self._window(index, plane, strip).astype(np.float64)
+                total += [np.full(len(raw), raw[0].size), raw.sum((1, 2)), (raw**2).sum((1, 2))]
+        return total
+
+    def _known(self, index: int) -> _Facts:
+        if index not in self._facts:
+            with self.table.open(self.table.images[index]) as image:
+                seen = view(self.model, image)
+                size = len(seen.channels) * seen.shape[0] * seen.shape[1] * image.dtype.itemsize
+                self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._room // 4)
+        return self._facts[index]
+
+    def _plane(self, index: int, plane: int) -> np.ndarray:
+        """Raw intensities of one plane, (channels, Y, X), from the cache where it is there."""
+        with self._lock:
+            if (index, plane) in self._kept:
+                self._kept.move_to_end((index, plane))
+                return self._kept[index, plane]
+        raw = self._read(index, plane, None)
+        with self._lock:
+            self._kept[index, plane] = raw
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._room:
+                self._kept.popitem(last=False)
+        return raw
+
+    def _window(self, index: int, plane: int, window: Window) -> np.ndarray:
+        if self._known(index).whole:
+            return self._plane(index, plane)[:, window.y0 : window.y1, window.x0 : window.x1]
+        return self._read(index, plane, window)
+
+    def _read(self, index: int, plane: int, window: Window | None) -> np.ndarray:
+        with self.table.open(self.table.images[index]) as image:
+            seen: ModelView = view(self.model, image)
+            return seen.read_raw(plane, window)
+
+    def _sample(self, index: int, plane: int, facts: _Facts) -> np.ndarray:
+        """About `_SAMPLED` pixels of a plane, (channels, Y, X): a grid of them, or windows of a plane too large."""
+        if facts.whole:
+            step = max(1, int((facts.shape[0] * facts.shape[1] / _SAMPLED) ** 0.5))
+            return self._plane(index, plane)[:, ::step, ::step]
+        side = min(256, *facts.shape)
+        places = [(int(y * (facts.shape[0] - side)), int(x * (facts.shape[1] - side))) for y in (0.3, 0.7)
+                  for x in (0.3, 0.7)]  # fmt: skip
+        windows = [self._window(index, plane, Window(y, y + side, x, x + side)) for y, x in places]
+        return np.concatenate(windows, axis=1)
+
+
+def _cut(raw: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random square from an image (channels, Y, X), reflected outwards where it is smaller; whole for side 0."""
+    if side == 0:
+        return raw
+    short = [max(0, side - size) for size in raw.shape[1:]]
+    raw = np.pad(raw, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
+    y, x = (int(rng.integers(size - side + 1)) for size in raw.shape[1:])
+    return raw[:, y : y + side, x : x + side]
+
+
+def intensity_statistics(
+    reader: PatchReader, threads: int = 1, on_image: OnImage | None = None
+) -> IntensityStatistics | None:
+    """Mean and standard deviation of raw intensities over a table's images, one number per channel.
+
+    On raw intensities and over the whole set (paper, section 3.1): scaling each image by itself would remove the
+    signal of a dose. None where `on_image` stopped it.
+
+    Raises
+    ------
+    ImageError
+        If a channel has one value throughout.
+    """
+    images = len(reader.table.images)
+    sums = np.zeros((3, len(reader.model.channels)))
+    with closing(read_ahead(reader.sums, range(images), threads, 2 * threads)) as measured:
+        for done, part in enumerate(measured, start=1):
+            sums += part
+            if on_image is not None and not on_image(done, images):
+                return None
+    count, total, squares = sums
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    flat = [name for name, s in zip(reader.model.channels, std, strict=True) if s == 0]
+    if flat:
+        raise ImageError(f"channel {', '.join(flat)} has one value in all training images; check the files")
+    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def read_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], threads: int, depth: int
+) -> Generator[Made, None, None]:
+    """Yield `make(item)` for each item in turn, made by threads up to `depth` items ahead."""
+    waiting = deque()  # type: ignore[var-annotated]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

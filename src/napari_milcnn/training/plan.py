@@ -1,0 +1,398 @@
+"""A training from plan to model file, as the command line and the Train dock both run it.
+
+A plan says everything in plain values: which table, from what the network starts, how it learns, where the model goes.
+After every epoch the best model so far is on disk as M.zip, and the state that a stopped or killed run goes on from as
+M.checkpoint; where the last epoch's model is not the best it is kept as M-last.zip. M.training.json holds the plan and
+the command that repeats it.
+
+Several devices train in processes of their own: `follow_training` starts the command line under `accelerate launch` and
+reads the epochs that it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from napari_milcnn.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading
+from napari_milcnn.labels.image_checks import OnImage
+from napari_milcnn.labels.table import LabelTable, check_images, read_labels
+from napari_milcnn.model.trained_model import TrainedModel, load_model, new_model
+from napari_milcnn.options import TRAIN_PRESETS, ForegroundOptions, TrainOptions, make_options
+from napari_milcnn.results.write import versions, write_json
+from napari_milcnn.training.trainer import EpochReport, OnBatch, train
+
+_LOOK = 0.2
+"""Seconds between two looks at what a followed training printed."""
+_LAST_LINES = 12
+
+
+_ENDED, _STOPPED = "ended", "stopped"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from: the model, and what of it is kept, in words."""
+
+    model: TrainedModel
+    kept: str
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained, from what, how, and where it goes.
+
+    Attributes
+    ----------
+    labels : Path
+        The table, folder of one folder per class, or plate.
+    out : Path
+        Model .zip to write.
+    layout : Path or None
+        Which well of a plate shows what.
+    init : str or None
+        Model to start from; None for a fresh network.
+    preset : str or None
+        Network of a fresh model and how it learns; None for compact.
+    network, foreground, options : dict
+        Fields of `NetworkOptions`, `ForegroundOptions` and `TrainOptions` that are not left at their defaults.
+    facts : dict
+        For the card: name, description, trained_on, credit, authors, license, reference.
+    reading : ImageReading
+        Axes, channels and pixel size where the images do not say.
+    """
+
+    labels: Path
+    out: Path
+    layout: Path | None = None
+    init: str | None = None
+    preset: str | None = None
+    network: dict[str, Any] = field(default_factory=dict)
+    foreground: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    reading: ImageReading = AS_THEY_SAY
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state of the run is kept."""
+        return self.out.with_suffix(".checkpoint")
+
+    @property
+    def record(self) -> Path:
+        """Where the plan itself is kept, with the command that repeats it and how far it came."""
+        return self.out.with_suffix(".training.json")
+
+    @property
+    def last(self) -> Path:
+        """Where the last epoch's model goes if it is not the best."""
+        return self.out.with_name(f"{self.out.stem}-last.zip")
+
+    def train_options(self) -> TrainOptions:
+        """Return how it learns: what the preset says, and what was given beside it.
+
+        Raises
+        ------
+        OptionsError
+            If an option is unknown or impossible.
+        """
+        return make_options(TrainOptions, {**TRAIN_PRESETS.get(self.preset or "compact", {}), **self.options})
+
+    def table(self) -> LabelTable:
+        """Read the table of labels."""
+        return read_labels(self.labels, self.reading, self.layout)
+
+    def start(self, table: LabelTable) -> Start:
+        """Make or load the model to start from, with its card filled in, and see whether it can be written.
+
+        Raises
+        ------
+        MilcnnError
+            If the plan cannot be carried out: said before anything is trained.
+        """
+        begun = self.beginning(table)
+        check = self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
+        begun.model.save(check).unlink(missing_ok=True)  # what cannot be, is said now; two may try at once
+        return begun
+
+    def beginning(self, table: LabelTable) -> Start:
+        """Make or load the model to start from, with its card filled in; nothing is written."""
+        if self.out.suffix.lower() != ".zip" or self.out.is_dir():
+            raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
+        if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
+            raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
+                               "another name")  # fmt: skip
+        begun = _initial(self.init, table) if self.init else self._fresh(table)
+        counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
+        said = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
+        said |= {name: value for name, value in self.facts.items() if value}
+        model = begun.model.with_card(**said)
+        told = {**model.card.foreground.model_dump(), **self.foreground}
+        model = model.with_card(foreground=make_options(ForegroundOptions, told))
+        return Start(model, begun.kept)
+
+    def _fresh(self, table: LabelTable) -> Start:
+        """Make a new model with the classes of a table and the channels and pixel size of its first image."""
+        try:
+            with table.open(table.images[0]) as image:
+                channels, pixel_size = image.channels, image.pixel_size
+        except ImageError:
+            check_images(table)  # names every such image at once
+            raise
+        foreground = make_options(ForegroundOptions, self.foreground)
+        if foreground.channel is not None and foreground.channel not in channels:
+            raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
+        preset = self.preset or "compact"
+        model = new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **self.network)
+        return Start(model, f"a fresh network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
+
+    def command(self, *, resume: bool = False) -> list[str]:
+        """Return the words of the command that does the same without a window."""
+        words = ["train", str(self.labels), "--out", str(self.out)]
+        usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
+        told = {name: value for name, value in self.options.items() if value != usual.get(name)}
+        named = {"layout": self.layout, "init": self.init, "preset": self.preset}
+        for name, value in {**named, **self.network, **told}.items():
+            words += _option(name, value)
+        for name, value in self.foreground.items():
+            words += _option(f"foreground_{name}", value)
+        for name, value in self.facts.items():
+            for one in value if isinstance(value, tuple | list) else (value,):
+                words += _option({"authors": "author"}.get(name, name), one or None)
+        for one in fields(self.reading):
+            value = getattr(self.reading, one.name)
+            given = value != getattr(AS_THEY_SAY, one.name)
+            words += _option(one.name, ",".join(value) if isinstance(value, tuple) else value) if given else []
+        return [*words, *(["--resume"] if resume else [])]
+
+    def save(self, epochs: int, *, ended: bool) -> None:
+        """Write the record: the plan as plain values, its command, and how many epochs of it are done."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)} | {"reading": asdict(self.reading)}
+        command = shlex.join(["napari-milcnn", *self.command()])
+        write_json(self.record, {"command": command, "epochs_done": epochs, "state": _ENDED if ended else _STOPPED,
+                                 "plan": values, "versions": versions()})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoppedTraining:
+    """A training that was stopped, or killed: its plan, and how many epochs are done; with none it starts anew."""
+
+    plan: TrainingPlan
+    epochs: int
+
+
+def stopped_training(folder: Path) -> StoppedTraining | None:
+    """Return the training that was last at work in a folder, if it did not come to its end; None if there is none."""
+    for path in sorted(folder.glob("*.training.json"), key=lambda one: one.stat().st_mtime, reverse=True):
+        try:
+            told = json.loads(path.read_text("utf-8"))
+            plan = _plan_of(told["plan"], path.parent)
+            epochs, stopped = int(told["epochs_done"]), told["state"] == _STOPPED
+            return StoppedTraining(plan, epochs) if stopped and (epochs == 0 or plan.checkpoint.exists()) else None
+        except (ValueError, KeyError, TypeError, OSError):  # not ours, or damaged: there is nothing to go on from
+            continue
+    return None
+
+
+def _plan_of(values: dict[str, Any], folder: Path) -> TrainingPlan:
+    """Make a plan of what stands in a record; the folder may have been moved as a whole."""
+    reading = values["reading"]
+    channels = reading["channels"]
+    reading = ImageReading(**{**reading, "channels": None if channels is None else tuple(channels)})
+    labels, out = Path(values["labels"]), folder / Path(values["out"]).name
+    labels = labels if labels.exists() else folder / labels.name
+    layout = values["layout"] and Path(values["layout"])
+    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in values["facts"].items()}
+    return TrainingPlan(**{**values, "labels": labels, "out": out, "layout": layout, "reading": reading,
+                           "facts": facts})  # fmt: skip
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """Write one option; nothing for None."""
+    if value is None:
+        return []
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    return [f"--{dashed}", str(value)]
+
+
+def _initial(init: str, table: LabelTable) -> Start:
+    """Load the model to start from; where its classes are not the table's only the encoder is kept."""
+    model = load_model(init)
+    if set(table.classes) == set(model.classes):
+        return Start(model, f"{model.card.name} goes on learning, all of it kept: {_classes(len(model.classes))}")
+    fresh = model.with_classes(table.classes, single_label=table.single_label)
+    return Start(fresh, f"encoder of {model.card.name} kept, head new: {_classes(len(table.classes))} "
+                        f"({', '.join(table.classes)}) in place of {', '.join(model.classes)}")  # fmt: skip
+
+
+def _classes(count: int) -> str:
+    return f"{count} class{'es'[: 2 * (count != 1)]}"
+
+
+def leads() -> bool:
+    """Whether this is the process that prints and saves, of those that `accelerate launch` started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def run_training(
+    plan: TrainingPlan,
+    table: LabelTable,
+    model: TrainedModel,
+    *,
+    resume: bool = False,
+    on_warning: Callable[[str], None] | None = None,
+    on_image: OnImage | None = None,
+    on_batch: OnBatch | None = None,
+) -> Iterator[EpochReport]:
+    """Train as a plan says, saving the best model so far after each epoch.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What, how and where to.
+    table, model
+        `plan.table()`, and the model of `plan.start(table)`.
+    resume : bool
+        Go on from the plan's checkpoint; from the start where there is none yet.
+    on_warning, on_image, on_batch : callable, optional
+        As of `train`.
+
+    Yields
+    ------
+    EpochReport
+        After each epoch, its model saved; leave the loop to stop.
+
+    Raises
+    ------
+    MilcnnError
+        As `train`; or if a file cannot be written.
+    """
+    report: EpochReport | None = None
+    options = plan.train_options()
+    recorded = resume or not leads()
+
+    def batch(done: int, total: int) -> bool:
+        nonlocal recorded
+        if not recorded:  # the record of a training before this one is left until this one has begun
+            plan.save(0, ended=False)
+            recorded = True
+        return on_batch is None or on_batch(done, total)
+
+    try:
+        for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
+                            on_image=on_image, on_batch=batch, **options.model_dump()):  # fmt: skip
+            if leads():
+                if report.is_best or not plan.out.exists():
+                    report.best.save(plan.out)
+                plan.save(report.epoch, ended=_is_complete(report, options.patience))
+            yield report
+    finally:
+        if report is not None and leads():
+            plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last)
+
+
+def _is_complete(report: EpochReport, patience: int | None) -> bool:
+    """Whether no epoch follows, but for a time that is up."""
+    settled = patience is not None and report.epoch - report.best.card.training["epoch"] >= patience
+    return settled or report.epoch == report.epochs
+
+
+def epoch_row(report: EpochReport) -> dict[str, Any]:
+    """Return the figures of an epoch as plain values: what the card's curve has of it, and what it took."""
+    took = {"seconds": report.seconds, "waiting": report.waiting, "device": report.device}
+    return {**report.last.card.training["curve"][-1], **took}
+
+
+class EpochPrinter:
+    """Prints a training as one JSON document, a line an epoch as they come, so that it can be followed."""
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write = write
+        self._rows = 0
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Print one epoch."""
+        self._write(('{"epochs": [\n' if self._rows == 0 else ",\n") + json.dumps(row, default=str))
+        self._rows += 1
+
+    def end(self, **facts: Any) -> None:
+        """Print what is known at the end, and close the document."""
+        begin = '{"epochs": [' if self._rows == 0 else "\n"
+        self._write(begin + "], " + json.dumps(facts, default=str)[1:] + "\n")
+
+
+def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False) -> Iterator[dict[str, Any] | None]:
+    """Train in processes of their own, started by the command line, one a device.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        As of `run_training`; the models are read from its files.
+    processes : int
+        How many: 1 runs the command line itself, more run it under `accelerate launch`.
+    resume : bool
+        Go on from the plan's checkpoint.
+
+    Yields
+    ------
+    dict or None
+        The row of each epoch (`epoch_row`), and None a few times a second; leave the loop to end the processes.
+
+    Raises
+    ------
+    ComputeError
+        What the command line said when it failed.
+    """
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    launch += ["--multi_gpu"] if processes > 1 else []
+    call = [sys.executable, *(launch if processes > 1 else []), "-m", "napari_milcnn", *plan.command(resume=resume)]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        said, errors = Path(folder) / "said", Path(folder) / "errors"
+        with said.open("wb") as out, errors.open("wb") as error_out:
+            process = subprocess.Popen([*call, "--json"], stdout=out, stderr=error_out)
+        try:
+            yield from _rows_of(process, said)
+            if process.returncode:
+                raise ComputeError(_failure(errors))
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _rows_of(process: subprocess.Popen[bytes], said: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the epochs that a process prints to a file, as they come, until it ends."""
+    done, runs = 0, True
+    while runs:
+        runs = process.poll() is None
+        rows = _printed_rows(said.read_bytes())
+        yield from rows[done:]
+        done = len(rows)
+        if runs:
+            yield None
+            time.sleep(_LOOK)
+
+
+def _printed_rows(document: bytes) -> list[dict[str, Any]]:
+    """Read the epochs of a document of `EpochPrinter` that may not be whole yet: its whole lines."""
+    lines = [line.rstrip(b",") for line in document.split(b"\n")[1:] if line.startswith(b"{")]
+    return [json.loads(line) for line in lines if line.endswith(b"}")]
+
+
+def _failure(errors: Path) -> str:
+    lines = [line for line in errors.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (
+        told[-1] if told else "the training ended without a word; its last lines: " + " / ".join(lines[-_LAST_LINES:])
+    )

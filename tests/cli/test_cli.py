@@ -1,0 +1,331 @@
+"""The command line: what is typed, what is printed, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+import napari_milcnn as mil
+from conftest import write_plate
+from napari_milcnn.cli.app import app
+
+CPU = ("--device", "cpu", "--precision", "float32")
+PROGRAM = [sys.executable, "-c", "from napari_milcnn.cli.app import main; main()"]
+
+
+@pytest.fixture
+def run():
+    """Call the command line in this process."""
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Save an untrained model."""
+    model = mil.new_model(["round", "long"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    return model.save(tmp_path / "m.zip")
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Write a noisy image with one bright square."""
+    pixels = np.random.default_rng(0).normal(100, 5, (100, 110))
+    pixels[40:60, 40:60] += 200
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16))
+    return tmp_path / "a.tif"
+
+
+def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
+    """The table names image and class; the folder holds what the design promises."""
+    result = run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU)
+    assert result.exit_code == 0, result.output
+    assert "a.tif" in result.stdout
+    assert mil.classify(mil.load_model(model), image, device="cpu").top[0] in result.stdout
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "predictions.csv", "objects.csv", "run.json", "a_labels.ome.tif", "a_maps.ome.tif", "a_overview.png",
+    }  # fmt: skip
+
+
+def test_command_line_and_python_agree(run, model, image, tmp_path):
+    """The same options give the same numbers and the same masks both ways."""
+    loaded = mil.load_model(model)
+    run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU, "--kind", "class_map", "--present", 0,
+        "--class-threshold", "round=0.4")  # fmt: skip
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    prediction = mil.classify(loaded, image, device="cpu", precision="float32")
+    np.testing.assert_allclose(table[["score round", "score long"]].to_numpy(), prediction.scores, rtol=1e-4)
+    evidence = mil.evidence(loaded, image, kind="class_map", device="cpu", precision="float32")
+    masks = mil.segment(evidence, present=0.0, class_thresholds={"round": 0.4})
+    with mil.open_image(tmp_path / "out" / "a_labels.ome.tif") as labels:
+        np.testing.assert_array_equal(labels.plane(0)[0], masks.labels[0])
+
+
+def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
+    """A real process: standard output is one JSON document, progress is on standard error."""
+    call = [*PROGRAM, "classify", str(image), "-m", str(model), "-o", str(tmp_path / "out"), "--json", *CPU]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert document["images"][0]["planes"][0]["top"] in ("round", "long")
+    assert document["images"][0]["error"] is None
+    assert "classify" in done.stderr or "a.tif" in done.stderr
+
+
+def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
+    """One bad image of two: status 1, the good one written, the bad one named with its reason."""
+    (tmp_path / "bad.tif").write_bytes(b"no image")
+    result = run("classify", image, tmp_path / "bad.tif", "-m", model, "-o", tmp_path / "out", *CPU)
+    assert result.exit_code == 1
+    assert "bad.tif" in result.stderr
+    assert (tmp_path / "out" / "a_overview.png").exists()
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["error"].notna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "nowhere.zip"), "nowhere.zip does not exist"),
+        (("--threshold", "high"), "expected auto, otsu, a number such as 0.4"),
+        (("--tile", "20"), "expected at least the receptive field, 67 px"),
+        (("--device", "tpu"), "option 'device' is 'tpu'"),
+        (("--class", "flat"), "not in the model; its classes: round, long"),
+        (("--kind", "hunch"), "hunch"),
+        (("--class-threshold", "round"), "--class-threshold is 'round'; expected CLASS=NUMBER, such as nucleus=0.42"),
+        (("--class-threshold", "round=q0.9"), "expected CLASS=NUMBER"),
+        (("--class-threshold", "=0.5"), "expected CLASS=NUMBER"),
+        (("--class-threshold", "flat=0.5"), "a threshold is given for 'flat'"),
+    ],
+)
+def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, said):
+    """Each wrong call ends with 2 and a sentence, and writes no table."""
+    call = ("classify", image, "-m", model, "-o", tmp_path / "out", *arguments)
+    result = run(*call)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_info(run, model):
+    """Without a model: device and versions; with one: its card, as text and as JSON."""
+    assert "torch" in run("info").stdout
+    assert set(json.loads(run("info", "--json").stdout)) >= {"device", "torch", "napari-milcnn"}
+    text = run("info", model).stdout
+    assert "round, long" in text
+    assert "receptive field 67 px" in text
+    card = json.loads(run("info", model, "--json").stdout)
+    assert card["classes"] == ["round", "long"]
+    assert card["sha256"] == mil.load_model(model).digest
+    assert run("info", "nowhere.zip").exit_code == 2
+
+
+def test_simulate_then_train_then_classify(run, tmp_path):
+    """The three commands after one another, on three small fields a class; the model names what it learned from."""
+    screen = tmp_path / "screen"
+    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1).exit_code == 0
+    table = pd.read_csv(screen / "labels.csv")
+    assert len(table) == 16
+    result = run(
+        "train", screen / "labels.csv", "-o", tmp_path / "y.zip", "--epochs", 1, "--patch", 128, "--device", "cpu",
+        "--validation", 0, "--foreground-channel", "RFP", "--b", 0.2, "--name", "tiny yeast",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "no validation" in result.stdout
+    model = mil.load_model(tmp_path / "y.zip")
+    assert (model.channels, model.pixel_size) == (("GFP", "RFP"), pytest.approx(0.16))
+    assert model.card.name == "tiny yeast"
+    assert model.card.network.b == 0.2
+    assert model.card.foreground.channel == "RFP"
+    again = run("train", screen / "labels.csv", "-o", tmp_path / "z.zip", "--init", tmp_path / "y.zip", "--epochs", 1,
+                "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
+    assert [epoch["epoch"] for epoch in json.loads(again.stdout)["epochs"]] == [1]
+    result = run("classify", screen / "images", "-m", tmp_path / "z.zip", "-o", tmp_path / "out", "--no-masks", *CPU)
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
+
+
+SHORT = ("--patch", 80, "--batch-size", 4, *CPU)
+
+
+def test_training_resumes_and_fine_tunes(run, table, tmp_path):
+    """Two epochs, taken up again: nothing is left to do. Then on to other classes, in one folder a class."""
+    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip", "--epochs", 2, *SHORT)
+    first = run(*call, "--json")
+    assert first.exit_code == 0, first.output
+    epochs = json.loads(first.stdout)["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert all(0 <= epoch["waiting"] <= 1 for epoch in epochs)
+    assert (tmp_path / "m-last.zip").exists() == (not epochs[-1]["is_best"])
+    again = run(*call, "--resume")
+    assert "is that of a training that is done" in again.stderr
+    assert "differs in option epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
+    for image in table.images:
+        folder = tmp_path / "classes" / f"new {image.labels[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / image.file.name).write_bytes(image.file.read_bytes())
+    tuned = run("train", tmp_path / "classes", "-o", tmp_path / "n.zip", "--init", tmp_path / "m.zip", "--epochs", 1,
+                "--encoder-rate", 0, *SHORT)  # fmt: skip
+    assert "encoder of m kept, head new: 2 classes (new none, new spots) in place of none, spots" in tuned.stderr
+    assert mil.load_model(tmp_path / "n.zip").classes == ("new none", "new spots")
+
+
+def test_calibrate_writes_a_model(run, table, tmp_path):
+    """A temperature is fitted, and the model written."""
+    model = mil.new_model(table.classes, ["c"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    model.save(tmp_path / "m.zip")
+    done = run(
+        "calibrate", tmp_path / "labels.csv", "-m", tmp_path / "m.zip", "-o", tmp_path / "c.zip", "--device", "cpu"
+    )
+    assert done.exit_code == 0, done.output
+    assert mil.load_model(tmp_path / "c.zip").card.temperature != 1
+
+
+def test_a_damaged_first_image_is_in_the_list(run, table, tmp_path):
+    """Although the first image says what channels a new model has, all that is wrong is still said at once."""
+    for image in table.images[:2]:
+        image.file.write_bytes(b"no image")
+    said = run("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip").stderr
+    assert "2 problems" in said
+    assert "line 2 '0.tif'" in said
+    assert "line 3 '1.tif'" in said
+
+
+def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
+    """A name that is no .zip, and options that --init makes meaningless, are refused before any training."""
+    tifffile.imwrite(tmp_path / "b.tif", np.eye(100, dtype=np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    call = ("train", tmp_path / "labels.csv", "--validation", 0)
+    assert "a model is saved as one .zip file" in run(*call, "-o", tmp_path / "mine").stderr
+    assert "leave out --b" in run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2).stderr
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_files_that_do_not_say_their_axes(run, tmp_path):
+    """Plain two-page TIFFs are trained on and classified once --axes and --channels say what the pages are."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", rng.integers(0, 99, (2, 80, 80)).astype(np.uint16))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
+    how = ("--axes", "CYX", "--channels", "GFP,RFP", "--pixel-size", 0.3)
+    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "n.zip", "--validation", 0, "--epochs", 1, "--patch", 0)
+    assert "--axes CYX" in run(*call).stderr
+    assert run(*call, *how).exit_code == 0
+    model = mil.load_model(tmp_path / "n.zip")
+    assert (model.channels, model.pixel_size) == (("GFP", "RFP"), 0.3)
+    assert run("classify", tmp_path / "a.tif", "-m", tmp_path / "n.zip", "-o", tmp_path / "o", *how).exit_code == 0
+    assert run(*call, *how, "--foreground-channel", "DAPI").exit_code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+def test_work_goes_on_when_the_reader_of_the_output_leaves(model, image, tmp_path):
+    """`classify … | true` writes everything and ends well."""
+    call = " ".join(
+        [f"'{part}'" for part in PROGRAM] + ["classify", str(image), "-m", str(model), "-o", str(tmp_path / "o")]
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {call} | true"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "run.json").exists()
+
+
+def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
+    """A screen is not mixed with another."""
+    (tmp_path / "labels.csv").touch()
+    result = run("simulate", tmp_path)
+    assert result.exit_code == 2
+    assert "already holds a screen" in result.stderr
+
+
+@pytest.fixture
+def heard():
+    """Ctrl-C reaches the processes started here, even where the tests run in the background, which ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.usefixtures("heard")
+def test_interrupt_leaves_whole_files(model, image, tmp_path):
+    """Ctrl-C among many images: exit 130, every file that is there is whole, and the record names the rest."""
+    out = tmp_path / "out"
+    call = [*PROGRAM, "classify", *[str(image)] * 400, "-m", str(model), "-o", str(out), *CPU]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        limit = time.monotonic() + 120
+        while len(list(out.glob("*_overview.png"))) < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "what was finished is kept" in said
+    table = pd.read_csv(out / "predictions.csv")
+    record = json.loads((out / "run.json").read_text())
+    assert len(table) + len(record["unfinished"]) == 400
+    assert 0 < len(table) < 400
+    assert not list(out.glob(".*"))
+    for file in out.glob("*.tif"):
+        with mil.open_image(file) as whole:
+            whole.plane(0)
+
+
+def test_z_stacks_are_projected(run, model, tmp_path):
+    """Two time points of three Z give six rows, and two of their maxima with --z maximum."""
+    stack = np.random.default_rng(0).integers(90, 110, (2, 3, 80, 80)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    call = ("classify", tmp_path / "s.tif", "-m", model, "-o", tmp_path / "out", "--no-masks", *CPU)
+    for more, rows in (((), 6), (("--z", "maximum"), 2)):
+        assert run(*call, *more).exit_code == 0
+        table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+        assert len(table) == rows
+    flat = mil.classify(mil.load_model(model), mil.open_image(stack.max(1), axes="TYX"), device="cpu")
+    np.testing.assert_allclose(table[["score round", "score long"]], flat.scores, rtol=1e-4)
+    assert run(*call, "--z", "mean").exit_code == 2
+
+
+def test_demo(run, tmp_path):
+    """The demo classifies every shipped image with the shipped model."""
+    if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():
+        pytest.fail("sample_data/models/yeast-sim.zip is missing: run benchmarks/make_samples.py yeast")
+    result = run("demo", "-o", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    shipped = {path.name.split(".")[0] for path in mil.sample_folder().glob("*.ome.tif")}
+    assert {p.name.removesuffix("_overview.png") for p in Path(tmp_path / "demo").glob("*_overview.png")} == shipped
+
+
+def test_a_plate_is_trained_calibrated_and_evaluated_by_its_layout(run, tmp_path):
+    """Four wells of two fields: the model knows the layout's classes, and each field has its row."""
+    rng = np.random.default_rng(0)
+    wells = {well: rng.normal(100, 5, (2, 96, 96)).astype(np.uint16) for well in ("A/01", "A/02", "B/01", "B/02")}
+    plate, layout = write_plate(tmp_path / "p.ome.zarr", wells), tmp_path / "layout.csv"
+    layout.write_text("well,label\nA1,control\nA2,drug\nB1,control\nB2,drug\n")
+    made, tuned = tmp_path / "m.zip", tmp_path / "t.zip"
+    short = ("--epochs", 1, "--patch", 0, "--batch-size", 4, "--b", 0.3)
+    done = run("train", plate, "--layout", layout, "-o", made, *short, *CPU)
+    assert done.exit_code == 0, done.output
+    assert mil.load_model(made).classes == ("control", "drug")
+    assert run("calibrate", plate, "--layout", layout, "-m", made, "-o", tuned, "--device", "cpu").exit_code == 0
+    done = run("evaluate", plate, "--layout", layout, "-m", tuned, "-o", tmp_path / "out", *CPU)
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert [Path(file).relative_to(plate).as_posix() for file in rows["file"]] == [
+        f"{well}/{field}" for well in wells for field in range(2)
+    ]
+    assert rows["group"].tolist() == ["A01", "A01", "A02", "A02", "B01", "B01", "B02", "B02"]
+    refused = run("train", plate, "-o", made, *short, *CPU)
+    assert refused.exit_code == 2
+    assert "--layout" in refused.output

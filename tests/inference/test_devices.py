@@ -1,0 +1,179 @@
+"""Device and precision: chosen with a reason in words, the same on a machine with a GPU and without."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from napari_milcnn.errors import OptionsError
+from napari_milcnn.inference import devices
+from napari_milcnn.inference.devices import (
+    choose_device,
+    cpu_threads,
+    free_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    name_of,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide every accelerator."""
+    monkeypatch.setattr(devices, "_is_there", lambda name: False)
+
+
+@pytest.fixture
+def two_cuda_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that there are two CUDA GPUs, and nothing else."""
+    monkeypatch.setattr(devices, "_is_there", lambda name: name == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Test GPU {device.index or 0}")
+
+
+def test_the_cpu_is_taken_where_there_is_no_gpu(no_gpu: None) -> None:
+    """And it says so."""
+    choice = choose_device("auto", "float32")
+    assert (choice.device, choice.precision) == (CPU, torch.float32)
+    assert str(choice) == "cpu, float32 (no GPU found)"
+
+
+def test_the_cpu_can_be_asked_for(two_cuda_gpus: None) -> None:
+    """Beside a GPU too."""
+    assert str(choose_device("cpu", "float32")) == "cpu, float32 (as asked)"
+
+
+def test_the_gpu_is_taken_where_there_is_one(two_cuda_gpus: None) -> None:
+    """By its name; a second one by its number."""
+    assert str(choose_device("auto", "bfloat16")) == "cuda, bfloat16 (Test GPU 0)"
+    assert str(choose_device("cuda:1", "float32")) == "cuda:1, float32 (as asked)"
+    assert name_of(torch.device("cuda", 1)) == "Test GPU 1"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "xpu", "meta", "cuda:99999999999", "gpu", ""])
+def test_a_device_that_is_not_there_is_refused(no_gpu: None, device: str) -> None:
+    """With what was found and what to do, whether torch knows the word or not."""
+    with pytest.raises(OptionsError, match=rf"device '{device}' is not there; found: cpu; leave it to 'auto'"):
+        choose_device(device)
+
+
+def test_a_third_of_two_gpus_is_refused(two_cuda_gpus: None) -> None:
+    """Numbers start at 0."""
+    with pytest.raises(OptionsError, match="'cuda:2' is not there; found: cpu, cuda"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_takes_bfloat16_where_it_pays(monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
+    """A timing decides; asked for, it is taken whatever the timing says."""
+    monkeypatch.setattr(devices, "_bfloat16_pays", lambda device_type: pays)
+    assert choose_device("cpu", "auto").precision == (torch.bfloat16 if pays else torch.float32)
+    assert choose_device("cpu", "bfloat16").precision == torch.bfloat16
+    assert choose_device("cpu", "float32").precision == torch.float32
+
+
+def test_the_timing_runs_and_is_taken_once() -> None:
+    """It gives yes or no on any machine, and the same when asked again."""
+    devices._bfloat16_pays.cache_clear()
+    first = devices._bfloat16_pays("cpu")
+    assert isinstance(first, bool)
+    assert devices._bfloat16_pays("cpu") is first
+    assert devices._bfloat16_pays.cache_info().hits == 1
+
+
+def test_a_gpu_of_apple_runs_in_float32() -> None:
+    """Without a timing."""
+    assert devices._bfloat16_pays("mps") is False
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_encoder_runs_in_the_precision_chosen(precision: str, dtype: torch.dtype) -> None:
+    """Under the choice's autocast a convolution gives that type, even inside another autocast."""
+    layer, image = torch.nn.Conv2d(1, 1, 3), torch.ones(1, 1, 5, 5)
+    choice = choose_device("cpu", precision)
+    with choice.autocast():
+        assert layer(image).dtype == dtype
+    with torch.autocast("cpu", torch.bfloat16), choice.autocast():
+        assert layer(image).dtype == dtype
+    assert layer(image).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12"),
+            True,
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5.00 GB)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_failures(error: RuntimeError, expected: bool) -> None:
+    """In the words of torch on Linux, Windows, CUDA and Apple."""
+    assert is_out_of_memory(error) is expected
+
+
+def test_out_of_memory_is_recognised_as_this_torch_says_it() -> None:
+    """A pebibyte is more than any machine has."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(caught.value)
+
+
+def test_free_memory_is_what_the_system_and_the_gpu_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bytes."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12345))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (678, 999))
+    assert free_memory(CPU) == 12345
+    assert free_memory(torch.device("mps")) == 12345
+    assert free_memory(torch.device("cuda")) == 678
+
+
+def test_every_device_has_a_name_in_words() -> None:
+    """Never empty, though Python knows no name for many processors."""
+    assert name_of(CPU)
+    assert name_of(torch.device("mps")) == "Apple GPU"
+    assert name_of(torch.device("xpu")) == "Intel GPU"
+
+
+@pytest.mark.parametrize("answer", [1, 0])
+def test_glibc_is_asked_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    """Three settings; whether all were taken is returned. The numbers are those of glibc's malloc.h, and fit an int."""
+    asked: dict[int, int] = {}
+
+    def mallopt(name: int, value: int) -> int:
+        asked[name] = value
+        return answer
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert keep_freed_memory() is bool(answer)
+    assert answer == 0 or sorted(asked) == [-3, -2, -1]
+    assert all(0 < value < 1 << 31 for value in asked.values())
+
+
+@pytest.mark.parametrize("libc", ["", "musl"])
+def test_without_glibc_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch, libc: str) -> None:
+    """On macOS, Windows and Alpine nothing is loaded."""
+    monkeypatch.setattr(platform, "libc_ver", lambda: (libc, ""))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("no library must be loaded"))
+    assert keep_freed_memory() is False
+
+
+def test_threads_are_lent_and_given_back():
+    usual = torch.get_num_threads()
+    with cpu_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == usual
+    with cpu_threads(None):
+        assert torch.get_num_threads() == usual

@@ -1,0 +1,266 @@
+"""An image through a model's eyes: channels, resampling, margins, and where a class map lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import blob, centroid, delta_model, lively_model, noise
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.stack import ImageStack, open_image
+from napari_milcnn.inference.model_input import MapPlacement, Window, lay_over, view
+from napari_milcnn.inference.predict import classify
+from napari_milcnn.model.trained_model import TrainedModel, new_model
+
+EXACT = {"device": "cpu", "precision": "float32"}
+AT_ONE = lively_model(pixel_size=1.0)
+FIELD = 67
+
+
+def stack(*shape: int, pixel_size: float | None = None, seed: int = 0) -> ImageStack:
+    """Open noise of the channels GFP and RFP."""
+    return open_image(noise(2, *shape, seed=seed), axes="CYX", channels=["GFP", "RFP"], pixel_size=pixel_size)
+
+
+def one_channel(pixels: np.ndarray, pixel_size: float | None = None) -> ImageStack:
+    """Open (Y, X) as the channel c0."""
+    return open_image(pixels[None], axes="CYX", channels=["c0"], pixel_size=pixel_size)
+
+
+def shifted_model(pixel_size: float | None = None) -> TrainedModel:
+    """Return the hand-made model, its logit 8 v - 4 so that a blob of height 1 spans p = .018 to .982."""
+    model = delta_model(pixel_size=pixel_size)
+    model.network.maps.weight.data.fill_(8.0)
+    model.network.maps.bias.data.fill_(-4.0)
+    return model
+
+
+# Channels
+
+
+def test_channels_are_found_by_name_in_the_models_order() -> None:
+    """Channels in another order, with one more between them, are put right; numbers as (raw - mean) / std."""
+    pixels = np.stack([np.full((70, 80), value, np.uint16) for value in (1, 2, 3)])
+    image = open_image(pixels, axes="CYX", channels=["RFP", "DAPI", "GFP"])
+    model = new_model(["a", "b"], ["GFP", "RFP"]).with_card(mean=(1.0, 5.0), std=(4.0, 2.0))
+    seen = view(model, image)
+    assert seen.channels == (2, 0)
+    assert seen.warnings == ()
+    assert seen.read_raw(0)[:, 0, 0].tolist() == [3, 1]
+    normalised = seen.read(0)
+    assert normalised.dtype == np.float32
+    assert normalised.shape == (2, 70, 80)
+    assert normalised[:, 69, 79].tolist() == [0.5, -2.0]
+
+
+def test_channels_by_order_are_said(compact: TrainedModel) -> None:
+    """Unnamed channels are taken by order, and the prediction says so."""
+    prediction = classify(compact, open_image(noise(2, 70, 80), axes="CYX"), **EXACT)
+    assert any("by their order" in text and "GFP = channel 0" in text for text in prediction.warnings)
+
+
+def test_missing_channels_are_refused(compact: TrainedModel) -> None:
+    """An image with one of two channels is refused, both named."""
+    with pytest.raises(ImageError, match=r"the channels GFP, but the model needs GFP, RFP"):
+        view(compact, open_image(noise(1, 70, 80), axes="CYX", channels=["GFP"]))
+
+
+# Resampling
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    zoom=st.floats(0.3, 3).filter(lambda zoom: abs(zoom - 1) > 0.11),
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_a_window_is_that_window_of_the_whole_plane(zoom: float, corners: tuple[float, ...]) -> None:
+    """Any window, read by itself, is the same numbers as that window cut from the resampled plane."""
+    seen = view(AT_ONE, stack(240, 300, pixel_size=zoom))
+    assert seen.zoom == pytest.approx(zoom)
+    assert seen.shape == (round(240 * zoom), round(300 * zoom))
+    (y0, y1), (x0, x1) = (
+        sorted(int(share * (n - 1)) for share in pair)
+        for pair, n in ((corners[:2], seen.shape[0]), (corners[2:], seen.shape[1]))
+    )
+    window = Window(y0, y1 + 1, x0, x1 + 1)
+    cut = seen.read_raw(0)[:, y0 : y1 + 1, x0 : x1 + 1]
+    read = seen.read_raw(0, window)
+    assert read.shape == (2, y1 + 1 - y0, x1 + 1 - x0)
+    np.testing.assert_allclose(read, cut, rtol=1e-4)
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.5, 0.73, 1.5, 2.0, 2.9])
+def test_a_spot_lands_where_it_should(zoom: float) -> None:
+    """A spot at y lands at (y + 1/2) zoom - 1/2, with zoom^2 of its mass, and a ramp keeps its slope."""
+    model = delta_model(pixel_size=1.0)
+    spot = view(model, one_channel(1000 * blob((240, 300), (100.3, 170.6), 6), zoom)).read_raw(0)[0]
+    y, x = centroid(spot)
+    assert y == pytest.approx(100.8 * zoom - 0.5, abs=0.02)
+    assert x == pytest.approx(171.1 * zoom - 0.5, abs=0.02)
+    assert spot.sum() == pytest.approx(1000 * 2 * np.pi * 36 * zoom**2, rel=0.01)
+    rows, columns = np.indices((240, 300))
+    ramp = view(model, one_channel((2 * rows + 3 * columns).astype(np.float32), zoom)).read_raw(0)[0]
+    i, j = (round(n * zoom / 2) for n in (240, 300))
+    assert ramp[i, j] == pytest.approx(2 * ((i + 0.5) / zoom - 0.5) + 3 * ((j + 0.5) / zoom - 0.5), abs=0.01)
+
+
+def test_finer_detail_than_the_model_sees_does_not_alias() -> None:
+    """Stripes of 2 px, halved in size, become their mean rather than stripes or a constant extreme."""
+    stripes = np.tile(np.array([0.0, 100.0], np.float32), (200, 100))
+    seen = view(delta_model(pixel_size=1.0), one_channel(stripes, 0.4)).read_raw(0)[0]
+    inner = seen[:, 5:-5]
+    assert abs(inner - 50).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("size", "resampled"), [(0.95, False), (1.05, False), (1.09, False), (0.85, True), (1.15, True)]
+)
+def test_only_beyond_ten_percent_is_resampled(size: float, resampled: bool) -> None:
+    """Within 10 % pixels are taken as they are, without a word; beyond, the sentence says what was done."""
+    seen = view(AT_ONE, stack(100, 120, pixel_size=size))
+    assert (seen.zoom != 1) is resampled
+    if resampled:
+        assert seen.shape == (round(100 * size), round(120 * size))
+        assert f"resampled from {size:g} to the model's 1 µm per pixel" in seen.warnings[0]
+        assert "match_pixel_size=False" in seen.warnings[0]
+    else:
+        assert seen.warnings == ()
+        assert (seen.read_raw(0) == noise(2, 100, 120)).all()
+
+
+def test_resampling_can_be_switched_off() -> None:
+    """match_pixel_size=False takes the pixels as they are, and an absurd size with them."""
+    for size in (0.5, 300.0):
+        seen = view(AT_ONE, stack(100, 120, pixel_size=size), match_pixel_size=False)
+        assert (seen.zoom, seen.shape, seen.warnings) == (1, (100, 120), ())
+    prediction = classify(AT_ONE, stack(200, 220, pixel_size=0.5), match_pixel_size=False, **EXACT)
+    assert prediction.class_maps.shape == (1, 3, 9, 10)  # (200 - 67) // 16 + 1, (220 - 67) // 16 + 1
+    assert prediction.warnings == ()
+
+
+@pytest.mark.parametrize("sizes", [(None, 1.0), (0.5, None)])
+def test_an_unknown_pixel_size_is_not_guessed(sizes: tuple[float | None, float | None]) -> None:
+    """Where either pixel size is unknown nothing is resampled."""
+    assert view(lively_model(pixel_size=sizes[0]), stack(100, 120, pixel_size=sizes[1])).zoom == 1
+
+
+@pytest.mark.parametrize("size", [0.04, 25.0, 650.0])
+def test_pixel_sizes_out_of_all_proportion_are_refused(size: float) -> None:
+    """A factor of more than 20 is a mistake in the file; the sentence names both sizes and the way out."""
+    with pytest.raises(ImageError, match=rf"image has {size:g} µm per pixel and the model 1; .*factor of 20; .*pixel_"):
+        view(AT_ONE, stack(100, 120, pixel_size=size))
+
+
+# Small images
+
+
+def test_small_images_are_reflected_and_said_so(compact: TrainedModel) -> None:
+    """Three columns 10, 20, 30 become 67, mirrored about the image's edges, and the sentence gives both sizes."""
+    pixels = np.broadcast_to(np.array([10, 20, 30], np.uint16), (2, 80, 3))
+    seen = view(compact, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]))
+    assert (seen.margin, seen.shape, seen.scaled_shape) == ((0, 32), (80, FIELD), (80, 3))
+    row = seen.read_raw(0)[1, 5]
+    assert row[28:41].tolist() == [30, 30, 20, 10, 10, 20, 30, 30, 20, 10, 10, 20, 30]  # 32 to 34 are the image
+    assert seen.warnings == (
+        "the image, 80 x 3 px, is smaller than the network's receptive field of 67 px; "
+        "it was reflected outwards to reach it",
+    )
+    window = Window(3, 70, 10, 50)
+    assert (seen.read_raw(0, window) == seen.read_raw(0)[:, 3:70, 10:50]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (200, 1), (1, 90), (20, 26)])
+@pytest.mark.parametrize("size", [None, 0.3, 2.5])
+def test_any_small_image_is_classified(shape: tuple[int, int], size: float | None) -> None:
+    """Down to a single pixel, resampled or not, an image gives finite numbers."""
+    prediction = classify(AT_ONE, stack(*shape, pixel_size=size), **EXACT)
+    assert np.isfinite(prediction.class_maps).all()
+    assert np.isfinite(prediction.scores).all()
+    assert sum("smaller than the network's receptive field" in text for text in prediction.warnings) == 1
+
+
+def test_an_image_as_large_as_the_field_has_no_margin(compact: TrainedModel) -> None:
+    """67 px suffice: one instance, no sentence."""
+    seen = view(compact, stack(FIELD, FIELD))
+    assert (seen.margin, seen.map_shape, seen.warnings) == ((0, 0), (1, 1), ())
+
+
+# Placement
+
+
+def test_the_placement_in_numbers(compact: TrainedModel, paper: TrainedModel) -> None:
+    """Field 67: map pixel 0 is centred on pixel 33; field 135: on 67; with zoom 1/2 all doubles about pixel edges."""
+    assert view(compact, stack(200, 200)).placement == MapPlacement(16, 33, 33)
+    assert view(paper, stack(200, 200)).placement == MapPlacement(32, 67, 67)
+    assert view(AT_ONE, stack(200, 200, pixel_size=0.5)).placement == MapPlacement(32, 66.5, 66.5)
+
+
+def test_the_placement_with_margins() -> None:
+    """The only map row of an image smaller than the field lies at its middle, within half a pixel of the model."""
+    assert view(AT_ONE, stack(40, 400)).placement == MapPlacement(16, 20, 33)  # the middle is 19.5; 13 rows above
+    assert view(AT_ONE, stack(41, 400)).placement == MapPlacement(16, 20, 33)  # the middle is 20
+    assert view(AT_ONE, stack(60, 600, pixel_size=0.5)).placement == MapPlacement(32, 30.5, 66.5)  # 18 rows above
+
+
+@pytest.mark.parametrize("size", [None, 0.4, 0.7, 1.6])
+def test_a_blob_is_seen_where_it_lies(size: float | None) -> None:
+    """The class map of a network set by hand, laid over the image, has its centre of mass at the blob."""
+    scale = 1 / (size or 1)  # image px per model px
+    shape, centre = (round(400 * scale), round(480 * scale)), (183.3 * scale, 267.8 * scale)
+    model = shifted_model(pixel_size=1.0)
+    prediction = classify(model, one_channel(blob(shape, centre, 40 * scale), size), **EXACT)
+    laid = lay_over(prediction.class_maps[0, 0], prediction.placement, shape)
+    y, x = centroid(laid)
+    assert y == pytest.approx(centre[0], abs=0.6 * scale)
+    assert x == pytest.approx(centre[1], abs=0.6 * scale)
+    assert laid.max() == pytest.approx(0.982, abs=0.002)
+
+
+def test_a_blob_is_seen_where_it_lies_in_a_narrow_image() -> None:
+    """With reflected margins above and below, the place along X is still right."""
+    prediction = classify(shifted_model(), one_channel(blob((40, 480), (20, 267.8), 40)), **EXACT)
+    assert prediction.class_maps.shape == (1, 1, 1, 26)
+    laid = lay_over(prediction.class_maps[0, 0], prediction.placement, (40, 480))
+    assert laid.shape == (40, 480)
+    assert centroid(laid)[1] == pytest.approx(267.8, abs=0.6)
+
+
+# Laying over
+
+
+def test_lay_over_is_linear_between_centres_and_constant_beyond() -> None:
+    """Rows 0 and 8 of values 0 and 8 centred on pixels 2 and 10 of 14 give 0 0 0 1 2 ... 8 8 8 8."""
+    class_map = np.array([[0.0], [8.0]])
+    laid = lay_over(class_map, MapPlacement(8, 2, 5), (14, 3))
+    assert laid.dtype == np.float32
+    assert laid[:, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8]
+    assert (laid == laid[:, :1]).all()
+
+
+def test_lay_over_between_pixels() -> None:
+    """A centre between two pixels: offset 1.5, stride 2, so that pixel 2 is a quarter of the way."""
+    laid = lay_over(np.array([[0.0, 4.0]]), MapPlacement(2, 0, 1.5), (1, 6))
+    assert laid[0].tolist() == [0, 0, 1, 3, 4, 4]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 6),
+    stride=st.floats(0.3, 40),
+    y=st.floats(-20, 40),
+    x=st.floats(-20, 40),
+    seed=st.integers(0, 9),
+)
+def test_lay_over_is_numpys_interpolation(
+    rows: int, columns: int, stride: float, y: float, x: float, seed: int
+) -> None:
+    """Along each axis it is `numpy.interp` between the centres, for any number of leading axes."""
+    maps = np.random.default_rng(seed).random((2, 3, rows, columns))
+    laid = lay_over(maps, MapPlacement(stride, y, x), (37, 53))
+    assert laid.shape == (2, 3, 37, 53)
+    across = np.apply_along_axis(lambda v: np.interp(np.arange(53), x + stride * np.arange(columns), v), -1, maps)
+    expected = np.apply_along_axis(lambda v: np.interp(np.arange(37), y + stride * np.arange(rows), v), -2, across)
+    np.testing.assert_allclose(laid, expected, atol=1e-5)

@@ -1,0 +1,335 @@
+"""The Results dock as a user has it: opened by the viewer, fed by drops, clicked, saved from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from imageio.v3 import imread
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication, QScrollArea
+
+import napari_milcnn as mil
+from conftest import lively_model, noise
+from napari_milcnn.results.folder import screen
+from napari_milcnn.results.read import read_results
+from napari_milcnn.results.tables import accuracy, confusion
+from qt_actions import drop
+
+napari = pytest.importorskip("napari")
+VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Write a screen and an evaluation of four images in three wells, with a layout beside the images."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "images").mkdir()
+    rows = ["file,label,group,dose"]
+    for i, name in enumerate(("B03_s1", "B03_s2", "C05_s1", "D06_s1")):
+        shape, axes = ((3, 2, 120, 100), "TCYX") if i == 1 else ((2, 120, 100), "CYX")
+        facts = {"axes": axes, "Channel": {"Name": ["GFP", "RFP"]}, "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "µm"}
+        tifffile.imwrite(folder / "images" / f"{name}.ome.tif", noise(*shape, seed=i), metadata=facts)
+        rows.append(f"images/{name}.ome.tif,{'abca'[i]},{name[:3]},{(0, 0, 1, 10)[i]}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    model = lively_model()
+    list(screen(model, [folder / "images"], folder / "screen", device="cpu"))
+    mil.evaluate(model, mil.read_labels(folder / "labels.csv"), device="cpu").save(folder / "evaluation")
+    return folder
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """Return a viewer with a screen to draw on."""
+    viewer = make_napari_viewer()
+    viewer.window._qt_window.resize(1300, 900)
+    return viewer
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    """Return the dock, opened as the Plugins menu opens it."""
+    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    yield dock
+    dock.gallery.stop()
+    qtbot.waitUntil(lambda: not dock.busy, timeout=30_000)
+
+
+def rest(dock, qtbot) -> None:
+    """Wait until nothing is read or made any more."""
+    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+
+
+def opened(dock, qtbot, path: Path) -> None:
+    """Drop a folder and wait."""
+    drop(dock, path)
+    rest(dock, qtbot)
+
+
+def show(dock, qtbot, title: str):
+    """Click the button of a view and return the view."""
+    dock.view_buttons[VIEWS.index(title)].click()
+    rest(dock, qtbot)
+    return dock.view()
+
+
+def click_at(qtbot, view, x: float, y: float) -> None:
+    """Click on a place of a figure, given as its first axes count."""
+    view.canvas.draw()
+    figure, ratio = view.canvas.figure, view.canvas.device_pixel_ratio
+    across, up = figure.axes[0].transData.transform((x, y))
+    place = QPoint(round(across / ratio), round((figure.bbox.height - up) / ratio))
+    qtbot.mouseClick(view.canvas, Qt.MouseButton.LeftButton, pos=place)
+
+
+def column(dock, name: str) -> list[str]:
+    """Return what stands in a column of the table."""
+    names = list(dock.rows.rows.frame.columns)
+    proxy = dock.rows.table.proxy
+    return [proxy.index(r, names.index(name)).data() for r in range(proxy.rowCount())]
+
+
+def test_an_empty_dock_says_what_to_open(dock):
+    assert "Open a folder that napari-milcnn classify, screen or evaluate wrote" in dock.facts.text()
+    assert [button.text() for button in dock.view_buttons] == list(VIEWS)
+    assert dock._after.isHidden()
+
+
+def test_a_folder_dropped_is_opened_with_the_layout_beside_its_images(dock, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    assert dock.facts.text().splitlines()[:2] == ["screen", "4 images · 6 planes · 3 classes"]
+    assert dock.facts.text().splitlines()[-1] == "labels.csv: label, group, dose"
+    assert column(dock, "plane") == ["T0", "T0", "T1", "T2", "T0", "T0"]
+    found = read_results(written / "screen")
+    assert column(dock, "score") == [f"{score:.3f}" for score in found.scores.max(1)]
+
+
+def test_a_row_opens_the_image_with_its_masks_at_its_plane(dock, viewer, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    table = dock.rows.table
+    rect = table.visualRect(table.proxy.index(2, 0))
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=rect.center())
+    rest(dock, qtbot)
+    assert [layer.name for layer in viewer.layers] == ["B03_s2 GFP", "B03_s2 RFP", "B03_s2 masks"]
+    assert viewer.dims.current_step[0] == 1
+    assert isinstance(viewer.layers[0].data, np.ndarray) is False  # lazily
+    masks = viewer.layers["B03_s2 masks"]
+    stored = tifffile.imread(written / "screen" / "B03_s2_labels.ome.tif")[:, 0]
+    np.testing.assert_array_equal(np.asarray(masks.data) > 0, stored > 0)
+    assert masks.scale[-1] == pytest.approx(0.2)
+    objects = pd.read_csv(written / "screen" / "objects.csv")
+    own = objects[objects["file"].str.endswith("B03_s2.ome.tif")]
+    assert list(masks.features["class"]) == list(own["class"])
+    assert set(np.unique(masks.data)) - {0} == set(masks.features["index"])
+    table.clicked.emit(table.proxy.index(3, 0))  # another plane of the same image
+    assert viewer.dims.current_step[0] == 2
+    table.clicked.emit(table.proxy.index(0, 0))  # another image takes its place
+    rest(dock, qtbot)
+    assert [layer.name for layer in viewer.layers] == ["B03_s1 GFP", "B03_s1 RFP", "B03_s1 masks"]
+
+
+def test_the_table_is_sorted_filtered_copied_and_saved(dock, qtbot, written, tmp_path):
+    opened(dock, qtbot, written / "screen")
+    names = list(dock.rows.rows.frame.columns)
+    dock.rows.table.sortByColumn(names.index("margin"), Qt.SortOrder.DescendingOrder)
+    margins = [float(text) for text in column(dock, "margin")]
+    assert margins == sorted(margins, reverse=True)
+    dock.rows.filter.setText("b03_S2")
+    assert sorted(column(dock, "plane")) == ["T0", "T1", "T2"]
+    dock.rows.copy_button.click()
+    lines = QApplication.clipboard().text().splitlines()
+    assert lines[0].split("\t") == names
+    assert len(lines) == 4
+    dock.save_table(tmp_path / "three.csv")
+    saved = pd.read_csv(tmp_path / "three.csv")
+    assert set(saved["name"]) == {"B03_s2"}
+    assert {"P a", "score a", "dose"} <= set(saved)
+    again = read_results(tmp_path / "three.csv")
+    assert len(again.table) == 3
+
+
+def test_figures_are_those_of_the_report(dock, qtbot, written):
+    opened(dock, qtbot, written / "evaluation")
+    metrics = json.loads((written / "evaluation" / "metrics.json").read_text())
+    assert f"accuracy {metrics['figures']['accuracy']:.3f}" in dock.facts.text()
+    assert accuracy(dock.found)[0] == metrics["figures"]["accuracy"]
+    table = pd.read_csv(written / "evaluation" / "confusion.csv", index_col=0)
+    np.testing.assert_array_equal(confusion(dock.found), table)
+    view = show(dock, qtbot, "Confusion")
+    said = {
+        tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in view.canvas.figure.axes[0].texts
+    }
+    assert said == {at: count for at, count in np.ndenumerate(table.to_numpy()) if count}
+
+
+def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
+    opened(dock, qtbot, written / "evaluation")
+    table = pd.read_csv(written / "evaluation" / "confusion.csv", index_col=0)
+    view = show(dock, qtbot, "Confusion")
+    r, c = np.argwhere(table.to_numpy())[0]
+    click_at(qtbot, view, c, r)
+    assert dock.view() is dock.rows
+    assert len(column(dock, "image")) == table.to_numpy()[r, c]
+    assert set(column(dock, "label")) == {table.index[r]}
+    assert set(column(dock, "top")) == {table.columns[c]}
+    assert dock.rows.chosen.text().endswith(f"label {table.index[r]}, model says {table.columns[c]}")
+    dock.rows.all_button.click()
+    assert len(column(dock, "image")) == 4
+
+
+def test_a_well_of_the_plate_opens_its_image(dock, viewer, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    view = show(dock, qtbot, "Plate")
+    assert view.told(2, 1).startswith("B03: ")
+    assert view.told(2, 1).endswith("2 images")
+    assert view.told(0, 0) == ""
+    click_at(qtbot, view, 4, 2)
+    rest(dock, qtbot)
+    assert "C05_s1 masks" in viewer.layers
+    click_at(qtbot, view, 0, 0)  # an empty well
+    assert not dock.busy
+    view.shown.setCurrentIndex(2)
+    view.shown.activated.emit(2)
+    assert view.canvas.figure.axes[1].get_xlabel() == "score of b"
+
+
+def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    view = show(dock, qtbot, "Gallery")
+    view.rank.setCurrentIndex(1)
+    view.rank.activated.emit(1)
+    rest(dock, qtbot)
+    shown = [float(view.list.item(i).text().split("\n")[1]) for i in range(view.list.count())]
+    assert shown == sorted(dock.found.table["score b"].round(3), reverse=True)
+    assert len(view._pictures) == 6
+    plain = dict(view._pictures)
+    view.evidence.click()
+    rest(dock, qtbot)
+    assert any((plain[number] != picture).any() for number, picture in view._pictures.items())
+    view.list.itemClicked.emit(view.list.item(0))
+    rest(dock, qtbot)
+    assert f"{view.list.item(0).text().split(chr(10))[0]} masks" in viewer.layers
+
+
+def test_every_picture_is_saved_as_png_and_svg_and_read_back(dock, qtbot, written, tmp_path):
+    opened(dock, qtbot, written / "screen")
+    for title in VIEWS[1:]:
+        show(dock, qtbot, title)
+        for kind in ("png", "svg"):
+            dock.save_picture(tmp_path / f"{title}.{kind}")
+            assert dock.message.text() == f"saved {tmp_path / title}.{kind}"
+        assert imread(tmp_path / f"{title}.png")[..., :3].std() > 1
+        assert (imread(tmp_path / f"{title}.png")[0, 0, :3] == 255).all()  # on white, whatever the theme
+        assert ElementTree.parse(tmp_path / f"{title}.svg").getroot().tag.endswith("svg")
+    dock.save_picture(tmp_path / "x.pdf")
+    assert "expected a name that ends in .png or .svg" in dock.message.text()
+    show(dock, qtbot, "Table")
+    assert not dock.picture_button.isEnabled()
+
+
+def test_dose_response_of_scores_and_of_objects(dock, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    view = show(dock, qtbot, "Dose")
+    view.classes.setCurrentIndex(0)
+    view.classes.activated.emit(0)
+    axes = view.canvas.figure.axes[0]
+    found = dock.found.images.set_index("name")["score a"]
+    expected = [(found["B03_s1"] + found["B03_s2"]) / 2, found["C05_s1"], found["D06_s1"]]
+    np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), expected)
+    view.what.setCurrentIndex(1)
+    view.what.activated.emit(1)
+    assert view.canvas.figure.axes[0].get_ylabel() == "share of a among objects"
+
+
+def test_views_say_in_words_what_they_need_and_get_it_from_a_layout(dock, qtbot, written, tmp_path):
+    shutil.copytree(written / "images", tmp_path / "images")
+    shutil.copytree(written / "screen", tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    renamed = {name: f"field {i}" for i, name in enumerate(table["name"].unique())}
+    table["file"] = [f"elsewhere/{renamed[name]}.tif" for name in table["name"]]
+    table.assign(name=table["name"].map(renamed)).to_csv(tmp_path / "run" / "predictions.csv", index=False)
+    opened(dock, qtbot, tmp_path / "run")
+    assert "run.json is missing" in dock.message.text().lower()
+    assert "4 of 4 images were not found, such as elsewhere/field 0.tif" in dock.message.text()
+    assert dock.images_button.isVisibleTo(dock)
+    for title, needed in (("Confusion", "Needs labels"), ("Calibration", "Needs labels"), ("Plate", "Needs wells"),
+                          ("Dose", "Needs doses"), ("Gallery", "The images were not found")):  # fmt: skip
+        assert show(dock, qtbot, title).note.text().startswith(needed)
+        dock.save_picture(tmp_path / "nothing.png")
+        assert dock.message.text() == "There is no picture to save yet."
+    rows = [f"field {i}.tif,{'ab'[i % 2]},{'AB'[i % 2]}{i + 1},{i}" for i in range(4)]
+    (tmp_path / "layout.csv").write_text("\n".join(["file,label,well,dose", *rows]))
+    drop(dock, tmp_path / "layout.csv", tmp_path / "run")
+    rest(dock, qtbot)
+    assert dock.found.added == ("label", "well", "dose")
+    for title in VIEWS[1:4] + VIEWS[5:]:
+        assert show(dock, qtbot, title).canvas is not None
+
+
+def test_moved_images_are_found_where_the_user_says(dock, viewer, qtbot, written, tmp_path):
+    shutil.copytree(written / "evaluation", tmp_path / "alone")
+    shutil.copytree(written / "images", tmp_path / "now" / "here")
+    table = pd.read_csv(tmp_path / "alone" / "predictions.csv")
+    table["file"] = table["file"].str.replace(str(written), "/before", regex=False)
+    table.to_csv(tmp_path / "alone" / "predictions.csv", index=False)
+    opened(dock, qtbot, tmp_path / "alone")
+    dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
+    rest(dock, qtbot)
+    assert "was not found; choose the folder of the images" in dock.message.text()
+    dock.find_images(tmp_path / "now" / "here")
+    rest(dock, qtbot)
+    assert dock.found.missing == []
+    dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
+    rest(dock, qtbot)
+    assert "B03_s1 GFP" in viewer.layers
+    dock.find_images(tmp_path / "alone")
+    rest(dock, qtbot)
+    assert "holds none of the 4 images" in dock.message.text()
+
+
+def test_what_is_not_ours_is_refused_and_what_was_open_stays(dock, qtbot, written, tmp_path):
+    opened(dock, qtbot, written / "screen")
+    drop(dock, tmp_path)
+    rest(dock, qtbot)
+    assert "has no predictions.csv (it is none)" in dock.message.text()
+    assert len(dock.found.table) == 6
+
+
+def test_a_report_in_hand_is_shown(dock, viewer, qtbot, written):
+    report = mil.evaluate(lively_model(), mil.read_labels(written / "labels.csv"), device="cpu", draws=0)
+    dock.show_report(report)
+    rest(dock, qtbot)
+    assert f"accuracy {report.accuracy:.3f}" in dock.facts.text()
+    assert column(dock, "label") == ["a", "b", "c", "a"]
+    dock.open_image(1)
+    rest(dock, qtbot)
+    assert "B03_s2 GFP" in viewer.layers
+
+
+def test_no_view_is_wider_than_a_narrow_dock_and_pictures_follow_the_theme(dock, viewer, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    inside = dock.findChild(QScrollArea).widget()
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        for title in VIEWS:
+            show(dock, qtbot, title)
+            assert inside.minimumSizeHint().width() <= 330
+        ground = show(dock, qtbot, "Classes").canvas.figure.get_facecolor()[:3]
+        assert (sum(ground) > 1.5) is (theme == "light")
+
+
+def test_the_viewer_closes_while_thumbnails_are_made(make_napari_viewer, qtbot, written):
+    viewer = make_napari_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    opened(dock, qtbot, written / "screen")
+    dock.view_buttons[VIEWS.index("Gallery")].click()
+    worker = dock.gallery._job._worker
+    viewer.close()
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)

@@ -1,0 +1,116 @@
+"""A dropped model becomes the current one; other zips are left to other plugins; no layer is ever added."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import npe2
+import pytest
+from napari.components import ViewerModel
+from napari.utils.notifications import notification_manager
+
+from napari_milcnn.errors import ModelError
+from napari_milcnn.plugin.current_model import CurrentModel, current
+from napari_milcnn.plugin.readers import get_reader, read_model
+
+
+@pytest.fixture(scope="module")
+def saved(compact, tmp_path_factory) -> Path:
+    """Return the zip of a small model."""
+    return compact.with_card(name="small").save(tmp_path_factory.mktemp("model") / "M.zip")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_current():
+    current.clear()
+    yield
+    current.clear()
+
+
+@pytest.fixture
+def plugins(npe2pm):
+    """Return a plugin manager that knows this plugin alone."""
+    npe2pm.register(npe2.PluginManifest.from_distribution("napari-milcnn"))
+    return npe2pm
+
+
+def write_zip(path: Path, **files: str) -> Path:
+    """Write a zip of text files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("_", "."), text)
+    return path
+
+
+def test_a_dropped_model_is_the_current_one(saved, plugins):
+    """Napari opens it without a layer, and says which model it is."""
+    viewer = ViewerModel()
+    assert viewer.open(saved, plugin="napari-milcnn") == []
+    assert len(viewer.layers) == 0
+    assert current.model.classes == ("a", "b", "c")
+    assert current.model.path == saved
+    assert notification_manager.records[-1].message == "small is now the current model. Its classes: a, b, c."
+
+
+def test_napari_finds_the_reader_by_itself(saved, plugins):
+    """The manifest claims *.zip, capitals or not, and no folder."""
+    npe2.read([str(saved)], stack=False)
+    assert current.model is not None
+    found = plugins.iter_compatible_readers
+    assert [one.plugin_name for one in found(["x/M.ZIP"])] == ["napari-milcnn"]
+    assert list(found([str(saved.parent)])) == list(found(["image.tif"])) == []
+
+
+def test_one_model_of_a_list(saved):
+    """A stack of one is that one; two cannot both be the current model."""
+    assert get_reader([str(saved)])([str(saved)]) == [(None,)]
+    assert current.model.path == saved
+    with pytest.raises(ModelError, match="2 models were opened as one stack, expected one; open the one to work with"):
+        get_reader([str(saved)] * 2)([str(saved)] * 2)
+
+
+def test_foreign_files_are_left_to_others(tmp_path, saved):
+    """A zip without a description, text named .zip, nothing there, an empty list, one foreign zip among two."""
+    foreign = write_zip(tmp_path / "tables.zip", a_csv="1,2")
+    text = tmp_path / "text.zip"
+    text.write_text("no zip")
+    for path in (foreign, text, tmp_path / "missing.zip", tmp_path):
+        assert get_reader(str(path)) is None
+    assert get_reader([]) is None
+    assert get_reader([str(saved), str(foreign)]) is None
+
+
+def test_broken_models_say_what_is_wrong(tmp_path, saved, plugins):
+    """Cut off, another tool's, or unreadable: a sentence, and the model that was current stays."""
+    read_model(str(saved))
+    half = tmp_path / "half.zip"
+    half.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
+    other = write_zip(tmp_path / "other.zip", rdf_yaml="type: model")
+    for path, said in ((half, "is not a whole zip file"), (other, "not one of napari-milcnn")):
+        with pytest.raises(ModelError, match=said):
+            ViewerModel().open(path, plugin="napari-milcnn")
+    assert current.model.path == saved
+
+
+def test_the_current_model_says_when_it_changes(compact):
+    """Each change once, with the new model; the same model again is no change."""
+    here, seen = CurrentModel(), []
+    here.changed.connect(seen.append)
+    here.set(compact)
+    here.set(compact)
+    assert here.model is compact
+    here.clear()
+    here.clear()
+    assert here.model is None
+    assert seen == [compact, None]
+
+
+def test_choosing_a_reader_is_light():
+    """A drop of any zip asks this plugin: that loads neither torch nor Qt."""
+    code = "import sys, napari_milcnn.plugin.readers, napari_milcnn.plugin.writers; "
+    code += "print([name for name in ('torch', 'qtpy', 'napari', 'zarr') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,486 @@
+"""The Train dock as a user has it: images dropped, labelled by keys, trained on, and the model used at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from qtpy.QtCore import QObject, QSettings, Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
+
+import napari_milcnn as mil
+from conftest import lively_model
+from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.job import Job
+from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
+from napari_milcnn.training.plan import TrainingPlan, run_training
+from qt_actions import drop
+
+pytest.importorskip("napari")
+FAST = {"epochs": 2, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
+FIELDS = SimulationOptions(
+    size=(128, 128), cells=(5, 8), penetrance=(0.8, 1.0), strain_spread=0.1, weak=(0.1, 0.15), multi_label=0.0
+)
+CLASSES = ("nucleus", "cell periphery")
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path_factory, monkeypatch):
+    """Keep what the dock remembers of other sessions out of the tests, and theirs out of the user's."""
+    QSettings.setPath(
+        QSettings.Format.NativeFormat, QSettings.Scope.UserScope, str(tmp_path_factory.mktemp("settings"))
+    )
+    QSettings("napari-milcnn", "napari-milcnn").remove("last_labels")
+    yield
+    QSettings("napari-milcnn", "napari-milcnn").remove("last_labels")
+
+
+@pytest.fixture
+def viewer(make_napari_viewer, qtbot):
+    """Return a viewer whose window has the focus, so that keys reach it."""
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.activateWindow()
+    qtbot.waitUntil(lambda: QApplication.activeWindow() is viewer.window._qt_window)
+    return viewer
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    """Return the dock, opened as the Plugins menu opens it."""
+    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    qtbot.waitUntil(lambda: bool(dock.device.text()), timeout=60_000)
+    yield dock
+    dock.stop()
+    settled(dock, qtbot)
+    current.clear()
+
+
+def settled(dock, qtbot, seconds: int = 300) -> None:
+    """Wait until nothing runs any more."""
+    box = dock.label_box
+    qtbot.waitUntil(
+        lambda: not dock.busy and not dock.waits and not box.busy and not box.images.pictures.busy,
+        timeout=1000 * seconds,
+    )
+
+
+def opened(dock, qtbot, *paths: Path) -> None:
+    """Drop images on the first tab, and wait until they are there."""
+    with qtbot.waitSignal(dock.label_box.changed, timeout=60_000):
+        drop(dock.label_box, *paths)
+    settled(dock, qtbot)
+
+
+def choose(dock, **options) -> None:
+    """Set options in the forms."""
+    for name, value in options.items():
+        form = dock.plan_box.options if name in [one.name for one in dock.plan_box.options] else dock.plan_box.more
+        form[name].value = value
+
+
+def trained(dock, qtbot, **options) -> None:
+    """Click Start, and wait for the end."""
+    choose(dock, **{**FAST, **options})
+    QTest.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
+    assert dock.busy
+    settled(dock, qtbot)
+
+
+def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
+    """Simulate fields in which proteins sit in one of two places; file name -> the place."""
+    folder.mkdir()
+    truth = {}
+    for i in range(count):
+        name, shown = f"field{i:02d}.ome.tif", CLASSES[i % 2]
+        facts = {"axes": "CYX", "Channel": {"Name": ["GFP", "RFP"]}}
+        tifffile.imwrite(folder / name, simulate_field([shown], FIELDS, seed + i).image, metadata=facts)
+        truth[name] = shown
+    return truth
+
+
+def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
+    """24 images labelled by keys, trained on for real; 16 others are told apart, 12 of them at least where 8 is chance.
+
+    The model is then used at once: the image in the viewer is classified, and its cells are masked.
+    """
+    truth = simulated(tmp_path / "screen", 24, seed=100)
+    held = simulated(tmp_path / "held", 16, seed=500)
+    box = dock.label_box
+    opened(dock, qtbot, tmp_path / "screen")
+    for name in CLASSES:
+        QTest.keyClicks(box.class_box.new, name)
+        QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
+    box.table.setFocus()
+    for _ in range(24):
+        shown = truth[box.labelling.images[box.table.current_row()].file.name]
+        QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + CLASSES.index(shown)))
+    settled(dock, qtbot)
+    written = pd.read_csv(tmp_path / "screen" / "labels.csv").set_index("file")["label"].to_dict()
+    assert written == truth
+    dock.tabs.setCurrentIndex(1)
+    trained(dock, qtbot, epochs=10, patch=128, validation=0.25)
+    assert dock.message.text() == "Done."
+    assert dock.tabs.currentIndex() == 2
+    assert "kept for validation" in dock.outcome_box.notes.text()
+    QTest.mouseClick(dock.outcome_box.use_button, Qt.MouseButton.LeftButton)
+    assert current.model.classes == tuple(sorted(CLASSES))
+    classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock" and w.viewer == viewer)
+    drop(classifier, tmp_path / "held")
+    qtbot.waitUntil(
+        lambda: len(classifier.entries) == 16 and not classifier.busy and classifier._bench_job is None
+        and all(entry.state == "done" for entry in classifier.entries), timeout=120_000,
+    )  # fmt: skip
+    right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.entries]
+    assert np.sum(right) >= 12
+    assert classifier.picture.masks_of(classifier.entry()).data.any()
+
+
+def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
+    """The command that the dock copies, run in a terminal with another file, writes the very same weights."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, seed=3)
+    QTest.mouseClick(dock.outcome_box.copy_button, Qt.MouseButton.LeftButton)
+    words = shlex.split(QGuiApplication.clipboard().text())
+    assert words[:2] == ["napari-milcnn", "train"]
+    words[words.index("--out") + 1] = str(tmp_path / "again.zip")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run([sys.executable, "-m", "napari_milcnn", *words[1:]], check=True, env=environment)
+    ours, theirs = (mil.load_model(tmp_path / name) for name in ("model.zip", "again.zip"))
+    assert ours.card.training["curve"] == theirs.card.training["curve"]
+    weights = theirs.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in ours.network.state_dict().items())
+
+
+def test_what_is_missing_is_said(dock, qtbot, tmp_path, table):
+    assert "Open images under Label first." in dock.needs.text()
+    assert not dock.start_button.isEnabled()
+    (tmp_path / "labels.csv").write_text("file,label\n0.tif,none\n2.tif,none\n")
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    assert "All labelled images show none." in dock.needs.text()
+    assert not dock.start_button.isEnabled()
+
+
+def test_a_training_that_cannot_be_says_why(dock, qtbot, table, tmp_path):
+    """A patch below the receptive field, and a model that is no .zip."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, patch=30)
+    assert "'patch' is 30; expected 0 or at least the receptive field, 67 px" in dock.message.text()
+    dock.plan_box.out.setText("model.pt")
+    trained(dock, qtbot)
+    assert "a model is saved as one .zip file" in dock.message.text()
+    assert dock.start_button.isEnabled()
+
+
+def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
+    """Paused, it waits; stopped, it keeps its epochs and says how good they are; resumed, it goes on to the end."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    choose(dock, **{**FAST, "epochs": 60})
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=120_000)
+    dock.pause_button.click()
+    assert dock.pause_button.text() == "Go on"
+    there, before = (0, 0), None
+    for _ in range(20):  # an epoch whose batches are done is still validated
+        there, before = (dock._epochs[0], dock.progress.value()), there
+        if there == before:
+            break
+        qtbot.wait(1500)
+    assert there == before
+    dock.pause_button.click()
+    qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    done = dock.stopped.epochs
+    assert there[0] < done < 60
+    assert dock.report is not None
+    dock.plan_box.options["epochs"].value = 3  # what Resume does not heed: it is the training that was begun
+    assert not dock.resume_button.isHidden()
+    dock.resume_button.click()
+    qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    assert mil.load_model(tmp_path / "model.zip").card.training["options"]["epochs"] == 60
+
+
+def test_without_validation_nothing_is_made_up(dock, qtbot, table, tmp_path):
+    rows = (tmp_path / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join(",".join(row.split(",")[:2]) for row in rows))
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1, validation=0.0)
+    assert dock.curves.none.text().startswith("No validation")
+    assert not dock.curves.validation.isVisibleTo(dock.curves)
+    assert dock.outcome_box.figures.text().startswith("No validation")
+    assert dock.report is None
+
+
+def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    choose(dock, **{**FAST, "epochs": 1})
+    dock.estimate_button.click()
+    settled(dock, qtbot)
+    assert "12 images in 3 batches, 4 for validation" in dock.estimate.text()
+    assert not (tmp_path / "model.zip").exists()
+    dock.plan_box.folds.setValue(2)
+    dock.validate_button.click()
+    settled(dock, qtbot)
+    assert (
+        "Each of 16 images of 16 groups was told by a network that never saw its group."
+        in dock.outcome_box.notes.text()
+    )
+    assert len(dock.report.folds) == 2
+    assert dock.outcome_box.results_button.isVisibleTo(dock)
+    assert not dock.outcome_box.card.isVisibleTo(dock)
+
+
+def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
+    """Paused it waits; stopped it gives no figures; a model that was trained before can still be used."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1)
+    choose(dock, epochs=60)
+    dock.plan_box.folds.setValue(2)
+    dock.validate_button.click()
+    qtbot.waitUntil(lambda: "fold 1 of 2, epoch" in dock.progress.format(), timeout=120_000)
+    dock.pause_button.click()
+    qtbot.wait(1000)
+    there = dock.progress.value()
+    qtbot.wait(1000)
+    assert dock.busy
+    assert dock.progress.value() == there
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    assert dock.message.text() == "Stopped."
+    assert dock.report.folds is None
+    choose(dock, epochs=1)
+    dock.validate_button.click()
+    settled(dock, qtbot)
+    assert len(dock.report.folds) == 2
+    assert dock.outcome_box.use_button.isVisibleTo(dock)
+
+
+def test_the_card_is_filled_in_and_who_made_it_is_asked_once(dock, qtbot, table, tmp_path):
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1)
+    dock.outcome_box.fields["authors"].setText("Ada L., Alan T.")
+    dock.outcome_box.fields["license"].setText("CC-BY-4.0")
+    dock.outcome_box.save_button.click()
+    card = mil.load_model(tmp_path / "model.zip").card
+    assert (card.authors, card.license) == (("Ada L.", "Alan T."), "CC-BY-4.0")
+    assert card.trained_on == "16 labelled images: none 8, spots 8"
+    assert "validation accuracy" in card.metrics
+    assert type(dock.outcome_box)().fields["authors"].text() == "Ada L., Alan T."
+
+
+def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path, monkeypatch):
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    choose(dock, **{**FAST, "epochs": 60})
+    dock.start_button.click()
+    asked = []
+    answer = QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *words: asked.append(words[2]) or answer)
+    window = next(w for w in viewer.window._qt_window.findChildren(QDockWidget) if w.isAncestorOf(dock))
+    QTest.mouseClick(window.findChild(QPushButton, "QTitleBarCloseButton"), Qt.MouseButton.LeftButton)
+    assert "A training runs" in asked[0]
+    assert dock.busy
+    assert window.isVisible()
+    dock.stop_button.click()
+    settled(dock, qtbot)
+
+
+KILLED = """
+import sys, time
+import napari
+from pathlib import Path
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer()
+viewer.window._qt_window.activateWindow()
+_, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+box = dock.label_box
+
+def wait(done):
+    while not done():
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+box.open([Path(sys.argv[1])])
+wait(lambda: box.labelling is not None and not box.busy)
+for name in ("none", "spots"):
+    QTest.keyClicks(box.class_box.new, name)
+    QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
+box.table.setFocus()
+for _ in range(int(sys.argv[2])):
+    number = int(box.labelling.images[box.table.current_row()].file.stem)
+    QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + number % 2))
+    print("labelled", flush=True)
+if len(sys.argv) > 3:
+    for name, value in dict(epochs=60, patch=80).items():
+        dock.plan_box.options[name].value = value
+    dock.plan_box.more["batch_size"].value = 4
+    dock.start_button.click()
+    wait(lambda: dock._epochs[0] >= 2)
+    print("trained", flush=True)
+wait(lambda: False)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path, training):
+    """Killed while labelling, every label is there again; killed while it trains, at most one epoch is lost."""
+    (tmp_path / "labels.csv").unlink()
+    given = 16 if training else 5
+    call = [sys.executable, "-c", KILLED, str(tmp_path), str(given), *(["train"] if training else [])]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(given + training):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    opened(dock, qtbot, tmp_path)
+    labelled = [image for image in dock.label_box.labelling.images if image.labels]
+    assert len(labelled) == given
+    assert all(image.labels == (("none", "spots")[int(image.file.stem) % 2],) for image in labelled)
+    assert len(dock.label_box.labelling.images) == 16
+    if training:
+        assert dock.stopped.epochs >= 2
+        assert not dock.resume_button.isHidden()
+        dock.resume_button.click()
+        qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
+        first = dock._epochs[0]
+        dock.stop_button.click()
+        settled(dock, qtbot)
+        assert first >= 2  # epoch 2 itself is lost where its state was still being written
+    else:
+        assert dock.stopped is None
+
+
+def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_path):
+    """Nothing is written when it is opened; a training writes the table that it reads."""
+    for image in table.images:
+        folder = tmp_path / "screen" / image.labels[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.file.rename(folder / image.file.name)
+    opened(dock, qtbot, tmp_path / "screen")
+    assert dock.plan_box.kept.text() == "a fresh network (compact): 2 classes, channel 0"
+    assert not list((tmp_path / "screen").glob("labels.csv"))
+    trained(dock, qtbot, epochs=1)
+    assert dock.message.text() == "Done."
+    assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")
+
+
+def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
+    """Two processes on the CPU stand for two GPUs: curves and figures come as from a training in this one."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    dock._gpus = 2
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=2, device="auto")
+    assert dock.message.text() == "Done."
+    assert dock._epochs == (2, 2)
+    assert dock.report is not None
+    assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
+
+
+def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
+    """Labelling goes on where a stopped training was found, and the model of another folder goes to that folder."""
+    TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    assert dock.stopped is not None
+    assert dock.tabs.currentIndex() == 1
+    dock.tabs.setCurrentIndex(0)
+    choose(dock, epochs=7)
+    dock.label_box.table.select([0])
+    dock.label_box.press(2)
+    settled(dock, qtbot)
+    assert dock.tabs.currentIndex() == 0
+    assert dock.plan_box.values()["epochs"] == 7
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tmp_path.glob("?.tif"):
+        tifffile.imwrite(other / path.name, tifffile.imread(path))
+    (other / "labels.csv").write_text("file,label\n0.tif,none\n1.tif,spots\n")
+    opened(dock, qtbot, other / "labels.csv")
+    assert dock.stopped is None
+    assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
+
+
+def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_path):
+    """What the stopped training learned can still be used; no button is offered that would do what was refused."""
+    plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
+    read = plan.table()
+    reports = run_training(plan, read, plan.start(read).model)
+    next(reports), next(reports)  # the checkpoint of the first is written once the second is asked for
+    reports.close()
+    plan.save(1, ended=False)
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    before = plan.out.read_bytes()
+    dock.label_box.table.select([0])
+    dock.label_box.press(2)
+    dock.resume_button.click()
+    settled(dock, qtbot)
+    assert dock.message.text().startswith("Labels or images changed since that training was stopped")
+    assert "Start begins anew" in dock.message.text()
+    assert "Resume" not in dock.message.text()
+    assert dock.start_button.isEnabled()
+    assert plan.out.read_bytes() == before
+
+
+def test_a_model_that_is_trained_on_further_is_kept(dock, qtbot, table, tmp_path):
+    """Label more, start from the current model: the new one gets a name of its own."""
+    lively_model(classes=("none", "spots"), channels=("channel 0",)).save(tmp_path / "model.zip")
+    current.set(mil.load_model(tmp_path / "model.zip"))
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    start = dock.plan_box.start
+    start.setCurrentIndex(next(i for i in range(start.count()) if start.itemText(i).endswith("(current)")))
+    start.activated.emit(start.currentIndex())
+    settled(dock, qtbot)
+    assert dock.plan().out == tmp_path / "model-2.zip"
+    assert dock.plan_box.out.placeholderText() == "model-2.zip"
+    dock.plan_box.out.setText("model.zip")
+    trained(dock, qtbot)
+    assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
+
+
+def test_what_was_trained_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
+    """After a cross-validation, and after the file was deleted; a stopped estimate leaves Stop as it was."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    trained(dock, qtbot, epochs=1)
+    dock.plan_box.folds.setValue(2)
+    dock.validate_button.click()
+    assert not dock.pause_button.isVisibleTo(dock)
+    settled(dock, qtbot)
+    assert dock.outcome_box.use_button.isVisibleTo(dock.outcome_box)
+    (tmp_path / "model.zip").unlink()
+    dock.outcome_box.use_button.click()
+    assert current.model.path == tmp_path / "model.zip"
+    dock.estimate_button.click()
+    dock.stop_button.click()
+    settled(dock, qtbot)
+    assert dock.stop_button.isEnabled()
+
+
+def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
+    """What a job has open, a process or a file, is closed in its thread and before the window hears of the end."""
+    told = []
+
+    def steps():
+        try:
+            while True:
+                yield 1
+        finally:
+            told.append("closed")
+
+    parent = QObject()
+    job = Job(steps, parent, lambda _: job.stop(), lambda ending: told.append(ending.stopped))
+    qtbot.waitUntil(lambda: len(told) == 2)
+    assert told == ["closed", True]

@@ -1,0 +1,343 @@
+"""A recorded classification run again: the same numbers, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+import napari_milcnn as mil
+from conftest import SMALL, noise
+from napari_milcnn.cli.app import app
+from napari_milcnn.errors import ImageError, ModelError, OptionsError
+from napari_milcnn.images.stack import ImageReading
+from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.options import MaskOptions
+from napari_milcnn.results.folder import screen
+from napari_milcnn.results.replay import replay
+from napari_milcnn.results.write import screen_record, versions, write_json
+
+TABLES = ("predictions.csv", "objects.csv")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Save an untrained model of the classes round and long, and return its path."""
+    model = mil.new_model(["round", "long"], ["DNA"], **SMALL).with_card(mean=(100.0,), std=(30.0,))
+    return model.save(tmp_path_factory.mktemp("model") / "m.zip")
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    """Load that model from a file of its own."""
+    return mil.load_model(shutil.copy(saved, tmp_path))
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Write noise as a Z stack of three planes whose file does not say so."""
+    tifffile.imwrite(tmp_path / "a.tif", noise(3, 90, 100), photometric="minisblack", metadata=None)
+    return tmp_path / "a.tif"
+
+
+@pytest.fixture
+def record(model, stack, tmp_path):
+    """Classify with every kind of option changed and return the record."""
+    reading = ImageReading(axes="ZYX", channels=("DNA",), pixel_size=0.5, z="maximum")
+    masks = {"threshold": "q0.5", "class_thresholds": {"long": 0.4}, "present": 0, "min_size": 3}
+    options = {"foreground": {"method": "local", "split": 0.0}, "device": "cpu", "match_pixel_size": False}
+    list(screen(model, [stack], tmp_path / "out", reading=reading, mask_options=masks, kind="object", **options))
+    return tmp_path / "out" / "run.json"
+
+
+@pytest.fixture
+def planned(model, stack, tmp_path):
+    """Write the record of a classification that was never run, and return its path."""
+    record = screen_record(
+        EvidenceMaker(model, device="cpu"), [stack], classes=["long"], reading=ImageReading("ZYX"),
+        mask_options=MaskOptions(),
+    )  # fmt: skip
+    write_json(tmp_path / "planned" / "run.json", record)
+    return tmp_path / "planned" / "run.json"
+
+
+@pytest.fixture
+def run():
+    """Call the command line in this process."""
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def changed(record, **changes):
+    """Write a record with some of its entries changed, beside it, and return its path."""
+    path = record.with_name("changed.json")
+    write_json(path, json.loads(record.read_text()) | changes)
+    return path
+
+
+def assert_equal_results(one: Path, other: Path):
+    """Compare folders: the same files, with equal tables, labels and class maps."""
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    for name in TABLES:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    for name in ("a_labels.ome.tif", "a_maps.ome.tif"):
+        np.testing.assert_array_equal(tifffile.imread(one / name), tifffile.imread(other / name))
+
+
+def test_a_replay_gives_the_same_numbers(record, tmp_path):
+    """Tables, labels and maps, and the replay of the replay; the record says the same but for what is new in it."""
+    steps = list(replay(record, tmp_path / "again"))
+    assert steps[-1].result.error == ""
+    assert_equal_results(record.parent, tmp_path / "again")
+    list(replay(tmp_path / "again" / "run.json", tmp_path / "third"))
+    assert_equal_results(record.parent, tmp_path / "third")
+    assert len(pd.read_csv(tmp_path / "third" / "objects.csv")) > 0
+    first, third = (json.loads((path / "run.json").read_text()) for path in (record.parent, tmp_path / "third"))
+    same = ("format", "model", "options", "versions", "device", "files", "unfinished")
+    assert {key: first[key] for key in same} == {key: third[key] for key in same}
+
+
+def test_without_masks_as_it_was(model, stack, tmp_path):
+    """What made no masks makes none again."""
+    list(screen(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), masks=False, kind="class_map"))
+    list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
+    assert not (tmp_path / "again" / "objects.csv").exists()
+    assert (tmp_path / "out" / TABLES[0]).read_bytes() == (tmp_path / "again" / TABLES[0]).read_bytes()
+
+
+def test_some_planes_are_run_again_alone(model, stack, tmp_path):
+    """The second of three: one row, maps and masks of three planes of which two are empty, and the record says so."""
+    planes = {stack: [1]}
+    list(screen(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), planes=planes,
+                mask_options={"threshold": "q0.5", "present": 0}))  # fmt: skip
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["planes"] == [[1]]
+    list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
+    assert_equal_results(tmp_path / "out", tmp_path / "again")
+    assert pd.read_csv(tmp_path / "again" / "predictions.csv")["z"].tolist() == [1]
+    assert set(pd.read_csv(tmp_path / "again" / "objects.csv")["z"]) == {1}
+    labels = tifffile.imread(tmp_path / "again" / "a_labels.ome.tif")
+    assert labels.any((1, 2, 3)).tolist() == [False, True, False]
+    (whole,) = [step.result for step in screen(model, [stack], tmp_path / "all", reading=ImageReading("ZYX"))
+                if step.result]  # fmt: skip
+    (some,) = [step.result for step in replay(tmp_path / "out" / "run.json", tmp_path / "again") if step.result]
+    np.testing.assert_allclose(some.prediction.scores, whole.prediction.scores[[1]], atol=1e-6)
+
+
+def test_a_record_of_all_planes_of_an_older_version(planned, tmp_path):
+    """A record of format 1 names no planes: all of them are run."""
+    record = json.loads(planned.read_text())
+    del record["planes"], record["names"]
+    write_json(planned, record | {"format": 1})
+    (result,) = [step.result for step in replay(planned, tmp_path / "again") if step.result]
+    assert len(result.prediction.planes) == 3
+    with pytest.raises(OptionsError, match=r"names planes for 2 images and has 1; expected the run\.json"):
+        list(replay(changed(planned, planes=[None, [1]]), tmp_path / "again"))
+
+
+def test_own_objects_and_one_class_are_recorded(model, stack, tmp_path, monkeypatch):
+    """Typed relative to another folder, the image, the model, the label image and the class are found again."""
+    tifffile.imwrite(
+        tmp_path / "own.tif", np.repeat(np.arange(3, dtype=np.uint8), 30)[:, None] * np.ones(100, np.uint8)
+    )
+    monkeypatch.chdir(tmp_path)
+    loaded = mil.load_model("m.zip")
+    reading = ImageReading("ZYX", z="maximum")
+    list(screen(loaded, [Path("a.tif")], Path("out"), reading=reading, objects=Path("own.tif"), classes=["long"],
+                mask_options={"threshold": 0.0, "present": 0.0}))  # fmt: skip
+    monkeypatch.chdir("/")
+    list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
+    tables = [pd.read_csv(tmp_path / folder / "objects.csv") for folder in ("out", "again")]
+    assert tables[0]["area_px"].tolist() == [3000, 3000]
+    assert set(tables[0]["class"]) == {"long"}
+    pd.testing.assert_frame_equal(tables[0].drop(columns="file"), tables[1].drop(columns="file"))
+
+
+def test_the_precision_that_it_came_to_is_recorded(model):
+    """Where auto was asked for, the record says float32 or bfloat16: timing decides, and may decide otherwise."""
+    maker = EvidenceMaker(model, device="cpu")
+    record = screen_record(maker, [], classes=model.classes)
+    assert maker.options.precision == "auto"
+    assert record["options"]["evidence"]["precision"] == str(maker.classifier.runner.choice.precision)[6:]
+
+
+def test_a_missing_image_is_a_failed_row(planned, stack, tmp_path):
+    """As in any classification."""
+    stack.unlink()
+    (result,) = [step.result for step in replay(planned, tmp_path / "again") if step.result]
+    assert "there is no such file" in result.error
+    assert "a.tif" in pd.read_csv(tmp_path / "again" / "predictions.csv").loc[0, "error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_undecodable_file_names_are_kept(planned, stack, tmp_path):
+    """Bytes that are no UTF-8 in an image's name."""
+    name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tif"))
+    stack.rename(name)
+    (result,) = [r for s in replay(changed(planned, files=[str(name)]), tmp_path / "again") if (r := s.result)]
+    assert result.error == ""
+
+
+def test_an_image_that_was_no_file_is_refused(model, tmp_path):
+    """A record of a layer in memory is written, and says why it cannot be run again."""
+    record = screen_record(EvidenceMaker(model, device="cpu"), [None], classes=["long"], mask_options=MaskOptions())
+    assert record["files"] == [None]
+    write_json(tmp_path / "run.json", record)
+    with pytest.raises(
+        ImageError, match="its image was no file, but a layer that lived in memory only; save the image"
+    ):
+        list(replay(tmp_path / "run.json", tmp_path / "again"))
+
+
+def test_a_changed_model_is_refused(record, model, tmp_path):
+    """The file was written anew with another card: both digests are said, and --model."""
+    other = mil.load_model(model.with_card(description="another").save(model.path))
+    with pytest.raises(ModelError) as caught:
+        list(replay(record, tmp_path / "again"))
+    assert other.digest in str(caught.value)
+    assert model.digest in str(caught.value)
+    assert "(command line: --model)" in str(caught.value)
+    list(replay(record, tmp_path / "again", model))
+    assert_equal_results(record.parent, tmp_path / "again")
+
+
+def test_a_model_that_is_gone(record, model, tmp_path):
+    """It can be named elsewhere; a model that was never saved cannot be found by the record."""
+    model.path.rename(tmp_path / "moved.zip")
+    with pytest.raises(ModelError, match=r"needs the model .*m.zip, which is not there; name its file by model= "):
+        list(replay(record, tmp_path / "again"))
+    list(replay(record, tmp_path / "again", mil.load_model(tmp_path / "moved.zip")))
+    unsaved = changed(record, model=json.loads(record.read_text())["model"] | {"path": None})
+    with pytest.raises(ModelError, match="needs the model that was never saved; name its file"):
+        list(replay(unsaved, tmp_path / "again"))
+
+
+def test_a_shipped_model_is_found_by_its_name(planned, tmp_path):
+    """Wherever the installation has moved to."""
+    shipped = mil.load_model("nuclei")
+    found = {"path": "/elsewhere/nuclei.zip", "name": "nuclei", "sha256": shipped.digest}
+    options = json.loads(planned.read_text())["options"]
+    options |= {"classes": shipped.classes[:1], "masks": None}
+    options["reading"] |= {"channels": list(shipped.channels), "pixel_size": shipped.pixel_size}
+    steps = list(replay(changed(planned, model=found, options=options), tmp_path / "again"))
+    assert steps[-1].result.error == ""
+
+
+def test_other_versions_are_said(planned, stack, tmp_path):
+    """In one sentence; none where they are the same."""
+    stack.unlink()
+    said: list[str] = []
+    list(replay(planned, tmp_path / "again", on_warning=said.append))
+    assert said == []
+    older = changed(planned, versions=versions() | {"torch": "0.1", "gone": "2"})
+    list(replay(older, tmp_path / "again", on_warning=said.append))
+    (sentence,) = said
+    assert f"torch 0.1 (here {versions()['torch']}), gone 2 (here not installed): figures may differ" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", r"run.json is not JSON \(Expecting value.*\); expected the run.json that a classification wrote"),
+        (b"{'format': 1}", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "names no format; expected the run.json that a classification wrote"),
+        (b'{"epochs": 3}', "names no format"),
+        (b'{"format": 3}', "is a record of format 3, and this version reads 2; update napari-milcnn"),
+        (b'{"format": 1}', "cannot be run again: option 'model' is missing; option 'options' is missing; .*unchanged"),
+    ],
+)
+def test_files_that_are_no_record(tmp_path, text, said):
+    """What was found, and what was expected."""
+    (tmp_path / "run.json").write_bytes(text)
+    with pytest.raises(OptionsError, match=said):
+        list(replay(tmp_path / "run.json", tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("evidence", {"kind": "hunch"}, "option 'options.evidence.kind' is 'hunch'"),
+        ("evidence", {"wavelength": 5}, "there is no option 'options.evidence.wavelength'"),
+        ("masks", {"threshold": "high"}, "option 'options.masks.threshold' is 'high': expected auto, otsu"),
+        (
+            "masks",
+            {"class_thresholds": {"flat": 0.5}},
+            "a threshold is given for 'flat', which the model does not know",
+        ),
+        ("reading", {"pixel_size": -1}, "pixel_size is -1.0; expected µm per pixel"),
+        ("reading", {"z": "mean"}, "option 'options.reading.z' is 'mean'"),
+        ("reading", {"colour": "red"}, "option 'options.reading.colour' is 'red': Unexpected"),
+    ],
+)
+def test_edited_records_are_refused(planned, tmp_path, part, change, said):
+    """Each impossible or unknown value with its name."""
+    options = json.loads(planned.read_text())["options"]
+    options[part] |= change
+    with pytest.raises(OptionsError, match=said):
+        list(replay(changed(planned, options=options), tmp_path / "again"))
+
+
+def test_a_record_that_is_not_there(tmp_path):
+    """No file, and a folder."""
+    for path in (tmp_path / "run.json", tmp_path):
+        with pytest.raises(OptionsError, match=r"cannot be read \(.*\); expected the run.json that a classification"):
+            list(replay(path, tmp_path / "again"))
+
+
+def test_command_line(run, record, model, tmp_path):
+    """Results go beside the record's folder, or where --out says; --device and --json go with it."""
+    done = run("classify", "--replay", record)
+    assert done.exit_code == 0, done.output
+    assert_equal_results(record.parent, tmp_path / "out-replay")
+    model.path.rename(tmp_path / "moved.zip")
+    call = ("classify", "--replay", record, "-o", tmp_path / "b", "--device", "cpu")
+    assert run(*call).exit_code == 2
+    done = run(*call, "-m", tmp_path / "moved.zip", "--json")
+    assert json.loads(done.stdout)["model"]["sha256"] == model.digest
+    assert_equal_results(record.parent, tmp_path / "b")
+    assert "option 'device' is 'tpu'" in run(*call[:-1], "tpu", "-m", tmp_path / "moved.zip").stderr
+    assert "has the digest" in run(*call, "-m", "nuclei").stderr
+
+
+def test_command_line_warns_and_fails_as_ever(run, planned, stack):
+    """Other versions are one warning; an image that is gone gives status 1."""
+    stack.unlink()
+    done = run("classify", "--replay", changed(planned, versions={"torch": "0.1"}))
+    assert done.exit_code == 1
+    assert "warning: " in done.stderr
+    assert "torch 0.1 (here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("a.tif",), "IMAGE"),
+        (("--threshold", "otsu", "--class", "long"), "--class, --threshold"),
+        (("--no-masks",), "--masks"),
+        (("--axes", "YX"), "--axes"),
+        (("--precision", "auto"), "--precision"),
+        (("--class-threshold", "a=1"), "--class-threshold"),
+    ],
+)
+def test_what_the_record_says_is_not_said_again(run, more, named):
+    """Images and options beside --replay are refused, also where they are the defaults."""
+    done = run("classify", *more, "--replay", "run.json")
+    assert done.exit_code == 2
+    assert f"leave out {named}: only --out, --model, --device and --json go with it" in done.stderr
+
+
+def test_without_replay_image_model_and_out_are_needed(run, stack, model, tmp_path):
+    """One sentence for each of them that lacks."""
+    whole = {"image": (stack,), "model": ("-m", model.path), "out": ("-o", tmp_path / "o")}
+    for lacking in whole:
+        done = run("classify", *(part for name, given in whole.items() if name != lacking for part in given))
+        assert done.exit_code == 2
+        assert "to classify, name IMAGE..., --model and --out; or --replay with a run.json" in done.stderr

@@ -1,0 +1,151 @@
+"""Files are whole or not there: the old one survives every failure, and nothing is left beside it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from napari_milcnn.atomic_write import replacing, sha256
+from napari_milcnn.errors import MilcnnError, OutputError
+
+
+def names(folder: Path) -> list[str]:
+    """Names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_beside_its_name_and_moved(tmp_path: Path) -> None:
+    """Folders are made; until the end the name is free; the draft keeps the suffixes, by which writers choose."""
+    path = tmp_path / "new" / "folder" / "maps.ome.tif"
+    with replacing(path) as draft:
+        assert draft.parent == path.parent
+        assert draft.name.endswith(".ome.tif")
+        draft.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["maps.ome.tif"]
+
+
+def test_the_old_file_is_replaced(tmp_path: Path) -> None:
+    """And only once the block has ended well."""
+    path = tmp_path / "run.json"
+    path.write_text("old")
+    with replacing(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("failure", "seen"),
+    [
+        (ValueError("wrong"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MilcnnError("no"), MilcnnError),
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+    ],
+)
+@pytest.mark.parametrize("before", ["old", None])
+def test_a_failing_block_leaves_the_old_file(
+    tmp_path: Path, failure: BaseException, seen: type[BaseException], before: str | None
+) -> None:
+    """Whatever ends it, Ctrl-C included, half of the draft written; only what the disk says is translated."""
+    path = tmp_path / "table.csv"
+    if before:
+        path.write_text(before)
+
+    def fail() -> None:
+        with replacing(path) as draft:
+            draft.write_text("hal")
+            raise failure
+
+    with pytest.raises(seen) as caught:
+        fail()
+    assert names(tmp_path) == (["table.csv"] if before else [])
+    assert not before or path.read_text() == before
+    assert caught.value is failure or caught.value.__cause__ is failure
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    """What could not be written, why, and what to do."""
+    path = tmp_path / "m.zip"
+    with pytest.raises(OutputError, match="No space left on device; free some space") as caught, replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    """The folder cannot be made; the file stays."""
+    (tmp_path / "results").write_text("a file")
+    with (
+        pytest.raises(OutputError, match=r"results/run\.json cannot be written"),
+        replacing(tmp_path / "results/run.json"),
+    ):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
+    """The draft cannot be moved over a folder, and does not stay."""
+    (tmp_path / "m.zip").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"m\.zip cannot be written: (Is a directory|.*denied)"),
+        replacing(tmp_path / "m.zip") as draft,
+    ):
+        draft.write_text("x")
+    assert names(tmp_path) == ["m.zip"]
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal of the system is one of ours."""
+
+    def refuse(**options: object) -> tuple[int, str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(OutputError, match="Permission denied"), replacing(tmp_path / "m.zip"):
+        pytest.fail("the block must not run")
+
+
+def test_a_block_may_remove_its_draft(tmp_path: Path) -> None:
+    """Then there is nothing to move: that is said, not passed over."""
+    with pytest.raises(OutputError, match="No such file"), replacing(tmp_path / "m.zip") as draft:
+        draft.unlink()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    """A temporary file is private; a result is an ordinary file."""
+    path = tmp_path / "run.json"
+    old = os.umask(0o027)
+    try:
+        with replacing(path) as draft:
+            draft.write_text("x")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_two_drafts_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Each has its own name; the last to end wins."""
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        with replacing(path) as second:
+            assert first != second
+            second.write_text("second")
+        first.write_text("first")
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_sha256_of_the_standard() -> None:
+    """The example of FIPS 180, and the empty one."""
+    assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(b"") == hashlib.sha256().hexdigest()

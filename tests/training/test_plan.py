@@ -1,0 +1,177 @@
+"""A plan of a training: what it starts from, the command that repeats it, and a training in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import napari_milcnn as mil
+from conftest import SMALL, lively_model
+from napari_milcnn.errors import ComputeError, OptionsError
+from napari_milcnn.images.stack import ImageReading
+from napari_milcnn.training.plan import (
+    EpochPrinter,
+    TrainingPlan,
+    epoch_row,
+    follow_training,
+    run_training,
+    stopped_training,
+)
+from napari_milcnn.training.trainer import estimate
+
+FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
+
+
+def plan_for(folder, **changes):
+    """Plan a quick training of the table of `conftest`."""
+    return TrainingPlan(**{"labels": folder / "labels.csv", "out": folder / "m.zip", "options": FAST, **changes})
+
+
+def run(plan, **options):
+    """Carry a plan out."""
+    table = plan.table()
+    return list(run_training(plan, table, plan.start(table).model, **options))
+
+
+def test_best_and_last_model_and_state_are_on_disk(table, tmp_path):
+    plan = plan_for(tmp_path)
+    *_, last = run(plan)
+    assert mil.load_model(plan.out).digest == mil.load_model(last.best.save(tmp_path / "again.zip")).digest
+    assert plan.checkpoint.exists()
+    assert plan.last.exists() != last.is_best
+    assert run(plan, resume=True) == []
+
+
+def test_a_run_that_is_left_keeps_its_epochs(table, tmp_path):
+    plan = plan_for(tmp_path)
+    labels = plan.table()
+    reports = run_training(plan, labels, plan.start(labels).model)
+    first = next(reports)
+    reports.close()
+    assert mil.load_model(plan.out).card.training["epoch"] == first.epoch == 1
+
+
+def test_time_that_is_up_ends_it_after_the_epoch(table, tmp_path):
+    reports = run(plan_for(tmp_path, options={**FAST, "minutes": 1e-6}))
+    assert [report.epoch for report in reports] == [1]
+
+
+def test_what_is_kept_is_said(table, tmp_path):
+    known = lively_model(channels=("channel 0",)).with_card(name="abc", training={"epoch": 3})
+    known.save(tmp_path / "abc.zip")
+    plan = plan_for(tmp_path, init=str(tmp_path / "abc.zip"))
+    assert plan.start(plan.table()).kept == "encoder of abc kept, head new: 2 classes (none, spots) in place of a, b, c"
+    fresh = plan_for(tmp_path).start(plan.table())
+    assert fresh.kept == "a fresh network (compact): 2 classes, channel 0"
+    assert fresh.model.card.name == "m"
+    with pytest.raises(OptionsError, match=r"saved as one \.zip file, found .*m\.pt"):
+        plan_for(tmp_path, out=tmp_path / "m.pt").start(plan.table())
+    with pytest.raises(OptionsError, match=r"abc\.zip is the model to start from and would be overwritten"):
+        plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
+    lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
+    assert "head new: 2 classes (none, spots) in place of none, other, spots" in plan.start(plan.table()).kept
+
+
+def test_two_may_begin_at_once(table, tmp_path):
+    """As where it is being said what a training would start from, and it is started."""
+    plan = plan_for(tmp_path)
+    labels = plan.table()
+    with ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(lambda _: plan.start(labels), range(4)))
+    assert len({one.model.digest for one in begun}) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_command_says_what_differs_from_the_defaults(tmp_path):
+    plan = TrainingPlan(
+        tmp_path / "labels.csv", tmp_path / "m.zip", preset="paper", options={"epochs": 3, "turns": False, "seed": 0},
+        foreground={"smooth": 2.0}, facts={"name": "my cells", "authors": ("A", "B"), "license": ""},
+        reading=ImageReading(channels=("GFP", "RFP"), pixel_size=0.3),
+    )  # fmt: skip
+    assert shlex.join(plan.command(resume=True)) == (
+        f"train {tmp_path}/labels.csv --out {tmp_path}/m.zip --preset paper --epochs 3 --no-turns "
+        "--foreground-smooth 2.0 --name 'my cells' --author A --author B --channels GFP,RFP --pixel-size 0.3 --resume"
+    )
+
+
+def test_the_command_says_a_default_that_the_preset_has_not(tmp_path):
+    """The paper's batches are of 16: to train with the usual 8 beside them has to be said."""
+    plan = TrainingPlan(tmp_path / "l.csv", tmp_path / "m.zip", preset="paper", options={"batch_size": 8, "patch": 900})
+    assert plan.train_options().batch_size == 8
+    assert shlex.join(plan.command()).endswith("--preset paper --batch-size 8")
+
+
+def test_a_document_that_is_printed_epoch_by_epoch_is_one_document():
+    for rows in ([], [{"epoch": 1}], [{"epoch": 1}, {"epoch": 2}]):
+        said = []
+        printer = EpochPrinter(said.append)
+        for row in rows:
+            printer.epoch(row)
+        printer.end(model="m.zip")
+        assert json.loads("".join(said)) == {"epochs": rows, "model": "m.zip"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_of_their_own_train_the_same_model(table, tmp_path, monkeypatch, processes):
+    """With as many threads the very same; two processes add up in another order, which training widens."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    options = {"network": {"b": 0.3}, "options": {**FAST, "epochs": 1}}
+    told = [row for row in follow_training(plan_for(tmp_path, out=tmp_path / "f.zip", **options), processes) if row]
+    own = [epoch_row(report) for report in run(plan_for(tmp_path, **options))]
+    assert [row["loss"] for row in told] == pytest.approx([row["loss"] for row in own], rel=0.02)
+    if processes == 1:
+        there, here = (mil.load_model(tmp_path / name).network.state_dict() for name in ("f.zip", "m.zip"))
+        assert all(torch.equal(there[name], here[name]) for name in here)
+
+
+def test_what_a_process_failed_of_is_said(table, tmp_path):
+    plan = plan_for(tmp_path, labels=tmp_path / "nothing.csv")
+    with pytest.raises(ComputeError, match=r"nothing\.csv does not exist"):
+        list(follow_training(plan, 1))
+
+
+def test_an_estimate_is_of_the_training_that_follows(table):
+    """Its counts are right; its memory holds at least what the largest layer of a batch puts out, twice."""
+    model = mil.new_model(table.classes, ["c"], **SMALL)
+    found = estimate(model, table, **FAST)
+    assert (found.batches, found.images, found.validation_images) == (3, 12, 4)
+    assert found.seconds > 0
+    assert found.memory > 2 * 4 * 6 * 80 * 80 * 4  # (batch, channels of the first layer, Y, X) in float32
+    assert "cpu" in found.device
+    assert os.listdir(table.images[0].file.parent).count("m.zip") == 0
+
+
+def test_the_confusion_of_validation_stands_on_the_card(table, tmp_path):
+    *_, last = run(plan_for(tmp_path))
+    counts = last.best.card.training["confusion"]
+    assert [sum(row) for row in counts] == [2, 2]
+    right = sum(counts[i][i] for i in range(2)) / 4
+    assert right == last.best.card.metrics["validation accuracy"]
+    assert 0 <= last.validation.mean_average_precision <= 1
+
+
+def test_a_stopped_training_is_found_again(table, tmp_path):
+    """Its plan comes back from the record, with the folder wherever it was moved; one that came to its end does not."""
+    plan = plan_for(tmp_path, reading=ImageReading(channels=("c",)), facts={"authors": ("A",)})
+    labels = plan.table()
+    reports = run_training(plan, labels, plan.start(labels).model)
+    next(reports)
+    next(reports)
+    reports.close()
+    plan.save(1, ended=False)  # as a kill in the second epoch leaves it
+    found = stopped_training(tmp_path)
+    assert (found.plan, found.epochs) == (plan, 1)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    again = stopped_training(moved)
+    assert (again.plan.labels, again.plan.out) == (moved / "labels.csv", moved / "m.zip")
+    run(again.plan, resume=True)
+    assert stopped_training(tmp_path) is None  # nothing is left of it there
+    again.plan.save(2, ended=True)
+    assert stopped_training(moved) is None
+    assert json.loads((moved / "m.training.json").read_text())["command"].startswith("napari-milcnn train ")
