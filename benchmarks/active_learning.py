@@ -40,7 +40,8 @@ import napari_milcnn as mil
 from napari_milcnn.labels.ranking import rank_images
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.simulation.screen import SimulationOptions, simulate_screen
+from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.screen import simulate_screen
 
 FIGURES = Path(__file__).parent.parent / "docs" / "images"
 ARMS = ("what next", "random")

@@ -21,14 +21,11 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from napari_milcnn.simulation.screen import (
-    CHANNELS,
-    PIXEL_SIZE,
-    SimulationOptions,
-    simulate_field,
-    simulate_screen,
-    simulate_timelapse,
-)  # fmt: skip
+from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.screen import simulate_screen
+from napari_milcnn.simulation.timelapse import simulate_timelapse
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 FIELDS = {"yeast-nucleus": ("nucleus",), "yeast-mitochondria": ("mitochondria",), "yeast-er": ("ER",),

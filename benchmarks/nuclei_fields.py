@@ -8,9 +8,9 @@ FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck
 Without `--learn` a model is scored; nothing is chosen here: thresholds and foreground are those of its card. Prints
 accuracy for four ranges of affected cells beside the peer's (hand-made features and a random forest, `peers.py`,
 trained on as many fields of the same range as the shipped model), for two of them pixel AP, cell AP, Dice and pointing
-game of each kind of evidence (`napari_milcnn.evaluation.localisation`), and how much each kind changes when the last two
-layers of the network are randomised: Spearman's rank correlation over the pixels where either map is above zero, over
-the pixels of the cells, and over the mean in each cell.
+game of each kind of evidence (`napari_milcnn.evaluation.localisation`), and how much each kind changes when the last
+two layers of the network are randomised: Spearman's rank correlation over the pixels where either map is above zero,
+over the pixels of the cells, and over the mean in each cell.
 
 With `--learn` models are trained anew on 40, 20, 10 and 5 fields a class of training plates (30-80 % of cells
 affected), all of them on as many patches, by the options that stand below, and scored at their last epoch. Models that

@@ -1,4 +1,4 @@
-"""Do two versions of the program compute the same numbers, on this machine?
+"""Say whether two versions of the program compute the same numbers on this machine.
 
     python benchmarks/same_numbers.py record before.json      # with the one version
     python benchmarks/same_numbers.py compare before.json     # with the other
@@ -117,8 +117,7 @@ def main() -> None:
         arguments.file.write_text(json.dumps(found, indent=1))
         return
     different = differences(json.loads(arguments.file.read_text()), found)
-    print("\n".join(different) or "the same numbers")
-    sys.exit(bool(different))
+    sys.exit("\n".join(different) if different else 0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from record import report
 
 import napari_milcnn as mil
 from napari_milcnn.inference.devices import keep_freed_memory
-from napari_milcnn.inference.model_input import view
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Classifier
 
 ROUNDS = 9
@@ -58,7 +58,7 @@ def naive(model: mil.TrainedModel, image: mil.ImageStack) -> Callable[[], object
 
     def run() -> object:
         with torch.no_grad():
-            return model.network(torch.from_numpy(view(model, image).read(0))[None])
+            return model.network(torch.from_numpy(model_input(model, image).read(0))[None])
 
     return run
 

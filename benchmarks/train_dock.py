@@ -44,7 +44,8 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 from record import report, table
 
-from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
 
 SIZE, DOCK_WIDTH = (1300, 860), 360
 CLASSES = ("nucleus", "cell periphery", "mitochondria")

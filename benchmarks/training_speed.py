@@ -21,7 +21,7 @@ from torch import nn
 from napari_milcnn.inference.devices import keep_freed_memory
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import preset_options
-from napari_milcnn.training.trainer import image_losses
+from napari_milcnn.training.losses import image_losses
 
 ROUNDS = 42
 PRESETS = ("compact", "paper")

@@ -39,7 +39,9 @@ from runs import Finished, run_all, scores
 from sklearn.metrics import average_precision_score
 
 import napari_milcnn as mil
-from napari_milcnn.simulation.screen import LOCALISATIONS, SimulationOptions, simulate_screen
+from napari_milcnn.simulation.localisations import LOCALISATIONS
+from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.screen import simulate_screen
 
 DEALT = ("train", "test", "train", "validation", "test")
 """Where the proteins of one set of labels go, in turn."""

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 import napari_milcnn as mil
 from napari_milcnn.figures.overview import composite
 from napari_milcnn.results.folder import screen
-from napari_milcnn.simulation.screen import LOCALISATIONS, SimulationOptions, simulate_field
+from napari_milcnn.simulation.localisations import LOCALISATIONS
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -24,7 +24,8 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 import napari_milcnn as mil
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import screen
-from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1400, 960)

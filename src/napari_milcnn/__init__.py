@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from napari_milcnn.errors import MilcnnError
     from napari_milcnn.evaluation.evaluate import evaluate
     from napari_milcnn.evaluation.report import EvaluationReport
-    from napari_milcnn.images.stack import ImageStack, open_image
+    from napari_milcnn.images.open import open_image
+    from napari_milcnn.images.stack import ImageStack
+    from napari_milcnn.inference.cells import classify_cells
     from napari_milcnn.inference.evidence import Evidence, evidence
     from napari_milcnn.inference.masks import Masks, segment
-    from napari_milcnn.inference.predict import Prediction, classify, classify_cells
+    from napari_milcnn.inference.predict import Prediction, classify
     from napari_milcnn.labels.table import LabelTable, check_images, read_labels
+    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.shipped import sample_folder
-    from napari_milcnn.model.trained_model import TrainedModel, load_model, new_model
+    from napari_milcnn.model.trained_model import TrainedModel, new_model
     from napari_milcnn.options import ForegroundOptions
-    from napari_milcnn.training.trainer import EpochReport, calibrate, train
+    from napari_milcnn.training.trainer import EpochReport, train
+    from napari_milcnn.training.validation import calibrate
 
 _HOME = {
     "EpochReport": "training.trainer",
@@ -34,15 +38,15 @@ _HOME = {
     "MilcnnError": "errors",
     "Prediction": "inference.predict",
     "TrainedModel": "model.trained_model",
-    "calibrate": "training.trainer",
+    "calibrate": "training.validation",
     "check_images": "labels.table",
     "classify": "inference.predict",
-    "classify_cells": "inference.predict",
+    "classify_cells": "inference.cells",
     "evaluate": "evaluation.evaluate",
     "evidence": "inference.evidence",
-    "load_model": "model.trained_model",
+    "load_model": "model.package_read",
     "new_model": "model.trained_model",
-    "open_image": "images.stack",
+    "open_image": "images.open",
     "read_labels": "labels.table",
     "sample_folder": "model.shipped",
     "segment": "inference.masks",

@@ -26,17 +26,11 @@ from PIL import Image
 
 from conftest import SHARED
 from napari_milcnn.errors import ImageError, OptionsError
-from napari_milcnn.images.stack import (
-    ImageReading,
-    ImageStack,
-    LazyArray,
-    PlaneIndex,
-    match_channels,
-    maximum_projection,
-    only_planes,
-    open_image,
-    plate_wells,
-)
+from napari_milcnn.images.channels import match_channels
+from napari_milcnn.images.lazy_array import LazyArray
+from napari_milcnn.images.ome_zarr import plate_wells
+from napari_milcnn.images.open import ImageReading, maximum_projection, open_image
+from napari_milcnn.images.stack import ImageStack, PlaneIndex, only_planes
 
 REAL = SHARED / "data" / "bbbc016" / "images"
 TCYX = np.random.default_rng(0).integers(0, 60000, (3, 2, 40, 50), dtype=np.uint16)

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from conftest import blob, delta_model, lively_model, noise
 from napari_milcnn.errors import ComputeError, ImageError, LabelsError, OptionsError
-from napari_milcnn.images.stack import ImageStack, open_image
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.class_maps import lay_over, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.evidence import EvidenceMaker, against, evidence, jacobian_maps
-from napari_milcnn.inference.model_input import lay_over
+from napari_milcnn.inference.evidence import EvidenceMaker, evidence
+from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.predict import classify
-from napari_milcnn.inference.tiling import MapRunner, bytes_per_pixel
+from napari_milcnn.inference.tiling import TiledInference, bytes_per_pixel
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ForegroundOptions
@@ -324,7 +326,7 @@ def test_a_prediction_is_not_made_twice(compact: TrainedModel, monkeypatch: Any)
     def never(*_: Any) -> None:
         raise AssertionError("run again")
 
-    monkeypatch.setattr(MapRunner, "run", never)
+    monkeypatch.setattr(TiledInference, "run", never)
     found = evidence(compact, image, kind="class_map", prediction=prediction, **EXACT)
     assert found.prediction is prediction
     assert (found.maps == expected).all()
@@ -535,8 +537,8 @@ def test_evidence_in_bfloat16_is_close(compact: TrainedModel) -> None:
 def test_against_a_reference_by_hand() -> None:
     """Class p = .3 (odds 3/7) against a reference of p = .03 (odds 3/97): 97 / 104; the reference keeps its p."""
     maps = np.array([0.3, 0.03], np.float32)[:, None, None]
-    np.testing.assert_allclose(against(maps, 1).ravel(), [97 / 104, 0.03], rtol=1e-5)
-    extremes = against(np.array([1.0, 0.0, 0.0], np.float32)[:, None, None], 2)
+    np.testing.assert_allclose(relative_to_reference(maps, 1).ravel(), [97 / 104, 0.03], rtol=1e-5)
+    extremes = relative_to_reference(np.array([1.0, 0.0, 0.0], np.float32)[:, None, None], 2)
     np.testing.assert_allclose(extremes.ravel(), [1.0, 0.5, 0.0], atol=1e-6)
 
 
@@ -546,7 +548,7 @@ def test_object_evidence_is_read_against_the_reference(compact: TrainedModel) ->
     cells[60:90, 60:90] = 1
     model = compact.with_card(reference="b", thresholds={"object": {"c": 0.2}})
     plain, found = (evidence(one, image, foreground=cells, **EXACT) for one in (compact, model))
-    laid = lay_over(against(plain.prediction.class_maps[0], 1), plain.prediction.placement, (150, 150))
+    laid = lay_over(relative_to_reference(plain.prediction.class_maps[0], 1), plain.prediction.placement, (150, 150))
     for i in (0, 2):
         assert found.maps[0, i, 75, 75] == pytest.approx(laid[i, 60:90, 60:90].mean(), rel=1e-5)
     np.testing.assert_array_equal(found.maps[:, 1], plain.maps[:, 1])

@@ -11,10 +11,11 @@ from skimage.filters import threshold_otsu
 
 from conftest import lively_model, noise
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.images.stack import PlaneIndex, open_image
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import PlaneIndex
+from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.evidence import Evidence, evidence
 from napari_milcnn.inference.masks import class_image, otsu_of_logarithm, segment
-from napari_milcnn.inference.model_input import MapPlacement
 from napari_milcnn.inference.predict import Prediction, classify
 
 COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from conftest import blob, centroid, delta_model, lively_model, noise
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.stack import ImageStack, open_image
-from napari_milcnn.inference.model_input import MapPlacement, Window, lay_over, view
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.inference.class_maps import MapPlacement, lay_over
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import classify
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 
@@ -45,7 +47,7 @@ def test_channels_are_found_by_name_in_the_models_order() -> None:
     pixels = np.stack([np.full((70, 80), value, np.uint16) for value in (1, 2, 3)])
     image = open_image(pixels, axes="CYX", channels=["RFP", "DAPI", "GFP"])
     model = new_model(["a", "b"], ["GFP", "RFP"]).with_card(mean=(1.0, 5.0), std=(4.0, 2.0))
-    seen = view(model, image)
+    seen = model_input(model, image)
     assert seen.channels == (2, 0)
     assert seen.warnings == ()
     assert seen.read_raw(0)[:, 0, 0].tolist() == [3, 1]
@@ -64,7 +66,7 @@ def test_channels_by_order_are_said(compact: TrainedModel) -> None:
 def test_missing_channels_are_refused(compact: TrainedModel) -> None:
     """An image with one of two channels is refused, both named."""
     with pytest.raises(ImageError, match=r"the channels GFP, but the model needs GFP, RFP"):
-        view(compact, open_image(noise(1, 70, 80), axes="CYX", channels=["GFP"]))
+        model_input(compact, open_image(noise(1, 70, 80), axes="CYX", channels=["GFP"]))
 
 
 # Resampling
@@ -77,7 +79,7 @@ def test_missing_channels_are_refused(compact: TrainedModel) -> None:
 )
 def test_a_window_is_that_window_of_the_whole_plane(zoom: float, corners: tuple[float, ...]) -> None:
     """Any window, read by itself, is the same numbers as that window cut from the resampled plane."""
-    seen = view(AT_ONE, stack(240, 300, pixel_size=zoom))
+    seen = model_input(AT_ONE, stack(240, 300, pixel_size=zoom))
     assert seen.zoom == pytest.approx(zoom)
     assert seen.shape == (round(240 * zoom), round(300 * zoom))
     (y0, y1), (x0, x1) = (
@@ -95,13 +97,13 @@ def test_a_window_is_that_window_of_the_whole_plane(zoom: float, corners: tuple[
 def test_a_spot_lands_where_it_should(zoom: float) -> None:
     """A spot at y lands at (y + 1/2) zoom - 1/2, with zoom^2 of its mass, and a ramp keeps its slope."""
     model = delta_model(pixel_size=1.0)
-    spot = view(model, one_channel(1000 * blob((240, 300), (100.3, 170.6), 6), zoom)).read_raw(0)[0]
+    spot = model_input(model, one_channel(1000 * blob((240, 300), (100.3, 170.6), 6), zoom)).read_raw(0)[0]
     y, x = centroid(spot)
     assert y == pytest.approx(100.8 * zoom - 0.5, abs=0.02)
     assert x == pytest.approx(171.1 * zoom - 0.5, abs=0.02)
     assert spot.sum() == pytest.approx(1000 * 2 * np.pi * 36 * zoom**2, rel=0.01)
     rows, columns = np.indices((240, 300))
-    ramp = view(model, one_channel((2 * rows + 3 * columns).astype(np.float32), zoom)).read_raw(0)[0]
+    ramp = model_input(model, one_channel((2 * rows + 3 * columns).astype(np.float32), zoom)).read_raw(0)[0]
     i, j = (round(n * zoom / 2) for n in (240, 300))
     assert ramp[i, j] == pytest.approx(2 * ((i + 0.5) / zoom - 0.5) + 3 * ((j + 0.5) / zoom - 0.5), abs=0.01)
 
@@ -109,7 +111,7 @@ def test_a_spot_lands_where_it_should(zoom: float) -> None:
 def test_finer_detail_than_the_model_sees_does_not_alias() -> None:
     """Stripes of 2 px, halved in size, become their mean rather than stripes or a constant extreme."""
     stripes = np.tile(np.array([0.0, 100.0], np.float32), (200, 100))
-    seen = view(delta_model(pixel_size=1.0), one_channel(stripes, 0.4)).read_raw(0)[0]
+    seen = model_input(delta_model(pixel_size=1.0), one_channel(stripes, 0.4)).read_raw(0)[0]
     inner = seen[:, 5:-5]
     assert abs(inner - 50).max() < 10
 
@@ -119,7 +121,7 @@ def test_finer_detail_than_the_model_sees_does_not_alias() -> None:
 )
 def test_only_beyond_ten_percent_is_resampled(size: float, resampled: bool) -> None:
     """Within 10 % pixels are taken as they are, without a word; beyond, the sentence says what was done."""
-    seen = view(AT_ONE, stack(100, 120, pixel_size=size))
+    seen = model_input(AT_ONE, stack(100, 120, pixel_size=size))
     assert (seen.zoom != 1) is resampled
     if resampled:
         assert seen.shape == (round(100 * size), round(120 * size))
@@ -133,7 +135,7 @@ def test_only_beyond_ten_percent_is_resampled(size: float, resampled: bool) -> N
 def test_resampling_can_be_switched_off() -> None:
     """match_pixel_size=False takes the pixels as they are, and an absurd size with them."""
     for size in (0.5, 300.0):
-        seen = view(AT_ONE, stack(100, 120, pixel_size=size), match_pixel_size=False)
+        seen = model_input(AT_ONE, stack(100, 120, pixel_size=size), match_pixel_size=False)
         assert (seen.zoom, seen.shape, seen.warnings) == (1, (100, 120), ())
     prediction = classify(AT_ONE, stack(200, 220, pixel_size=0.5), match_pixel_size=False, **EXACT)
     assert prediction.class_maps.shape == (1, 3, 9, 10)  # (200 - 67) // 16 + 1, (220 - 67) // 16 + 1
@@ -143,14 +145,14 @@ def test_resampling_can_be_switched_off() -> None:
 @pytest.mark.parametrize("sizes", [(None, 1.0), (0.5, None)])
 def test_an_unknown_pixel_size_is_not_guessed(sizes: tuple[float | None, float | None]) -> None:
     """Where either pixel size is unknown nothing is resampled."""
-    assert view(lively_model(pixel_size=sizes[0]), stack(100, 120, pixel_size=sizes[1])).zoom == 1
+    assert model_input(lively_model(pixel_size=sizes[0]), stack(100, 120, pixel_size=sizes[1])).zoom == 1
 
 
 @pytest.mark.parametrize("size", [0.04, 25.0, 650.0])
 def test_pixel_sizes_out_of_all_proportion_are_refused(size: float) -> None:
     """A factor of more than 20 is a mistake in the file; the sentence names both sizes and the way out."""
     with pytest.raises(ImageError, match=rf"image has {size:g} µm per pixel and the model 1; .*factor of 20; .*pixel_"):
-        view(AT_ONE, stack(100, 120, pixel_size=size))
+        model_input(AT_ONE, stack(100, 120, pixel_size=size))
 
 
 # Small images
@@ -159,7 +161,7 @@ def test_pixel_sizes_out_of_all_proportion_are_refused(size: float) -> None:
 def test_small_images_are_reflected_and_said_so(compact: TrainedModel) -> None:
     """Three columns 10, 20, 30 become 67, mirrored about the image's edges, and the sentence gives both sizes."""
     pixels = np.broadcast_to(np.array([10, 20, 30], np.uint16), (2, 80, 3))
-    seen = view(compact, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]))
+    seen = model_input(compact, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]))
     assert (seen.margin, seen.shape, seen.scaled_shape) == ((0, 32), (80, FIELD), (80, 3))
     row = seen.read_raw(0)[1, 5]
     assert row[28:41].tolist() == [30, 30, 20, 10, 10, 20, 30, 30, 20, 10, 10, 20, 30]  # 32 to 34 are the image
@@ -183,7 +185,7 @@ def test_any_small_image_is_classified(shape: tuple[int, int], size: float | Non
 
 def test_an_image_as_large_as_the_field_has_no_margin(compact: TrainedModel) -> None:
     """67 px suffice: one instance, no sentence."""
-    seen = view(compact, stack(FIELD, FIELD))
+    seen = model_input(compact, stack(FIELD, FIELD))
     assert (seen.margin, seen.map_shape, seen.warnings) == ((0, 0), (1, 1), ())
 
 
@@ -192,16 +194,20 @@ def test_an_image_as_large_as_the_field_has_no_margin(compact: TrainedModel) -> 
 
 def test_the_placement_in_numbers(compact: TrainedModel, paper: TrainedModel) -> None:
     """Field 67: map pixel 0 is centred on pixel 33; field 135: on 67; with zoom 1/2 all doubles about pixel edges."""
-    assert view(compact, stack(200, 200)).placement == MapPlacement(16, 33, 33)
-    assert view(paper, stack(200, 200)).placement == MapPlacement(32, 67, 67)
-    assert view(AT_ONE, stack(200, 200, pixel_size=0.5)).placement == MapPlacement(32, 66.5, 66.5)
+    assert model_input(compact, stack(200, 200)).placement == MapPlacement(16, 33, 33)
+    assert model_input(paper, stack(200, 200)).placement == MapPlacement(32, 67, 67)
+    assert model_input(AT_ONE, stack(200, 200, pixel_size=0.5)).placement == MapPlacement(32, 66.5, 66.5)
 
 
 def test_the_placement_with_margins() -> None:
     """The only map row of an image smaller than the field lies at its middle, within half a pixel of the model."""
-    assert view(AT_ONE, stack(40, 400)).placement == MapPlacement(16, 20, 33)  # the middle is 19.5; 13 rows above
-    assert view(AT_ONE, stack(41, 400)).placement == MapPlacement(16, 20, 33)  # the middle is 20
-    assert view(AT_ONE, stack(60, 600, pixel_size=0.5)).placement == MapPlacement(32, 30.5, 66.5)  # 18 rows above
+    assert model_input(AT_ONE, stack(40, 400)).placement == MapPlacement(
+        16, 20, 33
+    )  # the middle is 19.5; 13 rows above
+    assert model_input(AT_ONE, stack(41, 400)).placement == MapPlacement(16, 20, 33)  # the middle is 20
+    assert model_input(AT_ONE, stack(60, 600, pixel_size=0.5)).placement == MapPlacement(
+        32, 30.5, 66.5
+    )  # 18 rows above
 
 
 @pytest.mark.parametrize("size", [None, 0.4, 0.7, 1.6])

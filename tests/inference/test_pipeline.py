@@ -19,8 +19,8 @@ from napari_milcnn.inference.predict import Classifier, joined
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.export import export_image, room_for, write_record
 from napari_milcnn.results.folder import screen
+from napari_milcnn.results.record import classification_record
 from napari_milcnn.results.replay import replay
-from napari_milcnn.results.write import screen_record
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def export(compact, tmp_path):
         facts = {"axes": "TCYX", "Channel": {"Name": ["GFP", "RFP"]}}
         tifffile.imwrite(path, noise(3, 2, 96, 120, seed=seed), metadata=facts)
         maker, options = EvidenceMaker(model, device="cpu"), MaskOptions(**{"present": 0, **mask_options})
-        record = screen_record(maker, [path], classes=model.classes, mask_options=options, planes=[planes],
+        record = classification_record(maker, [path], classes=model.classes, mask_options=options, planes=[planes],
                                names=[named or name])  # fmt: skip
         place = room_for(tmp_path / folder, record)
         with mil.open_image(path) as image:
@@ -202,7 +202,7 @@ def test_files_of_others_are_not_overwritten(export, tmp_path):
 def test_images_that_are_no_files_have_records_of_their_own(export, compact, tmp_path):
     """They cannot be run again, and would keep the others of their record from it."""
     export("a")
-    record = screen_record(EvidenceMaker(compact), [None], classes=compact.classes, names=["layer"])
+    record = classification_record(EvidenceMaker(compact), [None], classes=compact.classes, names=["layer"])
     assert write_record(tmp_path / "out", record) == tmp_path / "out" / "run-layer.json"
     assert room_for(tmp_path / "out", record) == tmp_path / "out"
     list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))

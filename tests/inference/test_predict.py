@@ -14,10 +14,12 @@ import torch
 
 from conftest import blob, delta_model, lively_model, noise
 from napari_milcnn.errors import ComputeError, ImageError, LabelsError, OptionsError
-from napari_milcnn.images.stack import ImageStack, PlaneIndex, open_image
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack, PlaneIndex
+from napari_milcnn.inference.cells import LARGEST_LABEL, classify_cells
+from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.model_input import MapPlacement
-from napari_milcnn.inference.predict import LARGEST_LABEL, Classifier, Prediction, classify, classify_cells
+from napari_milcnn.inference.predict import Classifier, Prediction, classify
 from napari_milcnn.inference.tiling import inference_copy
 from napari_milcnn.model.trained_model import TrainedModel
 
@@ -524,7 +526,7 @@ def test_cells_go_to_the_cpu_where_the_device_is_full(compact: TrainedModel, mon
     labels[90:93, 120:123], labels[140, 70] = 1, 2
     expected = classify_cells(compact, image, labels, **EXACT)
     full = without_memory(compact)
-    monkeypatch.setattr("napari_milcnn.inference.predict.Classifier", lambda *_, **__: full)
+    monkeypatch.setattr("napari_milcnn.inference.cells.Classifier", lambda *_, **__: full)
     pd.testing.assert_frame_equal(classify_cells(compact, image, labels), expected, atol=1e-5)
     assert full.runner.warnings[-1] == "out of memory on mps: the CPU took over"
     full.runner._class_maps = limited(full.runner._class_maps, lambda _: False)

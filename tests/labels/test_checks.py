@@ -12,7 +12,7 @@ import torch
 
 from conftest import delta_model
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.images.stack import ImageReading
+from napari_milcnn.images.open import ImageReading
 from napari_milcnn.labels.checks import check_labels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 

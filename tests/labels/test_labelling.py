@@ -16,9 +16,10 @@ import tifffile
 
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.stack import open_image
+from napari_milcnn.images.open import open_image
 from napari_milcnn.labels import labelling as module
-from napari_milcnn.labels.labelling import LabelClass, open_labelling
+from napari_milcnn.labels.labelling import open_labelling
+from napari_milcnn.labels.labelling_files import LabelClass
 from napari_milcnn.labels.table import read_labels
 from napari_milcnn.results.write import write_plane
 
@@ -293,7 +294,7 @@ def test_a_change_that_cannot_be_written_stays_and_the_next_one_tries_again(flat
 
     flat.label([0], "a")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "replacing", full)
+        patch.setattr("napari_milcnn.labels.labelling_files.replacing", full)
         with pytest.raises(OutputError, match="no space"):
             flat.label([1], "b")
     assert (flat.unsaved, flat.counts()) == (True, {"a": 1, "b": 1})

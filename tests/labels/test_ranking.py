@@ -11,7 +11,7 @@ import torch
 
 from conftest import delta_model, noise
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.images.stack import ImageReading, open_image
+from napari_milcnn.images.open import ImageReading, open_image
 from napari_milcnn.inference.predict import classify
 from napari_milcnn.labels.ranking import Look, Looker, rank_images, spread_out, uncertainty
 from napari_milcnn.labels.table import LabelledImage, LabelTable

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from conftest import write_plate
 from napari_milcnn import read_labels
 from napari_milcnn.errors import ImageError, LabelsError
-from napari_milcnn.images.stack import ImageReading
+from napari_milcnn.images.open import ImageReading
 from napari_milcnn.labels.table import LabelledImage, LabelTable, check_images
 
 WELLS = ("B/02", "B/03", "C/11")

@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import ImageError, ModelError, OptionsError, OutputError
+from napari_milcnn.model import package_read
 from napari_milcnn.model import trained_model as model_file
-from napari_milcnn.model.trained_model import TrainedModel, card_json, card_text, load_model, new_model
+from napari_milcnn.model.package_read import load_model
+from napari_milcnn.model.trained_model import TrainedModel, card_json, card_text, new_model
 
 # bioimageio.spec leaves the closing of the files that it hashes to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -393,7 +395,7 @@ def test_the_card_in_words_and_as_data(saved: tuple[TrainedModel, Path]) -> None
 
 def test_a_missing_model_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A wrong name is most often a misspelt one."""
-    monkeypatch.setattr(model_file, "shipped_models", lambda: {"nuclei": tmp_path, "yeast-sim": tmp_path})
+    monkeypatch.setattr(package_read, "shipped_models", lambda: {"nuclei": tmp_path, "yeast-sim": tmp_path})
     with pytest.raises(ModelError, match=r"yeast-sym does not exist; expected a model \.zip, or .*: nuclei, yeast-sim"):
         load_model("yeast-sym")
     with pytest.raises(ModelError, match="does not exist"):
@@ -407,7 +409,7 @@ def test_a_shipped_model_is_loaded_by_its_name(
     """With or without .zip; a file of that name in the folder goes first; without sample data the name is unknown."""
     model, path = saved
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(model_file, "shipped_models", lambda: {"shapes": path})
+    monkeypatch.setattr(package_read, "shipped_models", lambda: {"shapes": path})
     assert load_model("shapes").path == load_model("shapes.zip").path == path
     model.with_card(name="Nearer").save("shapes.zip")
     assert load_model("shapes.zip").card.name == "Nearer"
@@ -415,7 +417,7 @@ def test_a_shipped_model_is_loaded_by_its_name(
     def no_samples() -> dict[str, Path]:
         raise ImageError("no sample data")
 
-    monkeypatch.setattr(model_file, "shipped_models", no_samples)
+    monkeypatch.setattr(package_read, "shipped_models", no_samples)
     with pytest.raises(ModelError, match="none here"):
         load_model("shapes")
 
@@ -482,12 +484,12 @@ def test_a_zip_that_would_fill_the_memory_is_refused(
 ) -> None:
     """The sizes are added up before anything is unpacked."""
     sizes = sum(entry.file_size for entry in zipfile.ZipFile(saved[1]).infolist())
-    monkeypatch.setattr(model_file, "LARGEST_FILE", sizes)
+    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes)
     load_model(saved[1])
-    monkeypatch.setattr(model_file, "LARGEST_FILE", sizes - 1)
+    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes - 1)
     refused(saved[1], "it unpacks to .* GB, more than")
-    monkeypatch.setattr(model_file, "LARGEST_FILE", sizes)
-    monkeypatch.setattr(model_file, "LARGEST_DESCRIPTION", 100)
+    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes)
+    monkeypatch.setattr(package_read, "LARGEST_DESCRIPTION", 100)
     refused(saved[1], "its description has .* bytes, more than 100")
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.network.mil_network import MilNetwork, Placement, build_network
+from napari_milcnn.network.geometry import Placement
+from napari_milcnn.network.mil_network import MilNetwork, build_network
 from napari_milcnn.options import preset_options
 
 THIN = {"widths": (2, 2, 2, 2, 2, 2)}

@@ -18,7 +18,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.stack import open_image
+from napari_milcnn.images.open import open_image
 from napari_milcnn.plugin.layers_to_image import SourceReading, file_behind, open_layers, suggest
 from napari_milcnn.plugin.results_to_layers import image_layers
 

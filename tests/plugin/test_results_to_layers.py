@@ -12,8 +12,8 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import ensure_colormap
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.stack import open_image
-from napari_milcnn.inference.model_input import MapPlacement
+from napari_milcnn.images.open import open_image
+from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.plugin.layers_to_image import LayerImage, SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     cell_features,

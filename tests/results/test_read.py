@@ -16,13 +16,15 @@ import napari_milcnn as mil
 from conftest import SHARED, lively_model
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.evaluation.evaluate import measure, uncertain_images
-from napari_milcnn.evaluation.report import ImageOutcome
+from napari_milcnn.evaluation.report import ImageOutcome, results_of
 from napari_milcnn.figures.thumbnails import Overlay, map_placement, thumbnail
 from napari_milcnn.images.wells import Well, parse_well, plate_shape, wells_in
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.folder import screen
-from napari_milcnn.results.read import read_results, results_of, with_images, with_layout
+from napari_milcnn.results.layout import with_layout
+from napari_milcnn.results.moved_images import with_images
+from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import (
     SHARE,
     accuracy,

@@ -17,12 +17,13 @@ import napari_milcnn as mil
 from conftest import SMALL, noise
 from napari_milcnn.cli.app import app
 from napari_milcnn.errors import ImageError, ModelError, OptionsError
-from napari_milcnn.images.stack import ImageReading
+from napari_milcnn.images.open import ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.folder import screen
+from napari_milcnn.results.record import classification_record, versions
 from napari_milcnn.results.replay import replay
-from napari_milcnn.results.write import screen_record, versions, write_json
+from napari_milcnn.results.write import write_json
 
 TABLES = ("predictions.csv", "objects.csv")
 
@@ -60,7 +61,7 @@ def record(model, stack, tmp_path):
 @pytest.fixture
 def planned(model, stack, tmp_path):
     """Write the record of a classification that was never run, and return its path."""
-    record = screen_record(
+    record = classification_record(
         EvidenceMaker(model, device="cpu"), [stack], classes=["long"], reading=ImageReading("ZYX"),
         mask_options=MaskOptions(),
     )  # fmt: skip
@@ -161,7 +162,7 @@ def test_own_objects_and_one_class_are_recorded(model, stack, tmp_path, monkeypa
 def test_the_precision_that_it_came_to_is_recorded(model):
     """Where auto was asked for, the record says float32 or bfloat16: timing decides, and may decide otherwise."""
     maker = EvidenceMaker(model, device="cpu")
-    record = screen_record(maker, [], classes=model.classes)
+    record = classification_record(maker, [], classes=model.classes)
     assert maker.options.precision == "auto"
     assert record["options"]["evidence"]["precision"] == str(maker.classifier.runner.choice.precision)[6:]
 
@@ -185,7 +186,9 @@ def test_undecodable_file_names_are_kept(planned, stack, tmp_path):
 
 def test_an_image_that_was_no_file_is_refused(model, tmp_path):
     """A record of a layer in memory is written, and says why it cannot be run again."""
-    record = screen_record(EvidenceMaker(model, device="cpu"), [None], classes=["long"], mask_options=MaskOptions())
+    record = classification_record(
+        EvidenceMaker(model, device="cpu"), [None], classes=["long"], mask_options=MaskOptions()
+    )
     assert record["files"] == [None]
     write_json(tmp_path / "run.json", record)
     with pytest.raises(

@@ -13,9 +13,10 @@ import tifffile
 
 import napari_milcnn as mil
 from napari_milcnn.errors import ImageError, OptionsError, OutputError
-from napari_milcnn.images.stack import ImageReading
-from napari_milcnn.results.folder import find_images, screen
-from napari_milcnn.results.write import output_names
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.images.paths import find_images, output_names
+from napari_milcnn.results import folder
+from napari_milcnn.results.folder import screen
 
 CPU = {"device": "cpu", "precision": "float32"}
 
@@ -238,7 +239,7 @@ def test_full_disk_ends_the_run_with_a_sentence(model, tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_milcnn.results.write.tifffile.TiffWriter.write", full)
+    monkeypatch.setattr("napari_milcnn.images.write.tifffile.TiffWriter.write", full)
     with pytest.raises(OutputError, match="No space left on device; free some space"):
         run(model, [tmp_path / "a.tif"], tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tif"))
@@ -273,7 +274,7 @@ def test_an_unforeseen_failure_is_one_images_row(model, tmp_path, monkeypatch):
     """Whatever goes wrong in one image, the next is classified and the row says what it was."""
     for name in "ab":
         tifffile.imwrite(tmp_path / f"{name}.tif", field())
-    real = mil.core.screen.write_maps
+    real = folder.write_maps
 
     def fails_once(path, *rest):
         if path.name.startswith("a"):

@@ -14,16 +14,12 @@ from scipy.ndimage import distance_transform_edt
 
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.simulation import screen as simulate
-from napari_milcnn.simulation.screen import (
-    CHANNELS,
-    LOCALISATIONS,
-    PIXEL_SIZE,
-    SimulatedField,
-    SimulationOptions,
-    simulate_field,
-    simulate_screen,
-    simulate_timelapse,
-)
+from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
+from napari_milcnn.simulation.localisations import LOCALISATIONS
+from napari_milcnn.simulation.microscope import SimulatedField, simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.screen import simulate_screen
+from napari_milcnn.simulation.timelapse import simulate_timelapse
 
 SMALL = SimulationOptions(size=(224, 256), cells=(10, 14))
 ALL_SHOW = SMALL.model_copy(update={"penetrance": (1.0, 1.0), "strain_spread": 0.0, "brightness": 250.0})

@@ -13,15 +13,9 @@ import torch
 import napari_milcnn as mil
 from conftest import SMALL, lively_model
 from napari_milcnn.errors import ComputeError, OptionsError
-from napari_milcnn.images.stack import ImageReading
-from napari_milcnn.training.plan import (
-    EpochPrinter,
-    TrainingPlan,
-    epoch_row,
-    follow_training,
-    run_training,
-    stopped_training,
-)
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.training.plan import TrainingPlan, stopped_training
+from napari_milcnn.training.run import EpochPrinter, epoch_row, follow_training, run_training
 from napari_milcnn.training.trainer import estimate
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}

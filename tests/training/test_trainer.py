@@ -17,7 +17,8 @@ from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import PoolingName
-from napari_milcnn.training.trainer import amplified, image_losses, image_weights, turned
+from napari_milcnn.training.augment import amplified, turned
+from napari_milcnn.training.losses import image_losses, image_weights
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
 

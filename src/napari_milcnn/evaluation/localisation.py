@@ -16,10 +16,12 @@ from skimage.measure import label as components
 from sklearn.metrics import average_precision_score
 
 from napari_milcnn.errors import LabelsError
-from napari_milcnn.images.stack import ImageStack, open_image
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.masks import segment_plane
-from napari_milcnn.inference.predict import Prediction, checked_labels
+from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions
 
 OTHER, OWN = 1, 2

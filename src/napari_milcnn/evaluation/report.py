@@ -22,15 +22,26 @@ from napari_milcnn.errors import MilcnnError, OutputError
 from napari_milcnn.evaluation.localisation import LocalisationScores
 from napari_milcnn.figures.plots import confusion_figure, reliability_figure, svg
 from napari_milcnn.figures.thumbnails import thumbnail
-from napari_milcnn.inference.model_input import view
+from napari_milcnn.images.paths import printable
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.options import EvaluateOptions
-from napari_milcnn.results.write import printable, versions, write_json, write_table
+from napari_milcnn.results.layout import joined_by_itself
+from napari_milcnn.results.opened import (
+    OpenedResults,
+)
+from napari_milcnn.results.read import with_margin, with_name
+from napari_milcnn.results.record import versions
+from napari_milcnn.results.write import write_json, write_table
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
+
+
 _THUMBNAILS = 24
+
+
 _ROWS = 20
 """Rows of a table on the page; the CSV has all."""
 
@@ -275,7 +286,7 @@ def _thumbnail(report: EvaluationReport, row: LabelledImage) -> str | None:
     """Picture of the middle plane of an image as a data URI; None where it cannot be read."""
     try:
         with report.table.open(row) as image:
-            picture = thumbnail(image, len(image.planes) // 2, view(report.model, image).channels)
+            picture = thumbnail(image, len(image.planes) // 2, model_input(report.model, image).channels)
     except (MilcnnError, OSError):
         return None
     from imageio.v3 import imwrite
@@ -289,3 +300,16 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 def _svg_uri(figure: Figure) -> str:
     return _data_uri("svg+xml", svg(figure))
+
+
+def results_of(report: EvaluationReport) -> OpenedResults:
+    """Turn a report that was just made into what opening its saved folder gives."""
+    table = report.predictions
+    columns = [f"score {name}" for name in report.model.classes]
+    files: dict[str, Path | None] = {printable(o.image.file): o.image.file for o in report.outcomes}
+    found = OpenedResults(
+        None, with_name(with_margin(table, columns)), report.model.classes, report.model.card.single_label, files,
+        metrics=report.document(), written_confusion=report.confusion, reading=report.table.reading,
+        warnings=report.warnings,
+    )  # fmt: skip
+    return joined_by_itself(found)

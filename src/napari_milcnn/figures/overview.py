@@ -16,11 +16,11 @@ from skimage.segmentation import find_boundaries
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.class_maps import lay_over
 from napari_milcnn.inference.masks import PlaneMasks, class_image
-from napari_milcnn.inference.model_input import lay_over
 from napari_milcnn.inference.predict import Prediction
-from napari_milcnn.results.write import printable
 
 SHOWN = 4
 """Planes in one picture, evenly spread over the image's planes."""

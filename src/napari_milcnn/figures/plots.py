@@ -28,9 +28,9 @@ from matplotlib.ticker import MaxNLocator
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.paths import printable
 from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability
-from napari_milcnn.results.write import printable
 
 PICTURES = (".png", ".svg")
 """Ends of the names that a picture may be saved under."""

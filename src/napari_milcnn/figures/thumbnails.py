@@ -14,8 +14,9 @@ from skimage.segmentation import find_boundaries
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.figures.overview import composite
-from napari_milcnn.images.stack import ImageStack, PlaneIndex, open_image
-from napari_milcnn.inference.model_input import MapPlacement, lay_over
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack, PlaneIndex
+from napari_milcnn.inference.class_maps import MapPlacement, lay_over
 
 SIDE = 160
 """Longest side in px."""

@@ -19,23 +19,25 @@ against known cells and against a network whose last layers were randomised.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
-from napari_milcnn.images.stack import ImageStack, open_image
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.cells import checked_labels
+from napari_milcnn.inference.class_maps import MapPlacement, lay_over, mean_inside, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice, free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import find_objects, scaled
-from napari_milcnn.inference.model_input import MapPlacement, ModelView, lay_over
-from napari_milcnn.inference.predict import Classifier, Prediction, checked_labels
+from napari_milcnn.inference.jacobian import jacobian_maps
+from napari_milcnn.inference.model_input import ModelInput
+from napari_milcnn.inference.predict import Classifier, Prediction
 from napari_milcnn.inference.tiling import bytes_per_pixel
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
 _JACOBIAN_MEMORY = 4
@@ -121,7 +123,7 @@ class EvidenceMaker:
         `foreground`, a label image of your own (planes, Y, X), has all planes of the image.
         """
         chosen = class_indices(self.model, classes)
-        seen = self.classifier.view(image)
+        seen = self.classifier.model_input(image)
         self.check_memory(seen, len(chosen), 1)
         for row, at in enumerate(prediction.planes):
             plane, objects = image.planes.index(at), None
@@ -132,11 +134,11 @@ class EvidenceMaker:
     def foreground(self, image: ImageStack, plane: int) -> np.ndarray:
         """Objects of one plane, int32 (Y, X), found as the options or the model's card say."""
         options = self.options.foreground or self.model.card.foreground
-        seen = self.classifier.view(image)
+        seen = self.classifier.model_input(image)
         channel = image.plane(plane, (self._foreground_channel(seen, options),))[0]
         return find_objects(channel, scaled(options, 1 / seen.zoom))
 
-    def _foreground_channel(self, seen: ModelView, options: ForegroundOptions) -> int:
+    def _foreground_channel(self, seen: ModelInput, options: ForegroundOptions) -> int:
         channels, image = seen.channels, seen.image
         if options.channel is None:
             return channels[0]
@@ -150,13 +152,13 @@ class EvidenceMaker:
         )
 
     def _maps(
-        self, seen: ModelView, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
+        self, seen: ModelInput, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
     ) -> np.ndarray:
         if self.options.kind == "jacobian":
             pixels = torch.from_numpy(seen.read(plane))[None]
             return _back_on_image(self._jacobian(pixels, chosen)[0], seen)
         if objects is not None and self.model.card.reference is not None:
-            maps = against(maps, self.model.classes.index(self.model.card.reference))
+            maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
         laid = lay_over(maps[chosen], seen.placement, seen.image.plane_shape)
         return laid if objects is None else mean_inside(laid, objects)
 
@@ -169,7 +171,7 @@ class EvidenceMaker:
                 raise ComputeError(f"{choice} failed while propagating evidence: {error}") from error
             raise ComputeError(_too_large(self.model, (pixels.shape[-2], pixels.shape[-1]), choice)) from error
 
-    def check_memory(self, seen: ModelView, classes: int, planes: int) -> None:
+    def check_memory(self, seen: ModelInput, classes: int, planes: int) -> None:
         """Refuse what would not fit: maps of so many planes kept together, or a Jacobian map of one plane."""
         free = free_memory(torch.device("cpu"))
         height, width = seen.image.plane_shape
@@ -234,7 +236,7 @@ def evidence(
     labels = None if foreground is None or how else checked_labels(np.asarray(foreground), stack)
     prediction = prediction or maker.classifier.classify(stack)
     _check_prediction(maker, stack, prediction)
-    maker.check_memory(maker.classifier.view(stack), len(class_indices(model, classes)), len(prediction.planes))
+    maker.check_memory(maker.classifier.model_input(stack), len(class_indices(model, classes)), len(prediction.planes))
     planes = list(maker.planes(stack, prediction, classes, labels))
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
@@ -249,7 +251,7 @@ def evidence(
 
 
 def _check_prediction(maker: EvidenceMaker, image: ImageStack, prediction: Prediction) -> None:
-    seen = maker.classifier.view(image)
+    seen = maker.classifier.model_input(image)
     found, wanted = prediction.class_maps.shape[1:], (len(maker.model.classes), *seen.map_shape)
     if found != wanted or prediction.placement != seen.placement or not set(prediction.planes) <= set(image.planes):
         raise OptionsError(
@@ -277,108 +279,7 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
     return [model.classes.index(name) for name in classes]
 
 
-def against(class_maps: np.ndarray, reference: int) -> np.ndarray:
-    """Class maps p (classes, Y, X) -> p against the reference class: logistic(z - z of the reference).
-
-    The map of the reference itself stays p.
-    """
-    p = np.clip(class_maps, 1e-7, 1 - 1e-7, dtype=np.float64)
-    odds = p / (1 - p)
-    compared = odds / (odds + odds[reference])
-    compared[reference] = class_maps[reference]
-    return np.asarray(compared, np.float32)
-
-
-def mean_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Give each object the mean of each map (classes, Y, X) inside it; 0 outside objects (Y, X)."""
-    flat = objects.ravel()
-    sizes = np.maximum(np.bincount(flat), 1)
-    values = np.stack([np.bincount(flat, one.ravel()) / sizes for one in maps])  # (classes, labels)
-    values[:, 0] = 0
-    return np.asarray(values[:, objects], np.float32)
-
-
-def jacobian_maps(
-    network: MilNetwork,
-    images: Tensor,
-    classes: Sequence[int],
-    rule: str = "guided",
-    choice: DeviceChoice | None = None,
-) -> np.ndarray:
-    """Propagate evidence for some classes back to the pixels, all from one forward run.
-
-    Parameters
-    ----------
-    network : MilNetwork
-        Left as it was found: mode, device, hooks and gradients are put back, also on failure.
-    images : Tensor
-        Normalised, float32 (batch, channels, Y, X).
-    classes : sequence of int
-        Indices of classes.
-    rule : str
-        guided (non-negative) or plain.
-    choice : DeviceChoice, optional
-        Where to compute; by default where the network is, in float32.
-
-    Returns
-    -------
-    ndarray
-        float32 (batch, classes, Y, X), summed over input channels.
-    """
-    device = choice.device if choice else next(network.parameters()).device
-    with torch.enable_grad(), _borrowed(network, device), _guided(network.encoder, rule):
-        pixels = images.detach().to(device).requires_grad_(True)
-        with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
-            logits = network.class_maps(pixels)
-        output = network.read_maps(logits)
-        start = (output.probabilities[..., None, None] * logits.sigmoid()).detach()
-        maps = [_back(pixels, logits, start, index, rule) for index in classes]
-    return torch.stack(maps, 1).cpu().numpy()
-
-
-def _back(pixels: Tensor, logits: Tensor, start: Tensor, index: int, rule: str) -> Tensor:
-    """Evidence of one class at the input, (batch, Y, X)."""
-    signal = torch.zeros_like(logits)
-    signal[:, index] = start[:, index]
-    (gradient,) = torch.autograd.grad(logits, pixels, signal, retain_graph=True)
-    return (gradient.relu() if rule == "guided" else gradient).sum(1).float()
-
-
-@contextmanager
-def _borrowed(network: MilNetwork, device: torch.device) -> Iterator[None]:
-    """Eval mode, on a device, no gradients for parameters; all put back afterwards."""
-    home = next(network.parameters()).device
-    modes = [(module, module.training) for module in network.modules()]
-    needed = [p.requires_grad for p in network.parameters()]
-    try:
-        network.eval().requires_grad_(False).to(device)
-        yield
-    finally:
-        network.to(home)
-        for module, mode in modes:
-            module.training = mode
-        for parameter, need in zip(network.parameters(), needed, strict=True):
-            parameter.requires_grad_(need)
-
-
-@contextmanager
-def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
-    """Keep only positive evidence behind every ReLU, by hooks that are removed in every case."""
-    relus = [layer for layer in layers.modules() if isinstance(layer, nn.ReLU)] if rule == "guided" else []
-    hooks = [relu.register_full_backward_hook(_positive) for relu in relus]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _positive(_module: nn.Module, gradients: Any, _outputs: Any) -> tuple[Tensor]:
-    """Keep the positive part of what a ReLU passes back."""
-    return (gradients[0].relu(),)
-
-
-def _back_on_image(maps: np.ndarray, seen: ModelView) -> np.ndarray:
+def _back_on_image(maps: np.ndarray, seen: ModelInput) -> np.ndarray:
     """Undo margins and resampling of maps in model pixels (classes, Y, X)."""
     (top, left), (height, width) = seen.margin, seen.scaled_shape
     inner = maps[:, top : top + height, left : left + width]

@@ -13,44 +13,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.stack import ImageStack, match_channels
+from napari_milcnn.images.channels import match_channels
+from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.model.trained_model import TrainedModel
 
 TOLERATED_PIXEL_SIZE = 0.10
 """Share by which pixel sizes may differ before an image is resampled."""
-
 LARGEST_ZOOM = 20
 """Pixel sizes further apart than this are taken for a mistake in the file."""
 
 
-class Window(NamedTuple):
-    """Rows y0 to y1 and columns x0 to x1 (exclusive) of a plane, in px."""
-
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-
-
-class MapPlacement(NamedTuple):
-    """Where a class map lies on its image: map pixel (i, j) is centred at (y + stride * i, x + stride * j), in px.
-
-    Pixel centres are whole numbers, as in napari: a map pixel covers half a stride to either side of its centre.
-    """
-
-    stride: float
-    y: float
-    x: float
-
-
 @dataclass(frozen=True)
-class ModelView:
+class ModelInput:
     """One image through one model's eyes.
 
     Attributes
@@ -120,11 +100,11 @@ class ModelView:
             _source(window.y0, window.y1, self.zoom, height),
             _source(window.x0, window.x1, self.zoom, width),
         )
-        raw = self.image.plane(plane, self.channels, (rows[0], rows[1], columns[0], columns[1]))
+        raw = self.image.plane(plane, self.channels, Window(*rows, *columns))
         return np.stack([_resample(c.astype(np.float32), window, (rows[0], columns[0]), self.zoom) for c in raw])
 
 
-def view(model: TrainedModel, image: ImageStack, *, match_pixel_size: bool = True) -> ModelView:
+def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: bool = True) -> ModelInput:
     """Look at an image through a model.
 
     Raises
@@ -149,30 +129,7 @@ def view(model: TrainedModel, image: ImageStack, *, match_pixel_size: bool = Tru
             "it was reflected outwards to reach it"
         )
     margin = ((shape[0] - scaled[0]) // 2, (shape[1] - scaled[1]) // 2)
-    return ModelView(model, image, channels, zoom, margin, shape, tuple(warnings))
-
-
-def lay_over(class_map: np.ndarray, placement: MapPlacement, shape: Sequence[int]) -> np.ndarray:
-    """Lay class maps (..., Y, X) over their image: linear between the centres of map pixels, constant beyond them.
-
-    Returns float32 (..., Y, X) of the image's shape.
-    """
-    rows = _weights(class_map.shape[-2], placement.y, placement.stride, shape[0])
-    columns = _weights(class_map.shape[-1], placement.x, placement.stride, shape[1])
-    across = _between(np.asarray(class_map, np.float32), columns, -1)
-    return _between(across, rows, -2)
-
-
-def _weights(count: int, offset: float, stride: float, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    place = np.clip((np.arange(pixels) - offset) / stride, 0, count - 1)
-    low = np.floor(place).astype(int)
-    return low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32)
-
-
-def _between(values: np.ndarray, weights: tuple[np.ndarray, np.ndarray, np.ndarray], axis: int) -> np.ndarray:
-    low, high, share = weights
-    share = share if axis == -1 else share[:, None]
-    return np.asarray(values.take(low, axis) * (1 - share) + values.take(high, axis) * share)
+    return ModelInput(model, image, channels, zoom, margin, shape, tuple(warnings))
 
 
 def _zoom(model: TrainedModel, image: ImageStack) -> float:

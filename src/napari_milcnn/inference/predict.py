@@ -20,16 +20,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from napari_milcnn.errors import ImageError, LabelsError
-from napari_milcnn.images.stack import ImageStack, PlaneIndex, open_image
-from napari_milcnn.inference.model_input import MapPlacement, ModelView, view
-from napari_milcnn.inference.tiling import Job, MapRunner, map_windows
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack, PlaneIndex
+from napari_milcnn.inference.class_maps import MapPlacement
+from napari_milcnn.inference.model_input import ModelInput, model_input
+from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
-
-_CELLS_AT_ONCE = 64
-LARGEST_LABEL = 2**24
-"""Tables with one place for each number up to the largest are made of a label image."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +154,11 @@ class Classifier:
     def __init__(self, model: TrainedModel, **options: Any) -> None:
         self.model = model
         self.options = make_options(ComputeOptions, options)
-        self.runner = MapRunner(model, self.options)
+        self.runner = TiledInference(model, self.options)
 
-    def view(self, image: Any) -> ModelView:
+    def model_input(self, image: Any) -> ModelInput:
         """Open an image and look at it through the model."""
-        return view(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
+        return model_input(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
 
     def classify(self, image: Any, planes: Sequence[int] | None = None) -> Prediction:
         """Classify every plane of an image, or some of them; see `classify`."""
@@ -177,7 +175,7 @@ class Classifier:
             If the image has not the model's channels, cannot be read, or lacks a plane that is asked for.
         """
         self.runner.warnings.clear()
-        seen = self.view(image)
+        seen = self.model_input(image)
         numbers = _plane_numbers(seen.image, planes)
         tile = self.runner.tile(seen.shape)
         tiles = map_windows(seen.map_shape, tile, self.model.network.placement)
@@ -188,19 +186,19 @@ class Classifier:
             logits = np.empty((len(batch), len(self.model.classes), *seen.map_shape), np.float32)
             for window in tiles:
                 y0, y1, x0, x1 = window
-                logits[:, :, y0:y1, x0:x1] = self.runner.run(seen, [Job(plane, window) for plane in batch])
+                logits[:, :, y0:y1, x0:x1] = self.runner.run(seen, [Tile(plane, window) for plane in batch])
                 done += len(batch)
                 if window is not tiles[-1]:
                     yield Step(done, total)
             parts.append(self._prediction(seen, batch, logits, time.perf_counter() - began))
             yield Step(done, total, parts[-1], joined(parts) if done == total else None)
 
-    def _prediction(self, seen: ModelView, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
+    def _prediction(self, seen: ModelInput, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
         output = self.runner.read_maps(logits)
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities.numpy(),
-            scores=decided(self.model, output.scores).numpy(),
+            scores=scores_from_logits(self.model, output.scores).numpy(),
             class_maps=torch.from_numpy(logits).sigmoid().numpy(),
             planes=tuple(seen.image.planes[plane] for plane in planes),
             placement=seen.placement,
@@ -211,7 +209,7 @@ class Classifier:
         )
 
 
-def decided(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
+def scores_from_logits(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
     """Read the last layer's y (planes, classes) as the scores that decide."""
     y = y / model.card.temperature
     return y.softmax(1) if model.card.single_label else y.sigmoid()
@@ -254,89 +252,3 @@ def classify(model: TrainedModel, image: Any, planes: Sequence[int] | None = Non
         If the device fails where no smaller step is left.
     """
     return Classifier(model, **options).classify(image, planes)
-
-
-def classify_cells(model: TrainedModel, image: Any, labels: np.ndarray, **options: Any) -> pd.DataFrame:
-    """Classify each object of a label image by itself (the paper's single-cell mode, section 3.3).
-
-    The network looks at one receptive field centred on the object, which gives it a class map of a single instance.
-
-    Parameters
-    ----------
-    model : TrainedModel
-        What to apply.
-    image : path, array or ImageStack
-        Anything `open_image` takes.
-    labels : ndarray of int
-        Objects, (planes, Y, X) or, for one plane, (Y, X); 0 is background.
-    **options
-        Fields of `ComputeOptions`.
-
-    Returns
-    -------
-    DataFrame
-        One row per object: plane, label, y, x (centroid, px), area_px, top class, and p of each class.
-
-    Raises
-    ------
-    LabelsError
-        If the label image does not fit the image.
-    """
-    classifier = Classifier(model, **options)
-    seen = classifier.view(image)
-    rows = _objects(checked_labels(labels, seen.image))
-    found = np.concatenate([_cells_of_plane(classifier, seen, plane, part) for plane, part in rows.groupby("plane")]) \
-        if len(rows) else np.empty((0, len(model.classes)), np.float32)  # fmt: skip
-    table = rows.assign(top=pd.Series([model.classes[i] for i in found.argmax(1)], dtype="str"))
-    return table.join(pd.DataFrame(found, columns=[f"p {name}" for name in model.classes]))
-
-
-def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
-    """Check a label image against an image -> int32 (planes, Y, X).
-
-    Raises
-    ------
-    LabelsError
-        If its shape or type does not fit.
-    """
-    labels = np.asarray(labels)
-    labels = labels[None] if labels.ndim == 2 else labels
-    wanted = (len(image.planes), *image.plane_shape)
-    if labels.shape != wanted:
-        raise LabelsError(f"the label image is {labels.shape}; expected (planes, Y, X) = {wanted}, as the image has")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise LabelsError(f"the label image holds {labels.dtype}; expected whole numbers, 0 for background")
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > LARGEST_LABEL:
-        raise LabelsError(
-            f"the label image holds numbers from {labels.min()} to {labels.max()}; expected 0 for background and "
-            f"objects from 1 to at most {LARGEST_LABEL}: renumber them, for example with skimage's relabel_sequential"
-        )
-    return labels.astype(np.int32)
-
-
-def _objects(labels: np.ndarray) -> pd.DataFrame:
-    from skimage.measure import regionprops_table
-
-    tables = [
-        pd.DataFrame(regionprops_table(plane, properties=("label", "centroid", "area"))).assign(plane=i)
-        for i, plane in enumerate(labels)
-    ]
-    rows = pd.concat(tables, ignore_index=True).rename(
-        columns={"centroid-0": "y", "centroid-1": "x", "area": "area_px"}
-    )
-    return rows[["plane", "label", "y", "x", "area_px"]]
-
-
-def _cells_of_plane(classifier: Classifier, seen: ModelView, plane: Any, rows: pd.DataFrame) -> np.ndarray:
-    """P of each class for each object of one plane, float32 (objects, classes)."""
-    field = classifier.model.network.placement.receptive_field
-    around = seen.model.normalise(
-        np.pad(seen.read_raw(int(plane)), ((0, 0), *[(field // 2, field // 2)] * 2), "reflect")
-    )
-    centres = ((rows[["y", "x"]].to_numpy() + 0.5) * seen.zoom - 0.5 + np.asarray(seen.margin)).round().astype(int)
-    corners = np.clip(centres, 0, np.asarray(seen.shape) - 1)
-    parts = []
-    for start in range(0, len(corners), _CELLS_AT_ONCE):
-        crops = [around[:, y : y + field, x : x + field] for y, x in corners[start : start + _CELLS_AT_ONCE]]
-        parts.append(classifier.runner.instances(np.stack(crops)))  # (objects, classes)
-    return torch.from_numpy(np.concatenate(parts)).sigmoid().numpy()

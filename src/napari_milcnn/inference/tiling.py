@@ -12,24 +12,26 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_milcnn.errors import ComputeError, OptionsError
+from napari_milcnn.images.stack import Window
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, free_memory, is_out_of_memory
-from napari_milcnn.inference.model_input import ModelView, Window
+from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput, Placement
+from napari_milcnn.network.geometry import Placement
+from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput
 from napari_milcnn.options import ComputeOptions
 
 _LARGEST_TILE = 4096
 _MEMORY_SHARE = 0.5
 
 
-class Job(NamedTuple):
+class Tile(NamedTuple):
     """A window of one plane's class map, in map pixels."""
 
     plane: int
     window: Window
 
 
-class MapRunner:
+class TiledInference:
     """Computes class-map logits; halves the batch, then the tile, then moves to the CPU when memory runs out.
 
     Parameters
@@ -86,8 +88,8 @@ class MapRunner:
         with torch.inference_mode():
             return self.model.network.read_maps(torch.from_numpy(class_maps))
 
-    def run(self, view: ModelView, jobs: Sequence[Job]) -> list[np.ndarray]:
-        """Class-map logits, float32 (classes, Y, X), of each job; all windows of one size.
+    def run(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
+        """Class-map logits, float32 (classes, Y, X), of each tile; all windows of one size.
 
         Raises
         ------
@@ -95,16 +97,16 @@ class MapRunner:
             If the smallest step does not fit into the CPU's memory, or the device fails.
         """
         try:
-            images = np.stack([view.read(job.plane, image_window(job.window, view)) for job in jobs])
+            images = np.stack([model_input.read(tile.plane, image_window(tile.window, model_input)) for tile in tiles])
             return list(self.class_maps(images))
         except MemoryError:
             pass
-        window = jobs[0].window
+        window = tiles[0].window
         if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
             self._warn(f"out of memory on {self.choice.device}: planes were run in smaller tiles")
-            return [self._run_quartered(view, job) for job in jobs]
+            return [self._run_quartered(model_input, tile) for tile in tiles]
         self._leave_device()
-        return self.run(view, jobs)
+        return self.run(model_input, tiles)
 
     def instances(self, crops: np.ndarray) -> np.ndarray:
         """Logits (crops, classes) of normalised crops (crops, channels, Y, X) of one receptive field each.
@@ -151,12 +153,12 @@ class MapRunner:
         self._warn(f"out of memory on {self.choice.device}: batches were made smaller")
         return self.class_maps(images)
 
-    def _run_quartered(self, view: ModelView, job: Job) -> np.ndarray:
-        y0, y1, x0, x1 = job.window
+    def _run_quartered(self, model_input: ModelInput, tile: Tile) -> np.ndarray:
+        y0, y1, x0, x1 = tile.window
         whole = np.empty((len(self.model.classes), y1 - y0, x1 - x0), np.float32)
         for part in windows((y1 - y0, x1 - x0), (max(1, (y1 - y0 + 1) // 2), max(1, (x1 - x0 + 1) // 2))):
             moved = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
-            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(view, [Job(job.plane, moved)])[0]
+            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(model_input, [Tile(tile.plane, moved)])[0]
         return whole
 
     def _warn(self, text: str) -> None:
@@ -188,9 +190,9 @@ def map_windows(shape: tuple[int, int], tile: int, placement: Placement) -> list
     return windows(shape, (side, side))
 
 
-def image_window(window: Window, view: ModelView) -> Window:
+def image_window(window: Window, model_input: ModelInput) -> Window:
     """Return the pixels that a window of the class map sees."""
-    placement = view.model.network.placement
+    placement = model_input.model.network.placement
     reach = placement.receptive_field - placement.stride
     y0, y1, x0, x1 = (edge * placement.stride for edge in window)
     return Window(y0, y1 + reach, x0, x1 + reach)

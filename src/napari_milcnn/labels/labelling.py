@@ -16,82 +16,49 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-from pydantic import ConfigDict, ValidationError
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import ImageError, LabelsError, OutputError
+from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading, plate_wells
-from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable, read_labels
-from napari_milcnn.options import Options
-from napari_milcnn.results.folder import find_images
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.labels.labelling_files import (
+    COLUMNS,
+    LabelClass,
+    NotedClass,
+    NotedImage,
+    Notes,
+    Sheet,
+    content_of,
+    found_images,
+    known_classes,
+    known_images,
+    merged_images,
+    notes_path,
+    read_notes,
+    read_sheet,
+    relative_name,
+    spelling,
+    table_path,
+    with_cells,
+    write_bytes,
+)
+from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images, or this many times fewer than the largest, is mentioned."""
-_COLUMNS = ("file", "label", "group", "split")
-_TABLES = (".csv", ".tsv", ".txt")
 _STEPS = 1000
 """Changes that can be taken back."""
-
-
-@dataclass(frozen=True)
-class LabelClass:
-    """A class that labels name, and its colour as #rrggbb; an empty one stands for that of the palette."""
-
-    name: str
-    colour: str
 
 
 @dataclass(frozen=True)
 class _State:
     classes: tuple[LabelClass, ...]
     images: tuple[LabelledImage, ...]
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    """labels.csv as it stands: its bytes, form and columns, its images, and the cells of every image's row."""
-
-    content: bytes | None = None
-    columns: tuple[str, ...] = _COLUMNS
-    separator: str = ","
-    encoding: str = "utf-8"
-    images: tuple[LabelledImage, ...] = ()
-    cells: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-
-
-class _NotedClass(Options):
-    name: str
-    colour: str
-    images: int
-
-
-class _NotedImage(Options):
-    file: str
-    plane: str = ""
-    group: str = ""
-    split: Literal["train", "validation", "test"] | None = None
-    cells: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic, copied for each
-
-
-class _Notes(Options):
-    """labels.json: of each image all but its labels, which stand in labels.csv."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    milcnn_labelling: Literal[1]
-    axes: str | None = None
-    split_in_table: bool = False
-    classes: tuple[_NotedClass, ...] = ()
-    images: tuple[_NotedImage, ...] = ()
 
 
 class Labelling:
@@ -110,13 +77,13 @@ class Labelling:
         Whether the last change could not be written.
     """
 
-    def __init__(self, path: Path, state: _State, reading: ImageReading, sheet: _Sheet) -> None:
+    def __init__(self, path: Path, state: _State, reading: ImageReading, sheet: Sheet) -> None:
         self.path, self.reading, self.unsaved = path, reading, False
         self._now, self._sheet = state, sheet
         self._past: deque[_State] = deque(maxlen=_STEPS)
         self._future: list[_State] = []
-        self._names = {image.file: _relative(image.file, path.parent) for image in state.images}
-        self._noted: tuple[tuple[LabelledImage, _NotedImage], ...] = ()
+        self._names = {image.file: relative_name(image.file, path.parent) for image in state.images}
+        self._noted: tuple[tuple[LabelledImage, NotedImage], ...] = ()
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -327,7 +294,7 @@ class Labelling:
         if not name or "|" in name or not name.isprintable():
             raise LabelsError(f"{name!r} cannot name a class; expected some text without the sign |, which stands "
                               "between two labels")  # fmt: skip
-        alike = next((other for other in others if _spelling(other) == _spelling(name)), None)
+        alike = next((other for other in others if spelling(other) == spelling(name)), None)
         if alike is not None:
             how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
             raise LabelsError(f"the class {name!r} {how}; choose another name")
@@ -350,22 +317,22 @@ class Labelling:
             If they cannot be written, or another program changed labels.csv meanwhile.
         """
         self.unsaved = True
-        before = _content(self.path)
+        before = content_of(self.path)
         if before != self._sheet.content:
             raise OutputError(f"{self.path} was changed by another program meanwhile and is not overwritten; open it "
                               "again to go on from there")  # fmt: skip
         content = self._table_text().encode(self._sheet.encoding)
         if content != before and not (before is None and not self.labelled()):
             self._keep_original()
-            _write(self.path, content)
+            write_bytes(self.path, content)
             self._sheet = replace(self._sheet, content=content)
-        _write(_notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
+        write_bytes(notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
         self.unsaved = False
 
     def _keep_original(self) -> None:
         """Copy a table that was there before any labelling."""
         copy = self.path.with_name(f"{self.path.name}.bak")
-        if self.path.exists() and not copy.exists() and not _notes_path(self.path).exists():
+        if self.path.exists() and not copy.exists() and not notes_path(self.path).exists():
             with replacing(copy) as draft:
                 shutil.copyfile(self.path, draft)
 
@@ -390,12 +357,12 @@ class Labelling:
             writer.writerow(cells)
         return text.getvalue()
 
-    def _notes(self) -> _Notes:
+    def _notes(self) -> Notes:
         counts = self.counts()
-        classes = (_NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
+        classes = (NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
                    for each in self._now.classes)  # fmt: skip
         kept = [image for image in self.images if image.labels]
-        return _Notes(
+        return Notes(
             milcnn_labelling=1,
             axes=self.reading.axes,
             split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
@@ -403,7 +370,7 @@ class Labelling:
             images=self._image_notes(),
         )
 
-    def _image_notes(self) -> tuple[_NotedImage, ...]:
+    def _image_notes(self) -> tuple[NotedImage, ...]:
         """Make the notes of images that are others than when they were last made; a change touches few of thousands."""
         before = self._noted or ((None, None),) * len(self.images)
         self._noted = tuple(
@@ -412,12 +379,12 @@ class Labelling:
         )
         return tuple(note for _, note in self._noted)
 
-    def _note(self, image: LabelledImage) -> _NotedImage:
+    def _note(self, image: LabelledImage) -> NotedImage:
         name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
         others = {column: cell for column, cell in zip(self._sheet.columns, cells, strict=False)
-                  if cell and column.lower() not in (*_COLUMNS, "plane")}  # fmt: skip
+                  if cell and column.lower() not in (*COLUMNS, "plane")}  # fmt: skip
         group = image.group if image.group != name else ""
-        return _NotedImage(file=name, plane=image.plane, group=group, split=image.split,
+        return NotedImage(file=name, plane=image.plane, group=group, split=image.split,
                            cells=others if not image.labels else {})  # fmt: skip
 
     def _key(self, image: LabelledImage) -> tuple[str, str]:
@@ -450,209 +417,17 @@ def open_labelling(
         If there is nothing to label, or a table that is there already has problems: they are listed.
     """
     paths = [Path(each).absolute() for each in ([source] if isinstance(source, str | Path) else source)]
-    path = _table_path(paths, None if layout is None else Path(layout).absolute())
-    sheet = _Sheet() if paths != [path] and not path.exists() else _read_sheet(path, reading)
-    notes = _read_notes(_notes_path(path))
+    path = table_path(paths, None if layout is None else Path(layout).absolute())
+    sheet = Sheet() if paths != [path] and not path.exists() else read_sheet(path, reading)
+    notes = read_notes(notes_path(path))
     reading = reading if reading.axes is not None else replace(reading, axes=notes.axes)
-    known = _known_images(path, sheet, notes)
-    found = _found_images(paths, path, known, reading, layout)
-    images = _merged(known, found, reading if planes else None)
+    known = known_images(path, sheet, notes)
+    found = found_images(paths, path, known, reading, layout)
+    images = merged_images(known, found, reading if planes else None)
     if not images:
         raise LabelsError(f"{paths[0]} holds no image, no labels.csv and no folder of images for each class; expected "
                           "one of them")  # fmt: skip
-    return Labelling(path, _State(_known_classes(notes, sheet, images), images), reading, _with_cells(sheet, notes))
-
-
-def _table_path(paths: Sequence[Path], layout: Path | None) -> Path:
-    """Name the table beside the images that are opened."""
-    if not paths:
-        raise LabelsError("nothing was given to open; expected a folder, a table or images")
-    tables = [path for path in paths if path.suffix.lower() in _TABLES]
-    if tables and len(paths) > 1:
-        raise LabelsError(f"{tables[0].name} is a table and was opened together with other files; open it alone")
-    if tables:
-        return tables[0]
-    try:
-        folder = Path(os.path.commonpath([path if _is_folder(path) else path.parent for path in paths]))
-    except ValueError as error:
-        raise LabelsError("the images lie on several drives; open those of one drive at a time") from error
-    path = folder / "labels.csv"
-    return path if path != layout else folder / f"{paths[0].stem}_labels.csv"
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder of files, and no image itself."""
-    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
-
-
-def _found_images(
-    paths: Sequence[Path], path: Path, known: Sequence[LabelledImage], reading: ImageReading, layout: str | Path | None
-) -> list[LabelledImage]:
-    """List the images that are there, those of folders per class and of a layout with their labels."""
-    if paths == [path]:
-        return []
-    if len(paths) > 1 or not paths[0].is_dir():
-        return [_unlabelled(file, path) for file in find_images(paths)]
-    wells = plate_wells(paths[0])
-    if wells is not None or layout is not None:
-        laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
-        fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
-                  for field in each]  # fmt: skip
-        return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
-    if not _is_folder(paths[0]):
-        return [_unlabelled(paths[0], path)]
-    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if _is_folder(image.file.parent))])
-    found = [_unlabelled(file, path) for folder in folders for file in _images_in(folder)]
-    if found or known:
-        return found
-    return _plain(read_labels(paths[0], reading).images, path) if any(map(_is_folder, paths[0].iterdir())) else []
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        return find_images([folder])
-    except ImageError:
-        return []
-
-
-def _unlabelled(file: Path, path: Path) -> LabelledImage:
-    name = _relative(file, path.parent)
-    return LabelledImage(path.parent / name, (), name)
-
-
-def _plain(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
-    """Return images named as labels.csv will name them, without the lines of another table."""
-    return [replace(image, file=path.parent / _relative(image.file, path.parent), line=None) for image in images]
-
-
-def _merged(
-    known: Sequence[LabelledImage], found: Sequence[LabelledImage], reading: ImageReading | None
-) -> tuple[LabelledImage, ...]:
-    """Add what was found to what is known; with a reading, the planes of images without a label in their place."""
-    taken, files = {(image.file, image.plane) for image in known}, {image.file for image in known}
-    new = [image for image in found if (image.file, image.plane) not in taken]
-    if reading is None:
-        return (*known, *(image for image in new if image.file not in files))
-    images: dict[tuple[Path, str], LabelledImage] = {}
-    for image in (*known, *new):
-        whole = not image.labels and not image.plane
-        for plane in _planes_of(image.file, reading) if whole else [image.plane]:
-            images.setdefault((image.file, plane), replace(image, plane=plane))
-    return tuple(images.values())
-
-
-def _planes_of(file: Path, reading: ImageReading) -> list[str]:
-    with reading.open(file) as opened:
-        return [opened.plane_name(i) for i in range(len(opened.planes))]
-
-
-# labels.csv and labels.json
-
-
-def _notes_path(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read ({error.strerror}); the change is kept until it can be") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as draft:
-        draft.write_bytes(content)
-
-
-def _relative(file: Path, folder: Path) -> str:
-    """Name a file as labels.csv does: relative to its folder, with forward slashes."""
-    try:
-        return Path(os.path.relpath(file, folder)).as_posix()
-    except ValueError:  # another drive
-        return file.as_posix()
-
-
-def _key_of(image: LabelledImage, path: Path) -> tuple[str, str]:
-    return _relative(image.file, path.parent), image.plane
-
-
-def _read_sheet(path: Path, reading: ImageReading) -> _Sheet:
-    """Read the table that is there; one without rows is what is left where every label was taken back."""
-    try:
-        images = read_labels(path, reading).images
-    except LabelsError:
-        if not (path.is_file() and _is_bare(path)):
-            raise
-        images = ()
-    content = path.read_bytes()
-    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    separator = max((";", "\t", ","), key=text.split("\n", 1)[0].count)
-    lines = [tuple(map(str.strip, row)) for row in csv.reader(text.splitlines(keepends=True), delimiter=separator)]
-    columns, *rows = [cells for cells in lines if any(cells)]
-    plain = _plain(images, path)
-    cells = {_key_of(image, path): row for image, row in zip(plain, rows, strict=True)}
-    encoding = "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8"
-    return _Sheet(content, columns, separator, encoding, tuple(plain), cells)
-
-
-def _is_bare(path: Path) -> bool:
-    """Whether a table has a line of columns and no other."""
-    lines = [line.lower() for line in path.read_bytes().splitlines() if line.strip(b" ,;\t")]
-    return len(lines) == 1 and b"file" in lines[0] and b"label" in lines[0]
-
-
-def _read_notes(path: Path) -> _Notes:
-    if not path.exists():
-        return _Notes(milcnn_labelling=1)
-    try:
-        return _Notes.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise LabelsError(f"{path} is not what labelling writes there (colours of classes, images without a label); "
-                          "rename it, or mend it, and open again") from error  # fmt: skip
-
-
-def _known_images(path: Path, sheet: _Sheet, notes: _Notes) -> list[LabelledImage]:
-    """Put together what both files say, in the order of labels.json; the table wins."""
-    table = {_key_of(image, path): image for image in sheet.images}
-    splits = any(image.split for image in sheet.images) or notes.split_in_table
-    images = []
-    for note in notes.images:
-        file, image = path.parent / note.file, table.pop((note.file, note.plane), None)
-        if image is not None:
-            images.append(image if splits else replace(image, split=note.split))
-        elif file.exists():
-            images.append(LabelledImage(file, (), note.group or note.file, note.split, plane=note.plane))
-    return [*images, *table.values()]
-
-
-def _known_classes(notes: _Notes, sheet: _Sheet, images: Iterable[LabelledImage]) -> tuple[LabelClass, ...]:
-    """Return the classes noted, then those of further labels; the one that took another's place was renamed."""
-    used = {label for image in images for label in image.labels}
-    classes = [LabelClass(each.name, each.colour) for each in notes.classes]
-    missing = sorted(used - {each.name for each in classes})
-    gone = [i for i, each in enumerate(notes.classes) if each.images and each.name not in used]
-    if len(gone) == len(missing) == 1 and sheet.images:
-        classes[gone[0]] = replace(classes[gone[0]], name=missing.pop())
-    for name in missing:
-        classes.append(LabelClass(name, ""))
-    return tuple(classes)
-
-
-def _with_cells(sheet: _Sheet, notes: _Notes) -> _Sheet:
-    """Add the cells of the user's own columns that were kept of images without a label."""
-    kept = {(note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
-            for note in notes.images if note.cells}  # fmt: skip
-    return replace(sheet, cells={**kept, **sheet.cells})
-
-
-# Checks
-
-
-def _spelling(name: str) -> str:
-    return "".join(name.casefold().split()).replace("_", "").replace("-", "")
+    return Labelling(path, _State(known_classes(notes, sheet, images), images), reading, with_cells(sheet, notes))
 
 
 def _without(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:

@@ -10,7 +10,7 @@ bounds"). BADGE draws at random where this takes the largest: the same table the
 Why the embedding is the mean of the encoder's last feature maps: it is what the model sees of the image before the
 classes are read from it, for an image of any size, and it costs nothing. The map layer of a copy of the network is
 widened by one row of the identity for each feature, so that one pass over the image, tile by tile and through the same
-view as in classification, gives class maps and features at once.
+model input as in classification, gives class maps and features at once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch import nn
 
 from napari_milcnn.errors import LabelsError, MilcnnError, OptionsError
 from napari_milcnn.images.stack import ImageStack
-from napari_milcnn.inference.model_input import view
-from napari_milcnn.inference.predict import decided
-from napari_milcnn.inference.tiling import Job, MapRunner, map_windows
+from napari_milcnn.inference.model_input import model_input
+from napari_milcnn.inference.predict import scores_from_logits
+from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
@@ -212,7 +212,7 @@ class Looker:
     def __init__(self, model: TrainedModel, **options: Any) -> None:
         self.model = model
         self.options = make_options(ComputeOptions, options)
-        self.runner = MapRunner(_widened(model), self.options)
+        self.runner = TiledInference(_widened(model), self.options)
 
     def looks(self, image: ImageStack) -> Iterator[Look | None]:
         """Look at every plane of an image: None after each tile, then the look.
@@ -222,7 +222,7 @@ class Looker:
         ImageError
             If the image has not the model's channels or cannot be read.
         """
-        seen = view(self.model, image, match_pixel_size=self.options.match_pixel_size)
+        seen = model_input(self.model, image, match_pixel_size=self.options.match_pixel_size)
         tiles = map_windows(seen.map_shape, self.runner.tile(seen.shape), self.model.network.placement)
         count, planes = len(self.model.classes), range(len(image.planes))
         scores, features = np.zeros(count), np.zeros(self.model.network.maps.in_channels)
@@ -230,7 +230,7 @@ class Looker:
             logits = np.empty((1, count, *seen.map_shape), np.float32)
             for window in tiles:
                 y0, y1, x0, x1 = window
-                part = self.runner.run(seen, [Job(plane, window)])[0]
+                part = self.runner.run(seen, [Tile(plane, window)])[0]
                 logits[0, :, y0:y1, x0:x1] = part[:count]
                 features += part[count:].sum((1, 2), dtype=float)
                 yield None
@@ -241,7 +241,7 @@ class Looker:
         """Pool the class maps of one plane, (1, classes, Y, X), and decide -> (classes,)."""
         with torch.inference_mode():
             output = self.model.network.read_maps(torch.from_numpy(logits))
-            return decided(self.model, output.scores)[0].numpy()
+            return scores_from_logits(self.model, output.scores)[0].numpy()
 
 
 def _widened(model: TrainedModel) -> TrainedModel:

@@ -26,9 +26,10 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from napari_milcnn.errors import ImageError, LabelsError
-from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading, ImageStack, PlaneChoice, only_planes, plate_wells
-from napari_milcnn.labels.image_checks import OnImage, Row, check_rows
-from napari_milcnn.labels.problems import Problems
+from napari_milcnn.images.ome_zarr import plate_wells
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
+from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 
 SPLITS = ("train", "validation", "test")

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.onednn_layout import blocked_pays, encode_blocked
 from napari_milcnn.network.pooling import NoisyAnd, make_pooling
 from napari_milcnn.options import NetworkOptions, make_options
@@ -47,35 +48,6 @@ class NetworkOutput(NamedTuple):
     """P, the image-level probability of each class by MIL pooling, float32 (batch, classes)."""
     scores: Tensor
     """y, logits of the linear layer after the pooling, float32 (batch, classes)."""
-
-
-class Placement(NamedTuple):
-    """Where a class map lies on the image: map pixel j is centred at offset + stride * j and sees `receptive_field`."""
-
-    receptive_field: int
-    """Side of the square of image pixels that one map pixel sees."""
-    stride: int
-    """Image pixels from one map pixel to the next."""
-    offset: float
-    """Image coordinate (px, pixel centres are whole numbers) of the centre of map pixel 0."""
-
-    @classmethod
-    def of_layers(cls, layers: nn.Module) -> Placement:
-        """Walk over the convolutions and pools of a sequential, unpadded module."""
-        field, stride = 1, 1
-        for layer in layers.modules():
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-                field += (_square(layer.kernel_size) - 1) * stride
-                stride *= _square(layer.stride)
-        return cls(field, stride, (field - 1) / 2)
-
-    def map_size(self, pixels: int) -> int:
-        """Side of the class map of an image side of `pixels`; 0 where the image is smaller than the field."""
-        return max(0, (pixels - self.receptive_field) // self.stride + 1)
-
-
-def _square(size: Any) -> int:
-    return int(size[0] if isinstance(size, tuple) else size)
 
 
 class MilNetwork(nn.Module):

@@ -20,14 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.stack import (
-    MICROMETRES,
-    ImageReading,
-    ImageStack,
-    ZReading,
-    maximum_projection,
-    open_image,
-)
+from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
+from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.images.units import MICROMETRES
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -273,7 +268,7 @@ def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageRead
 def _sample(image: ImageStack) -> np.ndarray:
     """Read the middle of the first plane: (channels, Y, X)."""
     (y0, y1), (x0, x1) = ((max(0, (n - _COMPARED) // 2), min(n, (n + _COMPARED) // 2)) for n in image.plane_shape)
-    return image.plane(0, window=(y0, y1, x0, x1))
+    return image.plane(0, window=Window(y0, y1, x0, x1))
 
 
 class _Channels:

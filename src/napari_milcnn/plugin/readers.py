@@ -37,7 +37,7 @@ def read_model(path: Paths) -> NoLayer:
     """
     from napari.utils.notifications import show_info
 
-    from napari_milcnn.model.trained_model import load_model
+    from napari_milcnn.model.package_read import load_model
 
     paths = _listed(path)
     if len(paths) > 1:

@@ -15,7 +15,7 @@ from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
 if TYPE_CHECKING:
     from napari.utils.colormaps import CyclicLabelColormap
 
-    from napari_milcnn.inference.model_input import MapPlacement
+    from napari_milcnn.inference.class_maps import MapPlacement
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 OURS = "napari_milcnn"

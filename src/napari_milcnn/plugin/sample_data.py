@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_milcnn.images.stack import open_image
+from napari_milcnn.images.open import open_image
 from napari_milcnn.model.shipped import sample_folder
 from napari_milcnn.plugin.results_to_layers import LayerData, image_layers
 

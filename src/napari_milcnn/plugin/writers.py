@@ -33,7 +33,7 @@ import pandas as pd
 from napari_milcnn.atomic_write import replacing, replacing_folder
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.stack import MICROMETRES
+from napari_milcnn.images.units import MICROMETRES
 
 _LETTERS: Final = {
     **dict.fromkeys(("p", "position"), "P"),

@@ -18,9 +18,10 @@ import pandas as pd
 
 from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.overview import shown_plane, shown_planes, write_overview
+from napari_milcnn.images.paths import output_names
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.masks import PlaneMasks
-from napari_milcnn.inference.model_input import view
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EXPORTED
@@ -30,7 +31,6 @@ from napari_milcnn.results.write import (
     image_files,
     no_masks,
     object_rows,
-    output_names,
     prediction_rows,
     read_table,
     write_beside,
@@ -85,7 +85,7 @@ def export_image(
             objects = object_rows(file, pd.concat(tables, ignore_index=True), image.planes)
         yield from _write_tables(out, name, prediction_rows(file, name, prediction), objects)
     if "picture" in parts:
-        channels = view(model, image).channels
+        channels = model_input(model, image).channels
         shown = []
         for row in shown_planes(len(prediction.planes)):
             plane = image.planes.index(prediction.planes[row])

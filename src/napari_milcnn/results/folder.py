@@ -13,29 +13,28 @@ import pandas as pd
 
 from napari_milcnn.errors import ImageError, LabelsError, MilcnnError, OptionsError, OutputError
 from napari_milcnn.figures.overview import ShownPlane, shown_plane, shown_planes, write_overview
-from napari_milcnn.images.stack import AS_THEY_SAY, ImageReading, ImageStack, open_image
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
+from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import PlaneMasks, checked_mask_options, segment_plane
-from napari_milcnn.inference.predict import Prediction, checked_labels
+from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.results.record import classification_record
 from napari_milcnn.results.write import (
     OBJECT_COLUMNS,
-    OUTPUTS,
     every_plane,
     image_files,
     no_masks,
     object_rows,
-    output_names,
     prediction_rows,
-    printable,
-    screen_record,
     write_json,
     write_labels,
     write_maps,
     write_table,
-)  # fmt: skip
+)
 
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".czi", ".nd2", ".lif")
 _SAVE_EVERY = 10.0
 """Seconds between two writings of the tables while images are still coming; more where writing takes long."""
 
@@ -90,37 +89,6 @@ class _Tables:
     predictions: list[pd.DataFrame] = field(default_factory=list)
     objects: list[pd.DataFrame] = field(default_factory=list)
     due: float = field(default_factory=lambda: time.monotonic() + _SAVE_EVERY)
-
-
-def find_images(sources: Sequence[Path]) -> list[Path]:
-    """Replace each folder among the sources by the images in it, sorted; an OME-Zarr folder is an image itself.
-
-    Raises
-    ------
-    ImageError
-        If a folder holds no image, or no source was given.
-    """
-    found: list[Path] = []
-    for source in sources:
-        if source.is_dir() and not _is_zarr(source):
-            inside = sorted(p for p in source.iterdir() if _is_input(p))
-            if not inside:
-                raise ImageError(f"the folder {source} holds no image; expected files ending in {', '.join(_SUFFIXES)}")
-            found += inside
-        else:
-            found.append(source)
-    if not found:
-        raise ImageError("no image was named; expected at least one file or folder")
-    return found
-
-
-def _is_input(path: Path) -> bool:
-    known = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    return known and not path.name.endswith(OUTPUTS)
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).exists() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
 
 
 def _open_labels(path: Path, axes: str) -> ImageStack:
@@ -207,7 +175,7 @@ class _Screen:
         class_indices(model, self.classes)
         if objects is not None and not objects.exists():
             raise OptionsError(f"{objects} does not exist; expected your label image, or a folder of them")
-        if objects is not None and len(files) > 1 and (not objects.is_dir() or _is_zarr(objects)):
+        if objects is not None and len(files) > 1 and (not objects.is_dir() or is_zarr(objects)):
             raise OptionsError(f"{objects} is one label image and there are {len(files)} images; give a folder of them")
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; expected a folder for the results")
@@ -290,12 +258,12 @@ class _Screen:
 
     def _shown(self, image: ImageStack, prediction: Prediction, row: int, masks: PlaneMasks | None) -> ShownPlane:
         plane = image.planes.index(prediction.planes[row])
-        return replace(shown_plane(image, self.maker.classifier.view(image).channels, plane, masks), index=row)
+        return replace(shown_plane(image, self.maker.classifier.model_input(image).channels, plane, masks), index=row)
 
     def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray | None:
         if self.objects is None:
             return None
-        path = self.objects / file.name if self.objects.is_dir() and not _is_zarr(self.objects) else self.objects
+        path = self.objects / file.name if self.objects.is_dir() and not is_zarr(self.objects) else self.objects
         if not path.exists():
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
         with _open_labels(path, image.axes.replace("C", "")) as labels:
@@ -323,7 +291,7 @@ class _Screen:
             )
 
     def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
-        record = screen_record(
+        record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=self.mask_options if self.masks else None, names=self.names, command=command,
             planes=[self.some.get(file) for file in self.files],

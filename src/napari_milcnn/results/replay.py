@@ -15,11 +15,12 @@ from typing import Any
 from pydantic import ConfigDict
 
 from napari_milcnn.errors import ImageError, ModelError, OptionsError
-from napari_milcnn.images.stack import ImageReading
-from napari_milcnn.model.trained_model import TrainedModel, load_model
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.model.package_read import load_model
+from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, Options, make_options
 from napari_milcnn.results.folder import ScreenStep, screen
-from napari_milcnn.results.write import RECORD_FORMAT, versions
+from napari_milcnn.results.record import RECORD_FORMAT, versions
 
 _EXPECTED = "expected the run.json that a classification wrote"
 

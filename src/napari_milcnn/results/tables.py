@@ -14,7 +14,7 @@ from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
-from napari_milcnn.results.read import MEASURED, OpenedResults, label_set
+from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
 
 _DOSES = ("dose", "conc")
 """Words that the column of doses has in its name; such columns are offered first."""

@@ -18,7 +18,8 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.inference.model_input import ModelView, Window, view
+from napari_milcnn.images.stack import Window
+from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -148,7 +149,7 @@ class PatchReader:
     def _known(self, index: int) -> _Facts:
         if index not in self._facts:
             with self.table.open(self.table.images[index]) as image:
-                seen = view(self.model, image)
+                seen = model_input(self.model, image)
                 size = len(seen.channels) * seen.shape[0] * seen.shape[1] * image.dtype.itemsize
                 self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._room // 4)
         return self._facts[index]
@@ -173,7 +174,7 @@ class PatchReader:
 
     def _read(self, index: int, plane: int, window: Window | None) -> np.ndarray:
         with self.table.open(self.table.images[index]) as image:
-            seen: ModelView = view(self.model, image)
+            seen: ModelInput = model_input(self.model, image)
             return seen.read_raw(plane, window)
 
     def _sample(self, index: int, plane: int, facts: _Facts) -> np.ndarray:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.figures.thumbnails import thumbnail
-from napari_milcnn.inference.model_input import MapPlacement, lay_over
+from napari_milcnn.inference.class_maps import MapPlacement, lay_over
 from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -64,7 +64,7 @@ def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledIma
     for row in images:
         with table.open(row) as image:
             found = classifier.classify(image, [0])
-            picture = thumbnail(image, 0, classifier.view(image).channels)
+            picture = thumbnail(image, 0, classifier.model_input(image).channels)
             step = -(-image.plane_shape[0] // len(picture))
         index = model.classes.index(row.labels[0])
         placement = MapPlacement(*(one / step for one in found.placement))

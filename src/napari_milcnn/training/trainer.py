@@ -26,24 +26,32 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
-from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
-from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
-from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
 from napari_milcnn.model.card import ModelCard
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
-from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput
+from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
+from napari_milcnn.training.augment import amplified, turned
 from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_milcnn.training.distributed import Processes
+from napari_milcnn.training.losses import image_losses, image_weights
 from napari_milcnn.training.patch_dataset import PatchReader, intensity_statistics, read_ahead
+from napari_milcnn.training.validation import (
+    Validation,
+    is_better,
+    known_precision,
+    outputs,
+    validation_of,
+    validation_temperature,
+    with_confusion,
+    with_metrics,
+)
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""
@@ -53,25 +61,6 @@ _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
 _HOW = ("device", "readers", "cache", "minutes", "threads")
 """Options that say where, how fast and how long a training runs: with others it may go on from its checkpoint."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How a model does on images kept aside.
-
-    Attributes
-    ----------
-    accuracy : float
-        Share of images whose top class is right; with several labels per image, share of right yes-or-no answers.
-    loss : float
-        Joint loss, averaged over images.
-    mean_average_precision : float
-        Average precision, averaged over the classes that have images of both kinds; NaN where none has.
-    """
-
-    accuracy: float
-    loss: float
-    mean_average_precision: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -232,54 +221,6 @@ def estimate(model: TrainedModel, labels: LabelTable, **options: Any) -> Trainin
     _check(model, table, chosen)
     with cpu_threads(chosen.threads):
         return _Trainer(model, table, chosen, None).estimate()
-
-
-def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
-    """Set a trained model's temperature and the balance between its classes by images that it did not train on.
-
-    Maps, evidence and P stay as they are; y gets a number added for each class and is divided by the temperature. For a
-    model that is to serve images with rarer phenotypes than those it learned from.
-
-    Parameters
-    ----------
-    model : TrainedModel
-        It is not changed.
-    labels : LabelTable
-        Images of every class, as many for each as may be met; none of training, none that the model is judged by.
-    device : str
-        auto, cpu, cuda, cuda:1, mps or xpu.
-
-    Raises
-    ------
-    LabelsError
-        If a class has no image.
-    """
-    absent = [name for name in model.classes if name not in labels.counts()]
-    if absent:
-        raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
-    plain = model.with_card(temperature=1.0)
-    found = outputs(plain, labels, choose_device(device), Processes())
-    assert found is not None
-    temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
-    network = copy.deepcopy(model.network)
-    with torch.no_grad():
-        network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
-    return replace(model.with_card(temperature=temperature), network=network, path=None)
-
-
-def image_losses(output: NetworkOutput, targets: Tensor, single_label: bool) -> tuple[Tensor, Tensor]:
-    """Both parts of the loss of each image, (batch,), for targets (batch, classes): of the pooled P, and of y."""
-    pooled = F.binary_cross_entropy(output.probabilities, targets, reduction="none").sum(1)
-    if single_label:
-        return pooled, F.cross_entropy(output.scores, targets, reduction="none")
-    return pooled, F.binary_cross_entropy_with_logits(output.scores, targets, reduction="none").sum(1)
-
-
-def image_weights(targets: np.ndarray) -> np.ndarray:
-    """Weight of each image, float32 with mean 1, for targets (images, classes): the rarer its classes, the more."""
-    rarity = 1 / np.maximum(targets.sum(0), 1)
-    weights = (targets * rarity).sum(1) / np.maximum(targets.sum(1), 1)
-    return np.asarray(weights / weights.mean(), np.float32)
 
 
 def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> None:
@@ -443,19 +384,19 @@ class _Trainer:
         pooled, last, waiting = done
         candidate = self._snapshot(epoch)
         logits = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
-        validation = None if logits is None else _validation(logits, self.model.card.single_label)
-        is_best = _is_better(validation, self._best_validation(), self.model.card.single_label)
+        validation = None if logits is None else validation_of(logits, self.model.card.single_label)
+        is_best = is_better(validation, self._best_validation(), self.model.card.single_label)
         row = {"epoch": epoch, "loss": pooled + last, "pooled_loss": pooled, "last_loss": last,
                "validation_accuracy": None if validation is None else validation.accuracy,
                "validation_loss": None if validation is None else validation.loss,
-               "validation_mean_average_precision": _known(validation),
+               "validation_mean_average_precision": known_precision(validation),
                "is_best": is_best, "learned_b": candidate.network.learned_b}  # fmt: skip
         self.curve = [*self.curve, row]
         latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
-        latest = _with_metrics(latest, validation)
+        latest = with_metrics(latest, validation)
         if logits is not None:
-            latest = _with_confusion(latest, logits)
-            latest = latest.with_card(temperature=_temperature(logits, latest.card.single_label))
+            latest = with_confusion(latest, logits)
+            latest = latest.with_card(temperature=validation_temperature(logits, latest.card.single_label))
         self.model = self.model.with_card(training=latest.card.training)
         self.best = latest if is_best else self.best
         return EpochReport(
@@ -608,21 +549,6 @@ def _batches(images: int, size: int) -> int:
     return max(1, math.ceil(images / size))
 
 
-def turned(image: np.ndarray, which: int) -> np.ndarray:
-    """One of the eight exact rotations and reflections of an image (channels, Y, X)."""
-    rotated = np.rot90(image, which % 4, axes=(1, 2))
-    return np.ascontiguousarray(rotated[:, :, ::-1] if which >= 4 else rotated)
-
-
-def amplified(image: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
-    """Multiply what lies above the darkest pixel of each channel (channels, Y, X) by exp(normal(0, gain))."""
-    if gain == 0:
-        return image
-    factors = np.exp(rng.normal(0, gain, len(image))).astype(np.float32)[:, None, None]
-    darkest = image.min((1, 2), keepdims=True).astype(np.float32)
-    return np.asarray(darkest + (image - darkest) * factors)
-
-
 def _optimiser(network: MilNetwork, options: TrainOptions) -> torch.optim.Adam:
     deciding = [*network.pooling.parameters(), *network.head.parameters()]
     groups = [
@@ -639,82 +565,6 @@ def _schedule(optimiser: torch.optim.Adam, options: TrainOptions, steps: int) ->
     if options.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _step: 1.0)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What a model says of whole images, one row each: y, P and targets, float32 (images, classes)."""
-
-    scores: Tensor
-    probabilities: Tensor
-    targets: Tensor
-
-
-def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes) -> _Outputs | None:
-    """Classify whole images of a table, each the mean over its planes; None for an empty table."""
-    if not table.images:
-        return None
-    precision = str(choice.precision).removeprefix("torch.")
-    classifier = Classifier(model, device=str(choice.device), precision=precision)
-    rows: list[tuple[list[float], list[float]]] = []
-    for image in processes.share(table.images):
-        with table.open(image) as opened:
-            found = classifier.classify(opened)
-        rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
-    scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
-    logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
-    pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
-    return _Outputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
-
-
-def _validation(found: _Outputs, single_label: bool) -> Validation:
-    output = NetworkOutput(found.scores, found.probabilities, found.scores)
-    losses = image_losses(output, found.targets, single_label)
-    if single_label:
-        hits = found.scores.argmax(1) == found.targets.argmax(1)
-    else:
-        hits = (found.scores > 0) == (found.targets > 0.5)
-    ranks = mean_average_precision(found.scores.numpy(), found.targets.numpy())
-    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()), ranks)
-
-
-def _known(validation: Validation | None) -> float | None:
-    """Return the mean average precision of a validation, or None where there is none: a curve has no NaN."""
-    if validation is None or math.isnan(validation.mean_average_precision):
-        return None
-    return validation.mean_average_precision
-
-
-def _with_confusion(model: TrainedModel, found: _Outputs) -> TrainedModel:
-    """Note the confusion of the validation images on the card, as `confusion_table` has it."""
-    single = model.card.single_label
-    scores = (found.scores.softmax(1) if single else found.scores.sigmoid()).numpy()
-    counts = confusion_table(scores, found.targets.numpy(), model.classes, single).to_numpy().tolist()
-    return model.with_card(training={**model.card.training, "confusion": counts})
-
-
-def _temperature(found: _Outputs, single_label: bool) -> float:
-    """Fit the temperature on validation, where nothing was learned."""
-    return fit_temperature(found.scores.numpy(), found.targets.numpy(), single_label)
-
-
-def _is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
-    """Higher accuracy, then lower loss; with several labels lower loss, since "no" to every class is mostly right.
-
-    Without validation the latest is the best.
-    """
-    if new is None or best is None:
-        return True
-    if not single_label:
-        return new.loss < best.loss
-    return (new.accuracy, -new.loss) > (best.accuracy, -best.loss)
-
-
-def _with_metrics(model: TrainedModel, validation: Validation | None) -> TrainedModel:
-    if validation is None:
-        return model
-    name = "validation accuracy" if model.card.single_label else "validation accuracy, yes or no for each class"
-    return model.with_card(metrics={name: validation.accuracy, "validation loss": validation.loss})
 
 
 def _translated(error: RuntimeError, shape: tuple[int, ...], choice: DeviceChoice) -> ComputeError:

@@ -13,7 +13,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QLineEdit
 
 from conftest import lively_model, noise
-from napari_milcnn.images.stack import open_image
+from napari_milcnn.images.open import open_image
 from napari_milcnn.labels.labelling import open_labelling
 from napari_milcnn.labels.table import read_labels
 from napari_milcnn.plugin.current_model import current

@@ -23,8 +23,10 @@ import napari_milcnn as mil
 from conftest import lively_model
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.job import Job
-from napari_milcnn.simulation.screen import SimulationOptions, simulate_field
-from napari_milcnn.training.plan import TrainingPlan, run_training
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.run import run_training
 from qt_actions import drop
 
 pytest.importorskip("napari")

@@ -45,7 +45,7 @@ from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer
 
 if TYPE_CHECKING:
-    from napari_milcnn.images.stack import ZReading
+    from napari_milcnn.images.open import ZReading
     from napari_milcnn.inference.evidence import PlaneEvidence
     from napari_milcnn.inference.pipeline import PlaneResult
     from napari_milcnn.model.trained_model import TrainedModel
@@ -469,7 +469,7 @@ class ClassifyDock(QWidget):
 
     def open_files(self, paths: list[Path]) -> None:
         """Take a model zip as the model; open images and folders of images lazily and classify them in turn."""
-        from napari_milcnn.results.folder import find_images
+        from napari_milcnn.images.paths import find_images
 
         models = [path for path in paths if path.suffix.lower() == ".zip"]
         if models:
@@ -716,7 +716,7 @@ class ClassifyDock(QWidget):
         options, cells = form_values(self.options, ComputeOptions), layer.data[0] if layer.multiscale else layer.data
 
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-            from napari_milcnn.inference.predict import classify_cells
+            from napari_milcnn.inference.cells import classify_cells
 
             labels = source.to_planes(np.asarray(cells))
             labels = labels[np.newaxis] if labels.ndim == 2 else labels
@@ -810,14 +810,14 @@ class _RecordOf:
     def __call__(self) -> dict[str, Any]:
         from napari_milcnn.inference.evidence import EvidenceMaker
         from napari_milcnn.plugin.layers_to_image import file_behind
-        from napari_milcnn.results.write import screen_record
+        from napari_milcnn.results.record import classification_record
 
         evidence, masks = self.cut
         assert self.entry.source is not None
         file, reading = file_behind(self.entry.source, self.entry.z)
         planes = sorted(self.entry.predictions)
         every = len(planes) == len(self.entry.source.image.planes)
-        return screen_record(
+        return classification_record(
             EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
             mask_options=make_options(MaskOptions, masks), planes=[None if every else planes], names=[self.entry.name],
             command=["napari"],

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Image
 
-    from napari_milcnn.images.stack import ImageStack, ZReading
+    from napari_milcnn.images.open import ZReading
+    from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.evidence import EvidenceMaker
     from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.inference.pipeline import PlaneResult
@@ -87,7 +88,7 @@ class Entry:
 
     def open(self) -> ImageStack:
         """Return the image: its layers' where it has any, else its file's."""
-        from napari_milcnn.images.stack import open_image
+        from napari_milcnn.images.open import open_image
 
         return self.source.image if self.source is not None else open_image(self.path)
 

@@ -37,7 +37,7 @@ class Loaded:
 def load(path: Path) -> Iterator[Loaded]:
     """Load a model and choose its device; both need the engine, which takes seconds to import."""
     from napari_milcnn.inference.devices import choose_device
-    from napari_milcnn.model.trained_model import load_model
+    from napari_milcnn.model.package_read import load_model
 
     yield Loaded(load_model(path), choose_device())
 

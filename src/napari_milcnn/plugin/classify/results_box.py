@@ -55,6 +55,7 @@ class ScoreBars(QWidget):
         self.update()
 
     def paintEvent(self, _event: Any) -> None:
+        """Draw the bars."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text, names = self.palette().color(self.foregroundRole()), round(self.width() * 0.42)
@@ -119,12 +120,15 @@ class PlanesModel(QAbstractTableModel):
                 self.dataChanged.emit(self.index(at, 0), self.index(at, len(self.HEADER) - 1))
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the rows."""
         return len(self.rows)
 
     def columnCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the columns."""
         return len(self.HEADER)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return the title of a column."""
         if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
             return self.HEADER[section]
         return None
@@ -170,12 +174,15 @@ class FrameModel(QAbstractTableModel):
         self.endResetModel()
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the rows."""
         return len(self.frame)
 
     def columnCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the columns."""
         return len(self.frame.columns)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return the title of a column."""
         if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
             return str(self.frame.columns[section])
         return None
@@ -214,6 +221,7 @@ class SortedTable(QTableView):
         self.setMinimumHeight(120)
 
     def keyPressEvent(self, event: Any) -> None:
+        """Copy the selected rows."""
         if event.matches(QKeySequence.StandardKey.Copy):
             QGuiApplication.clipboard().setText(self.text())
         else:

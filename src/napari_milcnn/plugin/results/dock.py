@@ -45,7 +45,7 @@ from napari_milcnn.plugin.results.rows_box import RowsBox
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
-    from napari_milcnn.results.read import OpenedResults
+    from napari_milcnn.results.opened import OpenedResults
 
 _EMPTY = (
     "Open a folder that napari-milcnn classify, screen or evaluate wrote, or that the Classify dock exported to. Or "
@@ -189,7 +189,8 @@ class ResultsDock(QWidget):
         """Open a folder of results or its predictions.csv; layout tables are joined to it, or to what is open."""
 
         def steps() -> Iterator[OpenedResults]:
-            from napari_milcnn.results.read import is_layout, read_results, with_layout
+            from napari_milcnn.results.layout import is_layout, with_layout
+            from napari_milcnn.results.read import read_results
 
             found = before
             for path in sorted(map(Path, paths), key=is_layout):
@@ -204,7 +205,7 @@ class ResultsDock(QWidget):
         """Show an evaluation that was just made."""
 
         def steps() -> Iterator[OpenedResults]:
-            from napari_milcnn.results.read import results_of
+            from napari_milcnn.evaluation.report import results_of
 
             yield results_of(report)
 
@@ -256,7 +257,7 @@ class ResultsDock(QWidget):
         found = self.found
 
         def steps() -> Iterator[OpenedResults]:
-            from napari_milcnn.results.read import with_images
+            from napari_milcnn.results.moved_images import with_images
 
             assert found is not None
             yield with_images(found, Path(folder))
@@ -367,7 +368,7 @@ def facts_of(found: OpenedResults) -> str:
 
 def warnings_of(found: OpenedResults) -> list[str]:
     """Return what a reader should know, in sentences without their stop."""
-    from napari_milcnn.results.read import missing_text
+    from napari_milcnn.results.moved_images import missing_text
 
     said = [text.rstrip(".") for text in found.warnings if text]
     if found.missing:

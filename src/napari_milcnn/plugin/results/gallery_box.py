@@ -20,7 +20,7 @@ from napari_milcnn.plugin.results.plot_box import View
 from napari_milcnn.results.tables import histogram, ranked, uncertainty_margins
 
 if TYPE_CHECKING:
-    from napari_milcnn.results.read import OpenedResults
+    from napari_milcnn.results.opened import OpenedResults
 
 _PAGE = 24
 _SIDE, _CAPTION = 84, 32
@@ -182,6 +182,7 @@ class GalleryView(View):
 
     @property
     def can_save(self) -> bool:
+        """Whether there is a picture to save."""
         return bool(self._pictures)
 
     def save(self, path: Path) -> None:

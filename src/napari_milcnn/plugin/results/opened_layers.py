@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_milcnn.images.stack import ImageStack
-    from napari_milcnn.results.read import OpenedResults
+    from napari_milcnn.results.opened import OpenedResults
 
 _FACTS = ("class", "area_px", "area_um2", "mean_evidence", "score")
 
@@ -78,7 +78,7 @@ def opening(found: OpenedResults, row: int) -> Iterator[OpenStep]:
 
 
 def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step: OpenStep) -> Iterator[OpenStep]:
-    from napari_milcnn.images.stack import open_image
+    from napari_milcnn.images.open import open_image
 
     assert found.objects is not None
     rows = found.objects[found.objects["file"] == file]

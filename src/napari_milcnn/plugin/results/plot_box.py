@@ -42,7 +42,7 @@ from napari_milcnn.results.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from napari_milcnn.results.read import OpenedResults
+    from napari_milcnn.results.opened import OpenedResults
 
 _LEAST = QSize(220, 200)
 _LABELS = "Needs labels: open a layout table with the columns file and label (Layout…)."
@@ -147,6 +147,7 @@ class PlotView(View):
         self._fit()
 
     def resizeEvent(self, event: Any) -> None:
+        """Fit the figure to the new size."""
         super().resizeEvent(event)
         self._fit()
 
@@ -173,6 +174,7 @@ class PlotView(View):
 
     @property
     def can_save(self) -> bool:
+        """Whether there is a figure to save."""
         return self.canvas is not None
 
     def save(self, path: Path) -> None:

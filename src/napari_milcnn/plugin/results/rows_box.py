@@ -16,11 +16,11 @@ from napari_milcnn.figures.plots import FigureStyle
 from napari_milcnn.plugin.classify.results_box import BAR, BarDelegate, FrameModel, SortedTable
 from napari_milcnn.plugin.qt.forms import Note, row, swatch
 from napari_milcnn.plugin.results.plot_box import View
-from napari_milcnn.results.read import MEASURED
+from napari_milcnn.results.opened import MEASURED
 from napari_milcnn.results.write import write_table
 
 if TYPE_CHECKING:
-    from napari_milcnn.results.read import OpenedResults
+    from napari_milcnn.results.opened import OpenedResults
 
 _CLASSES = ("top", "label")
 _WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 50}
@@ -75,6 +75,7 @@ class RowsModel(FrameModel):
         self.endResetModel()
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the rows."""
         return len(self.order)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

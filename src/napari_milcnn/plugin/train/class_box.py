@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, swatch
 
 if TYPE_CHECKING:
-    from napari_milcnn.labels.labelling import LabelClass
+    from napari_milcnn.labels.labelling_files import LabelClass
 
 KEYS = 9
 _IN_SIGHT = 6

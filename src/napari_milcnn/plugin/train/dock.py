@@ -557,7 +557,7 @@ class TrainDock(QWidget):
 
     def use(self) -> None:
         """Make the trained model the current one, and open the Classify dock."""
-        from napari_milcnn.model.trained_model import load_model
+        from napari_milcnn.model.package_read import load_model
 
         if self._plan is None or self.model is None:
             return

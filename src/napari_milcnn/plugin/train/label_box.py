@@ -256,7 +256,7 @@ class LabelBox(QWidget):
         planes, axes = self.planes.isChecked(), self.axes.text().strip().upper() or None
 
         def steps() -> Iterator[Labelling]:
-            from napari_milcnn.images.stack import ImageReading
+            from napari_milcnn.images.open import ImageReading
             from napari_milcnn.labels.labelling import open_labelling
 
             yield open_labelling(list(paths), ImageReading(axes), layout, planes)

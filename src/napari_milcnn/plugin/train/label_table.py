@@ -79,17 +79,21 @@ class ImagesModel(QAbstractTableModel):
             self.dataChanged.emit(self.index(row, IMAGE), self.index(row, IMAGE), [Qt.ItemDataRole.DecorationRole])
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the images."""
         return len(self.images)
 
     def columnCount(self, _parent: QModelIndex | None = None) -> int:
+        """Count the columns."""
         return len(_HEADER)
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return the title of a column."""
         if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
             return _HEADER[section]
         return None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        """Return what can be done with a cell: group and split can be edited."""
         flags = super().flags(index)
         return flags | Qt.ItemFlag.ItemIsEditable if self.editable and index.column() in (GROUP, SPLIT) else flags
 

@@ -26,7 +26,7 @@ from napari_milcnn.plugin.qt.forms import (
 )
 
 if TYPE_CHECKING:
-    from napari_milcnn.images.stack import ImageReading
+    from napari_milcnn.images.open import ImageReading
     from napari_milcnn.training.plan import TrainingPlan
 
 IN_SIGHT = ("epochs", "minutes", "patch", "encoder_rate", "validation")

@@ -100,9 +100,9 @@ def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
 
 def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Looks | Outcome]:
     """Train in this process: as `napari-milcnn train` does, with pictures between the epochs."""
-    from napari_milcnn.model.trained_model import load_model
-    from napari_milcnn.training.plan import epoch_row, run_training
+    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.training.preview import glances, watched
+    from napari_milcnn.training.run import epoch_row, run_training
 
     options = plan.train_options()
     table = plan.table()
@@ -143,8 +143,8 @@ def _in_words_of_the_dock(reports: Iterator[EpochReport]) -> Iterator[EpochRepor
 
 def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[Begun | Epoch | Outcome | None]:
     """Train on several devices: by the command line, in processes of their own."""
-    from napari_milcnn.model.trained_model import load_model
-    from napari_milcnn.training.plan import follow_training
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.training.run import follow_training
 
     rows: tuple[dict[str, Any], ...] = ()
     yield Begun(plan.start(plan.table()).kept)

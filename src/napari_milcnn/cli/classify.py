@@ -1,0 +1,186 @@
+"""The commands classify and demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import TaskID
+from rich.table import Table
+
+from napari_milcnn.cli.option_flags import (
+    MODEL,
+    OUT,
+    AsJson,
+    class_thresholds,
+    device_beside_replay,
+    foreground_of,
+    given_options,
+    options_of,
+    reading_of,
+    reading_options,
+)
+from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
+from napari_milcnn.errors import OptionsError
+from napari_milcnn.options import (
+    EvidenceOptions,
+    ForegroundOptions,
+    MaskOptions,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.results.folder import ImageResult, ScreenStep
+
+
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@options_of(EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
+@reading_options
+def classify(
+    ctx: typer.Context,
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.", metavar="IMAGE")] = None,
+    model: Annotated[str | None, MODEL] = None,
+    out: Annotated[Path | None, OUT] = None,
+    *,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run a classification again, with the same numbers: its run.json says all but --out, which is by "
+            "default that one's folder with -replay added, and --device.",
+            metavar="run.json",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
+    ] = None,
+    class_threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="CLASS=NUMBER, such as nucleus=0.42: wins over --threshold for that class; repeatable."),
+    ] = None,
+    masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
+    objects: Annotated[
+        Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
+    ] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Classify images: a table, class maps, masks, an overview picture and the run record.
+
+    All that is needed is IMAGE..., --model and --out; or --replay.
+    """
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.results.folder import screen
+
+    with exit_status():
+        if replay is not None:
+            _replay(replay, out, model, device_beside_replay(ctx), as_json)
+            return
+        if not images or model is None or out is None:
+            raise OptionsError("to classify, name IMAGE..., --model and --out; or --replay with a run.json")
+        loaded = load_model(model)
+        thresholds = class_thresholds(class_threshold or ())
+        steps = screen(
+            loaded, images, out, command=sys.argv, classes=classes, masks=masks, objects=objects,
+            mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
+            reading=reading_of(options), foreground=foreground_of(options, loaded.card.foreground),
+            **given_options(EvidenceOptions, options),
+        )  # fmt: skip
+        _show(steps, loaded, out, as_json)
+
+
+def _replay(record: Path, out: Path | None, model: str | None, device: str | None, as_json: bool) -> None:
+    """Run a recorded classification again and show it."""
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.results.replay import recorded_model, replay
+
+    loaded = recorded_model(record) if model is None else load_model(model)
+    out = out or Path(f"{record.absolute().parent}-replay")
+    steps = replay(record, out, loaded, device, command=sys.argv, on_warning=warn)
+    _show(steps, loaded, out, as_json)
+
+
+def _show(steps: Iterator[ScreenStep], model: TrainedModel, out: Path, as_json: bool) -> None:
+    """Run a screen, show it, and exit with 1 if an image failed."""
+    from napari_milcnn.inference.devices import keep_freed_memory
+
+    keep_freed_memory()
+    results: list[ImageResult] = []
+    with progress_bar() as progress:
+        task: TaskID | None = None
+        for step in steps:
+            task = progress.add_task("classify", total=step.total) if task is None else task
+            progress.update(task, completed=min(step.done + (step.share if step.result is None else 0), step.total),
+                            description=escape(step.file.name[-30:]))  # fmt: skip
+            if step.result is not None:
+                results.append(step.result)
+                _say(step.result)
+    if as_json:
+        print(json.dumps(_document(model, out, results), default=str))  # noqa: T201
+    else:
+        output.print(_results_table(results))
+        output.print(f"results in {out}", markup=False)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+def _say(result: ImageResult) -> None:
+    if result.error:
+        messages.print(f"failed: {result.error}", style="red", markup=False)
+    for warning in result.warnings:
+        messages.print(f"{result.file.name}: {warning}", style="yellow", markup=False)
+
+
+def _results_table(results: list[ImageResult]) -> Table:
+    table = Table("image", "plane", "top class", "score", "margin", "objects", box=None, pad_edge=False)
+    for result in results:
+        if result.prediction is None:
+            table.add_row(escape(result.file.name), "", "failed", style="red")
+            continue
+        prediction = result.prediction
+        for i, (top, score, margin) in enumerate(
+            zip(prediction.top, prediction.scores.max(1), prediction.margin, strict=True)
+        ):
+            objects = str(result.objects) if i == 0 else ""
+            table.add_row(
+                escape(result.file.name),
+                prediction.plane_name(i),
+                top,
+                f"{score:.3f}",
+                f"{margin:.3f}",
+                objects,
+            )
+    return table
+
+
+def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, Any]:
+    return {
+        "model": {"name": model.card.name, "sha256": model.digest, "classes": model.classes},
+        "out": out,
+        "images": [_image_document(result) for result in results],
+    }
+
+
+def _image_document(result: ImageResult) -> dict[str, Any]:
+    planes = [] if result.prediction is None else result.prediction.table().to_dict("records")
+    return {"file": result.file, "error": result.error or None, "warnings": result.warnings, "objects": result.objects,
+            "files": result.files, "planes": planes}  # fmt: skip
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("milcnn-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Classify the shipped sample with the shipped model."""
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.model.shipped import sample_folder
+    from napari_milcnn.results.folder import screen
+
+    with exit_status():
+        samples = sorted(sample_folder().glob("*.ome.tif"))
+        model = load_model("yeast-sim")
+        _show(screen(model, samples, out, command=sys.argv), model, out, as_json)

@@ -1,0 +1,70 @@
+"""The commands info and simulate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_milcnn.cli.option_flags import AsJson
+from napari_milcnn.cli.progress import exit_status, output, progress_bar
+
+
+def info(
+    model: Annotated[str | None, typer.Argument(help="Model .zip, or a shipped model.", metavar="[M.zip]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show devices and versions, or a model's card."""
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.model.trained_model import card_json, card_text
+
+    with exit_status():
+        if model is None:
+            _system(as_json)
+        else:
+            loaded = load_model(model)
+            text = json.dumps(card_json(loaded)) if as_json else card_text(loaded)
+            print(text)  # noqa: T201
+
+
+def _system(as_json: bool) -> None:
+    import torch
+
+    from napari_milcnn.inference.devices import choose_device, free_memory
+    from napari_milcnn.model.shipped import shipped_models
+    from napari_milcnn.results.record import versions
+
+    choice = choose_device()
+    facts = {
+        "device": str(choice), "free memory": f"{free_memory(choice.device) / 1e9:.1f} GB",
+        "threads": str(torch.get_num_threads()), "shipped models": ", ".join(shipped_models()), **versions(),
+    }  # fmt: skip
+    print(json.dumps(facts) if as_json else "\n".join(f"{key:<16}{value}" for key, value in facts.items()))  # noqa: T201
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
+    *,
+    fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
+    size: Annotated[int, typer.Option(min=64, help="Side of a field, in px.")] = 512,
+    multi_label: Annotated[float, typer.Option(min=0, max=1, help="Share of strains with two localisations.")] = 0.15,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same screen.")] = 0,
+) -> None:
+    """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
+    from napari_milcnn.simulation.localisations import LOCALISATIONS
+    from napari_milcnn.simulation.options import SimulationOptions
+    from napari_milcnn.simulation.screen import simulate_screen
+
+    with exit_status(), progress_bar() as progress:
+        cells = tuple(max(1, round(count * (size / 512) ** 2)) for count in (45, 75))
+        chosen = SimulationOptions(size=(size, size), cells=cells, multi_label=multi_label)
+        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=chosen)
+        task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
+        try:
+            for _ in steps:
+                progress.advance(task)
+        finally:
+            steps.close()
+    output.print(f"images, truth and labels.csv in {out}", markup=False)

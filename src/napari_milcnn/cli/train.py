@@ -1,0 +1,198 @@
+"""The commands train and calibrate."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress, TaskID
+
+from napari_milcnn.cli.option_flags import MODEL, AsJson, Layout, given_options, options_of, reading_of, reading_options
+from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
+from napari_milcnn.errors import MilcnnError, OptionsError
+from napari_milcnn.options import (
+    PRESETS,
+    ForegroundOptions,
+    NetworkOptions,
+    TrainOptions,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from napari_milcnn.training.plan import TrainingPlan
+    from napari_milcnn.training.trainer import EpochReport
+
+
+@options_of(TrainOptions, optional=True)
+@options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@reading_options
+def train(
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            help="Table with the columns file, label and, if known, group and split; or a folder of one folder of "
+            "images per class.",
+            metavar="LABELS.csv",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
+    *,
+    layout: Layout = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to start from, a new one by default. Of a model of other classes the encoder is kept."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Network of a new model and how it learns: {', '.join(PRESETS)}; compact by default. "
+            "Options given beside it win."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a training that was stopped or killed; from the start if it never began.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Class whose images show no other class (control, wild type): evidence for the "
+            "others is read against it."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
+    description: Annotated[str, typer.Option(help="For the card.")] = "",
+    trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
+    author: Annotated[list[str] | None, typer.Option(help="For the card: who made it; repeatable.")] = None,
+    license_: Annotated[str, typer.Option("--license", help="For the card: SPDX identifier, such as CC-BY-4.0.")] = "",
+    credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train a model on image-level labels.
+
+    After every epoch the best model so far is on disk as M.zip, and the state to --resume from as M.checkpoint. Where
+    the last epoch's model is not the best it is kept as M-last.zip. For several GPUs or machines: accelerate launch -m
+    napari_milcnn train ...
+    """
+    from napari_milcnn.inference.devices import keep_freed_memory
+    from napari_milcnn.training.plan import TrainingPlan
+
+    with exit_status():
+        keep_freed_memory()
+        network, foreground = (
+            given_options(NetworkOptions, options),
+            given_options(ForegroundOptions, options, "foreground_"),
+        )
+        ignored = [f"--{key.replace('_', '-')}" for key in network]
+        if init and (ignored or preset):
+            raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
+        facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
+                 "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
+        plan = TrainingPlan(
+            labels, out, init=init, preset=preset, network=network, foreground=foreground,
+            options=given_options(TrainOptions, options), facts=facts, reading=reading_of(options), layout=layout,
+        )  # fmt: skip
+        _train(plan, resume=resume, as_json=as_json)
+
+
+@reading_options
+def calibrate(
+    labels: Annotated[
+        Path, typer.Argument(help="Table of images that the model did not train on.", metavar="LABELS.csv")
+    ],
+    model: Annotated[str, MODEL],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
+    *,
+    layout: Layout = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
+    **options: Any,
+) -> None:
+    """Set how sure a model is, and the balance between its classes, by images it did not train on."""
+    from napari_milcnn.labels.table import read_labels
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.training.validation import calibrate as calibrated
+
+    with exit_status():
+        table = read_labels(labels, reading_of(options), layout)
+        result = calibrated(load_model(model), table, device=device)
+        result.save(out)
+        output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
+
+
+def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
+    """Train as a plan says, showing each epoch."""
+    from napari_milcnn.training.run import EpochPrinter, epoch_row, leads, run_training
+
+    table = plan.table()
+    start = plan.start(table)
+    if leads():
+        messages.print(start.kept, markup=False)
+    printer = EpochPrinter(_written if as_json and leads() else lambda _text: None)
+    rows: list[dict[str, Any]] = []
+    try:
+        with progress_bar() if leads() else nullcontext() as progress:
+            show = _Shown(progress, plan.train_options().epochs)
+            for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
+                                       on_image=show.image, on_batch=show.batch):  # fmt: skip
+                before = [] if rows else report.last.card.training["curve"][:-1]
+                rows += [*before, epoch_row(report)]
+                for row in rows[-1 - len(before) :]:
+                    printer.epoch(row)
+                show.epoch(report, quiet=as_json)
+    except MilcnnError as error:
+        printer.end(error=str(error))
+        raise
+    if not rows:
+        done = f"{plan.checkpoint} is that of a training that is done: {plan.out} is as it left it"
+        messages.print(done, markup=False)
+    printer.end(model=plan.out)
+
+
+def _written(text: str) -> None:
+    print(text, end="", flush=True)  # noqa: T201
+
+
+class _Shown:
+    """Progress of a training: a bar over the images measured, then over all batches."""
+
+    def __init__(self, progress: Progress | None, epochs: int) -> None:
+        self.progress = progress
+        self.epochs = epochs
+        self.done = 0
+        self.task = TaskID(0) if progress is None else progress.add_task("reading", total=None)
+
+    def warning(self, sentence: str) -> None:
+        if self.progress is not None:
+            warn(sentence)
+
+    def image(self, done: int, total: int) -> bool:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=total, description="reading images")
+        return True
+
+    def batch(self, done: int, total: int) -> bool:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=self.done * total + done, total=total * self.epochs,
+                                 description=f"epoch {self.done + 1}")  # fmt: skip
+        return True
+
+    def epoch(self, report: EpochReport, quiet: bool) -> None:
+        self.done = report.epoch
+        if not quiet and self.progress is not None:
+            (self.progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
+
+
+def _epoch_text(report: EpochReport) -> str:
+    validation = report.validation
+    said = (
+        "no validation"
+        if validation is None
+        else f"validation accuracy {validation.accuracy:.3f}, loss {validation.loss:.3f}"
+    )
+    best = "  saved" if report.is_best else ""
+    took = f"{report.seconds:.0f} s ({report.waiting:.0%} waiting for images)"
+    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {took}{best}"

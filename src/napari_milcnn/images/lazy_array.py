@@ -1,0 +1,146 @@
+"""An array in the order P T Z C Y X over arrays that are read only where they are sliced."""
+
+from __future__ import annotations
+
+import math
+import operator
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
+ORDER: Final = "PTZCYX"
+
+
+class LazyArray:
+    """Read-only array in the order P T Z C Y X over arrays that are read only where they are sliced.
+
+    Parameters
+    ----------
+    parts
+        One array per position, all of the same shape and type; one array with or without an axis P.
+    letters
+        One letter per axis of a part: P T Z C Y X, S for colour samples, "-" for an axis of length 1 to leave out.
+    samples
+        How many colour samples are used (the alpha sample stands last and is left out).
+    close
+        Called once, when the array is closed or no longer referenced.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[ArrayLike],
+        letters: str,
+        samples: int = 1,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self._parts = tuple(parts)
+        self._letters = letters
+        self._samples = samples if "S" in letters else 1
+        sizes = axis_sizes(letters, self._parts[0].shape)
+        if "S" in letters:
+            sizes["C"] = sizes.get("C", 1) * self._samples
+        if len(self._parts) > 1:
+            sizes["P"] = len(self._parts)
+        self.axes: str = "".join(axis for axis in ORDER if axis in sizes)
+        self.shape: tuple[int, ...] = tuple(sizes[axis] for axis in self.axes)
+        self.dtype: np.dtype[Any] = np.dtype(self._parts[0].dtype)
+        self._finalizer = weakref.finalize(self, close or do_nothing)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def close(self) -> None:
+        """Close what the array reads from; safe to call twice."""
+        self._finalizer()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<LazyArray {self.axes} {self.shape} {self.dtype}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a LazyArray cannot become a numpy array without reading a copy")
+        return np.asarray(self[...], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> Array:
+        if not self._finalizer.alive:
+            raise ValueError("it has been closed; open the image again")
+        wanted, dropped = self._ranges(key)
+        positions = wanted["P"] if len(self._parts) > 1 else range(1)
+        blocks = [self._block(self._parts[p], wanted) for p in positions]
+        block = np.concatenate(blocks) if blocks else self._block(self._parts[0], wanted)[:0]  # (P, T, Z, C, Y, X)
+        return block[tuple(0 if axis in dropped or axis not in self.axes else slice(None) for axis in ORDER)]
+
+    def _ranges(self, key: Any) -> tuple[dict[str, range], set[str]]:
+        """Return the numbers wanted along each axis, and the axes that an integer removes."""
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        if len(keys) > self.ndim:
+            raise IndexError(f"{len(keys)} indices for the {self.ndim} axes {self.axes}")
+        keys += [slice(None)] * (self.ndim - len(keys))
+        wanted, dropped = {}, set()
+        for axis, length, one in zip(self.axes, self.shape, keys, strict=True):
+            if isinstance(one, slice):
+                wanted[axis] = range(length)[one]
+            else:
+                number = range(length)[operator.index(one)]
+                wanted[axis] = range(number, number + 1)
+                dropped.add(axis)
+        if any(numbers.step < 0 for numbers in wanted.values()):
+            raise IndexError("steps backwards are not supported")
+        return wanted, dropped
+
+    def _block(self, part: ArrayLike, wanted: Mapping[str, range]) -> Array:
+        """Read from one part; axes absent from it have length 1: (P, T, Z, C, Y, X)."""
+        channels = wanted.get("C", range(1))
+        first, last = (channels[0], channels[-1]) if channels else (0, 0)
+        both = "C" in self._letters and "S" in self._letters
+        steps = dict(wanted)
+        if both:
+            steps["C"] = range(first // self._samples, last // self._samples + 1)
+            steps["S"] = range(self._samples)
+        elif "S" in self._letters:
+            steps["S"] = channels
+        key = tuple(0 if letter == "-" else as_slice(steps[letter]) for letter in self._letters)
+        block = in_order(np.asarray(part[key]), self._letters.replace("-", ""), "PTZCSYX")
+        block = block.reshape(*block.shape[:3], block.shape[3] * block.shape[4], *block.shape[5:])
+        if both:  # whole channels were read: keep the samples that were asked for
+            block = block[:, :, :, [channel - steps["C"][0] * self._samples for channel in channels]]
+        return block
+
+
+def do_nothing() -> None:
+    """Close what needs no closing."""
+    return None
+
+
+def axis_sizes(letters: str, shape: Sequence[int]) -> dict[str, int]:
+    """Return the length of each named axis."""
+    return {letter: int(n) for letter, n in zip(letters, shape, strict=True) if letter != "-"}
+
+
+def as_slice(numbers: range) -> slice:
+    """Return a range as a slice."""
+    return slice(numbers.start, numbers.stop, numbers.step)
+
+
+def in_order(block: Array, letters: str, order: str) -> Array:
+    """Move axes into an order; those that are absent get length 1."""
+    absent = "".join(axis for axis in order if axis not in letters)
+    block = block.reshape(block.shape + (1,) * len(absent))
+    return block.transpose([(letters + absent).index(axis) for axis in order])

@@ -1,0 +1,175 @@
+"""Zarr arrays, OME-Zarr images and plates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.stack import FoundImage, translated
+from napari_milcnn.images.units import pixel_size_from_sides
+
+
+def found_array(array: ArrayLike, series: int | None) -> FoundImage:
+    """Take an array: numpy, dask or zarr."""
+    if not all(hasattr(array, need) for need in ("shape", "ndim", "dtype", "__getitem__")):
+        raise ImageError(f"an image is a path or a numpy, dask or zarr array; found {type(array).__name__}")
+    if series is not None:
+        raise ImageError(f"series={series} was asked for, but an array is one image; leave series= out")
+    axes = zarr_axes(array)
+    return FoundImage((array,), axes or axes_of_single_plane(array.shape), alpha=None)
+
+
+def axes_of_single_plane(shape: Sequence[int]) -> str | None:
+    """Return the axes of an array that holds a single plane, else None."""
+    return "-" * (len(shape) - 2) + "YX" if len(shape) >= 2 and all(n == 1 for n in shape[:-2]) else None
+
+
+def open_zarr(path: Path, series: int | None) -> FoundImage:
+    """Open a zarr array or an OME-Zarr image."""
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise ImageError(
+            f"{path} is a folder, but no OME-Zarr or zarr image (no zarr.json, .zgroup or .zarray in it); "
+            "give one image, or on the command line the folder to napari-milcnn classify"
+        )
+    import zarr
+
+    node: Any = zarr.open(str(path), mode="r")
+    if isinstance(node, zarr.Array):
+        if series is not None:
+            raise ImageError(f"{path}: series={series} was asked for, but this is a single array; leave series= out")
+        return found_array(node, None)
+    attributes = dict(node.attrs)
+    ome: Any = attributes.get("ome", attributes)  # 0.5 and later, 0.4 and before
+    if "multiscales" in ome:
+        if series not in (None, 0):
+            raise ImageError(f"{path}: series={series} was asked for, but this is a single image; leave series= out")
+        return _ome_zarr(path, node, ome)
+    if "bioformats2raw.layout" in ome:
+        return open_zarr(path / _only_image(path, node, series), None)
+    raise ImageError(f"{path} is {_what_group(path, node, ome)}")
+
+
+def _only_image(path: Path, node: Any, series: int | None) -> str:
+    images = sorted((key for key in node.group_keys() if key.isdigit()), key=int)
+    wanted = str(series) if series is not None else images[0] if len(images) == 1 else ""
+    if wanted not in images:
+        raise ImageError(f"{path} holds {len(images)} images; choose one by series=0, ... out of {', '.join(images)}")
+    return wanted
+
+
+def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
+    """Say what a group without an image is, and what to open."""
+    if "plate" in ome:
+        wells = ome["plate"].get("wells", [])
+        example = f", for example {path / wells[0]['path'] / '0'}" if wells else ""
+        return f"an OME-Zarr plate of {len(wells)} wells; open one field{example}"
+    if "well" in ome:
+        fields = [str(each.get("path")) for each in ome["well"].get("images", [])]
+        return f"a well of an OME-Zarr plate; open one of its fields: {', '.join(fields)}"
+    if "labels" in ome:
+        return f"the group of labels of an OME-Zarr image; open the image {path.parent}, or one of {ome['labels']}"
+    inside = ", ".join(sorted(node.keys())) or "nothing"
+    return f"a zarr group without the metadata of an OME-Zarr image; open an array in it (it holds {inside})"
+
+
+def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
+    """List the fields of an OME-Zarr plate.
+
+    Parameters
+    ----------
+    path
+        Any file or folder.
+
+    Returns
+    -------
+    dict or None
+        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open; None where
+        `path` is no plate.
+
+    Raises
+    ------
+    ImageError
+        A well that the plate names cannot be read.
+    """
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        return None
+    plate = _ome_attributes(path).get("plate")
+    if plate is None:
+        return None
+    with translated(f"{path} cannot be read as an OME-Zarr plate"):
+        names = [str(well["path"]) for well in plate["wells"]]
+    return {name: _fields(path / name) for name in names}
+
+
+def _fields(well: Path) -> tuple[Path, ...]:
+    with translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
+        return tuple(well / str(each["path"]) for each in _ome_attributes(well)["well"]["images"])
+
+
+def _ome_attributes(path: Path) -> dict[str, Any]:
+    import zarr
+
+    with translated(f"{path} cannot be read as OME-Zarr"):
+        attributes = dict(zarr.open(str(path), mode="r").attrs)
+    found: Any = attributes.get("ome", attributes)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> FoundImage:
+    import zarr
+
+    scales = ome["multiscales"][0]
+    level = scales["datasets"][0]
+    array = node[level["path"]]
+    if not isinstance(array, zarr.Array):
+        raise ImageError(f"{path}: the metadata names {level['path']} as the image, but that is no array; export again")
+    axes = [each if isinstance(each, dict) else {"name": each} for each in scales.get("axes", [])]
+    if not axes and array.ndim == 5:  # versions before 0.3 know no other order
+        axes = [{"name": name} for name in "tczyx"]
+    letters = "".join(_axis_letter(each) for each in axes) if len(axes) == array.ndim else None
+    labels = [str(each.get("label") or "") for each in (ome.get("omero") or {}).get("channels") or []]
+    size, note = _zarr_pixel_size(axes, [level, scales])
+    notes = [note] if note else []
+    if "image-label" in ome:
+        notes.append("This is a label image: its values are numbers of objects, not intensities.")
+    return FoundImage((array,), letters, channels=tuple(labels), pixel_size=size, warnings=tuple(notes))
+
+
+def _axis_letter(axis: Mapping[str, Any]) -> str:
+    name = str(axis.get("name", "?")).upper()
+    return name if len(name) == 1 else {"channel": "C", "time": "T"}.get(str(axis.get("type")), "?")
+
+
+def _zarr_pixel_size(
+    axes: Sequence[Mapping[str, Any]], levels: Sequence[Mapping[str, Any]]
+) -> tuple[float | None, str | None]:
+    """Multiply the scales of the level and of the whole image; without a unit nothing is known."""
+    scale = np.ones(len(axes))
+    transforms = [each for one in levels for each in one.get("coordinateTransformations") or []]
+    for each in transforms:
+        if each.get("type") == "scale" and len(each.get("scale", [])) == len(axes):
+            scale *= np.asarray(each["scale"], dtype=float)
+    sides, units = [], []
+    for axis, side in zip(axes, scale, strict=True):
+        if _axis_letter(axis) in "YX" and transforms:
+            sides.append(float(side))
+            units.append(str(axis.get("unit") or ""))
+    if sides and not any(units) and sides != [1.0, 1.0]:
+        return None, f"The scale {sides[-1]:g} has no unit; if it is in µm, give pixel_size={sides[-1]:g}."
+    return pixel_size_from_sides(sides, units)
+
+
+def zarr_axes(array: ArrayLike) -> str | None:
+    """Return the axes that a zarr array names itself (zarr v3 dimension_names, or xarray's attribute), else None."""
+    metadata = getattr(array, "metadata", None)
+    names = getattr(metadata, "dimension_names", None)
+    if names is None and metadata is not None:
+        names = dict(getattr(array, "attrs", {})).get("_ARRAY_DIMENSIONS")
+    if not names or len(names) != array.ndim or None in names:
+        return None
+    return "".join(_axis_letter({"name": name, "type": str(name).lower()}) for name in names)

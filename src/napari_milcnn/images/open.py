@@ -1,0 +1,358 @@
+"""Open an image of any usual kind lazily."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError, OptionsError
+from napari_milcnn.images.channels import as_names, channel_names, given_names
+from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing
+from napari_milcnn.images.ome_zarr import found_array, open_zarr
+from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
+from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, image_name
+from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
+from napari_milcnn.images.tiff import TIFF_MAGIC, open_tiff
+
+ZReading: TypeAlias = Literal["planes", "maximum"]
+AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
+
+
+def open_image(
+    source: Any,
+    *,
+    axes: str | None = None,
+    channels: Sequence[str] | None = None,
+    pixel_size: float | None = None,
+    series: int | None = None,
+) -> ImageStack:
+    """Open an image without reading its pixels.
+
+    Parameters
+    ----------
+    source
+        Path of a TIFF, OME-TIFF, OME-Zarr, zarr, PNG, JPEG, BMP or GIF image, or of any format that an installed
+        bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`.
+    axes
+        One letter per axis of the array or file, in its own order: P (position) T Z C Y X, S for colour samples.
+        Wins over what the file says; needed where nothing does, unless there are just the axes Y and X.
+    channels
+        One name per channel; wins over the file's names.
+    pixel_size
+        Side of a pixel along Y and X in µm; wins over the file's.
+    series
+        Which image to open, from 0, where a file holds several. By default images of equal axes, shape and type are
+        the positions of one `ImageStack`.
+
+    Returns
+    -------
+    ImageStack
+        The image; it is a context manager and closes its file when no longer used.
+
+    Raises
+    ------
+    ImageError
+        The image does not exist, is damaged or of an unknown kind, its axes are not known, or a parameter does not
+        fit it.
+    """
+    if isinstance(source, ImageStack):
+        return _adapted(source, axes, channels, pixel_size, series)
+    if not isinstance(source, str | os.PathLike):
+        found, path = found_array(source, series), None
+    else:
+        path = _existing(source)
+        with translated(f"{path} cannot be opened as an image"):
+            found = _reader(path)(path, series)
+    with ExitStack() as stack:
+        stack.callback(found.close or do_nothing)
+        image = _assemble(found, path, axes, channels, pixel_size)
+        stack.pop_all()
+    return image
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How files are opened that do not say it themselves: the keywords of `open_image`, for many files.
+
+    With `z` "maximum" each Z stack is one plane, its maximum projection; with "planes" each of its planes stands alone.
+    """
+
+    axes: str | None = None
+    channels: tuple[str, ...] | None = None
+    pixel_size: float | None = None
+    series: int | None = None
+    z: ZReading = "planes"
+
+    def __post_init__(self) -> None:
+        if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
+            raise OptionsError(f"pixel_size is {self.pixel_size}; expected µm per pixel, a number above 0")
+        if self.series is not None and self.series < 0:
+            raise OptionsError(f"series is {self.series}; expected 0 or more")
+        if self.z not in get_args(ZReading):
+            raise OptionsError(f"z is {self.z!r}; expected one of {', '.join(get_args(ZReading))}")
+
+    def open(self, path: Path) -> ImageStack:
+        """Open one image."""
+        image = open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
+        return maximum_projection(image) if self.z == "maximum" else image
+
+
+AS_THEY_SAY: Final = ImageReading()
+"""Files say themselves how they are to be read."""
+
+
+def maximum_projection(image: ImageStack) -> ImageStack:
+    """Project an image along Z: each pixel is the largest of its Z stack.
+
+    Nothing is read before a plane is: then its own Z stack alone, or the same window of it, one Z after another.
+
+    Parameters
+    ----------
+    image
+        Any image; closing its projection closes it.
+
+    Returns
+    -------
+    ImageStack
+        The same image without the axis Z; the image itself where it has none.
+    """
+    if "Z" not in image.axes:
+        return image
+    only = image.only._replace(z=None)
+    return replace(image, data=ProjectedArray(image), axes=image.axes.replace("Z", ""), only=only)
+
+
+class ProjectedArray(LazyArray):
+    """The maximum along Z of an image's data."""
+
+    def __init__(self, image: ImageStack) -> None:
+        super().__init__([_AlongZ(image)], image.axes.replace("Z", ""))
+        self._image = image
+
+    def close(self) -> None:
+        """Close the image that is projected."""
+        super().close()
+        self._image.close()
+
+
+class _AlongZ:
+    """One part of a `LazyArray`, whose keys have an entry for every axis but Z."""
+
+    def __init__(self, image: ImageStack) -> None:
+        self._data, self._depth, self._at = image.data, image.sizes["Z"], image.axes.index("Z")
+        self.shape = (*image.shape[: self._at], *image.shape[self._at + 1 :])
+        self.dtype = image.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Array:
+        before, behind = key[: self._at], key[self._at :]
+        return reduce(np.maximum, (np.asarray(self._data[(*before, z, *behind)]) for z in range(self._depth)))
+
+
+def _assemble(
+    found: FoundImage,
+    path: Path | None,
+    axes: str | None,
+    channels: Sequence[str] | None,
+    pixel_size: float | None,
+) -> ImageStack:
+    who = str(path or "the array")
+    shape = tuple(int(n) for n in found.parts[0].shape)
+    _check_pixels(found.parts[0].dtype, shape, who)
+    letters = _resolve_axes(found.axes, shape, axes, who)
+    if len(found.parts) > 1 and "P" in letters:
+        raise ImageError(f"{who}: holds {len(found.parts)} images with an axis P each; choose one by series=0, ...")
+    sizes = axis_sizes(letters, shape)
+    all_samples = sizes.get("S", 1)
+    keep_alpha = channels is not None and len(as_names(channels)) == sizes.get("C", 1) * all_samples
+    drop = (all_samples == 4 if found.alpha is None else found.alpha and all_samples > 1) and not keep_alpha
+    samples = all_samples - drop
+    names, named = channel_names(found, sizes, samples, axes is not None)
+    if channels is not None:
+        names, named = given_names(channels, len(names), who), True
+    data, out_axes = _arranged(found, letters, samples)
+    notes = (*found.warnings, *(["The alpha sample is left out."] if drop else []))
+    return ImageStack(
+        data=data,
+        axes=out_axes,
+        name=image_name(path),
+        path=path,
+        channels=names,
+        pixel_size=found.pixel_size if pixel_size is None else _given_size(pixel_size),
+        position_names=_position_names(found, dict(zip(out_axes, data.shape, strict=True))),
+        warnings=notes,
+        channels_named=named,
+        stored=StoredAxes(letters, shape, len(found.parts)),
+    )
+
+
+def _arranged(found: FoundImage, letters: str, samples: int) -> tuple[ArrayLike, str]:
+    """Return the array in the house's order, and its axes; nothing is read."""
+    array = found.parts[0]
+    movable = isinstance(array, np.ndarray) or type(array).__module__.startswith("dask.")
+    if len(found.parts) == 1 and letters == "".join(axis for axis in ORDER if axis in letters) and not found.close:
+        return array, letters
+    if len(found.parts) > 1 or not movable or ("C" in letters and "S" in letters):
+        lazy = LazyArray(found.parts, letters, samples, found.close)
+        return lazy, lazy.axes
+    key = tuple({"-": 0, "S": slice(0, samples)}.get(letter, slice(None)) for letter in letters)
+    kept = letters.replace("-", "").replace("S", "C")
+    out = "".join(axis for axis in ORDER if axis in kept)
+    return array[key].transpose([kept.index(axis) for axis in out]), out
+
+
+def _adapted(
+    image: ImageStack,
+    axes: str | None,
+    channels: Sequence[str] | None,
+    pixel_size: float | None,
+    series: int | None,
+) -> ImageStack:
+    """Return an opened image as it is, but for the names and the pixel size given."""
+    if axes is not None or series is not None:
+        raise ImageError(f"{image.name} is already opened; give axes= and series= where it is opened first")
+    if channels is not None:
+        names = given_names(channels, len(image.channels), image.name)
+        image = replace(image, channels=names, channels_named=True)
+    return image if pixel_size is None else replace(image, pixel_size=_given_size(pixel_size))
+
+
+def _check_pixels(dtype: Any, shape: tuple[int, ...], who: str) -> None:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.kind not in "buif" or kind.itemsize > 8:
+        raise ImageError(
+            f"{who}: the pixels are of type {dtype}; expected whole numbers, float16/32/64 or bool; convert them first "
+            "(for complex data, for example, take numpy.abs)"
+        )
+    if 0 in shape:
+        raise ImageError(f"{who}: shape {shape} holds no pixels; every axis must have at least length 1")
+
+
+def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, who: str) -> str:
+    """Return one letter per axis, "-" for an axis of length 1 to leave out.
+
+    Parameters
+    ----------
+    found
+        One letter per axis out of the file's metadata, or None.
+    shape
+        Lengths of the axes.
+    asked
+        What the caller says, or None.
+    who
+        Whose axes they are, for messages.
+
+    Raises
+    ------
+    ImageError
+        The caller's axes do not fit, or the axes cannot be known.
+    """
+    if len(shape) < 2:
+        raise ImageError(f"{who}: shape {shape} is no image; expected at least the axes Y and X")
+    if asked is not None:
+        return _checked_axes(asked, shape, who)
+    letters = found.upper() if found else "?" * (len(shape) - 2) + "YX"
+    letters = "".join(_known_letter(letter, n) for letter, n in zip(letters, shape, strict=True))
+    if "?" in letters or not {"Y", "X"} <= set(letters) or _repeats(letters):
+        said = f" with the axes {found}" if found else ""
+        examples = " or ".join(f'axes="{example}"' for example in _examples(letters, shape))
+        first = _examples(letters, shape)[0]
+        raise ImageError(
+            f"{who}: shape {shape}{said} does not tell which axis is which; say it, {AXES_HELP}: "
+            f"for example {examples} (command line: --axes {first})"
+        )
+    return letters
+
+
+def _known_letter(letter: str, length: int) -> str:
+    if length == 1 and letter not in ORDER:
+        return "-"
+    return letter if letter in ORDER + "S" else "?"
+
+
+def _checked_axes(asked: str, shape: tuple[int, ...], who: str) -> str:
+    letters = asked.upper()
+    if len(letters) != len(shape):
+        raise ImageError(
+            f'{who}: axes="{asked}" names {len(letters)} axes, but there are {len(shape)}, of shape {shape}; '
+            f"give {AXES_HELP}"
+        )
+    if set(letters) - set(ORDER + "S") or not {"Y", "X"} <= set(letters) or _repeats(letters):
+        raise ImageError(f'{who}: axes="{asked}" is not understood; give {AXES_HELP}, each once, Y and X among them')
+    return letters
+
+
+def _repeats(letters: str) -> bool:
+    named = letters.replace("-", "").replace("?", "")
+    return len(set(named)) < len(named)
+
+
+def _examples(letters: str, shape: tuple[int, ...]) -> list[str]:
+    """Return one or two axes strings that would fit."""
+    if not {"Y", "X"} <= set(letters) or _repeats(letters):
+        letters = "?" * (len(shape) - 2) + "YX"
+    gaps = [i for i, letter in enumerate(letters) if letter in "?-"]
+    examples = ["YXS"] if len(shape) == 3 and shape[-1] in (3, 4) else []
+    for pool in ("PTZC", "PZT" if len(gaps) == 1 else "PTC"):
+        free = [letter for letter in pool if letter not in letters][-len(gaps) :]
+        if len(free) == len(gaps):
+            filled = dict(zip(gaps, free, strict=True))
+            examples.append("".join(filled.get(i, letter) for i, letter in enumerate(letters)))
+    return examples[:2] or ["PTZCYX"]
+
+
+def _given_size(pixel_size: float) -> float:
+    if not 0 < pixel_size < math.inf:
+        raise ImageError(f"pixel_size={pixel_size} is no size; give the side of a pixel in µm, for example 0.65")
+    return float(pixel_size)
+
+
+def _position_names(found: FoundImage, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    names = tuple(f"position {i}" for i in range(sizes.get("P", 0)))
+    return found.positions if len(found.positions) == len(names) else names
+
+
+def _existing(source: str | os.PathLike[str]) -> Path:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(source)):
+        raise ImageError(
+            f"{source} is a remote address; only local files are opened: download it first, or open it with zarr or "
+            "dask and pass the array"
+        )
+    try:
+        path = Path(source).expanduser()
+        status = path.stat()
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise ImageError(f"{source}: there is no such file or folder that can be read ({reason(exc)})") from exc
+    if not path.is_dir() and status.st_size == 0:
+        raise ImageError(f"{path} is empty (0 bytes); expected an image; copy or export it again")
+    return path
+
+
+def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
+    """Choose by the first bytes of a file, not by its name; its name where they say nothing."""
+    if path.is_dir():
+        return open_zarr
+    with path.open("rb") as file:
+        head = file.read(4)
+    suffix = path.suffix.lower()
+    if head in TIFF_MAGIC:
+        return open_tiff
+    if head.startswith(RASTER_MAGIC) or (suffix == ".bmp" and head.startswith(b"BM")):
+        return open_raster
+    if suffix in TIFF_SUFFIXES + RASTER_SUFFIXES:
+        raise ImageError(
+            f"{path} is not an image: its name ends in {suffix}, but its content is none of TIFF, PNG, JPEG, BMP and "
+            "GIF; copy or export it again"
+        )
+    return open_other

@@ -1,0 +1,94 @@
+"""PNG, JPEG, BMP and GIF, and every format that an installed bioio reader knows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.lazy_array import Array
+from napari_milcnn.images.stack import FoundImage
+from napari_milcnn.images.units import pixel_size_from_sides
+
+RASTER_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
+
+
+def open_raster(path: Path, series: int | None) -> FoundImage:
+    """Decode a PNG, JPEG, BMP or GIF."""
+    if series not in (None, 0):
+        raise ImageError(f"{path}: series={series} was asked for, but such a file is one image; leave series= out")
+    from PIL.Image import DecompressionBombError
+
+    try:
+        pixels, alpha = _decoded(path)
+    except DecompressionBombError as exc:
+        raise ImageError(f"{path} is too large for its format; save it as a tiled TIFF or OME-Zarr") from exc
+    return FoundImage((pixels,), "YX" if pixels.ndim == 2 else "YXS", alpha=alpha)
+
+
+def _decoded(path: Path) -> tuple[Array, bool]:
+    """Return the pixels (Y, X) or (Y, X, samples), and whether the last sample is alpha."""
+    if _is_deep_png(path):  # Pillow would cut colours of 16 bits down to 8
+        from imagecodecs import png_decode
+
+        pixels = np.asarray(png_decode(path.read_bytes()))
+        return pixels, pixels.ndim == 3 and pixels.shape[-1] in (2, 4)
+    import imageio.v3 as iio
+
+    with iio.imopen(path, "r", plugin="pillow") as file:
+        frames = sum(1 for _ in file.iter()) if path.suffix.lower() == ".gif" else 1
+        if frames > 1:
+            raise ImageError(f"{path} holds {frames} frames; only single images are read: save them as TIFF")
+        mode = file.metadata(index=0).get("mode", "")
+        pixels = np.asarray(file.read(index=0, **({"mode": "RGB"} if mode in ("CMYK", "YCCK") else {})))
+    alpha = pixels.ndim == 3 and pixels.shape[-1] in (2, 4)
+    if mode == "P" and pixels.ndim == 3 and all(np.array_equal(pixels[..., 0], pixels[..., i]) for i in (1, 2)):
+        return pixels[..., 0], False  # a palette of greys
+    return pixels, alpha
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Whether a PNG has more than one sample of 16 bits (bytes 24 and 25 of its header)."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0
+
+
+def open_other(path: Path, series: int | None) -> FoundImage:
+    """Open a file through an installed bioio reader."""
+    suffix = path.suffix or "this file"
+    advice = (
+        f'for {suffix} run: pip install "napari-milcnn[bioio]", and install the bioio reader of the format '
+        "(for example bioio-nd2, bioio-czi or bioio-lif), or export the image as OME-TIFF"
+    )
+    try:
+        bioio, errors = import_module("bioio"), import_module("bioio_base.exceptions")
+    except ImportError as exc:
+        raise ImageError(f"{path} is none of TIFF, OME-Zarr, PNG, JPEG, BMP and GIF; {advice}") from exc
+    try:
+        image = bioio.BioImage(path)
+    except errors.UnsupportedFileFormatError as exc:
+        raise ImageError(f"{path}: no installed bioio reader knows it; {advice}") from exc
+    return _from_bioio(path, image, series)
+
+
+def _from_bioio(path: Path, image: Any, series: int | None) -> FoundImage:
+    scenes = tuple(str(scene) for scene in image.scenes)
+    if series is not None and not 0 <= series < len(scenes):
+        raise ImageError(f"{path}: series={series} does not exist; there are {len(scenes)}: {', '.join(scenes)}")
+    numbers = range(len(scenes)) if series is None else [series]
+    parts = []
+    for number in numbers:
+        image.set_scene(number)
+        parts.append(image.dask_data)
+    if len({(part.shape, part.dtype) for part in parts}) > 1:
+        listed = "; ".join(f"{i}: {scenes[i]!r} {part.shape}" for i, part in zip(numbers, parts, strict=True))
+        raise ImageError(f"{path} holds {len(parts)} images that differ; choose one by series=0, ...: {listed}")
+    size, note = pixel_size_from_sides([image.physical_pixel_sizes.Y, image.physical_pixel_sizes.X], ["µm", "µm"])
+    names = tuple(str(name) for name in image.channel_names or ())
+    notes = (note,) if note else ()
+    positions = tuple(scenes[i] for i in numbers)
+    return FoundImage(tuple(parts), str(image.dims.order), names, size, positions, notes)

@@ -1,0 +1,253 @@
+"""TIFF, OME-TIFF, ImageJ TIFF and their relatives."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.stack import FoundImage
+from napari_milcnn.images.units import micrometres_per, number_or_none, pixel_size_from_sides
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPageSeries
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
+    from zarr.storage import WrapperStore
+
+PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
+TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class _Gaps(NamedTuple):
+    """How many pages are missing of all, and how many strips or tiles the file declares empty."""
+
+    missing: int
+    pages: int
+    empty: int
+    pieces: int
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self.missing:
+            notes.append(f"{self.missing} of {self.pages} pages are missing: reading them is an error.")
+        if self.empty:
+            notes.append(f"{self.empty} of {self.pieces} strips or tiles are declared empty: they read as 0.")
+        return notes
+
+
+def open_tiff(path: Path, series: int | None) -> FoundImage:
+    """Open a TIFF of any kind."""
+    from tifffile import TiffFile
+
+    with ExitStack() as stack:
+        tif = stack.enter_context(TiffFile(path))
+        every = tif.series
+        _check_header(path, tif, every)
+        chosen = _choose(path, every, series)
+        gaps = [_check_data(path, one) for one in chosen]
+        parts = tuple(_tiff_part(one, gap, stack) for one, gap in zip(chosen, gaps, strict=True))
+        first = chosen[0]
+        names, size, more = _tiff_facts(tif, first, every)
+        mapped = all(isinstance(part, np.memmap) for part in parts)
+        page = first.keyframe
+        return FoundImage(
+            parts=parts,
+            axes=first.axes.replace("R", "P") if first.kind in ("mmstack", "ndtiff") else first.axes,
+            channels=names,
+            pixel_size=size,
+            positions=_unique_names(chosen),
+            warnings=(*(note for gap in gaps for note in gap.notes()), *more),
+            colour=int(page.photometric) in (2, 6),
+            alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
+            close=None if mapped else stack.pop_all().close,
+        )
+
+
+def _choose(path: Path, every: Sequence[TiffPageSeries], series: int | None) -> list[TiffPageSeries]:
+    """Return the image asked for, or all of them where they are alike."""
+    if not every:
+        raise ImageError(f"{path} holds no image; expected at least one page with pixels; copy or export it again")
+    listed = "; ".join(f"{i}: {one.name!r} {one.axes} {one.shape}" for i, one in enumerate(every))
+    if series is not None:
+        if not 0 <= series < len(every):
+            raise ImageError(f"{path}: series={series} does not exist; choose one of {listed}")
+        return [every[series]]
+    if len({(one.axes, one.shape, one.dtype) for one in every}) > 1:
+        raise ImageError(f"{path} holds {len(every)} images that differ; choose one by series=0, ...: {listed}")
+    return list(every)
+
+
+def _unique_names(chosen: Sequence[TiffPageSeries]) -> tuple[str, ...]:
+    names = tuple(one.name for one in chosen)
+    return names if all(names) and len(set(names)) == len(names) else ()
+
+
+def _check_header(path: Path, tif: TiffFile, every: Sequence[TiffPageSeries]) -> None:
+    """Refuse a file whose header promises more than the file holds."""
+    if not every or every[0].kind not in ("shaped", "ome", "imagej", "uniform", "generic"):
+        return  # formats with their own rules for pages
+    if every[0].kind in ("uniform", "generic") and _promised(tif) > len(tif.pages) * tif.pages.first.size:
+        raise ImageError(f"{path} is truncated or damaged: its header describes more data than there is; copy it again")
+    kind, file = tif.tiff, tif.filehandle
+    file.seek(tif.pages[-1].offset)
+    (tags,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
+    file.seek(tags * kind.tagsize, 1)
+    (following,) = struct.unpack(kind.offsetformat, file.read(kind.offsetsize))
+    if following:
+        raise ImageError(
+            f"{path} is truncated or damaged: after {len(tif.pages)} pages the next one cannot be read; copy it again"
+        )
+
+
+def _promised(tif: TiffFile) -> int:
+    """Return how many values the header describes, 0 where it does not say."""
+    if tif.is_shaped and tif.shaped_metadata:
+        return math.prod(tif.shaped_metadata[0]["shape"])
+    if tif.is_imagej and tif.imagej_metadata:
+        images = math.prod(int(tif.imagej_metadata.get(each, 1)) for each in ("frames", "slices", "channels"))
+        return images * math.prod(tif.pages.first.shape[:2])
+    return 0
+
+
+def _check_data(path: Path, series: TiffPageSeries) -> _Gaps:
+    """Refuse a file that ends before its pixels do; count what is not there."""
+    if series.dataoffset:
+        _check_end(path, series.dataoffset + series.nbytes, series.keyframe.parent.filehandle.size)
+        return _Gaps(0, len(series), 0, 1)
+    missing = empty = total = 0
+    for page in series:
+        if page is None:
+            missing += 1
+            continue
+        pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        _check_end(path, max((a + b for a, b in pieces), default=0), page.parent.filehandle.size)
+        expected = math.prod(page.chunked)
+        total += expected
+        empty += expected - sum(1 for a, b in pieces if a and b)
+    if empty >= total:
+        raise ImageError(f"{path} holds no pixels: all its strips or tiles are empty; copy or export it again")
+    return _Gaps(missing, len(series), empty, total)
+
+
+def _check_end(path: Path, end: int, size: int) -> None:
+    if end > size:
+        raise ImageError(f"{path} is truncated: its pixels need {end} bytes, the file has {size}; copy it again")
+
+
+def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLike:
+    """Return a memory map where the file allows one, else a zarr array that decodes strips and tiles when read."""
+    page = series.keyframe
+    if series.dataoffset and page.is_memmappable and series.transform is None and not series.is_multifile:
+        dtype = np.dtype(page.parent.byteorder + series.dtype.char)
+        file = page.parent.filehandle.path  # in a set of files not always the one that was opened
+        return np.memmap(file, dtype=dtype, mode="r", offset=series.dataoffset, shape=series.shape)
+    import zarr
+
+    store: Store = series.aszarr(level=0)
+    stack.callback(store.close)
+    if gaps.missing or not gaps.empty:
+        store = _strict_store()(store)
+    return zarr.open_array(store, mode="r", zarr_format=2)
+
+
+@cache
+def _strict_store() -> type[WrapperStore[Store]]:
+    """Return a store that raises where another would let zarr put zeros."""
+    from zarr.storage import WrapperStore
+
+    class StrictStore(WrapperStore["Store"]):
+        async def get(
+            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            value = await self._store.get(key, prototype, byte_range)
+            if value is None and key[:1].isdigit():  # a chunk, not metadata
+                raise ValueError("the page, strip or tile is missing from the file")
+            return value
+
+    return StrictStore
+
+
+def _tiff_facts(
+    tif: TiffFile, series: TiffPageSeries, every: Sequence[TiffPageSeries]
+) -> tuple[tuple[str, ...], float | None, list[str]]:
+    """Return channel names, pixel size in µm, and notes."""
+    names: tuple[str, ...] = ()
+    size, note = None, None
+    if tif.is_ome and tif.ome_metadata:
+        names, size, note = _ome_facts(tif.ome_metadata, series, every)
+    elif tif.is_imagej and tif.imagej_metadata:
+        names = _imagej_names(tif.imagej_metadata.get("Labels"), series)
+        size, note = resolution(series, str(tif.imagej_metadata.get("unit", "")))
+    else:
+        unit = series.keyframe.tags.valueof(296)
+        size, note = resolution(series, {2: "inch", 3: "cm"}.get(int(unit or 0), ""))
+    notes = [note] if note else []
+    photometric = int(series.keyframe.photometric)
+    if photometric == 3:
+        notes.append("The pixels are indices into a palette of colours; the indices are used.")
+    if photometric == 0:
+        notes.append("The file shows 0 as white; the values are used as they are stored.")
+    return names, size, notes
+
+
+def _ome_facts(
+    xml: str, series: TiffPageSeries, every: Sequence[TiffPageSeries]
+) -> tuple[tuple[str, ...], float | None, str | None]:
+    root = ElementTree.fromstring(xml)
+    binary = root.find("{*}BinaryOnly")
+    if binary is not None:
+        other = binary.get("MetadataFile", "another file")
+        return (), None, f"This is one part of a set of files that {other} describes; its own metadata is incomplete."
+    images = root.findall("{*}Image")
+    alike = [image for image in images if image.get("Name") == series.name] or images
+    if len(images) == len(every):
+        alike = [images[every.index(series)]]
+    pixels = alike[0].find("{*}Pixels") if alike else None
+    if pixels is None:
+        return (), None, None
+    names = tuple(each.get("Name") or each.get("Fluor") or "" for each in pixels.findall("{*}Channel"))
+    sides = [number_or_none(pixels.get(f"PhysicalSize{axis}")) for axis in "YX"]
+    units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"]
+    return names, *pixel_size_from_sides(sides, units)
+
+
+def _imagej_names(labels: Any, series: TiffPageSeries) -> tuple[str, ...]:
+    """Return slice labels where there is one per channel and they look like names, not like files or counts."""
+    channels = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
+    names = tuple(str(label).strip() for label in labels) if isinstance(labels, list | tuple) else ()
+    odd = re.compile(r"[\n\t]|\.\w{3,4}\b|[czt]:\s*\d+/\d+|^$|^.{61}", re.IGNORECASE)
+    if len(names) != channels or len(set(names)) < channels or any(odd.search(name) for name in names):
+        return ()
+    return names
+
+
+def resolution(series: TiffPageSeries, unit: str) -> tuple[float | None, str | None]:
+    """Return the pixel size in µm out of the tags that hold pixels per unit."""
+    per_unit = [_ratio(series.keyframe.tags.valueof(code)) for code in (283, 282)]
+    micrometres = micrometres_per(unit)
+    if micrometres is None or not any(per_unit):
+        return None, None
+    if micrometres >= 1e4:  # inch and centimetre: often a default for printing
+        dpi = next(each for each in per_unit if each) * 25400 / micrometres
+        size = 25400 / dpi
+        if not 0.001 < size < 100 or any(abs(dpi / usual - 1) < 1e-3 for usual in PRINTING_DPI):
+            return None, None
+    return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
+
+
+def _ratio(value: Any) -> float | None:
+    """Return a TIFF rational (numerator, denominator) as a number, None where it is none or 0."""
+    if not isinstance(value, tuple) or len(value) != 2 or not all(value):
+        return None
+    return float(value[0] / value[1])

@@ -1,0 +1,265 @@
+"""The files of a labelling: labels.csv as it was found, and labels.json beside it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.errors import ImageError, LabelsError, OutputError
+from napari_milcnn.images.ome_zarr import plate_wells
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.images.paths import find_images
+from napari_milcnn.labels.table import LabelledImage, read_labels
+from napari_milcnn.options import Options
+
+COLUMNS = ("file", "label", "group", "split")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class that labels name, and its colour as #rrggbb; an empty one stands for that of the palette."""
+
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """labels.csv as it stands: its bytes, form and columns, its images, and the cells of every image's row."""
+
+    content: bytes | None = None
+    columns: tuple[str, ...] = COLUMNS
+    separator: str = ","
+    encoding: str = "utf-8"
+    images: tuple[LabelledImage, ...] = ()
+    cells: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+
+class NotedClass(Options):
+    """A class in labels.json."""
+
+    name: str
+    colour: str
+    images: int
+
+
+class NotedImage(Options):
+    """An image in labels.json."""
+
+    file: str
+    plane: str = ""
+    group: str = ""
+    split: Literal["train", "validation", "test"] | None = None
+    cells: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic, copied for each
+
+
+class Notes(Options):
+    """labels.json: of each image all but its labels, which stand in labels.csv."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    milcnn_labelling: Literal[1]
+    axes: str | None = None
+    split_in_table: bool = False
+    classes: tuple[NotedClass, ...] = ()
+    images: tuple[NotedImage, ...] = ()
+
+
+def table_path(paths: Sequence[Path], layout: Path | None) -> Path:
+    """Name the table beside the images that are opened."""
+    if not paths:
+        raise LabelsError("nothing was given to open; expected a folder, a table or images")
+    tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
+    if tables and len(paths) > 1:
+        raise LabelsError(f"{tables[0].name} is a table and was opened together with other files; open it alone")
+    if tables:
+        return tables[0]
+    try:
+        folder = Path(os.path.commonpath([path if is_folder(path) else path.parent for path in paths]))
+    except ValueError as error:
+        raise LabelsError("the images lie on several drives; open those of one drive at a time") from error
+    path = folder / "labels.csv"
+    return path if path != layout else folder / f"{paths[0].stem}_labels.csv"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder of files, and no image itself."""
+    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
+
+
+def found_images(
+    paths: Sequence[Path], path: Path, known: Sequence[LabelledImage], reading: ImageReading, layout: str | Path | None
+) -> list[LabelledImage]:
+    """List the images that are there, those of folders per class and of a layout with their labels."""
+    if paths == [path]:
+        return []
+    if len(paths) > 1 or not paths[0].is_dir():
+        return [_unlabelled(file, path) for file in find_images(paths)]
+    wells = plate_wells(paths[0])
+    if wells is not None or layout is not None:
+        laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
+        fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
+                  for field in each]  # fmt: skip
+        return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
+    if not is_folder(paths[0]):
+        return [_unlabelled(paths[0], path)]
+    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_folder(image.file.parent))])
+    found = [_unlabelled(file, path) for folder in folders for file in _images_in(folder)]
+    if found or known:
+        return found
+    return _plain(read_labels(paths[0], reading).images, path) if any(map(is_folder, paths[0].iterdir())) else []
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        return find_images([folder])
+    except ImageError:
+        return []
+
+
+def _unlabelled(file: Path, path: Path) -> LabelledImage:
+    name = relative_name(file, path.parent)
+    return LabelledImage(path.parent / name, (), name)
+
+
+def _plain(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
+    """Return images named as labels.csv will name them, without the lines of another table."""
+    return [replace(image, file=path.parent / relative_name(image.file, path.parent), line=None) for image in images]
+
+
+def merged_images(
+    known: Sequence[LabelledImage], found: Sequence[LabelledImage], reading: ImageReading | None
+) -> tuple[LabelledImage, ...]:
+    """Add what was found to what is known; with a reading, the planes of images without a label in their place."""
+    taken, files = {(image.file, image.plane) for image in known}, {image.file for image in known}
+    new = [image for image in found if (image.file, image.plane) not in taken]
+    if reading is None:
+        return (*known, *(image for image in new if image.file not in files))
+    images: dict[tuple[Path, str], LabelledImage] = {}
+    for image in (*known, *new):
+        whole = not image.labels and not image.plane
+        for plane in _planes_of(image.file, reading) if whole else [image.plane]:
+            images.setdefault((image.file, plane), replace(image, plane=plane))
+    return tuple(images.values())
+
+
+def _planes_of(file: Path, reading: ImageReading) -> list[str]:
+    with reading.open(file) as opened:
+        return [opened.plane_name(i) for i in range(len(opened.planes))]
+
+
+def notes_path(path: Path) -> Path:
+    """Name the labels.json of a table."""
+    return path.with_suffix(".json")
+
+
+def content_of(path: Path) -> bytes | None:
+    """Return the bytes of a file; None where there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read ({error.strerror}); the change is kept until it can be") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def relative_name(file: Path, folder: Path) -> str:
+    """Name a file as labels.csv does: relative to its folder, with forward slashes."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive
+        return file.as_posix()
+
+
+def key_of(image: LabelledImage, path: Path) -> tuple[str, str]:
+    """Name a row by its file, as the table does, and its plane."""
+    return relative_name(image.file, path.parent), image.plane
+
+
+def read_sheet(path: Path, reading: ImageReading) -> Sheet:
+    """Read the table that is there; one without rows is what is left where every label was taken back."""
+    try:
+        images = read_labels(path, reading).images
+    except LabelsError:
+        if not (path.is_file() and _is_bare(path)):
+            raise
+        images = ()
+    content = path.read_bytes()
+    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    separator = max((";", "\t", ","), key=text.split("\n", 1)[0].count)
+    lines = [tuple(map(str.strip, row)) for row in csv.reader(text.splitlines(keepends=True), delimiter=separator)]
+    columns, *rows = [cells for cells in lines if any(cells)]
+    plain = _plain(images, path)
+    cells = {key_of(image, path): row for image, row in zip(plain, rows, strict=True)}
+    encoding = "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8"
+    return Sheet(content, columns, separator, encoding, tuple(plain), cells)
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a table has a line of columns and no other."""
+    lines = [line.lower() for line in path.read_bytes().splitlines() if line.strip(b" ,;\t")]
+    return len(lines) == 1 and b"file" in lines[0] and b"label" in lines[0]
+
+
+def read_notes(path: Path) -> Notes:
+    """Read labels.json; empty notes where there is none."""
+    if not path.exists():
+        return Notes(milcnn_labelling=1)
+    try:
+        return Notes.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise LabelsError(f"{path} is not what labelling writes there (colours of classes, images without a label); "
+                          "rename it, or mend it, and open again") from error  # fmt: skip
+
+
+def known_images(path: Path, sheet: Sheet, notes: Notes) -> list[LabelledImage]:
+    """Put together what both files say, in the order of labels.json; the table wins."""
+    table = {key_of(image, path): image for image in sheet.images}
+    splits = any(image.split for image in sheet.images) or notes.split_in_table
+    images = []
+    for note in notes.images:
+        file, image = path.parent / note.file, table.pop((note.file, note.plane), None)
+        if image is not None:
+            images.append(image if splits else replace(image, split=note.split))
+        elif file.exists():
+            images.append(LabelledImage(file, (), note.group or note.file, note.split, plane=note.plane))
+    return [*images, *table.values()]
+
+
+def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -> tuple[LabelClass, ...]:
+    """Return the classes noted, then those of further labels; the one that took another's place was renamed."""
+    used = {label for image in images for label in image.labels}
+    classes = [LabelClass(each.name, each.colour) for each in notes.classes]
+    missing = sorted(used - {each.name for each in classes})
+    gone = [i for i, each in enumerate(notes.classes) if each.images and each.name not in used]
+    if len(gone) == len(missing) == 1 and sheet.images:
+        classes[gone[0]] = replace(classes[gone[0]], name=missing.pop())
+    for name in missing:
+        classes.append(LabelClass(name, ""))
+    return tuple(classes)
+
+
+def with_cells(sheet: Sheet, notes: Notes) -> Sheet:
+    """Add the cells of the user's own columns that were kept of images without a label."""
+    kept = {(note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
+            for note in notes.images if note.cells}  # fmt: skip
+    return replace(sheet, cells={**kept, **sheet.cells})
+
+
+def spelling(name: str) -> str:
+    """Return a name without case, spaces, hyphens and underscores."""
+    return "".join(name.casefold().split()).replace("_", "").replace("-", "")

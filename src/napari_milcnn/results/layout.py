@@ -1,0 +1,154 @@
+"""Which well shows what: a layout joined to results, and the images of results found again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.errors import ResultsError
+from napari_milcnn.images.wells import parse_well
+from napari_milcnn.results.opened import (
+    LISTED,
+    TEXT_COLUMNS,
+    WRITTEN_COLUMNS,
+    OpenedResults,
+    label_set,
+    numbers_where_possible,
+    path_parts,
+    read_csv,
+    wells_of,
+)
+
+
+def joined_by_itself(found: OpenedResults) -> OpenedResults:
+    """Join the labels.csv that lies beside the images or above them, if there is one that fits."""
+    for path in _layouts_near(found):
+        try:
+            return with_layout(found, path)
+        except ResultsError:  # a table of other images is no layout of these
+            continue
+    return found
+
+
+def _layouts_near(found: OpenedResults) -> list[Path]:
+    folders = dict.fromkeys(path.parent for path in found.files.values() if path is not None)
+    near = [folder for one in list(folders)[:LISTED] for folder in (one, one.parent)]
+    near += [found.path.parent, found.path.parent.parent] if found.path is not None else []
+    return [folder / "labels.csv" for folder in dict.fromkeys(near) if (folder / "labels.csv").is_file()]
+
+
+def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
+    """Join a table of labels, groups, wells, doses, compounds, or whatever else is known of the images.
+
+    Parameters
+    ----------
+    found : OpenedResults
+        Results; what another layout added is replaced.
+    path : path
+        A CSV (comma, semicolon or tab) with the column `file`, relative to it, or `well`. Columns that the results have
+        themselves stay as they are.
+
+    Raises
+    ------
+    ResultsError
+        If it cannot be read, has neither column, or fits none of the images.
+    """
+    path = Path(path)
+    layout = _read_layout(path)
+    table = found.table.drop(columns=list(found.added))
+    bare = replace(found, table=table, added=(), layout=None)
+    key, rows = "file", np.full(len(table), -1)
+    if "file" in layout:
+        rows = _rows_by_file(bare, layout, path)
+    if "well" in layout and (rows < 0).all():
+        key, rows = "well", _rows_by_well(bare, layout)
+    if (rows < 0).all():
+        raise ResultsError(f"{path} fits none of the images: its first {key} is {layout[key].iat[0]!r}, and the first "
+                           f"of the results is {table['file'].iat[0]!r}")  # fmt: skip
+    added = [str(name) for name in layout if name not in table and name not in (key, "file", "split")]
+    if not added:
+        raise ResultsError(f"{path} adds nothing: the results have {', '.join(map(str, layout))} themselves")
+    extra = layout[added].iloc[rows.clip(0)].reset_index(drop=True)
+    for name in added:
+        extra.loc[rows < 0, name] = "" if extra[name].dtype.kind not in "iuf" else np.nan
+    at = list(table).index("name") + 1
+    joined = pd.concat([table.iloc[:, :at].reset_index(drop=True), extra, table.iloc[:, at:].reset_index(drop=True)],
+                       axis=1)  # fmt: skip
+    said = tuple(text for text in found.warnings if text not in _layout_warnings(found))
+    done = replace(bare, table=joined, layout=path, added=tuple(added), warnings=said)
+    return replace(done, warnings=(*said, *_layout_warnings(done)))
+
+
+def is_layout(path: Path) -> bool:
+    """Whether a file is a table that is none of the results."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or path.name in WRITTEN_COLUMNS:
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return not {"top", "error"} <= set(lines.readline().strip().split(","))
+
+
+def _layout_warnings(found: OpenedResults) -> list[str]:
+    if "label" not in found.added:
+        return []
+    unknown = Counter(name for text in found.images["label"] for name in label_set(text) - set(found.classes))
+    left = len(found.images) - len(found.labelled)
+    if not left:
+        return []
+    names = f" (not of the model: {', '.join(sorted(unknown)[:LISTED])})" if unknown else ""
+    return [f"{left} of {len(found.images)} images have no label that can be compared{names}"]
+
+
+def _read_layout(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well")
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            first = lines.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path} cannot be read as a CSV; save it as 'CSV UTF-8'") from error
+    layout = read_csv(path, sep=max((",", ";", "\t"), key=first.count), texts=(), skipinitialspace=True)
+    layout.columns = pd.Index([str(name).strip().lower() for name in layout])
+    if not {"file", "well"} & set(layout):
+        raise ResultsError(
+            f"{path} has neither the column file nor well; found {', '.join(map(str, layout.columns[:8]))}"
+        )
+    if not len(layout):
+        raise ResultsError(f"{path} has no rows; expected one for each image or well")
+    return layout.assign(**{str(name): _as_text_or_numbers(layout[name]) for name in layout})
+
+
+def _as_text_or_numbers(column: pd.Series) -> pd.Series:
+    if column.name in (*TEXT_COLUMNS, "split"):
+        return column.astype(str).str.strip()
+    return numbers_where_possible(column)
+
+
+def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.ndarray:
+    """Return the row of the layout for each row of the results, -1 for none: by path, else by the end of it."""
+    own = [[str(path.parent.absolute()), *path_parts(file)] for file in layout["file"]]
+    theirs = {file: path_parts(str((where or Path(file)).absolute())) for file, where in found.files.items()}
+    by_tail: list[dict[str, int]] = []
+    for length in (None, 3, 2, 1):
+        keys = ["/".join(path_parts("/".join(parts)) if length is None else parts[-length:]) for parts in own]
+        counts = Counter(keys)
+        by_tail.append({key: row for row, key in enumerate(keys) if counts[key] == 1})
+    rows = {}
+    for file, parts in theirs.items():
+        tails = ("/".join(parts if n is None else parts[-n:]) for n in (None, 3, 2, 1))
+        rows[file] = next((known[tail] for known, tail in zip(by_tail, tails, strict=True) if tail in known), -1)
+    return found.table["file"].map(rows).to_numpy(int)
+
+
+def _rows_by_well(found: OpenedResults, layout: pd.DataFrame) -> np.ndarray:
+    keys = [parse_well(text) for text in layout["well"]]
+    twice = [well for well, count in Counter(filter(None, keys)).items() if count > 1]
+    if twice:
+        raise ResultsError(
+            f"the layout lists the well {twice[0].name} more than once; wells of several plates need the column file"
+        )
+    known = {well: row for row, well in enumerate(keys) if well is not None}
+    return np.array([known.get(well, -1) if well is not None else -1 for well in wells_of(found.table)])

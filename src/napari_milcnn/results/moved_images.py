@@ -1,0 +1,80 @@
+"""Images of results found again where they lie now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from napari_milcnn.errors import ResultsError
+from napari_milcnn.results.layout import joined_by_itself
+from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
+
+
+class _Folders:
+    """What folders hold, each listed once: to ask for files one by one takes minutes on a network."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def have(self, path: str) -> bool:
+        """Whether a file is there."""
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder))
+            except OSError:
+                self._names[folder] = set()
+        return name in self._names[folder]
+
+
+def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | None = None) -> OpenedResults:
+    """Find each image where the record says, else beside the tables or in a folder."""
+    assert found.path is not None
+    folders, folder = _Folders(), found.path.parent
+    bases = tuple(map(str, (folder, folder.parent)))
+    files = {}
+    for file in dict.fromkeys(found.table["file"]):
+        places = _places(file, recorded, bases, None if root is None else str(root))
+        place = next(filter(folders.have, places), None)
+        files[file] = None if place is None else Path(place)
+    return replace(found, files=files)
+
+
+def _places(file: str, recorded: dict[str, list[str]], bases: tuple[str, ...], root: str | None) -> Iterator[str]:
+    """Yield where an image may lie, the likeliest place first."""
+    parts = path_parts(file)
+    if root is not None:
+        yield from (os.path.join(root, *parts[-n:]) for n in TAILS)
+    yield from (path for path in recorded.get(parts[-1], ()) if path_parts(path)[-len(parts) :] == parts)
+    absolute = ABSOLUTE_PATH.match(file)
+    if absolute:
+        yield file
+    else:
+        yield from (os.path.join(base, *parts) for base in (*bases, os.getcwd()))
+    yield from (os.path.join(base, *parts[-n:]) for base in bases for n in (TAILS if absolute else (1,)))
+
+
+def with_images(found: OpenedResults, folder: Path) -> OpenedResults:
+    """Look for the images in a folder, and in its folders as the table names them.
+
+    Raises
+    ------
+    ResultsError
+        If none of them is there.
+    """
+    if found.path is None:
+        return found
+    before = {path_parts(file)[-1]: [str(path)] for file, path in found.files.items() if path is not None}
+    moved = located(found, before, folder)
+    if not any(moved.files.values()):
+        raise ResultsError(f"{folder} holds none of the {len(moved.files)} images, such as {missing_text(moved, 1)}")
+    return joined_by_itself(moved) if moved.layout is None else moved
+
+
+def missing_text(found: OpenedResults, count: int = LISTED) -> str:
+    """Name the images that were not found."""
+    names = found.missing
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,50 @@
+"""How simulated fields look."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"found {pair[0]} before {pair[1]}, expected the smaller first: write ({pair[1]}, {pair[0]})")
+    return pair
+
+
+_Side = Annotated[int, Field(ge=64, le=16384)]
+ShareOrAll = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1, le=65535)]  # labels are uint16
+
+
+class SimulationOptions(BaseModel):
+    """How simulated fields look. Lengths in µm, light in photons a pixel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[_Side, _Side] = Field((512, 512), description="Size of a field in pixels (Y, X) of 0.16 µm.")
+    cells: Annotated[tuple[_Count, _Count], AfterValidator(_ordered)] = Field(
+        (45, 75), description="Fewest and most cells of a field; a mother with its bud is one cell."
+    )
+    penetrance: Annotated[tuple[ShareOrAll, ShareOrAll], AfterValidator(_ordered)] = Field(
+        (0.4, 0.9), description="Lowest and highest share of cells that show the localisation of their field."
+    )
+    multi_label: ShareOrAll = Field(0.15, description="Share of the strains of a screen that have two localisations.")
+    budding: ShareOrAll = Field(0.6, description="Share of cells that carry a bud.")
+    clumping: ShareOrAll = Field(0.65, description="Share of cells that lie against another one.")
+    brightness: float = Field(110.0, gt=0, description="Photons of GFP in a median strain, at the middle of a cell.")
+    strain_spread: float = Field(0.45, ge=0, description="Spread of expression between strains (sd of its logarithm).")
+    cell_spread: float = Field(0.3, ge=0, description="Spread of expression between cells (sd of its logarithm).")
+    weak: Annotated[tuple[ShareOrAll, ShareOrAll], AfterValidator(_ordered)] = Field(
+        (0.12, 0.3), description="Diffuse protein in cells without the localisation, as a share of the expression."
+    )
+    rfp: float = Field(180.0, gt=0, description="Photons of RFP at the middle of a cell.")
+    autofluorescence: float = Field(9.0, ge=0, description="Photons of a cell without GFP, at its middle.")
+    background: float = Field(10.0, ge=0, description="Photons of the medium between the cells.")
+    haze: ShareOrAll = Field(0.24, description="Share of the light that comes from out of focus.")
+    defocus: float = Field(0.09, ge=0, description="Median blur of a cell beside the focal plane, sd in µm.")
+    vignetting: ShareOrAll = Field(0.25, description="Loss of illumination from the centre to the corners.")
+    gain: float = Field(3.5, gt=0, description="Camera counts a photon.")
+    offset: float = Field(120.0, ge=0, description="Camera counts in the dark.")
+    read_noise: float = Field(5.0, ge=0, description="Read noise in camera counts (sd).")

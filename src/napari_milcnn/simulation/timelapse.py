@@ -1,0 +1,91 @@
+"""A simulated protein that moves from one place to another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_milcnn.errors import OptionsError
+from napari_milcnn.simulation.cell import body_on_grid
+from napari_milcnn.simulation.microscope import (
+    checked_localisations,
+    draw_protein,
+    expose,
+    illumination_of,
+    label_image,
+    place_cells,
+)
+from napari_milcnn.simulation.options import SimulationOptions
+
+
+def simulate_timelapse(
+    label_from: str,
+    label_to: str,
+    frames: int = 12,
+    options: SimulationOptions | None = None,
+    rng: np.random.Generator | int = 0,
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16], pd.DataFrame]:
+    """Simulate a protein that relocates, in each cell that responds at a time of its own.
+
+    Cells stay in place and keep their organelles; buds grow. The penetrance is here the share of cells that respond;
+    in the others the protein stays where it was.
+
+    Parameters
+    ----------
+    label_from, label_to : str
+        Localisation before and after, of `LOCALISATIONS`.
+    frames : int, optional
+        Number of frames, at least 2.
+    options : SimulationOptions, optional
+        How the fields look.
+    rng : numpy.random.Generator or int, optional
+        Random numbers, or a seed.
+
+    Returns
+    -------
+    image : ndarray
+        (T, C, Y, X) uint16 in camera counts, channels as in `CHANNELS`.
+    cells : ndarray
+        (T, Y, X) uint16, 0 is background; a cell keeps its label.
+    table : DataFrame
+        One row a cell and frame: frame, label, moved (share of the protein that has relocated, 0 to 1) and classes
+        (the localisation with the larger share).
+
+    Raises
+    ------
+    OptionsError
+        If a label is unknown, both are the same, there are fewer than 2 frames, or the cells do not fit.
+    """
+    options = options or SimulationOptions()
+    labels, rng = checked_localisations((label_from, label_to)), np.random.default_rng(rng)
+    if frames < 2:
+        raise OptionsError(f"Found {frames} frames: a time-lapse needs at least 2.")
+    protein, cells = draw_protein(labels, options, rng), place_cells(options, rng)
+    moved = _relocation(len(cells), frames, options, rng)
+    illumination = illumination_of(options, rng)
+    pictures, outlines = [], []
+    for frame in range(frames):
+        bodies = [body_on_grid(cell, growth=0.6 + 0.4 * frame / (frames - 1)) for cell in cells]
+        mixes = [_between(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
+        pictures.append(expose(bodies, mixes, protein, illumination, options, rng))
+        outlines.append(label_image(bodies, options))
+    frame_of, cell_of = np.indices(moved.shape)
+    table = pd.DataFrame({"frame": frame_of.ravel(), "label": cell_of.ravel() + 1, "moved": moved.ravel()})
+    table["classes"] = np.where(table["moved"] > 0.5, label_to, label_from)
+    return np.stack(pictures), np.stack(outlines), table
+
+
+def _relocation(count: int, frames: int, options: SimulationOptions, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Share of the protein that has moved (frames, cells): a step of a few frames, at a time of each cell's own."""
+    responding = rng.permutation(count) < round(rng.uniform(*options.penetrance) * count)
+    start = rng.uniform(0.2, 0.75, count) * (frames - 1)
+    pace = max(0.06 * frames, 0.3)
+    moved: NDArray[np.float64] = 1 / (1 + np.exp(-(np.arange(frames)[:, None] - start) / pace))
+    return np.where(responding, moved, 0.0)
+
+
+def _between(label_from: str, label_to: str, share: float, leak: float) -> dict[str, float]:
+    """Share of the expression at each localisation when `share` of the protein has moved."""
+    mix = {label_from: 1 - share, label_to: share}
+    return mix | {"cytoplasm": max(mix.get("cytoplasm", 0.0), leak)}

@@ -1,0 +1,152 @@
+"""How a model does on images kept aside, and its calibration on such images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_milcnn.errors import LabelsError
+from napari_milcnn.inference.devices import DeviceChoice, choose_device
+from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
+from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.network.mil_network import NetworkOutput
+from napari_milcnn.training.distributed import Processes
+from napari_milcnn.training.losses import image_losses
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a model does on images kept aside.
+
+    Attributes
+    ----------
+    accuracy : float
+        Share of images whose top class is right; with several labels per image, share of right yes-or-no answers.
+    loss : float
+        Joint loss, averaged over images.
+    mean_average_precision : float
+        Average precision, averaged over the classes that have images of both kinds; NaN where none has.
+    """
+
+    accuracy: float
+    loss: float
+    mean_average_precision: float = math.nan
+
+
+def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
+    """Set a trained model's temperature and the balance between its classes by images that it did not train on.
+
+    Maps, evidence and P stay as they are; y gets a number added for each class and is divided by the temperature. For a
+    model that is to serve images with rarer phenotypes than those it learned from.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        It is not changed.
+    labels : LabelTable
+        Images of every class, as many for each as may be met; none of training, none that the model is judged by.
+    device : str
+        auto, cpu, cuda, cuda:1, mps or xpu.
+
+    Raises
+    ------
+    LabelsError
+        If a class has no image.
+    """
+    absent = [name for name in model.classes if name not in labels.counts()]
+    if absent:
+        raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
+    plain = model.with_card(temperature=1.0)
+    found = outputs(plain, labels, choose_device(device), Processes())
+    assert found is not None
+    temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
+    network = copy.deepcopy(model.network)
+    with torch.no_grad():
+        network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
+    return replace(model.with_card(temperature=temperature), network=network, path=None)
+
+
+@dataclass(frozen=True)
+class ImageOutputs:
+    """What a model says of whole images, one row each: y, P and targets, float32 (images, classes)."""
+
+    scores: Tensor
+    probabilities: Tensor
+    targets: Tensor
+
+
+def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes) -> ImageOutputs | None:
+    """Classify whole images of a table, each the mean over its planes; None for an empty table."""
+    if not table.images:
+        return None
+    precision = str(choice.precision).removeprefix("torch.")
+    classifier = Classifier(model, device=str(choice.device), precision=precision)
+    rows: list[tuple[list[float], list[float]]] = []
+    for image in processes.share(table.images):
+        with table.open(image) as opened:
+            found = classifier.classify(opened)
+        rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
+    scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
+    logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
+    pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
+    return ImageOutputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
+
+
+def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
+    """Measure accuracy, loss and precision of classified images."""
+    output = NetworkOutput(found.scores, found.probabilities, found.scores)
+    losses = image_losses(output, found.targets, single_label)
+    if single_label:
+        hits = found.scores.argmax(1) == found.targets.argmax(1)
+    else:
+        hits = (found.scores > 0) == (found.targets > 0.5)
+    ranks = mean_average_precision(found.scores.numpy(), found.targets.numpy())
+    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()), ranks)
+
+
+def known_precision(validation: Validation | None) -> float | None:
+    """Return the mean average precision of a validation, or None where there is none: a curve has no NaN."""
+    if validation is None or math.isnan(validation.mean_average_precision):
+        return None
+    return validation.mean_average_precision
+
+
+def with_confusion(model: TrainedModel, found: ImageOutputs) -> TrainedModel:
+    """Note the confusion of the validation images on the card, as `confusion_table` has it."""
+    single = model.card.single_label
+    scores = (found.scores.softmax(1) if single else found.scores.sigmoid()).numpy()
+    counts = confusion_table(scores, found.targets.numpy(), model.classes, single).to_numpy().tolist()
+    return model.with_card(training={**model.card.training, "confusion": counts})
+
+
+def validation_temperature(found: ImageOutputs, single_label: bool) -> float:
+    """Fit the temperature on validation, where nothing was learned."""
+    return fit_temperature(found.scores.numpy(), found.targets.numpy(), single_label)
+
+
+def is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
+    """Higher accuracy, then lower loss; with several labels lower loss, since "no" to every class is mostly right.
+
+    Without validation the latest is the best.
+    """
+    if new is None or best is None:
+        return True
+    if not single_label:
+        return new.loss < best.loss
+    return (new.accuracy, -new.loss) > (best.accuracy, -best.loss)
+
+
+def with_metrics(model: TrainedModel, validation: Validation | None) -> TrainedModel:
+    """Note the figures of a validation on the card."""
+    if validation is None:
+        return model
+    name = "validation accuracy" if model.card.single_label else "validation accuracy, yes or no for each class"
+    return model.with_card(metrics={name: validation.accuracy, "validation loss": validation.loss})
