@@ -215,7 +215,7 @@ def ranked(model: TrainedModel, pool: LabelTable, left: Sequence[int], known: Se
     """Rows in the order of "what next", which is shown no label."""
     unlabelled = replace(pool, images=tuple(replace(image, labels=()) for image in pool.images))
     *_, last = rank_images(model, unlabelled, left, known=known, device="cpu")
-    return list(last.order)
+    return list(last.result.order)
 
 
 def described(name: str, plan: Plan) -> list[str]:

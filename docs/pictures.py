@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import napari_milcnn as mil
 from napari_milcnn.figures.overview import composite
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
@@ -27,7 +27,7 @@ def main() -> None:
 def overview() -> None:
     """Run `classify` on one shipped image and keep its picture."""
     with tempfile.TemporaryDirectory() as folder:
-        list(screen(mil.load_model("yeast-sim"), [mil.sample_folder() / "yeast-mitochondria.ome.tif"], Path(folder)))
+        list(classify_files(mil.load_model("yeast-sim"), [mil.sample_folder() / "yeast-mitochondria.ome.tif"], Path(folder)))
         (IMAGES / "overview.png").write_bytes((Path(folder) / "yeast-mitochondria_overview.png").read_bytes())
 
 

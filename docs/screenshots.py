@@ -23,7 +23,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 
@@ -101,7 +101,7 @@ def classified_plate(folder: Path) -> Path:
         tifffile.imwrite(folder / file, simulate_field(["nucleus"], options, seed).image, metadata=facts)
         rows.append(f"{file},{'nucleus' if dose >= 0.3 else 'cytoplasm'},{letter}{column:02},{dose}")
     (folder / "labels.csv").write_text("\n".join(rows))
-    list(screen(mil.load_model("yeast-sim"), [folder / "images"], folder / "dose series"))
+    list(classify_files(mil.load_model("yeast-sim"), [folder / "images"], folder / "dose series"))
     return folder / "dose series"
 
 

@@ -160,8 +160,8 @@ def test_images_through_a_model(table):
     model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
     table.images[3].file.write_bytes(b"no image")
     steps = list(evaluation_steps(model, table, draws=50, **CPU))
-    assert [step.done for step in steps] == [*range(1, 13), 12]
-    report = steps[-1].report
+    assert [step.number for step in steps] == [*range(1, 13), 12]
+    report = steps[-1].result
     assert [outcome.image.file.name for outcome in report.failed] == ["3.tif"]
     assert "left out of the figures: 1 of 12 images, which failed" in report.warnings
     kept = report.predictions[report.predictions["error"] == ""]
@@ -187,12 +187,12 @@ def test_folds_predict_every_image_out_of_fold(table):
     model = new_model(["none", "spots"], ["c"], **NARROW)
     before = model.digest
     steps = list(evaluation_steps(model, table, folds=2, train_options=TRAIN, **CPU))
-    report = steps[-1].report
+    report = steps[-1].result
     assert model.digest == before
     assert sorted(o.image.file for o in report.outcomes) == sorted(image.file for image in table.images)
     assert report.predictions.groupby("group")["fold"].nunique().tolist() == [1] * 6
     assert report.folds["images"].sum() == 12
-    assert [step.done for step in steps[:-1]] == list(range(1, 2 + 12 + 1))
+    assert [step.number for step in steps[:-1]] == list(range(1, 2 + 12 + 1))
     assert steps[0].doing == "fold 1 of 2, epoch 1"
     assert report.classes["learned b"].isna().all()
 

@@ -17,9 +17,12 @@ from napari_milcnn.evaluation.localisation import (
     mean_scores,
     read_truth,
     score_field,
-    score_image,
+    score_plane,
+    truth_file,
 )
 from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.pipeline import ImageRequest, PlaneResult, analyse
+from napari_milcnn.options import MaskOptions
 
 
 def field():
@@ -85,7 +88,9 @@ def test_a_model_finds_a_bright_square():
     truth[0, 54:66, 54:66], truth[0, 10:20, 10:20] = 2, 1
     maker = EvidenceMaker(delta_model(), kind="object", device="cpu", precision="float32")
     with open_image(pixels, axes="CYX", channels=["c0"]) as image:
-        scores = score_image(maker, image, maker.classifier.classify(image), "c0", truth)
+        request = ImageRequest("image", lambda: image, masks=MaskOptions(present=0.0), classes=("c0",))
+        (result,) = [step.result for step in analyse(maker, [request]) if isinstance(step.result, PlaneResult)]
+        scores = score_plane(result, truth)
     assert scores.cell_ap == 1
     assert scores.pointing > 0.7  # the foreground is smoothed, so the object is a little larger than the cell
     assert 0 < scores.dice <= scores.best_dice <= 1
@@ -94,12 +99,13 @@ def test_a_model_finds_a_bright_square():
 def test_truth_is_found_and_checked(tmp_path):
     """`a.ome.tif` has its truth in `a.tif`; other numbers, other sizes are refused; no file is no truth."""
     image = open_image(np.zeros((10, 10), np.uint8), axes="YX")
-    assert read_truth(tmp_path, tmp_path / "a.ome.tif", image) is None
+    assert truth_file(tmp_path, tmp_path / "a.ome.tif") is None
     tifffile.imwrite(tmp_path / "a.tif", field())
-    np.testing.assert_array_equal(read_truth(tmp_path, tmp_path / "a.ome.tif", image), field()[None])
+    assert truth_file(tmp_path, tmp_path / "a.ome.tif") == tmp_path / "a.tif"
+    np.testing.assert_array_equal(read_truth(tmp_path / "a.tif", image), field()[None])
     tifffile.imwrite(tmp_path / "b.tif", np.full((10, 10), 7, np.uint8))
     with pytest.raises(LabelsError, match=r"b\.tif holds 7; expected a truth image: 0 background"):
-        read_truth(tmp_path, tmp_path / "b.tif", image)
+        read_truth(tmp_path / "b.tif", image)
     tifffile.imwrite(tmp_path / "c.tif", field()[:5])
     with pytest.raises(LabelsError, match=r"expected \(planes, Y, X\) = \(1, 10, 10\)"):
-        read_truth(tmp_path, tmp_path / "c.tif", image)
+        read_truth(tmp_path / "c.tif", image)

@@ -19,7 +19,7 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.inference.cells import LARGEST_LABEL, classify_cells
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.predict import Classifier, Prediction, classify
+from napari_milcnn.inference.predict import Classifier, Prediction, classify, joined
 from napari_milcnn.inference.tiling import inference_copy
 from napari_milcnn.model.trained_model import TrainedModel
 
@@ -164,21 +164,21 @@ def test_nan_in_an_image_is_refused(compact: TrainedModel) -> None:
 
 
 def test_steps_report_how_far_they_came(compact: TrainedModel) -> None:
-    """Done rises to the total, which stays; only the last step carries the prediction."""
+    """The number rises to the total, which stays; a step that finishes planes carries their prediction."""
     image = stack(3, 2, 100, 100, axes="TCYX")
     steps = list(Classifier(compact, tile=67, batch_size=2, **EXACT).steps(image))
-    assert [step.done for step in steps] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]
+    assert [step.number for step in steps] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]
     assert {step.total for step in steps} == {27}  # 3 planes of 3 x 3 instances
-    assert [step.prediction is None for step in steps] == [True] * 17 + [False]
-    assert steps[-1].prediction is not None
-    assert_same(steps[-1].prediction, classify(compact, image, **EXACT))
+    parts = [step.result for step in steps if step.result is not None]
+    assert [i for i, step in enumerate(steps) if step.result is not None] == [8, 17]
+    assert_same(joined(parts), classify(compact, image, **EXACT))
 
 
 def test_a_single_step_is_the_last(compact: TrainedModel) -> None:
     """One plane in one piece: one step, 1 of 1."""
     (step,) = Classifier(compact, **EXACT).steps(stack(2, 80, 80))
-    assert (step.done, step.total) == (1, 1)
-    assert step.prediction is not None
+    assert (step.number, step.total) == (1, 1)
+    assert step.result is not None
 
 
 def test_steps_may_be_left_early(compact: TrainedModel) -> None:
@@ -189,7 +189,7 @@ def test_steps_may_be_left_early(compact: TrainedModel) -> None:
     classifier.runner._class_maps = lambda images: (runs.append(1), whole(images))[1]
     image = stack(2, 100, 100)
     for step in classifier.steps(image):
-        if step.done == 2:
+        if step.number == 2:
             break
     assert len(runs) == 2
     assert_same(classifier.classify(image), classify(compact, image, **EXACT))

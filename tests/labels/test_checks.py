@@ -19,7 +19,7 @@ from napari_milcnn.labels.table import LabelledImage, LabelTable
 
 def findings(table, model=None, **options):
     *_, last = check_labels(table, model, **options)
-    return last.findings
+    return last.result
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def changed(table, row, **changes):
 
 def test_nothing_is_found_where_nothing_is_wrong(discs):
     *steps, last = check_labels(discs, delta_model(2), precision="float32")
-    assert [(step.done, step.findings) for step in steps] == [(i, None) for i in range(9)]
-    assert (last.done, last.total, last.findings) == (8, 8, ())
+    assert [(step.number, step.result) for step in steps] == [(i, None) for i in range(9)]
+    assert (last.number, last.total, last.result) == (8, 8, ())
     assert findings(replace(discs, images=())) == ()
 
 
@@ -124,7 +124,7 @@ def test_a_class_of_one_group(discs):
 
 def test_checks_can_be_left_and_options_are_checked(discs):
     steps = check_labels(discs, delta_model(2))
-    assert [next(steps).done for _ in range(3)] == [0, 1, 2]
+    assert [next(steps).number for _ in range(3)] == [0, 1, 2]
     steps.close()
     with pytest.raises(OptionsError, match="there is no option 'kind'"):
         findings(discs, delta_model(2), kind="jacobian")

@@ -1,4 +1,4 @@
-"""What to label next: the order is worked out by hand, the looks agree with classification."""
+"""What to label next: the order is worked out by hand, scores agree with classification."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import delta_model, noise
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.images.open import ImageReading, open_image
 from napari_milcnn.inference.predict import classify
-from napari_milcnn.labels.ranking import Look, Looker, rank_images, spread_out, uncertainty
+from napari_milcnn.labels.ranking import Embedded, Embedder, rank_images, spread_out, uncertainty
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 
 NONE = np.zeros((0, 1))
@@ -55,19 +55,20 @@ def test_behind_the_spread_ones_the_rest_follows(monkeypatch):
 
 
 @pytest.mark.parametrize("tile", [None, 90])
-def test_looks_agree_with_classification(compact, tile):
+def test_scores_agree_with_classification(compact, tile):
     """Scores are those of classification, the embedding is the mean of the encoder's maps; tiles change neither."""
     pixels = noise(2, 2, 120, 140, seed=3)
     image = open_image(pixels, axes="TCYX", channels=["GFP", "RFP"])
-    *waiting, look = Looker(compact, tile=tile, precision="float32").looks(image)
+    *waiting, (share, found) = Embedder(compact, tile=tile, precision="float32").steps(image)
     assert len(waiting) == (2 if tile is None else 12)
-    assert isinstance(look, Look)
+    assert share == 1
+    assert isinstance(found, Embedded)
     expected = classify(compact, image, precision="float32").scores.mean(0)
-    np.testing.assert_allclose(look.scores, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-6)
     normalised = torch.from_numpy(np.stack([compact.normalise(plane) for plane in pixels]))
     with torch.inference_mode():
         features = compact.network.encoder(normalised).mean((0, 2, 3)).numpy()
-    np.testing.assert_allclose(look.embedding, features, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.embedding, features, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
@@ -85,28 +86,28 @@ def discs(tmp_path):
 def test_images_are_ranked(discs):
     """With image 0 known its copy comes behind all that differ; what cannot be read is last, with its reason."""
     *steps, last = rank_images(delta_model(2), discs, [1, 2, 3, 4, 5], known=[0], precision="float32")
-    assert [step.order for step in steps] == [None] * len(steps)
-    assert (steps[-1].done, last.done, last.total) == (6, 6, 6)
-    assert [step.done for step in steps] == sorted(step.done for step in steps)
-    assert last.order is not None
-    assert set(last.order[:3]) == {2, 3, 4}
-    assert last.order[3:] == (1, 5)
-    assert last.errors.keys() == {5}
-    assert "5.tif" in last.errors[5]
-    assert np.isnan(last.scores[-1]).all()
-    assert np.isnan(last.uncertainty[-1])
+    assert [step.result for step in steps] == [None] * len(steps)
+    assert (steps[-1].fraction, last.number, last.total) == (1, 6, 6)
+    assert [step.number for step in steps] == sorted(step.number for step in steps)
+    assert last.result is not None
+    assert set(last.result.order[:3]) == {2, 3, 4}
+    assert last.result.order[3:] == (1, 5)
+    assert last.result.errors.keys() == {5}
+    assert "5.tif" in last.result.errors[5]
+    assert np.isnan(last.result.scores[-1]).all()
+    assert np.isnan(last.result.uncertainty[-1])
     top = classify(delta_model(2), discs.reading.open(discs.images[3].file), precision="float32").scores[0]
-    np.testing.assert_allclose(last.scores[last.order.index(3)], top, rtol=1e-4)
+    np.testing.assert_allclose(last.result.scores[last.result.order.index(3)], top, rtol=1e-4)
 
 
 def test_a_ranking_can_be_left(discs):
     """Left after its first image, it has looked at no other; with nothing to rank the order is empty."""
     steps = rank_images(delta_model(2), discs, [0, 1, 2])
-    first = [next(steps) for _ in range(2)]
-    assert [step.done for step in first] == [0, 1]
+    first = next(step for step in steps if step.number == 1)
+    assert (first.number, first.share) == (1, 0)
     steps.close()
     *_, last = rank_images(delta_model(2), discs, [])
-    assert last.order == ()
+    assert last.result.order == ()
 
 
 def test_only_unreadable_images(discs):
@@ -115,8 +116,8 @@ def test_only_unreadable_images(discs):
         discs, images=(*discs.images, replace(discs.images[5], file=discs.images[5].file.with_name("6.tif")))
     )
     *_, last = rank_images(delta_model(2), lost, [6, 5])
-    assert last.order == (6, 5)
-    assert last.errors.keys() == {5, 6}
+    assert last.result.order == (6, 5)
+    assert last.result.errors.keys() == {5, 6}
 
 
 def test_a_wrong_option_is_refused(discs):

@@ -21,7 +21,7 @@ from napari_milcnn.figures.thumbnails import Overlay, map_placement, thumbnail
 from napari_milcnn.images.wells import Well, parse_well, plate_shape, wells_in
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.options import EvaluateOptions
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.layout import with_layout
 from napari_milcnn.results.moved_images import with_images
 from napari_milcnn.results.read import read_results
@@ -303,7 +303,7 @@ def test_a_real_run_is_opened_with_its_maps_and_masks(tmp_path):
     model = lively_model()
     tifffile.imwrite(tmp_path / "x.ome.tif", np.random.default_rng(0).integers(0, 900, (3, 2, 200, 180), np.uint16),
                      metadata={"axes": "TCYX", "Channel": {"Name": ["GFP", "RFP"]}})  # fmt: skip
-    list(screen(model, [tmp_path / "x.ome.tif"], tmp_path / "out"))
+    list(classify_files(model, [tmp_path / "x.ome.tif"], tmp_path / "out"))
     found = read_results(tmp_path / "out")
     prediction = mil.classify(model, tmp_path / "x.ome.tif")
     np.testing.assert_allclose(found.scores, prediction.scores, atol=1e-5)

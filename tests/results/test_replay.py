@@ -20,7 +20,7 @@ from napari_milcnn.errors import ImageError, ModelError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.record import classification_record, versions
 from napari_milcnn.results.replay import replay
 from napari_milcnn.results.write import write_json
@@ -54,7 +54,9 @@ def record(model, stack, tmp_path):
     reading = ImageReading(axes="ZYX", channels=("DNA",), pixel_size=0.5, z="maximum")
     masks = {"threshold": "q0.5", "class_thresholds": {"long": 0.4}, "present": 0, "min_size": 3}
     options = {"foreground": {"method": "local", "split": 0.0}, "device": "cpu", "match_pixel_size": False}
-    list(screen(model, [stack], tmp_path / "out", reading=reading, mask_options=masks, kind="object", **options))
+    list(
+        classify_files(model, [stack], tmp_path / "out", reading=reading, mask_options=masks, kind="object", **options)
+    )
     return tmp_path / "out" / "run.json"
 
 
@@ -106,7 +108,7 @@ def test_a_replay_gives_the_same_numbers(record, tmp_path):
 
 def test_without_masks_as_it_was(model, stack, tmp_path):
     """What made no masks makes none again."""
-    list(screen(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), masks=False, kind="class_map"))
+    list(classify_files(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), masks=False, kind="class_map"))
     list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
     assert not (tmp_path / "again" / "objects.csv").exists()
     assert (tmp_path / "out" / TABLES[0]).read_bytes() == (tmp_path / "again" / TABLES[0]).read_bytes()
@@ -115,7 +117,7 @@ def test_without_masks_as_it_was(model, stack, tmp_path):
 def test_some_planes_are_run_again_alone(model, stack, tmp_path):
     """The second of three: one row, maps and masks of three planes of which two are empty, and the record says so."""
     planes = {stack: [1]}
-    list(screen(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), planes=planes,
+    list(classify_files(model, [stack], tmp_path / "out", reading=ImageReading("ZYX"), planes=planes,
                 mask_options={"threshold": "q0.5", "present": 0}))  # fmt: skip
     assert json.loads((tmp_path / "out" / "run.json").read_text())["planes"] == [[1]]
     list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
@@ -124,7 +126,7 @@ def test_some_planes_are_run_again_alone(model, stack, tmp_path):
     assert set(pd.read_csv(tmp_path / "again" / "objects.csv")["z"]) == {1}
     labels = tifffile.imread(tmp_path / "again" / "a_labels.ome.tif")
     assert labels.any((1, 2, 3)).tolist() == [False, True, False]
-    (whole,) = [step.result for step in screen(model, [stack], tmp_path / "all", reading=ImageReading("ZYX"))
+    (whole,) = [step.result for step in classify_files(model, [stack], tmp_path / "all", reading=ImageReading("ZYX"))
                 if step.result]  # fmt: skip
     (some,) = [step.result for step in replay(tmp_path / "out" / "run.json", tmp_path / "again") if step.result]
     np.testing.assert_allclose(some.prediction.scores, whole.prediction.scores[[1]], atol=1e-6)
@@ -149,8 +151,8 @@ def test_own_objects_and_one_class_are_recorded(model, stack, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     loaded = mil.load_model("m.zip")
     reading = ImageReading("ZYX", z="maximum")
-    list(screen(loaded, [Path("a.tif")], Path("out"), reading=reading, objects=Path("own.tif"), classes=["long"],
-                mask_options={"threshold": 0.0, "present": 0.0}))  # fmt: skip
+    list(classify_files(loaded, [Path("a.tif")], Path("out"), reading=reading, objects=Path("own.tif"),
+                        classes=["long"], mask_options={"threshold": 0.0, "present": 0.0}))  # fmt: skip
     monkeypatch.chdir("/")
     list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
     tables = [pd.read_csv(tmp_path / folder / "objects.csv") for folder in ("out", "again")]

@@ -15,8 +15,8 @@ import napari_milcnn as mil
 from napari_milcnn.errors import ImageError, OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import find_images, output_names
-from napari_milcnn.results import folder
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results import findings
+from napari_milcnn.results.folder import classify_files
 
 CPU = {"device": "cpu", "precision": "float32"}
 
@@ -48,7 +48,7 @@ def model():
 
 def run(model, sources, out, **options):
     """Run a screen to its end and return the results."""
-    return [step.result for step in screen(model, sources, out, **CPU, **options) if step.result]
+    return [step.result for step in classify_files(model, sources, out, **CPU, **options) if step.result]
 
 
 def test_every_file_of_the_design_is_there(model, tmp_path):
@@ -142,7 +142,7 @@ def test_leaving_early_keeps_what_is_finished(model, tmp_path):
     files = [tmp_path / f"{i}.tif" for i in range(3)]
     for file in files:
         tifffile.imwrite(file, field())
-    steps = screen(model, files, tmp_path / "out", **CPU)
+    steps = classify_files(model, files, tmp_path / "out", **CPU)
     for step in steps:
         if step.result:
             break
@@ -274,14 +274,14 @@ def test_an_unforeseen_failure_is_one_images_row(model, tmp_path, monkeypatch):
     """Whatever goes wrong in one image, the next is classified and the row says what it was."""
     for name in "ab":
         tifffile.imwrite(tmp_path / f"{name}.tif", field())
-    real = folder.write_maps
+    real = findings.write_maps
 
     def fails_once(path, *rest):
         if path.name.startswith("a"):
             raise ZeroDivisionError("by chance")
         real(path, *rest)
 
-    monkeypatch.setattr("napari_milcnn.results.folder.write_maps", fails_once)
+    monkeypatch.setattr("napari_milcnn.results.findings.write_maps", fails_once)
     first, second = run(model, [tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "out")
     assert "a.tif failed: ZeroDivisionError: by chance" in first.error
     assert not second.error

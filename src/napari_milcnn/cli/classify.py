@@ -35,7 +35,8 @@ from napari_milcnn.options import (
 
 if TYPE_CHECKING:
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.results.folder import ImageResult, ScreenStep
+    from napari_milcnn.progress import Progress
+    from napari_milcnn.results.folder import ImageResult
 
 
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
@@ -74,7 +75,7 @@ def classify(
     All that is needed is IMAGE..., --model and --out; or --replay.
     """
     from napari_milcnn.model.package_read import load_model
-    from napari_milcnn.results.folder import screen
+    from napari_milcnn.results.folder import classify_files
 
     with exit_status():
         if replay is not None:
@@ -84,7 +85,7 @@ def classify(
             raise OptionsError("to classify, name IMAGE..., --model and --out; or --replay with a run.json")
         loaded = load_model(model)
         thresholds = class_thresholds(class_threshold or ())
-        steps = screen(
+        steps = classify_files(
             loaded, images, out, command=sys.argv, classes=classes, masks=masks, objects=objects,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
             reading=reading_of(options), foreground=foreground_of(options, loaded.card.foreground),
@@ -104,7 +105,7 @@ def _replay(record: Path, out: Path | None, model: str | None, device: str | Non
     _show(steps, loaded, out, as_json)
 
 
-def _show(steps: Iterator[ScreenStep], model: TrainedModel, out: Path, as_json: bool) -> None:
+def _show(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
     """Run a screen, show it, and exit with 1 if an image failed."""
     from napari_milcnn.inference.devices import keep_freed_memory
 
@@ -114,8 +115,7 @@ def _show(steps: Iterator[ScreenStep], model: TrainedModel, out: Path, as_json: 
         task: TaskID | None = None
         for step in steps:
             task = progress.add_task("classify", total=step.total) if task is None else task
-            progress.update(task, completed=min(step.done + (step.share if step.result is None else 0), step.total),
-                            description=escape(step.file.name[-30:]))  # fmt: skip
+            progress.update(task, completed=step.fraction * step.total, description=escape(step.doing[-30:]))
             if step.result is not None:
                 results.append(step.result)
                 _say(step.result)
@@ -178,9 +178,9 @@ def demo(
     """Classify the shipped sample with the shipped model."""
     from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.shipped import sample_folder
-    from napari_milcnn.results.folder import screen
+    from napari_milcnn.results.folder import classify_files
 
     with exit_status():
         samples = sorted(sample_folder().glob("*.ome.tif"))
         model = load_model("yeast-sim")
-        _show(screen(model, samples, out, command=sys.argv), model, out, as_json)
+        _show(classify_files(model, samples, out, command=sys.argv), model, out, as_json)

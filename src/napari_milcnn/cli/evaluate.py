@@ -85,15 +85,16 @@ def evaluate(
 def _evaluate(model: TrainedModel, table: LabelTable, **options: Any) -> EvaluationReport:
     """Evaluate, showing how far it has come and each image that fails."""
     from napari_milcnn.evaluation.evaluate import evaluation_steps
+    from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=None)
         for step in evaluation_steps(model, table, **options):
-            progress.update(task, completed=step.done, total=step.total, description=escape(step.doing[-30:]))
-            if step.outcome is not None:
-                _say_failure(step.outcome)
-    assert step.report is not None
-    return step.report
+            progress.update(task, completed=step.number, total=step.total, description=escape(step.doing[-30:]))
+            if isinstance(step.result, ImageOutcome):
+                _say_failure(step.result)
+    assert isinstance(step.result, EvaluationReport)
+    return step.result
 
 
 def _say_failure(outcome: ImageOutcome) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,19 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
-from napari_milcnn.errors import LabelsError, MilcnnError, OptionsError
-from napari_milcnn.evaluation.localisation import LocalisationScores, mean_scores, read_truth, score_image
-from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome, with_planes
+from napari_milcnn.errors import LabelsError, OptionsError
+from napari_milcnn.evaluation.localisation import LocalisationScores, mean_scores, read_truth, score_plane, truth_file
+from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
+from napari_milcnn.labels.mislabels import suspected_mislabels, with_planes
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import answers, fit_temperature, logits_of, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, ranking_figures, weighted_figures
 from napari_milcnn.model.trained_model import TrainedModel, new_model
-from napari_milcnn.options import EvaluateOptions, EvidenceOptions, TrainOptions, make_options
+from napari_milcnn.options import EvaluateOptions, EvidenceOptions, MaskOptions, TrainOptions, make_options
+from napari_milcnn.progress import Progress
 from napari_milcnn.training.trainer import train
 
 FEWEST_GROUPS = 5
@@ -39,29 +43,6 @@ FEWEST_GROUPS = 5
 _DRAWS_AT_ONCE = 100
 _LISTED = 50
 """Uncertain images that are listed."""
-
-
-@dataclass(frozen=True)
-class EvaluationStep:
-    """How far an evaluation has come.
-
-    Attributes
-    ----------
-    done, total : int
-        Images evaluated, and in cross-validation epochs trained, so far and in all.
-    doing : str
-        What was done last: the name of an image, or the fold and epoch.
-    outcome : ImageOutcome or None
-        What came of the image.
-    report : EvaluationReport or None
-        All of it, on the last step.
-    """
-
-    done: int
-    total: int
-    doing: str
-    outcome: ImageOutcome | None = None
-    report: EvaluationReport | None = None
 
 
 def evaluate(
@@ -104,8 +85,8 @@ def evaluate(
     """
     steps = evaluation_steps(model, labels, truth=truth, folds=folds, train_options=train_options, **options)
     *_, last = steps
-    assert last.report is not None
-    return last.report
+    assert isinstance(last.result, EvaluationReport)
+    return last.result
 
 
 def evaluation_steps(
@@ -116,8 +97,15 @@ def evaluation_steps(
     folds: int | None = None,
     train_options: dict[str, Any] | None = None,
     **options: Any,
-) -> Iterator[EvaluationStep]:
-    """Measure a model, an image or an epoch at a time; see `evaluate`. Cancel between steps by leaving the loop."""
+) -> Iterator[Progress[ImageOutcome | EvaluationReport]]:
+    """Measure a model, an image or an epoch at a time; see `evaluate`. Cancel between steps by leaving the loop.
+
+    Yields
+    ------
+    Progress
+        Over images, and in cross-validation epochs. Its result is the `ImageOutcome` of an image that was evaluated; on
+        the last step it is the `EvaluationReport`.
+    """
     chosen = make_options(EvaluateOptions, options)
     model = model if folds is None else _fresh(model, labels.single_label, chosen.seed)
     table = _chosen_images(model, labels, chosen)
@@ -132,9 +120,9 @@ def evaluation_steps(
     total = 0
     for step in work:
         total = step.total
-        outcomes += [step.outcome] if step.outcome is not None else []
+        outcomes += [step.result] if step.result is not None else []
         yield step
-    yield EvaluationStep(total, total, "report", report=measure(model, table, outcomes, chosen))
+    yield Progress(total, total, "report", result=measure(model, table, outcomes, chosen))
 
 
 def _chosen_images(model: TrainedModel, labels: LabelTable, options: EvaluateOptions) -> LabelTable:
@@ -165,42 +153,63 @@ def _truth_folder(truth: str | Path) -> Path:
 
 def _predict(
     model: TrainedModel, table: LabelTable, options: EvaluateOptions, truth: Path | None, fold: int | None = None
-) -> Iterator[EvaluationStep]:
+) -> Iterator[Progress[ImageOutcome]]:
     shared = {name: getattr(options, name) for name in EvidenceOptions.model_fields}
-    maker = EvidenceMaker(model, **shared)
-    for number, row in enumerate(table.images, start=1):
-        outcome = replace(_outcome(maker, table, row, truth), fold=fold)
-        yield EvaluationStep(number, len(table.images), row.name, outcome)
+    truths = [_truth_of(row, truth) for row in table.images]
+    requests = [_request(table, row, path) for row, path in zip(table.images, truths, strict=True)]
+    outcome: _Outcome | None = None
+    for step in analyse(EvidenceMaker(model, **shared), requests):
+        row, event = table.images[step.number], step.result
+        if isinstance(event, ImageOpened):
+            outcome = _Outcome(event.image, truths[step.number])
+        elif isinstance(event, PlaneResult) and outcome is not None:
+            outcome.take(event)
+        elif isinstance(event, ImageEnd):
+            ended = ImageOutcome(row, error=event.failure) if event.failure or outcome is None else outcome.of(row)
+            outcome = None
+            yield Progress(step.number + 1, step.total, row.name, result=replace(ended, fold=fold))
 
 
-def _outcome(maker: EvidenceMaker, table: LabelTable, row: LabelledImage, truth: Path | None) -> ImageOutcome:
-    """Classify one image, and score its evidence where it has a truth; its class maps are not kept."""
-    try:
-        with table.open(row) as image:
-            prediction = maker.classifier.classify(image)
-            found = _localise(maker, image, prediction, row, truth)
-    except (OptionsError, LabelsError):  # the call is wrong, or the truth images are
-        raise
-    except (MilcnnError, OSError) as error:
-        return ImageOutcome(row, error=str(error))
-    except MemoryError:
-        return ImageOutcome(row, error=f"{row.file} does not fit into memory; crop it or close programs")
-    return ImageOutcome(
-        row,
-        planes=len(prediction.planes),
-        scores=prediction.scores.mean(0, dtype=float),
-        warnings=prediction.warnings,
-        localisation=found,
-    )
+def _truth_of(row: LabelledImage, folder: Path | None) -> Path | None:
+    """Name the truth image of an image with one label, if there is one."""
+    return None if folder is None or len(row.labels) > 1 else truth_file(folder, row.file)
 
 
-def _localise(
-    maker: EvidenceMaker, image: ImageStack, prediction: Any, row: LabelledImage, truth: Path | None
-) -> LocalisationScores | None:
-    if truth is None or len(row.labels) > 1:
-        return None
-    known = read_truth(truth, row.file, image)
-    return None if known is None else score_image(maker, image, prediction, row.labels[0], known)
+def _request(table: LabelTable, row: LabelledImage, truth: Path | None) -> ImageRequest:
+    """Ask for the scores of an image, and for the evidence of its own class where it has a truth."""
+    masks = None if truth is None else MaskOptions(present=0.0)
+    return ImageRequest(str(row.file), partial(table.open, row), masks=masks, classes=row.labels if masks else None)
+
+
+class _Outcome:
+    """Collects what came of one image; its class maps are not kept."""
+
+    def __init__(self, image: ImageStack, truth: Path | None) -> None:
+        self.scores: list[np.ndarray] = []
+        self.localisation: list[LocalisationScores] = []
+        self.warnings: dict[str, None] = {}
+        self.truth: np.ndarray | None = None
+        if truth is not None:
+            with failures_of(str(truth)) as reasons:
+                self.truth = read_truth(truth, image)
+            self._not_localised(reasons)
+
+    def take(self, result: PlaneResult) -> None:
+        self.scores.append(result.prediction.scores[0])
+        self.warnings |= dict.fromkeys(result.prediction.warnings)
+        if self.truth is None:
+            return
+        with failures_of("the evidence") as reasons:
+            self.localisation.append(score_plane(result, self.truth))
+        self._not_localised(reasons)
+
+    def _not_localised(self, reasons: Sequence[str]) -> None:
+        self.warnings |= {f"its evidence was not scored: {reason}": None for reason in reasons}
+
+    def of(self, row: LabelledImage) -> ImageOutcome:
+        found = mean_scores(self.localisation) if self.localisation else None
+        scores = np.stack(self.scores).mean(0, dtype=float)
+        return ImageOutcome(row, len(self.scores), scores, warnings=tuple(self.warnings), localisation=found)
 
 
 def _cross_validate(
@@ -210,7 +219,7 @@ def _cross_validate(
     options: EvaluateOptions,
     truth: Path | None,
     training: TrainOptions,
-) -> Iterator[EvaluationStep]:
+) -> Iterator[Progress[ImageOutcome]]:
     """Train on the other folds, predict the one held out; checkpoints are chosen on images cut from the others."""
     parts = table.folds(folds, options.seed)
     total, done = folds * training.epochs + len(table.images), 0
@@ -220,10 +229,10 @@ def _cross_validate(
         best = model
         for report in train(model, rest, **training.model_dump()):
             best, done = report.best, done + 1
-            yield EvaluationStep(done, total, f"fold {number} of {folds}, epoch {report.epoch}")
+            yield Progress(done, total, f"fold {number} of {folds}, epoch {report.epoch}")
         for step in _predict(best, part.part("validation"), options, truth, number):
             done += 1
-            yield replace(step, done=done, total=total)
+            yield replace(step, number=done, total=total)
 
 
 def _fresh(model: TrainedModel, single_label: bool, seed: int) -> TrainedModel:
@@ -273,7 +282,9 @@ def measure(
         confusion=confusion_table(scores, targets, model.classes, single),
         reliability=reliability,
         groups=groups,
-        mislabels=suspected_mislabels(kept, scores, targets, model.classes, single).reset_index(drop=True),
+        mislabels=suspected_mislabels(
+            [outcome.image for outcome in kept], scores, targets, model.classes, single
+        ).reset_index(drop=True),
         uncertain=uncertain_images(kept, scores, model.classes, single),
         localisation=_localisation_table(kept),
         folds=_fold_table(kept, scores, targets, single),
@@ -378,52 +389,6 @@ def group_table(
 
 def _joined(shown: np.ndarray, classes: Sequence[str]) -> str:
     return "|".join(name for name, there in zip(classes, shown, strict=True) if there > 0)
-
-
-_MISLABELS = ["file", "plane", "group", "label", "model says", "score", "score of label", "gap"]
-
-
-def suspected_mislabels(
-    outcomes: Sequence[ImageOutcome],
-    scores: np.ndarray,
-    targets: np.ndarray,
-    classes: Sequence[str],
-    single_label: bool,
-) -> pd.DataFrame:
-    """Images whose label the model contradicts with confidence, the widest gap first.
-
-    Confident: the class seen scores at least what it scores on average in the images that carry its label (confident
-    learning, Northcutt et al. 2021); with several labels, a missing class likewise scores at most what it does on
-    average in the images without it. The table's index is the outcome's place.
-    """
-    usual = _means_where(scores, targets)
-    rows, places = [], []
-    for place, (outcome, seen, own) in enumerate(zip(outcomes, scores, targets, strict=True)):
-        image = outcome.image
-        facts = {"file": str(image.file), "plane": image.plane, "group": image.group, "label": "|".join(image.labels)}
-        if single_label:
-            top, label = int(seen.argmax()), int(own.argmax())
-            if top != label and seen[top] >= usual[top]:
-                said = {"model says": classes[top], "score": seen[top], "score of label": seen[label]}
-                rows.append({**facts, **said, "gap": seen[top] - seen[label]})
-                places.append(place)
-            continue
-        elsewhere = _means_where(scores, 1 - targets)
-        for i, name in enumerate(classes):
-            if own[i] == 0 and seen[i] >= max(usual[i], 0.5):
-                rows.append({**facts, "model says": name, "score": seen[i], "gap": seen[i]})
-                places.append(place)
-            if own[i] == 1 and seen[i] <= min(elsewhere[i], 0.5):
-                rows.append({**facts, "model says": f"not {name}", "score": seen[i], "gap": 1 - seen[i]})
-                places.append(place)
-    table = with_planes(pd.DataFrame(rows, places, _MISLABELS))
-    return table.sort_values("gap", ascending=False, kind="stable")
-
-
-def _means_where(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean score of each class over the images where its target is 1; one half where there is none."""
-    count = targets.sum(0)
-    return np.where(count > 0, (scores * targets).sum(0) / np.maximum(count, 1), 0.5)
 
 
 def uncertain_images(

@@ -15,14 +15,11 @@ from scipy import ndimage
 from skimage.measure import label as components
 from sklearn.metrics import average_precision_score
 
-from napari_milcnn.errors import LabelsError
+from napari_milcnn.errors import ComputeError, LabelsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
-from napari_milcnn.inference.evidence import EvidenceMaker
-from napari_milcnn.inference.masks import segment_plane
-from napari_milcnn.inference.predict import Prediction
-from napari_milcnn.options import MaskOptions
+from napari_milcnn.inference.pipeline import PlaneResult
 
 OTHER, OWN = 1, 2
 _LEVELS = 60
@@ -93,34 +90,37 @@ def mean_scores(scores: list[LocalisationScores]) -> LocalisationScores:
     return LocalisationScores(**{name: float(np.mean(v)) if v else math.nan for name, v in measured.items()})
 
 
-def score_image(
-    maker: EvidenceMaker, image: ImageStack, prediction: Prediction, name: str, truth: np.ndarray
-) -> LocalisationScores:
-    """Score the evidence for class `name`, averaged over planes, against a truth (planes, Y, X)."""
-    options = MaskOptions(present=0.0)
-    thresholds = maker.model.card.thresholds_for(maker.options.kind)
-    found = []
-    for plane in maker.planes(image, prediction, [name]):
-        masks = segment_plane(plane, prediction, [name], options, image.pixel_size, thresholds)
-        found.append(score_field(plane.maps[0], masks.labels > 0, truth[plane.plane]))
-    return mean_scores(found)
+def score_plane(result: PlaneResult, truth: np.ndarray) -> LocalisationScores:
+    """Score the evidence for one class in a plane against a truth (planes, Y, X) of the whole image.
+
+    Raises
+    ------
+    ComputeError
+        If the plane has no masks; the sentence says why.
+    """
+    if result.evidence is None or result.masks is None:
+        raise ComputeError(result.problem)
+    return score_field(result.evidence.maps[0], result.masks.labels > 0, truth[result.plane])
 
 
-def read_truth(folder: Path, file: Path, image: ImageStack) -> np.ndarray | None:
-    """Read the truth of an image, int32 (planes, Y, X); None where the folder has none.
+def truth_file(folder: Path, file: Path) -> Path | None:
+    """Return the truth image of an image; None where the folder has none.
 
     Its file has the image's name, with or without `.ome`, or that name as .tif or .png.
+    """
+    stem = file.name.removesuffix(file.suffix).removesuffix(".ome")
+    names = (file.name, *(f"{stem}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def read_truth(path: Path, image: ImageStack) -> np.ndarray:
+    """Read the truth of an image, int32 (planes, Y, X).
 
     Raises
     ------
     LabelsError
         If it does not fit the image, or holds anything but 0, 1 and 2.
     """
-    stem = file.name.removesuffix(file.suffix).removesuffix(".ome")
-    names = (file.name, *(f"{stem}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        return None
     with replace(open_image(path), only=image.only) as opened:
         truth = checked_labels(np.stack([opened.plane(i, (0,))[0] for i in range(len(opened.planes))]), image)
     values = np.unique(truth)

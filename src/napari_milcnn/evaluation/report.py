@@ -24,6 +24,7 @@ from napari_milcnn.figures.plots import confusion_figure, reliability_figure, sv
 from napari_milcnn.figures.thumbnails import thumbnail
 from napari_milcnn.images.paths import printable
 from napari_milcnn.inference.model_input import model_input
+from napari_milcnn.labels.mislabels import with_planes
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.model.trained_model import TrainedModel, card_text
@@ -196,11 +197,6 @@ class EvaluationReport:
         with replacing(folder / "report.html") as draft:
             draft.write_text(html(self), encoding="utf-8")
         return folder
-
-
-def with_planes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of images without its column `plane` where no row names any."""
-    return table if table["plane"].any() else table.drop(columns="plane")
 
 
 def _plain(value: Any) -> Any:

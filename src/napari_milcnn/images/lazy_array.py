@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -13,6 +14,10 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
 ORDER: Final = "PTZCYX"
+
+
+LARGEST_IN_MEMORY: Final = 1 << 30
+"""Bytes; larger arrays that are written into lie in a temporary file."""
 
 
 class LazyArray:
@@ -144,3 +149,10 @@ def in_order(block: Array, letters: str, order: str) -> Array:
     absent = "".join(axis for axis in order if axis not in letters)
     block = block.reshape(block.shape + (1,) * len(absent))
     return block.transpose([(letters + absent).index(axis) for axis in order])
+
+
+def scratch_array(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Make an array of zeros to write into: in memory, or in a temporary file where it is larger than 1 GiB."""
+    if math.prod(shape) * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
+        return np.zeros(shape, dtype)
+    return np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)

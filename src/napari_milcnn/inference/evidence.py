@@ -113,7 +113,7 @@ class EvidenceMaker:
 
     def planes(
         self,
-        image: ImageStack,
+        image: ImageStack | ModelInput,
         prediction: Prediction,
         classes: Sequence[str] | None = None,
         foreground: np.ndarray | None = None,
@@ -123,23 +123,24 @@ class EvidenceMaker:
         `foreground`, a label image of your own (planes, Y, X), has all planes of the image.
         """
         chosen = class_indices(self.model, classes)
-        seen = self.classifier.model_input(image)
-        self.check_memory(seen, len(chosen), 1)
+        model_input = self.classifier.model_input(image)
+        self.check_memory(model_input, len(chosen), 1)
         for row, at in enumerate(prediction.planes):
-            plane, objects = image.planes.index(at), None
+            plane, objects = model_input.image.planes.index(at), None
             if self.options.kind == "object":
-                objects = foreground[plane] if foreground is not None else self.foreground(image, plane)
-            yield PlaneEvidence(row, self._maps(seen, prediction.class_maps[row], plane, chosen, objects), objects)
+                objects = foreground[plane] if foreground is not None else self.foreground(model_input, plane)
+            maps = self._maps(model_input, prediction.class_maps[row], plane, chosen, objects)
+            yield PlaneEvidence(row, maps, objects)
 
-    def foreground(self, image: ImageStack, plane: int) -> np.ndarray:
+    def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Objects of one plane, int32 (Y, X), found as the options or the model's card say."""
         options = self.options.foreground or self.model.card.foreground
-        seen = self.classifier.model_input(image)
-        channel = image.plane(plane, (self._foreground_channel(seen, options),))[0]
-        return find_objects(channel, scaled(options, 1 / seen.zoom))
+        model_input = self.classifier.model_input(image)
+        channel = model_input.image.plane(plane, (self._foreground_channel(model_input, options),))[0]
+        return find_objects(channel, scaled(options, 1 / model_input.zoom))
 
-    def _foreground_channel(self, seen: ModelInput, options: ForegroundOptions) -> int:
-        channels, image = seen.channels, seen.image
+    def _foreground_channel(self, model_input: ModelInput, options: ForegroundOptions) -> int:
+        channels, image = model_input.channels, model_input.image
         if options.channel is None:
             return channels[0]
         if options.channel in self.model.channels:
@@ -152,14 +153,14 @@ class EvidenceMaker:
         )
 
     def _maps(
-        self, seen: ModelInput, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
+        self, model_input: ModelInput, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
     ) -> np.ndarray:
         if self.options.kind == "jacobian":
-            pixels = torch.from_numpy(seen.read(plane))[None]
-            return _back_on_image(self._jacobian(pixels, chosen)[0], seen)
+            pixels = torch.from_numpy(model_input.read(plane))[None]
+            return _back_on_image(self._jacobian(pixels, chosen)[0], model_input)
         if objects is not None and self.model.card.reference is not None:
             maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
-        laid = lay_over(maps[chosen], seen.placement, seen.image.plane_shape)
+        laid = lay_over(maps[chosen], model_input.placement, model_input.image.plane_shape)
         return laid if objects is None else mean_inside(laid, objects)
 
     def _jacobian(self, pixels: Tensor, chosen: list[int]) -> np.ndarray:
@@ -171,10 +172,10 @@ class EvidenceMaker:
                 raise ComputeError(f"{choice} failed while propagating evidence: {error}") from error
             raise ComputeError(_too_large(self.model, (pixels.shape[-2], pixels.shape[-1]), choice)) from error
 
-    def check_memory(self, seen: ModelInput, classes: int, planes: int) -> None:
+    def check_memory(self, model_input: ModelInput, classes: int, planes: int) -> None:
         """Refuse what would not fit: maps of so many planes kept together, or a Jacobian map of one plane."""
         free = free_memory(torch.device("cpu"))
-        height, width = seen.image.plane_shape
+        height, width = model_input.image.plane_shape
         needed = 4 * height * width * classes * (planes + 2)
         if needed > free:
             raise ComputeError(
@@ -184,9 +185,11 @@ class EvidenceMaker:
             )
         choice = self.classifier.runner.choice
         if self.options.kind == "jacobian":
-            needed = _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network) * seen.shape[0] * seen.shape[1]
+            needed = (
+                _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network) * model_input.shape[0] * model_input.shape[1]
+            )
             if needed > free_memory(choice.device):
-                raise ComputeError(_too_large(self.model, seen.shape, choice))
+                raise ComputeError(_too_large(self.model, model_input.shape, choice))
 
 
 def evidence(
@@ -234,10 +237,11 @@ def evidence(
     maker = EvidenceMaker(model, foreground=how, **options)
     stack = open_image(image)
     labels = None if foreground is None or how else checked_labels(np.asarray(foreground), stack)
-    prediction = prediction or maker.classifier.classify(stack)
-    _check_prediction(maker, stack, prediction)
-    maker.check_memory(maker.classifier.model_input(stack), len(class_indices(model, classes)), len(prediction.planes))
-    planes = list(maker.planes(stack, prediction, classes, labels))
+    model_input = maker.classifier.model_input(stack)
+    prediction = prediction or maker.classifier.classify(model_input)
+    _check_prediction(model_input, prediction)
+    maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes))
+    planes = list(maker.planes(model_input, prediction, classes, labels))
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
         classes=chosen,
@@ -250,10 +254,14 @@ def evidence(
     )
 
 
-def _check_prediction(maker: EvidenceMaker, image: ImageStack, prediction: Prediction) -> None:
-    seen = maker.classifier.model_input(image)
-    found, wanted = prediction.class_maps.shape[1:], (len(maker.model.classes), *seen.map_shape)
-    if found != wanted or prediction.placement != seen.placement or not set(prediction.planes) <= set(image.planes):
+def _check_prediction(model_input: ModelInput, prediction: Prediction) -> None:
+    image = model_input.image
+    found, wanted = prediction.class_maps.shape[1:], (len(model_input.model.classes), *model_input.map_shape)
+    if (
+        found != wanted
+        or prediction.placement != model_input.placement
+        or not set(prediction.planes) <= set(image.planes)
+    ):
         raise OptionsError(
             f"the prediction has {len(prediction.planes)} planes of class maps {found} and this image gives "
             f"{len(image.planes)} of {wanted}; "
@@ -279,14 +287,14 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
     return [model.classes.index(name) for name in classes]
 
 
-def _back_on_image(maps: np.ndarray, seen: ModelInput) -> np.ndarray:
+def _back_on_image(maps: np.ndarray, model_input: ModelInput) -> np.ndarray:
     """Undo margins and resampling of maps in model pixels (classes, Y, X)."""
-    (top, left), (height, width) = seen.margin, seen.scaled_shape
+    (top, left), (height, width) = model_input.margin, model_input.scaled_shape
     inner = maps[:, top : top + height, left : left + width]
-    if seen.zoom == 1:
+    if model_input.zoom == 1:
         return inner
-    offset = 0.5 / seen.zoom - 0.5
-    return lay_over(inner, MapPlacement(1 / seen.zoom, offset, offset), seen.image.plane_shape)
+    offset = 0.5 / model_input.zoom - 0.5
+    return lay_over(inner, MapPlacement(1 / model_input.zoom, offset, offset), model_input.image.plane_shape)
 
 
 def _too_large(model: TrainedModel, shape: tuple[int, int], choice: DeviceChoice) -> str:

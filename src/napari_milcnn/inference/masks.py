@@ -133,12 +133,10 @@ def segment_plane(
     thresholds: Mapping[str, float] | None = None,
 ) -> PlaneMasks:
     """Turn one plane's evidence (classes, Y, X), whose classes are `names`, into masks."""
+    wanted = present_classes(prediction, plane.plane, names, options)
+    if not wanted:
+        return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
-    wanted = [name for name in names if scores[name] >= min(options.present, max(scores.values()))]
-    if not wanted:  # the image shows none of the classes asked for
-        nothing = np.zeros(plane.maps.shape[1:], np.int32)
-        table = _table(nothing, np.zeros(1, int), names, np.zeros((1, 1), np.float32), scores, pixel_size)
-        return PlaneMasks(nothing, table.assign(plane=plane.plane)[COLUMNS], {})
     maps = plane.maps[[list(names).index(name) for name in wanted]]  # (wanted classes, Y, X)
     if options.smooth > 0 and plane.objects is None:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
@@ -152,6 +150,23 @@ def segment_plane(
         labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
     table = _table(labels, classes, wanted, values, scores, pixel_size)
     return PlaneMasks(labels, table.assign(plane=plane.plane)[COLUMNS], used)
+
+
+def present_classes(prediction: Prediction, row: int, names: Sequence[str], options: MaskOptions) -> tuple[str, ...]:
+    """Return those of some classes that give masks in one plane of a prediction, by its place in `planes`.
+
+    They are the classes whose score reaches `options.present`, and the top class.
+    """
+    scores = dict(zip(prediction.classes, prediction.scores[row].tolist(), strict=True))
+    least = min(options.present, max(scores.values()))
+    return tuple(name for name in names if scores[name] >= least)
+
+
+def no_masks(shape: tuple[int, int]) -> PlaneMasks:
+    """Return the masks (Y, X) of a plane that shows none of the classes, or that was not classified."""
+    nothing = np.zeros(shape, np.int32)
+    table = _table(nothing, np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
+    return PlaneMasks(nothing, table.assign(plane=0)[COLUMNS], {})
 
 
 def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

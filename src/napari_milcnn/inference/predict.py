@@ -28,6 +28,7 @@ from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
+from napari_milcnn.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -105,26 +106,6 @@ class Prediction:
         return rows
 
 
-@dataclass(frozen=True)
-class Step:
-    """How far a classification has come.
-
-    Attributes
-    ----------
-    done, total : int
-        Tiles run, and tiles in all.
-    part : Prediction or None
-        The planes that were finished with this step: what survives if the run is left here.
-    prediction : Prediction or None
-        All of it, on the last step.
-    """
-
-    done: int
-    total: int
-    part: Prediction | None = None
-    prediction: Prediction | None = None
-
-
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """Put parts of one image together, in the order of its planes; of a plane that stands in several, the last wins."""
     rows = {plane: (part, i) for part in parts for i, plane in enumerate(part.planes)}
@@ -157,17 +138,22 @@ class Classifier:
         self.runner = TiledInference(model, self.options)
 
     def model_input(self, image: Any) -> ModelInput:
-        """Open an image and look at it through the model."""
+        """Open an image as the model takes it; one that is a `ModelInput` already is returned as it is."""
+        if isinstance(image, ModelInput):
+            return image
         return model_input(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
 
     def classify(self, image: Any, planes: Sequence[int] | None = None) -> Prediction:
         """Classify every plane of an image, or some of them; see `classify`."""
-        *_, last = self.steps(image, planes)
-        assert last.prediction is not None
-        return last.prediction
+        return joined([step.result for step in self.steps(image, planes) if step.result is not None])
 
-    def steps(self, image: Any, planes: Sequence[int] | None = None) -> Iterator[Step]:
+    def steps(self, image: Any, planes: Sequence[int] | None = None) -> Iterator[Progress[Prediction]]:
         """Classify every plane, or those of some numbers, a batch at a time: cancel between steps by leaving the loop.
+
+        Yields
+        ------
+        Progress
+            After each tile; its result is the prediction of the planes that were finished with it.
 
         Raises
         ------
@@ -180,7 +166,7 @@ class Classifier:
         tile = self.runner.tile(seen.shape)
         tiles = map_windows(seen.map_shape, tile, self.model.network.placement)
         size = self.runner.batch_that_fits(tile)
-        total, done, parts = len(numbers) * len(tiles), 0, []
+        total, done = len(numbers) * len(tiles), 0
         for start in range(0, len(numbers), size):
             batch, began = numbers[start : start + size], time.perf_counter()
             logits = np.empty((len(batch), len(self.model.classes), *seen.map_shape), np.float32)
@@ -189,9 +175,9 @@ class Classifier:
                 logits[:, :, y0:y1, x0:x1] = self.runner.run(seen, [Tile(plane, window) for plane in batch])
                 done += len(batch)
                 if window is not tiles[-1]:
-                    yield Step(done, total)
-            parts.append(self._prediction(seen, batch, logits, time.perf_counter() - began))
-            yield Step(done, total, parts[-1], joined(parts) if done == total else None)
+                    yield Progress(done, total, seen.image.name)
+            part = self._prediction(seen, batch, logits, time.perf_counter() - began)
+            yield Progress(done, total, seen.image.name, result=part)
 
     def _prediction(self, seen: ModelInput, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
         output = self.runner.read_maps(logits)

@@ -1,7 +1,7 @@
 """What may be wrong with labels, as sentences that each say what was found and what to do.
 
 Three things are looked for. A label that the model contradicts with confidence (confident learning, Northcutt et al.
-2021; `evaluation.suspected_mislabels`). The same image under two names. Groups: one on both sides of the split, whose
+2021; `labels.mislabels`). The same image under two names. Groups: one on both sides of the split, whose
 images make a model look better than it is, and a class all of whose images come from one group, which a model may learn
 in place of the class.
 
@@ -13,19 +13,22 @@ those are, the model does not keep; it is told from its record: the same split o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from napari_milcnn.errors import LabelsError
-from napari_milcnn.evaluation.evaluate import evaluation_steps, suspected_mislabels
-from napari_milcnn.evaluation.report import ImageOutcome
+from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.pipeline import ImageEnd, ImageRequest, PlaneResult, analyse
 from napari_milcnn.labels.image_checks import Row, same_content
+from napari_milcnn.labels.mislabels import suspected_mislabels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
+from napari_milcnn.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,9 @@ class Finding:
     sentence: str
 
 
-@dataclass(frozen=True)
-class CheckStep:
-    """How far the checks have come.
-
-    Attributes
-    ----------
-    done, total : int
-        Images classified, and images to classify.
-    findings : tuple of Finding or None
-        Everything that was found: duplicates, then groups, then mislabels, the widest gap first; on the last step.
-    """
-
-    done: int
-    total: int
-    findings: tuple[Finding, ...] | None = None
-
-
-def check_labels(table: LabelTable, model: TrainedModel | None = None, **options: Any) -> Iterator[CheckStep]:
+def check_labels(
+    table: LabelTable, model: TrainedModel | None = None, **options: Any
+) -> Iterator[Progress[tuple[Finding, ...]]]:
     """Look for labels that may be wrong, an image at a time; cancel between steps by leaving the loop.
 
     Parameters
@@ -79,8 +67,9 @@ def check_labels(table: LabelTable, model: TrainedModel | None = None, **options
 
     Yields
     ------
-    CheckStep
-        After the images were compared, and after each that was classified; the last one has the findings.
+    Progress
+        After the images were compared, and after each that was classified. The result of the last step is everything
+        that was found: duplicates, then groups, then mislabels, the widest gap first.
 
     Raises
     ------
@@ -90,18 +79,28 @@ def check_labels(table: LabelTable, model: TrainedModel | None = None, **options
     chosen = make_options(ComputeOptions, options)
     found = [*_duplicates(table), *_split_groups(table), *_lone_groups(table)]
     rows = [] if model is None else _judged(model, table)
-    yield CheckStep(0, len(rows))
-    outcomes: list[ImageOutcome] = []
+    yield Progress(0, len(rows))
+    scores: dict[int, np.ndarray] = {}
     if model is not None and rows:
-        part = replace(table, images=tuple(table.images[row] for row in rows))
-        for step in evaluation_steps(model, part, **chosen.model_dump()):
-            if step.outcome is not None:  # all but the last, the report
-                outcomes.append(step.outcome)
-                yield CheckStep(step.done, step.total)
-            if len(outcomes) == len(rows):
-                break
-        found += _mislabels(model, table, rows, outcomes)
-    yield CheckStep(len(rows), len(rows), tuple(found))
+        for step in _scored(EvidenceMaker(model, **chosen.model_dump()), table, rows):
+            scores |= step.result or {}
+            yield Progress(step.number, step.total, step.doing, step.share)
+        found += _mislabels(model, table, scores)
+    yield Progress(len(rows), len(rows), result=tuple(found))
+
+
+def _scored(maker: EvidenceMaker, table: LabelTable, rows: Sequence[int]) -> Iterator[Progress[dict[int, np.ndarray]]]:
+    """Classify the images of some rows: row -> score of each class, the mean over planes; none for one that failed."""
+    requests = [ImageRequest(str(table.images[row].file), partial(table.open, table.images[row])) for row in rows]
+    planes: list[np.ndarray] = []
+    for step in analyse(maker, requests):
+        if isinstance(step.result, PlaneResult):
+            planes.append(step.result.prediction.scores[0])
+        if isinstance(step.result, ImageEnd):
+            row, done = rows[step.number], planes if not step.result.failure else []
+            found = {row: np.stack(done).mean(0, dtype=float)} if done else {}
+            planes = []
+            yield Progress(step.number + 1, step.total, table.images[row].name, result=found)
 
 
 def _judged(model: TrainedModel, table: LabelTable) -> list[int]:
@@ -111,20 +110,16 @@ def _judged(model: TrainedModel, table: LabelTable) -> list[int]:
             if 0 < len(image.labels) <= most and set(image.labels) <= set(model.classes)]  # fmt: skip
 
 
-def _mislabels(
-    model: TrainedModel, table: LabelTable, rows: Sequence[int], outcomes: Sequence[ImageOutcome]
-) -> Iterator[Finding]:
-    kept = [(row, outcome) for row, outcome in zip(rows, outcomes, strict=True) if outcome.scores is not None]
-    if not kept:
+def _mislabels(model: TrainedModel, table: LabelTable, scores: Mapping[int, np.ndarray]) -> Iterator[Finding]:
+    if not scores:
         return
-    part = replace(table, images=tuple(outcome.image for _, outcome in kept))
-    scores = np.stack([outcome.scores for _, outcome in kept if outcome.scores is not None])
-    found = suspected_mislabels(
-        [outcome for _, outcome in kept], scores, part.targets(model.classes), model.classes, model.card.single_label
-    )
+    rows = list(scores)
+    part = replace(table, images=tuple(table.images[row] for row in rows))
+    targets, single = part.targets(model.classes), model.card.single_label
+    found = suspected_mislabels(part.images, np.stack(list(scores.values())), targets, model.classes, single)
     learned = _learned_from(model, table)
     for place, seen in found.iterrows():
-        row = kept[int(str(place))][0]
+        row = rows[int(str(place))]
         yield Finding("mislabel", (row,), _contradiction(dict(seen), table.images[row], row in learned))
 
 

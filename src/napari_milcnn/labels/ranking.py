@@ -18,20 +18,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from napari_milcnn.errors import LabelsError, MilcnnError, OptionsError
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import model_input
+from napari_milcnn.inference.pipeline import ImageEnd, ImageRequest, each_image
 from napari_milcnn.inference.predict import scores_from_logits
 from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
-from napari_milcnn.labels.table import LabelledImage, LabelTable
+from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
+from napari_milcnn.progress import Progress
 
 _SPREAD = 500
 """Images that are spread out one by one; those behind them follow by uncertainty and distance to what is known by then:
@@ -41,33 +43,29 @@ _LEAST = 0.01
 
 
 @dataclass(frozen=True)
-class RankingStep:
-    """How far a ranking has come.
+class Ranking:
+    """Which images to label next.
 
     Attributes
     ----------
-    done, total : int
-        Images looked at, the labelled ones among them, and images in all.
-    errors : dict
-        Row -> why its image could not be looked at, so far.
-    order : tuple of int or None
-        The rows, what to label next first and what could not be looked at last; on the last step.
-    scores : ndarray or None
+    order : tuple of int
+        The rows, what to label next first and what could not be looked at last.
+    scores : ndarray
         Score of each class for each row of `order`, the mean over planes, float64 (rows, classes); NaN where the image
         could not be looked at.
-    uncertainty : ndarray or None
+    uncertainty : ndarray
         How unsure the model is of each row of `order`, from 0 to 1, float64 (rows,); NaN likewise.
+    errors : dict
+        Row -> why its image could not be looked at.
     """
 
-    done: int
-    total: int
+    order: tuple[int, ...]
+    scores: np.ndarray
+    uncertainty: np.ndarray
     errors: Mapping[int, str]
-    order: tuple[int, ...] | None = None
-    scores: np.ndarray | None = None
-    uncertainty: np.ndarray | None = None
 
 
-class Look(NamedTuple):
+class Embedded(NamedTuple):
     """What a model sees of an image."""
 
     scores: np.ndarray
@@ -78,7 +76,7 @@ class Look(NamedTuple):
 
 def rank_images(
     model: TrainedModel, table: LabelTable, rows: Sequence[int], *, known: Sequence[int] = (), **options: Any
-) -> Iterator[RankingStep]:
+) -> Iterator[Progress[Ranking]]:
     """Rank images by what labelling them would teach, an image at a time; cancel between steps by leaving the loop.
 
     Parameters
@@ -96,44 +94,37 @@ def rank_images(
 
     Yields
     ------
-    RankingStep
-        After each image, and for large ones after each tile; the last one has the order.
+    Progress
+        After each image, and for large ones after each tile; the result of the last step is the `Ranking`.
 
     Raises
     ------
     OptionsError
         If an option is unknown or impossible.
     """
-    looker = Looker(model, **options)
-    found: dict[int, Look] = {}
+    embedder = Embedder(model, **options)
+    found: dict[int, Embedded] = {}
     errors: dict[int, str] = {}
     wanted = list(dict.fromkeys([*known, *rows]))
-    for done, row in enumerate(wanted):
-        for seen in _looked(looker, table, table.images[row]):
-            if isinstance(seen, Look):
-                found[row] = seen
-            elif seen is not None:
-                errors[row] = seen
-            yield RankingStep(done + (seen is not None), len(wanted), dict(errors))
-    yield _ranked(RankingStep(len(wanted), len(wanted), dict(errors)), model, found, list(dict.fromkeys(rows)), known)
-
-
-def _looked(looker: Looker, table: LabelTable, image: LabelledImage) -> Iterator[Look | str | None]:
-    """Look at one image: None while it goes on, then what was seen, or why nothing was."""
-    try:
-        with table.open(image) as opened:
-            yield from looker.looks(opened)
-    except (OptionsError, LabelsError):  # the call is wrong
-        raise
-    except (MilcnnError, OSError) as error:
-        yield str(error)
-    except MemoryError:
-        yield f"{image.file} does not fit into memory; crop it or close programs"
+    requests = [ImageRequest(str(table.images[row].file), partial(table.open, table.images[row])) for row in wanted]
+    for step in each_image(requests, lambda _request, image: embedder.steps(image)):
+        row, event = wanted[step.number], step.result
+        if isinstance(event, Embedded):
+            found[row] = event
+        elif isinstance(event, ImageEnd) and event.failure:
+            errors[row] = event.failure
+        yield Progress(step.number, step.total, table.images[row].name, step.share)
+    ranking = _ranked(model, found, errors, list(dict.fromkeys(rows)), known)
+    yield Progress(len(wanted), len(wanted), result=ranking)
 
 
 def _ranked(
-    step: RankingStep, model: TrainedModel, found: Mapping[int, Look], rows: Sequence[int], known: Sequence[int]
-) -> RankingStep:
+    model: TrainedModel,
+    found: Mapping[int, Embedded],
+    errors: Mapping[int, str],
+    rows: Sequence[int],
+    known: Sequence[int],
+) -> Ranking:
     seen = [row for row in rows if row in found]
     scores = np.full((len(rows), len(model.classes)), np.nan)
     unsure = np.full(len(rows), np.nan)
@@ -147,7 +138,7 @@ def _ranked(
     unread = np.arange(len(seen), len(rows))
     order = np.concatenate([order, unread])
     names = [*seen, *(row for row in rows if row not in found)]
-    return replace(step, order=tuple(names[i] for i in order), scores=scores[order], uncertainty=unsure[order])
+    return Ranking(tuple(names[i] for i in order), scores[order], unsure[order], dict(errors))
 
 
 def uncertainty(scores: np.ndarray, single_label: bool) -> np.ndarray:
@@ -198,7 +189,7 @@ def _squared(embeddings: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.asarray(((embeddings - place) ** 2).sum(1))
 
 
-class Looker:
+class Embedder:
     """A model made ready on a device to see scores and embeddings of many images.
 
     Parameters
@@ -214,8 +205,8 @@ class Looker:
         self.options = make_options(ComputeOptions, options)
         self.runner = TiledInference(_widened(model), self.options)
 
-    def looks(self, image: ImageStack) -> Iterator[Look | None]:
-        """Look at every plane of an image: None after each tile, then the look.
+    def steps(self, image: ImageStack) -> Iterator[tuple[float, Embedded | None]]:
+        """Look at every plane of an image: the share done after each tile, and at the end what was seen.
 
         Raises
         ------
@@ -226,6 +217,7 @@ class Looker:
         tiles = map_windows(seen.map_shape, self.runner.tile(seen.shape), self.model.network.placement)
         count, planes = len(self.model.classes), range(len(image.planes))
         scores, features = np.zeros(count), np.zeros(self.model.network.maps.in_channels)
+        done, total = 0, len(tiles) * len(planes)
         for plane in planes:
             logits = np.empty((1, count, *seen.map_shape), np.float32)
             for window in tiles:
@@ -233,9 +225,11 @@ class Looker:
                 part = self.runner.run(seen, [Tile(plane, window)])[0]
                 logits[0, :, y0:y1, x0:x1] = part[:count]
                 features += part[count:].sum((1, 2), dtype=float)
-                yield None
+                done += 1
+                yield done / total, None
             scores += self._scores(logits)
-        yield Look(scores / len(planes), features / (len(planes) * seen.map_shape[0] * seen.map_shape[1]))
+        places = len(planes) * seen.map_shape[0] * seen.map_shape[1]
+        yield 1.0, Embedded(scores / len(planes), features / places)
 
     def _scores(self, logits: np.ndarray) -> np.ndarray:
         """Pool the class maps of one plane, (1, classes, Y, X), and decide -> (classes,)."""

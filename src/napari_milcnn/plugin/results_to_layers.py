@@ -23,6 +23,11 @@ OURS = "napari_milcnn"
 CHANNEL_COLOURMAPS = ("green", "magenta", "cyan", "yellow", "red", "blue")
 _OPACITY = 0.6
 
+_SAMPLED_PIXELS = 512
+"""Pixels along the longer side of a plane that its limits are read from, about."""
+LIMITS = (0.1, 99.9)
+"""Percentiles of the first plane that an image is shown between."""
+
 
 def layer_name(source: LayerImage, what: str) -> str:
     """Name the layer of one kind of result: the same for the same image, so that a re-run finds it."""
@@ -161,3 +166,11 @@ def cell_features(table: pd.DataFrame) -> pd.DataFrame:
     """Features for a user's own labels layer: what `classify_cells` said of each number in the first plane it is in."""
     rows = table.rename(columns={"top": "class", "label": "index"}).drop_duplicates("index")
     return features(rows[["index", *(name for name in rows if name != "index")]])
+
+
+def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
+    """Intensities (low, high) of each channel that the first plane is shown between."""
+    plane = image.plane(0)
+    step = max(1, max(image.plane_shape) // _SAMPLED_PIXELS)
+    low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
+    return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from napari_milcnn.errors import ImageError, LabelsError, MilcnnError, OptionsError, OutputError
-from napari_milcnn.figures.overview import ShownPlane, shown_plane, shown_planes, write_overview
+from napari_milcnn.errors import ImageError, LabelsError, OptionsError, OutputError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
 from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
-from napari_milcnn.inference.masks import PlaneMasks, checked_mask_options, segment_plane
+from napari_milcnn.inference.masks import checked_mask_options
+from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.results.record import classification_record
-from napari_milcnn.results.write import (
-    OBJECT_COLUMNS,
-    every_plane,
-    image_files,
-    no_masks,
-    object_rows,
-    prediction_rows,
-    write_json,
-    write_labels,
-    write_maps,
-    write_table,
-)
+from napari_milcnn.progress import Progress
+from napari_milcnn.results.findings import Findings, FindingsOfImage
+from napari_milcnn.results.record import check_room, classification_record, write_record
+from napari_milcnn.results.write import OBJECT_COLUMNS, ResultTables, image_files
 
 _SAVE_EVERY = 10.0
 """Seconds between two writings of the tables while images are still coming; more where writing takes long."""
@@ -50,7 +42,7 @@ class ImageResult:
     name : str
         What its files are called.
     prediction : Prediction or None
-        Without its class maps, which are on disk; None where it failed.
+        Of the planes that were classified, without class maps, which are on disk; None where there are none.
     objects : int
         Number of objects in its masks.
     files : tuple of Path
@@ -58,7 +50,7 @@ class ImageResult:
     warnings : tuple of str
         What was done to it, in sentences.
     error : str
-        Why it failed, or nothing.
+        Why it failed, or why a part of it is missing; or nothing.
     """
 
     file: Path
@@ -70,36 +62,7 @@ class ImageResult:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class ScreenStep:
-    """How far a screen has come: `done` of `total` images, and the result of the one just ended, if one was.
-
-    `share` is how much of the image under way is done, from 0 to 1.
-    """
-
-    done: int
-    total: int
-    file: Path
-    share: float
-    result: ImageResult | None = None
-
-
-@dataclass
-class _Tables:
-    predictions: list[pd.DataFrame] = field(default_factory=list)
-    objects: list[pd.DataFrame] = field(default_factory=list)
-    due: float = field(default_factory=lambda: time.monotonic() + _SAVE_EVERY)
-
-
-def _open_labels(path: Path, axes: str) -> ImageStack:
-    """Open a label image by its own axes, or by the image's where it does not say."""
-    try:
-        return open_image(path)
-    except ImageError:
-        return open_image(path, axes=axes)
-
-
-def screen(
+def classify_files(
     model: TrainedModel,
     sources: Sequence[Path],
     out: Path,
@@ -112,11 +75,11 @@ def screen(
     planes: Mapping[Path, Sequence[int]] | None = None,
     command: Sequence[str] = (),
     **options: Any,
-) -> Iterator[ScreenStep]:
-    """Classify images one after another and write the results.
+) -> Iterator[Progress[ImageResult]]:
+    """Classify images one after another and write the results to a folder.
 
-    An image that fails has its row and its error, and the others go on. Leaving the loop early keeps every result
-    that is complete.
+    An image that fails has its row and its error, what was finished of it is kept, and the others go on. Results of
+    other images that are in the folder stay there. Leaving the loop early keeps every image that is finished.
 
     Parameters
     ----------
@@ -145,15 +108,26 @@ def screen(
 
     Yields
     ------
-    ScreenStep
-        After every step of every image.
+    Progress
+        After every step of every image; its result is the `ImageResult` of the image that was finished with it.
+
+    Raises
+    ------
+    ImageError
+        If a folder holds no image, or no source was given.
+    OptionsError
+        If an option is unknown or impossible.
+    OutputError
+        If the folder cannot be written, or holds other results in the place of these.
     """
     files = find_images(sources)
-    run = _Screen(model, files, out, classes, masks, objects, reading, mask_options or {}, planes or {}, options)
+    run = _Run(model, files, out, classes, masks, objects, reading, mask_options or {}, planes or {}, options)
     yield from run.steps(command)
 
 
-class _Screen:
+class _Run:
+    """One call of `classify_files`."""
+
     def __init__(
         self,
         model: TrainedModel,
@@ -173,96 +147,88 @@ class _Screen:
         self.mask_options = checked_mask_options(mask_options, model.classes)
         self.maker = EvidenceMaker(model, **options)
         class_indices(model, self.classes)
-        if objects is not None and not objects.exists():
-            raise OptionsError(f"{objects} does not exist; expected your label image, or a folder of them")
-        if objects is not None and len(files) > 1 and (not objects.is_dir() or is_zarr(objects)):
-            raise OptionsError(f"{objects} is one label image and there are {len(files)} images; give a folder of them")
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out} is a file; expected a folder for the results")
+        self._check_objects()
         self.names = output_names([file.absolute() for file in files])
-        planned = {path.resolve() for name in self.names for path in image_files(out, name, True) if path is not None}
-        overwritten = planned & {file.resolve() for file in files}
+        self._check_out()
+        self.tables = ResultTables(out, masks)
+        self.finished: list[ImageResult] = []
+        self.due = time.monotonic() + _SAVE_EVERY
+
+    def _check_objects(self) -> None:
+        if self.objects is not None and not self.objects.exists():
+            raise OptionsError(f"{self.objects} does not exist; expected your label image, or a folder of them")
+        several = len(self.files) > 1
+        if self.objects is not None and several and (not self.objects.is_dir() or is_zarr(self.objects)):
+            raise OptionsError(
+                f"{self.objects} is one label image and there are {len(self.files)} images; give a folder of them"
+            )
+
+    def _check_out(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file; expected a folder for the results")
+        planned = {path.resolve() for name in self.names for path in image_files(self.out, name, True) if path}
+        overwritten = planned & {file.resolve() for file in self.files}
         if overwritten:
             raise OutputError(
                 f"{min(overwritten)} is an image to classify and would be overwritten; choose another folder"
             )
-        self.tables = _Tables()
+        check_room(self.out, dict(zip(self.names, self.files, strict=True)))
 
-    def steps(self, command: Sequence[str]) -> Iterator[ScreenStep]:
-        began, results = time.perf_counter(), []
+    def steps(self, command: Sequence[str]) -> Iterator[Progress[ImageResult]]:
+        began, found = time.perf_counter(), None
         try:
-            for number, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
-                for step in self._image(number, file, name):
-                    if step.result is not None:
-                        results.append(step.result)
-                        self._keep(step.result)
-                    yield step
+            for step in analyse(self.maker, [self._request(file) for file in self.files]):
+                event = step.result
+                file, name = self.files[step.number], self.names[step.number]
+                if isinstance(event, ImageOpened):
+                    found = FindingsOfImage(event.image, str(file), name)
+                elif isinstance(event, PlaneResult) and found is not None:
+                    found.take(event)
+                result = self._finish(file, name, found, event) if isinstance(event, ImageEnd) else None
+                found = found if result is None else None
+                yield Progress(step.number, step.total, file.name, step.share, result)
         finally:
-            self._write_tables()
-            self._write_record(command, results, time.perf_counter() - began)
+            self.tables.write()
+            self._write_record(command, time.perf_counter() - began)
 
-    def _image(self, number: int, file: Path, name: str) -> Iterator[ScreenStep]:
-        total = len(self.files)
-        yield ScreenStep(number, total, file, 0.0)
-        try:
-            with self.reading.open(file) as image:
-                prediction: Prediction | None = None
-                for step in self.maker.classifier.steps(image, self.some.get(file)):
-                    prediction = step.prediction
-                    yield ScreenStep(number, total, file, step.done / step.total * (0.6 if self.masks else 0.95))
-                assert prediction is not None
-                result = self._write(file, name, image, prediction)
-        except (OutputError, OptionsError):
-            raise
-        except MilcnnError as error:
-            result = ImageResult(file, name, None, error=str(error))
-        except MemoryError:
-            result = ImageResult(file, name, None, error=f"{file} does not fit into memory; crop it or close programs")
-        except Exception as error:  # noqa: BLE001 - one image in thousands must not end the run: it has its row
-            result = ImageResult(file, name, None, error=f"{printable(file)} failed: {type(error).__name__}: {error}")
-        yield ScreenStep(number + 1, total, file, 1.0, result)
+    def _request(self, file: Path) -> ImageRequest:
+        return ImageRequest(
+            str(file), partial(self.reading.open, file), self.some.get(file),
+            masks=self.mask_options if self.masks else None, classes=self.classes,
+            objects=None if self.objects is None else partial(self._own_objects, file),
+        )  # fmt: skip
 
-    def _write(self, file: Path, name: str, image: ImageStack, prediction: Prediction) -> ImageResult:
-        files = image_files(self.out, name, self.masks)
-        shown: list[ShownPlane] = []
-        tables: list[pd.DataFrame] = []
-        if files.labels is not None:
-            planes = self._planes(file, image, prediction, shown)
-            tables = write_labels(files.labels, image, self.model.classes, planes)
-        else:
-            shown += [self._shown(image, prediction, row, None) for row in shown_planes(len(prediction.planes))]
-        write_maps(files.maps, every_plane(prediction, image), image.pixel_size)
-        write_overview(files.overview, prediction, shown, image.pixel_size)
-        objects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-        if len(objects):
-            self.tables.objects.append(object_rows(printable(file), objects, prediction.planes))
-        written = tuple(path for path in files if path is not None)
-        return ImageResult(file, name, prediction.without_maps(), len(objects), written, prediction.warnings)
+    def _finish(self, file: Path, name: str, found: FindingsOfImage | None, end: ImageEnd) -> ImageResult:
+        """Write what was found in an image, and enter it into the tables."""
+        findings = None if found is None else found.findings()
+        errors = [*(() if found is None else found.problems), *([end.failure] if end.failure else [])]
+        written: list[Path] = []
+        rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_COLUMNS)
+        if findings is not None:
+            parts = {"maps", "picture", *(["masks"] if findings.masks else [])}
+            with failures_of(str(file)) as reasons:
+                written += findings.write(self.out, parts)
+            errors += reasons
+            rows, objects = findings.rows(), findings.objects()
+            self._remove_old(name, written)
+        error = "; ".join(errors)
+        if error:
+            failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
+            rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
+        result = _result(file, name, findings, len(objects), tuple(written), error)
+        self.tables.put(printable(file), name, rows, objects)
+        self.finished.append(result)
+        self._save_now_and_then()
+        return result
 
-    def _planes(
-        self, file: Path, image: ImageStack, prediction: Prediction, shown: list[ShownPlane]
-    ) -> Iterator[PlaneMasks]:
-        """Make the masks of every plane of an image, empty ones for planes that were not classified."""
-        wanted = set(shown_planes(len(prediction.planes)))
-        thresholds = self.model.card.thresholds_for(self.maker.options.kind)
-        made = self.maker.planes(image, prediction, self.classes, self._own_objects(file, image))
-        for at in image.planes:
-            if at not in prediction.planes:
-                yield no_masks(image)
-                continue
-            evidence = next(made)
-            masks = segment_plane(evidence, prediction, self.classes, self.mask_options, image.pixel_size, thresholds)
-            if evidence.plane in wanted:
-                shown.append(self._shown(image, prediction, evidence.plane, masks))
-            yield masks
+    def _remove_old(self, name: str, written: Sequence[Path]) -> None:
+        """Remove files that an earlier run wrote of an image and this one did not: its row would belie them."""
+        for path in image_files(self.out, name, self.masks):
+            if path is not None and path not in written:
+                path.unlink(missing_ok=True)
 
-    def _shown(self, image: ImageStack, prediction: Prediction, row: int, masks: PlaneMasks | None) -> ShownPlane:
-        plane = image.planes.index(prediction.planes[row])
-        return replace(shown_plane(image, self.maker.classifier.model_input(image).channels, plane, masks), index=row)
-
-    def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray | None:
-        if self.objects is None:
-            return None
+    def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray:
+        assert self.objects is not None
         path = self.objects / file.name if self.objects.is_dir() and not is_zarr(self.objects) else self.objects
         if not path.exists():
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
@@ -271,47 +237,47 @@ class _Screen:
                 raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image, with one")
             return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
 
-    def _keep(self, result: ImageResult) -> None:
-        if result.prediction is None:
-            row = pd.DataFrame([{"file": printable(result.file), "name": result.name, "error": result.error}])
-        else:
-            row = prediction_rows(printable(result.file), result.name, result.prediction)
-        self.tables.predictions.append(row)
-        if time.monotonic() > self.tables.due:
-            began = time.monotonic()
-            self._write_tables()
-            self.tables.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
+    def _save_now_and_then(self) -> None:
+        began = time.monotonic()
+        if began > self.due:
+            self.tables.write()
+            self.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
 
-    def _write_tables(self) -> None:
-        predictions = self.tables.predictions or [pd.DataFrame(columns=["file", "name", "error"])]
-        write_table(self.out / "predictions.csv", _joined(predictions))
-        if self.masks:
-            write_table(
-                self.out / "objects.csv", _joined(self.tables.objects or [pd.DataFrame(columns=OBJECT_COLUMNS)])
-            )
-
-    def _write_record(self, command: Sequence[str], results: list[ImageResult], seconds: float) -> None:
+    def _write_record(self, command: Sequence[str], seconds: float) -> None:
+        done = len(self.finished)
         record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=self.mask_options if self.masks else None, names=self.names, command=command,
             planes=[self.some.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
-            "images": [_summary(result) for result in results],
-            "unfinished": [str(file) for file in self.files[len(results) :]],
+            "images": [_summary(result) for result in self.finished],
+            "unfinished": [str(file) for file in self.files[done:]],
         }  # fmt: skip
-        write_json(self.out / "run.json", record)
+        write_record(self.out, record)
 
 
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table with the columns of the widest; what a row lacks stays empty."""
-    columns = max((list(table) for table in tables), key=len)
-    return pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=columns)
+def _open_labels(path: Path, axes: str) -> ImageStack:
+    """Open a label image by its own axes, or by the image's where it does not say."""
+    try:
+        return open_image(path)
+    except ImageError:
+        return open_image(path, axes=axes)
+
+
+def _result(
+    file: Path, name: str, findings: Findings | None, objects: int, written: tuple[Path, ...], error: str
+) -> ImageResult:
+    if findings is None:
+        return ImageResult(file, name, None, files=written, error=error)
+    prediction = findings.prediction
+    return ImageResult(file, name, prediction.without_maps(), objects, written, prediction.warnings, error)
 
 
 def _summary(result: ImageResult) -> dict[str, Any]:
+    failed = {"error": result.error} if result.error else {}
     if result.prediction is None:
-        return {"file": str(result.file), "error": result.error}
+        return {"file": str(result.file), **failed}
     return {
         "file": str(result.file),
         "top": result.prediction.top,
@@ -319,4 +285,5 @@ def _summary(result: ImageResult) -> dict[str, Any]:
         "objects": result.objects,
         "files": [str(path) for path in result.files],
         "warnings": result.warnings,
+        **failed,
     }

@@ -19,7 +19,8 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, Options, make_options
-from napari_milcnn.results.folder import ScreenStep, screen
+from napari_milcnn.progress import Progress
+from napari_milcnn.results.folder import ImageResult, classify_files
 from napari_milcnn.results.record import RECORD_FORMAT, versions
 
 _EXPECTED = "expected the run.json that a classification wrote"
@@ -60,7 +61,7 @@ def replay(
     *,
     command: Sequence[str] = (),
     on_warning: Callable[[str], None] | None = None,
-) -> Iterator[ScreenStep]:
+) -> Iterator[Progress[ImageResult]]:
     """Run a recorded classification again.
 
     Parameters
@@ -80,8 +81,8 @@ def replay(
 
     Yields
     ------
-    ScreenStep
-        After every step of every image, as `screen` does.
+    Progress
+        After every step of every image, as `classify_files` does.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def replay(
     evidence = chosen.evidence.model_dump() | ({} if device is None else {"device": device})
     files = _files(record, found)
     some = {file: planes for file, planes in zip(files, found.planes, strict=False) if planes is not None}
-    yield from screen(
+    yield from classify_files(
         model, files, out, classes=chosen.classes, masks=chosen.masks is not None,
         objects=chosen.objects, reading=chosen.reading, planes=some, command=command,
         mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,

@@ -6,7 +6,7 @@ Every file is written beside its name and moved into place, so that a crash leav
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.images.write import Pages, write_ome_tiff
-from napari_milcnn.inference.masks import COLUMNS, PlaneMasks, class_image
+from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
 
 _FIGURES = "%.6g"
@@ -50,34 +50,84 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(draft, index=False, float_format=_FIGURES)
 
 
-def read_table(path: Path, column: str) -> pd.DataFrame:
-    """Read a table with the columns file and `column` as text, cell for cell; an empty one where there is none.
+class ResultTables:
+    """predictions.csv and objects.csv of a folder: rows of images that are classified again are replaced, others stay.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    masks : bool
+        Whether there are objects to write; objects.csv is left as it is otherwise.
 
     Raises
     ------
     OutputError
-        If it is no such table.
+        If the folder has other tables of these names.
     """
+
+    def __init__(self, out: Path, masks: bool) -> None:
+        self._predictions, self._objects = out / "predictions.csv", out / "objects.csv"
+        self._before = _read_table(self._predictions, "name")
+        self._objects_before = _read_table(self._objects, "class")
+        self._masks = masks
+        self._rows: dict[str, pd.DataFrame] = {}
+        self._object_rows: dict[str, pd.DataFrame] = {}
+
+    def put(self, file: str, name: str, rows: pd.DataFrame, objects: pd.DataFrame) -> None:
+        """Take the rows of one image, in place of those that the folder has of its name.
+
+        Where it failed altogether, what the folder has of it stays beside the row that says so.
+        """
+        own = self._before["name"] == name
+        if "top" in rows:
+            files = {file, *self._before["file"][own]}
+            self._objects_before = self._objects_before[~self._objects_before["file"].isin(files)]
+        elif "error" in self._before:
+            own &= self._before["error"] != ""
+        self._before = self._before[~own]
+        self._rows[name] = rows
+        self._object_rows[name] = objects
+
+    def write(self) -> list[Path]:
+        """Write both tables, and return their paths."""
+        rows = list(self._rows.values()) or [pd.DataFrame(columns=["file", "name", "error"])]
+        _write_behind(self._predictions, self._before, rows)
+        if not self._masks:
+            return [self._predictions]
+        objects = list(self._object_rows.values()) or [pd.DataFrame(columns=OBJECT_COLUMNS)]
+        _write_behind(self._objects, self._objects_before, objects)
+        return [self._predictions, self._objects]
+
+
+def _read_table(path: Path, column: str) -> pd.DataFrame:
+    """Read a table with the columns file and `column` as text, cell for cell; an empty one where there is none."""
     if not path.exists():
         return pd.DataFrame(columns=["file", column])
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read ({error}), and would be overwritten; {_ELSEWHERE}") from error
-    if not {"file", column} <= set(table):
+    missing = [repr(name) for name in ("file", column) if name not in table]
+    if missing:
         raise OutputError(
-            f"{path} lacks the column file or {column}: it is another table, which would be overwritten; {_ELSEWHERE}"
+            f"{path} has no column {' and '.join(missing)}: it is another table, which would be overwritten; "
+            f"{_ELSEWHERE}"
         )
     return table
 
 
-def write_beside(path: Path, kept: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Write a table behind the rows that are kept of the one there; what a row lacks stays empty."""
-    new = pd.read_csv(StringIO(table.to_csv(index=False, float_format=_FIGURES)), dtype=str, keep_default_na=False)
-    both = pd.concat([kept, new], ignore_index=True).fillna("")
-    last = [name for name in ("warnings", "error") if name in both]
-    columns = dict.fromkeys([*new, *both])
-    write_table(path, both[[name for name in columns if name not in last] + last])
+def _write_behind(path: Path, kept: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> None:
+    """Write tables behind the rows that are kept of the one there; what a row lacks stays empty."""
+    widest = max((list(table) for table in tables), key=len)
+    new = pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=widest)
+    if len(kept):
+        text = new.to_csv(index=False, float_format=_FIGURES)
+        new = pd.concat([kept, pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)], ignore_index=True)
+        new = new.fillna("")
+        widest = list(dict.fromkeys([*widest, *new]))
+    last = [name for name in ("warnings", "error") if name in widest]
+    write_table(path, new[[name for name in widest if name not in last] + last])
 
 
 def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFrame:
@@ -92,11 +142,6 @@ def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) 
     """Rows of objects.csv: the number of the plane is replaced by file, position, t and z."""
     indices = pd.DataFrame(planes, columns=["position", "t", "z"])
     return objects.join(indices, on="plane").assign(file=file)[OBJECT_COLUMNS]
-
-
-def no_masks(image: ImageStack) -> PlaneMasks:
-    """Return the masks of a plane that was not looked at."""
-    return PlaneMasks(np.zeros(image.plane_shape, np.int32), pd.DataFrame(columns=[*COLUMNS]), {})
 
 
 def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
@@ -119,26 +164,27 @@ def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> 
     write_ome_tiff(path, prediction.planes, prediction.class_maps, prediction.classes, size, notes)
 
 
-def write_labels(
-    path: Path, image: ImageStack, classes: Sequence[str], planes: Iterable[PlaneMasks]
-) -> list[pd.DataFrame]:
-    """Write masks as OME-TIFF, uint32, a plane at a time, and return the tables of objects.
+def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
+    """Write masks, by number of the plane, as OME-TIFF, uint32; planes without masks are empty.
 
     Channel `objects` numbers the objects of a plane as objects.csv does; channel `classes` holds the class of each
     pixel, whose names stand in the OME annotations: class_1 is the first.
     """
-    tables: list[pd.DataFrame] = []
+    nothing = np.zeros((2, *image.plane_shape), np.uint32)
 
     def pages() -> Iterator[np.ndarray]:
-        for plane in planes:
-            tables.append(plane.objects)
-            yield np.stack([plane.labels, class_image(plane.labels, plane.objects, tuple(classes))]).astype(np.uint32)
+        for plane in range(len(image.planes)):
+            found = masks.get(plane)
+            if found is None:
+                yield nothing
+                continue
+            shown = class_image(found.labels, found.objects, tuple(classes))
+            yield np.stack([found.labels, shown]).astype(np.uint32)
 
     notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
     write_ome_tiff(
         path, image.planes, Pages(pages(), image.plane_shape), ("objects", "classes"), image.pixel_size, notes
     )
-    return tables
 
 
 def write_plane(path: Path, image: ImageStack, plane: int) -> None:

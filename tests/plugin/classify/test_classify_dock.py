@@ -18,7 +18,7 @@ from skimage.measure import label as components
 import napari_milcnn as mil
 from conftest import SHARED, lively_model
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from qt_actions import drop
 
 pytest.importorskip("napari")
@@ -100,7 +100,7 @@ def test_numbers_equal_those_of_the_command_line_and_of_python(dock, viewer, qtb
     dock.export_box.folder.setText(str(tmp_path / "dock"))
     dock.export_box.button.click()
     qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "dock" / "run.json").exists(), timeout=60_000)
-    list(screen(model, [TIMELAPSE], tmp_path / "screen"))
+    list(classify_files(model, [TIMELAPSE], tmp_path / "screen"))
     mine, theirs = (pd.read_csv(tmp_path / where / "predictions.csv") for where in ("dock", "screen"))
     scores = [column for column in theirs if column.startswith(("score", "P "))]
     np.testing.assert_allclose(mine[scores], theirs[scores], atol=1e-5)

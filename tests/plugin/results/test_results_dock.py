@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
 from conftest import lively_model, noise
-from napari_milcnn.results.folder import screen
+from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
 from qt_actions import drop
@@ -39,7 +39,7 @@ def written(tmp_path_factory):
         rows.append(f"images/{name}.ome.tif,{'abca'[i]},{name[:3]},{(0, 0, 1, 10)[i]}")
     (folder / "labels.csv").write_text("\n".join(rows))
     model = lively_model()
-    list(screen(model, [folder / "images"], folder / "screen", device="cpu"))
+    list(classify_files(model, [folder / "images"], folder / "screen", device="cpu"))
     mil.evaluate(model, mil.read_labels(folder / "labels.csv"), device="cpu").save(folder / "evaluation")
     return folder
 

@@ -21,7 +21,7 @@ from napari_milcnn.options import ComputeOptions, MaskOptions, make_options
 from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
-from napari_milcnn.plugin.classify.image_state import Entry, RunStep, run
+from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, run
 from napari_milcnn.plugin.classify.layer_writer import Picture, objects_of
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
@@ -47,8 +47,9 @@ from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_la
 if TYPE_CHECKING:
     from napari_milcnn.images.open import ZReading
     from napari_milcnn.inference.evidence import PlaneEvidence
-    from napari_milcnn.inference.pipeline import PlaneResult
+    from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
     from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.progress import Progress
 
 _REDRAW = 0.5
 """Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
@@ -62,7 +63,7 @@ _GATHER = 250
 class Bench:
     """Evidence of the plane in view, kept so that a moved slider shows at once."""
 
-    entry: Entry
+    entry: ImageState
     plane: int
     kind: str
     names: tuple[str, ...]
@@ -81,8 +82,8 @@ class ClassifyDock(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.entries: list[Entry] = []
-        self._queue: list[Entry] = []
+        self.entries: list[ImageState] = []
+        self._queue: list[ImageState] = []
         self._arrived: list[Image] = []
         self._job: Job | None = None
         self._bench_job: Job | None = None
@@ -90,8 +91,8 @@ class ClassifyDock(QWidget):
         self._began, self._due = 0.0, 0.0
         self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._watched: Labels | None = None
-        self._of: list[Entry] = []
-        self._bench_entry: Entry | None = None
+        self._of: list[ImageState] = []
+        self._bench_entry: ImageState | None = None
         self.picture = Picture(napari_viewer)
         DeletedWhenClosed(self)
         self._make_parts()
@@ -186,7 +187,7 @@ class ClassifyDock(QWidget):
         """Whether a job runs."""
         return self._job is not None
 
-    def entry(self) -> Entry | None:
+    def entry(self) -> ImageState | None:
         """Return what is known of the image that is chosen."""
         layers = self.image_box.chosen()
         return next((entry for entry in self.entries if entry.layers == layers), None) if layers else None
@@ -276,13 +277,15 @@ class ClassifyDock(QWidget):
             self.cancel_button.setEnabled(False)
             self._say("stopping…")
 
-    def _entry_of(self, source: LayerImage) -> Entry:
+    def _entry_of(self, source: LayerImage) -> ImageState:
         """Make the entry of the chosen layers anew, or go on with the one that is there if it is read the same way."""
         layers, model = self.image_box.chosen(), current.model
         z: ZReading = self.image_box.z.currentData() if "Z" in source.axes else "planes"
         before = self.entry()
         same = before is not None and before.model is model and before.z == z and _alike(before.source, source)
-        entry = before if same and before is not None else Entry(source.image.name, layers=layers, source=source, z=z)
+        entry = (
+            before if same and before is not None else ImageState(source.image.name, layers=layers, source=source, z=z)
+        )
         if entry is not before:
             self._replace(before, entry)
         entry.model, entry.source = model, source  # the layer may have been moved meanwhile
@@ -290,19 +293,19 @@ class ClassifyDock(QWidget):
         entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
         return entry
 
-    def _replace(self, before: Entry | None, entry: Entry) -> None:
+    def _replace(self, before: ImageState | None, entry: ImageState) -> None:
         if before is not None:
             self._forget(before)
         self.entries.append(entry)
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: ImageState) -> None:
         """Take an image off the list; what a job still says of it is not heard."""
         self.entries.remove(entry)
         self._queue = [one for one in self._queue if one is not entry]
         self._leave(entry)
         self.results_box.planes.forget(entry)
 
-    def _leave(self, entry: Entry) -> None:
+    def _leave(self, entry: ImageState) -> None:
         self.picture.let_go(entry)
         if self._bench is not None and self._bench.entry is entry:
             self._bench = None
@@ -326,7 +329,7 @@ class ClassifyDock(QWidget):
     def _evidence_options(self) -> dict[str, Any]:
         return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
 
-    def _start(self, entries: list[Entry]) -> None:
+    def _start(self, entries: list[ImageState]) -> None:
         """Run over some images, beside the window."""
         model = current.model
         try:
@@ -350,7 +353,11 @@ class ClassifyDock(QWidget):
             self._start(queued)
 
     def _work(
-        self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Any, of: Sequence[Entry] = ()
+        self,
+        steps: Callable[[], Iterator[Any]],
+        on_step: Callable[[Any], None],
+        on_end: Any,
+        of: Sequence[ImageState] = (),
     ) -> None:
         """Start the one long job, with its progress; it stops when none of the images it is `of` is left."""
         self._began, self._due = time.monotonic(), 0.0
@@ -362,37 +369,45 @@ class ClassifyDock(QWidget):
         self._job = Job(steps, self, on_step, on_end)
         self._refresh()
 
-    def _on_run_step(self, step: RunStep) -> None:
-        entry = step.entry
-        self._show_share(step.share)
+    def _on_run_step(self, step: Progress[ImageEvent | DroppedImage]) -> None:
+        from napari_milcnn.inference.pipeline import ImageEnd, PlaneResult
+
+        entry, event = self._of[step.number], step.result
+        self._show_share(step.fraction)
         if entry not in self.entries:
             return
-        if step.image is not None and step.limits is not None and not any(e.layers for e in self._dropped(entry)):
-            self._show_dropped(entry, step.image, step.limits)
-        if step.result is not None:
-            entry.take(step.result)
-            entry.cuts[step.result.plane] = self._asked
-            self.results_box.planes.put(entry, step.result.plane)
-            if entry.source is not None:
-                self.picture.write(entry, step.result.plane, step.result.masks)
-            self._draw_now_and_then(entry)
-        if step.done:
-            entry.state, entry.error = ("failed", step.error) if step.error else ("done", "")
+        if isinstance(event, DroppedImage) and not any(one.layers for one in self._dropped(entry)):
+            self._show_dropped(entry, event.image, event.limits)
+        if isinstance(event, PlaneResult):
+            self._take(entry, event, self._asked)
+            self.results_box.planes.put(entry, event.plane)
+            if event.problem:
+                self._say(event.problem, ERROR)
+        if isinstance(event, ImageEnd):
+            entry.state, entry.error = ("failed", event.failure) if event.failure else ("done", "")
             self.results_box.planes.changed(entry)
-            if step.error:
-                self._say(step.error, ERROR)
+            if event.failure:
+                self._say(event.failure, ERROR)
 
-    def _dropped(self, entry: Entry) -> list[Entry]:
+    def _take(self, entry: ImageState, result: PlaneResult, how: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        """Keep what was found in a plane, made with some options of evidence and masks, and show it now and then."""
+        entry.take(result)
+        entry.cuts[result.plane] = how
+        if entry.source is not None:
+            self.picture.write(entry, result.plane, result.masks)
+        self._draw_now_and_then(entry)
+
+    def _dropped(self, entry: ImageState) -> list[ImageState]:
         """Return the images of a drop: the first of them is shown, the others when they are clicked."""
         return [one for one in self.entries if one.path is not None] if entry.path is not None else [entry]
 
-    def _draw_now_and_then(self, entry: Entry) -> None:
+    def _draw_now_and_then(self, entry: ImageState) -> None:
         began = time.monotonic()
         if began > self._due:
             self._draw(entry)
             self._due = time.monotonic() + max(_REDRAW, 10 * (time.monotonic() - began))
 
-    def _draw(self, entry: Entry) -> None:
+    def _draw(self, entry: ImageState) -> None:
         if entry.labels is not None and entry.source is not None and entry in self.entries:
             self.picture.refresh_masks(entry)
             self._watch(entry)
@@ -443,13 +458,13 @@ class ClassifyDock(QWidget):
         seconds = time.monotonic() - self._began
         return f"{planes} plane{'s' if planes != 1 else ''} classified, {duration(seconds)}."
 
-    def _warn(self, entry: Entry) -> None:
+    def _warn(self, entry: ImageState) -> None:
         """Show what was done to the image."""
         warnings = next(iter(entry.predictions.values())).warnings if entry.predictions else ()
         if warnings and entry.state == "done":
             self._say(f"{self.message.text()} {' '.join(warnings)}", WARNING)
 
-    def _choose_top_class(self, entry: Entry) -> None:
+    def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()
         if plane in entry.predictions:
             self.mask_box.choose_class(entry.predictions[plane].top[0])
@@ -482,13 +497,13 @@ class ClassifyDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        entries = [Entry(path_stem(path), path=path) for path in found]
+        entries = [ImageState(path_stem(path), path=path) for path in found]
         self.entries += entries
         for entry in entries:
             self.results_box.planes.put(entry, None)
         self._later(entries)
 
-    def _later(self, entries: list[Entry]) -> None:
+    def _later(self, entries: list[ImageState]) -> None:
         """Run over some images now, or after what runs."""
         self._queue += entries
         if current.model is None:
@@ -496,12 +511,12 @@ class ClassifyDock(QWidget):
         self._start_queue()
         self._refresh()
 
-    def _show_dropped(self, entry: Entry, image: Any, limits: Any) -> None:
+    def _show_dropped(self, entry: ImageState, image: Any, limits: Any) -> None:
         reading = self.picture.open(entry, image, limits)
         self.image_box.remember(entry.layers, reading)
         self._choose(entry)
 
-    def _choose(self, entry: Entry) -> None:
+    def _choose(self, entry: ImageState) -> None:
         """Choose an image, and select its layers: the choice follows what is selected."""
         self.image_box.choose(entry.layers)
         self.viewer.layers.selection = set(entry.layers)
@@ -529,7 +544,7 @@ class ClassifyDock(QWidget):
 
     # Look
 
-    def _on_plane_picked(self, entry: Entry, plane: int) -> None:
+    def _on_plane_picked(self, entry: ImageState, plane: int) -> None:
         if entry.source is None:
             self._open_entry(entry)
         if entry.source is not None:
@@ -537,7 +552,7 @@ class ClassifyDock(QWidget):
             if plane >= 0:
                 self.picture.go_to(entry, plane)
 
-    def _open_entry(self, entry: Entry) -> None:
+    def _open_entry(self, entry: ImageState) -> None:
         """Open the layers of a dropped image that was not looked at yet, and make its masks."""
         try:
             self._show_dropped(entry, entry.open(), None)
@@ -557,7 +572,7 @@ class ClassifyDock(QWidget):
         if layer is not None:
             layer.selected_label = number
 
-    def _watch(self, entry: Entry) -> None:
+    def _watch(self, entry: ImageState) -> None:
         """Follow the label picked in the picture."""
         layer = self.picture.masks_of(entry)
         if layer is not None and layer != self._watched:
@@ -620,7 +635,7 @@ class ClassifyDock(QWidget):
         job = self._bench_job = Job(steps, self, keep, end)
         self._bench_entry = entry
 
-    def _bench_names(self, entry: Entry, plane: int) -> tuple[str, ...]:
+    def _bench_names(self, entry: ImageState, plane: int) -> tuple[str, ...]:
         prediction, least = entry.predictions[plane], float(str(self.mask_box.options()["present"]))
         scores = prediction.scores[0]
         shown = {
@@ -666,7 +681,7 @@ class ClassifyDock(QWidget):
         if entry is not None and entry.predictions and not self.busy:
             self._cut_all(entry)
 
-    def _cut_all(self, entry: Entry) -> None:
+    def _cut_all(self, entry: ImageState) -> None:
         """Make the masks of every classified plane anew, as the sliders say."""
         options, how = self._evidence_options(), self.mask_box.options()
         masks = make_options(MaskOptions, how)
@@ -674,24 +689,28 @@ class ClassifyDock(QWidget):
         assert model is not None
         assert source is not None
 
-        def steps() -> Iterator[tuple[float, PlaneResult]]:
+        def steps() -> Iterator[Progress[ImageEvent]]:
             from napari_milcnn.inference.evidence import EvidenceMaker
-            from napari_milcnn.inference.pipeline import plane_results
+            from napari_milcnn.inference.pipeline import ImageRequest, analyse
             from napari_milcnn.inference.predict import joined
 
-            maker, whole = EvidenceMaker(model, **options), joined(list(predictions.values()))
-            for done, result in enumerate(plane_results(maker, source.image, whole, None, masks), start=1):
-                yield done / len(predictions), result
+            whole = joined(list(predictions.values()))
+            name = str(entry.path or entry.name)
+            request = ImageRequest(name, lambda: source.image, masks=masks, prediction=whole, keep_open=True)
+            yield from analyse(EvidenceMaker(model, **options), [request])
 
-        def on_step(step: tuple[float, PlaneResult]) -> None:
-            share, result = step
+        def on_step(step: Progress[ImageEvent]) -> None:
+            from napari_milcnn.inference.pipeline import ImageEnd, PlaneResult
+
+            self._show_share(step.fraction)
             if entry not in self.entries:
                 return
-            entry.take(result)
-            entry.cuts[result.plane] = (options, how)
-            self.picture.write(entry, result.plane, result.masks)
-            self._show_share(share)
-            self._draw_now_and_then(entry)
+            if isinstance(step.result, PlaneResult):
+                self._take(entry, step.result, (options, how))
+            problem = step.result.problem if isinstance(step.result, PlaneResult) else ""
+            failure = step.result.failure if isinstance(step.result, ImageEnd) else ""
+            if problem or failure:
+                self._say(problem or failure, ERROR)
 
         def on_end(ending: Ending) -> None:
             self._end(ending, "Masks of all planes made anew.")
@@ -760,16 +779,19 @@ class ClassifyDock(QWidget):
         if entry is None or self.busy or entry.source is None or entry.model is None or not entry.cuts:
             return
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
-        prediction, name = entry.prediction, entry.name
+        prediction, name, channels = entry.prediction, entry.name, entry.channels
         record = _RecordOf(entry, model, next(iter(entry.cuts.values())))
         assert prediction is not None
 
         def steps() -> Iterator[Path]:
-            from napari_milcnn.results.export import export_image, room_for, write_record
+            from napari_milcnn.results.export import export_image
+            from napari_milcnn.results.findings import Findings
+            from napari_milcnn.results.record import room_for, write_record
 
             made = record()
             place = room_for(folder, made)
-            yield from export_image(place, name, image, model, prediction, masks, parts)
+            file = str(image.path or image.name)
+            yield from export_image(place, Findings(file, name, image, channels, prediction, masks), parts)
             yield write_record(place, made)
 
         written: list[Path] = []
@@ -803,7 +825,7 @@ class _EvidenceSteps:
 class _RecordOf:
     """Makes the record that `napari-milcnn classify --replay` takes, in a thread."""
 
-    entry: Entry
+    entry: ImageState
     model: TrainedModel
     cut: tuple[dict[str, Any], dict[str, Any]]
 
@@ -834,7 +856,7 @@ def _alike(before: LayerImage | None, now: LayerImage) -> bool:
     return facts[0] == facts[1]
 
 
-def _file(entry: Entry) -> str:
+def _file(entry: ImageState) -> str:
     path = entry.path or (entry.source.image.path if entry.source else None)
     return str(path or entry.name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_milcnn.errors import MilcnnError
+from napari_milcnn.plugin.results_to_layers import limits_of
+from napari_milcnn.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,24 +18,16 @@ if TYPE_CHECKING:
 
     from napari_milcnn.images.open import ZReading
     from napari_milcnn.images.stack import ImageStack
-    from napari_milcnn.inference.evidence import EvidenceMaker
     from napari_milcnn.inference.masks import PlaneMasks
-    from napari_milcnn.inference.pipeline import PlaneResult
+    from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
     from napari_milcnn.inference.predict import Prediction
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.options import MaskOptions
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
-IN_MEMORY = 1 << 30
-"""Bytes of a mask layer; a larger one lies in a temporary file."""
-_SAMPLED = 512
-"""Pixels along the longer side of a plane that its limits are read from, about."""
-LIMITS = (0.1, 99.9)
-"""Percentiles of the first plane that an image is shown between."""
-
 
 @dataclass(eq=False)
-class Entry:
+class ImageState:
     """An image in the dock's list.
 
     Attributes
@@ -52,6 +44,8 @@ class Entry:
         Numbers of the planes to classify; None for all.
     predictions, masks : dict
         What was found, by number of the plane.
+    channels : tuple of int
+        The image's channel for each channel of the model, once a plane was classified.
     cuts : dict
         By number of the plane, the options of the evidence and of the masks that it was cut with.
     labels : ndarray or None
@@ -78,6 +72,7 @@ class Entry:
     z: ZReading = "planes"
     predictions: dict[int, Prediction] = field(default_factory=dict)
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
+    channels: tuple[int, ...] = ()
     cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
     labels: np.ndarray | None = None
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
@@ -101,7 +96,7 @@ class Entry:
 
     def take(self, result: PlaneResult) -> None:
         """Keep what was found in a plane."""
-        self.predictions[result.plane] = result.prediction
+        self.predictions[result.plane], self.channels = result.prediction, result.channels
         if result.masks is not None:
             self.masks[result.plane] = result.masks
 
@@ -128,76 +123,38 @@ class Entry:
         return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", at, strict=True))
 
 
-def empty_labels(planes: int, shape: tuple[int, int]) -> np.ndarray:
-    """Make labels int32 (planes, Y, X) of zeros, in a temporary file where they are large."""
-    size = (planes, *shape)
-    if 4 * planes * shape[0] * shape[1] <= IN_MEMORY:
-        return np.zeros(size, np.int32)
-    return np.memmap(tempfile.TemporaryFile(), np.int32, "w+", shape=size)
-
-
 @dataclass(frozen=True)
-class RunStep:
-    """How far a run over several images has come.
+class DroppedImage:
+    """A dropped image that was opened, with the intensities (low, high) to show each channel between."""
 
-    Attributes
-    ----------
-    entry : Entry
-        The image under way.
-    share : float
-        Of all images, from 0 to 1.
-    image : ImageStack or None
-        The image, once it was opened.
-    limits : tuple or None
-        Intensities (low, high) of each channel of a dropped image, to show it between.
-    result : PlaneResult or None
-        A plane that was finished.
-    error : str
-        Why the image failed.
-    done : bool
-        Whether the image is finished.
-    """
-
-    entry: Entry
-    share: float
-    image: ImageStack | None = None
-    limits: tuple[tuple[float, float], ...] | None = None
-    result: PlaneResult | None = None
-    error: str = ""
-    done: bool = False
+    image: ImageStack
+    limits: tuple[tuple[float, float], ...]
 
 
 def run(
-    model: TrainedModel, entries: Sequence[Entry], evidence: dict[str, Any], masks: MaskOptions
-) -> Iterator[RunStep]:
-    """Classify images in turn; one that fails says why, and the others go on."""
+    model: TrainedModel, images: Sequence[ImageState], evidence: dict[str, Any], masks: MaskOptions
+) -> Iterator[Progress[ImageEvent | DroppedImage]]:
+    """Classify images in turn, and mask those that have layers; the number of each step is the place in `images`.
+
+    Yields
+    ------
+    Progress
+        As `analyse`; a dropped image is followed by its `DroppedImage`.
+    """
     from napari_milcnn.inference.evidence import EvidenceMaker
+    from napari_milcnn.inference.pipeline import ImageOpened, ImageRequest, analyse, failures_of
 
-    maker = EvidenceMaker(model, **evidence)
-    for number, entry in enumerate(entries):
-        try:
-            for step in _run_one(maker, entry, masks):
-                share = (number + step.share) / len(entries)
-                yield RunStep(entry, share, step.image, step.limits, step.result, "", step.done)
-        except MilcnnError as error:
-            yield RunStep(entry, (number + 1) / len(entries), error=str(error), done=True)
-
-
-def _run_one(maker: EvidenceMaker, entry: Entry, masks: MaskOptions) -> Iterator[RunStep]:
-    from napari_milcnn.inference.pipeline import analyse
-
-    image = entry.open()
-    limits = None if entry.source is not None else limits_of(image)
-    yield RunStep(entry, 0.0, image=image, limits=limits)
-    shown = masks if entry.source is not None else None
-    for step in analyse(maker, image, entry.wanted, mask_options=shown):
-        yield RunStep(entry, step.share, result=step.result)
-    yield RunStep(entry, 1.0, done=True)
-
-
-def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
-    """Intensities (low, high) of each channel that the first plane is shown between."""
-    plane = image.plane(0)
-    step = max(1, max(image.plane_shape) // _SAMPLED)
-    low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
-    return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))
+    requests = [
+        ImageRequest(str(one.path or one.name), one.open, one.wanted, masks if one.source is not None else None,
+                     keep_open=True)
+        for one in images
+    ]  # fmt: skip
+    dropped = [one.source is None for one in images]
+    for step in analyse(EvidenceMaker(model, **evidence), requests):
+        yield step
+        if isinstance(step.result, ImageOpened) and dropped[step.number]:
+            image = step.result.image
+            with failures_of(step.doing) as unread:
+                limits = limits_of(image)
+            if not unread:
+                yield Progress(step.number, step.total, step.doing, step.share, DroppedImage(image, limits))

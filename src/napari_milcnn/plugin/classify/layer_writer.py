@@ -9,7 +9,8 @@ import pandas as pd
 from napari.layers import Image, Labels, Layer
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.classify.image_state import Entry, empty_labels
+from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.plugin.classify.image_state import ImageState
 from napari_milcnn.plugin.layers_to_image import SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     OURS,
@@ -44,9 +45,9 @@ class Picture:
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
         self._made: dict[tuple[Any, str], Layer] = {}
-        self._evidence: dict[tuple[Entry, str], Any] = {}
+        self._evidence: dict[tuple[ImageState, str], Any] = {}
 
-    def open(self, entry: Entry, image: ImageStack, limits: Any) -> SourceReading:
+    def open(self, entry: ImageState, image: ImageStack, limits: Any) -> SourceReading:
         """Add the image of a dropped file as layers, one a channel, and say how they are read."""
         added = [self._add(data) for data in image_layers(image, limits)]
         entry.layers = tuple(added)
@@ -55,12 +56,13 @@ class Picture:
         entry.source = open_layers(entry.layers, reading)
         return reading
 
-    def write(self, entry: Entry, plane: int, masks: PlaneMasks | None) -> None:
+    def write(self, entry: ImageState, plane: int, masks: PlaneMasks | None) -> None:
         """Write the masks of one plane; `refresh_masks` shows them."""
         if masks is None or entry.source is None:
             return
         if entry.labels is None:
-            entry.labels = empty_labels(len(entry.source.image.planes), entry.source.image.plane_shape)
+            shape = (len(entry.source.image.planes), *entry.source.image.plane_shape)
+            entry.labels = scratch_array(shape, np.int32)
         numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, entry.labels.dtype)
         start = entry.start_of(plane, len(numbers) - 1)
         own = _numbers(entry, masks, start)
@@ -69,14 +71,14 @@ class Picture:
         entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_COLUMNS]
         entry.joined = None
 
-    def refresh_masks(self, entry: Entry) -> None:
+    def refresh_masks(self, entry: ImageState) -> None:
         """Show what was written, with its colours and features."""
         assert entry.source is not None
         assert entry.model is not None
         assert entry.labels is not None
         self.put(entry, mask_layer(entry.source, entry.labels, objects_of(entry), entry.model.classes))
 
-    def put_class_map(self, entry: Entry, name: str) -> Layer:
+    def put_class_map(self, entry: ImageState, name: str) -> Layer:
         """Show the class map of a class over all planes; NaN where nothing was classified."""
         assert entry.source is not None
         assert entry.model is not None
@@ -88,7 +90,7 @@ class Picture:
         colour = class_colours(entry.model.classes)[name]
         return self.put(entry, class_map_layer(entry.source, maps, name, colour, first.placement))
 
-    def put_evidence(self, entry: Entry, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
+    def put_evidence(self, entry: ImageState, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
         assert entry.source is not None
         assert entry.model is not None
@@ -107,7 +109,7 @@ class Picture:
         data[0][entry.source.plane_key(plane)] = evidence
         return self.put(entry, data)
 
-    def go_to(self, entry: Entry, plane: int, place: tuple[float, float] | None = None) -> None:
+    def go_to(self, entry: ImageState, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
         assert entry.source is not None
         dims = self.viewer.dims
@@ -143,7 +145,7 @@ class Picture:
         self._made[owner, facts["name"]] = layer
         return layer
 
-    def masks_of(self, entry: Entry) -> Any:
+    def masks_of(self, entry: ImageState) -> Any:
         """Return the mask layer of an entry; None where there is none, or no longer."""
         if entry.source is None:
             return None
@@ -184,12 +186,12 @@ def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:
     return all(np.allclose(a, b) for a, b in [*pairs, (layer.affine.affine_matrix, facts["affine"])])
 
 
-def _numbers(entry: Entry, masks: PlaneMasks, start: int) -> np.ndarray:
+def _numbers(entry: ImageState, masks: PlaneMasks, start: int) -> np.ndarray:
     assert entry.model is not None
     return label_numbers(masks.objects["label"].to_numpy(), list(masks.objects["class"]), entry.model.classes, start)
 
 
-def objects_of(entry: Entry) -> pd.DataFrame:
+def objects_of(entry: ImageState) -> pd.DataFrame:
     """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
     if entry.joined is None:
         tables = [table for _, table in sorted(entry.tables.items()) if len(table)]

@@ -27,7 +27,7 @@ from napari_milcnn.plugin.qt.forms import Note, heading, row, swatch
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
-    from napari_milcnn.plugin.classify.image_state import Entry
+    from napari_milcnn.plugin.classify.image_state import ImageState
 
 SORTED = Qt.ItemDataRole.UserRole
 BAR = Qt.ItemDataRole.UserRole + 1
@@ -93,9 +93,9 @@ class PlanesModel(QAbstractTableModel):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
-        self.rows: list[tuple[Entry, int | None]] = []
+        self.rows: list[tuple[ImageState, int | None]] = []
 
-    def put(self, entry: Entry, plane: int | None) -> None:
+    def put(self, entry: ImageState, plane: int | None) -> None:
         """Add a row, or say that it is another now; a plane takes the place of its image's waiting row."""
         for found in ((entry, plane), (entry, None)):
             if found in self.rows:
@@ -107,13 +107,13 @@ class PlanesModel(QAbstractTableModel):
         self.rows.append((entry, plane))
         self.endInsertRows()
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: ImageState) -> None:
         """Remove the rows of an image."""
         self.beginResetModel()
         self.rows = [kept for kept in self.rows if kept[0] is not entry]
         self.endResetModel()
 
-    def changed(self, entry: Entry) -> None:
+    def changed(self, entry: ImageState) -> None:
         """Say that the state of an image is another."""
         for at, kept in enumerate(self.rows):
             if kept[0] is entry:
@@ -155,7 +155,7 @@ class PlanesModel(QAbstractTableModel):
         return (min(score, 1.0), colour) if role == BAR and column == 3 else None
 
 
-def _mark(entry: Entry) -> str:
+def _mark(entry: ImageState) -> str:
     return "" if entry.state in ("done", "running") else f" ({entry.state}: not all planes were classified)"
 
 
@@ -251,7 +251,7 @@ class ResultsBox(QWidget):
 
     Signals
     -------
-    plane_picked : Entry, int
+    plane_picked : ImageState, int
         A row of the table of planes; -1 for an image without a plane yet.
     object_picked : int
         The `index` of a row of the table of objects.

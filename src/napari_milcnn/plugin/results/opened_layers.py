@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.plugin.classify.image_state import Entry, empty_labels, limits_of
+from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.plugin.classify.image_state import ImageState
 from napari_milcnn.plugin.classify.layer_writer import Picture
-from napari_milcnn.plugin.results_to_layers import label_numbers, mask_layer
+from napari_milcnn.plugin.results_to_layers import label_numbers, limits_of, mask_layer
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -86,7 +87,7 @@ def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step
     with open_image(masks) as stored:
         if stored.plane_shape != image.plane_shape or len(stored.planes) != len(image.planes):
             raise ResultsError(f"{masks.name} is of another size than {step.path.name}; it belongs to another image")
-        labels = empty_labels(len(image.planes), image.plane_shape)
+        labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
         for number, at in enumerate(image.planes):
             own = rows[(rows["position"] == at.position) & (rows["t"] == at.t) & (rows["z"] == at.z)]
             plane = stored.plane(number, (0,))[0]
@@ -115,7 +116,7 @@ class OpenedPicture:
 
     def __init__(self, viewer: Viewer) -> None:
         self.picture = Picture(viewer)
-        self._entry: Entry | None = None
+        self._entry: ImageState | None = None
 
     def shows(self, path: Path) -> bool:
         """Whether the layers of an image are there."""
@@ -137,7 +138,7 @@ class OpenedPicture:
         """Show what was opened; an image takes the place of the one before."""
         if step.image is not None:
             self.clear()
-            self._entry = Entry(step.image.name, path=step.path)
+            self._entry = ImageState(step.image.name, path=step.path)
             self.picture.open(self._entry, step.image, step.limits)
             self.picture.go_to(self._entry, step.plane)
         if step.labels is not None and step.objects is not None and self.shows(step.path):

@@ -29,21 +29,21 @@ from qtpy.QtWidgets import (
 )
 
 from napari_milcnn.errors import MilcnnError
-from napari_milcnn.plugin.classify.image_state import limits_of
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, file_behind, open_layers, path_stem, suggest
 from napari_milcnn.plugin.qt.forms import ERROR, WARNING, NarrowComboBox, Note, connect_while_alive, heading, row
 from napari_milcnn.plugin.qt.job import Ending, Job
-from napari_milcnn.plugin.results_to_layers import OURS
+from napari_milcnn.plugin.results_to_layers import OURS, limits_of
 from napari_milcnn.plugin.train.class_box import KEYS, ClassBox
 from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, places
 from napari_milcnn.plugin.train.label_view import LabelView, Limits
 
 if TYPE_CHECKING:
     from napari_milcnn.images.stack import ImageStack
-    from napari_milcnn.labels.checks import CheckStep, Finding
+    from napari_milcnn.labels.checks import Finding
     from napari_milcnn.labels.labelling import Labelling
-    from napari_milcnn.labels.ranking import RankingStep
+    from napari_milcnn.labels.ranking import Ranking
+    from napari_milcnn.progress import Progress
 
 _TABLES = "Tables (*.csv *.tsv *.txt)"
 _NOTHING_OPEN = ("Open images to label, or drop them here: a folder of images, a folder with one folder per class, a "
@@ -573,15 +573,15 @@ class LabelBox(QWidget):
             return
         table, rows, known = it.everything(), it.unlabelled(), it.labelled()
 
-        def steps() -> Iterator[RankingStep]:
+        def steps() -> Iterator[Progress[Ranking]]:
             from napari_milcnn.labels.ranking import rank_images
 
             yield from rank_images(model, table, rows, known=known)
 
-        def on_step(step: RankingStep) -> None:
-            self._show_share(step.done / max(step.total, 1), "looking at images")
-            if step.order is not None and self.labelling is it:
-                self._show_order(step.order, step.errors)
+        def on_step(step: Progress[Ranking]) -> None:
+            self._show_share(step.fraction, "looking at images")
+            if step.result is not None and self.labelling is it:
+                self._show_order(step.result.order, step.result.errors)
 
         self._work(steps, on_step, self._end, "preparing…")
 
@@ -604,15 +604,15 @@ class LabelBox(QWidget):
             return
         table = it.everything()
 
-        def steps() -> Iterator[CheckStep]:
+        def steps() -> Iterator[Progress[tuple[Finding, ...]]]:
             from napari_milcnn.labels.checks import check_labels
 
             yield from check_labels(table, model)
 
-        def on_step(step: CheckStep) -> None:
-            self._show_share(step.done / max(step.total, 1), "checking")
-            if step.findings is not None and self.labelling is it:
-                self._show_findings(step.findings, bool(model))
+        def on_step(step: Progress[tuple[Finding, ...]]) -> None:
+            self._show_share(step.fraction, "checking")
+            if step.result is not None and self.labelling is it:
+                self._show_findings(step.result, bool(model))
 
         self._work(steps, on_step, self._end, "checking…")
 

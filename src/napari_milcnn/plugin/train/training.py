@@ -175,6 +175,7 @@ def outcome(plan: TrainingPlan, model: TrainedModel, table: LabelTable | None = 
 def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator[Outcome]:
     """Train anew for each fold of whole groups, and measure on the images held out; pauses between epochs."""
     from napari_milcnn.evaluation.evaluate import evaluation_steps
+    from napari_milcnn.evaluation.report import EvaluationReport
 
     table = plan.table()
     start = plan.beginning(table)
@@ -182,8 +183,8 @@ def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator
     steps = evaluation_steps(start.model, table, folds=folds, train_options=options.model_dump(), device=options.device)
     trained = 0
     for step in steps:
-        trained += step.outcome is None and step.report is None
+        trained += step.result is None
         if not passes(Share(trained, folds * options.epochs, step.doing, of_all=True)):
             return
-        if step.report is not None:
-            yield Outcome(start.model, step.report)
+        if isinstance(step.result, EvaluationReport):
+            yield Outcome(start.model, step.result)

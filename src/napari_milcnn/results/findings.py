@@ -1,0 +1,138 @@
+"""What was found in one image, collected plane by plane, and its files: label image, class maps, overview picture."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.figures.overview import ShownPlane, shown_plane, shown_planes, write_overview
+from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.images.paths import printable
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.masks import PlaneMasks
+from napari_milcnn.inference.pipeline import PlaneResult
+from napari_milcnn.inference.predict import Prediction, joined
+from napari_milcnn.options import EXPORTED
+from napari_milcnn.results.write import (
+    OBJECT_COLUMNS,
+    every_plane,
+    image_files,
+    object_rows,
+    prediction_rows,
+    write_labels,
+    write_maps,
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in one image.
+
+    Attributes
+    ----------
+    file : str
+        The image, as tables name it.
+    name : str
+        What its files are called.
+    image : ImageStack
+        The image, open.
+    channels : tuple of int
+        The image's channel for each channel of the model.
+    prediction : Prediction
+        Of the planes that were classified.
+    masks : mapping
+        Number of a plane -> its masks.
+    """
+
+    file: str
+    name: str
+    image: ImageStack
+    channels: tuple[int, ...]
+    prediction: Prediction
+    masks: Mapping[int, PlaneMasks]
+
+    def rows(self) -> pd.DataFrame:
+        """Rows of predictions.csv: one for each plane that was classified."""
+        return prediction_rows(self.file, self.name, self.prediction)
+
+    def objects(self) -> pd.DataFrame:
+        """Rows of objects.csv: one for each object, plane after plane."""
+        tables = [one.objects.assign(plane=plane) for plane, one in sorted(self.masks.items()) if len(one.objects)]
+        if not tables:
+            return pd.DataFrame(columns=OBJECT_COLUMNS)
+        return object_rows(self.file, pd.concat(tables, ignore_index=True), self.image.planes)
+
+    def write(self, out: Path, parts: Collection[str] = EXPORTED) -> Iterator[Path]:
+        """Write the files of the image; planes that were not classified are empty in them.
+
+        Parameters
+        ----------
+        out : Path
+            Folder.
+        parts : collection of str
+            Out of `EXPORTED`; tables are not written here.
+
+        Yields
+        ------
+        Path
+            Each file that was written.
+        """
+        files = image_files(out, self.name, "masks" in parts)
+        if files.labels is not None:
+            write_labels(files.labels, self.image, self.prediction.classes, self.masks)
+            yield files.labels
+        if "maps" in parts:
+            write_maps(files.maps, every_plane(self.prediction, self.image), self.image.pixel_size)
+            yield files.maps
+        if "picture" in parts:
+            shown = [self._shown(row) for row in shown_planes(len(self.prediction.planes))]
+            write_overview(files.overview, self.prediction, shown, self.image.pixel_size)
+            yield files.overview
+
+    def _shown(self, row: int) -> ShownPlane:
+        plane = self.image.planes.index(self.prediction.planes[row])
+        return replace(shown_plane(self.image, self.channels, plane, self.masks.get(plane)), index=row)
+
+
+class FindingsOfImage:
+    """Collects the results of the planes of one image, whose label images may be larger than memory together.
+
+    Parameters
+    ----------
+    image : ImageStack
+        The image, open.
+    file, name : str
+        As in `Findings`.
+    """
+
+    def __init__(self, image: ImageStack, file: str, name: str) -> None:
+        self._image, self._file, self._name = image, file, name
+        self._predictions: list[Prediction] = []
+        self._masks: dict[int, PlaneMasks] = {}
+        self._labels: np.ndarray | None = None
+        self._channels: tuple[int, ...] = ()
+        self.problems: dict[str, None] = {}
+        """Why there are planes without masks, each reason once."""
+
+    def take(self, result: PlaneResult) -> None:
+        """Keep what was found in a plane."""
+        self._predictions.append(result.prediction)
+        self._channels = result.channels
+        if result.problem:
+            self.problems[result.problem] = None
+        if result.masks is not None:
+            if self._labels is None:
+                self._labels = scratch_array((len(self._image.planes), *self._image.plane_shape), np.int32)
+            self._labels[result.plane] = result.masks.labels
+            self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
+
+    def findings(self) -> Findings | None:
+        """Return what was found so far; None where no plane was classified."""
+        if not self._predictions:
+            return None
+        return Findings(printable(self._file), self._name, self._image, self._channels, joined(self._predictions),
+                        self._masks)  # fmt: skip
