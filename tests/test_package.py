@@ -71,7 +71,7 @@ def test_readme_names_real_commands_and_files():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     from napari_milcnn.cli.app import app
 
-    known = {command.callback.__name__ for command in app.registered_commands}
+    known = {command.name for command in app.registered_commands}
     assert set(re.findall(r"^napari-milcnn (\w+)", text, re.MULTILINE)) <= known
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make (\w+)  ", text)) <= set(targets)

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import Evidence, evidence
     from napari_milcnn.inference.masks import Masks, segment
     from napari_milcnn.inference.predict import Prediction, classify
+    from napari_milcnn.labels.checks import Finding, check_labels
+    from napari_milcnn.labels.ranking import Ranking, rank_images
     from napari_milcnn.labels.table import LabelTable, check_images, read_labels
     from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.shipped import sample_folder
     from napari_milcnn.model.trained_model import TrainedModel, new_model
     from napari_milcnn.options import ForegroundOptions
+    from napari_milcnn.progress import Progress
+    from napari_milcnn.results.folder import ImageResult, classify_files
     from napari_milcnn.training.trainer import EpochReport, train
     from napari_milcnn.training.validation import calibrate
 
@@ -31,22 +35,29 @@ _HOME = {
     "EpochReport": "training.trainer",
     "EvaluationReport": "evaluation.report",
     "Evidence": "inference.evidence",
+    "Finding": "labels.checks",
     "ForegroundOptions": "options",
+    "ImageResult": "results.folder",
     "ImageStack": "images.stack",
     "LabelTable": "labels.table",
     "Masks": "inference.masks",
     "MilcnnError": "errors",
     "Prediction": "inference.predict",
+    "Progress": "progress",
+    "Ranking": "labels.ranking",
     "TrainedModel": "model.trained_model",
     "calibrate": "training.validation",
     "check_images": "labels.table",
+    "check_labels": "labels.checks",
     "classify": "inference.predict",
     "classify_cells": "inference.cells",
+    "classify_files": "results.folder",
     "evaluate": "evaluation.evaluate",
     "evidence": "inference.evidence",
     "load_model": "model.package_read",
     "new_model": "model.trained_model",
     "open_image": "images.open",
+    "rank_images": "labels.ranking",
     "read_labels": "labels.table",
     "sample_folder": "model.shipped",
     "segment": "inference.masks",
@@ -57,22 +68,29 @@ __all__ = [
     "EpochReport",
     "EvaluationReport",
     "Evidence",
+    "Finding",
     "ForegroundOptions",
+    "ImageResult",
     "ImageStack",
     "LabelTable",
     "Masks",
     "MilcnnError",
     "Prediction",
+    "Progress",
+    "Ranking",
     "TrainedModel",
     "calibrate",
     "check_images",
+    "check_labels",
     "classify",
     "classify_cells",
+    "classify_files",
     "evaluate",
     "evidence",
     "load_model",
     "new_model",
     "open_image",
+    "rank_images",
     "read_labels",
     "sample_folder",
     "segment",

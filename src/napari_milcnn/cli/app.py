@@ -9,24 +9,57 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from napari_milcnn.cli.classify import classify, demo
-from napari_milcnn.cli.evaluate import evaluate
+from napari_milcnn.cli.cells import cells_command
+from napari_milcnn.cli.classify import classify_command, demo
+from napari_milcnn.cli.evaluate import evaluate_command
 from napari_milcnn.cli.info import info, simulate
+from napari_milcnn.cli.labels import check_command, next_command
+from napari_milcnn.cli.progress import output
 from napari_milcnn.cli.train import calibrate, train
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.print(version("napari-milcnn"), markup=False)
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="napari-milcnn",
-    help="Which cells show a phenotype, and where, learned from image-level labels alone.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (classify, train, calibrate, evaluate, info, simulate, demo):
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "classify": classify_command,
+    "train": train,
+    "evaluate": evaluate_command,
+    "calibrate": calibrate,
+    "cells": cells_command,
+    "next": next_command,
+    "check": check_command,
+    "info": info,
+    "simulate": simulate,
+    "demo": demo,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+@app.callback()
+def options_before_the_command(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which cells show a phenotype, and where, learned from image-level labels alone."""
 
 
 def main() -> None:

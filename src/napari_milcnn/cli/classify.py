@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import TaskID
 from rich.table import Table
 
 from napari_milcnn.cli.option_flags import (
@@ -25,7 +23,7 @@ from napari_milcnn.cli.option_flags import (
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
+from napari_milcnn.cli.progress import exit_status, messages, output, print_json, shown, warn
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import (
     EvidenceOptions,
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @options_of(EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
 @reading_options
-def classify(
+def classify_command(
     ctx: typer.Context,
     images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.", metavar="IMAGE")] = None,
     model: Annotated[str | None, MODEL] = None,
@@ -91,7 +89,7 @@ def classify(
             reading=reading_of(options), foreground=foreground_of(options, loaded.card.foreground),
             **given_options(EvidenceOptions, options),
         )  # fmt: skip
-        _show(steps, loaded, out, as_json)
+        _run(steps, loaded, out, as_json)
 
 
 def _replay(record: Path, out: Path | None, model: str | None, device: str | None, as_json: bool) -> None:
@@ -102,25 +100,21 @@ def _replay(record: Path, out: Path | None, model: str | None, device: str | Non
     loaded = recorded_model(record) if model is None else load_model(model)
     out = out or Path(f"{record.absolute().parent}-replay")
     steps = replay(record, out, loaded, device, command=sys.argv, on_warning=warn)
-    _show(steps, loaded, out, as_json)
+    _run(steps, loaded, out, as_json)
 
 
-def _show(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
-    """Run a screen, show it, and exit with 1 if an image failed."""
+def _run(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
+    """Classify, show what comes of it, and exit with 1 if an image failed."""
     from napari_milcnn.inference.devices import keep_freed_memory
 
     keep_freed_memory()
     results: list[ImageResult] = []
-    with progress_bar() as progress:
-        task: TaskID | None = None
-        for step in steps:
-            task = progress.add_task("classify", total=step.total) if task is None else task
-            progress.update(task, completed=step.fraction * step.total, description=escape(step.doing[-30:]))
-            if step.result is not None:
-                results.append(step.result)
-                _say(step.result)
+    for step in shown(steps, "classify"):
+        if step.result is not None:
+            results.append(step.result)
+            _print_problems(step.result)
     if as_json:
-        print(json.dumps(_document(model, out, results), default=str))  # noqa: T201
+        print_json(_document(model, out, results))
     else:
         output.print(_results_table(results))
         output.print(f"results in {out}", markup=False)
@@ -128,7 +122,7 @@ def _show(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path
         raise typer.Exit(1)
 
 
-def _say(result: ImageResult) -> None:
+def _print_problems(result: ImageResult) -> None:
     if result.error:
         messages.print(f"failed: {result.error}", style="red", markup=False)
     for warning in result.warnings:
@@ -183,4 +177,4 @@ def demo(
     with exit_status():
         samples = sorted(sample_folder().glob("*.ome.tif"))
         model = load_model("yeast-sim")
-        _show(classify_files(model, samples, out, command=sys.argv), model, out, as_json)
+        _run(classify_files(model, samples, out, command=sys.argv), model, out, as_json)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from napari_milcnn.cli.option_flags import (
@@ -21,7 +19,7 @@ from napari_milcnn.cli.option_flags import (
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar
+from napari_milcnn.cli.progress import exit_status, messages, output, print_json, shown
 from napari_milcnn.options import (
     EvaluateOptions,
     ForegroundOptions,
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @options_of(EvaluateOptions, skip=("foreground",))
 @reading_options
-def evaluate(
+def evaluate_command(
     labels: Annotated[
         Path, typer.Argument(help="Table with the columns file, label and, if known, group.", metavar="LABELS.csv")
     ],
@@ -72,12 +70,12 @@ def evaluate(
         )  # fmt: skip
         report.save(out)
         if as_json:
-            print(json.dumps(report.document(), default=str))  # noqa: T201
+            print_json(report.document())
         else:
             output.print(_figures_table(report))
             output.print(f"results in {out}; look at {out / 'report.html'}", markup=False)
-        for said in report.warnings:
-            messages.print(said, style="yellow", markup=False)
+        for sentence in report.warnings:
+            messages.print(sentence, style="yellow", markup=False)
         if report.failed:
             raise typer.Exit(1)
 
@@ -87,17 +85,14 @@ def _evaluate(model: TrainedModel, table: LabelTable, **options: Any) -> Evaluat
     from napari_milcnn.evaluation.evaluate import evaluation_steps
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 
-    with progress_bar() as progress:
-        task = progress.add_task("evaluate", total=None)
-        for step in evaluation_steps(model, table, **options):
-            progress.update(task, completed=step.number, total=step.total, description=escape(step.doing[-30:]))
-            if isinstance(step.result, ImageOutcome):
-                _say_failure(step.result)
+    for step in shown(evaluation_steps(model, table, **options), "evaluate"):
+        if isinstance(step.result, ImageOutcome):
+            _print_failure(step.result)
     assert isinstance(step.result, EvaluationReport)
     return step.result
 
 
-def _say_failure(outcome: ImageOutcome) -> None:
+def _print_failure(outcome: ImageOutcome) -> None:
     if outcome.error:
         messages.print(f"failed: {outcome.error}", style="red", markup=False)
 

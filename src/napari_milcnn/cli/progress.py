@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.progress import Progress, Result
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -41,7 +46,7 @@ def exit_status(code: int = 2) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def progress_bar() -> Progress:
+def progress_bar() -> ProgressBar:
     """Return a bar that shows images done, their number, and the time left."""
     columns = (
         TextColumn("{task.description}"),
@@ -49,7 +54,22 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    return Progress(*columns, console=messages, transient=False)
+    return ProgressBar(*columns, console=messages, transient=False)
+
+
+def shown(steps: Iterator[Progress[Result]], name: str) -> Iterator[Progress[Result]]:
+    """Pass the steps of a job on, with a bar that shows how far it is."""
+    with progress_bar() as bar:
+        task = bar.add_task(name, total=None)
+        for step in steps:
+            bar.update(task, completed=step.fraction * step.total, total=step.total,
+                       description=escape((step.doing or name)[-30:]))  # fmt: skip
+            yield step
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to standard output."""
+    print(json.dumps(document, default=str))  # noqa: T201
 
 
 def warn(sentence: str) -> None:

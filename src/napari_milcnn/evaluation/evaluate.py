@@ -36,6 +36,7 @@ from napari_milcnn.metrics.classification import answered, confusion_table, rank
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import EvaluateOptions, EvidenceOptions, MaskOptions, TrainOptions, make_options
 from napari_milcnn.progress import Progress
+from napari_milcnn.schema import score_column
 from napari_milcnn.training.trainer import train
 
 FEWEST_GROUPS = 5
@@ -382,7 +383,7 @@ def group_table(
             "group": name, "label": _joined(own, classes), "images": len(index), "answer": _joined(answer, classes),
             "right": float((answer == own).all()) if same else math.nan, "image accuracy": float(exact[index].mean()),
             "own score": float(median[own > 0].mean()) if same else math.nan,
-            **{f"score {c}": float(s) for c, s in zip(classes, median, strict=True)},
+            **{score_column(c): float(s) for c, s in zip(classes, median, strict=True)},
         })  # fmt: skip
     return pd.DataFrame(rows).sort_values(["right", "own score"], kind="stable", ignore_index=True)
 

@@ -36,6 +36,7 @@ from napari_milcnn.results.opened import (
 from napari_milcnn.results.read import with_margin, with_name
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json, write_table
+from napari_milcnn.schema import score_column, score_columns
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
 
@@ -161,7 +162,7 @@ class EvaluationReport:
             "label": "|".join(image.labels), "group": printable(image.group),
             "fold": outcome.fold or "", "planes": outcome.planes,
             "top": "" if outcome.scores is None else names[scores.argmax()],
-            **{f"score {name}": float(score) for name, score in zip(names, scores, strict=True)},
+            **{score_column(name): float(score) for name, score in zip(names, scores, strict=True)},
             "warnings": "; ".join(outcome.warnings), "error": outcome.error,
         }  # fmt: skip
 
@@ -301,7 +302,7 @@ def _svg_uri(figure: Figure) -> str:
 def results_of(report: EvaluationReport) -> OpenedResults:
     """Turn a report that was just made into what opening its saved folder gives."""
     table = report.predictions
-    columns = [f"score {name}" for name in report.model.classes]
+    columns = score_columns(report.model.classes)
     files: dict[str, Path | None] = {printable(o.image.file): o.image.file for o in report.outcomes}
     found = OpenedResults(
         None, with_name(with_margin(table, columns)), report.model.classes, report.model.card.single_label, files,

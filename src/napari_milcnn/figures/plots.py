@@ -31,6 +31,7 @@ from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.paths import printable
 from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability
+from napari_milcnn.schema import score_column
 
 PICTURES = (".png", ".svg")
 """Ends of the names that a picture may be saved under."""
@@ -284,7 +285,7 @@ def plate_figure(
     ramp, colours = ScalarMappable(Normalize(0, 1), "viridis"), class_colours(classes)
     at = list(zip(wells["row"], wells["column"], strict=True))
     filled = (
-        [colours[top] for top in wells["top"]] if shown is None else ramp.to_rgba(wells[f"score {shown}"].to_numpy())
+        [colours[top] for top in wells["top"]] if shown is None else ramp.to_rgba(wells[score_column(shown)].to_numpy())
     )
     every |= dict(zip(at, filled, strict=True))
     with _drawing(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from napari_milcnn.errors import LabelsError
+from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.schema import instance_column
 
 _CELLS_AT_ONCE = 64
 LARGEST_LABEL = 2**24
@@ -51,7 +54,7 @@ def classify_cells(model: TrainedModel, image: Any, labels: np.ndarray, **option
     found = np.concatenate([_cells_of_plane(classifier, seen, plane, part) for plane, part in rows.groupby("plane")]) \
         if len(rows) else np.empty((0, len(model.classes)), np.float32)  # fmt: skip
     table = rows.assign(top=pd.Series([model.classes[i] for i in found.argmax(1)], dtype="str"))
-    return table.join(pd.DataFrame(found, columns=[f"p {name}" for name in model.classes]))
+    return table.join(pd.DataFrame(found, columns=[instance_column(name) for name in model.classes]))
 
 
 def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
@@ -75,6 +78,31 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
             f"objects from 1 to at most {LARGEST_LABEL}: renumber them, for example with skimage's relabel_sequential"
         )
     return labels.astype(np.int32)
+
+
+def read_labels_of(path: Path, image: ImageStack) -> np.ndarray:
+    """Read the label image of an image, int32 (planes, Y, X): by its own axes, or by the image's where it has none.
+
+    Of a file with several channels, such as a label image that `classify` wrote, the channel `objects` is read.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
+    LabelsError
+        If it is no label image, or not one of this image.
+    """
+    with _open_labels(path, image.axes.replace("C", "")) as labels:
+        if len(labels.channels) > 1 and labels.channels[0] != "objects":
+            raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image, with one")
+        return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
+
+
+def _open_labels(path: Path, axes: str) -> ImageStack:
+    try:
+        return open_image(path)
+    except ImageError:
+        return open_image(path, axes=axes)
 
 
 def _objects(labels: np.ndarray) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
 from napari_milcnn.inference.foreground import drop_small, split_touching
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions, make_options
+from napari_milcnn.schema import OBJECT_COLUMNS
 
 _DECADES = 3
 """Evidence this many decades under the plane's strongest counts as none when Otsu looks at its logarithm."""
@@ -149,7 +150,7 @@ def segment_plane(
         classes = _winner(values, list(used.values())) - 1
         labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
     table = _table(labels, classes, wanted, values, scores, pixel_size)
-    return PlaneMasks(labels, table.assign(plane=plane.plane)[COLUMNS], used)
+    return PlaneMasks(labels, table.assign(plane=plane.plane)[["plane", *OBJECT_COLUMNS]], used)
 
 
 def present_classes(prediction: Prediction, row: int, names: Sequence[str], options: MaskOptions) -> tuple[str, ...]:
@@ -166,17 +167,13 @@ def no_masks(shape: tuple[int, int]) -> PlaneMasks:
     """Return the masks (Y, X) of a plane that shows none of the classes, or that was not classified."""
     nothing = np.zeros(shape, np.int32)
     table = _table(nothing, np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
-    return PlaneMasks(nothing, table.assign(plane=0)[COLUMNS], {})
+    return PlaneMasks(nothing, table.assign(plane=0)[["plane", *OBJECT_COLUMNS]], {})
 
 
 def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Which of the maps (classes, ...) is strongest of those over their threshold: 1 for the first, 0 for none."""
     claims = np.stack([np.where(one > least, one, 0) for one, least in zip(maps, thresholds, strict=True)])
     return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
-
-
-COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
-"""Of a table of objects."""
 
 
 def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:

@@ -29,6 +29,7 @@ from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress
+from napari_milcnn.schema import pooled_column, score_column
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class Prediction:
         """One row per plane: position, t, z, top class, margin, then score and P of each class."""
         rows = pd.DataFrame(self.planes, columns=PlaneIndex._fields)
         rows["top"], rows["margin"] = self.top, self.margin
-        for prefix, values in (("score", self.scores), ("P", self.probabilities)):
-            rows = rows.join(pd.DataFrame(values, columns=[f"{prefix} {name}" for name in self.classes]))
+        for column, values in ((score_column, self.scores), (pooled_column, self.probabilities)):
+            rows = rows.join(pd.DataFrame(values, columns=[column(name) for name in self.classes]))
         return rows
 
 

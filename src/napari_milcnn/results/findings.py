@@ -18,7 +18,7 @@ from napari_milcnn.inference.pipeline import PlaneResult
 from napari_milcnn.inference.predict import Prediction, joined
 from napari_milcnn.options import EXPORTED
 from napari_milcnn.results.write import (
-    OBJECT_COLUMNS,
+    OBJECT_ROW,
     every_plane,
     image_files,
     object_rows,
@@ -63,7 +63,7 @@ class Findings:
         """Rows of objects.csv: one for each object, plane after plane."""
         tables = [one.objects.assign(plane=plane) for plane, one in sorted(self.masks.items()) if len(one.objects)]
         if not tables:
-            return pd.DataFrame(columns=OBJECT_COLUMNS)
+            return pd.DataFrame(columns=OBJECT_ROW)
         return object_rows(self.file, pd.concat(tables, ignore_index=True), self.image.planes)
 
     def write(self, out: Path, parts: Collection[str] = EXPORTED) -> Iterator[Path]:

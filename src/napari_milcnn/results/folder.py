@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_milcnn.errors import ImageError, LabelsError, OptionsError, OutputError
-from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
+from napari_milcnn.errors import LabelsError, OptionsError, OutputError
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
 from napari_milcnn.images.stack import ImageStack
-from napari_milcnn.inference.cells import checked_labels
+from napari_milcnn.inference.cells import read_labels_of
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import checked_mask_options
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
@@ -25,7 +25,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.progress import Progress
 from napari_milcnn.results.findings import Findings, FindingsOfImage
 from napari_milcnn.results.record import check_room, classification_record, write_record
-from napari_milcnn.results.write import OBJECT_COLUMNS, ResultTables, image_files
+from napari_milcnn.results.write import OBJECT_ROW, ResultTables, image_files
 
 _SAVE_EVERY = 10.0
 """Seconds between two writings of the tables while images are still coming; more where writing takes long."""
@@ -203,7 +203,7 @@ class _Run:
         findings = None if found is None else found.findings()
         errors = [*(() if found is None else found.problems), *([end.failure] if end.failure else [])]
         written: list[Path] = []
-        rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_COLUMNS)
+        rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_ROW)
         if findings is not None:
             parts = {"maps", "picture", *(["masks"] if findings.masks else [])}
             with failures_of(str(file)) as reasons:
@@ -232,10 +232,7 @@ class _Run:
         path = self.objects / file.name if self.objects.is_dir() and not is_zarr(self.objects) else self.objects
         if not path.exists():
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
-        with _open_labels(path, image.axes.replace("C", "")) as labels:
-            if len(labels.channels) > 1 and labels.channels[0] != "objects":
-                raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image, with one")
-            return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
+        return read_labels_of(path, image)
 
     def _save_now_and_then(self) -> None:
         began = time.monotonic()
@@ -255,14 +252,6 @@ class _Run:
             "unfinished": [str(file) for file in self.files[done:]],
         }  # fmt: skip
         write_record(self.out, record)
-
-
-def _open_labels(path: Path, axes: str) -> ImageStack:
-    """Open a label image by its own axes, or by the image's where it does not say."""
-    try:
-        return open_image(path)
-    except ImageError:
-        return open_image(path, axes=axes)
 
 
 def _result(

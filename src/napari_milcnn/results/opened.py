@@ -17,11 +17,12 @@ from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.wells import Well, parse_well, wells_in
 from napari_milcnn.results.write import image_files
+from napari_milcnn.schema import PLANE_COLUMNS, score_columns
 
 TABLE, RECORD, METRICS = "predictions.csv", "run.json", "metrics.json"
 WRITTEN_COLUMNS = (TABLE, RECORD, METRICS, "objects.csv", "confusion.csv", "groups.csv", "mislabels.csv", "report.html")
 TEXT_COLUMNS = ("file", "name", "label", "group", "well", "plate", "compound", "top", "warnings", "error")
-MEASURED = ("position", "t", "z", "planes", "fold", "margin", "objects")
+MEASURED = (*PLANE_COLUMNS, "planes", "fold", "margin", "objects")
 """Columns of numbers that a run writes besides scores."""
 LISTED = 5
 ABSOLUTE_PATH = re.compile(r"[\\/]|[A-Za-z]:")
@@ -109,7 +110,7 @@ class OpenedResults:
     @property
     def columns(self) -> list[str]:
         """Names of the columns of scores."""
-        return [f"score {name}" for name in self.classes]
+        return score_columns(self.classes)
 
     @property
     def missing(self) -> list[str]:

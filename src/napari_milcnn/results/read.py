@@ -34,6 +34,7 @@ from napari_milcnn.results.opened import (
     path_parts,
     read_csv,
 )
+from napari_milcnn.schema import PLANE_COLUMNS, class_of, is_pooled, is_score, score_columns
 
 
 def read_results(path: str | Path) -> OpenedResults:
@@ -80,7 +81,7 @@ def _table_path(path: Path) -> Path:
 
 def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     header = [str(name) for name in read_csv(path, nrows=0)]
-    scores = [name for name in header if name.startswith("score ")]
+    scores = [name for name in header if is_score(name)]
     lacking = [name for name in ("file", "error") if name not in header]
     if not lacking and not scores:
         raise ResultsError(_all_failed(path))
@@ -90,7 +91,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
             "predictions.csv as classify, screen or evaluate write it"
         )
     texts = [name for name in header if name in TEXT_COLUMNS]
-    numbers = [name for name in header if name.startswith(("score ", "P ")) or name in MEASURED]
+    numbers = [name for name in header if is_score(name) or is_pooled(name) or name in MEASURED]
     table = read_csv(path, texts, na_values={name: [""] for name in numbers})
     if table.empty:
         raise ResultsError(f"{path} has columns and no rows: nothing was classified, or it is half-written")
@@ -108,7 +109,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         )
     if (table["error"] != "").all():
         raise ResultsError(_all_failed(path))
-    classes = tuple(name.removeprefix("score ") for name in scores)
+    classes = tuple(map(class_of, scores))
     unknown = set(table["top"]) - {"", *classes}
     if unknown:
         raise ResultsError(f"{path}: the top class {min(unknown)} has no column of scores; the file is damaged")
@@ -147,7 +148,7 @@ def _single_label(table: pd.DataFrame, classes: Sequence[str], metrics: dict[str
     """Whether the scores of an image sum to one, as those of a softmax do, where nothing says so."""
     if metrics is not None and "single_label" in metrics:
         return bool(metrics["single_label"])
-    sums = table[[f"score {name}" for name in classes]].sum(axis=1, skipna=False).dropna()
+    sums = table[score_columns(classes)].sum(axis=1, skipna=False).dropna()
     return len(classes) > 1 and bool(np.allclose(sums, 1, atol=1e-3))
 
 
@@ -167,7 +168,7 @@ def _read_objects(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     objects = read_csv(path, ("file", "class"))
-    lacking = [name for name in ("file", "position", "t", "z", "label", "class") if name not in objects]
+    lacking = [name for name in ("file", *PLANE_COLUMNS, "label", "class") if name not in objects]
     if lacking:
         raise ResultsError(f"{path} lacks the column {' and '.join(lacking)}; write the results again")
     return objects

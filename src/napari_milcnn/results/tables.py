@@ -15,6 +15,7 @@ from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
 from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
+from napari_milcnn.schema import is_pooled, is_score, score_column
 
 _DOSES = ("dose", "conc")
 """Words that the column of doses has in its name; such columns are offered first."""
@@ -119,7 +120,7 @@ def plate_table(found: OpenedResults) -> pd.DataFrame:
 def dose_columns(found: OpenedResults) -> list[str]:
     """Return the columns that may hold doses: numbers that no run measured, those called dose first."""
     names = [str(name) for name in found.table if found.table[name].dtype.kind in "iuf" and name not in MEASURED
-             and not str(name).startswith(("score ", "P "))]  # fmt: skip
+             and not is_score(name) and not is_pooled(name)]  # fmt: skip
     return sorted(names, key=lambda name: not any(word in name.lower() for word in _DOSES))
 
 
@@ -139,7 +140,7 @@ def dose_points(found: OpenedResults, dose: str, class_name: str, what: str = SC
     """
     images = found.images
     group = images["group"] if "group" in images else _well_names(found)
-    values = images[f"score {class_name}"] if what == SCORE else _shares(found, class_name)
+    values = images[score_column(class_name)] if what == SCORE else _shares(found, class_name)
     points = pd.DataFrame({
         "compound": images["compound"] if "compound" in images else "", "dose": images[dose].to_numpy(float),
         "group": group, "value": values.to_numpy(float),

@@ -21,13 +21,12 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.images.write import Pages, write_ome_tiff
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS
 
 _FIGURES = "%.6g"
 _ELSEWHERE = "choose another folder"
-OBJECT_COLUMNS = [
-    "file", "position", "t", "z", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score",
-]  # fmt: skip
-"""Of objects.csv."""
+OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
+"""Columns of objects.csv."""
 
 
 class ImageFiles(NamedTuple):
@@ -95,7 +94,7 @@ class ResultTables:
         _write_behind(self._predictions, self._before, rows)
         if not self._masks:
             return [self._predictions]
-        objects = list(self._object_rows.values()) or [pd.DataFrame(columns=OBJECT_COLUMNS)]
+        objects = list(self._object_rows.values()) or [pd.DataFrame(columns=OBJECT_ROW)]
         _write_behind(self._objects, self._objects_before, objects)
         return [self._predictions, self._objects]
 
@@ -140,8 +139,8 @@ def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFram
 
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:
     """Rows of objects.csv: the number of the plane is replaced by file, position, t and z."""
-    indices = pd.DataFrame(planes, columns=["position", "t", "z"])
-    return objects.join(indices, on="plane").assign(file=file)[OBJECT_COLUMNS]
+    indices = pd.DataFrame(planes, columns=list(PLANE_COLUMNS))
+    return objects.join(indices, on="plane").assign(file=file)[OBJECT_ROW]
 
 
 def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:

@@ -21,6 +21,7 @@ from napari_milcnn.plugin.results_to_layers import (
     layer_name,
     mask_layer,
 )
+from napari_milcnn.schema import OBJECT_COLUMNS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.plugin.results_to_layers import LayerData
 
-_COLUMNS = ["index", "plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+_TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
 _KINDS = {"image": Image, "labels": Labels}
 
 
@@ -68,7 +69,7 @@ class Picture:
         own = _numbers(entry, masks, start)
         numbers[masks.objects["label"]] = own
         entry.labels[plane] = numbers[masks.labels]
-        entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_COLUMNS]
+        entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_TABLE_COLUMNS]
         entry.joined = None
 
     def refresh_masks(self, entry: ImageState) -> None:
@@ -195,5 +196,5 @@ def objects_of(entry: ImageState) -> pd.DataFrame:
     """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
     if entry.joined is None:
         tables = [table for _, table in sorted(entry.tables.items()) if len(table)]
-        entry.joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+        entry.joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_TABLE_COLUMNS)
     return entry.joined

@@ -38,6 +38,7 @@ from napari_milcnn.results.tables import (
     plate_table,
     reliability,
 )
+from napari_milcnn.schema import score_column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -352,7 +353,7 @@ class PlateView(PlotView):
         well = self._well(x, y)
         if well is None or self.found is None:
             return ""
-        scores = sorted(((well[f"score {name}"], name) for name in self.found.classes), reverse=True)[:3]
+        scores = sorted(((well[score_column(name)], name) for name in self.found.classes), reverse=True)[:3]
         count = int(well["images"])
         images = f"{count} image{'s'[: count != 1]}"
         return f"{well['well']}: {', '.join(f'{name} {score:.2f}' for score, name in scores)} · {images}"

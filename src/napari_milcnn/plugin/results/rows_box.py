@@ -18,6 +18,7 @@ from napari_milcnn.plugin.qt.forms import Note, row, swatch
 from napari_milcnn.plugin.results.plot_box import View
 from napari_milcnn.results.opened import MEASURED
 from napari_milcnn.results.write import write_table
+from napari_milcnn.schema import is_pooled, is_score
 
 if TYPE_CHECKING:
     from napari_milcnn.results.opened import OpenedResults
@@ -83,7 +84,7 @@ class RowsModel(FrameModel):
         at, name = int(self.order[index.row()]), str(self.frame.columns[index.column()])
         value: Any = self.frame.iat[at, index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
-            return _text(value, 3 if name in ("score", "margin") or name.startswith("score ") else None)
+            return _text(value, 3 if name in ("score", "margin") or is_score(name) else None)
         if role == Qt.ItemDataRole.ToolTipRole:
             return str(self.frame["error"].iat[at] or self.frame["file"].iat[at])
         if role == Qt.ItemDataRole.DecorationRole and name in _CLASSES and value in self._colours:
@@ -197,7 +198,7 @@ def shown_frame(found: OpenedResults) -> pd.DataFrame:
         front["plane"] = planes.where(table["error"] == "", "")
     front |= {"top": table["top"], "score": table[found.columns].max(axis=1), "margin": table["margin"]}
     last = [*found.columns, "planes", "warnings", "error", "file"]
-    measured = [name for name in table if str(name).startswith("P ") or name in MEASURED]
+    measured = [name for name in table if is_pooled(name) or name in MEASURED]
     known = [name for name in table if name not in (*last, *measured, "name", "top")]
     frame = pd.DataFrame(front | {str(name): table[name] for name in (*known, *last) if name in table})
     empty = [name for name in ("label", "group", "warnings") if name in frame and (frame[name] == "").all()]

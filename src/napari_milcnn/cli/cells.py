@@ -1,0 +1,44 @@
+"""The command cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_milcnn.cli.option_flags import MODEL, AsJson, given_options, options_of, reading_of, reading_options
+from napari_milcnn.cli.progress import exit_status, output, print_json
+from napari_milcnn.images.paths import printable
+from napari_milcnn.options import ComputeOptions
+
+
+@options_of(ComputeOptions)
+@reading_options
+def cells_command(
+    image: Annotated[Path, typer.Argument(help="Image.", metavar="IMAGE")],
+    objects: Annotated[Path, typer.Option(help="Label image of its cells, from any segmentation program.")],
+    model: Annotated[str, MODEL],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table to write, such as cells.csv.")],
+    *,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Classify each cell of a label image by itself: one row per cell."""
+    from napari_milcnn.inference.cells import classify_cells, read_labels_of
+    from napari_milcnn.model.package_read import load_model
+    from napari_milcnn.results.write import write_table
+
+    with exit_status():
+        loaded = load_model(model)
+        with reading_of(options).open(image) as stack:
+            labels = read_labels_of(objects, stack)
+            table = classify_cells(loaded, stack, labels, **given_options(ComputeOptions, options))
+        table.insert(0, "file", printable(image))
+        write_table(out, table)
+        counts = table["top"].value_counts().to_dict()
+        if as_json:
+            print_json({"model": loaded.card.name, "out": out, "cells": len(table), "classes": counts})
+        else:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            output.print(f"{len(table)} cells{': ' * bool(found)}{found}; written to {out}", markup=False)

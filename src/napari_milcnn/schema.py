@@ -1,0 +1,48 @@
+"""The columns of the tables that the program writes and reads back: each name stands here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+PLANE_COLUMNS: Final = ("position", "t", "z")
+"""Where a plane stands in its image."""
+OBJECT_COLUMNS: Final = ("label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score")
+"""What is said of an object of a mask, beside the plane or the image that it lies in."""
+
+_SCORE, _POOLED, _INSTANCE = "score ", "P ", "p "
+
+
+def score_column(name: str) -> str:
+    """Name the column that holds the score of a class."""
+    return _SCORE + name
+
+
+def pooled_column(name: str) -> str:
+    """Name the column that holds P of a class, the pooled probability of the image."""
+    return _POOLED + name
+
+
+def instance_column(name: str) -> str:
+    """Name the column that holds p of a class, the probability of one instance."""
+    return _INSTANCE + name
+
+
+def score_columns(classes: Iterable[str]) -> list[str]:
+    """Name the columns that hold the scores of some classes."""
+    return [score_column(name) for name in classes]
+
+
+def is_score(column: object) -> bool:
+    """Whether a column holds the score of a class."""
+    return str(column).startswith(_SCORE)
+
+
+def is_pooled(column: object) -> bool:
+    """Whether a column holds P of a class."""
+    return str(column).startswith(_POOLED)
+
+
+def class_of(column: str) -> str:
+    """Return the class whose score a column holds."""
+    return column.removeprefix(_SCORE)
