@@ -1,0 +1,124 @@
+"""PNG, JPEG, BMP and GIF read back, and other formats through bioio."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import dask.array
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from imagecodecs import png_encode
+from PIL import Image
+
+from image_files import RGB, TCYX
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.open import open_image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg", ".gif"])
+def test_raster_grey_and_colour(tmp_path: Path, suffix: str) -> None:
+    """Grey is one channel without a name, colour three with names."""
+    grey = np.repeat(np.arange(20, dtype=np.uint8)[:, None] * 10, 30, axis=1)
+    Image.fromarray(grey).save(tmp_path / f"grey{suffix}")
+    image = open_image(tmp_path / f"grey{suffix}")
+    assert (image.axes, image.channels, image.name) == ("YX", ("channel 0",), "grey")
+    np.testing.assert_allclose(image.plane(0)[0].astype(float), grey, atol=3 if suffix == ".jpg" else 0)
+    if suffix == ".gif":
+        return
+    Image.fromarray(RGB).save(tmp_path / f"colour{suffix}")
+    image = open_image(tmp_path / f"colour{suffix}")
+    assert (image.axes, image.channels) == ("CYX", ("red", "green", "blue"))
+    if suffix != ".jpg":
+        np.testing.assert_array_equal(image.plane(0), np.moveaxis(RGB, -1, 0))
+
+
+def test_png_of_16_bits(tmp_path: Path) -> None:
+    """16 bits are kept, in grey and in colour."""
+    iio.imwrite(tmp_path / "grey.png", TCYX[0, 0])
+    image = open_image(tmp_path / "grey.png")
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image.plane(0)[0], TCYX[0, 0])
+    colour = np.dstack([TCYX[0, 0], TCYX[0, 1], TCYX[1, 0]])
+    (tmp_path / "colour.png").write_bytes(png_encode(colour))
+    np.testing.assert_array_equal(open_image(tmp_path / "colour.png").plane(0), np.moveaxis(colour, -1, 0))
+
+
+def test_png_alpha_palette_and_cmyk(tmp_path: Path) -> None:
+    """Alpha goes, palettes and CMYK become colours, bits stay bits."""
+    Image.fromarray(np.dstack([RGB, RGB[..., 0]])).save(tmp_path / "alpha.png")
+    image = open_image(tmp_path / "alpha.png")
+    assert image.warnings == ("The alpha sample is left out.",)
+    np.testing.assert_array_equal(image.plane(0), np.moveaxis(RGB, -1, 0))
+    Image.fromarray(np.dstack([RGB[..., 0], RGB[..., 1]])).save(tmp_path / "grey alpha.png")
+    np.testing.assert_array_equal(open_image(tmp_path / "grey alpha.png").plane(0), RGB[None, ..., 0])
+    Image.fromarray(RGB).convert("P").save(tmp_path / "palette.png")
+    assert open_image(tmp_path / "palette.png").channels == ("red", "green", "blue")
+    Image.fromarray(RGB).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    assert open_image(tmp_path / "cmyk.jpg").shape == (3, 20, 30)
+    Image.fromarray(RGB[..., 0] > 99).save(tmp_path / "bits.png")
+    assert open_image(tmp_path / "bits.png").dtype == np.bool_
+
+
+def test_animation_is_refused(tmp_path: Path) -> None:
+    """Frames are not dropped in silence."""
+    iio.imwrite(tmp_path / "a.gif", np.stack([RGB, 255 - RGB, RGB]))
+    with pytest.raises(ImageError, match=r"a\.gif holds 3 frames; only single images are read: save them as TIFF"):
+        open_image(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif"])
+def test_truncated_raster(tmp_path: Path, suffix: str) -> None:
+    """A picture cut short is refused."""
+    Image.fromarray(RGB).save(tmp_path / f"a{suffix}")
+    raw = (tmp_path / f"a{suffix}").read_bytes()
+    for share in (0.02, 0.3, 0.6):
+        (tmp_path / f"b{suffix}").write_bytes(raw[: int(len(raw) * share)])
+        with pytest.raises(ImageError, match=rf"b{suffix}"):
+            open_image(tmp_path / f"b{suffix}")
+
+
+def test_other_formats_need_bioio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format of a vendor names what to install."""
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE")
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(ImageError, match=r'for \.czi run: pip install "napari-milcnn\[bioio\]", and'):
+        open_image(tmp_path / "a.czi")
+
+
+def test_bioio_scenes_become_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a stand-in for bioio: scenes, names, sizes, unknown formats."""
+
+    class Unsupported(Exception):
+        pass
+
+    class BioImage:
+        scenes = ("s1", "s2")
+        channel_names = ("GFP", "RFP")
+        physical_pixel_sizes = SimpleNamespace(Z=None, Y=0.65, X=0.65)
+        dims = SimpleNamespace(order="TCZYX")
+
+        def __init__(self, path: Path) -> None:
+            if path.suffix == ".xyz":
+                raise Unsupported
+
+        def set_scene(self, number: int) -> None:
+            self.dask_data = dask.array.from_array(TCYX[:, :, None] // (number + 1))
+
+    for name, content in (
+        ("bioio", {"BioImage": BioImage}),
+        ("bioio_base.exceptions", {"UnsupportedFileFormatError": Unsupported}),
+    ):
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("a.czi", "a.xyz"):
+        (tmp_path / name).write_bytes(b"1234")
+    image = open_image(tmp_path / "a.czi")
+    assert (image.axes, image.shape, image.position_names) == ("PTZCYX", (2, 3, 1, 2, 40, 50), ("s1", "s2"))
+    assert (image.channels, image.pixel_size) == (("GFP", "RFP"), 0.65)
+    np.testing.assert_array_equal(image.plane(4), TCYX[1] // 2)
+    with pytest.raises(ImageError, match="no installed bioio reader knows it"):
+        open_image(tmp_path / "a.xyz")
