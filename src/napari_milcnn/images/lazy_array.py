@@ -1,4 +1,11 @@
-"""An array in the order P T Z C Y X over arrays that are read only where they are sliced."""
+"""An array in the order P T Z C Y X over arrays that are read only where they are sliced.
+
+Decisions:
+
+- Colour samples (S) become channels. Where an image has both channels and samples, each channel is followed by its own
+  samples: channel 0 red, channel 0 green, channel 0 blue, channel 1 red, ...
+- Slices are basic and go forwards: integers, ranges with a positive step, and an ellipsis.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +23,16 @@ ORDER: Final = "PTZCYX"
 
 
 class LazyArray:
-    """Read-only array in the order P T Z C Y X over arrays that are read only where they are sliced.
+    """A read-only array in the order P T Z C Y X over arrays that are read only where they are sliced.
 
     Parameters
     ----------
     parts
         One array per position, all of the same shape and type; one array with or without an axis P.
     letters
-        One letter per axis of a part: P T Z C Y X, S for colour samples, "-" for an axis of length 1 to leave out.
+        One letter per axis of a part: P T Z C Y X, S for colour samples, "-" for an axis of length 1 that is left out.
     samples
-        How many colour samples are used (the alpha sample stands last and is left out).
+        How many colour samples are used; the alpha sample is the last one and may be left out.
     close
         Called once, when the array is closed or no longer referenced.
     """
@@ -61,7 +68,7 @@ class LazyArray:
         return math.prod(self.shape)
 
     def close(self) -> None:
-        """Close what the array reads from; safe to call twice."""
+        """Close what the array reads from; a second call does nothing."""
         self._finalizer()
 
     def __len__(self) -> int:
@@ -85,7 +92,7 @@ class LazyArray:
         return block[tuple(0 if axis in dropped or axis not in self.axes else slice(None) for axis in ORDER)]
 
     def _ranges(self, key: Any) -> tuple[dict[str, range], set[str]]:
-        """Return the numbers wanted along each axis, and the axes that an integer removes."""
+        """Return the wanted numbers along each axis, and the axes that an integer removes."""
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in keys:
             at = keys.index(Ellipsis)
@@ -106,7 +113,7 @@ class LazyArray:
         return wanted, dropped
 
     def _block(self, part: ArrayLike, wanted: Mapping[str, range]) -> Array:
-        """Read from one part; axes absent from it have length 1: (P, T, Z, C, Y, X)."""
+        """Read from one part: (P, T, Z, C, Y, X), with length 1 along axes that the part does not have."""
         channels = wanted.get("C", range(1))
         first, last = (channels[0], channels[-1]) if channels else (0, 0)
         both = "C" in self._letters and "S" in self._letters
@@ -125,22 +132,21 @@ class LazyArray:
 
 
 def do_nothing() -> None:
-    """Close what needs no closing."""
-    return None
+    """Close something that needs no closing."""
 
 
 def axis_sizes(letters: str, shape: Sequence[int]) -> dict[str, int]:
-    """Return the length of each named axis."""
+    """Return the letter of each axis -> its length; axes that are left out are not in it."""
     return {letter: int(n) for letter, n in zip(letters, shape, strict=True) if letter != "-"}
 
 
 def as_slice(numbers: range) -> slice:
-    """Return a range as a slice."""
+    """Return the slice that takes the numbers of a range."""
     return slice(numbers.start, numbers.stop, numbers.step)
 
 
 def in_order(block: Array, letters: str, order: str) -> Array:
-    """Move axes into an order; those that are absent get length 1."""
+    """Move the axes `letters` of a block into an order; absent axes get length 1."""
     absent = "".join(axis for axis in order if axis not in letters)
     block = block.reshape(block.shape + (1,) * len(absent))
     return block.transpose([(letters + absent).index(axis) for axis in order])

@@ -1,4 +1,13 @@
-"""Zarr arrays, OME-Zarr images and plates."""
+"""Zarr arrays, OME-Zarr images and plates.
+
+Decisions:
+
+- OME-Zarr metadata is read as plain JSON, so that a file that breaks a rule of the specification elsewhere still opens.
+- Of a pyramid the full size is opened.
+- A missing chunk of a zarr array reads as its fill value: the specification of zarr says so, and nothing tells such a
+  chunk from one that was lost.
+- A scale without a unit is not a pixel size; a warning names it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +24,7 @@ from napari_milcnn.images.units import pixel_size_from_sides
 
 
 def found_array(array: ArrayLike, series: int | None) -> FoundImage:
-    """Take an array: numpy, dask or zarr."""
+    """Take a numpy, dask or zarr array as an image."""
     if not all(hasattr(array, need) for need in ("shape", "ndim", "dtype", "__getitem__")):
         raise ImageError(f"an image is a path or a numpy, dask or zarr array; found {type(array).__name__}")
     if series is not None:
@@ -25,12 +34,12 @@ def found_array(array: ArrayLike, series: int | None) -> FoundImage:
 
 
 def axes_of_single_plane(shape: Sequence[int]) -> str | None:
-    """Return the axes of an array that holds a single plane, else None."""
+    """Return the axes of an array that holds a single plane; None for any other array."""
     return "-" * (len(shape) - 2) + "YX" if len(shape) >= 2 and all(n == 1 for n in shape[:-2]) else None
 
 
 def open_zarr(path: Path, series: int | None) -> FoundImage:
-    """Open a zarr array or an OME-Zarr image."""
+    """Open a zarr array or an OME-Zarr image; `series` is the number of one image where the folder holds several."""
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise ImageError(
             f"{path} is a folder, but no OME-Zarr or zarr image (no zarr.json, .zgroup or .zarray in it); "
@@ -44,7 +53,7 @@ def open_zarr(path: Path, series: int | None) -> FoundImage:
             raise ImageError(f"{path}: series={series} was asked for, but this is a single array; leave series= out")
         return found_array(node, None)
     attributes = dict(node.attrs)
-    ome: Any = attributes.get("ome", attributes)  # 0.5 and later, 0.4 and before
+    ome: Any = attributes.get("ome", attributes)  # of version 0.5 and later, or of 0.4 and before
     if "multiscales" in ome:
         if series not in (None, 0):
             raise ImageError(f"{path}: series={series} was asked for, but this is a single image; leave series= out")
@@ -63,7 +72,7 @@ def _only_image(path: Path, node: Any, series: int | None) -> str:
 
 
 def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
-    """Say what a group without an image is, and what to open."""
+    """Say what a group without an image is, and what to open in its place."""
     if "plate" in ome:
         wells = ome["plate"].get("wells", [])
         example = f", for example {path / wells[0]['path'] / '0'}" if wells else ""
@@ -88,8 +97,8 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     Returns
     -------
     dict or None
-        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open; None where
-        `path` is no plate.
+        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open. None where
+        `path` is not a plate.
 
     Raises
     ------
@@ -148,7 +157,7 @@ def _axis_letter(axis: Mapping[str, Any]) -> str:
 def _zarr_pixel_size(
     axes: Sequence[Mapping[str, Any]], levels: Sequence[Mapping[str, Any]]
 ) -> tuple[float | None, str | None]:
-    """Multiply the scales of the level and of the whole image; without a unit nothing is known."""
+    """Multiply the scales of the level and of the whole image; without a unit no size is known."""
     scale = np.ones(len(axes))
     transforms = [each for one in levels for each in one.get("coordinateTransformations") or []]
     for each in transforms:
@@ -165,7 +174,7 @@ def _zarr_pixel_size(
 
 
 def zarr_axes(array: ArrayLike) -> str | None:
-    """Return the axes that a zarr array names itself (zarr v3 dimension_names, or xarray's attribute), else None."""
+    """Return the axes that a zarr array names (zarr 3: `dimension_names`; xarray: an attribute), else None."""
     metadata = getattr(array, "metadata", None)
     names = getattr(metadata, "dimension_names", None)
     if names is None and metadata is not None:

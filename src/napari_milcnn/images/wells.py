@@ -1,4 +1,4 @@
-"""Names of wells, as people and microscopes write them: B03, B3, r02c03, B/3."""
+"""Names of wells as people and microscopes write them: B03, B3, r02c03, B/3."""
 
 from __future__ import annotations
 
