@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
@@ -96,6 +97,14 @@ def test_a_folder_per_class_is_labelled_by_its_folders(tmp_path):
     images(tmp_path, "a/new.tif")
     again = open_labelling(tmp_path)
     assert [image.file.name for image in again.images if not image.labels] == ["new.tif"]
+
+
+def test_a_folder_of_any_images_that_can_be_opened_is_labelled_and_a_document_in_it_is_passed_over(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.bmp")
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "b.gif")
+    (tmp_path / "protocol.docx").write_bytes(b"PK")
+    labelling = open_labelling(tmp_path)
+    assert [image.file.name for image in labelling.images] == ["a.bmp", "b.gif"]
 
 
 def test_files_anywhere_are_named_from_the_folder_that_they_share(tmp_path):

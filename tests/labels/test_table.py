@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from conftest import write_plate
 from napari_milcnn import read_labels
@@ -250,8 +251,22 @@ def test_a_folder_of_folders(tmp_path):
         ("control/a.tif", "control", "control/a.tif"), ("control/well/b.tif", "control", "well"),
         ("control/well/c.tif", "control", "well"), ("drug/a.tif", "drug", "drug/a.tif"),
     ]  # fmt: skip
+    assert table.warnings == ()
     with pytest.raises(LabelsError, match="it has no folder with images; expected one per class"):
         read_labels(tmp_path / "control" / "well")
+
+
+def test_a_document_in_the_folder_of_a_class_stops_no_training(tmp_path):
+    """What no reader opens is passed over, and so are our own outputs; a folder without an image is named."""
+    for name in ("control/a.bmp", "control/b.bmp", "drug/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), ord(name[-5]), np.uint8)).save(tmp_path / name)
+    for name in ("control/protocol.docx", "drug/slides.pptx", "drug/c_overview.png", "papers/a.docx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"PK")
+    table = read_labels(tmp_path)
+    assert [image.name for image in table.images] == ["a.bmp", "b.bmp", "c.png"]
+    assert check_images(table) == ("folders without an image, which are left out: 'papers'",)
 
 
 def test_images_are_compared_before_training(tmp_path):

@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.open import open_image
+from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.evidence import EvidenceMaker
@@ -116,8 +117,7 @@ def read_truth(folder: Path, file: Path, image: ImageStack) -> np.ndarray | None
     LabelsError
         If it does not fit the image, or holds anything but 0, 1 and 2.
     """
-    stem = file.name.removesuffix(file.suffix).removesuffix(".ome")
-    names = (file.name, *(f"{stem}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
+    names = (file.name, *(f"{image_name(file)}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         return None

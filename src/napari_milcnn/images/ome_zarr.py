@@ -19,6 +19,7 @@ import numpy as np
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.paths import ZARR_METADATA, has_zarr_metadata
 from napari_milcnn.images.stack import FoundImage, translated
 from napari_milcnn.images.units import pixel_size_from_sides
 
@@ -40,10 +41,10 @@ def axes_of_single_plane(shape: Sequence[int]) -> str | None:
 
 def open_zarr(path: Path, series: int | None) -> FoundImage:
     """Open a zarr array or an OME-Zarr image; `series` is the number of one image where the folder holds several."""
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+    if not has_zarr_metadata(path):
         raise ImageError(
-            f"{path} is a folder, but no OME-Zarr or zarr image (no zarr.json, .zgroup or .zarray in it); "
-            "give one image, or on the command line the folder to napari-milcnn classify"
+            f"{path} is a folder, but not an OME-Zarr or zarr image: it holds none of {', '.join(ZARR_METADATA)}; give "
+            "one image, or on the command line the folder to napari-milcnn classify"
         )
     import zarr
 
@@ -105,7 +106,7 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     ImageError
         A well that the plate names cannot be read.
     """
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+    if not has_zarr_metadata(path):
         return None
     plate = _ome_attributes(path).get("plate")
     if plate is None:

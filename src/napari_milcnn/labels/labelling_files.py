@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import ConfigDict, ValidationError
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import ImageError, LabelsError, OutputError
+from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import find_images
+from napari_milcnn.images.paths import find_images, images_in, is_plain_folder
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
 
@@ -83,16 +83,11 @@ def table_path(paths: Sequence[Path], layout: Path | None) -> Path:
     if tables:
         return tables[0]
     try:
-        folder = Path(os.path.commonpath([path if is_folder(path) else path.parent for path in paths]))
+        folder = Path(os.path.commonpath([path if is_plain_folder(path) else path.parent for path in paths]))
     except ValueError as error:
         raise LabelsError("the images lie on several drives; open those of one drive at a time") from error
     path = folder / "labels.csv"
     return path if path != layout else folder / f"{paths[0].stem}_labels.csv"
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder of files, and no image itself."""
-    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
 
 
 def found_images(
@@ -109,20 +104,13 @@ def found_images(
         fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
                   for field in each]  # fmt: skip
         return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
-    if not is_folder(paths[0]):
+    if not is_plain_folder(paths[0]):
         return [_unlabelled(paths[0], path)]
-    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_folder(image.file.parent))])
-    found = [_unlabelled(file, path) for folder in folders for file in _images_in(folder)]
+    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_plain_folder(image.file.parent))])
+    found = [_unlabelled(file, path) for folder in folders for file in images_in(folder)]
     if found or known:
         return found
-    return _plain(read_labels(paths[0], reading).images, path) if any(map(is_folder, paths[0].iterdir())) else []
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        return find_images([folder])
-    except ImageError:
-        return []
+    return _plain(read_labels(paths[0], reading).images, path) if any(map(is_plain_folder, paths[0].iterdir())) else []
 
 
 def _unlabelled(file: Path, path: Path) -> LabelledImage:

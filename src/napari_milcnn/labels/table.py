@@ -28,6 +28,7 @@ import numpy as np
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
@@ -35,8 +36,6 @@ from napari_milcnn.labels.splits import grouped_folds, held_out
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("file", "label", "plane", "group", "split")
 _LAYOUT = ("well", "label", "group", "split")
-_NO_IMAGES = (".txt", ".csv", ".md", ".json", ".xml", ".xlsx", ".pdf", ".db", ".ini", ".zip", ".py", ".log")
-_ZARR = (".zarr", ".ngff")
 _FEW = 3
 """A class with fewer groups than this on one side is mentioned."""
 
@@ -71,7 +70,7 @@ class LabelledImage:
     @property
     def name(self) -> str:
         """What it is called in messages: the file, inside a zarr from there on, and its planes."""
-        outer = next((parent for parent in self.file.parents if parent.suffix.lower() in _ZARR), None)
+        outer = zarr_around(self.file)
         file = self.file.name if outer is None else self.file.relative_to(outer.parent).as_posix()
         return f"{file} {self.plane}".rstrip()
 
@@ -263,11 +262,11 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     if wells is not None:
         images = _plate_images(source, wells, problems, warnings)
     else:
-        images = _folder_images(path) if path.is_dir() else _table_images(path, problems, warnings)
+        images = _folder_images(path, warnings) if path.is_dir() else _table_images(path, problems, warnings)
     if not images:
         problems.add("it has no rows" if source.is_file() else "it has no folder with images; expected one per class")
     if problems:
-        known = [image for image in images if image.file.exists() and not _is_plain_folder(image.file)]
+        known = [image for image in images if image.file.exists() and not is_plain_folder(image.file)]
         check_rows([_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
     return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()))
@@ -309,32 +308,28 @@ def _well_name(text: str) -> str:
     return f"{found[1].upper()}{int(found[2]):02d}" if found else text
 
 
-def _folder_images(folder: Path) -> list[LabelledImage]:
-    """List the images of FOLDER/class/image and FOLDER/class/group/image."""
+def _folder_images(folder: Path, warnings: Problems) -> list[LabelledImage]:
+    """List the images of FOLDER/class/image and FOLDER/class/group/image; a folder without images is mentioned."""
     images = []
-    for label in sorted(child for child in folder.iterdir() if _is_plain_folder(child) and child.name[0] != "."):
-        for file in sorted(_image_files(label)):
+    for label in _folders_in(folder):
+        files = sorted(_images_below(label))
+        if not files:
+            warnings.add("folders without an image, which are left out", repr(label.name))
+        for file in files:
             inside = file.relative_to(label)
             group = inside.parts[0] if len(inside.parts) > 1 else f"{label.name}/{inside.name}"
             images.append(LabelledImage(file, (label.name,), group))
     return images
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = []
-    for child in folder.iterdir():
-        if child.name.startswith("."):
-            continue
-        if _is_plain_folder(child):
-            files += _image_files(child)
-        elif child.suffix.lower() not in _NO_IMAGES:
-            files.append(child)
-    return files
+def _folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder that are not hidden and not images themselves, sorted."""
+    return sorted(child for child in folder.iterdir() if is_plain_folder(child) and not child.name.startswith("."))
 
 
-def _is_plain_folder(path: Path) -> bool:
-    zarr = path.suffix.lower() in _ZARR or any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-    return path.is_dir() and not zarr
+def _images_below(folder: Path) -> list[Path]:
+    """List the images in a folder and in all folders in it."""
+    return [*images_in(folder), *(file for child in _folders_in(folder) for file in _images_below(child))]
 
 
 def _size(file: Path) -> int:
@@ -428,7 +423,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
             problems.add("file and label in each other's column", f"{said} {label!r}")
         else:
             problems.add(f"files that are not in {image.file.parent}", said)
-    elif _is_plain_folder(image.file):
+    elif is_plain_folder(image.file):
         problems.add("folders in place of images", said)
     elif not _size(image.file):
         problems.add("empty files", said)
@@ -477,7 +472,7 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
     for image in images:
         files[image.file.resolve()][image.plane].append(image)
     for file, planes in files.items():
-        if not file.exists() or _is_plain_folder(file):
+        if not file.exists() or is_plain_folder(file):
             continue
         for alike in planes.values():
             if len(alike) > 1:
