@@ -16,6 +16,7 @@ from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import find_images, images_in, is_plain_folder
+from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
 
@@ -101,7 +102,7 @@ def found_images(
     wells = plate_wells(paths[0])
     if wells is not None or layout is not None:
         laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
-        fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
+        fields = [LabelledImage(field, (), well_name(name)) for name, each in (wells or {}).items()
                   for field in each]  # fmt: skip
         return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
     if not is_plain_folder(paths[0]):

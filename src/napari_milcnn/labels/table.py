@@ -30,6 +30,7 @@ from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
+from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 
@@ -277,11 +278,11 @@ def _plate_images(
 ) -> list[LabelledImage]:
     """List the fields of the wells that a layout names and labels, collecting what is wrong with it."""
     rows = _rows(layout, _LAYOUT, 2)
-    there = {_well_name(name): fields for name, fields in wells.items()}
+    there = {well_name(name): fields for name, fields in wells.items()}
     lines: dict[str, list[int]] = defaultdict(list)
     images: list[LabelledImage] = []
     for line, row in rows:
-        well, labels, split = _well_name(row["well"]), _names(row["label"]), row["split"].lower() or None
+        well, labels, split = well_name(row["well"]), _names(row["label"]), row["split"].lower() or None
         lines[well].append(line)
         if well not in there:
             problems.add("wells that are not on the plate", f"line {line} {row['well']!r}")
@@ -300,12 +301,6 @@ def _plate_images(
     _check_labels(rows, images, problems)
     _check_groups(images, problems)
     return images
-
-
-def _well_name(text: str) -> str:
-    """Return "B03" for "B03", "B3", "b/3" and "B/03"; what is no such name as it is."""
-    found = re.fullmatch(r"([A-Za-z]+)[ /_-]?0*([0-9]+)", text)
-    return f"{found[1].upper()}{int(found[2]):02d}" if found else text
 
 
 def _folder_images(folder: Path, warnings: Problems) -> list[LabelledImage]:
