@@ -82,7 +82,7 @@ def test_many_problems_are_counted_not_spelled_out(tmp_path):
     ("text", "said"),
     [
         ("", "cannot be read as a CSV"),
-        ("name,label\na,b\n", "lacks the column file; found name, label"),
+        ("name,label\na,b\n", 'has no column "file"; found name, label'),
         ("file,label\n", "it has no rows"),
         ('file,label\n"a,b\n', "cannot be read as a CSV"),
     ],
@@ -450,7 +450,7 @@ def test_what_is_wrong_with_a_layout(tmp_path, plate):
     with pytest.raises(LabelsError, match="is no OME-Zarr plate, and only a plate has a layout"):
         read_labels(tmp_path, layout=tmp_path / "layout.csv")
     (tmp_path / "layout.csv").write_text("well,dose\nB3,1\n")
-    with pytest.raises(LabelsError, match="lacks the column label; found well, dose"):
+    with pytest.raises(LabelsError, match='has no column "label"; found well, dose'):
         read_labels(plate, layout=tmp_path / "layout.csv")
     rows = ["well,label,split", "B3,drug,train", "B/03,drug,train", "H12,drug,train", "b2,Drug,trian", "C11,,train"]
     (tmp_path / "layout.csv").write_text("\n".join(rows))

@@ -213,7 +213,7 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
     found = read_results(run)
     for text, said in (
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
-        ("name,label\nx,a\n", "neither the column file nor well; found name, label"),
+        ("name,label\nx,a\n", 'has neither a column "file" nor a column "well"; found name, label'),
         ("file,label\n", "has no rows"),
         ("file,name\nA01_s1.tif,x\n", "adds nothing: the results have file, name themselves"),
         ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),

@@ -27,7 +27,6 @@ from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.labels.labelling_files import (
-    COLUMNS,
     LabelClass,
     NotedClass,
     NotedImage,
@@ -47,7 +46,7 @@ from napari_milcnn.labels.labelling_files import (
     with_cells,
     write_bytes,
 )
-from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable
+from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images, or this many times fewer than the largest, is mentioned."""
@@ -382,7 +381,7 @@ class Labelling:
     def _note(self, image: LabelledImage) -> NotedImage:
         name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
         others = {column: cell for column, cell in zip(self._sheet.columns, cells, strict=False)
-                  if cell and column.lower() not in (*COLUMNS, "plane")}  # fmt: skip
+                  if cell and column.lower() not in TABLE_COLUMNS}  # fmt: skip
         group = image.group if image.group != name else ""
         return NotedImage(file=name, plane=image.plane, group=group, split=image.split,
                            cells=others if not image.labels else {})  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, ValidationError
 
 from napari_milcnn.atomic_write import replacing
+from napari_milcnn.delimited import TABLE_SUFFIXES, parse_table, read_table
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
@@ -20,8 +20,8 @@ from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
 
-COLUMNS = ("file", "label", "group", "split")
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_NEW_TABLE = ("file", "label", "group", "split")
+"""Columns of a table that labelling makes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sheet:
     """labels.csv as it stands: its bytes, form and columns, its images, and the cells of every image's row."""
 
     content: bytes | None = None
-    columns: tuple[str, ...] = COLUMNS
+    columns: tuple[str, ...] = _NEW_TABLE
     separator: str = ","
     encoding: str = "utf-8"
     images: tuple[LabelledImage, ...] = ()
@@ -104,14 +104,16 @@ def found_images(
         laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
         fields = [LabelledImage(field, (), well_name(name)) for name, each in (wells or {}).items()
                   for field in each]  # fmt: skip
-        return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
+        return _as_in_table([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
     if not is_plain_folder(paths[0]):
         return [_unlabelled(paths[0], path)]
     folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_plain_folder(image.file.parent))])
     found = [_unlabelled(file, path) for folder in folders for file in images_in(folder)]
     if found or known:
         return found
-    return _plain(read_labels(paths[0], reading).images, path) if any(map(is_plain_folder, paths[0].iterdir())) else []
+    if not any(map(is_plain_folder, paths[0].iterdir())):
+        return []
+    return _as_in_table(read_labels(paths[0], reading).images, path)
 
 
 def _unlabelled(file: Path, path: Path) -> LabelledImage:
@@ -119,7 +121,7 @@ def _unlabelled(file: Path, path: Path) -> LabelledImage:
     return LabelledImage(path.parent / name, (), name)
 
 
-def _plain(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
+def _as_in_table(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
     """Return images named as labels.csv will name them, without the lines of another table."""
     return [replace(image, file=path.parent / relative_name(image.file, path.parent), line=None) for image in images]
 
@@ -184,24 +186,23 @@ def read_sheet(path: Path, reading: ImageReading) -> Sheet:
     try:
         images = read_labels(path, reading).images
     except LabelsError:
-        if not (path.is_file() and _is_bare(path)):
+        if not _has_no_rows(path):
             raise
         images = ()
     content = path.read_bytes()
-    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    separator = max((";", "\t", ","), key=text.split("\n", 1)[0].count)
-    lines = [tuple(map(str.strip, row)) for row in csv.reader(text.splitlines(keepends=True), delimiter=separator)]
-    columns, *rows = [cells for cells in lines if any(cells)]
-    plain = _plain(images, path)
-    cells = {key_of(image, path): row for image, row in zip(plain, rows, strict=True)}
-    encoding = "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8"
-    return Sheet(content, columns, separator, encoding, tuple(plain), cells)
+    table = parse_table(content)
+    named = _as_in_table(images, path)
+    cells = {key_of(image, path): row for image, row in zip(named, table.rows, strict=True)}
+    return Sheet(content, table.columns, table.separator, table.encoding, tuple(named), cells)
 
 
-def _is_bare(path: Path) -> bool:
-    """Whether a table has a line of columns and no other."""
-    lines = [line.lower() for line in path.read_bytes().splitlines() if line.strip(b" ,;\t")]
-    return len(lines) == 1 and b"file" in lines[0] and b"label" in lines[0]
+def _has_no_rows(path: Path) -> bool:
+    """Whether a file is a table of labels with the names of its columns and no rows."""
+    try:
+        table = read_table(path)
+    except (OSError, ValueError):
+        return False
+    return not table.rows and {"file", "label"} <= {name.lower() for name in table.columns}
 
 
 def read_notes(path: Path) -> Notes:

@@ -14,7 +14,6 @@ Decisions:
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from napari_milcnn.delimited import read_table, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
@@ -35,8 +35,9 @@ from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 
 SPLITS = ("train", "validation", "test")
-_COLUMNS = ("file", "label", "plane", "group", "split")
-_LAYOUT = ("well", "label", "group", "split")
+TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
+"""Columns of labels.csv; only file and label must be there."""
+_LAYOUT_COLUMNS = ("well", "label", "group", "split")
 _FEW = 3
 """A class with fewer groups than this on one side is mentioned."""
 
@@ -277,12 +278,12 @@ def _plate_images(
     layout: Path, wells: dict[str, tuple[Path, ...]], problems: Problems, warnings: Problems
 ) -> list[LabelledImage]:
     """List the fields of the wells that a layout names and labels, collecting what is wrong with it."""
-    rows = _rows(layout, _LAYOUT, 2)
+    rows = _rows(layout, _LAYOUT_COLUMNS, 2)
     there = {well_name(name): fields for name, fields in wells.items()}
     lines: dict[str, list[int]] = defaultdict(list)
     images: list[LabelledImage] = []
     for line, row in rows:
-        well, labels, split = well_name(row["well"]), _names(row["label"]), row["split"].lower() or None
+        well, labels, split = well_name(row["well"]), split_labels(row["label"]), row["split"].lower() or None
         lines[well].append(line)
         if well not in there:
             problems.add("wells that are not on the plate", f"line {line} {row['well']!r}")
@@ -333,7 +334,7 @@ def _size(file: Path) -> int:
 
 def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
     """Read the rows of labels.csv, collecting what is wrong with them."""
-    rows = _rows(path, _COLUMNS, 2)
+    rows = _rows(path, TABLE_COLUMNS, 2)
     images = []
     names: dict[Path, str] = {}
     for line, row in rows:
@@ -341,7 +342,7 @@ def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[La
         file = path.parent / name.replace("\\", "/") if name else path.parent
         group = row["group"] or names.setdefault(file.resolve(), name)
         plane = _plane(line, row["plane"], problems)
-        images.append(LabelledImage(file, _names(labels), group, row["split"].lower() or None, line, plane))
+        images.append(LabelledImage(file, split_labels(labels), group, row["split"].lower() or None, line, plane))
         _check_row(line, row, images[-1], problems)
     _check_columns(rows, problems)
     _check_labels(rows, images, problems)
@@ -364,46 +365,22 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     The first `needed` columns must be there, the others may be.
     """
     expected = " and ".join(columns[:needed])
-    text = _text(path, expected)
-    first = text.split("\n", 1)[0]
-    separator = max((";", "\t", ","), key=first.count)
     try:
-        reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise LabelsError(f"{path} cannot be read as a CSV ({error}); expected the columns {expected}") from error
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    if not lines:
-        raise LabelsError(f"{path} cannot be read as a CSV (it is empty); expected the columns {expected}")
-    header = [cell.lower() for cell in lines[0][1]]
-    missing = [name for name in columns[:needed] if name not in header]
-    if missing:
-        raise LabelsError(f"{path} lacks the column {' and '.join(missing)}; found {', '.join(lines[0][1])}")
-    long = [number for number, cells in lines if any(cells[len(header) :])]
-    if long:
-        raise LabelsError(f"{path}: line {long[0]} has more cells than the {len(header)} columns; names with a "
-                          f"{separator!r} in them need quotes")  # fmt: skip
-    place = {name: header.index(name) for name in columns if name in header}
-    return [(number, {name: (cells[place[name]] if name in place and place[name] < len(cells) else "")
-                      for name in columns}) for number, cells in lines[1:]]  # fmt: skip
-
-
-def _text(path: Path, expected: str) -> str:
-    try:
-        content = path.read_bytes()
+        table = read_table(path)
     except FileNotFoundError as error:
         raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
     except OSError as error:
         raise LabelsError(f"{path} cannot be read ({error.strerror}); expected a CSV") from error
-    for begin, kind in ((b"PK", "a spreadsheet"), (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"),
-                        (b"\xd0\xcf\x11\xe0", "a spreadsheet")):  # fmt: skip
-        if content.startswith(begin):
-            raise LabelsError(f"{path} cannot be read as a CSV: it is {kind}; save it as 'CSV UTF-8'")
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    except UnicodeDecodeError as error:
-        raise LabelsError(f"{path} cannot be read as a CSV ({error.reason} at byte {error.start}); save it as "
-                          "'CSV UTF-8'") from error  # fmt: skip
+    except ValueError as error:
+        raise LabelsError(f"{path} cannot be read as a CSV: {error}") from error
+    header = [name.lower() for name in table.columns]
+    missing = [name for name in columns[:needed] if name not in header]
+    if missing:
+        names = " and ".join(f'"{name}"' for name in missing)
+        raise LabelsError(f"{path} has no column{'s'[: len(missing) > 1]} {names}; found {', '.join(table.columns)}")
+    place = {name: header.index(name) for name in columns if name in header}
+    return [(line, {name: cells[place[name]] if name in place else "" for name in columns})
+            for line, cells in zip(table.lines, table.rows, strict=True)]  # fmt: skip
 
 
 def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: Problems) -> None:
@@ -430,7 +407,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
 def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) -> None:
     """Find mistakes in the label and the split of a row of a file or a well."""
     label, said = row["label"], f"line {line} {name!r}"
-    if _names(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
+    if split_labels(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
         problems.add("labels with nothing between two bars", f"{said} {label!r}")
     if row["split"].lower() not in {"", *SPLITS}:
         problems.add(f"splits that are none of {', '.join(SPLITS)}", f"{said} {row['split']!r}")
@@ -517,7 +494,3 @@ def _check_groups(images: list[LabelledImage], problems: Problems) -> None:
     trained = {label for image in images if image.split == "train" for label in image.labels}
     for label in sorted({label for image in images for label in image.labels} - trained if trained else ()):
         problems.add("labels without an image in training", repr(label))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split("|") if name.strip()))

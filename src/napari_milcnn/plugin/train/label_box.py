@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.images.paths import image_name, is_zarr
 from napari_milcnn.plugin.classify.image_state import limits_of
@@ -319,7 +320,7 @@ class LabelBox(QWidget):
         """Open what was dropped; a table dropped with a plate is its layout."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         event.acceptProposedAction()
-        tables = [path for path in paths if path.suffix.lower() in (".csv", ".tsv", ".txt")]
+        tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
         plates = [path for path in paths if is_zarr(path)]
         if len(tables) == len(plates) == 1 and len(paths) == 2:
             self.open(plates, tables[0])
