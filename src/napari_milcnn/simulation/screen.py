@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
-from numpy.typing import NDArray
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError
+from napari_milcnn.images.stack import PlaneIndex
+from napari_milcnn.images.write import write_ome_tiff
 from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import (
@@ -68,7 +69,7 @@ class _Job:
 
 
 @dataclass
-class _Tables:
+class _CompleteFields:
     """Rows of the fields that are complete."""
 
     fields: list[dict[str, str]] = field(default_factory=list)
@@ -154,7 +155,7 @@ def _plan(
 
 
 def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -> Generator[Path, None, None]:
-    tables = _Tables()
+    tables = _CompleteFields()
     try:
         for job in jobs:
             protein = draw_protein(job.labels, options, np.random.default_rng([*job.seeds, 0, 1]))
@@ -162,23 +163,22 @@ def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -
             yield _write_field(out, job, simulated, tables)
     finally:
         if tables.fields:
-            _write_tables(out, tables)
+            _write_truth_tables(out, tables)
 
 
-def _write_tables(out: Path, tables: _Tables) -> None:
+def _write_truth_tables(out: Path, tables: _CompleteFields) -> None:
     """Write both tables, labels.csv last: where it stands, all that it lists is complete."""
     for name, rows in (("truth/cells.csv", tables.cells), ("labels.csv", tables.fields)):
         with replacing(out / name) as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
 
-def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _Tables) -> Path:
+def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _CompleteFields) -> Path:
     """Write one field and its truth, then enter it into the tables."""
     image = out / "images" / f"{job.name}.ome.tif"
     with replacing(out / "truth" / f"{job.name}.tif") as part:
         tifffile.imwrite(part, simulated.cells, compression="zlib")
-    with replacing(image) as part:
-        _write_ome(part, simulated.image)
+    write_ome_tiff(image, [PlaneIndex(0, 0, 0)], simulated.image[np.newaxis], CHANNELS, PIXEL_SIZE, {})
     file = f"images/{image.name}"
     tables.cells += [
         {"file": file, "label": label, "classes": "|".join(classes)}
@@ -186,16 +186,3 @@ def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _Table
     ]
     tables.fields.append({"file": file, "label": "|".join(job.labels), "group": job.group, "split": job.split})
     return image
-
-
-def _write_ome(path: Path, image: NDArray[np.uint16]) -> None:
-    """Write an image (C, Y, X) as OME-TIFF with pixel size and channel names."""
-    facts = {
-        "axes": "CYX",
-        "PhysicalSizeX": PIXEL_SIZE,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": PIXEL_SIZE,
-        "PhysicalSizeYUnit": "µm",
-        "Channel": {"Name": list(CHANNELS)},
-    }
-    tifffile.imwrite(path, image, ome=True, photometric="minisblack", compression="zlib", metadata=facts)

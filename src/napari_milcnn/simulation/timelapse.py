@@ -67,7 +67,7 @@ def simulate_timelapse(
     pictures, outlines = [], []
     for frame in range(frames):
         bodies = [body_on_grid(cell, growth=0.6 + 0.4 * frame / (frames - 1)) for cell in cells]
-        mixes = [_between(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
+        mixes = [_relocating_mix(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
         pictures.append(expose(bodies, mixes, protein, illumination, options, rng))
         outlines.append(label_image(bodies, options))
     frame_of, cell_of = np.indices(moved.shape)
@@ -85,7 +85,7 @@ def _relocation(count: int, frames: int, options: SimulationOptions, rng: np.ran
     return np.where(responding, moved, 0.0)
 
 
-def _between(label_from: str, label_to: str, share: float, leak: float) -> dict[str, float]:
+def _relocating_mix(label_from: str, label_to: str, share: float, leak: float) -> dict[str, float]:
     """Share of the expression at each localisation when `share` of the protein has moved."""
     mix = {label_from: 1 - share, label_to: share}
     return mix | {"cytoplasm": max(mix.get("cytoplasm", 0.0), leak)}
