@@ -13,13 +13,35 @@ import math
 import operator
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from types import EllipsisType
+from typing import Final, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
+Array: TypeAlias = np.ndarray
+Entry: TypeAlias = SupportsIndex | slice | EllipsisType
+"""What a key of a slice says of one axis."""
 ORDER: Final = "PTZCYX"
+"""The axes of an image in their order: position, time, depth, channel, rows and columns."""
+
+
+class ArrayLike(Protocol):
+    """An array of which only what is sliced is read: numpy, dask, zarr, or a `LazyArray`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of a value."""
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> object: ...
 
 
 class LazyArray:
@@ -54,7 +76,7 @@ class LazyArray:
             sizes["P"] = len(self._parts)
         self.axes: str = "".join(axis for axis in ORDER if axis in sizes)
         self.shape: tuple[int, ...] = tuple(sizes[axis] for axis in self.axes)
-        self.dtype: np.dtype[Any] = np.dtype(self._parts[0].dtype)
+        self.dtype: np.dtype[np.generic] = np.dtype(self._parts[0].dtype)
         self._finalizer = weakref.finalize(self, close or do_nothing)
 
     @property
@@ -77,12 +99,12 @@ class LazyArray:
     def __repr__(self) -> str:
         return f"<LazyArray {self.axes} {self.shape} {self.dtype}>"
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a LazyArray cannot become a numpy array without reading a copy")
         return np.asarray(self[...], dtype=dtype)
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: Entry | tuple[Entry, ...]) -> Array:
         if not self._finalizer.alive:
             raise ValueError("it has been closed; open the image again")
         wanted, dropped = self._ranges(key)
@@ -91,7 +113,7 @@ class LazyArray:
         block = np.concatenate(blocks) if blocks else self._block(self._parts[0], wanted)[:0]  # (P, T, Z, C, Y, X)
         return block[tuple(0 if axis in dropped or axis not in self.axes else slice(None) for axis in ORDER)]
 
-    def _ranges(self, key: Any) -> tuple[dict[str, range], set[str]]:
+    def _ranges(self, key: Entry | tuple[Entry, ...]) -> tuple[dict[str, range], set[str]]:
         """Return the wanted numbers along each axis, and the axes that an integer removes."""
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in keys:
@@ -104,6 +126,8 @@ class LazyArray:
         for axis, length, one in zip(self.axes, self.shape, keys, strict=True):
             if isinstance(one, slice):
                 wanted[axis] = range(length)[one]
+            elif isinstance(one, EllipsisType):
+                raise IndexError("a key holds one ellipsis at most")
             else:
                 number = range(length)[operator.index(one)]
                 wanted[axis] = range(number, number + 1)

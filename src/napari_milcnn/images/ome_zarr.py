@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,12 @@ from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.paths import ZARR_METADATA, has_zarr_metadata
 from napari_milcnn.images.stack import FoundImage, translated
 from napari_milcnn.images.units import pixel_size_from_sides
+
+if TYPE_CHECKING:
+    import zarr
+
+Attributes: TypeAlias = Mapping[str, Any]
+"""Metadata as plain JSON."""
 
 
 def found_array(array: ArrayLike, series: int | None) -> FoundImage:
@@ -48,13 +54,12 @@ def open_zarr(path: Path, series: int | None) -> FoundImage:
         )
     import zarr
 
-    node: Any = zarr.open(str(path), mode="r")
+    node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         if series is not None:
             raise ImageError(f"{path}: series={series} was asked for, but this is a single array; leave series= out")
         return found_array(node, None)
-    attributes = dict(node.attrs)
-    ome: Any = attributes.get("ome", attributes)  # of version 0.5 and later, or of 0.4 and before
+    ome = _ome_attributes(node)
     if "multiscales" in ome:
         if series not in (None, 0):
             raise ImageError(f"{path}: series={series} was asked for, but this is a single image; leave series= out")
@@ -64,7 +69,7 @@ def open_zarr(path: Path, series: int | None) -> FoundImage:
     raise ImageError(f"{path} is {_what_group(path, node, ome)}")
 
 
-def _only_image(path: Path, node: Any, series: int | None) -> str:
+def _only_image(path: Path, node: zarr.Group, series: int | None) -> str:
     images = sorted((key for key in node.group_keys() if key.isdigit()), key=int)
     wanted = str(series) if series is not None else images[0] if len(images) == 1 else ""
     if wanted not in images:
@@ -72,7 +77,7 @@ def _only_image(path: Path, node: Any, series: int | None) -> str:
     return wanted
 
 
-def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
+def _what_group(path: Path, node: zarr.Group, ome: Attributes) -> str:
     """Say what a group without an image is, and what to open in its place."""
     if "plate" in ome:
         wells = ome["plate"].get("wells", [])
@@ -108,7 +113,7 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     """
     if not has_zarr_metadata(path):
         return None
-    plate = _ome_attributes(path).get("plate")
+    plate = _read_ome_attributes(path).get("plate")
     if plate is None:
         return None
     with translated(f"{path} cannot be read as an OME-Zarr plate"):
@@ -118,19 +123,24 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
 
 def _fields(well: Path) -> tuple[Path, ...]:
     with translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
-        return tuple(well / str(each["path"]) for each in _ome_attributes(well)["well"]["images"])
+        return tuple(well / str(each["path"]) for each in _read_ome_attributes(well)["well"]["images"])
 
 
-def _ome_attributes(path: Path) -> dict[str, Any]:
+def _read_ome_attributes(path: Path) -> Attributes:
     import zarr
 
     with translated(f"{path} cannot be read as OME-Zarr"):
-        attributes = dict(zarr.open(str(path), mode="r").attrs)
-    found: Any = attributes.get("ome", attributes)
-    return dict(found) if isinstance(found, Mapping) else {}
+        return _ome_attributes(zarr.open(str(path), mode="r"))
 
 
-def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> FoundImage:
+def _ome_attributes(node: zarr.Group | zarr.Array[Any]) -> Attributes:
+    """Return the OME metadata: under "ome" in version 0.5 and later, among the other attributes in 0.4 and before."""
+    attributes = dict(node.attrs)
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _ome_zarr(path: Path, node: zarr.Group, ome: Attributes) -> FoundImage:
     import zarr
 
     scales = ome["multiscales"][0]
@@ -150,14 +160,12 @@ def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> FoundImage:
     return FoundImage((array,), letters, channels=tuple(labels), pixel_size=size, warnings=tuple(notes))
 
 
-def _axis_letter(axis: Mapping[str, Any]) -> str:
+def _axis_letter(axis: Attributes) -> str:
     name = str(axis.get("name", "?")).upper()
     return name if len(name) == 1 else {"channel": "C", "time": "T"}.get(str(axis.get("type")), "?")
 
 
-def _zarr_pixel_size(
-    axes: Sequence[Mapping[str, Any]], levels: Sequence[Mapping[str, Any]]
-) -> tuple[float | None, str | None]:
+def _zarr_pixel_size(axes: Sequence[Attributes], levels: Sequence[Attributes]) -> tuple[float | None, str | None]:
     """Multiply the scales of the level and of the whole image; without a unit no size is known."""
     scale = np.ones(len(axes))
     transforms = [each for one in levels for each in one.get("coordinateTransformations") or []]

@@ -19,9 +19,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.channels import as_names, channel_names, given_names
@@ -37,7 +38,7 @@ AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S
 
 
 def open_image(
-    source: Any,
+    source: str | os.PathLike[str] | ArrayLike | ImageStack,
     *,
     axes: str | None = None,
     channels: Sequence[str] | None = None,
@@ -177,9 +178,10 @@ class _AlongZ:
     def __init__(self, image: ImageStack) -> None:
         self._data, self._depth, self._at = image.data, image.sizes["Z"], image.axes.index("Z")
         self.shape = (*image.shape[: self._at], *image.shape[self._at + 1 :])
+        self.ndim = len(self.shape)
         self.dtype = image.dtype
 
-    def __getitem__(self, key: tuple[Any, ...]) -> Array:
+    def __getitem__(self, key: tuple[int | slice, ...]) -> Array:
         before, behind = key[: self._at], key[self._at :]
         return reduce(np.maximum, (np.asarray(self._data[(*before, z, *behind)]) for z in range(self._depth)))
 
@@ -230,10 +232,11 @@ def _arranged(found: FoundImage, letters: str, samples: int) -> tuple[ArrayLike,
     if len(found.parts) > 1 or not movable or ("C" in letters and "S" in letters):
         lazy = LazyArray(found.parts, letters, samples, found.close)
         return lazy, lazy.axes
-    key = tuple({"-": 0, "S": slice(0, samples)}.get(letter, slice(None)) for letter in letters)
+    entries: dict[str, int | slice] = {"-": 0, "S": slice(0, samples)}
+    taken = cast("Array", array[tuple(entries.get(letter, slice(None)) for letter in letters)])  # numpy or dask
     kept = letters.replace("-", "").replace("S", "C")
     out = "".join(axis for axis in ORDER if axis in kept)
-    return array[key].transpose([kept.index(axis) for axis in out]), out
+    return taken.transpose([kept.index(axis) for axis in out]), out
 
 
 def _adapted(
@@ -252,7 +255,7 @@ def _adapted(
     return image if pixel_size is None else replace(image, pixel_size=_given_size(pixel_size))
 
 
-def _check_pixels(dtype: Any, shape: tuple[int, ...], who: str) -> None:
+def _check_pixels(dtype: DTypeLike, shape: tuple[int, ...], who: str) -> None:
     try:
         kind = np.dtype(dtype)
     except TypeError:

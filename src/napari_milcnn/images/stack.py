@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -174,10 +174,9 @@ class ImageStack:
         return tuple(int(n) for n in self.data.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of a pixel, in the byte order of this machine."""
-        native: np.dtype[Any] = np.dtype(self.data.dtype).newbyteorder("=")
-        return native
+        return np.dtype(self.data.dtype).newbyteorder("=")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -227,7 +226,7 @@ class ImageStack:
         at = self._index(i)
         numbers = self._channel_numbers(channels)
         y0, y1, x0, x1 = self._inside(window)
-        key: dict[str, Any] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
+        key: dict[str, int | slice] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
         with translated(f"{self._where(i)}: the pixels cannot be read"):
             block = self._read(key, numbers)
         self._check_finite(block, i)
@@ -238,7 +237,7 @@ class ImageStack:
         if self.path is not None and isinstance(self.data, LazyArray):
             self.data.close()
 
-    def _read(self, key: Mapping[str, Any], channels: Sequence[int]) -> Array:
+    def _read(self, key: Mapping[str, int | slice], channels: Sequence[int]) -> Array:
         """Read some channels at a key with one entry per axis: (channels, Y, X)."""
         blocks = []
         for some in _ranges_to_read(channels):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -236,7 +236,7 @@ def _facts_from_ome_xml(
     return names, *pixel_size_from_sides(sides, units)
 
 
-def _imagej_names(labels: Any, series: TiffPageSeries) -> tuple[str, ...]:
+def _imagej_names(labels: object, series: TiffPageSeries) -> tuple[str, ...]:
     """Return slice labels if there is one per channel and they look like names, not like files or counts."""
     channels = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
     names = tuple(str(label).strip() for label in labels) if isinstance(labels, list | tuple) else ()
@@ -260,7 +260,7 @@ def resolution(series: TiffPageSeries, unit: str) -> tuple[float | None, str | N
     return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
 
 
-def _ratio(value: Any) -> float | None:
+def _ratio(value: object) -> float | None:
     """Return a TIFF rational (numerator, denominator) as a number; None where it is not a rational, or is 0."""
     if not isinstance(value, tuple) or len(value) != 2 or not all(value):
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 MICROMETRES: Final = {  # keys after NFKC and lower(), which turn the micro sign into the Greek letter mu
     **dict.fromkeys(("m", "meter", "metre"), 1e6),
@@ -32,11 +32,11 @@ def micrometres_per(unit: str) -> float | None:
     return MICROMETRES.get(unicodedata.normalize("NFKC", text).strip().lower())
 
 
-def number_or_none(text: Any) -> float | None:
+def number_or_none(text: str | None) -> float | None:
     """Read a number; None where the text is not a number."""
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        return None if text is None else float(text)
+    except ValueError:
         return None
 
 
