@@ -140,8 +140,8 @@ def test_plain_pages_are_asked_about(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         open_image(path)
     assert str(caught.value) == (
-        f"{path}: shape (3, 40, 50) with the axes IYX does not tell which axis is which; say it, one letter per axis "
-        "out of P (position), T, Z, C, Y, X and S (colour samples): for example "
+        f"{path}: shape (3, 40, 50) with the axes IYX does not tell which axis is which; name the axes, one letter per "
+        "axis out of P (position), T, Z, C, Y, X and S (colour samples): for example "
         'axes="CYX" or axes="TYX" (command line: --axes CYX)'
     )
     with open_image(path, axes="tyx") as image:

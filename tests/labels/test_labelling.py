@@ -248,7 +248,7 @@ def test_warnings_say_with_counts_what_is_missing(tmp_path):
     assert labelling.warnings() == (
         "Fewer than 5 images: c (0); label more of them.",
         "Unbalanced: a has 31 images and b 5; label more of b.",
-        "All 5 images of b are of one group, 'w': how well it is told cannot be validated honestly.",
+        "All 5 images of b are of one group, 'w': how well it is recognised cannot be validated.",
     )
 
 
@@ -327,7 +327,7 @@ def test_files_that_the_table_could_not_name_are_refused(tmp_path):
     labelling = open_labelling(tmp_path)
     labelling.add_class("a")
     (tmp_path / "3.tif").unlink()
-    for row, said in enumerate(("rename the file", "is empty", "is not there any more")):
+    for row, said in enumerate(("rename the file", "is empty", "does not exist any more")):
         with pytest.raises(LabelsError, match=said):
             labelling.label([row], "a")
     assert labelling.labelled() == ()

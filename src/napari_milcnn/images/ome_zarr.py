@@ -147,7 +147,9 @@ def _ome_zarr(path: Path, node: zarr.Group, ome: Attributes) -> FoundImage:
     level = scales["datasets"][0]
     array = node[level["path"]]
     if not isinstance(array, zarr.Array):
-        raise ImageError(f"{path}: the metadata names {level['path']} as the image, but that is no array; export again")
+        raise ImageError(
+            f"{path}: the metadata names {level['path']} as the image, but that is not an array; export it again"
+        )
     axes = [each if isinstance(each, dict) else {"name": each} for each in scales.get("axes", [])]
     if not axes and array.ndim == 5:  # versions before 0.3 know no other order
         axes = [{"name": name} for name in "tczyx"]

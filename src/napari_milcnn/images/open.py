@@ -289,7 +289,7 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
         The axes of the caller do not fit the image, or the axes cannot be known.
     """
     if len(shape) < 2:
-        raise ImageError(f"{who}: shape {shape} is no image; expected at least the axes Y and X")
+        raise ImageError(f"{who}: shape {shape} is not an image; expected at least the axes Y and X")
     if asked is not None:
         return _checked_axes(asked, shape, who)
     letters = found.upper() if found else "?" * (len(shape) - 2) + "YX"
@@ -299,7 +299,7 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
         examples = " or ".join(f'axes="{example}"' for example in _examples(letters, shape))
         first = _examples(letters, shape)[0]
         raise ImageError(
-            f"{who}: shape {shape}{said} does not tell which axis is which; say it, {AXES_HELP}: "
+            f"{who}: shape {shape}{said} does not tell which axis is which; name the axes, {AXES_HELP}: "
             f"for example {examples} (command line: --axes {first})"
         )
     return letters
@@ -344,7 +344,7 @@ def _examples(letters: str, shape: tuple[int, ...]) -> list[str]:
 
 def _given_size(pixel_size: float) -> float:
     if not 0 < pixel_size < math.inf:
-        raise ImageError(f"pixel_size={pixel_size} is no size; give the side of a pixel in µm, for example 0.65")
+        raise ImageError(f"pixel_size={pixel_size} is not a size; give the side of a pixel in µm, for example 0.65")
     return float(pixel_size)
 
 
@@ -382,7 +382,7 @@ def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
         return open_raster
     if suffix in TIFF_SUFFIXES + RASTER_SUFFIXES:
         raise ImageError(
-            f"{path} is not an image: its name ends in {suffix}, but its content is none of TIFF, PNG, JPEG, BMP and "
-            "GIF; copy or export it again"
+            f"{path} is not an image: its name ends in {suffix}, but its content is not TIFF, PNG, JPEG, BMP or GIF; "
+            "copy or export it again"
         )
     return open_other

@@ -76,7 +76,7 @@ def open_other(path: Path, series: int | None) -> FoundImage:
     try:
         bioio, errors = import_module("bioio"), import_module("bioio_base.exceptions")
     except ImportError as exc:
-        raise ImageError(f"{path} is none of TIFF, OME-Zarr, PNG, JPEG, BMP and GIF; {advice}") from exc
+        raise ImageError(f"{path} is not a TIFF, OME-Zarr, PNG, JPEG, BMP or GIF image; {advice}") from exc
     try:
         image = bioio.BioImage(path)
     except errors.UnsupportedFileFormatError as exc:

@@ -1,9 +1,12 @@
 """Tables of image-level labels, and their splits.
 
-labels.csv: `file` (relative to the table), `label` (several separated by `|`), optional `plane` (such as "P0 T3"),
-`group` (well, plate, strain: never on both sides of a split) and `split` (train, validation or test). Or a folder with
-one folder of images per class; a folder between class and image is the image's group. Or an OME-Zarr plate and its
-layout: `well` and `label`, optional `group` and `split`.
+Labels come in one of three forms:
+
+- labels.csv with the columns `file` (relative to the table) and `label` (several separated by `|`), and optional
+  `plane` (such as "P0 T3"), `group` (well, plate, strain: never on both sides of a split) and `split` (train,
+  validation or test);
+- a folder with one folder of images per class; a folder between class and image is the group of the image;
+- an OME-Zarr plate and its layout, a CSV with the columns `well` and `label`, and optional `group` and `split`.
 
 Decisions:
 
@@ -26,12 +29,13 @@ import numpy as np
 
 from napari_milcnn.delimited import read_table, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.images.wells import well_name
-from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
+from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +43,7 @@ TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
 """Columns of labels.csv; only file and label must be there."""
 _LAYOUT_COLUMNS = ("well", "label", "group", "split")
 _FEW = 3
-"""A class with fewer groups than this on one side is mentioned."""
+"""A class with fewer groups than this in validation is mentioned."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,15 @@ class LabelledImage:
     file : Path
         The image.
     labels : tuple of str
-        What it shows.
+        The classes that the image shows.
     group : str
-        Its well, plate or strain: never on both sides of a split.
+        The well, plate or strain of the image: never on both sides of a split.
     split : str or None
-        One of `SPLITS`, where the table says.
+        One of `SPLITS`; None where the table does not say.
     line : int or None
-        Its line in the table, for messages.
+        Number of its line in the table, for messages.
     plane : str
-        Which planes of the file are meant, such as "P0 T3"; all of them where it is empty.
+        The planes of the file that are meant, such as "P0 T3"; all planes where it is empty.
     """
 
     file: Path
@@ -71,7 +75,7 @@ class LabelledImage:
 
     @property
     def name(self) -> str:
-        """What it is called in messages: the file, inside a zarr from there on, and its planes."""
+        """The name in messages: the file, or its path from the zarr on that it lies in, and its planes."""
         outer = zarr_around(self.file)
         file = self.file.name if outer is None else self.file.relative_to(outer.parent).as_posix()
         return f"{file} {self.plane}".rstrip()
@@ -88,9 +92,9 @@ class LabelTable:
     reading : ImageReading
         Axes, channels and pixel size where the files do not say.
     source : str
-        Where the rows come from, for messages.
+        The table, folder or layout that the rows come from, for messages.
     warnings : tuple of str
-        What may be meant but should be known of the rows, in sentences.
+        Sentences on what may be meant but should be known.
     """
 
     images: tuple[LabelledImage, ...]
@@ -114,7 +118,7 @@ class LabelTable:
         Raises
         ------
         ImageError
-            If it cannot be opened, or has no such planes.
+            If the file cannot be opened, or has no such planes.
         """
         opened = self.reading.open(image.file)
         try:
@@ -128,11 +132,11 @@ class LabelTable:
         return replace(self, images=tuple(image for image in self.images if image.split == split))
 
     def counts(self) -> dict[str, int]:
-        """Class -> number of images that show it."""
+        """Return class -> number of images that show it."""
         return dict(Counter(label for image in self.images for label in image.labels))
 
     def targets(self, classes: Sequence[str]) -> np.ndarray:
-        """Multi-hot float32 (images, classes)."""
+        """Return 1 where an image shows a class, else 0: float32 (images, classes)."""
         place = {name: i for i, name in enumerate(classes)}
         targets = np.zeros((len(self.images), len(classes)), np.float32)
         for row, image in zip(targets, self.images, strict=True):
@@ -140,9 +144,9 @@ class LabelTable:
         return targets
 
     def with_split(self, validation: float, seed: int) -> LabelTable:
-        """Keep the table's own split where it has one, else put whole groups aside for validation.
+        """Keep the split of the table where it has one; else put whole groups aside for validation.
 
-        Of a class with two groups or more both sides get one, where the other classes let them.
+        Both sides get a group of each class that has two groups or more, where the other classes allow it.
 
         Raises
         ------
@@ -158,7 +162,7 @@ class LabelTable:
         return self._split(held_out(groups, self.targets(self.classes), validation, seed))
 
     def folds(self, k: int, seed: int) -> tuple[LabelTable, ...]:
-        """Split into k folds by whole groups: k tables, each with one fold as validation and the rest to train on.
+        """Split into k folds by whole groups: k tables, each with one fold for validation and the rest for training.
 
         Raises
         ------
@@ -169,7 +173,7 @@ class LabelTable:
         return tuple(self._split(held) for held in grouped_folds(groups, self.targets(self.classes), k, seed))
 
     def split_warnings(self) -> tuple[str, ...]:
-        """Say in sentences, with numbers, which classes have too few groups to be validated."""
+        """Say, with numbers, which classes have too few groups to be validated."""
         groups: dict[str, dict[str | None, set[str]]] = defaultdict(lambda: defaultdict(set))
         for image in self.images:
             for label in image.labels:
@@ -181,9 +185,9 @@ class LabelTable:
             train, held = len(groups[name]["train"]), len(groups[name]["validation"])
             if held == 0:
                 said.append(f"{name} has {train} group{'s'[: train != 1]} and none of them in validation: "
-                            "how well it is told cannot be measured")  # fmt: skip
+                            "how well it is recognised cannot be measured")  # fmt: skip
             elif held < _FEW:
-                said.append(f"{name} is validated on {held} group{'s'[: held > 1]} only: its figures say little")
+                said.append(f"{name} is validated on only {held} group{'s'[: held > 1]}: its figures say little")
         return tuple(said)
 
     def _split(self, held: np.ndarray) -> LabelTable:
@@ -205,31 +209,31 @@ def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[st
     Parameters
     ----------
     table : LabelTable
-        Its images for training and validation are opened; their headers are read.
+        The images for training and validation are opened, and their headers are read.
     on_image : callable, optional
         Called with (images opened, images in all); return False to stop.
 
     Returns
     -------
     tuple of str
-        What may be meant but should be known: other pixel sizes, other channel names, copies.
+        Sentences on what may be meant but should be known: other pixel sizes, other channel names, copies.
 
     Raises
     ------
     LabelsError
-        Listing every image that cannot be read, has another number of channels, or is listed twice under two names with
-        other labels.
+        Listing every image that cannot be read, has another number of channels, or is listed under two names with
+        different labels.
     """
     errors = Problems()
-    rows = [_row(image) for image in table.images if image.split != "test"]
+    rows = [_checked_row(image) for image in table.images if image.split != "test"]
     warnings = check_rows(rows, table.reading, errors, on_image)
     if errors:
         raise LabelsError(errors.message(table.source))
     return (*table.warnings, *warnings.sentences(), *table.split_warnings())
 
 
-def _row(image: LabelledImage) -> Row:
-    return Row(image.line, image.file, image.labels, image.plane, image.name)
+def _checked_row(image: LabelledImage) -> CheckedRow:
+    return CheckedRow(image.line, image.file, image.labels, image.plane, image.name)
 
 
 def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: str | Path | None = None) -> LabelTable:
@@ -242,19 +246,19 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     reading : ImageReading
         How to open files that do not say axes, channels or pixel size themselves.
     layout : path, optional
-        For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, optional group and split. Each field
-        of a well with a label is a row, in the group of its well where no other is given.
+        For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, and optional group and split. Each
+        field of a well with a label is a row; its group is its well where the layout gives no other.
 
     Raises
     ------
     LabelsError
-        Listing everything that is wrong with the table and, then, with its images at once.
+        Listing everything that is wrong with the table and, if anything is, with its images too.
     """
     path = Path(path)
     wells = plate_wells(path)
     if (wells is None) != (layout is None):
         raise LabelsError(
-            f"{path} is no OME-Zarr plate, and only a plate has a layout; leave out layout= (command line: --layout)"
+            f"{path} is not an OME-Zarr plate and has no layout; leave out layout= (command line: --layout)"
             if wells is None
             else f"{path} is an OME-Zarr plate of {len(wells)} wells; give a CSV with the columns well and label by "
             "layout= (command line: --layout)"
@@ -269,7 +273,7 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
         problems.add("it has no rows" if source.is_file() else "it has no folder with images; expected one per class")
     if problems:
         known = [image for image in images if image.file.exists() and not is_plain_folder(image.file)]
-        check_rows([_row(image) for image in known if _size(image.file)], reading, problems)
+        check_rows([_checked_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
     return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()))
 
@@ -277,7 +281,7 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
 def _plate_images(
     layout: Path, wells: dict[str, tuple[Path, ...]], problems: Problems, warnings: Problems
 ) -> list[LabelledImage]:
-    """List the fields of the wells that a layout names and labels, collecting what is wrong with it."""
+    """List the fields of the wells that a layout names and labels; collect what is wrong with the layout."""
     rows = _rows(layout, _LAYOUT_COLUMNS, 2)
     there = {well_name(name): fields for name, fields in wells.items()}
     lines: dict[str, list[int]] = defaultdict(list)
@@ -333,7 +337,7 @@ def _size(file: Path) -> int:
 
 
 def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
-    """Read the rows of labels.csv, collecting what is wrong with them."""
+    """Read the rows of labels.csv; collect what is wrong with them."""
     rows = _rows(path, TABLE_COLUMNS, 2)
     images = []
     names: dict[Path, str] = {}
@@ -355,14 +359,14 @@ def _plane(line: int, name: str, problems: Problems) -> str:
     try:
         return PlaneChoice.read(name).name
     except ImageError:
-        problems.add("planes that are not understood, expected names such as P0 or P0 T3 Z1", f"line {line} {name!r}")
+        problems.add("planes that are not understood; expected names such as P0 or P0 T3 Z1", f"line {line} {name!r}")
         return ""
 
 
 def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, dict[str, str]]]:
-    """Read the cells of a CSV: (line number, column -> text) for every row that is not empty.
+    """Read a CSV: (number of the line, column -> text) for every row that is not empty.
 
-    The first `needed` columns must be there, the others may be.
+    The first `needed` columns must be there; the others may be missing, and are then empty.
     """
     expected = " and ".join(columns[:needed])
     try:
@@ -390,7 +394,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
         problems.add("rows without a file", f"line {line}")
     elif not image.file.exists():
         if PureWindowsPath(name).drive or (Path(name).is_absolute() and not Path(name).parent.exists()):
-            problems.add("files of another computer, expected names relative to the table", said)
+            problems.add("files of another computer; expected names relative to the table", said)
         elif label and (image.file.parent / label).is_file():
             problems.add("file and label in each other's column", f"{said} {label!r}")
         else:
@@ -410,23 +414,23 @@ def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) 
     if split_labels(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
         problems.add("labels with nothing between two bars", f"{said} {label!r}")
     if row["split"].lower() not in {"", *SPLITS}:
-        problems.add(f"splits that are none of {', '.join(SPLITS)}", f"{said} {row['split']!r}")
+        problems.add(f"splits other than {', '.join(SPLITS)}", f"{said} {row['split']!r}")
 
 
 def _check_columns(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> None:
     for name in ("group", "split"):
         without = [line for line, row in rows if not row[name]]
         if 0 < len(without) < len(rows):
-            problems.add(f"the column {name} is filled for {len(rows) - len(without)} of {len(rows)} rows; fill all or "
-                         f"none, the first without is line {without[0]}")  # fmt: skip
+            problems.add(f"the column {name} is filled for {len(rows) - len(without)} of {len(rows)} rows, and line "
+                         f"{without[0]} is the first without; fill all rows or none")  # fmt: skip
 
 
 def _check_labels(rows: list[tuple[int, dict[str, str]]], images: list[LabelledImage], problems: Problems) -> None:
-    """Find labels that were probably meant to be others."""
+    """Find labels that are probably misspelled, or joined by the wrong sign."""
     used = Counter(label for image in images for label in image.labels)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in used:
-        spellings["".join(label.casefold().split()).replace("_", "").replace("-", "")].append(label)
+        spellings[plain_name(label)].append(label)
     for alike in spellings.values():
         if len(alike) > 1:
             counts = " and ".join(f"{name!r} ({used[name]})" for name in sorted(alike))
@@ -449,7 +453,7 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
         for alike in planes.values():
             if len(alike) > 1:
                 other = len({frozenset(image.labels) for image in alike}) > 1
-                how = "again with other labels, expected one row with A|B" if other else "twice"
+                how = "again with other labels; expected one row with A|B" if other else "twice"
                 problems.add(f"images listed {how}", _lines(alike))
         for pair in _overlaps([alike[0] for alike in planes.values()]):
             if set(pair[0].labels) == set(pair[1].labels):
@@ -459,7 +463,7 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
 
 
 def _lines(images: Sequence[LabelledImage]) -> str:
-    """Say where rows of one file stand: "'a.tif' line 2 (drug) and line 5 (drug)"."""
+    """Name the lines of rows of one file: "'a.tif' line 2 (drug) and line 5 (drug)"."""
     one_plane = len({image.plane for image in images}) == 1
     name = images[0].name if one_plane else replace(images[0], plane="").name
     planes = ["" if one_plane else f"{image.plane or 'every plane'}: " for image in images]
@@ -468,7 +472,7 @@ def _lines(images: Sequence[LabelledImage]) -> str:
 
 
 def _overlaps(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, LabelledImage]]:
-    """Find pairs of rows of one file that name other axes, and agree in those that both name."""
+    """Find pairs of rows of one file that name different axes, and agree in the axes that both name."""
     kinds: dict[tuple[int, ...], list[tuple[PlaneChoice, LabelledImage]]] = defaultdict(list)
     for image in images:
         plane = PlaneChoice.read(image.plane)
