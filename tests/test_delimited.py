@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_milcnn.delimited import DelimitedTable, column_names, parse_table, read_table, split_labels
+from napari_milcnn.delimited import DelimitedTable, column_names, parse_delimited, read_delimited, split_labels
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -17,7 +17,7 @@ def test_every_form_gives_the_same_table(tmp_path: Path, separator: str, line_en
     text = 'File;LABEL;\n\n a.tif ;ü;\n;;\n"b;c.tif"\n'.replace(";", separator).replace("\n", line_end)
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode(encoding))
-    assert read_table(path) == DelimitedTable(
+    assert read_delimited(path) == DelimitedTable(
         columns=("File", "LABEL", ""),
         rows=(("a.tif", "ü", ""), (f"b{separator}c.tif", "", "")),
         lines=(3, 5),
@@ -29,12 +29,12 @@ def test_every_form_gives_the_same_table(tmp_path: Path, separator: str, line_en
 
 def test_a_separator_in_quotes_does_not_count() -> None:
     """Two cells by the comma, not three by the semicolon."""
-    assert parse_table(b'"a;b;c",d\n1,2\n').columns == ("a;b;c", "d")
+    assert parse_delimited(b'"a;b;c",d\n1,2\n').columns == ("a;b;c", "d")
 
 
 def test_one_column_has_no_separator() -> None:
     """A list of names is a table too."""
-    assert parse_table(b"well\nB03\n").rows == (("B03",),)
+    assert parse_delimited(b"well\nB03\n").rows == (("B03",),)
 
 
 @pytest.mark.parametrize(("content", "said"), [
@@ -50,7 +50,7 @@ def test_one_column_has_no_separator() -> None:
 def test_what_is_no_table_is_said(content: bytes, said: str) -> None:
     """Each with what to do."""
     with pytest.raises(ValueError, match=said):
-        parse_table(content)
+        parse_delimited(content)
 
 
 def test_any_file_has_a_first_line(tmp_path: Path) -> None:

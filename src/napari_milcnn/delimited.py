@@ -53,7 +53,7 @@ class DelimitedTable:
     encoding: str
 
 
-def read_table(path: Path) -> DelimitedTable:
+def read_delimited(path: Path) -> DelimitedTable:
     """Read a table.
 
     Raises
@@ -61,12 +61,12 @@ def read_table(path: Path) -> DelimitedTable:
     OSError
         The file cannot be read.
     ValueError
-        As `parse_table` does.
+        As `parse_delimited` does.
     """
-    return parse_table(path.read_bytes())
+    return parse_delimited(path.read_bytes())
 
 
-def parse_table(content: bytes) -> DelimitedTable:
+def parse_delimited(content: bytes) -> DelimitedTable:
     """Read a table from the bytes of its file.
 
     Raises
@@ -75,7 +75,7 @@ def parse_table(content: bytes) -> DelimitedTable:
         The bytes are not UTF-8 text, the quotes of a cell do not end, there is no line with text, or a row has more
         cells than there are columns.
     """
-    text = _decoded(content)
+    text = _text_of(content)
     separator = _separator(text.split("\n", 1)[0])
     (_, columns), *rows = _cells(text, separator) or [(0, ())]
     if not columns:
@@ -108,7 +108,7 @@ def split_labels(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in cell.split("|") if name.strip()))
 
 
-def _decoded(content: bytes) -> str:
+def _text_of(content: bytes) -> str:
     """Return the text with line ends of one kind, and without NUL, which no cell can hold."""
     for begin, kind in _FOREIGN:
         if content.startswith(begin):

@@ -143,7 +143,7 @@ def test_two_localisations_are_both_in_the_field() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(["golgi"], "'golgi': expected one of nucleus, nucleolus"), ([], "at least one"), (["ER", "ER"], "each once")],
+    [(["golgi"], "'golgi'; expected one of nucleus, nucleolus"), ([], "at least one"), (["ER", "ER"], "each once")],
 )
 def test_wrong_labels_are_refused(labels: list[str], words: str) -> None:
     """A wrong label is named beside those allowed."""
@@ -346,10 +346,10 @@ def test_screen_refuses_a_file_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"fields_per_class": 0}, "fields_per_class = 0"),
-        ({"fields_per_strain": 0}, "fields_per_strain = 0"),
-        ({"validation": 1.0}, "validation = 1.0"),
-        ({"seed": -1}, "seed = -1"),
+        ({"fields_per_class": 0}, "fields_per_class is 0"),
+        ({"fields_per_strain": 0}, "fields_per_strain is 0"),
+        ({"validation": 1.0}, "validation is 1.0"),
+        ({"seed": -1}, "seed is -1"),
         ({"localisations": ["bud neck"]}, "'bud neck'"),
     ],
 )

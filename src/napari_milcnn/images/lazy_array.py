@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 Array: TypeAlias = np.ndarray
-Entry: TypeAlias = SupportsIndex | slice | EllipsisType
+AxisKey: TypeAlias = SupportsIndex | slice | EllipsisType
 """What a key of a slice says of one axis."""
 ORDER: Final = "PTZCYX"
 """The axes of an image in their order: position, time, depth, channel, rows and columns."""
@@ -104,7 +104,7 @@ class LazyArray:
             raise ValueError("a LazyArray cannot become a numpy array without reading a copy")
         return np.asarray(self[...], dtype=dtype)
 
-    def __getitem__(self, key: Entry | tuple[Entry, ...]) -> Array:
+    def __getitem__(self, key: AxisKey | tuple[AxisKey, ...]) -> Array:
         if not self._finalizer.alive:
             raise ValueError("it has been closed; open the image again")
         wanted, dropped = self._ranges(key)
@@ -113,7 +113,7 @@ class LazyArray:
         block = np.concatenate(blocks) if blocks else self._block(self._parts[0], wanted)[:0]  # (P, T, Z, C, Y, X)
         return block[tuple(0 if axis in dropped or axis not in self.axes else slice(None) for axis in ORDER)]
 
-    def _ranges(self, key: Entry | tuple[Entry, ...]) -> tuple[dict[str, range], set[str]]:
+    def _ranges(self, key: AxisKey | tuple[AxisKey, ...]) -> tuple[dict[str, range], set[str]]:
         """Return the wanted numbers along each axis, and the axes that an integer removes."""
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in keys:

@@ -25,9 +25,9 @@ _WAYS = (
     r"(?P<row>[A-Z]|A[A-F])-?(?P<column>\d\d)",  # T01 and AA01, of plates of 1536 wells
 )
 """Ways to write a well, in the order in which they are tried."""
-_ALONE = tuple(map(re.compile, (*_WAYS, r"(?P<row>[A-Z]|A[A-F])[-/]?(?P<column>\d{1,2})")))
+_WHOLE_TEXT = tuple(map(re.compile, (*_WAYS, r"(?P<row>[A-Z]|A[A-F])[-/]?(?P<column>\d{1,2})")))
 """The ways for a text that is nothing but a well; the last one, such as T1, says too little inside a name."""
-_INSIDE = tuple(re.compile(rf"(?<![A-Za-z0-9]){way}(?!\d)") for way in _WAYS)
+_IN_NAME = tuple(re.compile(rf"(?<![A-Za-z0-9]){way}(?!\d)") for way in _WAYS)
 """The ways inside the name of a file."""
 _SAMPLE_SIZE = 500
 """Texts, evenly spread, by which the way of writing is chosen."""
@@ -49,7 +49,7 @@ class Well(NamedTuple):
 def parse_well(text: str) -> Well | None:
     """Read a text that is the name of a well and nothing else; None where it is not."""
     plain = re.sub(r"[\s_]", "-", text.strip().upper())
-    return next((well for way in _ALONE if (found := way.fullmatch(plain)) and (well := _well(found))), None)
+    return next((well for way in _WHOLE_TEXT if (found := way.fullmatch(plain)) and (well := _well(found))), None)
 
 
 def well_name(text: str) -> str:
@@ -72,10 +72,10 @@ def wells_in(texts: Sequence[str]) -> list[Well | None]:
 
 def _inside(way: int, text: str) -> Well | None:
     """Find the first well that is written in one way in a text, or the well that the whole text is."""
-    found = next((well for match in _INSIDE[way].finditer(text) if (well := _well(match))), None)
+    found = next((well for match in _IN_NAME[way].finditer(text) if (well := _well(match))), None)
     if found is not None or way == len(_WAYS) - 1:
         return found
-    whole = _ALONE[way].fullmatch(text.strip().upper())
+    whole = _WHOLE_TEXT[way].fullmatch(text.strip().upper())
     return None if whole is None else _well(whole)
 
 

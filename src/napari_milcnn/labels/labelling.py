@@ -11,7 +11,7 @@ Decisions:
   labels.csv.bak.
 - A table that another program has changed meanwhile is not overwritten.
 - A split is of whole groups: what is set for an image is set for its group. A split with which training would refuse
-  labels.csv is left out of it, and a warning says why: not every labelled image has one, or a class is never trained on.
+  labels.csv is left out of it, and a warning says why: not every labelled image has one, or a class has none in train.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, ValidationError
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.delimited import TABLE_SUFFIXES, parse_table, read_table
+from napari_milcnn.delimited import TABLE_SUFFIXES, parse_delimited, read_delimited
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
@@ -244,7 +244,7 @@ def read_sheet(path: Path, reading: ImageReading) -> Sheet:
             raise
         images = ()
     content = path.read_bytes()
-    table = parse_table(content)
+    table = parse_delimited(content)
     named = _as_in_table(images, path)
     cells = {key_of(image, path): row for image, row in zip(named, table.rows, strict=True)}
     return Sheet(content, table.columns, table.separator, table.encoding, tuple(named), cells)
@@ -253,7 +253,7 @@ def read_sheet(path: Path, reading: ImageReading) -> Sheet:
 def _has_no_rows(path: Path) -> bool:
     """Whether a file is a table of labels with the names of its columns and no rows."""
     try:
-        table = read_table(path)
+        table = read_delimited(path)
     except (OSError, ValueError):
         return False
     return not table.rows and {"file", "label"} <= {name.lower() for name in table.columns}

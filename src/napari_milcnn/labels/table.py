@@ -27,7 +27,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from napari_milcnn.delimited import read_table, split_labels
+from napari_milcnn.delimited import read_delimited, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.ome_zarr import plate_wells
@@ -370,7 +370,7 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     """
     expected = " and ".join(columns[:needed])
     try:
-        table = read_table(path)
+        table = read_delimited(path)
     except FileNotFoundError as error:
         raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
     except OSError as error:

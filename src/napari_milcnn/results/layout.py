@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_table
+from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_delimited
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.wells import parse_well
 from napari_milcnn.results.opened import (
@@ -106,7 +106,7 @@ def _read_layout(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well")
     try:
-        table = read_table(path)
+        table = read_delimited(path)
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
