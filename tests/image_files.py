@@ -25,7 +25,7 @@ def write_tiff(path: Path, array: np.ndarray, axes: str | None = None, **options
 
 def every_plane(image: ImageStack) -> np.ndarray:
     """Read all planes: (planes, channels, Y, X)."""
-    return np.stack([image.plane(i) for i in range(len(image.planes))])  # (planes, channels, Y, X)
+    return np.stack([image.plane(i) for i in range(len(image.planes))])
 
 
 def bytes_read() -> int:

@@ -248,6 +248,19 @@ def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
     assert "already holds a screen" in result.stderr
 
 
+@pytest.mark.parametrize(("call", "said"), [
+    (("--size", 20000), "option 'size' is (20000, 20000): expected a side of 64 to 16384 px"),
+    (("--multi-label", 2), "option 'multi_label' is 2.0: Input should be less than or equal to 1"),
+    (("--size", 64, "--fields", 1, "--read-noise", -1), "option 'read_noise' is -1.0"),
+])  # fmt: skip
+def test_impossible_simulations_end_with_a_sentence(run, tmp_path, call, said):
+    """Exit status 2 and nothing written; every option of a simulation has a flag."""
+    result = run("simulate", tmp_path / "out", *call)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def heard():
     """Ctrl-C reaches the processes started here, even where the tests run in the background, which ignores it."""

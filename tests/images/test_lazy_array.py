@@ -36,7 +36,7 @@ def test_lazy_array_refuses_what_it_cannot() -> None:
     """Only basic forward slices."""
     lazy = LazyArray([TCYX], "TCYX")
     assert (len(lazy), lazy.ndim, lazy.size) == (3, 4, TCYX.size)
-    for key in (slice(None, None, -1), (0, 0, 0, 0, 0), 3):
+    for key in (slice(None, None, -1), (0, 0, 0, 0, 0), 3, (..., 0, ...)):
         with pytest.raises(IndexError):
             lazy[key]
     with pytest.raises(TypeError):

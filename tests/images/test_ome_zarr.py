@@ -102,7 +102,7 @@ def test_plain_zarr_array(tmp_path: Path) -> None:
 
 def test_folder_that_is_no_zarr(tmp_path: Path) -> None:
     """A plain folder is refused with what to do."""
-    with pytest.raises(ImageError, match=r"is a folder, but no OME-Zarr or zarr image .*; give one image, or on"):
+    with pytest.raises(ImageError, match=r"is a folder, but not an OME-Zarr or zarr image: .*; give one image, or on"):
         open_image(tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"empty\.tif is empty \(0 bytes\); expected an image"):
         open_image(tmp_path / "empty.tif")
     (tmp_path / "text.tif").write_text("no image at all")
-    with pytest.raises(ImageError, match=r"text\.tif is not an image: its name ends in \.tif, but its content is none"):
+    with pytest.raises(ImageError, match=r"text\.tif is not an image: its name ends in \.tif, but its content is not"):
         open_image(tmp_path / "text.tif")
     (tmp_path / "short.tif").write_bytes(b"II*\0")
     with pytest.raises(ImageError, match=r"short\.tif cannot be opened as an image: "):
@@ -84,7 +84,7 @@ def test_axes_of_arrays() -> None:
     for wrong in ("TCYY", "TCYQ", "TCZX"):
         with pytest.raises(ImageError, match=f'axes="{wrong}" is not understood; give one letter per axis'):
             open_image(TCYX, axes=wrong)
-    with pytest.raises(ImageError, match=r"shape \(40,\) is no image"):
+    with pytest.raises(ImageError, match=r"shape \(40,\) is not an image"):
         open_image(TCYX[0, 0, :, 0])
     with pytest.raises(ImageError, match="holds no pixels"):
         open_image(TCYX[:0], axes="TCYX")

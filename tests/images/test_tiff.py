@@ -16,12 +16,6 @@ from napari_milcnn.errors import ImageError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import PlaneIndex
 
-
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="tifffile")
-
-
 TIFFS = {
     "ome": {"ome": True},
     "ome tiled": {"ome": True, "tile": (16, 16), "compression": "lzw", "predictor": True},
@@ -35,6 +29,11 @@ TIFFS = {
     "big-endian": {"byteorder": ">", "compression": "zlib"},
     "bigtiff": {"bigtiff": True},
 }
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="tifffile")
 
 
 @pytest.mark.parametrize("kind", TIFFS)
@@ -141,8 +140,8 @@ def test_plain_pages_are_asked_about(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         open_image(path)
     assert str(caught.value) == (
-        f"{path}: shape (3, 40, 50) with the axes IYX does not tell which axis is which; say it, one letter per axis "
-        "out of P (position), T, Z, C, Y, X and S (colour samples): for example "
+        f"{path}: shape (3, 40, 50) with the axes IYX does not tell which axis is which; name the axes, one letter per "
+        "axis out of P (position), T, Z, C, Y, X and S (colour samples): for example "
         'axes="CYX" or axes="TYX" (command line: --axes CYX)'
     )
     with open_image(path, axes="tyx") as image:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
@@ -96,6 +97,14 @@ def test_a_folder_per_class_is_labelled_by_its_folders(tmp_path):
     images(tmp_path, "a/new.tif")
     again = open_labelling(tmp_path)
     assert [image.file.name for image in again.images if not image.labels] == ["new.tif"]
+
+
+def test_a_folder_of_any_images_that_can_be_opened_is_labelled_and_a_document_in_it_is_passed_over(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.bmp")
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "b.gif")
+    (tmp_path / "protocol.docx").write_bytes(b"PK")
+    labelling = open_labelling(tmp_path)
+    assert [image.file.name for image in labelling.images] == ["a.bmp", "b.gif"]
 
 
 def test_files_anywhere_are_named_from_the_folder_that_they_share(tmp_path):
@@ -239,7 +248,7 @@ def test_warnings_say_with_counts_what_is_missing(tmp_path):
     assert labelling.warnings() == (
         "Fewer than 5 images: c (0); label more of them.",
         "Unbalanced: a has 31 images and b 5; label more of b.",
-        "All 5 images of b are of one group, 'w': how well it is told cannot be validated honestly.",
+        "All 5 images of b are of one group, 'w': how well it is recognised cannot be validated.",
     )
 
 
@@ -318,7 +327,7 @@ def test_files_that_the_table_could_not_name_are_refused(tmp_path):
     labelling = open_labelling(tmp_path)
     labelling.add_class("a")
     (tmp_path / "3.tif").unlink()
-    for row, said in enumerate(("rename the file", "is empty", "is not there any more")):
+    for row, said in enumerate(("rename the file", "is empty", "does not exist any more")):
         with pytest.raises(LabelsError, match=said):
             labelling.label([row], "a")
     assert labelling.labelled() == ()

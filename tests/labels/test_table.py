@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from conftest import write_plate
 from napari_milcnn import read_labels
@@ -62,9 +63,9 @@ def test_read_labels_lists_every_problem_at_once(tmp_path):
     text = str(error.value)
     for said in (
         "rows without a label: line 3 'b.tif'", "files that are not in", "line 4 'missing.tif'",
-        "splits that are none of train, validation, test: line 4 'missing.tif' 'trian'",
+        "splits other than train, validation, test: line 4 'missing.tif' 'trian'",
         "groups on both sides of the split: 'w' in train (line 2) and validation (line 3)",
-        "images listed again with other labels, expected one row with A|B: 'a.tif' line 2 (x) and line 5 (y)",
+        "images listed again with other labels; expected one row with A|B: 'a.tif' line 2 (x) and line 5 (y)",
     ):  # fmt: skip
         assert said in text
 
@@ -81,7 +82,7 @@ def test_many_problems_are_counted_not_spelled_out(tmp_path):
     ("text", "said"),
     [
         ("", "cannot be read as a CSV"),
-        ("name,label\na,b\n", "lacks the column file; found name, label"),
+        ("name,label\na,b\n", 'has no column "file"; found name, label'),
         ("file,label\n", "it has no rows"),
         ('file,label\n"a,b\n', "cannot be read as a CSV"),
     ],
@@ -165,17 +166,17 @@ KINDS = (
     "files that are not in", "rows without a file: line 5", "folders in place of images: line 6 'folder'",
     "empty files: line 7", "line 8 'words.tif': ", "line 9 'cut.tif': ", "rows without a label: line 10",
     "images listed twice: 'twice.tif' line 11 (drug) and line 12 (drug)",
-    "images listed again with other labels, expected one row with A|B: 'other.tif' line 13 (drug) and line 14",
+    "images listed again with other labels; expected one row with A|B: 'other.tif' line 13 (drug) and line 14",
     "labels that differ only in case, spaces or dashes: 'Drug' (1) and 'drug' (",
     "labels joined by , or ; expected A|B: line 16 'drug,control'",
     "labels with nothing between two bars: line 17 'bars.tif' 'drug||control'",
-    "splits that are none of train, validation, test: line 18 'word.tif' 'trian'",
+    "splits other than train, validation, test: line 18 'word.tif' 'trian'",
     "the column split is filled for 24 of 25 rows", "the column group is filled for 24 of 25 rows",
     "groups on both sides of the split: 'w1' in train (line 2) and validation (line 21)",
     "file and label in each other's column: line 22 'control' 'swapped.tif'",
-    "files of another computer, expected names relative to the table: line 23",
+    "files of another computer; expected names relative to the table: line 23",
     "one image under two names, with other labels: line 2 'good.tif' (drug) and line 24 'copy.tif' (control)",
-    "images with another number of channels than the others' 1: line 25 'two.tif' has 2",
+    "images with another number of channels than the usual 1: line 25 'two.tif' has 2",
     "labels without an image in training: 'rare'",
 )  # fmt: skip
 
@@ -250,8 +251,22 @@ def test_a_folder_of_folders(tmp_path):
         ("control/a.tif", "control", "control/a.tif"), ("control/well/b.tif", "control", "well"),
         ("control/well/c.tif", "control", "well"), ("drug/a.tif", "drug", "drug/a.tif"),
     ]  # fmt: skip
+    assert table.warnings == ()
     with pytest.raises(LabelsError, match="it has no folder with images; expected one per class"):
         read_labels(tmp_path / "control" / "well")
+
+
+def test_a_document_in_the_folder_of_a_class_stops_no_training(tmp_path):
+    """What no reader opens is passed over, and so are our own outputs; a folder without an image is named."""
+    for name in ("control/a.bmp", "control/b.bmp", "drug/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), ord(name[-5]), np.uint8)).save(tmp_path / name)
+    for name in ("control/protocol.docx", "drug/slides.pptx", "drug/c_overview.png", "papers/a.docx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"PK")
+    table = read_labels(tmp_path)
+    assert [image.name for image in table.images] == ["a.bmp", "b.bmp", "c.png"]
+    assert check_images(table) == ("folders without an image, which are left out: 'papers'",)
 
 
 def test_images_are_compared_before_training(tmp_path):
@@ -266,7 +281,7 @@ def test_images_are_compared_before_training(tmp_path):
     said = check_images(read_labels(tmp_path / "labels.csv"), lambda *done: counted.append(done) or True)
     assert counted == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert said == (
-        "images of another pixel size than 1 µm, which are resampled: line 4 'c.ome.tif' has 2 µm",
+        "images of another pixel size than 1 µm, which are rescaled: line 4 'c.ome.tif' has 2 µm",
         "one image under two names: line 2 'a.ome.tif' (x) and line 5 'd.ome.tif' (x)",
     )
 
@@ -277,8 +292,8 @@ def test_split_warnings_give_numbers():
     table = LabelTable(tuple(LabelledImage(f"{i}.tif", (label,), group, split)
                              for i, (label, group, split) in enumerate(rows)))  # fmt: skip
     assert table.split_warnings() == (
-        "a is validated on 1 group only: its figures say little",
-        "b has 1 group and none of them in validation: how well it is told cannot be measured",
+        "a is validated on only 1 group: its figures say little",
+        "b has 1 group and none of them in validation: how well it is recognised cannot be measured",
     )
 
 
@@ -366,7 +381,7 @@ def test_planes_that_repeat_each_other(tmp_path):
     for said in (
         "planes that two rows with other labels have in common: 'b.ome.tif' line 5 (every plane: x) and line 6 (Z1: y)",
         "images listed twice: 'c.ome.tif P0 T1' line 7 (x) and line 8 (x)",
-        "planes that are not understood, expected names such as P0 or P0 T3 Z1: line 10 'Q1'",
+        "planes that are not understood; expected names such as P0 or P0 T3 Z1: line 10 'Q1'",
         "images that cannot be read: line 11 'c.ome.tif P5': ",
         "has no plane P5; there are P0 to P1, T0 to T2, Z0 to Z1",
     ):  # fmt: skip
@@ -432,10 +447,10 @@ def test_what_is_wrong_with_a_layout(tmp_path, plate):
     """A plate needs one, only a plate has one; wells that it lacks and the usual mistakes are one list."""
     with pytest.raises(LabelsError, match=r"is an OME-Zarr plate of 3 wells; give a CSV .* \(command line: --layout\)"):
         read_labels(plate)
-    with pytest.raises(LabelsError, match="is no OME-Zarr plate, and only a plate has a layout"):
+    with pytest.raises(LabelsError, match="is not an OME-Zarr plate and has no layout"):
         read_labels(tmp_path, layout=tmp_path / "layout.csv")
     (tmp_path / "layout.csv").write_text("well,dose\nB3,1\n")
-    with pytest.raises(LabelsError, match="lacks the column label; found well, dose"):
+    with pytest.raises(LabelsError, match='has no column "label"; found well, dose'):
         read_labels(plate, layout=tmp_path / "layout.csv")
     rows = ["well,label,split", "B3,drug,train", "B/03,drug,train", "H12,drug,train", "b2,Drug,trian", "C11,,train"]
     (tmp_path / "layout.csv").write_text("\n".join(rows))
@@ -444,7 +459,7 @@ def test_what_is_wrong_with_a_layout(tmp_path, plate):
     for said in (
         "layout.csv has ", "wells that are not on the plate: line 4 'H12'",
         "wells listed twice: 'B03' line 2 and line 3",
-        "splits that are none of train, validation, test: line 5 'b2' 'trian'",
+        "splits other than train, validation, test: line 5 'b2' 'trian'",
         "labels that differ only in case, spaces or dashes: 'Drug' (2) and 'drug' (4)",
     ):  # fmt: skip
         assert said in str(error.value)

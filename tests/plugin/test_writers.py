@@ -21,9 +21,9 @@ from napari.utils.colormaps import DirectLabelColormap
 import napari_milcnn as mil
 from napari_milcnn.atomic_write import replacing_folder
 from napari_milcnn.errors import LabelsError, OutputError
-from napari_milcnn.plugin.writers import _ranges, write_ome_tiff, write_ome_zarr
+from napari_milcnn.plugin.writers import save_ome_tiff, save_ome_zarr
 
-BOTH = pytest.mark.parametrize(("write", "ending"), [(write_ome_tiff, ".ome.tif"), (write_ome_zarr, ".ome.zarr")])
+BOTH = pytest.mark.parametrize(("write", "ending"), [(save_ome_tiff, ".ome.tif"), (save_ome_zarr, ".ome.zarr")])
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_masks_read_back(tmp_path, write, ending):
     with mil.open_image(written(write, tmp_path / f"m{ending}", layer)) as image:
         assert image.pixel_size == 0.5
         assert image.sizes["T"] == 2
-        assert image.channels == (("labels",) if write is write_ome_tiff else ("channel 0",))
+        assert image.channels == (("labels",) if write is save_ome_tiff else ("channel 0",))
         for t in range(2):
             np.testing.assert_array_equal(image.plane(t)[0], layer.data[t, 0, 0])
 
@@ -89,7 +89,7 @@ def test_masks_read_back(tmp_path, write, ending):
 def test_ome_tiff_keeps_classes_objects_and_table(tmp_path):
     """Each class with its colour in the layer or its own and its objects; the table as it was; T and Z."""
     layer = masks_layer()
-    path = written(write_ome_tiff, tmp_path / "m.ome.tif", layer)
+    path = written(save_ome_tiff, tmp_path / "m.ome.tif", layer)
     found = annotations(path)
     notes = found["napari-milcnn"]
     assert [notes[f"class_{i}"] for i in (1, 2, 3)] == ["a", "b", "c"]
@@ -108,7 +108,7 @@ def test_ome_tiff_keeps_classes_objects_and_table(tmp_path):
 
 def test_ome_zarr_keeps_colours_and_properties(tmp_path):
     """As `image-label` of OME-Zarr 0.5; classes and model beside it; a number that is missing is null."""
-    found = attributes(written(write_ome_zarr, tmp_path / "m.ome.zarr", masks_layer(translate=(0, 0, 0, 1, 2))))
+    found = attributes(written(save_ome_zarr, tmp_path / "m.ome.zarr", masks_layer(translate=(0, 0, 0, 1, 2))))
     assert found["ome"]["version"] == "0.5"
     label = found["ome"]["image-label"]
     assert {one["label-value"]: one["rgba"] for one in label["colors"]} == {
@@ -131,7 +131,7 @@ def test_ome_zarr_keeps_colours_and_properties(tmp_path):
 def test_pyramid_takes_every_second_pixel(tmp_path):
     """1100 px need 550 and 275: each level holds label numbers of the one above, never a mixture of two."""
     image = numbers(1100, 40)
-    path = written(write_ome_zarr, tmp_path / "m.ome.zarr", Labels(image, scale=(2, 2), units="nm"))
+    path = written(save_ome_zarr, tmp_path / "m.ome.zarr", Labels(image, scale=(2, 2), units="nm"))
     (scales,) = attributes(path)["ome"]["multiscales"]
     group = zarr.open_group(path, mode="r")
     for i, (factor, level) in enumerate(zip((1, 2, 4), scales["datasets"], strict=True)):
@@ -199,7 +199,7 @@ def test_any_whole_numbers_without_metadata(tmp_path, write, ending, data):
     with mil.open_image(path) as image:
         assert (image.axes, image.pixel_size, image.dtype) == ("YX", None, np.uint32)
         np.testing.assert_array_equal(image.plane(0)[0], data)
-    if write is write_ome_tiff:
+    if write is save_ome_tiff:
         assert set(annotations(path)["napari-milcnn"]) == {"kind"}
     else:
         assert attributes(path)["ome"]["image-label"] == {}
@@ -211,7 +211,7 @@ def test_scale_without_unit_is_no_pixel_size(tmp_path, write, ending):
     bare = written(write, tmp_path / f"a{ending}", Labels(numbers(4, 5), scale=(0.3, 0.3)))
     with mil.open_image(bare) as image:
         assert image.pixel_size is None
-    if write is write_ome_tiff:
+    if write is save_ome_tiff:
         with tifffile.TiffFile(bare) as tiff:
             assert 'PhysicalSizeX="0.3" PhysicalSizeXUnit="pixel"' in tiff.ome_metadata
     (said,) = write(str(tmp_path / f"b{ending}"), numbers(4, 5), {"scale": (300, 300), "units": ("nm", "nanometer")})
@@ -224,7 +224,7 @@ def test_own_table_without_index_and_colours(tmp_path, write, ending):
     """Rows then belong to the labels 0, 1, 2; classes stand as they come, in their own colours."""
     layer = Labels(np.array([[0, 1], [2, 2]]), features={"class": [None, "y", "x"]})
     path = written(write, tmp_path / f"m{ending}", layer)
-    if write is write_ome_tiff:
+    if write is save_ome_tiff:
         notes = annotations(path)["napari-milcnn"]
         assert [notes["class_1"], notes["class_1_objects"], notes["class_1_colour"]] == ["y", "1", "#e69f00"]
         assert [notes["class_2"], notes["class_2_objects"], notes["class_2_colour"]] == ["x", "2", "#56b4e9"]
@@ -240,7 +240,7 @@ def test_a_table_put_together_from_others(tmp_path):
     """Rows that all have the same pandas index, as after pd.concat, are still one object each."""
     table = pd.concat([pd.DataFrame({"index": [i], "class": [name]}) for i, name in ((1, "x"), (2, "y"))])
     colours = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", 1: "red", 2: "blue"})
-    (path,) = write_ome_tiff(str(tmp_path / "m.ome.tif"), numbers(4, 5), {"features": table, "colormap": colours})
+    (path,) = save_ome_tiff(str(tmp_path / "m.ome.tif"), numbers(4, 5), {"features": table, "colormap": colours})
     notes = annotations(path)["napari-milcnn"]
     assert [notes[f"class_{i}_objects"] for i in (1, 2)] == ["1", "2"]
     assert [notes[f"class_{i}_colour"] for i in (1, 2)] == ["#ff0000", "#0000ff"]
@@ -249,11 +249,11 @@ def test_a_table_put_together_from_others(tmp_path):
 def test_positions(tmp_path):
     """OME-TIFF has a series for each; OME-Zarr has no axis for them, which is said."""
     layer = Labels(numbers(2, 3, 4, 5), axis_labels="PZYX")
-    with mil.open_image(written(write_ome_tiff, tmp_path / "m.ome.tif", layer)) as image:
+    with mil.open_image(written(save_ome_tiff, tmp_path / "m.ome.tif", layer)) as image:
         assert image.axes == "PZYX"
         np.testing.assert_array_equal(np.asarray(image.data), layer.data)
     with pytest.raises(LabelsError, match=r"has 2 positions, which OME-Zarr has no axis for; save it as \.ome\.tif"):
-        written(write_ome_zarr, tmp_path / "m.ome.zarr", layer)
+        written(save_ome_zarr, tmp_path / "m.ome.zarr", layer)
 
 
 @BOTH
@@ -310,8 +310,8 @@ def test_only_label_images_are_replaced(tmp_path):
     (tmp_path / "folder.ome.zarr").mkdir()
     (tmp_path / "file.ome.zarr").write_text("x")
     for path in list(tmp_path.iterdir()):
-        with pytest.raises(OutputError, match=f"{path.name} is there already and is no label image; choose another"):
-            write_ome_zarr(str(path), numbers(4, 5), {})
+        with pytest.raises(OutputError, match=f"{path.name} exists already and is not a label image; choose another"):
+            save_ome_zarr(str(path), numbers(4, 5), {})
         assert path.exists()
 
 
@@ -353,9 +353,3 @@ def test_napari_chooses_these_writers(tmp_path, npe2pm):
         with mil.open_image(path) as image:
             assert image.pixel_size == 0.5
     assert npe2pm.get_writer("m.tif", ["labels"])[0].plugin_name == "napari"
-
-
-def test_ranges():
-    """Runs of numbers in short."""
-    assert _ranges([3, 1, 2, 7, 9, 8, 5]) == "1-3 5 7-9"
-    assert _ranges([]) == ""

@@ -18,7 +18,7 @@ from napari_milcnn.errors import ResultsError
 from napari_milcnn.evaluation.evaluate import measure, uncertain_images
 from napari_milcnn.evaluation.report import ImageOutcome, results_of
 from napari_milcnn.figures.thumbnails import Overlay, map_placement, thumbnail
-from napari_milcnn.images.wells import Well, parse_well, plate_shape, wells_in
+from napari_milcnn.images.wells import Well, plate_shape
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.folder import classify_files
@@ -213,7 +213,7 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
     found = read_results(run)
     for text, said in (
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
-        ("name,label\nx,a\n", "neither the column file nor well; found name, label"),
+        ("name,label\nx,a\n", 'has neither a column "file" nor a column "well"; found name, label'),
         ("file,label\n", "has no rows"),
         ("file,name\nA01_s1.tif,x\n", "adds nothing: the results have file, name themselves"),
         ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),
@@ -316,31 +316,6 @@ def test_a_real_run_is_opened_with_its_maps_and_masks(tmp_path):
     assert plain.shape == laid.shape == (100, 90, 3)
     assert plain.dtype == laid.dtype == np.uint8
     assert (plain != laid).any()
-
-
-@pytest.mark.parametrize(
-    ("texts", "wells"),
-    [
-        (["plate1_B03_s1", "plate1_H12_s1"], [(1, 2), (7, 11)]),
-        (["r02c03f01p01", "R10C24f02"], [(1, 2), (9, 23)]),
-        (["p.zarr/B/3", "p.zarr/C/11"], [(1, 2), (2, 10)]),
-        (["B3.tif", "C4.tif"], [(1, 2), (2, 3)]),
-        (["AF48_x", "Z02_x"], [(31, 47), (25, 1)]),
-        (["nucleus-01_1", "image"], [None, None]),
-        (["B99.tif", "C00.tif"], [None, None]),
-    ],
-)
-def test_wells_in_names(texts, wells):
-    assert wells_in(texts) == [well and Well(*well) for well in wells]
-
-
-def test_wells_and_plates():
-    assert [parse_well(text) for text in ("b3", "B-03", "r02c03", "B03x", "")] == [Well(1, 2)] * 3 + [None] * 2
-    assert Well(31, 0).name == "AF01"
-    assert plate_shape([Well(3, 5)]) == (4, 6)
-    assert plate_shape([Well(3, 6)]) == (8, 12)
-    assert plate_shape([Well(14, 1)]) == (16, 24)
-    assert plate_shape([Well(16, 1)]) == (32, 48)
 
 
 def test_bbbc016_has_wells_and_doses(tmp_path):

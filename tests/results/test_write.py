@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
@@ -12,9 +11,8 @@ import pytest
 import tifffile
 
 import napari_milcnn as mil
-from napari_milcnn.errors import ImageError, OptionsError, OutputError
+from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import find_images, output_names
 from napari_milcnn.results import findings
 from napari_milcnn.results.folder import classify_files
 
@@ -204,32 +202,12 @@ def test_reading_options_reach_the_files(model, tmp_path):
 
 
 def test_calls_that_are_wrong(model, tmp_path):
-    """A class unknown, an output folder that is a file, an empty folder, no images at all."""
+    """A class unknown, an output folder that is a file."""
     tifffile.imwrite(tmp_path / "a.tif", field())
     with pytest.raises(OptionsError, match=r"class \['flat'\] is not in the model; its classes: round, long"):
         run(model, [tmp_path / "a.tif"], tmp_path / "out", classes=["flat"])
     with pytest.raises(OutputError, match="is a file; expected a folder"):
         run(model, [tmp_path / "a.tif"], tmp_path / "a.tif")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="holds no image"):
-        find_images([tmp_path / "empty"])
-    with pytest.raises(ImageError, match="no image was named"):
-        find_images([])
-
-
-def test_folders_give_their_images_sorted(tmp_path):
-    """A folder stands for the images in it; hidden files and tables are passed over."""
-    for name in ("b.tif", "a.PNG", ".c.tif", "labels.csv"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_images([tmp_path])] == ["a.PNG", "b.tif"]
-
-
-def test_names_stay_apart():
-    """Files of one name in two folders take the folder's name; the same file twice takes a number."""
-    paths = [Path("p1/a.tif"), Path("p2/a.tif"), Path("p2/b.tif"), Path("p1/a.tif")]
-    assert output_names(paths) == ["p1_a", "p2_a", "b", "p1_a_2"]
-    assert output_names([Path("0.1uM.tif"), Path("0.5uM.ome.tif")]) == ["0.1uM", "0.5uM"]
-    assert output_names([Path("x/a.tif"), Path("x/a.png"), Path("x/x_a_2.tif")]) == ["x_a", "x_a_2", "x_a_2_2"]
 
 
 def test_full_disk_ends_the_run_with_a_sentence(model, tmp_path, monkeypatch):

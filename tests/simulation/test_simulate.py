@@ -13,11 +13,10 @@ from pydantic import ValidationError
 from scipy.ndimage import distance_transform_edt
 
 from napari_milcnn.errors import OptionsError, OutputError
-from napari_milcnn.simulation import screen as simulate
 from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import SimulatedField, simulate_field
-from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.options import SimulationOptions, square_field
 from napari_milcnn.simulation.screen import simulate_screen
 from napari_milcnn.simulation.timelapse import simulate_timelapse
 
@@ -144,7 +143,7 @@ def test_two_localisations_are_both_in_the_field() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(["golgi"], "'golgi': expected one of nucleus, nucleolus"), ([], "at least one"), (["ER", "ER"], "each once")],
+    [(["golgi"], "'golgi'; expected one of nucleus, nucleolus"), ([], "at least one"), (["ER", "ER"], "each once")],
 )
 def test_wrong_labels_are_refused(labels: list[str], words: str) -> None:
     """A wrong label is named beside those allowed."""
@@ -162,7 +161,7 @@ def test_cells_that_cannot_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"size": (63, 512)}, "greater than or equal to 64"),
+        ({"size": (63, 512)}, "expected a side of 64 to 16384 px"),
         ({"penetrance": (0.9, 0.4)}, r"write \(0.4, 0.9\)"),
         ({"penetrance": (0.4, 1.4)}, "less than or equal to 1"),
         ({"cells": (9, 3)}, "expected the smaller first"),
@@ -173,6 +172,25 @@ def test_wrong_options_are_refused(wrong: dict[str, object], words: str) -> None
     """Options out of range or order are refused where they are made."""
     with pytest.raises(ValidationError, match=words):
         SimulationOptions.model_validate(wrong)
+
+
+def test_wrong_options_of_a_square_field_are_one_sentence() -> None:
+    """What was found, and what was expected."""
+    with pytest.raises(OptionsError) as error:
+        square_field(20000, multi_label=2)
+    assert str(error.value) == (
+        "option 'size' is (20000, 20000): expected a side of 64 to 16384 px; "
+        "option 'multi_label' is 2: Input should be less than or equal to 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "cells"), [(64, (1, 1)), (512, (45, 75)), (1024, (180, 300)), (16384, (46080, 65535))]
+)
+def test_a_square_field_has_cells_for_its_area(side: int, cells: tuple[int, int]) -> None:
+    """45 to 75 in 512 x 512 px; labels of 16 bits allow no more than 65535."""
+    options = square_field(side, budding=0.1)
+    assert (options.size, options.cells, options.budding) == ((side, side), cells, 0.1)
 
 
 def test_every_option_is_described() -> None:
@@ -285,11 +303,10 @@ def test_screen_that_fails_midway_lists_what_is_complete(tmp_path: Path, monkeyp
     screen = simulate_screen(tmp_path, fields_per_class=2, options=TINY)
     next(screen)
 
-    def full(path: Path, image: np.ndarray) -> None:
-        path.write_bytes(b"half a file")
+    def full(*_args: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(simulate, "_write_ome", full)
+    monkeypatch.setattr(tifffile.TiffWriter, "write", full)
     with pytest.raises(OutputError, match=r"No space left on device; free some space"):
         next(screen)
     assert len(listed(tmp_path)) == 1
@@ -329,10 +346,10 @@ def test_screen_refuses_a_file_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"fields_per_class": 0}, "fields_per_class = 0"),
-        ({"fields_per_strain": 0}, "fields_per_strain = 0"),
-        ({"validation": 1.0}, "validation = 1.0"),
-        ({"seed": -1}, "seed = -1"),
+        ({"fields_per_class": 0}, "fields_per_class is 0"),
+        ({"fields_per_strain": 0}, "fields_per_strain is 0"),
+        ({"validation": 1.0}, "validation is 1.0"),
+        ({"seed": -1}, "seed is -1"),
         ({"localisations": ["bud neck"]}, "'bud neck'"),
     ],
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from napari_milcnn.cli.option_flags import AsJson
+from napari_milcnn.cli.option_flags import AsJson, options_of
 from napari_milcnn.cli.progress import exit_status, output, progress_bar
+from napari_milcnn.simulation.options import SimulationOptions, square_field
+
+BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
+"""Options of a simulation that have no flag of their own: --size sets the first two, the others are pairs."""
 
 
 def info(
@@ -44,23 +48,21 @@ def _system(as_json: bool) -> None:
     print(json.dumps(facts) if as_json else "\n".join(f"{key:<16}{value}" for key, value in facts.items()))  # noqa: T201
 
 
+@options_of(SimulationOptions, skip=BY_SIDE_OR_IN_PAIRS)
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
     *,
     fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
-    size: Annotated[int, typer.Option(min=64, help="Side of a field, in px.")] = 512,
-    multi_label: Annotated[float, typer.Option(min=0, max=1, help="Share of strains with two localisations.")] = 0.15,
+    size: Annotated[int, typer.Option(help="Side of a field, in px.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same screen.")] = 0,
+    **options: Any,
 ) -> None:
     """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
     from napari_milcnn.simulation.localisations import LOCALISATIONS
-    from napari_milcnn.simulation.options import SimulationOptions
     from napari_milcnn.simulation.screen import simulate_screen
 
     with exit_status(), progress_bar() as progress:
-        cells = tuple(max(1, round(count * (size / 512) ** 2)) for count in (45, 75))
-        chosen = SimulationOptions(size=(size, size), cells=cells, multi_label=multi_label)
-        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=chosen)
+        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **options))
         task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
         try:
             for _ in steps:

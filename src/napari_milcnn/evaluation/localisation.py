@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score
 
 from napari_milcnn.errors import ComputeError, LabelsError
 from napari_milcnn.images.open import open_image
+from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.pipeline import PlaneResult
@@ -108,8 +109,7 @@ def truth_file(folder: Path, file: Path) -> Path | None:
 
     Its file has the image's name, with or without `.ome`, or that name as .tif or .png.
     """
-    stem = file.name.removesuffix(file.suffix).removesuffix(".ome")
-    names = (file.name, *(f"{stem}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
+    names = (file.name, *(f"{image_name(file)}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 

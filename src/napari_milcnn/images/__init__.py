@@ -1,1 +1,1 @@
-"""Open images of any kind lazily, one plane or window at a time; name, measure and write them."""
+"""Images of any usual kind, opened lazily and read one plane or window at a time."""

@@ -1,4 +1,11 @@
-"""Names of channels: what a file calls them, and which of them are a model's."""
+"""Names of channels: what a file calls them, and which of them a model needs.
+
+Decisions:
+
+- Names are compared without regard to case, spaces, hyphens and underscores.
+- A name that says no more than a number, such as "Ch1", is kept for display but does not count as a name.
+- Where an image has both channels and colour samples, every channel has its samples: "GFP red", "GFP green", ...
+"""
 
 from __future__ import annotations
 
@@ -16,13 +23,13 @@ COLOURS: Final = ("red", "green", "blue")
 def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int, ...], str | None]:
     """Find a model's channels in an image.
 
-    Names are compared without regard to case, spaces, hyphens and underscores. If they do not all occur but the counts
-    are equal, channels are taken by order, unless that would contradict a name that does occur.
+    Channels are found by their names. If not every name occurs but the counts are equal, the channels are taken by
+    their order, unless that would contradict a name that does occur.
 
     Parameters
     ----------
     wanted
-        Names of the model's channels.
+        Names of the channels of the model.
     image
         The image.
 
@@ -31,7 +38,7 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
     numbers
         For each wanted channel, its number in the image.
     warning
-        A sentence that shows the mapping where it rests on order alone, else None.
+        A sentence that shows which channel was taken for which, if only their order decided; else None.
 
     Raises
     ------
@@ -64,7 +71,19 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
 def channel_names(
     found: FoundImage, sizes: Mapping[str, int], samples: int, asked: bool
 ) -> tuple[tuple[str, ...], bool]:
-    """Return one name per channel and whether they are real names."""
+    """Return one name per channel, and whether these are real names.
+
+    Parameters
+    ----------
+    found
+        What the reader found.
+    sizes
+        Length of each axis of the image on disk.
+    samples
+        How many colour samples are used.
+    asked
+        Whether the caller gave the axes: three samples are then taken for red, green and blue.
+    """
     count = sizes.get("C", 1)
     total = count * samples
     known = found.channels if len(found.channels) in (count, total) and any(found.channels) else ()
@@ -83,17 +102,23 @@ def channel_names(
 
 
 def _is_name(name: str) -> bool:
-    """Whether a channel name says more than a number, such as "0", "Ch1" or "Channel:0:1"."""
+    """Whether a channel name says more than a number; "0", "Ch1" and "Channel:0:1" do not."""
     return bool(name) and re.fullmatch(r"(channel|chan|ch|c)?[ _#:-]*\d+([ _:/-]\d+)*", name.casefold()) is None
 
 
 def as_names(channels: Sequence[str]) -> tuple[str, ...]:
-    """Return names as a tuple; one text is one name."""
+    """Return channel names as a tuple; a single text is one name."""
     return (channels,) if isinstance(channels, str) else tuple(str(name) for name in channels)
 
 
 def given_names(channels: Sequence[str], count: int, who: str) -> tuple[str, ...]:
-    """Check that there is one given name for each channel."""
+    """Check that the caller gave one name for each channel of `who`.
+
+    Raises
+    ------
+    ImageError
+        There are more or fewer names than channels.
+    """
     names = as_names(channels)
     if len(names) != count:
         plural = "channel" if count == 1 else "channels"

@@ -1,4 +1,11 @@
-"""An array in the order P T Z C Y X over arrays that are read only where they are sliced."""
+"""An array in the order P T Z C Y X over arrays that are read only where they are sliced.
+
+Decisions:
+
+- Colour samples (S) become channels. Where an image has both channels and samples, each channel is followed by its own
+  samples: channel 0 red, channel 0 green, channel 0 blue, channel 1 red, ...
+- Slices are basic and go forwards: integers, ranges with a positive step, and an ellipsis.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +14,35 @@ import operator
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from types import EllipsisType
+from typing import Final, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-ArrayLike: TypeAlias = Any  # has shape, ndim, dtype and lazy slicing: numpy, zarr, dask, LazyArray
+Array: TypeAlias = np.ndarray
+AxisKey: TypeAlias = SupportsIndex | slice | EllipsisType
+"""What a key of a slice says of one axis."""
 ORDER: Final = "PTZCYX"
+"""The axes of an image in their order: position, time, depth, channel, rows and columns."""
+
+
+class ArrayLike(Protocol):
+    """An array of which only what is sliced is read: numpy, dask, zarr, or a `LazyArray`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of a value."""
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> object: ...
 
 
 LARGEST_IN_MEMORY: Final = 1 << 30
@@ -21,16 +50,16 @@ LARGEST_IN_MEMORY: Final = 1 << 30
 
 
 class LazyArray:
-    """Read-only array in the order P T Z C Y X over arrays that are read only where they are sliced.
+    """A read-only array in the order P T Z C Y X over arrays that are read only where they are sliced.
 
     Parameters
     ----------
     parts
         One array per position, all of the same shape and type; one array with or without an axis P.
     letters
-        One letter per axis of a part: P T Z C Y X, S for colour samples, "-" for an axis of length 1 to leave out.
+        One letter per axis of a part: P T Z C Y X, S for colour samples, "-" for an axis of length 1 that is left out.
     samples
-        How many colour samples are used (the alpha sample stands last and is left out).
+        How many colour samples are used; the alpha sample is the last one and may be left out.
     close
         Called once, when the array is closed or no longer referenced.
     """
@@ -52,7 +81,7 @@ class LazyArray:
             sizes["P"] = len(self._parts)
         self.axes: str = "".join(axis for axis in ORDER if axis in sizes)
         self.shape: tuple[int, ...] = tuple(sizes[axis] for axis in self.axes)
-        self.dtype: np.dtype[Any] = np.dtype(self._parts[0].dtype)
+        self.dtype: np.dtype[np.generic] = np.dtype(self._parts[0].dtype)
         self._finalizer = weakref.finalize(self, close or do_nothing)
 
     @property
@@ -66,7 +95,7 @@ class LazyArray:
         return math.prod(self.shape)
 
     def close(self) -> None:
-        """Close what the array reads from; safe to call twice."""
+        """Close what the array reads from; a second call does nothing."""
         self._finalizer()
 
     def __len__(self) -> int:
@@ -75,12 +104,12 @@ class LazyArray:
     def __repr__(self) -> str:
         return f"<LazyArray {self.axes} {self.shape} {self.dtype}>"
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a LazyArray cannot become a numpy array without reading a copy")
         return np.asarray(self[...], dtype=dtype)
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: AxisKey | tuple[AxisKey, ...]) -> Array:
         if not self._finalizer.alive:
             raise ValueError("it has been closed; open the image again")
         wanted, dropped = self._ranges(key)
@@ -89,8 +118,8 @@ class LazyArray:
         block = np.concatenate(blocks) if blocks else self._block(self._parts[0], wanted)[:0]  # (P, T, Z, C, Y, X)
         return block[tuple(0 if axis in dropped or axis not in self.axes else slice(None) for axis in ORDER)]
 
-    def _ranges(self, key: Any) -> tuple[dict[str, range], set[str]]:
-        """Return the numbers wanted along each axis, and the axes that an integer removes."""
+    def _ranges(self, key: AxisKey | tuple[AxisKey, ...]) -> tuple[dict[str, range], set[str]]:
+        """Return the wanted numbers along each axis, and the axes that an integer removes."""
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in keys:
             at = keys.index(Ellipsis)
@@ -102,6 +131,8 @@ class LazyArray:
         for axis, length, one in zip(self.axes, self.shape, keys, strict=True):
             if isinstance(one, slice):
                 wanted[axis] = range(length)[one]
+            elif isinstance(one, EllipsisType):
+                raise IndexError("a key holds one ellipsis at most")
             else:
                 number = range(length)[operator.index(one)]
                 wanted[axis] = range(number, number + 1)
@@ -111,7 +142,7 @@ class LazyArray:
         return wanted, dropped
 
     def _block(self, part: ArrayLike, wanted: Mapping[str, range]) -> Array:
-        """Read from one part; axes absent from it have length 1: (P, T, Z, C, Y, X)."""
+        """Read from one part: (P, T, Z, C, Y, X), with length 1 along axes that the part does not have."""
         channels = wanted.get("C", range(1))
         first, last = (channels[0], channels[-1]) if channels else (0, 0)
         both = "C" in self._letters and "S" in self._letters
@@ -130,28 +161,27 @@ class LazyArray:
 
 
 def do_nothing() -> None:
-    """Close what needs no closing."""
-    return None
+    """Close something that needs no closing."""
 
 
 def axis_sizes(letters: str, shape: Sequence[int]) -> dict[str, int]:
-    """Return the length of each named axis."""
+    """Return the letter of each axis -> its length; axes that are left out are not in it."""
     return {letter: int(n) for letter, n in zip(letters, shape, strict=True) if letter != "-"}
 
 
 def as_slice(numbers: range) -> slice:
-    """Return a range as a slice."""
+    """Return the slice that takes the numbers of a range."""
     return slice(numbers.start, numbers.stop, numbers.step)
 
 
 def in_order(block: Array, letters: str, order: str) -> Array:
-    """Move axes into an order; those that are absent get length 1."""
+    """Move the axes `letters` of a block into an order; absent axes get length 1."""
     absent = "".join(axis for axis in order if axis not in letters)
     block = block.reshape(block.shape + (1,) * len(absent))
     return block.transpose([(letters + absent).index(axis) for axis in order])
 
 
-def scratch_array(shape: tuple[int, ...], dtype: Any) -> Array:
+def scratch_array(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
     """Make an array of zeros to write into: in memory, or in a temporary file where it is larger than 1 GiB."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
         return np.zeros(shape, dtype)

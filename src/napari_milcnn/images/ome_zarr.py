@@ -1,21 +1,37 @@
-"""Zarr arrays, OME-Zarr images and plates."""
+"""Zarr arrays, OME-Zarr images and plates.
+
+Decisions:
+
+- OME-Zarr metadata is read as plain JSON, so that a file that breaks a rule of the specification elsewhere still opens.
+- Of a pyramid the full size is opened.
+- A missing chunk of a zarr array reads as its fill value: the specification of zarr says so, and nothing tells such a
+  chunk from one that was lost.
+- A scale without a unit is not a pixel size; a warning names it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.paths import ZARR_METADATA, has_zarr_metadata
 from napari_milcnn.images.stack import FoundImage, translated
 from napari_milcnn.images.units import pixel_size_from_sides
 
+if TYPE_CHECKING:
+    import zarr
+
+Attributes: TypeAlias = Mapping[str, Any]
+"""Metadata as plain JSON."""
+
 
 def found_array(array: ArrayLike, series: int | None) -> FoundImage:
-    """Take an array: numpy, dask or zarr."""
+    """Take a numpy, dask or zarr array as an image."""
     if not all(hasattr(array, need) for need in ("shape", "ndim", "dtype", "__getitem__")):
         raise ImageError(f"an image is a path or a numpy, dask or zarr array; found {type(array).__name__}")
     if series is not None:
@@ -25,26 +41,25 @@ def found_array(array: ArrayLike, series: int | None) -> FoundImage:
 
 
 def axes_of_single_plane(shape: Sequence[int]) -> str | None:
-    """Return the axes of an array that holds a single plane, else None."""
+    """Return the axes of an array that holds a single plane; None for any other array."""
     return "-" * (len(shape) - 2) + "YX" if len(shape) >= 2 and all(n == 1 for n in shape[:-2]) else None
 
 
 def open_zarr(path: Path, series: int | None) -> FoundImage:
-    """Open a zarr array or an OME-Zarr image."""
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+    """Open a zarr array or an OME-Zarr image; `series` is the number of one image where the folder holds several."""
+    if not has_zarr_metadata(path):
         raise ImageError(
-            f"{path} is a folder, but no OME-Zarr or zarr image (no zarr.json, .zgroup or .zarray in it); "
-            "give one image, or on the command line the folder to napari-milcnn classify"
+            f"{path} is a folder, but not an OME-Zarr or zarr image: it holds none of {', '.join(ZARR_METADATA)}; give "
+            "one image, or on the command line the folder to napari-milcnn classify"
         )
     import zarr
 
-    node: Any = zarr.open(str(path), mode="r")
+    node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         if series is not None:
             raise ImageError(f"{path}: series={series} was asked for, but this is a single array; leave series= out")
         return found_array(node, None)
-    attributes = dict(node.attrs)
-    ome: Any = attributes.get("ome", attributes)  # 0.5 and later, 0.4 and before
+    ome = _ome_attributes(node)
     if "multiscales" in ome:
         if series not in (None, 0):
             raise ImageError(f"{path}: series={series} was asked for, but this is a single image; leave series= out")
@@ -54,7 +69,7 @@ def open_zarr(path: Path, series: int | None) -> FoundImage:
     raise ImageError(f"{path} is {_what_group(path, node, ome)}")
 
 
-def _only_image(path: Path, node: Any, series: int | None) -> str:
+def _only_image(path: Path, node: zarr.Group, series: int | None) -> str:
     images = sorted((key for key in node.group_keys() if key.isdigit()), key=int)
     wanted = str(series) if series is not None else images[0] if len(images) == 1 else ""
     if wanted not in images:
@@ -62,8 +77,8 @@ def _only_image(path: Path, node: Any, series: int | None) -> str:
     return wanted
 
 
-def _what_group(path: Path, node: Any, ome: Mapping[str, Any]) -> str:
-    """Say what a group without an image is, and what to open."""
+def _what_group(path: Path, node: zarr.Group, ome: Attributes) -> str:
+    """Say what a group without an image is, and what to open in its place."""
     if "plate" in ome:
         wells = ome["plate"].get("wells", [])
         example = f", for example {path / wells[0]['path'] / '0'}" if wells else ""
@@ -88,17 +103,17 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     Returns
     -------
     dict or None
-        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open; None where
-        `path` is no plate.
+        Path of a well in the plate, such as "B/03" -> the folders of its fields, each an image to open. None where
+        `path` is not a plate.
 
     Raises
     ------
     ImageError
         A well that the plate names cannot be read.
     """
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+    if not has_zarr_metadata(path):
         return None
-    plate = _ome_attributes(path).get("plate")
+    plate = _read_ome_attributes(path).get("plate")
     if plate is None:
         return None
     with translated(f"{path} cannot be read as an OME-Zarr plate"):
@@ -108,26 +123,33 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
 
 def _fields(well: Path) -> tuple[Path, ...]:
     with translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
-        return tuple(well / str(each["path"]) for each in _ome_attributes(well)["well"]["images"])
+        return tuple(well / str(each["path"]) for each in _read_ome_attributes(well)["well"]["images"])
 
 
-def _ome_attributes(path: Path) -> dict[str, Any]:
+def _read_ome_attributes(path: Path) -> Attributes:
     import zarr
 
     with translated(f"{path} cannot be read as OME-Zarr"):
-        attributes = dict(zarr.open(str(path), mode="r").attrs)
-    found: Any = attributes.get("ome", attributes)
-    return dict(found) if isinstance(found, Mapping) else {}
+        return _ome_attributes(zarr.open(str(path), mode="r"))
 
 
-def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> FoundImage:
+def _ome_attributes(node: zarr.Group | zarr.Array[Any]) -> Attributes:
+    """Return the OME metadata: under "ome" in version 0.5 and later, among the other attributes in 0.4 and before."""
+    attributes = dict(node.attrs)
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _ome_zarr(path: Path, node: zarr.Group, ome: Attributes) -> FoundImage:
     import zarr
 
     scales = ome["multiscales"][0]
     level = scales["datasets"][0]
     array = node[level["path"]]
     if not isinstance(array, zarr.Array):
-        raise ImageError(f"{path}: the metadata names {level['path']} as the image, but that is no array; export again")
+        raise ImageError(
+            f"{path}: the metadata names {level['path']} as the image, but that is not an array; export it again"
+        )
     axes = [each if isinstance(each, dict) else {"name": each} for each in scales.get("axes", [])]
     if not axes and array.ndim == 5:  # versions before 0.3 know no other order
         axes = [{"name": name} for name in "tczyx"]
@@ -140,15 +162,13 @@ def _ome_zarr(path: Path, node: Any, ome: Mapping[str, Any]) -> FoundImage:
     return FoundImage((array,), letters, channels=tuple(labels), pixel_size=size, warnings=tuple(notes))
 
 
-def _axis_letter(axis: Mapping[str, Any]) -> str:
+def _axis_letter(axis: Attributes) -> str:
     name = str(axis.get("name", "?")).upper()
     return name if len(name) == 1 else {"channel": "C", "time": "T"}.get(str(axis.get("type")), "?")
 
 
-def _zarr_pixel_size(
-    axes: Sequence[Mapping[str, Any]], levels: Sequence[Mapping[str, Any]]
-) -> tuple[float | None, str | None]:
-    """Multiply the scales of the level and of the whole image; without a unit nothing is known."""
+def _zarr_pixel_size(axes: Sequence[Attributes], levels: Sequence[Attributes]) -> tuple[float | None, str | None]:
+    """Multiply the scales of the level and of the whole image; without a unit no size is known."""
     scale = np.ones(len(axes))
     transforms = [each for one in levels for each in one.get("coordinateTransformations") or []]
     for each in transforms:
@@ -165,7 +185,7 @@ def _zarr_pixel_size(
 
 
 def zarr_axes(array: ArrayLike) -> str | None:
-    """Return the axes that a zarr array names itself (zarr v3 dimension_names, or xarray's attribute), else None."""
+    """Return the axes that a zarr array names (zarr 3: `dimension_names`; xarray: an attribute), else None."""
     metadata = getattr(array, "metadata", None)
     names = getattr(metadata, "dimension_names", None)
     if names is None and metadata is not None:

@@ -1,4 +1,13 @@
-"""Open an image of any usual kind lazily."""
+"""Open an image of any usual kind without reading its pixels; project its Z stacks.
+
+Decisions:
+
+- What cannot be known is asked for, never guessed: a stack of unnamed pages may be channels, time or depth.
+- The first bytes of a file choose its reader, not its name: a PNG that is called .tif opens.
+- Images of equal axes, shape and type in one file are positions of one `ImageStack`. Where they differ, the caller
+  chooses one by `series`.
+- A maximum projection reads nothing before one of its planes is read, and then only the Z stack of that plane.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +19,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.channels import as_names, channel_names, given_names
@@ -28,7 +38,7 @@ AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S
 
 
 def open_image(
-    source: Any,
+    source: str | os.PathLike[str] | ArrayLike | ImageStack,
     *,
     axes: str | None = None,
     channels: Sequence[str] | None = None,
@@ -43,26 +53,27 @@ def open_image(
         Path of a TIFF, OME-TIFF, OME-Zarr, zarr, PNG, JPEG, BMP or GIF image, or of any format that an installed
         bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`.
     axes
-        One letter per axis of the array or file, in its own order: P (position) T Z C Y X, S for colour samples.
-        Wins over what the file says; needed where nothing does, unless there are just the axes Y and X.
+        One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
+        These letters replace those of the file. They are needed where the file names no axes, unless there are only Y
+        and X.
     channels
-        One name per channel; wins over the file's names.
+        One name per channel; they replace the names in the file.
     pixel_size
-        Side of a pixel along Y and X in µm; wins over the file's.
+        Side of a pixel along Y and X in µm; it replaces the size in the file.
     series
-        Which image to open, from 0, where a file holds several. By default images of equal axes, shape and type are
-        the positions of one `ImageStack`.
+        Number of the image to open, from 0, where a file holds several. By default images of equal axes, shape and
+        type are the positions of one `ImageStack`.
 
     Returns
     -------
     ImageStack
-        The image; it is a context manager and closes its file when no longer used.
+        The image. It is a context manager, and closes its file when it is no longer used.
 
     Raises
     ------
     ImageError
         The image does not exist, is damaged or of an unknown kind, its axes are not known, or a parameter does not
-        fit it.
+        fit the image.
     """
     if isinstance(source, ImageStack):
         return _adapted(source, axes, channels, pixel_size, series)
@@ -81,9 +92,20 @@ def open_image(
 
 @dataclass(frozen=True)
 class ImageReading:
-    """How files are opened that do not say it themselves: the keywords of `open_image`, for many files.
+    """The keywords of `open_image` for many files: how to open those that do not say it themselves.
 
-    With `z` "maximum" each Z stack is one plane, its maximum projection; with "planes" each of its planes stands alone.
+    Attributes
+    ----------
+    axes, channels, pixel_size, series
+        As in `open_image`; None leaves it to the files.
+    z
+        "planes": each plane of a Z stack is looked at alone. "maximum": each Z stack becomes one plane, its maximum
+        projection.
+
+    Raises
+    ------
+    OptionsError
+        The pixel size, the series or `z` has an impossible value.
     """
 
     axes: str | None = None
@@ -101,29 +123,35 @@ class ImageReading:
             raise OptionsError(f"z is {self.z!r}; expected one of {', '.join(get_args(ZReading))}")
 
     def open(self, path: Path) -> ImageStack:
-        """Open one image."""
+        """Open one image.
+
+        Raises
+        ------
+        ImageError
+            As `open_image` does.
+        """
         image = open_image(path, axes=self.axes, channels=self.channels, pixel_size=self.pixel_size, series=self.series)
         return maximum_projection(image) if self.z == "maximum" else image
 
 
 AS_THEY_SAY: Final = ImageReading()
-"""Files say themselves how they are to be read."""
+"""The reading that leaves everything to the files."""
 
 
 def maximum_projection(image: ImageStack) -> ImageStack:
     """Project an image along Z: each pixel is the largest of its Z stack.
 
-    Nothing is read before a plane is: then its own Z stack alone, or the same window of it, one Z after another.
+    Nothing is read before a plane is read. Then its own Z stack is read, or the same window of it, one Z after another.
 
     Parameters
     ----------
     image
-        Any image; closing its projection closes it.
+        Any image. Closing the projection closes this image.
 
     Returns
     -------
     ImageStack
-        The same image without the axis Z; the image itself where it has none.
+        The same image without the axis Z; the image itself where it has no axis Z.
     """
     if "Z" not in image.axes:
         return image
@@ -132,27 +160,28 @@ def maximum_projection(image: ImageStack) -> ImageStack:
 
 
 class ProjectedArray(LazyArray):
-    """The maximum along Z of an image's data."""
+    """The maximum along Z of the data of an image."""
 
     def __init__(self, image: ImageStack) -> None:
         super().__init__([_AlongZ(image)], image.axes.replace("Z", ""))
         self._image = image
 
     def close(self) -> None:
-        """Close the image that is projected."""
+        """Close the image that the projection reads from."""
         super().close()
         self._image.close()
 
 
 class _AlongZ:
-    """One part of a `LazyArray`, whose keys have an entry for every axis but Z."""
+    """The only part of a `ProjectedArray`: its keys have an entry for every axis but Z."""
 
     def __init__(self, image: ImageStack) -> None:
         self._data, self._depth, self._at = image.data, image.sizes["Z"], image.axes.index("Z")
         self.shape = (*image.shape[: self._at], *image.shape[self._at + 1 :])
+        self.ndim = len(self.shape)
         self.dtype = image.dtype
 
-    def __getitem__(self, key: tuple[Any, ...]) -> Array:
+    def __getitem__(self, key: tuple[int | slice, ...]) -> Array:
         before, behind = key[: self._at], key[self._at :]
         return reduce(np.maximum, (np.asarray(self._data[(*before, z, *behind)]) for z in range(self._depth)))
 
@@ -195,7 +224,7 @@ def _assemble(
 
 
 def _arranged(found: FoundImage, letters: str, samples: int) -> tuple[ArrayLike, str]:
-    """Return the array in the house's order, and its axes; nothing is read."""
+    """Return the array with its axes in the order P T Z C Y X, and those axes; nothing is read."""
     array = found.parts[0]
     movable = isinstance(array, np.ndarray) or type(array).__module__.startswith("dask.")
     if len(found.parts) == 1 and letters == "".join(axis for axis in ORDER if axis in letters) and not found.close:
@@ -203,10 +232,11 @@ def _arranged(found: FoundImage, letters: str, samples: int) -> tuple[ArrayLike,
     if len(found.parts) > 1 or not movable or ("C" in letters and "S" in letters):
         lazy = LazyArray(found.parts, letters, samples, found.close)
         return lazy, lazy.axes
-    key = tuple({"-": 0, "S": slice(0, samples)}.get(letter, slice(None)) for letter in letters)
+    entries: dict[str, int | slice] = {"-": 0, "S": slice(0, samples)}
+    taken = cast("Array", array[tuple(entries.get(letter, slice(None)) for letter in letters)])  # numpy or dask
     kept = letters.replace("-", "").replace("S", "C")
     out = "".join(axis for axis in ORDER if axis in kept)
-    return array[key].transpose([kept.index(axis) for axis in out]), out
+    return taken.transpose([kept.index(axis) for axis in out]), out
 
 
 def _adapted(
@@ -216,7 +246,7 @@ def _adapted(
     pixel_size: float | None,
     series: int | None,
 ) -> ImageStack:
-    """Return an opened image as it is, but for the names and the pixel size given."""
+    """Return an opened image with the channel names and the pixel size that were given."""
     if axes is not None or series is not None:
         raise ImageError(f"{image.name} is already opened; give axes= and series= where it is opened first")
     if channels is not None:
@@ -225,7 +255,7 @@ def _adapted(
     return image if pixel_size is None else replace(image, pixel_size=_given_size(pixel_size))
 
 
-def _check_pixels(dtype: Any, shape: tuple[int, ...], who: str) -> None:
+def _check_pixels(dtype: DTypeLike, shape: tuple[int, ...], who: str) -> None:
     try:
         kind = np.dtype(dtype)
     except TypeError:
@@ -245,21 +275,21 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
     Parameters
     ----------
     found
-        One letter per axis out of the file's metadata, or None.
+        One letter per axis from the metadata of the file, or None.
     shape
-        Lengths of the axes.
+        Length of each axis.
     asked
-        What the caller says, or None.
+        The axes that the caller gave, or None.
     who
-        Whose axes they are, for messages.
+        The image, for messages.
 
     Raises
     ------
     ImageError
-        The caller's axes do not fit, or the axes cannot be known.
+        The axes of the caller do not fit the image, or the axes cannot be known.
     """
     if len(shape) < 2:
-        raise ImageError(f"{who}: shape {shape} is no image; expected at least the axes Y and X")
+        raise ImageError(f"{who}: shape {shape} is not an image; expected at least the axes Y and X")
     if asked is not None:
         return _checked_axes(asked, shape, who)
     letters = found.upper() if found else "?" * (len(shape) - 2) + "YX"
@@ -269,7 +299,7 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
         examples = " or ".join(f'axes="{example}"' for example in _examples(letters, shape))
         first = _examples(letters, shape)[0]
         raise ImageError(
-            f"{who}: shape {shape}{said} does not tell which axis is which; say it, {AXES_HELP}: "
+            f"{who}: shape {shape}{said} does not tell which axis is which; name the axes, {AXES_HELP}: "
             f"for example {examples} (command line: --axes {first})"
         )
     return letters
@@ -299,7 +329,7 @@ def _repeats(letters: str) -> bool:
 
 
 def _examples(letters: str, shape: tuple[int, ...]) -> list[str]:
-    """Return one or two axes strings that would fit."""
+    """Return one or two texts for `axes` that would fit the shape."""
     if not {"Y", "X"} <= set(letters) or _repeats(letters):
         letters = "?" * (len(shape) - 2) + "YX"
     gaps = [i for i, letter in enumerate(letters) if letter in "?-"]
@@ -314,7 +344,7 @@ def _examples(letters: str, shape: tuple[int, ...]) -> list[str]:
 
 def _given_size(pixel_size: float) -> float:
     if not 0 < pixel_size < math.inf:
-        raise ImageError(f"pixel_size={pixel_size} is no size; give the side of a pixel in µm, for example 0.65")
+        raise ImageError(f"pixel_size={pixel_size} is not a size; give the side of a pixel in µm, for example 0.65")
     return float(pixel_size)
 
 
@@ -340,7 +370,7 @@ def _existing(source: str | os.PathLike[str]) -> Path:
 
 
 def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
-    """Choose by the first bytes of a file, not by its name; its name where they say nothing."""
+    """Choose the reader by the first bytes of a file, and by its name where these bytes say nothing."""
     if path.is_dir():
         return open_zarr
     with path.open("rb") as file:
@@ -352,7 +382,7 @@ def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
         return open_raster
     if suffix in TIFF_SUFFIXES + RASTER_SUFFIXES:
         raise ImageError(
-            f"{path} is not an image: its name ends in {suffix}, but its content is none of TIFF, PNG, JPEG, BMP and "
-            "GIF; copy or export it again"
+            f"{path} is not an image: its name ends in {suffix}, but its content is not TIFF, PNG, JPEG, BMP or GIF; "
+            "copy or export it again"
         )
     return open_other

@@ -1,4 +1,11 @@
-"""PNG, JPEG, BMP and GIF, and every format that an installed bioio reader knows."""
+"""PNG, JPEG, BMP and GIF, and every format that an installed bioio reader knows.
+
+Decisions:
+
+- PNG, JPEG, BMP and GIF cannot be read in part: the whole image is decoded when it is opened.
+- Frames of an animation are not dropped in silence: a file with several frames is refused.
+- Scenes of a file that bioio reads are positions.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +22,11 @@ from napari_milcnn.images.units import pixel_size_from_sides
 
 RASTER_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 
+"""First bytes of PNG, JPEG and GIF."""
+
 
 def open_raster(path: Path, series: int | None) -> FoundImage:
-    """Decode a PNG, JPEG, BMP or GIF."""
+    """Decode a PNG, JPEG, BMP or GIF; `series` may be 0 or None, since such a file holds one image."""
     if series not in (None, 0):
         raise ImageError(f"{path}: series={series} was asked for, but such a file is one image; leave series= out")
     from PIL.Image import DecompressionBombError
@@ -31,7 +40,7 @@ def open_raster(path: Path, series: int | None) -> FoundImage:
 
 def _decoded(path: Path) -> tuple[Array, bool]:
     """Return the pixels (Y, X) or (Y, X, samples), and whether the last sample is alpha."""
-    if _is_deep_png(path):  # Pillow would cut colours of 16 bits down to 8
+    if _is_deep_png(path):  # Pillow would reduce colours of 16 bits to 8
         from imagecodecs import png_decode
 
         pixels = np.asarray(png_decode(path.read_bytes()))
@@ -51,14 +60,14 @@ def _decoded(path: Path) -> tuple[Array, bool]:
 
 
 def _is_deep_png(path: Path) -> bool:
-    """Whether a PNG has more than one sample of 16 bits (bytes 24 and 25 of its header)."""
+    """Whether a file is a PNG with several samples of 16 bits, as bytes 24 and 25 of its header say."""
     with path.open("rb") as file:
         head = file.read(26)
     return head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0
 
 
 def open_other(path: Path, series: int | None) -> FoundImage:
-    """Open a file through an installed bioio reader."""
+    """Open a file through an installed bioio reader; `series` is the number of one scene, or None for all."""
     suffix = path.suffix or "this file"
     advice = (
         f'for {suffix} run: pip install "napari-milcnn[bioio]", and install the bioio reader of the format '
@@ -67,7 +76,7 @@ def open_other(path: Path, series: int | None) -> FoundImage:
     try:
         bioio, errors = import_module("bioio"), import_module("bioio_base.exceptions")
     except ImportError as exc:
-        raise ImageError(f"{path} is none of TIFF, OME-Zarr, PNG, JPEG, BMP and GIF; {advice}") from exc
+        raise ImageError(f"{path} is not a TIFF, OME-Zarr, PNG, JPEG, BMP or GIF image; {advice}") from exc
     try:
         image = bioio.BioImage(path)
     except errors.UnsupportedFileFormatError as exc:

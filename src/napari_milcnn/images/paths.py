@@ -1,4 +1,14 @@
-"""What is an image, what is a folder of images, and what an image is called."""
+"""What is an image, what is a zarr, and what an image is called: one rule for all rooms.
+
+Decisions:
+
+- A file is an image if its suffix is one that `open_image` can open; a folder is an image if it is a zarr. Everything
+  else in a folder of images is passed over, and so are hidden files and the files that this program writes.
+- A file that is named itself is never passed over: `open_image` then says what is wrong with it.
+- A folder is a zarr if its name ends in .zarr or .ngff, or if it holds the metadata of a zarr group or array.
+- An image is called by its file name without suffix and without ".ome". An image inside a zarr is called by the zarr
+  and the path in it: "plate_B_03_0".
+"""
 
 from __future__ import annotations
 
@@ -12,79 +22,107 @@ from typing import Final
 from napari_milcnn.errors import ImageError
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff", ".btf", ".tf8")
-
-
 RASTER_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+TIFF_INSIDE: Final = (".flex", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs")
+"""Formats of microscopes and slide scanners whose content is TIFF."""
+NEED_BIOIO: Final = (".czi", ".dv", ".ims", ".lif", ".nd2", ".oib", ".oif", ".sldy", ".vsi", ".zvi")
+"""Formats of microscopes that open where a bioio reader of the format is installed."""
+IMAGE_SUFFIXES: Final = (*TIFF_SUFFIXES, *RASTER_SUFFIXES, *TIFF_INSIDE, *NEED_BIOIO)
+ZARR_SUFFIXES: Final = (".zarr", ".ngff")
+ZARR_METADATA: Final = ("zarr.json", ".zgroup", ".zarray")
+"""Files of which a zarr group or array holds one."""
+OUTPUT_ENDS: Final = ("_labels.ome.tif", "_labels.ome.zarr", "_maps.ome.tif", "_overview.png")
+"""Ends of the names of files that this program writes for an image."""
 _LONGEST_NAME = 150
-"""Characters of an image's name that its files keep; file systems end at 255 with our suffixes."""
-OUTPUTS = ("_labels.ome.tif", "_maps.ome.tif", "_overview.png")
-"""Ends of the names of our own files, passed over in folders of images."""
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr", ".czi", ".nd2", ".lif")
+"""Characters of the name of an image that its files keep; file systems allow 255 with our suffixes."""
 
 
-def image_name(path: Path | None) -> str:
-    """Return the stem of a file, without ".ome" too; an image inside a zarr is named after both."""
-    if path is None:
-        return "image"
-    inside: list[str] = []
-    outer = path
-    while outer.is_dir() and outer.suffix not in (".zarr", ".ngff") and outer.parent != outer:
-        inside.insert(0, outer.name)
-        outer = outer.parent
-    if outer.suffix not in (".zarr", ".ngff"):
-        outer, inside = path, []
-    return "_".join([outer.stem.removesuffix(".ome"), *inside])
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a folder that is, or claims to be, a zarr group or array."""
+    return path.is_dir() and (path.suffix.lower() in ZARR_SUFFIXES or has_zarr_metadata(path))
 
 
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """One name for each path: its own, with the folder's before it where two are alike, and a number if need be."""
-    stems = [_stem(path) for path in paths]
-    doubled = {stem for stem, count in Counter(stems).items() if count > 1}
-    names: dict[str, None] = {}
-    for path, stem in zip(paths, stems, strict=True):
-        wanted = f"{path.parent.name}_{stem}".lstrip("_") if stem in doubled else stem
-        tries = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
-        names[next(name for name in tries if name not in names)] = None
-    return list(names)
+def has_zarr_metadata(folder: Path) -> bool:
+    """Whether a folder holds the metadata of a zarr group or array."""
+    return any((folder / name).is_file() for name in ZARR_METADATA)
 
 
-def _stem(path: Path) -> str:
-    """Name of a file without .ome.tif, .ome.zarr or its one suffix: dots before that are part of the name."""
-    return printable(re.sub(r"\.ome$", "", path.stem, flags=re.IGNORECASE))[:_LONGEST_NAME]
+def zarr_around(path: Path) -> Path | None:
+    """Return the innermost folder named .zarr or .ngff that a path is or lies in; the disk is not looked at."""
+    return next((folder for folder in (path, *path.parents) if folder.suffix.lower() in ZARR_SUFFIXES), None)
 
 
-def printable(text: object) -> str:
-    """Return text whose undecodable bytes, as in file names of other systems, are written out."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8").replace("\\udc", "_")
+def is_plain_folder(path: Path) -> bool:
+    """Whether a path is a folder of files and not a zarr."""
+    return path.is_dir() and not is_zarr(path)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file or folder found in a folder of images is an image: by its suffix, or because it is a zarr."""
+    if path.name.startswith(".") or path.name.endswith(OUTPUT_ENDS):
+        return False
+    return is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the images that lie in a folder itself, sorted; folders in it are not searched."""
+    return sorted(path for path in folder.iterdir() if is_image(path))
 
 
 def find_images(sources: Sequence[Path]) -> list[Path]:
-    """Replace each folder among the sources by the images in it, sorted; an OME-Zarr folder is an image itself.
+    """Replace each folder among the sources by the images in it, sorted; a zarr is an image itself.
 
     Raises
     ------
     ImageError
-        If a folder holds no image, or no source was given.
+        A folder holds no image, or no source was given.
     """
     found: list[Path] = []
     for source in sources:
-        if source.is_dir() and not is_zarr(source):
-            inside = sorted(p for p in source.iterdir() if _is_input(p))
-            if not inside:
-                raise ImageError(f"the folder {source} holds no image; expected files ending in {', '.join(_SUFFIXES)}")
-            found += inside
-        else:
-            found.append(source)
+        inside = images_in(source) if is_plain_folder(source) else [source]
+        if not inside:
+            raise ImageError(
+                f"the folder {source} holds no image; expected OME-Zarr folders, or files that end in one of "
+                f"{', '.join(IMAGE_SUFFIXES)}"
+            )
+        found += inside
     if not found:
         raise ImageError("no image was named; expected at least one file or folder")
     return found
 
 
-def _is_input(path: Path) -> bool:
-    known = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    return known and not path.name.endswith(OUTPUTS)
+def image_name(path: Path | None) -> str:
+    """Return the name of an image: "a" for a.ome.tif, "plate_B_03_0" for plate.zarr/B/03/0, "image" for an array."""
+    if path is None:
+        return "image"
+    outer = zarr_around(path)
+    if outer is None:
+        return _without_suffix(path.name)
+    return "_".join([_without_suffix(outer.name), *path.relative_to(outer).parts])
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr array or group."""
-    return any((path / name).exists() for name in (".zattrs", ".zgroup", ".zarray", "zarr.json"))
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """Return one name for the files of each image.
+
+    It is the name of the image. The name of its folder comes first where two images have the same name, and a number
+    follows where that is not enough.
+    """
+    stems = [printable(image_name(path))[:_LONGEST_NAME] for path in paths]
+    doubled = {stem for stem, count in Counter(stems).items() if count > 1}
+    names: dict[str, None] = {}
+    for path, stem in zip(paths, stems, strict=True):
+        folder = (zarr_around(path) or path).parent.name
+        wanted = f"{folder}_{stem}".lstrip("_") if stem in doubled else stem
+        tries = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
+        names[next(name for name in tries if name not in names)] = None
+    return list(names)
+
+
+def _without_suffix(name: str) -> str:
+    """Return the name of a file without its one suffix and without ".ome"; other dots are part of the name."""
+    return re.sub(r"\.ome$", "", Path(name).stem, flags=re.IGNORECASE)
+
+
+def printable(text: object) -> str:
+    """Return a text in which bytes that are no characters, as in file names of other systems, are written out."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8").replace("\\udc", "_")

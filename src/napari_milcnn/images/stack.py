@@ -1,20 +1,12 @@
-"""Open an image of any usual kind lazily, with its axes, channel names and pixel size; read one plane at a time.
+"""An opened image: lazy pixels with axes, channel names and pixel size; one plane is read at a time.
 
 Decisions:
 
-- The axes of an `ImageStack` always stand in the order P (position) T Z C Y X, whatever the order on disk. Colour
-  samples (S) become channels; where both exist, every channel has its samples: "GFP red", "GFP green", ...
-- What cannot be known is asked for, never guessed: a stack of unnamed pages may be channels, time or depth.
-- TIFF pixels in one uncompressed run are memory-mapped, so that a window costs a window; all others are read strip by
-  strip or tile by tile through tifffile's zarr store. That store returns zeros for data that is not there. Here a
-  missing page is an error when it is read; a truncated file is an error when it is opened. Tiles that the file itself
-  declares empty (offset or byte count 0, as sparse TIFF writers do) read as 0 and are counted in `warnings`.
-- A missing chunk of a zarr array is its fill value: the zarr specification says so, and nothing tells it from loss.
-- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and no usual
-  printing resolution: 300 dpi says what a program had by default, not how large a cell is.
-- OME-Zarr metadata is read as plain JSON: files that break a rule of the specification elsewhere still open.
-- PNG, JPEG, BMP and GIF cannot be read in part: they are decoded when opened.
-- A file stays open as long as its image's `data` lives, or until `close()`.
+- The axes of an `ImageStack` always stand in the order P (position) T Z C Y X, whatever the order on disk. Axes that
+  the image does not have are left out.
+- A value that is NaN or infinite is an error where it is read: no later step has to look for it.
+- A file stays open as long as the `data` of its image lives, or until `close()` is called.
+- What readers and decoders raise at broken data becomes an `ImageError` in this room, with the path in its message.
 """
 
 from __future__ import annotations
@@ -31,14 +23,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import Array, ArrayLike, LazyArray, as_slice
 
-# What readers and decoders raise at data that is broken: translated where it enters, never let through.
 FOREIGN: Final = (
     ArithmeticError,
     AssertionError,
@@ -56,10 +47,11 @@ FOREIGN: Final = (
     struct.error,
     zlib.error,
 )
+"""What readers and decoders raise at broken data; `translated` turns all of these into an `ImageError`."""
 
 
 class Window(NamedTuple):
-    """Rows y0 to y1 and columns x0 to x1 (exclusive) of a plane, in px."""
+    """Rows y0 to y1 and columns x0 to x1 of a plane in px; y1 and x1 are not included."""
 
     y0: int
     y1: int
@@ -68,7 +60,7 @@ class Window(NamedTuple):
 
 
 class PlaneIndex(NamedTuple):
-    """Where a plane stands along the axes P, T and Z; 0 along an axis that the image does not have."""
+    """The place of a plane along the axes P, T and Z; 0 along an axis that the image does not have."""
 
     position: int
     t: int
@@ -76,7 +68,7 @@ class PlaneIndex(NamedTuple):
 
 
 class PlaneChoice(NamedTuple):
-    """Planes that are meant: those at these numbers along the axes P, T and Z, at every number where there is None."""
+    """A choice of planes: their numbers along the axes P, T and Z, or None for every number along an axis."""
 
     position: int | None = None
     t: int | None = None
@@ -84,12 +76,12 @@ class PlaneChoice(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> PlaneChoice:
-        """Read a name such as "P0", "T3" or "P0 T3 Z1"; an empty one means every plane.
+        """Read a name such as "P0", "T3" or "P0 T3 Z1"; an empty name means every plane.
 
         Raises
         ------
         ImageError
-            It is no such name.
+            The text is not such a name.
         """
         numbers = {part[:1].upper(): part[1:] for part in name.split()}
         known = all(axis in "PTZ" and re.fullmatch("[0-9]{1,9}", number) for axis, number in numbers.items())
@@ -99,7 +91,7 @@ class PlaneChoice(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name, as `ImageStack.plane_name` writes it."""
+        """The name of the choice, as `ImageStack.plane_name` writes it."""
         return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", self, strict=True) if number is not None)
 
 
@@ -107,7 +99,17 @@ EVERY_PLANE: Final = PlaneChoice()
 
 
 class StoredAxes(NamedTuple):
-    """Axes as they stand on disk: one letter each ("-" to leave out), their lengths, and how many images are alike."""
+    """The axes as they stand on disk.
+
+    Attributes
+    ----------
+    letters
+        One letter per axis; "-" for an axis of length 1 that is left out.
+    shape
+        Length of each axis in px, or in planes.
+    images
+        How many images of these axes the file holds; each is a position.
+    """
 
     letters: str
     shape: tuple[int, ...]
@@ -116,32 +118,32 @@ class StoredAxes(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageStack:
-    """An opened image: lazy pixels, and what is known about them.
+    """An opened image: lazy pixels and what is known about them.
 
     Attributes
     ----------
     data
-        The pixels, axes as in `axes`: numpy, dask or zarr array or `LazyArray`; slicing reads only the slice.
+        The pixels, with the axes of `axes`: a numpy, dask or zarr array or a `LazyArray`. Slicing reads only the slice.
     axes
-        One letter per axis of `data`, always in the order P (position) T Z C Y X, absent ones left out.
+        One letter per axis of `data`, always in the order P (position) T Z C Y X; absent axes are left out.
     name
         The file's stem, or "image".
     path
         The file or folder, or None for an array.
     channels
-        One name per channel; "channel 0", ... where none is known.
+        One name per channel; "channel 0", "channel 1", ... where no name is known.
     pixel_size
-        Side of a pixel along Y and X in µm, or None where it is not known.
+        Side of a pixel along Y and X in µm; None where it is not known.
     position_names
-        One name per position along P; empty without that axis.
+        One name per position along P; empty where the image has no axis P.
     warnings
-        What had to be assumed or left out, in sentences.
+        Sentences that say what had to be assumed or was left out.
     channels_named
-        Whether `channels` are real names, not numbers.
+        Whether `channels` are real names rather than numbers.
     stored
-        The axes in the order of the file or array itself, as other programs read it.
+        The axes in the order of the file or array itself, as other programs show them.
     only
-        What `planes` is limited to; `data` and `axes` are always those of the whole image.
+        The planes that `planes` lists; `data` and `axes` are always those of the whole image.
     """
 
     data: ArrayLike
@@ -168,34 +170,33 @@ class ImageStack:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes in `axes`."""
+        """Length of each axis of `axes`."""
         return tuple(int(n) for n in self.data.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels, in the byte order of this machine."""
-        native: np.dtype[Any] = np.dtype(self.data.dtype).newbyteorder("=")
-        return native
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of a pixel, in the byte order of this machine."""
+        return np.dtype(self.data.dtype).newbyteorder("=")
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Length of each axis in `axes`."""
+        """Letter of an axis -> its length."""
         return dict(zip(self.axes, self.shape, strict=True))
 
     @property
     def plane_shape(self) -> tuple[int, int]:
-        """Height and width of a plane: (Y, X)."""
+        """Height and width of a plane, (Y, X), in px."""
         return self.shape[-2], self.shape[-1]
 
     @cached_property
     def planes(self) -> tuple[PlaneIndex, ...]:
-        """Every combination of P, T and Z, in this order, Z running fastest; those of `only`, where it says any."""
+        """Every combination of P, T and Z that `only` allows, in this order, with Z running fastest."""
         sizes = (self.sizes.get(axis, 1) for axis in "PTZ")
         numbers = (range(n) if one is None else (one,) for n, one in zip(sizes, self.only, strict=True))
         return tuple(PlaneIndex(*at) for at in product(*numbers))
 
     def plane_name(self, i: int) -> str:
-        """Return a name such as "P0 T3 Z1" with the axes that the image has; empty where it has none of them."""
+        """Return a name such as "P0 T3 Z1" with the axes that the image has; empty for an image of one plane."""
         at = self._index(i)
         return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", at, strict=True) if axis in self.axes)
 
@@ -209,12 +210,12 @@ class ImageStack:
         channels
             Numbers of the channels to read, in the order wanted; all by default.
         window
-            Rows and columns (y0, y1, x0, x1), the ends not included; the whole plane by default.
+            Rows and columns (y0, y1, x0, x1) in px, y1 and x1 not included; the whole plane by default.
 
         Returns
         -------
         numpy.ndarray
-            A new array (channels, Y, X) of the image's own type in native byte order.
+            A new array (channels, Y, X) of the type of the image, in the byte order of this machine.
 
         Raises
         ------
@@ -225,21 +226,21 @@ class ImageStack:
         at = self._index(i)
         numbers = self._channel_numbers(channels)
         y0, y1, x0, x1 = self._inside(window)
-        key: dict[str, Any] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
+        key: dict[str, int | slice] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
         with translated(f"{self._where(i)}: the pixels cannot be read"):
             block = self._read(key, numbers)
         self._check_finite(block, i)
         return block
 
     def close(self) -> None:
-        """Close the file; its planes cannot be read any more. Arrays given by the caller are left as they are."""
+        """Close the file; its planes can then no longer be read. An array that the caller gave is left as it is."""
         if self.path is not None and isinstance(self.data, LazyArray):
             self.data.close()
 
-    def _read(self, key: Mapping[str, Any], channels: Sequence[int]) -> Array:
-        """Read channels at a key of one entry per axis: (channels, Y, X)."""
+    def _read(self, key: Mapping[str, int | slice], channels: Sequence[int]) -> Array:
+        """Read some channels at a key with one entry per axis: (channels, Y, X)."""
         blocks = []
-        for some in _runs(channels):
+        for some in _ranges_to_read(channels):
             at = tuple(as_slice(some) if axis == "C" else key[axis] for axis in self.axes)
             block = np.asarray(self.data[at])
             blocks.append(block if "C" in self.axes else block[np.newaxis])
@@ -291,16 +292,32 @@ class ImageStack:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """What a reader found, before the caller's wishes are looked at."""
+    """What a reader found in a file or an array, before the axes, names and sizes of the caller are applied.
 
-    parts: tuple[ArrayLike, ...]  # one per position
-    axes: str | None  # one letter per axis of a part, in its own order; None where nothing is known
+    Attributes
+    ----------
+    parts
+        One array per position.
+    axes
+        One letter per axis of a part, in its own order; None where nothing is known.
+    channels, pixel_size, positions, warnings
+        As in `ImageStack`; empty or None where the file does not say.
+    colour
+        Whether three samples are red, green and blue.
+    alpha
+        Whether the last sample is alpha; None: it is where there are four samples.
+    close
+        Closes the file; None where there is nothing to close.
+    """
+
+    parts: tuple[ArrayLike, ...]
+    axes: str | None
     channels: tuple[str, ...] = ()
     pixel_size: float | None = None
     positions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    colour: bool = True  # whether three samples are red, green and blue
-    alpha: bool | None = False  # whether the last sample is alpha; None: where there are four
+    colour: bool = True
+    alpha: bool | None = False
     close: Callable[[], None] | None = None
 
 
@@ -310,20 +327,20 @@ def only_planes(image: ImageStack, name: str) -> ImageStack:
     Parameters
     ----------
     image
-        Any image; closing what is returned closes it.
+        Any image. Closing the image that is returned closes this one.
     name
-        A name such as "P0 T3" as `ImageStack.plane_name` writes it; one that names fewer axes means every plane there
-        ("P3": all T and Z of position 3), an empty one all planes.
+        A name such as "P0 T3", as `ImageStack.plane_name` writes it. "P3" means all T and Z of position 3, and an empty
+        name means all planes.
 
     Returns
     -------
     ImageStack
-        The same image with these planes.
+        The same image, limited to these planes.
 
     Raises
     ------
     ImageError
-        The name is not understood, or there is no such plane.
+        The name is not understood, or the image has no such plane.
     """
     only = PlaneChoice.read(name)
     missing = [
@@ -338,7 +355,7 @@ def only_planes(image: ImageStack, name: str) -> ImageStack:
 
 
 def _which_planes(image: ImageStack) -> str:
-    """Say which planes there are, along each of P, T and Z."""
+    """Say which planes the image has along each of P, T and Z."""
     last = {axis: image.sizes[axis] - 1 for axis in "PTZ" if axis in image.axes}
     own = dict(zip("PTZ", image.only, strict=True))
     ranges = [f"{axis}{own[axis]}" if own[axis] is not None else f"{axis}0" + f" to {axis}{n}" * (n > 0)
@@ -348,7 +365,7 @@ def _which_planes(image: ImageStack) -> str:
 
 @contextmanager
 def translated(message: str) -> Iterator[None]:
-    """Turn what readers and decoders raise into an ImageError of one sentence."""
+    """Turn what readers and decoders raise into an `ImageError` of one sentence that begins with `message`."""
     try:
         yield
     except foreign_errors() as exc:
@@ -356,19 +373,19 @@ def translated(message: str) -> Iterator[None]:
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:
-    """Return the errors to translate; tifffile's own is a ValueError in its newer versions only."""
+    """Return the errors to translate; older versions of tifffile have one that is not a ValueError."""
     tifffile = sys.modules.get("tifffile")
     return FOREIGN if tifffile is None else (*FOREIGN, tifffile.TiffFileError)
 
 
 def reason(exc: BaseException) -> str:
-    """Return the first line of an error, or its kind where it has no text."""
+    """Return the first line of an error, or the name of its class where it has no text."""
     lines = str(exc).strip().splitlines()
     return lines[0][:200] if lines and lines[0] else type(exc).__name__
 
 
-def _runs(channels: Sequence[int]) -> list[range]:
-    """Return channels as ranges to read at once: one where they are evenly spaced and rise, else one each."""
+def _ranges_to_read(channels: Sequence[int]) -> list[range]:
+    """Group channels into ranges to read at once: one range if they rise in even steps, else one for each channel."""
     steps = {b - a for a, b in pairwise(channels)} or {1}
     if len(steps) == 1 and min(steps) > 0:
         return [range(channels[0], channels[-1] + 1, min(steps))]

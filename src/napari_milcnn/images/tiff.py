@@ -1,4 +1,15 @@
-"""TIFF, OME-TIFF, ImageJ TIFF and their relatives."""
+"""TIFF, OME-TIFF, ImageJ TIFF and their relatives, read through tifffile.
+
+Decisions:
+
+- Pixels that lie in one uncompressed run are memory-mapped, so that reading a window costs a window. All others are
+  read strip by strip or tile by tile through the zarr store of tifffile.
+- That store returns zeros for data that is not there. Here a missing page is an error when it is read, and a truncated
+  file is an error when it is opened. Tiles that the file itself declares empty (offset or byte count 0, as writers of
+  sparse TIFF do) read as 0, and a warning counts them.
+- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and not a usual
+  printing resolution: 300 dpi is the default of a program and says nothing about the size of a cell.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,11 +37,13 @@ if TYPE_CHECKING:
     from zarr.storage import WrapperStore
 
 PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
+"""Resolutions for printing, in pixels per inch."""
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF, in either byte order."""
 
 
 class _Gaps(NamedTuple):
-    """How many pages are missing of all, and how many strips or tiles the file declares empty."""
+    """How many of all pages are missing, and how many of all strips or tiles the file declares empty."""
 
     missing: int
     pages: int
@@ -47,7 +60,7 @@ class _Gaps(NamedTuple):
 
 
 def open_tiff(path: Path, series: int | None) -> FoundImage:
-    """Open a TIFF of any kind."""
+    """Open a TIFF of any kind; `series` is the number of one image, or None for all where they are alike."""
     from tifffile import TiffFile
 
     with ExitStack() as stack:
@@ -75,7 +88,7 @@ def open_tiff(path: Path, series: int | None) -> FoundImage:
 
 
 def _choose(path: Path, every: Sequence[TiffPageSeries], series: int | None) -> list[TiffPageSeries]:
-    """Return the image asked for, or all of them where they are alike."""
+    """Return the image that was asked for, or all images where they are alike."""
     if not every:
         raise ImageError(f"{path} holds no image; expected at least one page with pixels; copy or export it again")
     listed = "; ".join(f"{i}: {one.name!r} {one.axes} {one.shape}" for i, one in enumerate(every))
@@ -94,7 +107,7 @@ def _unique_names(chosen: Sequence[TiffPageSeries]) -> tuple[str, ...]:
 
 
 def _check_header(path: Path, tif: TiffFile, every: Sequence[TiffPageSeries]) -> None:
-    """Refuse a file whose header promises more than the file holds."""
+    """Refuse a file whose header describes more than the file holds."""
     if not every or every[0].kind not in ("shaped", "ome", "imagej", "uniform", "generic"):
         return  # formats with their own rules for pages
     if every[0].kind in ("uniform", "generic") and _promised(tif) > len(tif.pages) * tif.pages.first.size:
@@ -111,7 +124,7 @@ def _check_header(path: Path, tif: TiffFile, every: Sequence[TiffPageSeries]) ->
 
 
 def _promised(tif: TiffFile) -> int:
-    """Return how many values the header describes, 0 where it does not say."""
+    """Return how many values the header describes; 0 where it does not say."""
     if tif.is_shaped and tif.shaped_metadata:
         return math.prod(tif.shaped_metadata[0]["shape"])
     if tif.is_imagej and tif.imagej_metadata:
@@ -121,7 +134,7 @@ def _promised(tif: TiffFile) -> int:
 
 
 def _check_data(path: Path, series: TiffPageSeries) -> _Gaps:
-    """Refuse a file that ends before its pixels do; count what is not there."""
+    """Refuse a file that ends before its pixels end; count the pages, strips and tiles that are not there."""
     if series.dataoffset:
         _check_end(path, series.dataoffset + series.nbytes, series.keyframe.parent.filehandle.size)
         return _Gaps(0, len(series), 0, 1)
@@ -146,11 +159,11 @@ def _check_end(path: Path, end: int, size: int) -> None:
 
 
 def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLike:
-    """Return a memory map where the file allows one, else a zarr array that decodes strips and tiles when read."""
+    """Return a memory map where the file allows one, else a zarr array that decodes strips or tiles as it is read."""
     page = series.keyframe
     if series.dataoffset and page.is_memmappable and series.transform is None and not series.is_multifile:
         dtype = np.dtype(page.parent.byteorder + series.dtype.char)
-        file = page.parent.filehandle.path  # in a set of files not always the one that was opened
+        file = page.parent.filehandle.path  # of a set of files, not always the one that was opened
         return np.memmap(file, dtype=dtype, mode="r", offset=series.dataoffset, shape=series.shape)
     import zarr
 
@@ -163,7 +176,7 @@ def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLi
 
 @cache
 def _strict_store() -> type[WrapperStore[Store]]:
-    """Return a store that raises where another would let zarr put zeros."""
+    """Return the class of a store that raises where zarr would fill in zeros."""
     from zarr.storage import WrapperStore
 
     class StrictStore(WrapperStore["Store"]):
@@ -181,11 +194,11 @@ def _strict_store() -> type[WrapperStore[Store]]:
 def _tiff_facts(
     tif: TiffFile, series: TiffPageSeries, every: Sequence[TiffPageSeries]
 ) -> tuple[tuple[str, ...], float | None, list[str]]:
-    """Return channel names, pixel size in µm, and notes."""
+    """Return channel names, pixel size in µm, and sentences for `warnings`."""
     names: tuple[str, ...] = ()
     size, note = None, None
     if tif.is_ome and tif.ome_metadata:
-        names, size, note = _ome_facts(tif.ome_metadata, series, every)
+        names, size, note = _facts_from_ome_xml(tif.ome_metadata, series, every)
     elif tif.is_imagej and tif.imagej_metadata:
         names = _imagej_names(tif.imagej_metadata.get("Labels"), series)
         size, note = resolution(series, str(tif.imagej_metadata.get("unit", "")))
@@ -201,9 +214,10 @@ def _tiff_facts(
     return names, size, notes
 
 
-def _ome_facts(
+def _facts_from_ome_xml(
     xml: str, series: TiffPageSeries, every: Sequence[TiffPageSeries]
 ) -> tuple[tuple[str, ...], float | None, str | None]:
+    """Return channel names, pixel size in µm, and a sentence where something is unusual, from OME-XML."""
     root = ElementTree.fromstring(xml)
     binary = root.find("{*}BinaryOnly")
     if binary is not None:
@@ -222,8 +236,8 @@ def _ome_facts(
     return names, *pixel_size_from_sides(sides, units)
 
 
-def _imagej_names(labels: Any, series: TiffPageSeries) -> tuple[str, ...]:
-    """Return slice labels where there is one per channel and they look like names, not like files or counts."""
+def _imagej_names(labels: object, series: TiffPageSeries) -> tuple[str, ...]:
+    """Return slice labels if there is one per channel and they look like names, not like files or counts."""
     channels = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
     names = tuple(str(label).strip() for label in labels) if isinstance(labels, list | tuple) else ()
     odd = re.compile(r"[\n\t]|\.\w{3,4}\b|[czt]:\s*\d+/\d+|^$|^.{61}", re.IGNORECASE)
@@ -233,12 +247,12 @@ def _imagej_names(labels: Any, series: TiffPageSeries) -> tuple[str, ...]:
 
 
 def resolution(series: TiffPageSeries, unit: str) -> tuple[float | None, str | None]:
-    """Return the pixel size in µm out of the tags that hold pixels per unit."""
+    """Return the pixel size in µm from the tags that hold pixels per unit, and a sentence if pixels are not square."""
     per_unit = [_ratio(series.keyframe.tags.valueof(code)) for code in (283, 282)]
     micrometres = micrometres_per(unit)
     if micrometres is None or not any(per_unit):
         return None, None
-    if micrometres >= 1e4:  # inch and centimetre: often a default for printing
+    if micrometres >= 1e4:  # inch or centimetre: often the default of a program, for printing
         dpi = next(each for each in per_unit if each) * 25400 / micrometres
         size = 25400 / dpi
         if not 0.001 < size < 100 or any(abs(dpi / usual - 1) < 1e-3 for usual in PRINTING_DPI):
@@ -246,8 +260,8 @@ def resolution(series: TiffPageSeries, unit: str) -> tuple[float | None, str | N
     return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
 
 
-def _ratio(value: Any) -> float | None:
-    """Return a TIFF rational (numerator, denominator) as a number, None where it is none or 0."""
+def _ratio(value: object) -> float | None:
+    """Return a TIFF rational (numerator, denominator) as a number; None where it is not a rational, or is 0."""
     if not isinstance(value, tuple) or len(value) != 2 or not all(value):
         return None
     return float(value[0] / value[1])

@@ -23,7 +23,7 @@ import numpy as np
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageRequest, PlaneResult, analyse
-from napari_milcnn.labels.image_checks import Row, same_content
+from napari_milcnn.labels.image_checks import CheckedRow, same_content
 from napari_milcnn.labels.mislabels import suspected_mislabels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -153,14 +153,14 @@ def _duplicates(table: LabelTable) -> Iterator[Finding]:
     for row, image in enumerate(table.images):
         rows[image.file].append(row)
     firsts = [table.images[first] for first, *_ in rows.values()]
-    files = [Row(image.line, image.file, image.labels, "", image.file.name) for image in firsts]
+    files = [CheckedRow(image.line, image.file, image.labels, "", image.file.name) for image in firsts]
     for one, other in same_content(files):
         both = rows[one.file], rows[other.file]
         labels = [[table.images[row].labels for row in part] for part in both]
         yield Finding("duplicate", (*both[0], *both[1]), _copy(one, other, labels))
 
 
-def _copy(one: Row, other: Row, labels: list[list[tuple[str, ...]]]) -> str:
+def _copy(one: CheckedRow, other: CheckedRow, labels: list[list[tuple[str, ...]]]) -> str:
     names = f"{one.file.name} and {other.file.name} are the same image"
     said = [" / ".join("|".join(sorted(each)) for each in part if each) for part in labels]
     if all(said) and said[0] != said[1]:

@@ -1,4 +1,10 @@
-"""What is wrong with the images of a table, told from their headers before any training starts."""
+"""What is wrong with the images of a table, found in their headers before any training starts.
+
+Decisions:
+
+- Everything that is wrong is collected and said at once, so that a table is mended in one go.
+- Copies are found by content: files of one size whose ends agree are compared by the hash of all their bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +20,19 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.stack import ImageStack, only_planes
 
 _THREADS = 8
-
-
-_TOLERATED = 0.10
-"""Share by which pixel sizes may differ, as in classification."""
-
-
-_END = 2**16
-"""Bytes at either end of a file by which copies are suspected."""
-
-
+"""Files that are opened at the same time."""
+_PIXEL_SIZE_TOLERANCE = 0.10
+"""Share by which pixel sizes may differ before images are resampled, as in classification."""
+_END_BYTES = 2**16
+"""Bytes at either end of a file that are compared first."""
 OnImage = Callable[[int, int], bool]
-"""Called after each image with the images done and in all; the work stops when it returns False."""
+"""Called after each image with (images done, images in all); the work stops when it returns False."""
 _SPELLED_OUT = 5
-"""Cases of one kind that are spelled out; the rest is counted."""
+"""Cases of one kind that are spelled out; the others are counted."""
 
 
-class Row(NamedTuple):
-    """One row of a table, as far as its checks need it."""
+class CheckedRow(NamedTuple):
+    """What the checks need to know of one row of a table."""
 
     line: int | None
     file: Path
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """The line and the name of the row, or its name alone."""
         return repr(self.name) if self.line is None else f"line {self.line} {self.name!r}"
 
 
@@ -51,12 +52,12 @@ class _Header(NamedTuple):
 
 
 def check_rows(
-    rows: Sequence[Row], reading: ImageReading, errors: Problems, on_image: OnImage | None = None
+    rows: Sequence[CheckedRow], reading: ImageReading, errors: Problems, on_image: OnImage | None = None
 ) -> Problems:
-    """Open every image and compare them; what cannot be trained on goes to `errors`, what can is returned."""
+    """Open every image and compare them; add what cannot be trained on to `errors`, and return what should be known."""
     warnings = Problems()
-    found: dict[Row, _Header] = {}
-    files: dict[Path, list[Row]] = defaultdict(list)
+    found: dict[CheckedRow, _Header] = {}
+    files: dict[Path, list[CheckedRow]] = defaultdict(list)
     for row in rows:
         files[row.file].append(row)
     done = 0
@@ -83,8 +84,8 @@ def check_rows(
     return warnings
 
 
-def _headers(rows: Sequence[Row], reading: ImageReading) -> list[_Header | str]:
-    """Return what the header of one file says for each of its rows, or why it cannot be read."""
+def _headers(rows: Sequence[CheckedRow], reading: ImageReading) -> list[_Header | str]:
+    """Return what the header of one file says of each of its rows, or why it cannot be read."""
     try:
         with reading.open(rows[0].file) as image:
             return [_header(image, row) for row in rows]
@@ -92,7 +93,7 @@ def _headers(rows: Sequence[Row], reading: ImageReading) -> list[_Header | str]:
         return [str(error)] * len(rows)
 
 
-def _header(image: ImageStack, row: Row) -> _Header | str:
+def _header(image: ImageStack, row: CheckedRow) -> _Header | str:
     try:
         only_planes(image, row.plane)
     except ImageError as error:
@@ -100,42 +101,42 @@ def _header(image: ImageStack, row: Row) -> _Header | str:
     return _Header(image.channels, image.pixel_size)
 
 
-def _check_channels(found: dict[Row, _Header], errors: Problems, warnings: Problems) -> None:
+def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings: Problems) -> None:
     counts = Counter(len(header.channels) for header in found.values())
     names = Counter(header.channels for header in found.values())
     if len(counts) > 1:
         usual = counts.most_common(1)[0][0]
         for row, header in found.items():
             if len(header.channels) != usual:
-                errors.add(f"images with another number of channels than the others' {usual}",
+                errors.add(f"images with another number of channels than the usual {usual}",
                            f"{row.place} has {len(header.channels)} ({', '.join(header.channels)})")  # fmt: skip
     elif len(names) > 1:
         usual_names = names.most_common(1)[0][0]
         for row, header in found.items():
             if header.channels != usual_names:
-                warnings.add(f"images whose channels are named other than {', '.join(usual_names)}",
+                warnings.add(f"images whose channels are not named {', '.join(usual_names)}",
                              f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
 
 
-def _check_pixel_sizes(found: dict[Row, _Header], warnings: Problems) -> None:
+def _check_pixel_sizes(found: dict[CheckedRow, _Header], warnings: Problems) -> None:
     sizes = Counter(header.pixel_size for header in found.values() if header.pixel_size is not None)
     if not sizes:
         return
     usual = sizes.most_common(1)[0][0]
     for row, header in found.items():
         if header.pixel_size is None:
-            warnings.add("images that do not say their pixel size, taken as they are", row.place)
-        elif abs(header.pixel_size / usual - 1) > _TOLERATED:
-            warnings.add(f"images of another pixel size than {usual:.4g} µm, which are resampled",
+            warnings.add("images that do not say their pixel size, which are not rescaled", row.place)
+        elif abs(header.pixel_size / usual - 1) > _PIXEL_SIZE_TOLERANCE:
+            warnings.add(f"images of another pixel size than {usual:.4g} µm, which are rescaled",
                          f"{row.place} has {header.pixel_size:.4g} µm")  # fmt: skip
 
 
-def same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Find pairs of rows of files with the very same bytes: those of one plane, else the first row of each.
+def same_content(rows: Sequence[CheckedRow]) -> Iterator[tuple[CheckedRow, CheckedRow]]:
+    """Find pairs of rows whose files have the very same bytes: rows of the same planes, else the first row of each.
 
-    Whole files are read only where size and both ends agree.
+    Whole files are read only where their sizes and both ends agree.
     """
-    of_file: dict[Path, list[Row]] = defaultdict(list)
+    of_file: dict[Path, list[CheckedRow]] = defaultdict(list)
     for row in rows:
         if row.file.is_file():
             of_file[row.file.resolve()].append(row)
@@ -145,12 +146,12 @@ def same_content(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
         yield from pairs or [(first, second)]
 
 
-def _same_bytes(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    alike: dict[tuple[int, bytes, bytes], list[Row]] = defaultdict(list)
+def _same_bytes(rows: Sequence[CheckedRow]) -> Iterator[tuple[CheckedRow, CheckedRow]]:
+    alike: dict[tuple[int, bytes, bytes], list[CheckedRow]] = defaultdict(list)
     for row in rows:
         alike[_ends(row.file)].append(row)
     for group in alike.values():
-        seen: dict[str, Row] = {}
+        seen: dict[str, CheckedRow] = {}
         for row in group if len(group) > 1 else ():
             with row.file.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -162,35 +163,35 @@ def _same_bytes(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
 def _ends(file: Path) -> tuple[int, bytes, bytes]:
     size = file.stat().st_size
     with file.open("rb") as content:
-        head = content.read(_END)
-        content.seek(max(0, size - _END))
-        return size, hashlib.sha256(head).digest(), hashlib.sha256(content.read(_END)).digest()
+        head = content.read(_END_BYTES)
+        content.seek(max(0, size - _END_BYTES))
+        return size, hashlib.sha256(head).digest(), hashlib.sha256(content.read(_END_BYTES)).digest()
 
 
 class Problems:
-    """Collects problems by kind, in the order in which the kinds are first met."""
+    """Problems collected by kind, in the order in which the kinds are first met."""
 
     def __init__(self) -> None:
         self._cases: dict[str, list[str]] = {}
 
     def add(self, kind: str, case: str = "") -> None:
-        """Add one case, such as "line 3: 'a.tif'", of a kind that a sentence names; a kind may need no case."""
+        """Add a case, such as "line 3 'a.tif'", of a kind of problem; a kind may say all without a case."""
         self._cases.setdefault(kind, []).append(case)
 
     def __len__(self) -> int:
         return sum(map(len, self._cases.values()))
 
     def sentences(self) -> list[str]:
-        """One line a kind, its first cases spelled out."""
-        return [_sentence(kind, cases) for kind, cases in self._cases.items()]
+        """Return one line for each kind, with its first cases spelled out."""
+        return [_kind_with_cases(kind, cases) for kind, cases in self._cases.items()]
 
     def message(self, what: str) -> str:
-        """Everything as one text: "WHAT has 3 problems:" and a line for each kind."""
+        """Return everything as one text: "WHAT has 3 problems:" and a line for each kind."""
         count = f"{len(self)} problem{'s'[: len(self) > 1]}"
         return "\n- ".join([f"{what} has {count}:", *self.sentences()])
 
 
-def _sentence(kind: str, cases: list[str]) -> str:
+def _kind_with_cases(kind: str, cases: list[str]) -> str:
     said = [case for case in cases if case]
     if not said:
         return kind

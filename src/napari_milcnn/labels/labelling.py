@@ -1,15 +1,17 @@
 """Labels given by hand, one change after another: what the Train dock edits and the command line trains from.
 
-labels.csv beside the images holds the labelled ones and stays what every other program reads. labels.json beside it
-holds what that table cannot: classes with their colours and order, images without a label, splits that are not whole
-yet. Decisions:
+labels.csv beside the images holds the labelled images, and other programs can read it. labels.json beside it holds what
+that table cannot: classes with their colours and order, images without a label, and splits that are not complete yet.
 
-- Every change is written at once, each file beside its name and moved into place. The two files may disagree after a
-  crash between them: labels.csv then wins, and what labels.json says of other images still holds.
-- Columns of the user's own table are kept, and the table as it was before the first change is kept as labels.csv.bak.
-- A table that another program changed meanwhile is not overwritten.
-- A split is of whole groups: what is set for an image is set for its group. While it would make labels.csv one that is
-  refused (not every labelled image has one, a class is never trained on) it is left out of it, and a warning says so.
+Decisions:
+
+- Every change is written at once. Each file is written under another name and moved into place. After a crash between
+  the two moves the files may disagree: labels.csv then counts, and labels.json still counts for all other images.
+- Columns that the user added to the table are kept, and the table as it was before the first change is kept as
+  labels.csv.bak.
+- A table that another program has changed meanwhile is not overwritten.
+- A split is of whole groups: what is set for an image is set for its group. A split with which training would refuse
+  labels.csv is left out of it, and a warning says why: not every labelled image has one, or a class has none in train.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from pathlib import Path
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.labels.labelling_files import (
-    COLUMNS,
     LabelClass,
     NotedClass,
     NotedImage,
@@ -42,17 +44,16 @@ from napari_milcnn.labels.labelling_files import (
     read_notes,
     read_sheet,
     relative_name,
-    spelling,
     table_path,
     with_cells,
     write_bytes,
 )
-from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable
+from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable
 
 FEW_IMAGES, UNBALANCED = 5, 5
-"""A class with fewer images, or this many times fewer than the largest, is mentioned."""
+"""A class with fewer images than this, or this many times fewer than the largest class, is mentioned."""
 _STEPS = 1000
-"""Changes that can be taken back."""
+"""Number of changes that can be undone."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class _State:
 
 
 class Labelling:
-    """Images, their classes and labels, as they are being labelled; made by `open_labelling`.
+    """Images with their classes and labels, while they are being labelled; made by `open_labelling`.
 
-    Every change is one step that `undo` takes back, and is saved at once. One that cannot be written raises
-    `OutputError` and stays: the next change tries again.
+    Every change is one step that can be undone, and is saved at once. A change that cannot be written raises
+    `OutputError` and is kept in memory: the next change tries to write it again.
 
     Attributes
     ----------
@@ -87,43 +88,49 @@ class Labelling:
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
-        """The classes in the order in which they were added, those without an image too.
+        """The classes in the order in which they were added, those without an image among them.
 
-        A class that was given no colour has the one that a model of these classes gives it.
+        A class without a colour of its own has the colour that a model of these classes gives it.
         """
         usual = class_colours(sorted(each.name for each in self._now.classes))
         return tuple(replace(each, colour=each.colour or usual[each.name]) for each in self._now.classes)
 
     @property
     def images(self) -> tuple[LabelledImage, ...]:
-        """Every image, labelled or not; their places are the `rows` of all methods."""
+        """Every image, labelled or not; the `rows` of all methods are places in this tuple."""
         return self._now.images
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a change to take back."""
+        """Whether there is a change to undo."""
         return bool(self._past)
 
     @property
     def can_redo(self) -> bool:
-        """Whether there is a change that was taken back."""
+        """Whether there is a change that was undone."""
         return bool(self._future)
 
     # Classes
 
     def add_class(self, name: str, colour: str | None = None) -> None:
-        """Add a class, in a colour of its own or that of the palette.
+        """Add a class, with a colour of its own or that of the palette.
 
         Raises
         ------
         LabelsError
-            If the name is empty, is taken, or would not be read back from labels.csv.
+            If the name is empty or taken, or could not be read back from labels.csv.
         """
         name = self._checked_name(name)
         self._change(classes=(*self._now.classes, LabelClass(name, colour or "")))
 
     def rename_class(self, old: str, new: str) -> None:
-        """Rename a class, and the labels of its images with it."""
+        """Rename a class, and the label of its images with it.
+
+        Raises
+        ------
+        LabelsError
+            If there is no such class, or the new name is empty, taken, or could not be read back from labels.csv.
+        """
         place = self._place(old)
         new = self._checked_name(new, but=old)
         classes = list(self._now.classes)
@@ -143,17 +150,17 @@ class Labelling:
         """Remove a class, and its label from every image."""
         place = self._place(name)
         classes = self._now.classes
-        self._change(classes[:place] + classes[place + 1 :], tuple(_without(self.images, name)))
+        self._change(classes[:place] + classes[place + 1 :], tuple(_without_label(self.images, name)))
 
     # Images
 
     def label(self, rows: Sequence[int], name: str, add: bool = False) -> None:
-        """Give some images a label: their only one, or with `add` one more.
+        """Give some images a label: as their only label, or with `add` as a further one.
 
         Raises
         ------
         LabelsError
-            If there is no such class, or a file that labels.csv cannot name.
+            If there is no such class, or a file is missing, empty, or has a name that labels.csv cannot hold.
         """
         self._place(name)
         for row in rows:
@@ -162,12 +169,12 @@ class Labelling:
             image, labels=tuple(dict.fromkeys((*image.labels, name))) if add else (name,)))  # fmt: skip
 
     def unlabel(self, rows: Sequence[int], name: str | None = None) -> None:
-        """Take one label from some images, or all their labels."""
+        """Remove one label from some images, or all their labels."""
         self._change_images(rows, lambda image: replace(
             image, labels=tuple(label for label in image.labels if name not in (None, label))))  # fmt: skip
 
     def set_group(self, rows: Sequence[int], group: str) -> None:
-        """Put some images in a group, whose split becomes theirs; an empty one is the group of their file alone."""
+        """Put some images into a group and its split; with an empty name each is in the group of its own file."""
         group, chosen = " ".join(group.split()), set(rows)
         splits = {image.group: image.split for row, image in enumerate(self.images) if row not in chosen}
 
@@ -178,7 +185,13 @@ class Labelling:
         self._change_images(rows, moved)
 
     def set_split(self, rows: Sequence[int], split: str | None) -> None:
-        """Put the groups of some images in train, validation or test; None leaves it to the training."""
+        """Put the groups of some images into train, validation or test; None leaves the choice to the training.
+
+        Raises
+        ------
+        LabelsError
+            If there is no such split.
+        """
         if split not in (None, *SPLITS):
             raise LabelsError(f"the split {split!r} is none of {', '.join(SPLITS)}; choose one of them or none")
         groups = {self.images[row].group for row in rows}
@@ -188,21 +201,21 @@ class Labelling:
         )
 
     def read_as(self, axes: str) -> None:
-        """Open files with these axes, such as CYX, where they do not say them; an empty text as they say. No step."""
+        """Set the axes, such as CYX, of files that do not name them; "" unsets them. This is not a step to undo."""
         self.reading = replace(self.reading, axes=axes.strip().upper() or None)
         self.save()
 
     # Steps
 
     def undo(self) -> None:
-        """Take the last change back; nothing happens where there is none."""
+        """Undo the last change; nothing happens where there is none."""
         if self._past:
             self._future.append(self._now)
             self._now = self._past.pop()
             self.save()
 
     def redo(self) -> None:
-        """Make the change again that was taken back last; nothing happens where there is none."""
+        """Redo the change that was undone last; nothing happens where there is none."""
         if self._future:
             self._past.append(self._now)
             self._now = self._future.pop()
@@ -229,11 +242,11 @@ class Labelling:
     # What there is
 
     def everything(self) -> LabelTable:
-        """Return all images as a table, for what looks at those without a label too; rows are places in `images`."""
+        """Return all images as a table, those without a label among them; its rows are places in `images`."""
         return LabelTable(self.images, self.reading, str(self.path))
 
     def table(self) -> LabelTable:
-        """Return the labelled images: what is trained from, equal to `read_labels(path)` once that was saved."""
+        """Return the labelled images: the table to train from, equal to `read_labels(path)` after a save."""
         kept = [image for image in self.images if image.labels]
         split = bool(kept) and not self._split_problem(kept)
         rows = (replace(image, split=image.split if split else None, line=line)
@@ -249,16 +262,16 @@ class Labelling:
         return tuple(row for row, image in enumerate(self.images) if not image.labels)
 
     def file_name(self, row: int) -> str:
-        """Name the file of an image as the table does, which is also its group where it has no other."""
+        """Return the name of an image's file as the table writes it; it is also the group of an image without one."""
         return self._names[self.images[row].file]
 
     def counts(self) -> dict[str, int]:
-        """Class -> number of images that show it, in the order of the classes."""
+        """Return class -> number of images that show it, in the order of the classes."""
         found = Counter(label for image in self.images for label in image.labels)
         return {each.name: found[each.name] for each in self.classes}
 
     def warnings(self) -> tuple[str, ...]:
-        """Say in sentences, with counts, what keeps the labels from being learned or validated well."""
+        """Return sentences, with counts, on what keeps the labels from being learned or validated well."""
         kept = [image for image in self.images if image.labels]
         if not kept:
             return ()
@@ -267,16 +280,17 @@ class Labelling:
         return (*_on_counts(counts), *_on_groups(counts, kept), *([problem] if problem else []))
 
     def _split_problem(self, kept: Sequence[LabelledImage]) -> str:
-        """Say why the splits of the labelled images cannot be used; nothing where they can, or none has one."""
+        """Say why the splits of the labelled images cannot be used; return "" if they can, or if no image has one."""
         given = sum(image.split is not None for image in kept)
         if 0 < given < len(kept):
-            return (f"The split is set for {given} of {len(kept)} labelled images; it is used once all have one. "
-                    "Set the rest, or none.")  # fmt: skip
+            return (f"The split is set for {given} of {len(kept)} labelled images, and is used once it is set for all. "
+                    "Set it for the others, or for none.")  # fmt: skip
         trained = {label for image in kept if image.split == "train" for label in image.labels}
         left = [each.name for each in self.classes if trained and each.name not in trained
                 and any(each.name in image.labels for image in kept)]  # fmt: skip
         if left:
-            return f"No image of {' and '.join(left)} is in the split train; the split is used once each class has one."
+            return (f"No image of {' and '.join(left)} is in the split train; the split is used once each class has an "
+                    "image there.")  # fmt: skip
         return ""
 
     def _place(self, name: str) -> int:
@@ -288,13 +302,13 @@ class Labelling:
         return names.index(name)
 
     def _checked_name(self, name: str, but: str | None = None) -> str:
-        """Return a class's name as labels.csv will give it back."""
+        """Return the name of a class as labels.csv will give it back; refuse a name that it would not give back."""
         name = " ".join(name.split())
         others = [each.name for each in self.classes if each.name != but]
         if not name or "|" in name or not name.isprintable():
-            raise LabelsError(f"{name!r} cannot name a class; expected some text without the sign |, which stands "
-                              "between two labels")  # fmt: skip
-        alike = next((other for other in others if spelling(other) == spelling(name)), None)
+            raise LabelsError(f"{name!r} cannot name a class; expected some text without the sign |, which separates "
+                              "two labels")  # fmt: skip
+        alike = next((other for other in others if plain_name(other) == plain_name(name)), None)
         if alike is not None:
             how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
             raise LabelsError(f"the class {name!r} {how}; choose another name")
@@ -320,7 +334,7 @@ class Labelling:
         before = content_of(self.path)
         if before != self._sheet.content:
             raise OutputError(f"{self.path} was changed by another program meanwhile and is not overwritten; open it "
-                              "again to go on from there")  # fmt: skip
+                              "again to continue from there")  # fmt: skip
         content = self._table_text().encode(self._sheet.encoding)
         if content != before and not (before is None and not self.labelled()):
             self._keep_original()
@@ -330,7 +344,7 @@ class Labelling:
         self.unsaved = False
 
     def _keep_original(self) -> None:
-        """Copy a table that was there before any labelling."""
+        """Keep a copy of a table that was there before any labelling."""
         copy = self.path.with_name(f"{self.path.name}.bak")
         if self.path.exists() and not copy.exists() and not notes_path(self.path).exists():
             with replacing(copy) as draft:
@@ -371,7 +385,7 @@ class Labelling:
         )
 
     def _image_notes(self) -> tuple[NotedImage, ...]:
-        """Make the notes of images that are others than when they were last made; a change touches few of thousands."""
+        """Return a note on each image; only those of images that changed are made anew, since a change touches few."""
         before = self._noted or ((None, None),) * len(self.images)
         self._noted = tuple(
             (image, note if image is old and note is not None else self._note(image))
@@ -382,7 +396,7 @@ class Labelling:
     def _note(self, image: LabelledImage) -> NotedImage:
         name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
         others = {column: cell for column, cell in zip(self._sheet.columns, cells, strict=False)
-                  if cell and column.lower() not in (*COLUMNS, "plane")}  # fmt: skip
+                  if cell and column.lower() not in TABLE_COLUMNS}  # fmt: skip
         group = image.group if image.group != name else ""
         return NotedImage(file=name, plane=image.plane, group=group, split=image.split,
                            cells=others if not image.labels else {})  # fmt: skip
@@ -403,7 +417,7 @@ def open_labelling(
     ----------
     source : path, or sequence of paths
         A folder of images, a folder with one folder of images per class, a table such as labels.csv, an OME-Zarr plate,
-        or images. What was labelled there before is there again.
+        or images. Labels that were given there before are there again.
     reading : ImageReading
         Axes, channels and pixel size where the files do not say.
     layout : path, optional
@@ -430,21 +444,21 @@ def open_labelling(
     return Labelling(path, _State(known_classes(notes, sheet, images), images), reading, with_cells(sheet, notes))
 
 
-def _without(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:
+def _without_label(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:
     for image in images:
         left = tuple(label for label in image.labels if label != name)
         yield image if left == image.labels else replace(image, labels=left)
 
 
 def _check_file(file: Path, name: str) -> None:
-    """Refuse a label for a file that the table could not name, or that is not there."""
+    """Refuse to label a file that is missing or empty, or whose name the table cannot hold."""
     if name != name.strip() or "\\" in name or not name.isprintable():
-        raise LabelsError(f"{name!r} cannot stand in labels.csv; rename the file: no spaces at its ends, no backslash "
-                          "and no control characters")  # fmt: skip
+        raise LabelsError(f"labels.csv cannot hold the name {name!r}; rename the file without spaces at the ends, "
+                          "backslashes and control characters")  # fmt: skip
     if not file.exists():
-        raise LabelsError(f"{file} is not there any more; put it back before it is labelled")
+        raise LabelsError(f"{file} does not exist any more; put it back before you label it")
     if file.is_file() and not file.stat().st_size:
-        raise LabelsError(f"{file} is empty and cannot be learned from; remove it, or copy it again")
+        raise LabelsError(f"{file} is empty; remove it, or copy it again")
 
 
 def _on_counts(counts: Mapping[str, int]) -> list[str]:
@@ -468,5 +482,5 @@ def _on_groups(counts: Mapping[str, int], kept: Iterable[LabelledImage]) -> list
         for label in image.labels:
             groups[label].add(image.group)
     alone = [name for name in counts if counts[name] > 1 and len(groups[name]) == 1]
-    return [f"All {counts[name]} images of {name} are of one group, {min(groups[name])!r}: how well it is told "
-            "cannot be validated honestly." for name in alone]  # fmt: skip
+    return [f"All {counts[name]} images of {name} are of one group, {min(groups[name])!r}: how well it is recognised "
+            "cannot be validated." for name in alone]  # fmt: skip

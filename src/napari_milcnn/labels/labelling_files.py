@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +11,22 @@ from typing import Literal
 from pydantic import ConfigDict, ValidationError
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import ImageError, LabelsError, OutputError
+from napari_milcnn.delimited import TABLE_SUFFIXES, parse_delimited, read_delimited
+from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import find_images
+from napari_milcnn.images.paths import find_images, images_in, is_plain_folder
+from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
 
-COLUMNS = ("file", "label", "group", "split")
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_NEW_TABLE = ("file", "label", "group", "split")
+"""Columns of a table that labelling makes."""
 
 
 @dataclass(frozen=True)
 class LabelClass:
-    """A class that labels name, and its colour as #rrggbb; an empty one stands for that of the palette."""
+    """A class of a labelling and its colour as #rrggbb; an empty colour stands for that of the palette."""
 
     name: str
     colour: str
@@ -33,10 +34,24 @@ class LabelClass:
 
 @dataclass(frozen=True)
 class Sheet:
-    """labels.csv as it stands: its bytes, form and columns, its images, and the cells of every image's row."""
+    """labels.csv as it stands on disk.
+
+    Attributes
+    ----------
+    content : bytes or None
+        The whole file; None where there is none yet.
+    columns : tuple of str
+        Names of the columns, as they are written.
+    separator, encoding : str
+        The form of the file.
+    images : tuple of LabelledImage
+        Its rows, with files named as the table names them.
+    cells : mapping
+        File and plane of an image -> all cells of its row, those of the columns of the user among them.
+    """
 
     content: bytes | None = None
-    columns: tuple[str, ...] = COLUMNS
+    columns: tuple[str, ...] = _NEW_TABLE
     separator: str = ","
     encoding: str = "utf-8"
     images: tuple[LabelledImage, ...] = ()
@@ -44,7 +59,7 @@ class Sheet:
 
 
 class NotedClass(Options):
-    """A class in labels.json."""
+    """A class in labels.json, with the number of its images."""
 
     name: str
     colour: str
@@ -52,7 +67,7 @@ class NotedClass(Options):
 
 
 class NotedImage(Options):
-    """An image in labels.json."""
+    """An image in labels.json; `cells` holds the columns of the user while the image has no label."""
 
     file: str
     plane: str = ""
@@ -62,7 +77,7 @@ class NotedImage(Options):
 
 
 class Notes(Options):
-    """labels.json: of each image all but its labels, which stand in labels.csv."""
+    """labels.json: all that is known of each image but its labels, which stand in labels.csv."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,7 +89,13 @@ class Notes(Options):
 
 
 def table_path(paths: Sequence[Path], layout: Path | None) -> Path:
-    """Name the table beside the images that are opened."""
+    """Return the path of the table that holds the labels of what is opened.
+
+    Raises
+    ------
+    LabelsError
+        Nothing was given, a table was given with other files, or the images lie on several drives.
+    """
     if not paths:
         raise LabelsError("nothing was given to open; expected a folder, a table or images")
     tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
@@ -83,22 +104,29 @@ def table_path(paths: Sequence[Path], layout: Path | None) -> Path:
     if tables:
         return tables[0]
     try:
-        folder = Path(os.path.commonpath([path if is_folder(path) else path.parent for path in paths]))
+        folder = Path(os.path.commonpath([path if is_plain_folder(path) else path.parent for path in paths]))
     except ValueError as error:
         raise LabelsError("the images lie on several drives; open those of one drive at a time") from error
     path = folder / "labels.csv"
     return path if path != layout else folder / f"{paths[0].stem}_labels.csv"
 
 
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder of files, and no image itself."""
-    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
-
-
 def found_images(
     paths: Sequence[Path], path: Path, known: Sequence[LabelledImage], reading: ImageReading, layout: str | Path | None
 ) -> list[LabelledImage]:
-    """List the images that are there, those of folders per class and of a layout with their labels."""
+    """List the images that are there; those of folders per class and of a layout come with their labels.
+
+    Parameters
+    ----------
+    paths
+        What is opened: a folder, a plate, a table or images.
+    path
+        The table that holds the labels.
+    known
+        Images that the table and labels.json name already; their folders are searched too.
+    reading, layout
+        As in `open_labelling`.
+    """
     if paths == [path]:
         return []
     if len(paths) > 1 or not paths[0].is_dir():
@@ -106,23 +134,19 @@ def found_images(
     wells = plate_wells(paths[0])
     if wells is not None or layout is not None:
         laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
-        fields = [LabelledImage(field, (), name.replace("/", "")) for name, each in (wells or {}).items()
-                  for field in each]  # fmt: skip
-        return _plain([*laid, *(one for one in fields if one.file not in {image.file for image in laid})], path)
-    if not is_folder(paths[0]):
+        known_files = {image.file for image in laid}
+        fields = [LabelledImage(field, (), well_name(name)) for name, each in (wells or {}).items()
+                  for field in each if field not in known_files]  # fmt: skip
+        return _as_in_table([*laid, *fields], path)
+    if not is_plain_folder(paths[0]):
         return [_unlabelled(paths[0], path)]
-    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_folder(image.file.parent))])
-    found = [_unlabelled(file, path) for folder in folders for file in _images_in(folder)]
+    folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_plain_folder(image.file.parent))])
+    found = [_unlabelled(file, path) for folder in folders for file in images_in(folder)]
     if found or known:
         return found
-    return _plain(read_labels(paths[0], reading).images, path) if any(map(is_folder, paths[0].iterdir())) else []
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        return find_images([folder])
-    except ImageError:
+    if not any(map(is_plain_folder, paths[0].iterdir())):
         return []
+    return _as_in_table(read_labels(paths[0], reading).images, path)
 
 
 def _unlabelled(file: Path, path: Path) -> LabelledImage:
@@ -130,15 +154,18 @@ def _unlabelled(file: Path, path: Path) -> LabelledImage:
     return LabelledImage(path.parent / name, (), name)
 
 
-def _plain(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
-    """Return images named as labels.csv will name them, without the lines of another table."""
+def _as_in_table(images: Iterable[LabelledImage], path: Path) -> list[LabelledImage]:
+    """Return images with files named as labels.csv will name them, and without the line numbers of another table."""
     return [replace(image, file=path.parent / relative_name(image.file, path.parent), line=None) for image in images]
 
 
 def merged_images(
     known: Sequence[LabelledImage], found: Sequence[LabelledImage], reading: ImageReading | None
 ) -> tuple[LabelledImage, ...]:
-    """Add what was found to what is known; with a reading, the planes of images without a label in their place."""
+    """Add the images that were found to those that are known.
+
+    With a reading, each image without a label is replaced by its planes.
+    """
     taken, files = {(image.file, image.plane) for image in known}, {image.file for image in known}
     new = [image for image in found if (image.file, image.plane) not in taken]
     if reading is None:
@@ -162,7 +189,13 @@ def notes_path(path: Path) -> Path:
 
 
 def content_of(path: Path) -> bytes | None:
-    """Return the bytes of a file; None where there is none."""
+    """Return the bytes of a file; None where there is no file.
+
+    Raises
+    ------
+    OutputError
+        The file is there and cannot be read.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -172,13 +205,19 @@ def content_of(path: Path) -> bytes | None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a whole file, or nothing.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; what was there before stays.
+    """
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
 def relative_name(file: Path, folder: Path) -> str:
-    """Name a file as labels.csv does: relative to its folder, with forward slashes."""
+    """Return the name of a file as labels.csv writes it: relative to the folder, with forward slashes."""
     try:
         return Path(os.path.relpath(file, folder)).as_posix()
     except ValueError:  # another drive
@@ -186,48 +225,59 @@ def relative_name(file: Path, folder: Path) -> str:
 
 
 def key_of(image: LabelledImage, path: Path) -> tuple[str, str]:
-    """Name a row by its file, as the table does, and its plane."""
+    """Return the file, as the table names it, and the plane of an image: what tells its row from others."""
     return relative_name(image.file, path.parent), image.plane
 
 
 def read_sheet(path: Path, reading: ImageReading) -> Sheet:
-    """Read the table that is there; one without rows is what is left where every label was taken back."""
+    """Read the table that is there; it may have no rows, as after every label was removed.
+
+    Raises
+    ------
+    LabelsError
+        The table has problems; they are listed.
+    """
     try:
         images = read_labels(path, reading).images
     except LabelsError:
-        if not (path.is_file() and _is_bare(path)):
+        if not _has_no_rows(path):
             raise
         images = ()
     content = path.read_bytes()
-    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    separator = max((";", "\t", ","), key=text.split("\n", 1)[0].count)
-    lines = [tuple(map(str.strip, row)) for row in csv.reader(text.splitlines(keepends=True), delimiter=separator)]
-    columns, *rows = [cells for cells in lines if any(cells)]
-    plain = _plain(images, path)
-    cells = {key_of(image, path): row for image, row in zip(plain, rows, strict=True)}
-    encoding = "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8"
-    return Sheet(content, columns, separator, encoding, tuple(plain), cells)
+    table = parse_delimited(content)
+    named = _as_in_table(images, path)
+    cells = {key_of(image, path): row for image, row in zip(named, table.rows, strict=True)}
+    return Sheet(content, table.columns, table.separator, table.encoding, tuple(named), cells)
 
 
-def _is_bare(path: Path) -> bool:
-    """Whether a table has a line of columns and no other."""
-    lines = [line.lower() for line in path.read_bytes().splitlines() if line.strip(b" ,;\t")]
-    return len(lines) == 1 and b"file" in lines[0] and b"label" in lines[0]
+def _has_no_rows(path: Path) -> bool:
+    """Whether a file is a table of labels with the names of its columns and no rows."""
+    try:
+        table = read_delimited(path)
+    except (OSError, ValueError):
+        return False
+    return not table.rows and {"file", "label"} <= {name.lower() for name in table.columns}
 
 
 def read_notes(path: Path) -> Notes:
-    """Read labels.json; empty notes where there is none."""
+    """Read labels.json; return empty notes where there is no such file.
+
+    Raises
+    ------
+    LabelsError
+        The file is damaged, or is not a labels.json.
+    """
     if not path.exists():
         return Notes(milcnn_labelling=1)
     try:
         return Notes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise LabelsError(f"{path} is not what labelling writes there (colours of classes, images without a label); "
-                          "rename it, or mend it, and open again") from error  # fmt: skip
+                          "rename or mend it, and open the images again") from error  # fmt: skip
 
 
 def known_images(path: Path, sheet: Sheet, notes: Notes) -> list[LabelledImage]:
-    """Put together what both files say, in the order of labels.json; the table wins."""
+    """Return the images that both files name, in the order of labels.json; where the two disagree the table counts."""
     table = {key_of(image, path): image for image in sheet.images}
     splits = any(image.split for image in sheet.images) or notes.split_in_table
     images = []
@@ -241,7 +291,10 @@ def known_images(path: Path, sheet: Sheet, notes: Notes) -> list[LabelledImage]:
 
 
 def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -> tuple[LabelClass, ...]:
-    """Return the classes noted, then those of further labels; the one that took another's place was renamed."""
+    """Return the classes of labels.json, then those of other labels in the table.
+
+    Where one class has lost all its images and one label is new, the class was renamed in the table.
+    """
     used = {label for image in images for label in image.labels}
     classes = [LabelClass(each.name, each.colour) for each in notes.classes]
     missing = sorted(used - {each.name for each in classes})
@@ -254,12 +307,7 @@ def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -
 
 
 def with_cells(sheet: Sheet, notes: Notes) -> Sheet:
-    """Add the cells of the user's own columns that were kept of images without a label."""
+    """Add the cells in columns of the user that labels.json keeps for images without a label."""
     kept = {(note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
             for note in notes.images if note.cells}  # fmt: skip
     return replace(sheet, cells={**kept, **sheet.cells})
-
-
-def spelling(name: str) -> str:
-    """Return a name without case, spaces, hyphens and underscores."""
-    return "".join(name.casefold().split()).replace("_", "").replace("-", "")

@@ -1,4 +1,10 @@
-"""Splits of labelled images by group: no group on both sides, every class on either where it has the groups for it."""
+"""Splits of labelled images by group.
+
+Decisions:
+
+- A group is never on both sides. Each side has images of every class that has the groups for it.
+- Among several shuffles the most even split is taken, and single groups then move while that helps a missing class.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,13 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 _SEEDS = 16
-"""Shuffles among which the most even split is chosen."""
+"""Number of shuffles among which the most even split is chosen."""
 _MANY = 500
-"""With more groups than this one shuffle is even enough, and no single group is moved."""
+"""With more groups than this, one shuffle is even enough and no single group is moved."""
 
 
 def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Choose about a share of the images, by whole groups, for validation.
+    """Choose about a share of the images for validation, by whole groups.
 
     Parameters
     ----------
@@ -24,14 +30,15 @@ def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int
     targets : ndarray
         Multi-hot (images, classes).
     share : float
-        Of the images.
+        Share of the images to hold out, between 0 and 1.
     seed : int
-        Same seed, same split.
+        The same seed gives the same split.
 
     Returns
     -------
     ndarray
-        bool (images,). Of a class with two groups or more both sides have one, where the other classes let them.
+        Whether an image is held out, bool (images,). Both sides have a group of each class with two groups or more,
+        where the other classes allow it.
     """
     count = len(set(groups))
     commonest = int(np.bincount(_strata(targets)).max())
@@ -45,31 +52,34 @@ def held_out(groups: Sequence[str], targets: np.ndarray, share: float, seed: int
 
 
 def grouped_folds(groups: Sequence[str], targets: np.ndarray, splits: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the held images of each fold, bool (images,); an image counts for the rarest class that it shows."""
+    """Yield which images each fold holds out, bool (images,).
+
+    Folds are even in the classes; an image counts for the rarest class that it shows.
+    """
     strata = _strata(targets)
-    if np.bincount(strata).max() < splits:  # too few of each to spread
+    if np.bincount(strata).max() < splits:  # too few images of each class to spread over the folds
         strata = np.zeros_like(strata)
     folds = StratifiedGroupKFold(splits, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: we say so ourselves
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: split_warnings says so
         for _, held in folds.split(targets, strata, groups):
             yield np.isin(np.arange(len(targets)), held)
 
 
 def _strata(targets: np.ndarray) -> np.ndarray:
-    """Rarest class that each image shows, (images,)."""
+    """Return the rarest class that each image shows, int (images,)."""
     return np.asarray(np.where(targets > 0, targets.sum(0), np.inf).argmin(1))
 
 
 def _cost(held: np.ndarray, targets: np.ndarray, share: float) -> float:
-    """How far from even a split is: classes without training image weigh most, then those without validation."""
+    """Return how uneven a split is: classes without a training image weigh most, then those without validation."""
     total, kept = targets.sum(0), targets[held].sum(0)
     return float(100 * (kept == total).sum() + 10 * (kept == 0).sum() + np.std(kept / total)
                  + abs(held.mean() - share))  # fmt: skip
 
 
 def _repaired(held: np.ndarray, groups: np.ndarray, targets: np.ndarray, share: float) -> np.ndarray:
-    """Move single groups to the other side while that makes the split better."""
+    """Move single groups to the other side while that makes the split much better."""
     names = np.unique(groups)
     if len(names) > _MANY:
         return held
@@ -77,7 +87,9 @@ def _repaired(held: np.ndarray, groups: np.ndarray, targets: np.ndarray, share: 
         moved = [np.where(groups == name, ~held, held) for name in names]
         moved = [one for one in moved if one.any() and not one.all()]
         costs = [_cost(one, targets, share) for one in moved]
-        if not costs or min(costs) >= _cost(held, targets, share) - 5:  # for missing classes only, not for evenness
+        if (
+            not costs or min(costs) >= _cost(held, targets, share) - 5
+        ):  # groups move for missing classes only, not for evenness
             return held
         held = moved[int(np.argmin(costs))]
     return held

@@ -1,9 +1,12 @@
 """Tables of image-level labels, and their splits.
 
-labels.csv: `file` (relative to the table), `label` (several separated by `|`), optional `plane` (such as "P0 T3"),
-`group` (well, plate, strain: never on both sides of a split) and `split` (train, validation or test). Or a folder with
-one folder of images per class; a folder between class and image is the image's group. Or an OME-Zarr plate and its
-layout: `well` and `label`, optional `group` and `split`.
+Labels come in one of three forms:
+
+- labels.csv with the columns `file` (relative to the table) and `label` (several separated by `|`), and optional
+  `plane` (such as "P0 T3"), `group` (well, plate, strain: never on both sides of a split) and `split` (train,
+  validation or test);
+- a folder with one folder of images per class; a folder between class and image is the group of the image;
+- an OME-Zarr plate and its layout, a CSV with the columns `well` and `label`, and optional `group` and `split`.
 
 Decisions:
 
@@ -14,7 +17,6 @@ Decisions:
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,20 +27,23 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from napari_milcnn.delimited import read_delimited, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
-from napari_milcnn.labels.image_checks import OnImage, Problems, Row, check_rows
+from napari_milcnn.images.wells import well_name
+from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 
 SPLITS = ("train", "validation", "test")
-_COLUMNS = ("file", "label", "plane", "group", "split")
-_LAYOUT = ("well", "label", "group", "split")
-_NO_IMAGES = (".txt", ".csv", ".md", ".json", ".xml", ".xlsx", ".pdf", ".db", ".ini", ".zip", ".py", ".log")
-_ZARR = (".zarr", ".ngff")
+TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
+"""Columns of labels.csv; only file and label must be there."""
+_LAYOUT_COLUMNS = ("well", "label", "group", "split")
 _FEW = 3
-"""A class with fewer groups than this on one side is mentioned."""
+"""A class with fewer groups than this in validation is mentioned."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,15 @@ class LabelledImage:
     file : Path
         The image.
     labels : tuple of str
-        What it shows.
+        The classes that the image shows.
     group : str
-        Its well, plate or strain: never on both sides of a split.
+        The well, plate or strain of the image: never on both sides of a split.
     split : str or None
-        One of `SPLITS`, where the table says.
+        One of `SPLITS`; None where the table does not say.
     line : int or None
-        Its line in the table, for messages.
+        Number of its line in the table, for messages.
     plane : str
-        Which planes of the file are meant, such as "P0 T3"; all of them where it is empty.
+        The planes of the file that are meant, such as "P0 T3"; all planes where it is empty.
     """
 
     file: Path
@@ -70,8 +75,8 @@ class LabelledImage:
 
     @property
     def name(self) -> str:
-        """What it is called in messages: the file, inside a zarr from there on, and its planes."""
-        outer = next((parent for parent in self.file.parents if parent.suffix.lower() in _ZARR), None)
+        """The name in messages: the file, or its path from the zarr on that it lies in, and its planes."""
+        outer = zarr_around(self.file)
         file = self.file.name if outer is None else self.file.relative_to(outer.parent).as_posix()
         return f"{file} {self.plane}".rstrip()
 
@@ -87,9 +92,9 @@ class LabelTable:
     reading : ImageReading
         Axes, channels and pixel size where the files do not say.
     source : str
-        Where the rows come from, for messages.
+        The table, folder or layout that the rows come from, for messages.
     warnings : tuple of str
-        What may be meant but should be known of the rows, in sentences.
+        Sentences on what may be meant but should be known.
     """
 
     images: tuple[LabelledImage, ...]
@@ -113,7 +118,7 @@ class LabelTable:
         Raises
         ------
         ImageError
-            If it cannot be opened, or has no such planes.
+            If the file cannot be opened, or has no such planes.
         """
         opened = self.reading.open(image.file)
         try:
@@ -127,11 +132,11 @@ class LabelTable:
         return replace(self, images=tuple(image for image in self.images if image.split == split))
 
     def counts(self) -> dict[str, int]:
-        """Class -> number of images that show it."""
+        """Return class -> number of images that show it."""
         return dict(Counter(label for image in self.images for label in image.labels))
 
     def targets(self, classes: Sequence[str]) -> np.ndarray:
-        """Multi-hot float32 (images, classes)."""
+        """Return 1 where an image shows a class, else 0: float32 (images, classes)."""
         place = {name: i for i, name in enumerate(classes)}
         targets = np.zeros((len(self.images), len(classes)), np.float32)
         for row, image in zip(targets, self.images, strict=True):
@@ -139,9 +144,9 @@ class LabelTable:
         return targets
 
     def with_split(self, validation: float, seed: int) -> LabelTable:
-        """Keep the table's own split where it has one, else put whole groups aside for validation.
+        """Keep the split of the table where it has one; else put whole groups aside for validation.
 
-        Of a class with two groups or more both sides get one, where the other classes let them.
+        Both sides get a group of each class that has two groups or more, where the other classes allow it.
 
         Raises
         ------
@@ -157,7 +162,7 @@ class LabelTable:
         return self._split(held_out(groups, self.targets(self.classes), validation, seed))
 
     def folds(self, k: int, seed: int) -> tuple[LabelTable, ...]:
-        """Split into k folds by whole groups: k tables, each with one fold as validation and the rest to train on.
+        """Split into k folds by whole groups: k tables, each with one fold for validation and the rest for training.
 
         Raises
         ------
@@ -168,7 +173,7 @@ class LabelTable:
         return tuple(self._split(held) for held in grouped_folds(groups, self.targets(self.classes), k, seed))
 
     def split_warnings(self) -> tuple[str, ...]:
-        """Say in sentences, with numbers, which classes have too few groups to be validated."""
+        """Say, with numbers, which classes have too few groups to be validated."""
         groups: dict[str, dict[str | None, set[str]]] = defaultdict(lambda: defaultdict(set))
         for image in self.images:
             for label in image.labels:
@@ -180,9 +185,9 @@ class LabelTable:
             train, held = len(groups[name]["train"]), len(groups[name]["validation"])
             if held == 0:
                 said.append(f"{name} has {train} group{'s'[: train != 1]} and none of them in validation: "
-                            "how well it is told cannot be measured")  # fmt: skip
+                            "how well it is recognised cannot be measured")  # fmt: skip
             elif held < _FEW:
-                said.append(f"{name} is validated on {held} group{'s'[: held > 1]} only: its figures say little")
+                said.append(f"{name} is validated on only {held} group{'s'[: held > 1]}: its figures say little")
         return tuple(said)
 
     def _split(self, held: np.ndarray) -> LabelTable:
@@ -204,31 +209,31 @@ def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[st
     Parameters
     ----------
     table : LabelTable
-        Its images for training and validation are opened; their headers are read.
+        The images for training and validation are opened, and their headers are read.
     on_image : callable, optional
         Called with (images opened, images in all); return False to stop.
 
     Returns
     -------
     tuple of str
-        What may be meant but should be known: other pixel sizes, other channel names, copies.
+        Sentences on what may be meant but should be known: other pixel sizes, other channel names, copies.
 
     Raises
     ------
     LabelsError
-        Listing every image that cannot be read, has another number of channels, or is listed twice under two names with
-        other labels.
+        Listing every image that cannot be read, has another number of channels, or is listed under two names with
+        different labels.
     """
     errors = Problems()
-    rows = [_row(image) for image in table.images if image.split != "test"]
+    rows = [_checked_row(image) for image in table.images if image.split != "test"]
     warnings = check_rows(rows, table.reading, errors, on_image)
     if errors:
         raise LabelsError(errors.message(table.source))
     return (*table.warnings, *warnings.sentences(), *table.split_warnings())
 
 
-def _row(image: LabelledImage) -> Row:
-    return Row(image.line, image.file, image.labels, image.plane, image.name)
+def _checked_row(image: LabelledImage) -> CheckedRow:
+    return CheckedRow(image.line, image.file, image.labels, image.plane, image.name)
 
 
 def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: str | Path | None = None) -> LabelTable:
@@ -241,19 +246,19 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     reading : ImageReading
         How to open files that do not say axes, channels or pixel size themselves.
     layout : path, optional
-        For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, optional group and split. Each field
-        of a well with a label is a row, in the group of its well where no other is given.
+        For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, and optional group and split. Each
+        field of a well with a label is a row; its group is its well where the layout gives no other.
 
     Raises
     ------
     LabelsError
-        Listing everything that is wrong with the table and, then, with its images at once.
+        Listing everything that is wrong with the table and, if anything is, with its images too.
     """
     path = Path(path)
     wells = plate_wells(path)
     if (wells is None) != (layout is None):
         raise LabelsError(
-            f"{path} is no OME-Zarr plate, and only a plate has a layout; leave out layout= (command line: --layout)"
+            f"{path} is not an OME-Zarr plate and has no layout; leave out layout= (command line: --layout)"
             if wells is None
             else f"{path} is an OME-Zarr plate of {len(wells)} wells; give a CSV with the columns well and label by "
             "layout= (command line: --layout)"
@@ -263,12 +268,12 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     if wells is not None:
         images = _plate_images(source, wells, problems, warnings)
     else:
-        images = _folder_images(path) if path.is_dir() else _table_images(path, problems, warnings)
+        images = _folder_images(path, warnings) if path.is_dir() else _table_images(path, problems, warnings)
     if not images:
         problems.add("it has no rows" if source.is_file() else "it has no folder with images; expected one per class")
     if problems:
-        known = [image for image in images if image.file.exists() and not _is_plain_folder(image.file)]
-        check_rows([_row(image) for image in known if _size(image.file)], reading, problems)
+        known = [image for image in images if image.file.exists() and not is_plain_folder(image.file)]
+        check_rows([_checked_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
     return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()))
 
@@ -276,13 +281,13 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
 def _plate_images(
     layout: Path, wells: dict[str, tuple[Path, ...]], problems: Problems, warnings: Problems
 ) -> list[LabelledImage]:
-    """List the fields of the wells that a layout names and labels, collecting what is wrong with it."""
-    rows = _rows(layout, _LAYOUT, 2)
-    there = {_well_name(name): fields for name, fields in wells.items()}
+    """List the fields of the wells that a layout names and labels; collect what is wrong with the layout."""
+    rows = _rows(layout, _LAYOUT_COLUMNS, 2)
+    there = {well_name(name): fields for name, fields in wells.items()}
     lines: dict[str, list[int]] = defaultdict(list)
     images: list[LabelledImage] = []
     for line, row in rows:
-        well, labels, split = _well_name(row["well"]), _names(row["label"]), row["split"].lower() or None
+        well, labels, split = well_name(row["well"]), split_labels(row["label"]), row["split"].lower() or None
         lines[well].append(line)
         if well not in there:
             problems.add("wells that are not on the plate", f"line {line} {row['well']!r}")
@@ -303,38 +308,28 @@ def _plate_images(
     return images
 
 
-def _well_name(text: str) -> str:
-    """Return "B03" for "B03", "B3", "b/3" and "B/03"; what is no such name as it is."""
-    found = re.fullmatch(r"([A-Za-z]+)[ /_-]?0*([0-9]+)", text)
-    return f"{found[1].upper()}{int(found[2]):02d}" if found else text
-
-
-def _folder_images(folder: Path) -> list[LabelledImage]:
-    """List the images of FOLDER/class/image and FOLDER/class/group/image."""
+def _folder_images(folder: Path, warnings: Problems) -> list[LabelledImage]:
+    """List the images of FOLDER/class/image and FOLDER/class/group/image; a folder without images is mentioned."""
     images = []
-    for label in sorted(child for child in folder.iterdir() if _is_plain_folder(child) and child.name[0] != "."):
-        for file in sorted(_image_files(label)):
+    for label in _folders_in(folder):
+        files = sorted(_images_below(label))
+        if not files:
+            warnings.add("folders without an image, which are left out", repr(label.name))
+        for file in files:
             inside = file.relative_to(label)
             group = inside.parts[0] if len(inside.parts) > 1 else f"{label.name}/{inside.name}"
             images.append(LabelledImage(file, (label.name,), group))
     return images
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = []
-    for child in folder.iterdir():
-        if child.name.startswith("."):
-            continue
-        if _is_plain_folder(child):
-            files += _image_files(child)
-        elif child.suffix.lower() not in _NO_IMAGES:
-            files.append(child)
-    return files
+def _folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder that are not hidden and not images themselves, sorted."""
+    return sorted(child for child in folder.iterdir() if is_plain_folder(child) and not child.name.startswith("."))
 
 
-def _is_plain_folder(path: Path) -> bool:
-    zarr = path.suffix.lower() in _ZARR or any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-    return path.is_dir() and not zarr
+def _images_below(folder: Path) -> list[Path]:
+    """List the images in a folder and in all folders in it."""
+    return [*images_in(folder), *(file for child in _folders_in(folder) for file in _images_below(child))]
 
 
 def _size(file: Path) -> int:
@@ -342,8 +337,8 @@ def _size(file: Path) -> int:
 
 
 def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
-    """Read the rows of labels.csv, collecting what is wrong with them."""
-    rows = _rows(path, _COLUMNS, 2)
+    """Read the rows of labels.csv; collect what is wrong with them."""
+    rows = _rows(path, TABLE_COLUMNS, 2)
     images = []
     names: dict[Path, str] = {}
     for line, row in rows:
@@ -351,7 +346,7 @@ def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[La
         file = path.parent / name.replace("\\", "/") if name else path.parent
         group = row["group"] or names.setdefault(file.resolve(), name)
         plane = _plane(line, row["plane"], problems)
-        images.append(LabelledImage(file, _names(labels), group, row["split"].lower() or None, line, plane))
+        images.append(LabelledImage(file, split_labels(labels), group, row["split"].lower() or None, line, plane))
         _check_row(line, row, images[-1], problems)
     _check_columns(rows, problems)
     _check_labels(rows, images, problems)
@@ -364,56 +359,32 @@ def _plane(line: int, name: str, problems: Problems) -> str:
     try:
         return PlaneChoice.read(name).name
     except ImageError:
-        problems.add("planes that are not understood, expected names such as P0 or P0 T3 Z1", f"line {line} {name!r}")
+        problems.add("planes that are not understood; expected names such as P0 or P0 T3 Z1", f"line {line} {name!r}")
         return ""
 
 
 def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, dict[str, str]]]:
-    """Read the cells of a CSV: (line number, column -> text) for every row that is not empty.
+    """Read a CSV: (number of the line, column -> text) for every row that is not empty.
 
-    The first `needed` columns must be there, the others may be.
+    The first `needed` columns must be there; the others may be missing, and are then empty.
     """
     expected = " and ".join(columns[:needed])
-    text = _text(path, expected)
-    first = text.split("\n", 1)[0]
-    separator = max((";", "\t", ","), key=first.count)
     try:
-        reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise LabelsError(f"{path} cannot be read as a CSV ({error}); expected the columns {expected}") from error
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    if not lines:
-        raise LabelsError(f"{path} cannot be read as a CSV (it is empty); expected the columns {expected}")
-    header = [cell.lower() for cell in lines[0][1]]
-    missing = [name for name in columns[:needed] if name not in header]
-    if missing:
-        raise LabelsError(f"{path} lacks the column {' and '.join(missing)}; found {', '.join(lines[0][1])}")
-    long = [number for number, cells in lines if any(cells[len(header) :])]
-    if long:
-        raise LabelsError(f"{path}: line {long[0]} has more cells than the {len(header)} columns; names with a "
-                          f"{separator!r} in them need quotes")  # fmt: skip
-    place = {name: header.index(name) for name in columns if name in header}
-    return [(number, {name: (cells[place[name]] if name in place and place[name] < len(cells) else "")
-                      for name in columns}) for number, cells in lines[1:]]  # fmt: skip
-
-
-def _text(path: Path, expected: str) -> str:
-    try:
-        content = path.read_bytes()
+        table = read_delimited(path)
     except FileNotFoundError as error:
         raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
     except OSError as error:
         raise LabelsError(f"{path} cannot be read ({error.strerror}); expected a CSV") from error
-    for begin, kind in ((b"PK", "a spreadsheet"), (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"),
-                        (b"\xd0\xcf\x11\xe0", "a spreadsheet")):  # fmt: skip
-        if content.startswith(begin):
-            raise LabelsError(f"{path} cannot be read as a CSV: it is {kind}; save it as 'CSV UTF-8'")
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    except UnicodeDecodeError as error:
-        raise LabelsError(f"{path} cannot be read as a CSV ({error.reason} at byte {error.start}); save it as "
-                          "'CSV UTF-8'") from error  # fmt: skip
+    except ValueError as error:
+        raise LabelsError(f"{path} cannot be read as a CSV: {error}") from error
+    header = [name.lower() for name in table.columns]
+    missing = [name for name in columns[:needed] if name not in header]
+    if missing:
+        names = " and ".join(f'"{name}"' for name in missing)
+        raise LabelsError(f"{path} has no column{'s'[: len(missing) > 1]} {names}; found {', '.join(table.columns)}")
+    place = {name: header.index(name) for name in columns if name in header}
+    return [(line, {name: cells[place[name]] if name in place else "" for name in columns})
+            for line, cells in zip(table.lines, table.rows, strict=True)]  # fmt: skip
 
 
 def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: Problems) -> None:
@@ -423,12 +394,12 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
         problems.add("rows without a file", f"line {line}")
     elif not image.file.exists():
         if PureWindowsPath(name).drive or (Path(name).is_absolute() and not Path(name).parent.exists()):
-            problems.add("files of another computer, expected names relative to the table", said)
+            problems.add("files of another computer; expected names relative to the table", said)
         elif label and (image.file.parent / label).is_file():
             problems.add("file and label in each other's column", f"{said} {label!r}")
         else:
             problems.add(f"files that are not in {image.file.parent}", said)
-    elif _is_plain_folder(image.file):
+    elif is_plain_folder(image.file):
         problems.add("folders in place of images", said)
     elif not _size(image.file):
         problems.add("empty files", said)
@@ -440,26 +411,26 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
 def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) -> None:
     """Find mistakes in the label and the split of a row of a file or a well."""
     label, said = row["label"], f"line {line} {name!r}"
-    if _names(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
+    if split_labels(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
         problems.add("labels with nothing between two bars", f"{said} {label!r}")
     if row["split"].lower() not in {"", *SPLITS}:
-        problems.add(f"splits that are none of {', '.join(SPLITS)}", f"{said} {row['split']!r}")
+        problems.add(f"splits other than {', '.join(SPLITS)}", f"{said} {row['split']!r}")
 
 
 def _check_columns(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> None:
     for name in ("group", "split"):
         without = [line for line, row in rows if not row[name]]
         if 0 < len(without) < len(rows):
-            problems.add(f"the column {name} is filled for {len(rows) - len(without)} of {len(rows)} rows; fill all or "
-                         f"none, the first without is line {without[0]}")  # fmt: skip
+            problems.add(f"the column {name} is filled for {len(rows) - len(without)} of {len(rows)} rows, and line "
+                         f"{without[0]} is the first without; fill all rows or none")  # fmt: skip
 
 
 def _check_labels(rows: list[tuple[int, dict[str, str]]], images: list[LabelledImage], problems: Problems) -> None:
-    """Find labels that were probably meant to be others."""
+    """Find labels that are probably misspelled, or joined by the wrong sign."""
     used = Counter(label for image in images for label in image.labels)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in used:
-        spellings["".join(label.casefold().split()).replace("_", "").replace("-", "")].append(label)
+        spellings[plain_name(label)].append(label)
     for alike in spellings.values():
         if len(alike) > 1:
             counts = " and ".join(f"{name!r} ({used[name]})" for name in sorted(alike))
@@ -477,12 +448,12 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
     for image in images:
         files[image.file.resolve()][image.plane].append(image)
     for file, planes in files.items():
-        if not file.exists() or _is_plain_folder(file):
+        if not file.exists() or is_plain_folder(file):
             continue
         for alike in planes.values():
             if len(alike) > 1:
                 other = len({frozenset(image.labels) for image in alike}) > 1
-                how = "again with other labels, expected one row with A|B" if other else "twice"
+                how = "again with other labels; expected one row with A|B" if other else "twice"
                 problems.add(f"images listed {how}", _lines(alike))
         for pair in _overlaps([alike[0] for alike in planes.values()]):
             if set(pair[0].labels) == set(pair[1].labels):
@@ -492,7 +463,7 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
 
 
 def _lines(images: Sequence[LabelledImage]) -> str:
-    """Say where rows of one file stand: "'a.tif' line 2 (drug) and line 5 (drug)"."""
+    """Name the lines of rows of one file: "'a.tif' line 2 (drug) and line 5 (drug)"."""
     one_plane = len({image.plane for image in images}) == 1
     name = images[0].name if one_plane else replace(images[0], plane="").name
     planes = ["" if one_plane else f"{image.plane or 'every plane'}: " for image in images]
@@ -501,7 +472,7 @@ def _lines(images: Sequence[LabelledImage]) -> str:
 
 
 def _overlaps(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, LabelledImage]]:
-    """Find pairs of rows of one file that name other axes, and agree in those that both name."""
+    """Find pairs of rows of one file that name different axes, and agree in the axes that both name."""
     kinds: dict[tuple[int, ...], list[tuple[PlaneChoice, LabelledImage]]] = defaultdict(list)
     for image in images:
         plane = PlaneChoice.read(image.plane)
@@ -527,7 +498,3 @@ def _check_groups(images: list[LabelledImage], problems: Problems) -> None:
     trained = {label for image in images if image.split == "train" for label in image.labels}
     for label in sorted({label for image in images for label in image.labels} - trained if trained else ()):
         problems.add("labels without an image in training", repr(label))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split("|") if name.strip()))

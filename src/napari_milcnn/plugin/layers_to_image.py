@@ -21,6 +21,7 @@ import numpy as np
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
+from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.images.units import MICROMETRES
 
@@ -287,11 +288,6 @@ class _Channels:
         return np.asarray(self._arrays[which][tuple(rest)])
 
 
-def path_stem(path: Path) -> str:
-    """Name of a file without .ome.tif, .ome.zarr or its one suffix."""
-    return path.stem.removesuffix(".ome")
-
-
 def _image_name(layers: Sequence[Image]) -> str:
     """Name an image after its one layer, or after what its layers' names have in common, else after its file.
 
@@ -307,7 +303,7 @@ def _image_name(layers: Sequence[Image]) -> str:
     counts = {"".join(part[1:]) for part in parts}
     stem = re.sub(r"[\W_]+$", "", common)
     path = _path(layers[0])
-    return (stem or (path_stem(path) if path else names[0])) + (counts.pop() if stem and len(counts) == 1 else "")
+    return (stem or (image_name(path) if path else names[0])) + (counts.pop() if stem and len(counts) == 1 else "")
 
 
 def _path(layer: Image) -> Path | None:

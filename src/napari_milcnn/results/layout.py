@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_delimited
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.wells import parse_well
 from napari_milcnn.results.opened import (
@@ -19,7 +21,6 @@ from napari_milcnn.results.opened import (
     label_set,
     numbers_where_possible,
     path_parts,
-    read_csv,
     wells_of,
 )
 
@@ -85,10 +86,9 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
 
 def is_layout(path: Path) -> bool:
     """Whether a file is a table that is none of the results."""
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or path.name in WRITTEN_COLUMNS:
+    if path.suffix.lower() not in TABLE_SUFFIXES or path.name in WRITTEN_COLUMNS:
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return not {"top", "error"} <= set(lines.readline().strip().split(","))
+    return not {"top", "error"} <= set(column_names(path))
 
 
 def _layout_warnings(found: OpenedResults) -> list[str]:
@@ -106,25 +106,30 @@ def _read_layout(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well")
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            first = lines.readline()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path} cannot be read as a CSV; save it as 'CSV UTF-8'") from error
-    layout = read_csv(path, sep=max((",", ";", "\t"), key=first.count), texts=(), skipinitialspace=True)
-    layout.columns = pd.Index([str(name).strip().lower() for name in layout])
-    if not {"file", "well"} & set(layout):
-        raise ResultsError(
-            f"{path} has neither the column file nor well; found {', '.join(map(str, layout.columns[:8]))}"
-        )
-    if not len(layout):
+        table = read_delimited(path)
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ResultsError(f"{path} cannot be read as a CSV: {error}") from error
+    names = [name.lower() for name in table.columns]
+    if not {"file", "well"} & set(names):
+        raise ResultsError(f'{path} has neither a column "file" nor a column "well"; found {", ".join(names[:8])}')
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise ResultsError(f'{path} has {names.count(twice[0])} columns "{twice[0]}"; give each column its own name')
+    if not table.rows:
         raise ResultsError(f"{path} has no rows; expected one for each image or well")
-    return layout.assign(**{str(name): _as_text_or_numbers(layout[name]) for name in layout})
+    columns = zip(names, zip(*table.rows, strict=True), strict=True)
+    return pd.DataFrame({name: _as_text_or_numbers(name, cells) for name, cells in columns if name})
 
 
-def _as_text_or_numbers(column: pd.Series) -> pd.Series:
-    if column.name in (*TEXT_COLUMNS, "split"):
-        return column.astype(str).str.strip()
-    return numbers_where_possible(column)
+def _as_text_or_numbers(name: str, cells: Sequence[str]) -> pd.Series:
+    """Return the cells of a column as numbers, float64, where they are all numbers or gaps; else as text."""
+    column = pd.Series(cells, dtype=object)
+    if name in (*TEXT_COLUMNS, "split"):
+        return column
+    numbers = numbers_where_possible(column)
+    return numbers.astype(float) if numbers.dtype.kind in "iuf" else numbers
 
 
 def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_milcnn.delimited import ENCODING, split_labels
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
@@ -168,20 +169,26 @@ class OpenedResults:
 
 @cache
 def label_set(text: str) -> frozenset[str]:
-    """Return the labels that stand in a cell, separated by bars."""
-    return frozenset(name.strip() for name in text.split("|") if name.strip())
+    """Return the labels of one cell, which stand between bars."""
+    return frozenset(split_labels(text))
 
 
 def read_csv(path: Path, texts: Iterable[str] = TEXT_COLUMNS, **options: Any) -> pd.DataFrame:
-    """Read a CSV whose texts are taken literally: a class may be called NA."""
+    """Read a CSV that this program wrote, with commas; texts are taken literally, since a class may be called NA.
+
+    Raises
+    ------
+    ResultsError
+        The file cannot be read, is empty, damaged or half-written.
+    """
     try:
         found: pd.DataFrame = pd.read_csv(
-            path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8-sig", **options
+            path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding=ENCODING, **options
         )
     except pd.errors.EmptyDataError as error:
         raise ResultsError(f"{path} is empty; write the results again") from error
     except UnicodeDecodeError as error:
-        raise ResultsError(f"{path} is no text in UTF-8 ({error.reason}); expected a CSV") from error
+        raise ResultsError(f"{path} is not UTF-8 text ({error.reason}); expected a CSV") from error
     except (pd.errors.ParserError, ValueError) as error:
         raise ResultsError(
             f"{path} cannot be read as a CSV: {str(error).strip()}; it is damaged, or half-written"

@@ -1,1 +1,1 @@
-"""Simulated yeast screens with their truth."""
+"""Simulated yeast screens with the truth for every cell."""

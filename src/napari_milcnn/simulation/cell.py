@@ -1,4 +1,13 @@
-"""The parts of a simulated cell: its outline, its nuclei, its vacuoles."""
+"""The parts of a simulated cell: its outline, its nuclei and its vacuoles.
+
+Decisions:
+
+- A cell is an ellipsoid, and its bud a second ellipsoid at its pole.
+- A mother and its bud are ONE instance in the label image: they share one cytoplasm and one protein until they part.
+- Every cell carries a seed, and each organelle is drawn from that seed alone. A cell of a time-lapse thus keeps its
+  mitochondria from frame to frame, and a cell seen as two localisations has the same nucleus in both.
+- All lengths are in µm in the frame of the cell: u along the long axis of the mother and v across it, from its centre.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +25,25 @@ CHANNELS: Final[tuple[str, str]] = ("GFP", "RFP")
 """The channels, in order: the fusion protein, and the cytosolic marker that shows every cell."""
 PIXEL_SIZE: Final = 0.16
 """Edge of a pixel in µm: a mother cell of 5 µm is about 32 pixels across."""
-FINE = PIXEL_SIZE / 2  # cells are drawn on a grid twice as fine, then binned
-PAD = 64  # pixels around the field, so that cells at its border need no special case; more than a bud reaches out
-DEPTH = 0.8  # µm, half the depth that is in focus
-PSF = 0.13  # µm, standard deviation of the point spread function in focus
-MARGIN = 0.9  # µm around a cell, room for the blur
-FOOTPRINT = 20.0  # µm², area of a cell with its bud, averaged over the draws below
-Floats = NDArray[np.floating]  # float32 throughout: speed
+FINE = PIXEL_SIZE / 2
+"""Step in µm of the grid that cells are drawn on, before it is binned to pixels."""
+PAD = 64
+"""Pixels around the field, more than a bud reaches out, so that cells at its border need no special case."""
+DEPTH = 0.8
+"""Half the depth that is in focus, in µm."""
+PSF = 0.13
+"""Standard deviation of the point spread function in focus, in µm."""
+MARGIN = 0.9
+"""Room for the blur around a cell, in µm."""
+FOOTPRINT = 20.0
+"""Area of a cell with its bud in µm², averaged over the draws below."""
+Floats = NDArray[np.floating]
+"""Pixels or grid points; float32 throughout, for speed."""
 
 
 @dataclass(frozen=True)
 class Solid:
-    """An ellipsoid centred on the focal plane: centre (u, v), half axes along, across and up, turned by `angle`."""
+    """An ellipsoid with its centre (u, v) on the focal plane, half axes along, across and up, turned by `angle`."""
 
     u: float
     v: float
@@ -37,7 +53,7 @@ class Solid:
     angle: float = 0.0
 
     def half(self, u: Floats, v: Floats, shrink: float = 0.0) -> Floats:
-        """Half the thickness in µm at each place; 0 outside. `shrink` µm are peeled off all around."""
+        """Return half the thickness in µm at each place, 0 outside, with `shrink` µm removed all around."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         du, dv = u - self.u, v - self.v
         p = (du * cos + dv * sin) / max(self.along - shrink, 1e-3)
@@ -46,7 +62,7 @@ class Solid:
         return dome
 
     def place(self, sphere: NDArray[np.float64], shrink: float = 0.0) -> NDArray[np.float64]:
-        """Put points of the unit ball (N, 3) into this solid: (N, 3), columns u, v and height above the focus."""
+        """Map points of the unit ball (N, 3) into this solid: (N, 3), with the columns u, v and height above focus."""
         p, q, z = (sphere * (np.array([self.along, self.across, self.height]) - shrink).clip(0.05)).T
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return np.stack([self.u + p * cos - q * sin, self.v + p * sin + q * cos, z], axis=1)
@@ -54,14 +70,14 @@ class Solid:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is drawn once for a cell: its place (pixels), its shape (µm) and its brightness (relative)."""
+    """What is drawn at random once for a cell: its place (pixels), its shape (µm) and its brightness (relative)."""
 
     y: float
     x: float
     angle: float  # of the mother's long axis, radians
     along: float  # half axes of the mother
     across: float
-    bud: float  # radius of the bud over the mother's, 0 for none
+    bud: float  # radius of the bud as a share of the mother's; 0 where there is no bud
     bud_angle: float  # from the long axis, radians
     warp: tuple[float, float, float, float]  # strength and phase of two ripples of the outline
     gfp: float
@@ -70,7 +86,7 @@ class Cell:
     seed: int
 
     def rng(self, part: int) -> np.random.Generator:
-        """Return the random numbers of one part of this cell, always the same."""
+        """Return the random numbers of one part of this cell; they are the same at every call."""
         return np.random.default_rng([self.seed, part])
 
     @property
@@ -113,32 +129,32 @@ class Body:
 
     @cached_property
     def cytosol(self) -> Floats:
-        """Light of a protein everywhere in the cell but in the vacuole; about 1 in the middle."""
+        """Light of a protein that is everywhere in the cell except the vacuole; about 1 in the middle."""
         return (focused_light(self.whole()) - 0.85 * focused_light(self.union(self.vacuoles))).clip(0) / 1.1
 
     def whole(self, shrink: float = 0.0) -> Floats:
-        """Half the thickness of mother and bud in µm, with `shrink` µm peeled off."""
+        """Return half the thickness of mother and bud in µm, with `shrink` µm removed all around."""
         return self.union(self.solids, shrink)
 
     def union(self, solids: Sequence[Solid], shrink: float = 0.0) -> Floats:
-        """Half the thickness of several solids in µm."""
+        """Return half the thickness in µm of several solids together."""
         thick = np.zeros_like(self.u)
         for solid in solids:
             np.maximum(thick, solid.half(self.u, self.v, shrink), out=thick)
         return thick
 
     def shell(self, solids: Sequence[Solid], depth: float, thickness: float) -> Floats:
-        """Light of a membrane `depth` µm under the surface of some solids."""
+        """Return the light of a membrane `depth` µm under the surface of some solids."""
         return focused_light(self.union(solids, depth)) - focused_light(self.union(solids, depth + thickness))
 
 
 def focused_light(half: Floats) -> Floats:
-    """Light from a column of glowing matter `half` µm up and down: mostly from the depth in focus."""
+    """Return the light of a column that glows `half` µm up and down; most of it comes from the depth in focus."""
     return 0.75 * np.minimum(half, DEPTH) + 0.25 * half
 
 
 def body_on_grid(cell: Cell, step: float = FINE, growth: float = 1.0) -> Body:
-    """Lay a cell on a grid of `step` µm; the window does not change as the bud grows."""
+    """Lay a cell on a grid of `step` µm; its window stays the same as the bud grows."""
     lean, radius = cell.angle + cell.bud_angle, cell.bud_radius
     middle = (cell.y + math.sin(lean) * radius / PIXEL_SIZE, cell.x + math.cos(lean) * radius / PIXEL_SIZE)
     reach = math.ceil((1.05 * cell.along + 1.1 * radius + MARGIN) / PIXEL_SIZE)
@@ -157,14 +173,14 @@ def body_on_grid(cell: Cell, step: float = FINE, growth: float = 1.0) -> Body:
 
 
 def _nuclei(body: Body) -> tuple[Solid, ...]:
-    """Place the nucleus: off-centre, at the bud neck before mitosis, in mother and bud (or the neck) during it.
+    """Place the nucleus: off-centre; before mitosis at the bud neck; during it in mother and bud, or in the neck.
 
     About 7 % of the cell's volume (Jorgensen et al. 2007, Mol Biol Cell 18:3523).
     """
     cell, rng = body.cell, body.cell.rng(0)
     radius, squeeze = rng.uniform(0.36, 0.43) * cell.across, rng.uniform(0.9, 1.0)
     side, off, fate = rng.uniform(-np.pi, np.pi), rng.uniform(0.25, 0.45), rng.uniform()
-    if cell.bud < 0.35:  # interphase; the side of a small bud is sought already
+    if cell.bud < 0.35:  # interphase; the nucleus already lies on the side of a small bud
         if cell.bud:
             off, side = 0.45, cell.bud_angle + 0.5 * side / math.pi
         u, v = off * cell.along * math.cos(side), off * cell.across * math.sin(side)
@@ -203,7 +219,7 @@ def _vacuoles(body: Body) -> tuple[Solid, ...]:
 
 
 def _first_free(tries: NDArray[np.float64], radius: float, cell: Cell, taken: Sequence[Solid]) -> Solid | None:
-    """Return the first ball among `tries` (N, 2) that lies in the mother and beside the solids already there."""
+    """Return the first ball among `tries` (N, 2) that lies in the mother and beside the solids that are there."""
     room = np.array([cell.along, cell.across]) - radius - 0.08
     free = ((tries / room.clip(1e-3)) ** 2).sum(axis=1) < 1
     for solid in taken:
@@ -215,7 +231,7 @@ def _first_free(tries: NDArray[np.float64], radius: float, cell: Cell, taken: Se
 
 
 def points_of_light(body: Body, points: NDArray[np.float64], light: NDArray[np.float64], width: float) -> Floats:
-    """Draw points (N, 3) of given light (µm² at brightness 1) as blobs of sd `width` µm, wider out of focus."""
+    """Draw points (N, 3) of some light (µm² at brightness 1) as blobs of sd `width` µm, wider out of focus."""
     cell, (rows, cols) = body.cell, body.window
     cos, sin = np.cos(cell.angle), np.sin(cell.angle)
     y = cell.y + (points[:, 0] * sin + points[:, 1] * cos) / PIXEL_SIZE - (rows.start - PAD)
@@ -243,6 +259,6 @@ def random_patches(body: Body, rng: np.random.Generator, shortest: float, longes
 
 
 def binned(fine: NDArray[np.generic]) -> Floats:
-    """Mean of each 2 x 2 block: from the fine grid to pixels."""
+    """Return the mean of each block of 2 x 2 grid points: from the fine grid to pixels."""
     rows, cols = fine.shape
     return np.asarray(fine.reshape(rows // 2, 2, cols // 2, 2).mean(axis=(1, 3), dtype=np.float32))

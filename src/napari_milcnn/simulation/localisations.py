@@ -1,4 +1,14 @@
-"""The localisations: each paints the light of a protein in one cell, about 1 where a median protein is bright."""
+"""The localisations: each paints the light of a protein in one cell, about 1 where a median protein is bright.
+
+The model is the yeast GFP collection: Huh et al. 2003, "Global analysis of protein localization in budding yeast",
+Nature 425:686.
+
+Decisions:
+
+- An organelle is a solid, a shell, or a cloud of points in the cell. Its picture is the chord through it, mostly within
+  the focal depth and partly out of it: a diffuse protein is brightest in the middle, and a membrane is a ring with a
+  faint face.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +41,8 @@ class Protein:
 
     labels: tuple[str, ...]
     expression: float  # relative to the median strain
-    leak: float  # diffuse share beside the localisation
-    rim: float  # vacuole: share of the membrane over the lumen
+    leak: float  # share that is diffuse, beside the localisation
+    rim: float  # vacuole: share in the membrane rather than in the lumen
     spots: float  # punctate: mean number of spots in a cell
 
 
@@ -42,7 +52,7 @@ def _paint_nucleus(body: Body, protein: Protein) -> Floats:
 
 
 def _caps(body: Body) -> Floats:
-    """Light of the nucleolus: the crescent of the nucleus on the side away from the spindle pole body.
+    """Return the light of the nucleolus: the crescent of the nucleus on the side away from the spindle pole body.
 
     Yang et al. 1989, Chromosoma 98:123. In a budding cell the spindle pole body faces the bud.
     """
@@ -51,7 +61,7 @@ def _caps(body: Body) -> Floats:
     for nucleus in body.nuclei:
         away = body.cell.bud_angle + np.pi + rng.normal(0, 0.7 if body.cell.bud else 3.0)
         du, dv, aslant = nucleus.across * math.cos(away), nucleus.across * math.sin(away), rng.uniform() < 0.3
-        if aslant:  # the crescent lies above or below, and is seen as a blot
+        if aslant:  # the crescent lies above or below the focus, and is seen as a blot
             size = 0.55 * nucleus.across
             blot = Solid(nucleus.u + 0.4 * du, nucleus.v + 0.4 * dv, 1.2 * size, size, size, away + math.pi / 2)
             total += 0.9 * blot.half(body.u, body.v)
@@ -79,7 +89,7 @@ def _paint_periphery(body: Body, protein: Protein) -> Floats:
 
 
 def _paint_er(body: Body, protein: Protein) -> Floats:
-    """Nuclear envelope, patches under the plasma membrane, a few strands between (Preuss et al. 1991, Yeast 7:891)."""
+    """Draw the nuclear envelope, patches at the cell cortex and strands between (Preuss et al. 1991, Yeast 7:891)."""
     rng = body.cell.rng(5)
     envelope = body.shell(body.nuclei, 0.0, 0.2)
     patches = (0.55 + 0.75 * random_patches(body, rng, 1.0, 2.6)).clip(0.05, 1.5)
@@ -144,7 +154,7 @@ def _paint_vacuole(body: Body, protein: Protein) -> Floats:
 
 
 def _paint_punctate(body: Body, protein: Protein) -> Floats:
-    """Spots no larger than the point spread function, as of endosomes, peroxisomes or P-bodies."""
+    """Draw spots no larger than the point spread function, like endosomes, peroxisomes or P-bodies."""
     rng = body.cell.rng(7)
     count = int(np.clip(rng.poisson(protein.spots), 3, 12))
     ball = rng.normal(size=(count, 3))

@@ -1,4 +1,13 @@
-"""A field of simulated cells, as a microscope takes it."""
+"""A field of simulated cells, as a microscope takes it.
+
+The microscope is a high-content one with a cytosolic RFP in every strain: Chong et al. 2015, "Yeast proteome dynamics
+from single cell imaging and automated analysis", Cell 161:1413.
+
+Decisions:
+
+- The image-level label is weak on purpose: only a share of the cells (the penetrance) shows it, and the others hold a
+  weak diffuse protein.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +38,16 @@ from napari_milcnn.simulation.options import SimulationOptions
 
 @dataclass(frozen=True)
 class SimulatedField:
-    """One simulated field of view and what is true of it.
+    """One simulated field of view and the truth for its cells.
 
     Attributes
     ----------
     image : ndarray
         (C, Y, X) uint16, channels as in `CHANNELS`, pixels of `PIXEL_SIZE` µm, values in camera counts.
     cells : ndarray
-        (Y, X) uint16, 0 is background; a mother and its bud carry one label.
+        (Y, X) uint16, 0 is background; a mother and its bud have one label.
     cell_classes : dict
-        Label of each cell to the localisations that it shows, in the order of `labels`; () where it shows none.
+        Label of each cell -> the localisations that it shows, in the order of `labels`; () where it shows none.
     labels : tuple of str
         Image-level labels: the localisations of the protein.
     """
@@ -57,7 +66,7 @@ def simulate_field(
     Parameters
     ----------
     labels : sequence of str
-        Localisations of the protein, of `LOCALISATIONS`. Of two, a cell that shows the protein shows both or one.
+        Localisations of the protein, out of `LOCALISATIONS`. With two, a cell that shows the protein shows one or both.
     options : SimulationOptions, optional
         How the field looks.
     rng : numpy.random.Generator or int, optional
@@ -79,14 +88,20 @@ def simulate_field(
 
 
 def checked_localisations(labels: Sequence[str]) -> tuple[str, ...]:
-    """Check names of localisations: each known, each once."""
+    """Return the names of localisations after a check that each is known and given once.
+
+    Raises
+    ------
+    OptionsError
+        If a name is unknown or given twice, or there is none.
+    """
     names = (labels,) if isinstance(labels, str) else tuple(labels)
     allowed = ", ".join(LOCALISATIONS)
     unknown = [name for name in names if name not in LOCALISATIONS]
     if unknown:
-        raise OptionsError(f"Unknown localisation {unknown[0]!r}: expected one of {allowed}.")
+        raise OptionsError(f"there is no localisation {unknown[0]!r}; expected one of {allowed}")
     if not names or len(set(names)) < len(names):
-        raise OptionsError(f"Found the localisations {list(names)}: give at least one, each once, of {allowed}.")
+        raise OptionsError(f"the localisations are {list(names)}; give at least one, each once, out of {allowed}")
     return names
 
 
@@ -114,7 +129,7 @@ def draw_field(protein: Protein, options: SimulationOptions, rng: np.random.Gene
 def _draw_shown(
     count: int, labels: tuple[str, ...], options: SimulationOptions, rng: np.random.Generator
 ) -> list[tuple[str, ...]]:
-    """Draw what each cell shows: one penetrance a field, and every label in at least one cell if it is not 0."""
+    """Draw what each cell shows: a field has one penetrance, and if it is not 0 every label is in at least one cell."""
     penetrance = rng.uniform(*options.penetrance)
     showing = rng.permutation(count)[: int(np.ceil(penetrance * count - 1e-9))]
     shown: list[tuple[str, ...]] = [()] * count
@@ -127,7 +142,7 @@ def _draw_shown(
 def _mix(
     classes: tuple[str, ...], protein: Protein, options: SimulationOptions, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Share of the expression at each localisation in one cell; what is nowhere in particular is cytoplasmic."""
+    """Return the share of the expression at each localisation in one cell; diffuse protein is cytoplasmic."""
     weak = rng.uniform(*options.weak)
     if not classes:
         return {"cytoplasm": weak}
@@ -136,7 +151,7 @@ def _mix(
 
 
 def draw_cell(options: SimulationOptions, rng: np.random.Generator) -> Cell:
-    """Draw a cell without a place: mothers 4 to 6 µm long, buds of all sizes near a pole of the mother."""
+    """Draw a cell without a place: a mother 4 to 6 µm long, and a bud of any size near a pole of the mother."""
     along = rng.uniform(2.1, 3.0)
     bud = rng.uniform(0.2, 0.75) if rng.uniform() < options.budding else 0.0
     return Cell(
@@ -156,7 +171,13 @@ def draw_cell(options: SimulationOptions, rng: np.random.Generator) -> Cell:
 
 
 def place_cells(options: SimulationOptions, rng: np.random.Generator) -> list[Cell]:
-    """Draw cells and lay them down side by side; a cell touches others but hardly covers them."""
+    """Draw cells and place them side by side; a cell may touch others but hardly covers them.
+
+    Raises
+    ------
+    OptionsError
+        If the fewest cells asked for do not fit.
+    """
     height, width = options.size
     fewest, wanted = options.cells[0], int(rng.integers(options.cells[0], options.cells[1], endpoint=True))
     taken = np.zeros((height + 2 * PAD, width + 2 * PAD), bool)
@@ -170,8 +191,8 @@ def place_cells(options: SimulationOptions, rng: np.random.Generator) -> list[Ce
     if len(placed) < fewest:
         fit = max(1, int(0.45 * height * width * PIXEL_SIZE**2 / FOOTPRINT))
         raise OptionsError(
-            f"Found no room for {fewest} cells in a field of {height} x {width} pixels (Y, X); about {fit} fit: "
-            "ask for fewer cells or for a larger size."
+            f"there is no room for {fewest} cells in a field of {height} x {width} pixels (Y, X), which holds about "
+            f"{fit}; ask for fewer cells or for a larger size"
         )
     return placed
 
@@ -179,7 +200,7 @@ def place_cells(options: SimulationOptions, rng: np.random.Generator) -> list[Ce
 def _try_place(
     cell: Cell, placed: Sequence[Cell], taken: NDArray[np.bool_], options: SimulationOptions, rng: np.random.Generator
 ) -> Cell | None:
-    """Try one place for a cell, alone or against another one; mark it in `taken` and return it if it is free."""
+    """Try one place for a cell, alone or beside another one; if it is free, mark it in `taken` and return the cell."""
     height, width = options.size
     y, x = rng.uniform(0, height), rng.uniform(0, width)
     if placed and rng.uniform() < options.clumping:
@@ -198,7 +219,7 @@ def _try_place(
 
 
 def label_image(bodies: Sequence[Body], options: SimulationOptions) -> NDArray[np.uint16]:
-    """Return the label image (Y, X): cell n is n + 1, and where two cells touch the first one keeps the pixel."""
+    """Return the label image (Y, X): cell i has the label i + 1; where two cells touch, the first keeps the pixel."""
     height, width = options.size
     labels = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint16)
     for value, body in enumerate(bodies, start=1):
@@ -215,7 +236,7 @@ def expose(
     options: SimulationOptions,
     rng: np.random.Generator,
 ) -> NDArray[np.uint16]:
-    """Take one picture (C, Y, X) of cells, each with its share of the protein at each localisation."""
+    """Take one image (C, Y, X) of cells, each with its share of the protein at each localisation."""
     height, width = options.size
     light = np.zeros((len(CHANNELS), height + 2 * PAD, width + 2 * PAD), np.float32)
     for body, mix in zip(bodies, mixes, strict=True):
@@ -228,7 +249,7 @@ def expose(
 
 
 def _cell_light(body: Body, mix: Mapping[str, float], protein: Protein, options: SimulationOptions) -> Floats:
-    """Light of one cell (C, Y, X) in photons, blurred, on the pixels of its window."""
+    """Return the blurred light of one cell (C, Y, X), in photons, on the pixels of its window."""
     gfp = np.zeros_like(body.u)
     for name, amount in mix.items():
         gfp += amount * PAINTERS[name](body, protein)
@@ -240,7 +261,7 @@ def _cell_light(body: Body, mix: Mapping[str, float], protein: Protein, options:
 
 
 def illumination_of(options: SimulationOptions, rng: np.random.Generator) -> Floats:
-    """Relative illumination (Y, X): 1 near the middle, less towards the corners."""
+    """Return the relative illumination (Y, X): 1 near the middle and less towards the corners."""
     height, width = options.size
     centre = 0.5 + rng.uniform(-0.12, 0.12, 2)
     y = (np.arange(height) / height - centre[0])[:, None]

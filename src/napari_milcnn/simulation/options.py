@@ -1,10 +1,17 @@
-"""How simulated fields look."""
+"""The options of a simulated field: how many cells, how bright, how sharp."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from napari_milcnn.options import Options, make_options
+
+SIDES = (64, 16384)
+"""Smallest and largest side of a field, in px."""
+MOST_CELLS = 65535
+"""Cells of a field at most: labels are uint16."""
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -13,17 +20,22 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-_Side = Annotated[int, Field(ge=64, le=16384)]
+def _sides(pair: tuple[int, int]) -> tuple[int, int]:
+    if not all(SIDES[0] <= side <= SIDES[1] for side in pair):
+        raise ValueError(f"expected a side of {SIDES[0]} to {SIDES[1]} px")
+    return pair
+
+
 ShareOrAll = Annotated[float, Field(ge=0, le=1)]
-_Count = Annotated[int, Field(ge=1, le=65535)]  # labels are uint16
+_Count = Annotated[int, Field(ge=1, le=MOST_CELLS)]
 
 
-class SimulationOptions(BaseModel):
-    """How simulated fields look. Lengths in µm, light in photons a pixel."""
+class SimulationOptions(Options):
+    """How simulated fields look. Lengths are in µm, light in photons a pixel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: tuple[_Side, _Side] = Field((512, 512), description="Size of a field in pixels (Y, X) of 0.16 µm.")
+    size: Annotated[tuple[int, int], AfterValidator(_sides)] = Field(
+        (512, 512), description="Size of a field in pixels (Y, X) of 0.16 µm."
+    )
     cells: Annotated[tuple[_Count, _Count], AfterValidator(_ordered)] = Field(
         (45, 75), description="Fewest and most cells of a field; a mother with its bud is one cell."
     )
@@ -48,3 +60,24 @@ class SimulationOptions(BaseModel):
     gain: float = Field(3.5, gt=0, description="Camera counts a photon.")
     offset: float = Field(120.0, ge=0, description="Camera counts in the dark.")
     read_noise: float = Field(5.0, ge=0, description="Read noise in camera counts (sd).")
+
+
+def square_field(side: int, **changes: object) -> SimulationOptions:
+    """Return the options of a square field with as many cells for its area as a field of the default size.
+
+    Parameters
+    ----------
+    side
+        Side of the field, in px.
+    **changes
+        Other fields of `SimulationOptions`.
+
+    Raises
+    ------
+    OptionsError
+        The side or another option is unknown or out of range.
+    """
+    usual = SimulationOptions()
+    area = side**2 / (usual.size[0] * usual.size[1])
+    cells = tuple(min(MOST_CELLS, max(1, round(count * area))) for count in usual.cells)
+    return make_options(SimulationOptions, {"size": (side, side), "cells": cells, **changes})

@@ -1,21 +1,12 @@
-"""Simulated fields of a yeast GFP-fusion localisation screen, with the truth for every cell.
+"""A simulated screen in a folder: images, image-level labels, and the truth for every cell.
 
-The model is the yeast GFP collection (Huh et al. 2003, "Global analysis of protein localization in budding yeast",
-Nature 425:686) as imaged on a high-content microscope with a cytosolic RFP in every strain (Chong et al. 2015, "Yeast
-proteome dynamics from single cell imaging and automated analysis", Cell 161:1413). It serves tests, the demo and the
-shipped model; nothing measured on it says how well a model does on a real screen.
+It serves tests, the demo and the shipped model; nothing measured on it says how well a model does on a real screen.
 
-What decides how it looks, and why:
+Decisions:
 
-- A cell is an ellipsoid, a bud a second one at its pole; an organelle is a solid, a shell, or a cloud of points in it.
-  A picture is the chord through each, mostly within the focal depth and partly out of it: a diffuse protein is
-  brightest in the middle, a membrane is a ring with a faint face.
-- A mother and its bud are ONE instance in the label image: they share one cytoplasm, and one protein, until they part.
-- Every cell carries a seed, and each organelle is drawn from that seed alone. A cell of a time-lapse thus keeps its
-  mitochondria from frame to frame, and one cell seen as two localisations has the same nucleus in both.
-- The image-level label is weak on purpose: only a share of the cells (the penetrance) shows it, the others hold a
-  weak diffuse protein.
-- All lengths are µm in the frame of the cell: u along the mother's long axis, v across it, from its centre.
+- A field is drawn from the seed, its strain and its number alone, so that it does not depend on how many others there
+  are.
+- The tables list complete fields only, whether the screen ends, fails or is stopped.
 """
 
 from __future__ import annotations
@@ -27,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
-from numpy.typing import NDArray
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError
+from napari_milcnn.images.stack import PlaneIndex
+from napari_milcnn.images.write import write_ome_tiff
 from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import (
@@ -38,38 +30,35 @@ from napari_milcnn.simulation.microscope import (
     checked_localisations,
     draw_field,
     draw_protein,
-    simulate_field,
 )
 from napari_milcnn.simulation.options import SimulationOptions
-from napari_milcnn.simulation.timelapse import simulate_timelapse
-
-__all__ = [
-    "CHANNELS",
-    "LOCALISATIONS",
-    "PIXEL_SIZE",
-    "SimulatedField",
-    "SimulationOptions",
-    "simulate_field",
-    "simulate_screen",
-    "simulate_timelapse",
-]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One field to simulate: its name, strain, side of the split, and where its random numbers come from."""
+    """One field to simulate.
+
+    Attributes
+    ----------
+    name, group, split, labels
+        The name of its files, its strain, its side of the split, and its localisations.
+    seeds
+        Seeds of the random numbers of the strain.
+    number
+        Number of the field in its strain, from 1.
+    """
 
     name: str
     group: str
     split: str
     labels: tuple[str, ...]
-    seeds: tuple[int, ...]  # of the strain
-    number: int  # of the field in its strain, from 1
+    seeds: tuple[int, ...]
+    number: int
 
 
 @dataclass
-class _Tables:
-    """Rows of the fields that are complete."""
+class _CompleteFields:
+    """Rows of labels.csv and of truth/cells.csv, for the fields that are complete."""
 
     fields: list[dict[str, str]] = field(default_factory=list)
     cells: list[dict[str, str | int]] = field(default_factory=list)
@@ -85,17 +74,17 @@ def simulate_screen(
     seed: int = 0,
     options: SimulationOptions | None = None,
 ) -> Generator[Path, None, None]:
-    """Simulate a localisation screen into a folder, one field a step.
+    """Simulate a localisation screen into a folder, one field at a step.
 
-    Writes images/NAME.ome.tif (axes CYX, uint16), truth/NAME.tif (label image YX, uint16), truth/cells.csv (file,
-    label, classes: one row a cell, `file` as in labels.csv) and labels.csv (file, label, group, split; several
-    localisations are separated by `|`). The group is the strain: its fields share protein and expression and stand on
-    one side of the split. The tables are written when the generator ends or is closed, and list complete fields only.
+    The folder then holds images/NAME.ome.tif (axes CYX, uint16), truth/NAME.tif (label image YX, uint16),
+    truth/cells.csv (file, label, classes: one row per cell, with `file` as in labels.csv) and labels.csv (file, label,
+    group, split; several localisations are separated by `|`). The group is the strain: its fields share protein and
+    expression, and are on one side of the split. The tables are written when the generator ends or is closed.
 
     Parameters
     ----------
     out : Path
-        The folder, made if it is missing. It must not hold a labels.csv yet.
+        The folder; it is made if it is missing, and must not hold a labels.csv yet.
     localisations : sequence of str, optional
         Classes of the screen, of `LOCALISATIONS`.
     fields_per_class : int, optional
@@ -103,9 +92,9 @@ def simulate_screen(
     fields_per_strain : int, optional
         Number of fields of each strain.
     validation : float, optional
-        Share of the strains of each class that is set aside for validation; at least one strain if a class has two.
+        Share of the strains of each class that is set aside for validation; at least one strain of a class with two.
     seed : int, optional
-        The same seed and options give the same arrays; a field does not depend on the number of the others.
+        The same seed and options give the same arrays.
     options : SimulationOptions, optional
         How the fields look.
 
@@ -124,13 +113,13 @@ def simulate_screen(
     names, options, out = checked_localisations(localisations), options or SimulationOptions(), Path(out)
     for name, value in (("fields_per_class", fields_per_class), ("fields_per_strain", fields_per_strain)):
         if value < 1:
-            raise OptionsError(f"Found {name} = {value}: expected at least 1.")
+            raise OptionsError(f"{name} is {value}; expected at least 1")
     if seed < 0 or not 0 <= validation < 1:
         raise OptionsError(
-            f"Found seed = {seed} and validation = {validation}: expected seed >= 0 and 0 <= validation < 1."
+            f"seed is {seed} and validation is {validation}; expected a seed of 0 or more and a share from 0 to below 1"
         )
     if (out / "labels.csv").exists():
-        raise OutputError(f"{out} already holds a screen (labels.csv): choose another folder, or empty this one.")
+        raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
     jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options.multi_label)
     return _write_screen(out, list(jobs), options)
 
@@ -138,7 +127,7 @@ def simulate_screen(
 def _plan(
     names: tuple[str, ...], per_class: int, per_strain: int, validation: float, seed: int, multi_label: float
 ) -> Iterator[_Job]:
-    """List the fields, classes in turn, so that a screen that is cut short still holds all of them."""
+    """List the fields with the classes taking turns, so that a screen that is cut short still holds all classes."""
     strains = -(-per_class // per_strain)
     kept_back = min(max(round(validation * strains), validation > 0), strains - 1)
     for strain in range(strains):
@@ -154,7 +143,7 @@ def _plan(
 
 
 def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -> Generator[Path, None, None]:
-    tables = _Tables()
+    tables = _CompleteFields()
     try:
         for job in jobs:
             protein = draw_protein(job.labels, options, np.random.default_rng([*job.seeds, 0, 1]))
@@ -162,23 +151,22 @@ def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -
             yield _write_field(out, job, simulated, tables)
     finally:
         if tables.fields:
-            _write_tables(out, tables)
+            _write_truth_tables(out, tables)
 
 
-def _write_tables(out: Path, tables: _Tables) -> None:
-    """Write both tables, labels.csv last: where it stands, all that it lists is complete."""
+def _write_truth_tables(out: Path, tables: _CompleteFields) -> None:
+    """Write both tables, labels.csv last: all that it lists is then complete."""
     for name, rows in (("truth/cells.csv", tables.cells), ("labels.csv", tables.fields)):
         with replacing(out / name) as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
 
-def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _Tables) -> Path:
-    """Write one field and its truth, then enter it into the tables."""
+def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _CompleteFields) -> Path:
+    """Write one field and its truth, then add its rows to the tables."""
     image = out / "images" / f"{job.name}.ome.tif"
     with replacing(out / "truth" / f"{job.name}.tif") as part:
         tifffile.imwrite(part, simulated.cells, compression="zlib")
-    with replacing(image) as part:
-        _write_ome(part, simulated.image)
+    write_ome_tiff(image, [PlaneIndex(0, 0, 0)], simulated.image[np.newaxis], CHANNELS, PIXEL_SIZE, {})
     file = f"images/{image.name}"
     tables.cells += [
         {"file": file, "label": label, "classes": "|".join(classes)}
@@ -186,16 +174,3 @@ def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _Table
     ]
     tables.fields.append({"file": file, "label": "|".join(job.labels), "group": job.group, "split": job.split})
     return image
-
-
-def _write_ome(path: Path, image: NDArray[np.uint16]) -> None:
-    """Write an image (C, Y, X) as OME-TIFF with pixel size and channel names."""
-    facts = {
-        "axes": "CYX",
-        "PhysicalSizeX": PIXEL_SIZE,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": PIXEL_SIZE,
-        "PhysicalSizeYUnit": "µm",
-        "Channel": {"Name": list(CHANNELS)},
-    }
-    tifffile.imwrite(path, image, ome=True, photometric="minisblack", compression="zlib", metadata=facts)

@@ -26,15 +26,15 @@ def simulate_timelapse(
     options: SimulationOptions | None = None,
     rng: np.random.Generator | int = 0,
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], pd.DataFrame]:
-    """Simulate a protein that relocates, in each cell that responds at a time of its own.
+    """Simulate a protein that moves to another localisation, in each responding cell at a time of its own.
 
-    Cells stay in place and keep their organelles; buds grow. The penetrance is here the share of cells that respond;
-    in the others the protein stays where it was.
+    Cells stay in place and keep their organelles, and buds grow. The penetrance is the share of cells that respond; in
+    the others the protein stays where it was.
 
     Parameters
     ----------
     label_from, label_to : str
-        Localisation before and after, of `LOCALISATIONS`.
+        Localisation before and after, out of `LOCALISATIONS`.
     frames : int, optional
         Number of frames, at least 2.
     options : SimulationOptions, optional
@@ -47,9 +47,9 @@ def simulate_timelapse(
     image : ndarray
         (T, C, Y, X) uint16 in camera counts, channels as in `CHANNELS`.
     cells : ndarray
-        (T, Y, X) uint16, 0 is background; a cell keeps its label.
+        (T, Y, X) uint16, 0 is background; a cell keeps its label over time.
     table : DataFrame
-        One row a cell and frame: frame, label, moved (share of the protein that has relocated, 0 to 1) and classes
+        One row per cell and frame: frame, label, moved (share of the protein that has moved, 0 to 1) and classes
         (the localisation with the larger share).
 
     Raises
@@ -60,14 +60,14 @@ def simulate_timelapse(
     options = options or SimulationOptions()
     labels, rng = checked_localisations((label_from, label_to)), np.random.default_rng(rng)
     if frames < 2:
-        raise OptionsError(f"Found {frames} frames: a time-lapse needs at least 2.")
+        raise OptionsError(f"frames is {frames}; a time-lapse needs at least 2")
     protein, cells = draw_protein(labels, options, rng), place_cells(options, rng)
     moved = _relocation(len(cells), frames, options, rng)
     illumination = illumination_of(options, rng)
     pictures, outlines = [], []
     for frame in range(frames):
         bodies = [body_on_grid(cell, growth=0.6 + 0.4 * frame / (frames - 1)) for cell in cells]
-        mixes = [_between(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
+        mixes = [_relocating_mix(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
         pictures.append(expose(bodies, mixes, protein, illumination, options, rng))
         outlines.append(label_image(bodies, options))
     frame_of, cell_of = np.indices(moved.shape)
@@ -77,7 +77,7 @@ def simulate_timelapse(
 
 
 def _relocation(count: int, frames: int, options: SimulationOptions, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Share of the protein that has moved (frames, cells): a step of a few frames, at a time of each cell's own."""
+    """Return the share of the protein that has moved (frames, cells): within a few frames, at a time of each cell."""
     responding = rng.permutation(count) < round(rng.uniform(*options.penetrance) * count)
     start = rng.uniform(0.2, 0.75, count) * (frames - 1)
     pace = max(0.06 * frames, 0.3)
@@ -85,7 +85,7 @@ def _relocation(count: int, frames: int, options: SimulationOptions, rng: np.ran
     return np.where(responding, moved, 0.0)
 
 
-def _between(label_from: str, label_to: str, share: float, leak: float) -> dict[str, float]:
-    """Share of the expression at each localisation when `share` of the protein has moved."""
+def _relocating_mix(label_from: str, label_to: str, share: float, leak: float) -> dict[str, float]:
+    """Return the share of the expression at each localisation when `share` of the protein has moved."""
     mix = {label_from: 1 - share, label_to: share}
     return mix | {"cytoplasm": max(mix.get("cytoplasm", 0.0), leak)}

@@ -27,7 +27,7 @@ from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
 from napari_milcnn.plugin.classify.results_box import ResultsBox
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.layers_to_image import LayerImage, path_stem
+from napari_milcnn.plugin.layers_to_image import LayerImage
 from napari_milcnn.plugin.preferences import preferences
 from napari_milcnn.plugin.qt.forms import (
     ERROR,
@@ -484,7 +484,7 @@ class ClassifyDock(QWidget):
 
     def open_files(self, paths: list[Path]) -> None:
         """Take a model zip as the model; open images and folders of images lazily and classify them in turn."""
-        from napari_milcnn.images.paths import find_images
+        from napari_milcnn.images.paths import find_images, image_name
 
         models = [path for path in paths if path.suffix.lower() == ".zip"]
         if models:
@@ -497,7 +497,7 @@ class ClassifyDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        entries = [ImageState(path_stem(path), path=path) for path in found]
+        entries = [ImageState(image_name(path), path=path) for path in found]
         self.entries += entries
         for entry in entries:
             self.results_box.planes.put(entry, None)

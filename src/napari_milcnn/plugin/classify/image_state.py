@@ -85,7 +85,10 @@ class ImageState:
         """Return the image: its layers' where it has any, else its file's."""
         from napari_milcnn.images.open import open_image
 
-        return self.source.image if self.source is not None else open_image(self.path)
+        if self.source is not None:
+            return self.source.image
+        assert self.path is not None
+        return open_image(self.path)
 
     @property
     def prediction(self) -> Prediction | None:

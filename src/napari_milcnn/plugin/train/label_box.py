@@ -28,9 +28,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.images.paths import image_name, is_zarr
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, file_behind, open_layers, path_stem, suggest
+from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, file_behind, open_layers, suggest
 from napari_milcnn.plugin.qt.forms import ERROR, WARNING, NarrowComboBox, Note, connect_while_alive, heading, row
 from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.results_to_layers import OURS, limits_of
@@ -318,8 +320,8 @@ class LabelBox(QWidget):
         """Open what was dropped; a table dropped with a plate is its layout."""
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
         event.acceptProposedAction()
-        tables = [path for path in paths if path.suffix.lower() in (".csv", ".tsv", ".txt")]
-        plates = [path for path in paths if path.suffix.lower() == ".zarr"]
+        tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
+        plates = [path for path in paths if is_zarr(path)]
         if len(tables) == len(plates) == 1 and len(paths) == 2:
             self.open(plates, tables[0])
         elif paths:
@@ -356,7 +358,7 @@ class LabelBox(QWidget):
             total, done = sum(len(image.planes) for image in written), 0
             for image in written:
                 for plane in range(len(image.planes)):
-                    name = f"{path_stem(Path(image.name))} {image.plane_name(plane)}".strip().replace("/", "-")
+                    name = f"{image_name(Path(image.name))} {image.plane_name(plane)}".strip().replace("/", "-")
                     paths.append(folder / f"{name.replace(' ', '_')}.ome.tif")
                     write_plane(paths[-1], image, plane)
                     done += 1

@@ -9,8 +9,8 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProx
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from napari_milcnn.images.paths import image_name
 from napari_milcnn.plugin.classify.results_box import SORTED, SortedTable
-from napari_milcnn.plugin.layers_to_image import path_stem
 from napari_milcnn.plugin.qt.thumbnails import SIDE, Thumbnails, plain_icon
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class ImagesModel(QAbstractTableModel):
         image = self.images[row]
         if column == NEXT:
             return str(self._ranks.get(row, ""))
-        name = f"{path_stem(image.file)} {image.plane}".rstrip()
+        name = f"{image_name(image.file)} {image.plane}".rstrip()
         group = image.group if image.group != self._files[row] else ""
         return (name, ", ".join(image.labels), group, image.split or "")[column]
 
