@@ -177,7 +177,7 @@ def confusion_figure(table: pd.DataFrame, style: FigureStyle = PAPER, size: Size
                           fontsize=_FONT_SIZE if room > 0.3 else 6)  # fmt: skip
         axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set(**({"xlabel": "model says", "ylabel": "label"} if square else {}))
+        axes.set(**({"xlabel": "predicted", "ylabel": "label"} if square else {}))
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
@@ -208,7 +208,7 @@ def reliability_figure(
         upper.plot(curve.confidence[filled], curve.observed[filled], "o-", color=style.accent, markersize=5,
                    linewidth=1.5)  # fmt: skip
         upper.set(
-            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right" if single_label else "share that shows it"
+            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share of right answers" if single_label else "share with the class"
         )
         lower.bar(centres, curve.count, width=0.9 / len(curve.count), color=style.soft)
         lower.set(xlabel="score of the top class" if single_label else "score of a class",
