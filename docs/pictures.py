@@ -27,7 +27,8 @@ def main() -> None:
 def overview() -> None:
     """Run `classify` on one shipped image and keep its picture."""
     with tempfile.TemporaryDirectory() as folder:
-        list(classify_files(mil.load_model("yeast-sim"), [mil.sample_folder() / "yeast-mitochondria.ome.tif"], Path(folder)))
+        image = mil.sample_folder() / "yeast-mitochondria.ome.tif"
+        list(classify_files(mil.load_model("yeast-sim"), [image], Path(folder)))
         (IMAGES / "overview.png").write_bytes((Path(folder) / "yeast-mitochondria_overview.png").read_bytes())
 
 

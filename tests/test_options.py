@@ -1,4 +1,4 @@
-"""Options: each stands once, and a wrong one is refused with what was found and what was expected."""
+"""Options: defaults are valid, and a wrong value is refused with what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WITH_DEFAULTS = (ComputeOptions, ForegroundOptions, EvidenceOptions, MaskOptions
 
 
 @pytest.mark.parametrize("kind", WITH_DEFAULTS)
-def test_every_option_has_a_default_that_is_possible_and_a_sentence(kind: type[Options]) -> None:
-    """The defaults survive their own check, by Python and through JSON, as the run record keeps them."""
+def test_every_option_has_a_valid_default_and_a_description(kind: type[Options]) -> None:
+    """The defaults pass their own check, from Python and through JSON, as the run record keeps them."""
     options = make_options(kind, {})
     assert make_options(kind, options.model_dump()) == options
     assert kind.model_validate_json(options.model_dump_json()) == options
@@ -37,8 +37,8 @@ def test_every_option_has_a_default_that_is_possible_and_a_sentence(kind: type[O
 
 
 @pytest.mark.parametrize("kind", [*WITH_DEFAULTS, NetworkOptions])
-def test_an_unknown_option_is_refused_with_those_that_are_known(kind: type[Options]) -> None:
-    """A misspelt keyword never passes in silence."""
+def test_an_unknown_option_is_refused_and_the_known_ones_are_listed(kind: type[Options]) -> None:
+    """A misspelt keyword is an error."""
     needed = {"channels": 1, "classes": 2} if kind is NetworkOptions else {}
     known = ", ".join(kind.model_fields)
     with pytest.raises(OptionsError) as caught:
@@ -81,10 +81,8 @@ def test_an_unknown_option_is_refused_with_those_that_are_known(kind: type[Optio
         (MaskOptions, {"present": 1.01}, r"option 'present' is 1\.01: .*less than or equal to 1"),
     ],
 )
-def test_an_impossible_value_is_refused_with_what_was_expected(
-    kind: type[Options], values: dict[str, Any], sentence: str
-) -> None:
-    """The option, what it was, what it may be."""
+def test_an_impossible_value_is_refused(kind: type[Options], values: dict[str, Any], sentence: str) -> None:
+    """The message names the option, its value, and the values that are possible."""
     with pytest.raises(OptionsError, match=sentence):
         make_options(kind, values)
 
@@ -103,32 +101,32 @@ def test_an_impossible_value_is_refused_with_what_was_expected(
     ],
 )
 def test_no_option_is_infinite(kind: type[Options], name: str, value: float) -> None:
-    """NaN and infinity pass most comparisons and spoil every result."""
+    """NaN and infinity are refused; they pass most comparisons and spoil every result."""
     needed = {"channels": 1, "classes": 2} if kind is NetworkOptions else {}
     with pytest.raises(OptionsError, match=f"'{name}' is {value}"):
         make_options(kind, {**needed, name: value})
 
 
-def test_several_mistakes_are_said_at_once() -> None:
-    """One sentence each, so that one more call is enough."""
+def test_all_mistakes_are_reported_at_once() -> None:
+    """Each mistake has a sentence, so that one more call is enough."""
     with pytest.raises(OptionsError) as caught:
         make_options(ComputeOptions, {"batch_size": 0, "tiles": 512, "device": "gpu"})
-    said = str(caught.value).split("; ")
-    assert any(part.startswith("option 'batch_size' is 0") for part in said)
-    assert any(part.startswith("option 'device' is 'gpu'") for part in said)
-    assert any(part.startswith("there is no option 'tiles'") for part in said)
+    sentences = str(caught.value).split("; ")
+    assert any(part.startswith("option 'batch_size' is 0") for part in sentences)
+    assert any(part.startswith("option 'device' is 'gpu'") for part in sentences)
+    assert any(part.startswith("there is no option 'tiles'") for part in sentences)
     assert isinstance(caught.value.__cause__, ValidationError)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps", "xpu"])
-def test_devices_that_there_could_be(device: str) -> None:
-    """Whether it is there is asked later, where it is used."""
+def test_valid_device_names(device: str) -> None:
+    """Every kind of device can be named; whether it is present is checked where it is used."""
     assert make_options(ComputeOptions, {"device": device}).device == device
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu:0", " cuda", "cuda\n", "", "meta"])
-def test_devices_that_there_could_not_be(device: str) -> None:
-    """The expected words stand in the message."""
+def test_invalid_device_names_are_refused(device: str) -> None:
+    """The message shows the pattern that was expected."""
     with pytest.raises(OptionsError, match=r"auto\|cpu\|mps\|xpu\|cuda"):
         make_options(ComputeOptions, {"device": device})
 
@@ -148,8 +146,8 @@ def test_devices_that_there_could_not_be(device: str) -> None:
         (1, 1.0),
     ],
 )
-def test_thresholds_that_there_are(given: str | float, kept: str | float) -> None:
-    """Words and quantiles stay text; a number becomes one, typed as text on the command line or not."""
+def test_valid_thresholds(given: str | float, kept: str | float) -> None:
+    """Words and quantiles stay text; a number, also one typed as text on the command line, becomes a float."""
     threshold = make_options(MaskOptions, {"threshold": given}).threshold
     assert threshold == kept
     assert type(threshold) is type(kept)
@@ -164,25 +162,25 @@ def test_thresholds_that_there_are(given: str | float, kept: str | float) -> Non
         ("qq0.5", "expected auto, otsu"),
         ("Otsu", "expected auto, otsu"),
         ("95%", "expected auto, otsu"),
-        ("q1.5", "a quantile lies between q0 and q1"),
-        ("q95", "a quantile lies between q0 and q1"),
-        ("q-0.1", "a quantile lies between q0 and q1"),
-        ("nan", "a threshold is a finite number"),
-        ("qnan", "a threshold is a finite number"),
-        ("inf", "a threshold is a finite number"),
+        ("q1.5", "expected a quantile between q0 and q1"),
+        ("q95", "expected a quantile between q0 and q1"),
+        ("q-0.1", "expected a quantile between q0 and q1"),
+        ("nan", "expected a finite number as the threshold"),
+        ("qnan", "expected a finite number as the threshold"),
+        ("inf", "expected a finite number as the threshold"),
         (None, "'threshold' is None"),
     ],
 )
-def test_thresholds_that_there_are_not(threshold: str | None, match: str) -> None:
-    """With what it could have been."""
+def test_invalid_thresholds_are_refused(threshold: str | None, match: str) -> None:
+    """The message says which thresholds are possible."""
     with pytest.raises(OptionsError, match=re.escape(match)):
         make_options(MaskOptions, {"threshold": threshold})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("pooling", get_args(PoolingName))
-def test_presets_can_be_changed_in_any_option(preset: str, pooling: str) -> None:
-    """The change is taken, the rest is the preset's."""
+def test_options_of_a_preset_can_be_changed(preset: str, pooling: str) -> None:
+    """The changed option has its new value, and the others are those of the preset."""
     options = preset_options(preset, 3, 12, pooling=pooling)
     assert (options.channels, options.classes, options.pooling) == (3, 12, pooling)
     assert options.first_pool is (preset == "paper")
@@ -191,7 +189,7 @@ def test_presets_can_be_changed_in_any_option(preset: str, pooling: str) -> None
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    """With those that there are."""
+    """The message lists the presets."""
     with pytest.raises(OptionsError, match="there is no preset 'tiny'; expected one of paper, compact"):
         preset_options("tiny", 1, 2)
     with pytest.raises(OptionsError, match="there is no option 'depth'"):
@@ -199,7 +197,7 @@ def test_an_unknown_preset_is_refused() -> None:
 
 
 def test_options_are_frozen() -> None:
-    """What a run was recorded with cannot change under it."""
+    """The options of a run cannot change while it goes on."""
     options = make_options(MaskOptions, {})
     with pytest.raises(ValidationError, match="frozen"):
         options.present = 0.1

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their name and moved into place."""
+"""Atomic writes: a file is written beside its final name and moved into place, so it is complete or not there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from napari_milcnn.errors import OutputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it to `path` once the block ends well, and remove it if the block fails.
+    """Yield a draft to write to; when the block ends without an error, the draft replaces `path`.
+
+    If the block fails, the draft is removed and `path` stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write; its folder is made if it does not exist.
+
+    Yields
+    ------
+    Path
+        The draft: an empty file in the same folder, with the same suffixes.
 
     Raises
     ------
@@ -41,7 +53,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to write into; it takes the place of `path` once the block ends well, and goes if it fails.
+    """Yield an empty folder to write into; when the block ends without an error, the folder replaces `path`.
+
+    If the block fails, the new folder is removed and `path` stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to write; its parent is made if it does not exist.
+
+    Yields
+    ------
+    Path
+        The draft: an empty folder beside `path`.
 
     Raises
     ------
@@ -64,7 +88,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _swap(draft: Path, path: Path) -> None:
-    """Move `draft` to `path`; what stood there is put back if that fails, else removed."""
+    """Move `draft` to `path`. The folder that was there is removed, or put back if the move fails."""
     if not path.exists():
         draft.rename(path)
         return
@@ -79,6 +103,7 @@ def _swap(draft: Path, path: Path) -> None:
 
 
 def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it; a temporary file ignores it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -89,5 +114,5 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256 of some bytes."""
+    """Return the SHA-256 of some bytes in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -1,15 +1,15 @@
 """The one error tree.
 
-Every error a user can cause or mend is a `MilcnnError`, and its message says what was found, what was expected and
-what to do. None is a child of `RuntimeError`: torch raises that for its own failures, and generator workers of
-Qt helper libraries swallow it without a word.
+Every error that a user can cause or correct is a `MilcnnError`. Its message says what was found, what was expected and
+what to do. No class here derives from `RuntimeError`: torch raises that for its own failures, and the generator workers
+of Qt helper libraries drop it without a message.
 """
 
 from __future__ import annotations
 
 
 class MilcnnError(Exception):
-    """Anything napari-milcnn refuses or fails to do, said in one sentence."""
+    """Something that napari-milcnn refuses or fails to do; the message explains it in a sentence."""
 
 
 class ImageError(MilcnnError):
@@ -21,24 +21,24 @@ class LabelsError(MilcnnError):
 
 
 class ModelError(MilcnnError):
-    """A model file is refused, or a model does not fit what is asked of it."""
+    """A model file is refused, or a model does not fit the image, the labels or the request."""
 
 
 class OptionsError(MilcnnError):
-    """An option has a value that it cannot have."""
+    """An option is unknown, or has a value that it cannot have."""
 
 
 class ResumeError(OptionsError):
-    """A checkpoint is that of another training: the labels, the model to start from or an option differs."""
+    """A checkpoint belongs to another training: the labels, the model to start from or an option differs."""
 
 
 class ComputeError(MilcnnError):
-    """The device failed or ran out of memory where no smaller step was left to try."""
+    """The device failed, or ran out of memory when no smaller step was left to try."""
 
 
 class OutputError(MilcnnError):
-    """A result cannot be written (no space, no permission, a folder in the way)."""
+    """A result cannot be written (no space, no permission, or a file where a folder should be)."""
 
 
 class ResultsError(MilcnnError):
-    """Results on disk cannot be read back: not ours, half-written, or without what is asked of them."""
+    """Results on disk cannot be read: another program wrote them, or a file or column is missing."""

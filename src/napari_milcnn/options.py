@@ -1,11 +1,13 @@
-"""Every parameter once: Python keywords, command-line options, forms and the run record all read these models.
+"""The options of every step, each written down once.
 
-An option's default, its limits and the sentence that explains it stand here and nowhere else.
+Python keywords, command-line options, forms and the run record all read these models. The default of an option, its
+limits and the sentence that explains it are here and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,15 +19,15 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
 EXPORTED = ("masks", "maps", "tables", "picture")
-"""What can be written of one image."""
+"""Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["one_cycle", "cosine", "constant"]
-Width = Annotated[int, Field(ge=1, le=2048)]
+LayerWidth = Annotated[int, Field(ge=1, le=2048)]
+"""Number of channels after a convolution."""
 
 
 class Options(BaseModel):
-    """A frozen set of options; unknown names and impossible values, NaN and infinity among them, are refused."""
+    """A frozen set of options that refuses unknown names and impossible values, including NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,66 +35,93 @@ class Options(BaseModel):
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
-def make_options(kind: type[AnyOptions], values: dict[str, Any]) -> AnyOptions:
+def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOptions:
     """Build options from keywords.
+
+    Parameters
+    ----------
+    kind : type
+        The option model to build.
+    values : mapping
+        Name of an option -> its value; options that are left out have their defaults.
 
     Raises
     ------
     OptionsError
-        Naming each option that is unknown or has an impossible value, and what was expected.
+        If an option is unknown, missing or has an impossible value. The message names each of them and says what was
+        expected.
     """
     try:
         return kind(**values)
     except ValidationError as error:
-        raise OptionsError("; ".join(_sentence(kind, dict(e)) for e in error.errors())) from error
+        mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"]) for e in error.errors()]
+        raise OptionsError("; ".join(mistakes)) from error
 
 
-def _sentence(kind: type[Options], error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"] if part not in {"float", "str"}) or kind.__name__
-    if error["type"] == "missing":
+def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, found: object, expected: str) -> str:
+    """Say what is wrong with one option, in pydantic's words where those help."""
+    name = ".".join(str(part) for part in place if part not in {"float", "str"}) or kind.__name__
+    if error_type == "missing":
         return f"option {name!r} is missing"
-    if error["type"] == "extra_forbidden":
-        expected = "" if len(error["loc"]) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
-        return f"there is no option {name!r}{expected}"
-    return f"option {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    if error_type == "extra_forbidden":
+        known = "" if len(place) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
+        return f"there is no option {name!r}{known}"
+    return f"option {name!r} is {found!r}: {expected.removeprefix('Value error, ')}"
 
 
 class NetworkOptions(Options):
-    """What a network is built from."""
+    """The architecture of a network."""
 
-    channels: int = Field(ge=1, le=256, description="Image channels that go in.")
-    classes: int = Field(ge=1, le=2048, description="Classes that come out.")
-    pooling: PoolingName = Field("noisy_and", description="How a class map becomes the image's probability.")
-    a: float = Field(10.0, gt=0, description="Noisy-AND: slope.")
-    r: float = Field(2.5, gt=0, description="Generalised mean and LSE: sharpness; 1 is close to the average.")
-    b: Share | None = Field(
-        None, description="Where Noisy-AND's thresholds and every instance probability start: about half the share of "
-                          "the map that the phenotype covers; default: measured on the training images."
-    )  # fmt: skip
-    first_pool: bool = Field(True, description="Average-pool 3/2 before the first convolution (the paper's network).")
-    batch_norm: bool = Field(False, description="Batch norm after each convolution.")
-    widths: tuple[Width, Width, Width, Width, Width, Width] = Field(
-        (32, 64, 64, 128, 128, 1000), description="Channels after each of the six convolutions."
+    channels: int = Field(ge=1, le=256, description="Number of image channels that the network reads.")
+    classes: int = Field(ge=1, le=2048, description="Number of classes that the network tells apart.")
+    pooling: PoolingName = Field(
+        "noisy_and", description="Pooling function that turns a class map into the image's probability."
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after each max pool.")
-    dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout before the map layer.")
+    a: float = Field(10.0, gt=0, description="Slope of Noisy-AND.")
+    r: float = Field(2.5, gt=0, description="Sharpness of the generalised mean and of LSE; 1 is close to the average.")
+    b: float | None = Field(
+        None, gt=0, lt=1, description="Start of Noisy-AND's thresholds and of every instance probability: about half "
+                                      "the share of the map that the phenotype covers; default: measured on the "
+                                      "training images."
+    )  # fmt: skip
+    first_pool: bool = Field(
+        True, description="Average-pool (3 x 3, stride 2) before the first convolution, as the paper's network does."
+    )
+    batch_norm: bool = Field(False, description="Use batch normalisation after each convolution.")
+    widths: tuple[LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth] = Field(
+        (32, 64, 64, 128, 128, 1000), description="Number of channels after each of the six convolutions."
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate after each max pool.")
+    dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout rate before the map layer.")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "compact": {"first_pool": False, "batch_norm": True, "widths": (16, 32, 48, 96, 128, 256), "dropout": 0.0,
                 "dropout_last": 0.0},
 }  # fmt: skip
-"""`paper`: receptive field 135 px, stride 32. `compact`: 67 px, stride 16, for cells of about 64 px."""
+"""Network options by the name of a preset.
+
+`paper` has a receptive field of 135 px and a stride of 32 px. `compact` has 67 px and 16 px, for cells of about 64 px.
+"""
 
 
-def preset_options(preset: str, channels: int, classes: int, **changes: Any) -> NetworkOptions:
-    """Return the network options of a preset, with any of them changed.
+def preset_options(preset: str, channels: int, classes: int, **changes: object) -> NetworkOptions:
+    """Return the network options of a preset.
+
+    Parameters
+    ----------
+    preset : str
+        A name in `PRESETS`.
+    channels, classes : int
+        Number of image channels and of classes.
+    **changes
+        Fields of `NetworkOptions` that differ from the preset.
 
     Raises
     ------
     OptionsError
-        If there is no such preset, or an option is impossible.
+        If there is no such preset, or an option is unknown or has an impossible value.
     """
     if preset not in PRESETS:
         raise OptionsError(f"there is no preset {preset!r}; expected one of {', '.join(PRESETS)}")
@@ -102,15 +131,17 @@ def preset_options(preset: str, channels: int, classes: int, **changes: Any) -> 
 class ComputeOptions(Options):
     """Where and how a network runs over an image; every choice gives the same result up to rounding."""
 
-    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
+    device: Device = Field("auto", description="Device to compute on: auto, cpu, cuda, cuda:1, mps or xpu.")
     precision: Precision = Field(
-        "auto", description="Of the convolutions: float32, bfloat16, or auto, which takes bfloat16 where it is faster."
+        "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes the faster one."
     )
-    engine: Engine = Field("torch", description="torch, or openvino (CPU; needs the extra 'openvino').")
-    batch_size: int = Field(4, ge=1, description="Planes in one batch.")
+    engine: Engine = Field(
+        "torch", description="Engine that runs the network: torch, or openvino (CPU only; needs the extra 'openvino')."
+    )
+    batch_size: int = Field(4, ge=1, description="Number of planes in one batch.")
     tile: int | None = Field(
-        None, ge=1, description="Side, in px, of the tiles a plane is read and run in; default: whole planes where "
-                                "they fit into memory."
+        None, ge=1, description="Side, in px, of the tiles in which a plane is read and computed; default: whole "
+                                "planes where they fit into memory."
     )  # fmt: skip
     match_pixel_size: bool = Field(
         True, description="Resample an image whose pixel size differs from the model's by more than 10 %."
@@ -120,87 +151,101 @@ class ComputeOptions(Options):
 class ForegroundOptions(Options):
     """How the cells, or the bright structures, of an image are found for object evidence."""
 
-    channel: str | None = Field(None, description="Channel to look at; default: the one that the model names.")
-    method: Literal["otsu", "local", "half_maximum"] = Field(
-        "otsu", description="otsu: one threshold a plane; local: against the neighbourhood, for spots and uneven "
-                            "light; half_maximum: otsu, then each object's edge at half its own height."
-    )  # fmt: skip
-    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, before the threshold.")
-    split: float = Field(
-        6.0,
-        ge=0,
-        description="Split touching objects whose centres lie this far apart, in px of the model; 0 splits none.",
+    channel: str | None = Field(
+        None, description="Channel in which objects are found; default: the one that the model names."
     )
-    min_size: int = Field(20, ge=0, description="Smallest object, in px of the model.")
+    method: Literal["otsu", "local", "half_maximum"] = Field(
+        "otsu", description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
+                            "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
+                            "object is put at half its own height."
+    )  # fmt: skip
+    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold.")
+    split: float = Field(
+        6.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
+                               "0 splits none."
+    )  # fmt: skip
+    min_size: int = Field(20, ge=0, description="Area of the smallest object that is kept, in px of the model.")
 
 
 class EvidenceOptions(ComputeOptions):
-    """What is laid over the image to show where a class was seen."""
+    """How the evidence is made that shows where a class was seen."""
 
     kind: EvidenceKind = Field(
-        "object", description="object: each foreground object with the mean of the class map inside it; class_map: "
-                              "the class map laid over the image; jacobian: the evidence propagated back to the pixels."
+        "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "
+                              "it; class_map: the class map is laid over the image; jacobian: the evidence is "
+                              "propagated back to the pixels."
     )  # fmt: skip
     rule: Literal["guided", "plain"] = Field(
-        "guided", description="Jacobian: guided keeps positive evidence only at every layer; plain is the gradient."
-    )
+        "guided", description="Rule for Jacobian maps: guided keeps only positive evidence at every layer; plain is "
+                              "the gradient."
+    )  # fmt: skip
     foreground: ForegroundOptions | None = Field(
-        None, description="Object evidence: how objects are found; default: as the model's card says."
+        None, description="How objects are found for object evidence; default: as the model's card says."
     )
 
 
 class EvaluateOptions(EvidenceOptions):
-    """How a model is measured; kind, rule and foreground are those of the evidence scored against truth images."""
+    """How a model is measured; kind, rule and foreground apply to the evidence that is compared with truth images."""
 
     split: Literal["train", "validation", "test"] | None = Field(
-        None, description="Only the images of this split of the table; default: all."
+        None, description="Use only images of this split of the table; default: all images."
     )
-    draws: int = Field(1000, ge=0, le=100_000, description="Draws of whole groups for the 95 % intervals; 0 for none.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of those draws and of the folds.")
+    draws: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Number of draws of whole groups for the 95 % intervals; 0 for no intervals.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Random seed for the draws and for the folds.")
 
 
 class MaskOptions(Options):
     """How evidence becomes a mask and the mask becomes objects."""
 
     threshold: float | str = Field(
-        "auto", description="auto (the model's own where its card has one, else otsu), otsu (on the logarithm), a "
-                            "number, or a quantile of the plane's evidence such as q0.95."
+        "auto", description="Threshold of the evidence: auto (the model's own where its card has one, else otsu), otsu "
+                            "(on the logarithm), a number, or a quantile of the plane's evidence such as q0.95."
     )  # fmt: skip
     class_thresholds: dict[str, float] = Field(
-        {}, description="Class -> threshold; wins over `threshold` for that class."
+        {}, description="Class -> threshold of that class, used in place of `threshold`."
     )
     present: float = Field(
-        0.5, ge=0, le=1, description="Only classes whose score for the image reaches this, and the top class, "
-                                     "give masks; 0 lets all."
+        0.5, ge=0, le=1, description="Lowest score at which a class gets masks; the top class always does. 0 makes "
+                                     "masks of every class."
     )  # fmt: skip
-    smooth: float = Field(0.0, ge=0, description="Gaussian sigma, in px, over the evidence before the threshold.")
-    min_size: int = Field(20, ge=0, description="Smallest object kept, in px; not for object evidence.")
-    fill_holes: bool = Field(True, description="Fill holes inside objects.")
+    smooth: float = Field(
+        0.0, ge=0, description="Gaussian sigma, in px, applied to the evidence before the threshold; not used for "
+                               "object evidence."
+    )  # fmt: skip
+    min_size: int = Field(
+        20, ge=0, description="Area of the smallest object that is kept, in px; not used for object evidence."
+    )
+    fill_holes: bool = Field(True, description="Fill holes inside objects; not used for object evidence.")
     split: float = Field(
-        0.0, ge=0, description="Split touching objects whose centres lie this far apart, in px; 0 leaves them joined. "
-                               "Object evidence keeps the objects it was read through."
+        0.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px; 0 splits "
+                               "none. Not used for object evidence, which keeps the outlines of its objects."
     )  # fmt: skip
 
     @field_validator("threshold")
     @classmethod
     def _known_threshold(cls, value: float | str) -> float | str:
         if isinstance(value, str) and value not in {"auto", "otsu"}:
-            return _threshold_text(value)
+            return _threshold_from_text(value)
         return value
 
 
-def _threshold_text(text: str) -> float | str:
-    """Check 'q0.95', or read '0.4' as a number."""
+def _threshold_from_text(text: str) -> float | str:
+    """Return '0.4' as a number, and 'q0.95' as it is."""
     try:
         number = float(text.removeprefix("q"))
     except ValueError:
         raise ValueError("expected auto, otsu, a number such as 0.4, or a quantile such as q0.95") from None
     if not math.isfinite(number):
-        raise ValueError("a threshold is a finite number")
+        raise ValueError("expected a finite number as the threshold")
     if not text.startswith("q"):
         return number
     if not 0 <= number <= 1:
-        raise ValueError("a quantile lies between q0 and q1")
+        raise ValueError("expected a quantile between q0 and q1")
     return text
 
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation and its page: whole, self-contained, escaped, and the same from the command line."""
+"""The files of an evaluation: complete, self-contained, escaped, and the same from the command line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def made_up(single=True, name="m", label="a", files=()):
 
 
 def test_save_writes_every_file(folder):
-    """The files that are promised, with the figures of the report; no half-written file is left."""
+    """The folder has the promised files and no other, with the numbers of the report."""
     report = evaluate(new_model(["long", "round"], ["DNA"], widths=(4,) * 6), read_labels(folder / "labels.csv"))
     out = report.save(folder / "out")
     assert {path.name for path in out.iterdir()} == FILES
@@ -65,15 +65,15 @@ def test_save_writes_every_file(folder):
 
 
 def test_nan_is_null():
-    """What cannot be measured is null, which every JSON reader knows."""
+    """A number that cannot be measured is null in JSON, which every reader knows."""
     document = made_up().document()
     assert document["figures"]["group accuracy"] is None
     json.loads(json.dumps(document, allow_nan=False))
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_the_page_needs_nothing_else(single):
-    """No script, no link, no address: pictures are in the page."""
+def test_the_page_needs_no_other_file(single):
+    """The page has no script, link or address; pictures are inside it."""
     page = html(made_up(single))
     assert not re.search(r"<script|<link|https?://|@import|url\(|src=\"(?!data:)", page)
     assert page.count("<table>") == page.count("</table>")
@@ -82,7 +82,7 @@ def test_the_page_needs_nothing_else(single):
 
 
 def test_what_a_user_typed_is_escaped():
-    """Names of models and classes are text, never markup; a dollar sign is no formula."""
+    """Names of models and classes are text and never markup, and a dollar sign starts no formula."""
     page = html(made_up(name="<script>alert(1)</script>", label="<b>bold</b> & more"))
     assert "<script" not in page
     assert "<b>bold" not in page
@@ -91,7 +91,7 @@ def test_what_a_user_typed_is_escaped():
 
 
 def test_suspected_mislabels_have_pictures(tmp_path):
-    """The image is shown where it can be read, and a word stands where not."""
+    """The page shows the image if it can be read, and otherwise says that there is no picture."""
     for i in range(2):
         tifffile.imwrite(tmp_path / f"{i}.tif", np.arange(4096, dtype=np.uint16).reshape(64, 64))
     assert "data:image/png;base64," in html(made_up(files=[tmp_path / "0.tif", tmp_path / "1.tif"]))
@@ -99,7 +99,7 @@ def test_suspected_mislabels_have_pictures(tmp_path):
 
 
 def test_command_line(folder):
-    """A real process: the same figures as from Python; one JSON document; a broken image gives status 1."""
+    """A real process prints one JSON document, which equals metrics.json, and a broken image gives status 1."""
     call = [
         *PROGRAM,
         "evaluate",
@@ -121,7 +121,7 @@ def test_command_line(folder):
 
 
 def test_command_line_folds_and_refusals(folder):
-    """Folds train with the options under --train-; training options without folds are a wrong call, status 2."""
+    """Folds train with the options under --train-; training options without folds end with status 2."""
     from typer.testing import CliRunner
 
     from napari_milcnn.cli.app import app

@@ -1,4 +1,4 @@
-"""The pictures: what is drawn where, in both styles, and saved as PNG and SVG."""
+"""Plots: what is drawn where, in every style, and saved as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def every_figure(style=PAPER, size=None):
 
 
 @STYLES
-def test_every_picture_is_drawn_in_its_colours_at_the_width_of_a_dock(style):
-    """On the ground of the style; no text leaves the picture; matplotlib's settings are what they were."""
+def test_every_figure_fits_the_width_of_a_dock_in_every_style(style):
+    """It has the background of the style, no text leaves the figure, and matplotlib's settings are unchanged."""
     before = dict(mpl.rcParams)
     for figure in every_figure(style, (3.1, 3.3)):
         canvas = FigureCanvasAgg(figure)
@@ -72,7 +72,7 @@ def test_every_picture_is_drawn_in_its_colours_at_the_width_of_a_dock(style):
     assert dict(mpl.rcParams) == before
 
 
-def test_bars_and_lines_of_the_histogram():
+def test_bars_of_the_histogram_show_answers_and_lines_show_labels():
     figure = histogram_figure({"a": 3, "b": 5}, {"a": 8, "b": 0})
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [3, 5]
@@ -80,15 +80,15 @@ def test_bars_and_lines_of_the_histogram():
     assert [path.vertices[0, 0] for path in axes.collections[0].get_paths()] == [8, 0]
 
 
-def test_counts_of_the_confusion_stand_in_their_cells():
+def test_counts_of_the_confusion_are_in_their_cells():
     axes = confusion_figure(CONFUSION).axes[0]
-    said = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in axes.texts}
-    assert said == {(0, 0): "8", (0, 1): "2", (1, 1): "1", (2, 0): "1"}
+    counts = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in axes.texts}
+    assert counts == {(0, 0): "8", (0, 1): "2", (1, 1): "1", (2, 0): "1"}
     assert to_hex(axes.texts[1].get_color()) == PAPER.wrong
     assert to_hex(axes.texts[0].get_color()) == PAPER.on_accent
 
 
-def test_dose_zero_has_a_place_left_of_the_others():
+def test_dose_zero_is_drawn_left_of_the_others():
     axes = dose_figure(POINTS, CURVE, "dose", "score").axes[0]
     dots, line = axes.lines[:2]
     assert list(dots.get_xdata()) == [0.1, 0.1, 1, 100]
@@ -100,10 +100,10 @@ def test_compounds_have_curves_of_their_own():
     points, curve = (pd.concat([one.assign(compound=name) for name in ("x", "y$z$")]) for one in (POINTS, CURVE))
     figure = dose_figure(points, curve, "dose", "score")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", r"y\$z\$"]
-    assert "<!-- y$z$ -->" in svg(figure).decode()  # as text: a formula would have lost its dollars
+    assert "<!-- y$z$ -->" in svg(figure).decode()  # as text: in a formula the dollar signs would be gone
 
 
-def test_wells_lie_where_their_names_say():
+def test_wells_are_drawn_where_their_names_say():
     figure = plate_figure(WELLS, (8, 12), CLASSES)
     discs = figure.axes[0].collections[0]
     colours = dict(zip(((r, c) for r in range(8) for c in range(12)), map(to_hex, discs.get_facecolors()), strict=True))
@@ -125,6 +125,6 @@ def test_saved_pictures_are_read_back(tmp_path):
         save_figure(figure, tmp_path / "x.pdf")
 
 
-def test_the_same_picture_is_the_same_svg():
+def test_equal_figures_give_the_same_svg():
     first, second = (svg(confusion_figure(CONFUSION)) for _ in range(2))
     assert first == second

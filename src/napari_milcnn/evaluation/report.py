@@ -1,16 +1,17 @@
-"""What an evaluation found: the record, its files, and a page to look at.
+"""The report of an evaluation: its results, the files it writes, and the page report.html.
 
-report.html is one file without scripts or links to elsewhere: pictures are inside it, so that it can be mailed, printed
-and opened in years. Whatever a user typed (names of files, classes, groups) is escaped by the template.
+report.html is one file without scripts or links to other files. Pictures are inside it, so that it can be mailed,
+printed, and opened years later. The template escapes everything that a user typed (names of files, classes, groups).
 """
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -30,44 +31,42 @@ from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.layout import joined_by_itself
-from napari_milcnn.results.opened import (
-    OpenedResults,
-)
+from napari_milcnn.results.opened import OpenedResults
 from napari_milcnn.results.read import with_margin, with_name
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json, write_table
 from napari_milcnn.schema import score_column, score_columns
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
-
-
-_THUMBNAILS = 24
-
-
-_ROWS = 20
-"""Rows of a table on the page; the CSV has all."""
+"""Results that are shown first, on the page and on the command line."""
+_MOST_THUMBNAILS = 24
+"""Largest number of suspected mislabels with a picture on the page."""
+_MOST_ROWS = 20
+"""Largest number of rows in a long table on the page; the CSV has all rows."""
+_GROUP_COLUMNS = ("group", "label", "answer", "images", "image accuracy", "own score")
+"""Columns of the table of groups on the page."""
 
 
 @dataclass(frozen=True)
 class ImageOutcome:
-    """What came of one labelled image.
+    """The result of evaluating one labelled image.
 
     Attributes
     ----------
     image : LabelledImage
         The row of the table.
     planes : int
-        Planes classified.
+        Number of planes that were classified.
     scores : ndarray or None
-        Score of each class, the mean over planes, float64 (classes,); None where the image failed.
+        Score of each class, the mean over planes, float64 (classes,); None if the image failed.
     error : str
-        Why it failed, or nothing.
+        Why the image failed; empty if it did not.
     warnings : tuple of str
-        What was done to it, in sentences.
+        Sentences about the image that a user should know.
     fold : int or None
-        The fold it was held out in, from 1.
+        The fold in which the image was held out, from 1; None without cross-validation.
     localisation : LocalisationScores or None
-        How well evidence finds its cells, where it has a truth image.
+        How well evidence finds the cells; None if the image has no truth image.
     """
 
     image: LabelledImage
@@ -86,33 +85,34 @@ class EvaluationReport:
     Attributes
     ----------
     model : TrainedModel
-        What was measured; in cross-validation the untrained model that each fold began with.
+        The model that was measured; in cross-validation the untrained model with which each fold began.
     table : LabelTable
         The images and their labels.
     options : EvaluateOptions
-        How it was measured.
+        How the model was measured.
     outcomes : tuple of ImageOutcome
-        What came of each image, failed ones among them.
+        The result of each image, including those that failed.
     figures : dict
-        Name -> value over all images; NaN where it could not be measured.
+        Name of a metric -> its value over all images; NaN if it could not be measured.
     intervals : dict
-        Name -> lower and upper end of the 95 % interval over draws of whole groups.
+        Name of a metric -> lower and upper end of the 95 % interval over draws of whole groups.
     classes : DataFrame
-        One row per class: images, said, precision, recall, F1, average precision, ROC AUC, learned b.
+        One row per class: images (with this label), said (images to which the model gives it), precision, recall, F1,
+        average precision, ROC AUC, learned b.
     confusion : DataFrame
         Label (rows) against top class (columns), in images; with several labels, 2 x 2 counts of each class.
     reliability : Reliability
-        How often answers of a confidence are right.
+        How often answers with a given confidence are right.
     groups : DataFrame
         One row per group, the worst first.
     mislabels, uncertain : DataFrame
-        Images whose label the model contradicts, and images that it is least sure of.
+        Images whose label the model contradicts, and images of which it is least sure.
     localisation : DataFrame or None
-        Evidence against truth images, per class and in all.
+        Evidence against truth images, for each class and overall; None without truth images.
     folds : DataFrame or None
-        Headline figures of each fold of a cross-validation.
+        Headline results of each fold of a cross-validation.
     warnings : tuple of str
-        What a reader should know, in sentences.
+        Sentences that a reader of the report should know.
     """
 
     model: TrainedModel
@@ -133,12 +133,12 @@ class EvaluationReport:
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose top class is right; with several labels, share of right yes-or-no answers."""
+        """Share of images whose top class is right; with several labels, the share of right yes-or-no answers."""
         return self.figures["accuracy"]
 
     @property
     def mean_average_precision(self) -> float:
-        """Average precision, averaged over the classes that could be measured."""
+        """Average precision, averaged over the classes for which it could be measured."""
         return self.figures["mean average precision"]
 
     @property
@@ -150,11 +150,11 @@ class EvaluationReport:
     def predictions(self) -> pd.DataFrame:
         """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error.
 
-        Behind the file its plane, where the table of labels names any.
+        If the table of labels names planes, the column `plane` follows the column `file`.
         """
-        return with_planes(pd.DataFrame([self._prediction(outcome) for outcome in self.outcomes]))
+        return with_planes(pd.DataFrame([self._prediction_row(outcome) for outcome in self.outcomes]))
 
-    def _prediction(self, outcome: ImageOutcome) -> dict[str, Any]:
+    def _prediction_row(self, outcome: ImageOutcome) -> dict[str, object]:
         image, names = outcome.image, self.model.classes
         scores = np.full(len(names), np.nan) if outcome.scores is None else outcome.scores
         return {
@@ -167,7 +167,7 @@ class EvaluationReport:
         }  # fmt: skip
 
     def document(self) -> dict[str, Any]:
-        """Return the figures as plain data, as metrics.json has them; what could not be measured is null."""
+        """Return the content of metrics.json as plain data, with None for what could not be measured."""
         facts = {
             "model": {"name": self.model.card.name, "sha256": self.model.digest, "classes": self.model.classes},
             "images": len(self.outcomes) - len(self.failed), "groups": len(self.groups),
@@ -177,15 +177,25 @@ class EvaluationReport:
             "failures": [{"file": printable(o.image.file), "error": o.error} for o in self.failed],
             "options": self.options.model_dump(), "versions": versions(),
         }  # fmt: skip
-        return {name: _plain(value) for name, value in facts.items()}
+        return {name: _json_value(value) for name, value in facts.items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write metrics.json, confusion.csv, predictions.csv, groups.csv, mislabels.csv and report.html to a folder.
 
+        Parameters
+        ----------
+        folder : path
+            It is made if it does not exist.
+
+        Returns
+        -------
+        Path
+            The folder.
+
         Raises
         ------
         OutputError
-            If a file cannot be written.
+            If there is a file where the folder should be, or a file cannot be written.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -200,41 +210,49 @@ class EvaluationReport:
         return folder
 
 
-def _plain(value: Any) -> Any:
-    """Turn a value into what JSON can say: tables into rows, NaN into null."""
+def _json_value(value: Any) -> Any:
+    """Turn a value into what JSON can hold: tables become lists of rows, NaN and infinity become None."""
     if isinstance(value, pd.DataFrame):
-        return _plain(value.to_dict("records"))
+        return _json_value(value.to_dict("records"))
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def html(report: EvaluationReport) -> str:
-    """Return the page."""
+    """Return the text of report.html."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("napari_milcnn.evaluation", "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"figure": _figure, "percent": _percent}
+    environment.filters |= {"number": _number_text, "percent": _percent_text}
     return environment.get_template("report.html").render(_context(report))
 
 
-def _figure(value: Any) -> str:
-    """Write a number as the page shows it; an en dash for one that could not be measured."""
+def _number_text(value: object) -> str:
+    """Write a number as the page shows it, with an en dash for one that could not be measured."""
     if not isinstance(value, float | np.floating):
         return str(value)
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def _percent(value: float) -> str:
+def _percent_text(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
-def _context(report: EvaluationReport) -> dict[str, Any]:
+class _PageTable(NamedTuple):
+    """A table as the page shows it."""
+
+    head: list[str]
+    rows: list[list[object]]
+
+
+def _context(report: EvaluationReport) -> dict[str, object]:
+    """Return the variables of the template."""
     single = report.model.card.single_label
     names = [name for name in HEADLINES if name != "group accuracy" or len(report.groups) < len(report.outcomes)]
     return {
@@ -246,43 +264,37 @@ def _context(report: EvaluationReport) -> dict[str, Any]:
         "headlines": [(name, report.figures[name], report.intervals.get(name)) for name in names],
         "confusion": _svg_uri(confusion_figure(report.confusion)) if single else None,
         "reliability": _svg_uri(reliability_figure(report.reliability, single)),
-        "classes": _shown(report.classes),
-        "confusion_rows": _shown(report.confusion.reset_index()),
-        "groups": _shown(report.groups, ("group", "label", "answer", "images", "image accuracy", "own score")),
+        "classes": _page_table(report.classes.rename(columns={"said": "answers"})),
+        "confusion_rows": _page_table(report.confusion.reset_index()),
+        "groups": _page_table(report.groups[[*_GROUP_COLUMNS]].head(_MOST_ROWS)),
         "wrong_groups": int((report.groups["right"] == 0).sum()),
-        "mislabels": [(_thumbnail(report, _image(r)), _named(r)) for r in _records(report.mislabels, _THUMBNAILS)],
-        "uncertain": [_named(row) for row in _records(report.uncertain, _ROWS)],
-        "localisation": _shown(report.localisation),
-        "folds": _shown(report.folds),
-        "rows": _ROWS,
+        "mislabels": [
+            (_thumbnail_uri(report, image), row) for image, row in _images_of(report.mislabels, _MOST_THUMBNAILS)
+        ],
+        "uncertain": [row for _, row in _images_of(report.uncertain, _MOST_ROWS)],
+        "localisation": None if report.localisation is None else _page_table(report.localisation),
+        "folds": None if report.folds is None else _page_table(report.folds),
+        "most_rows": _MOST_ROWS,
     }  # fmt: skip
 
 
-def _records(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.head(count).to_dict("records")]
+def _images_of(table: pd.DataFrame, most: int) -> Iterator[tuple[LabelledImage, dict[str, object]]]:
+    """Give the image and the cells of each of the first rows of a table; the cell `name` is added to them."""
+    for row in table.head(most).to_dict("records"):
+        image = LabelledImage(Path(row["file"]), (), row["group"], plane=row.get("plane", ""))
+        yield image, {**{str(key): value for key, value in row.items()}, "name": printable(image.name)}
 
 
-def _named(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"name": printable(_image(row).name)}
+def _page_table(table: pd.DataFrame) -> _PageTable:
+    """Return head and rows of a table; columns in which every cell is NaN are left out."""
+    kept = [str(name) for name in table if table[name].notna().any()]
+    return _PageTable(kept, [[row[name] for name in kept] for row in table[kept].to_dict("records")])
 
 
-def _image(row: dict[str, Any]) -> LabelledImage:
-    return LabelledImage(Path(row["file"]), (), row["group"], plane=row.get("plane", ""))
-
-
-def _shown(table: pd.DataFrame | None, columns: tuple[str, ...] | None = None) -> dict[str, Any] | None:
-    """Head and rows of a table for the page; columns without a single number are left out."""
-    if table is None:
-        return None
-    kept = [str(name) for name in columns or table if table[name].notna().any()]
-    rows = table[kept].head(max(_ROWS, 0)).to_dict("records") if columns else table[kept].to_dict("records")
-    return {"head": kept, "rows": [[row[name] for name in kept] for row in rows]}
-
-
-def _thumbnail(report: EvaluationReport, row: LabelledImage) -> str | None:
-    """Picture of the middle plane of an image as a data URI; None where it cannot be read."""
+def _thumbnail_uri(report: EvaluationReport, labelled: LabelledImage) -> str | None:
+    """Return a picture of the middle plane of an image as a data URI; None if the image cannot be read."""
     try:
-        with report.table.open(row) as image:
+        with report.table.open(labelled) as image:
             picture = thumbnail(image, len(image.planes) // 2, model_input(report.model, image).channels)
     except (MilcnnError, OSError):
         return None
@@ -300,7 +312,7 @@ def _svg_uri(figure: Figure) -> str:
 
 
 def results_of(report: EvaluationReport) -> OpenedResults:
-    """Turn a report that was just made into what opening its saved folder gives."""
+    """Turn a report into the object that `read_results` gives for the folder in which the report was saved."""
     table = report.predictions
     columns = score_columns(report.model.classes)
     files: dict[str, Path | None] = {printable(o.image.file): o.image.file for o in report.outcomes}

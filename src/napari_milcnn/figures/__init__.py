@@ -1,1 +1,1 @@
-"""Everything that is drawn without a window."""
+"""Pictures of images and results, drawn without a window."""

@@ -1,7 +1,7 @@
-"""Pictures of results: the same in report.html, in the Results dock and in the files that it saves.
+"""Plots of results, for report.html, for the docks and for the files that the Results dock saves.
 
-Each function draws one figure in the colours of a style and changes no setting of matplotlib's. Names of classes that a
-user typed are shown as they are: a dollar sign in them is no formula.
+Each function draws one figure in the colours of a style and leaves matplotlib's settings as they were. Names of classes
+that a user typed are shown literally: a dollar sign in them does not start a formula.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
@@ -33,34 +32,36 @@ from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.schema import score_column
 
-PICTURES = (".png", ".svg")
-"""Ends of the names that a picture may be saved under."""
+PICTURE_SUFFIXES = (".png", ".svg")
+"""Suffixes of the files to which a figure can be saved."""
 _FONT_SIZE = 9
 _LOG_GAP = 10
-"""The dose 0 is drawn at the least other dose divided by this."""
+"""The dose 0 is drawn at the smallest other dose divided by this."""
 _MOST_TICKS = 12
+"""Largest number of ticks along one side of a plate."""
 _MOST_COMPOUNDS = 8
-"""Compounds that have a curve of their own in the legend."""
+"""With more compounds than this, the legend is left out."""
 
 Size = tuple[float, float]
+"""Width and height of a figure, in inches."""
 
 
 @dataclass(frozen=True)
 class FigureStyle:
-    """Colours of a picture, as #rrggbb.
+    """Colours of a figure, as #rrggbb.
 
     Attributes
     ----------
     text, ground : str
-        Writing, and what is behind it.
+        Text, and the background.
     faint, empty : str
-        Lines that only guide the eye, and what holds nothing.
+        Guide lines, and empty wells and cells.
     accent, on_accent : str
-        Curves and full cells, and writing on them.
+        Curves and full cells, and text on them.
     wrong : str
         Counts of wrong answers.
     soft : str
-        Bars that say how many there are.
+        Bars that show counts.
     """
 
     text: str = "#1c2128"
@@ -74,7 +75,7 @@ class FigureStyle:
 
 
 PAPER = FigureStyle()
-"""For pages and saved pictures."""
+"""For report.html and saved figures."""
 LIGHT = FigureStyle(ground="#efebe9", faint="#a7a5a4", empty="#d6d0ce")
 """For napari's light theme."""
 DARK = FigureStyle(text="#f0f1f2", ground="#262930", faint="#6a7380", empty="#414851", accent="#56b4e9",
@@ -83,31 +84,32 @@ DARK = FigureStyle(text="#f0f1f2", ground="#262930", faint="#6a7380", empty="#41
 
 
 @contextmanager
-def _drawing(style: FigureStyle, size: Size) -> Iterator[Figure]:
-    """Give a figure; what is drawn into it within the block has the colours of the style."""
-    settings: Any = {
+def _styled_figure(style: FigureStyle, size: Size) -> Iterator[Figure]:
+    """Yield an empty figure; everything drawn into it inside the block has the colours of the style."""
+    with rc_context({
         "font.size": _FONT_SIZE, "text.color": style.text, "axes.labelcolor": style.text, "xtick.color": style.text,
         "ytick.color": style.text, "axes.edgecolor": style.faint, "axes.facecolor": "none",
-    }  # fmt: skip
-    with rc_context(settings):
+    }):  # fmt: skip
         figure = Figure(figsize=size, facecolor=style.ground, layout="constrained")
         yield figure
         for axes in figure.axes:
-            axes.tick_params(which="both", colors=style.text)  # ticks that come later, too
+            axes.tick_params(which="both", colors=style.text)  # also for ticks that are made when the figure is drawn
 
 
 def _short(name: object, length: int = 24) -> str:
+    """Shorten a name to `length` characters, and escape dollar signs."""
     text = printable(name)
     return (text if len(text) <= length else f"{text[: length - 1]}…").replace("$", r"\$")
 
 
 def _open_frame(*axes: Axes) -> None:
+    """Hide the upper and right edges of the axes."""
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
 
 
 def histogram_figure(
-    said: Mapping[str, int],
+    answers: Mapping[str, int],
     known: Mapping[str, int] | None = None,
     unit: str = "images",
     style: FigureStyle = PAPER,
@@ -117,28 +119,28 @@ def histogram_figure(
 
     Parameters
     ----------
-    said : mapping
-        Class -> how many images, or planes, the model gives it.
+    answers : mapping
+        Class -> number of images, or planes, to which the model gives it.
     known : mapping, optional
-        Class -> how many carry it as their label: drawn as a line across its bar.
+        Class -> number of images with this label, drawn as a line across the bar of the class.
     unit : str
-        What is counted.
+        What is counted: images or planes.
     style, size
         Colours, and width and height in inches.
     """
-    names, colours = list(said), class_colours(list(said))
-    with _drawing(style, size or (4.6, 0.9 + 0.3 * len(names))) as figure:
+    names, colours = list(answers), class_colours(list(answers))
+    with _styled_figure(style, size or (4.6, 0.9 + 0.3 * len(names))) as figure:
         axes = figure.subplots()
-        places = np.arange(len(names))[::-1]
-        bars = axes.barh(places, list(said.values()), 0.7, color=[colours[name] for name in names],
+        heights = np.arange(len(names))[::-1]
+        bars = axes.barh(heights, list(answers.values()), 0.7, color=[colours[name] for name in names],
                          edgecolor=style.faint, linewidth=0.6)  # fmt: skip
-        axes.bar_label(bars, [f"{count:,}" for count in said.values()], padding=4)
+        axes.bar_label(bars, [f"{count:,}" for count in answers.values()], padding=4)
         axes.margins(x=0.16)
         if known is not None:
-            axes.vlines([known[name] for name in names], places - 0.42, places + 0.42, color=style.text, linewidth=2)
+            axes.vlines([known[name] for name in names], heights - 0.42, heights + 0.42, color=style.text, linewidth=2)
             handles = [Line2D([], [], color=style.text, linewidth=2, label="label")]
             figure.legend(handles=handles, loc="outside upper right", frameon=False)
-        axes.set_yticks(places, [_short(name) for name in names])
+        axes.set_yticks(heights, [_short(name) for name in names])
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=unit)
@@ -148,12 +150,21 @@ def histogram_figure(
 
 
 def confusion_figure(table: pd.DataFrame, style: FigureStyle = PAPER, size: Size | None = None) -> Figure:
-    """Draw counts on shares of each row: label against answer, or the yes and no of each class."""
+    """Draw a confusion table; the colour of a cell is its share of the row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Counts. With the same names in rows and columns: labels against answers. Otherwise one row per class, with the
+        columns rightly yes, wrongly yes, wrongly no and rightly no.
+    style, size
+        Colours, and width and height in inches.
+    """
     counts, square = table.to_numpy(), list(table.index) == list(table.columns)
     rows, columns = ([_short(name) for name in names] for names in (table.index, table.columns))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(9.0, max(3.2, 0.46 * len(rows) + 1.9))
-    with _drawing(style, size or (side, side * 0.92)) as figure:
+    with _styled_figure(style, size or (side, side * 0.92)) as figure:
         axes = figure.subplots()
         ramp = LinearSegmentedColormap.from_list("shares", [style.ground, style.accent])
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1.15, aspect="equal" if square else "auto")
@@ -167,7 +178,7 @@ def confusion_figure(table: pd.DataFrame, style: FigureStyle = PAPER, size: Size
                           fontsize=_FONT_SIZE if room > 0.3 else 6)  # fmt: skip
         axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set(**({"xlabel": "model says", "ylabel": "label"} if square else {}))
+        axes.set(**({"xlabel": "predicted", "ylabel": "label"} if square else {}))
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
@@ -179,18 +190,28 @@ def confusion_figure(table: pd.DataFrame, style: FigureStyle = PAPER, size: Size
 def reliability_figure(
     curve: Reliability, single_label: bool, style: FigureStyle = PAPER, size: Size | None = None
 ) -> Figure:
-    """Draw how often answers are right against their confidence; under it, how many there are."""
+    """Draw how often answers are right against their confidence, and below it the number of answers.
+
+    Parameters
+    ----------
+    curve : Reliability
+        Confidence, share of right answers and number of answers in each bin.
+    single_label : bool
+        Whether each image has one label, so that an answer is the top class of an image.
+    style, size
+        Colours, and width and height in inches.
+    """
     filled = curve.count > 0
-    places = (np.arange(len(curve.count)) + 0.5) / len(curve.count)
-    with _drawing(style, size or (3.8, 3.9)) as figure:
+    centres = (np.arange(len(curve.count)) + 0.5) / len(curve.count)
+    with _styled_figure(style, size or (3.8, 3.9)) as figure:
         upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
         upper.plot([0, 1], [0, 1], color=style.faint, linestyle="--", linewidth=1)
         upper.plot(curve.confidence[filled], curve.observed[filled], "o-", color=style.accent, markersize=5,
                    linewidth=1.5)  # fmt: skip
         upper.set(
-            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right" if single_label else "share that shows it"
+            xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share of right answers" if single_label else "share with the class"
         )
-        lower.bar(places, curve.count, width=0.9 / len(curve.count), color=style.soft)
+        lower.bar(centres, curve.count, width=0.9 / len(curve.count), color=style.soft)
         lower.set(xlabel="score of the top class" if single_label else "score of a class",
                   ylabel="images" if single_label else "answers")  # fmt: skip
         _open_frame(upper, lower)
@@ -210,31 +231,32 @@ def dose_figure(
     Parameters
     ----------
     points : DataFrame
-        One row per group of images: compound, dose, value; groups are drawn as faint points.
+        One row per group of images, drawn as a faint point: compound, dose, value.
     curve : DataFrame
-        One row per compound and dose: compound, dose, mean, spread (NaN for a single group).
+        One row per compound and dose: compound, dose, mean, spread (standard deviation; NaN for a single group).
     dose, value : str
-        What the axes say.
+        Labels of the axes.
     style, size
         Colours, and width and height in inches.
 
     Notes
     -----
-    The dose 0, which a logarithm has no place for, is drawn left of the others.
+    The dose 0 has no logarithm; it is drawn left of the others.
     """
-    above = curve["dose"][curve["dose"] > 0]
-    least = float(above.min()) if len(above) else 1.0
+    positive = curve["dose"][curve["dose"] > 0]
+    smallest = float(positive.min()) if len(positive) else 1.0
     compounds = list(dict.fromkeys(curve["compound"]))
     colours = {compounds[0]: style.accent} if len(compounds) == 1 else class_colours(compounds)
-    with _drawing(style, size or (4.6, 3.4)) as figure:
+    with _styled_figure(style, size or (4.6, 3.4)) as figure:
         axes = figure.subplots()
-        for name, found in curve.groupby("compound", sort=False):
+        for name, means in curve.groupby("compound", sort=False):
             own = points[points["compound"] == name]
-            axes.plot(_place(own["dose"], least), own["value"], ".", color=colours[str(name)], alpha=0.45, markersize=6)
-            axes.errorbar(_place(found["dose"], least), found["mean"], found["spread"].fillna(0), fmt="o-",
+            axes.plot(_dose_position(own["dose"], smallest), own["value"], ".", color=colours[str(name)], alpha=0.45,
+                      markersize=6)  # fmt: skip
+            axes.errorbar(_dose_position(means["dose"], smallest), means["mean"], means["spread"].fillna(0), fmt="o-",
                           color=colours[str(name)], capsize=3, linewidth=1.2, label=_short(name))  # fmt: skip
         axes.set_xscale("log")
-        _dose_ticks(axes, curve["dose"], least)
+        _set_dose_ticks(axes, curve["dose"], smallest)
         axes.set(xlabel=_short(dose), ylabel=_short(value, 44), ylim=(-0.03, 1.03))
         _open_frame(axes)
         if 1 < len(compounds) <= _MOST_COMPOUNDS:
@@ -242,16 +264,18 @@ def dose_figure(
     return figure
 
 
-def _place(dose: pd.Series, least: float) -> pd.Series:
-    return dose.where(dose > 0, least / _LOG_GAP)
+def _dose_position(dose: pd.Series, smallest: float) -> pd.Series:
+    """Return where doses are drawn on the logarithmic axis; `smallest` is the smallest dose above 0."""
+    return dose.where(dose > 0, smallest / _LOG_GAP)
 
 
-def _dose_ticks(axes: Axes, doses: pd.Series, least: float) -> None:
-    highest = max(float(doses.max()), least)
-    powers = np.arange(np.floor(np.log10(least)), np.ceil(np.log10(highest)) + 1)
+def _set_dose_ticks(axes: Axes, doses: pd.Series, smallest: float) -> None:
+    """Set about six ticks at powers of ten, and one for the dose 0 if there is one."""
+    highest = max(float(doses.max()), smallest)
+    powers = np.arange(np.floor(np.log10(smallest)), np.ceil(np.log10(highest)) + 1)
     powers = powers[:: max(1, len(powers) // 6)]
-    ticks = [tick for tick in 10.0**powers if least / 1.5 <= tick <= highest * 1.5] or [least]
-    zero = [least / _LOG_GAP] if (doses <= 0).any() else []
+    ticks = [tick for tick in 10.0**powers if smallest / 1.5 <= tick <= highest * 1.5] or [smallest]
+    zero = [smallest / _LOG_GAP] if (doses <= 0).any() else []
     axes.set_xticks([*zero, *ticks], [*("0" for _ in zero), *(f"{tick:g}" for tick in ticks)])
     axes.minorticks_off()
 
@@ -269,30 +293,26 @@ def plate_figure(
     Parameters
     ----------
     wells : DataFrame
-        One row per well: row, column (from 0), top, and `score NAME` of each class. A well at (r, c) is drawn at x = c,
-        y = r.
+        One row per well: row, column (from 0), top, and `score NAME` of each class. A well at (row, column) is drawn
+        at x = column, y = row.
     shape : tuple of int
-        Rows and columns of the plate; its other wells are drawn as empty ones.
+        Rows and columns of the plate; wells that are not in `wells` are drawn empty.
     classes : sequence of str
         In the model's order.
     shown : str, optional
-        The class whose score is shown; by default the top class.
+        The class whose score is shown; by default each well shows its top class.
     style, size
         Colours, and width and height in inches.
     """
     rows, columns = shape
-    every: dict[tuple[int, int], Any] = {(r, c): style.empty for r in range(rows) for c in range(columns)}
     ramp, colours = ScalarMappable(Normalize(0, 1), "viridis"), class_colours(classes)
-    at = list(zip(wells["row"], wells["column"], strict=True))
-    filled = (
-        [colours[top] for top in wells["top"]] if shown is None else ramp.to_rgba(wells[score_column(shown)].to_numpy())
-    )
-    every |= dict(zip(at, filled, strict=True))
-    with _drawing(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:
+    if shown is None:
+        filled = [colours[top] for top in wells["top"]]
+    else:
+        filled = [to_hex(colour, keep_alpha=True) for colour in ramp.to_rgba(wells[score_column(shown)].to_numpy())]
+    with _styled_figure(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:
         axes = figure.subplots()
-        discs = PatchCollection([Circle((c, r), 0.42) for r, c in every], facecolors=list(every.values()),
-                                edgecolors=style.faint, linewidths=0.4)  # fmt: skip
-        axes.add_collection(discs)
+        _draw_wells(axes, shape, dict(zip(zip(wells["row"], wells["column"], strict=True), filled, strict=True)), style)
         axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
         step_x, step_y = (max(1, -(-n // _MOST_TICKS)) for n in (columns, rows))
         axes.set_xticks(range(0, columns, step_x), [str(c + 1) for c in range(0, columns, step_x)])
@@ -308,6 +328,15 @@ def plate_figure(
     return figure
 
 
+def _draw_wells(axes: Axes, shape: tuple[int, int], filled: Mapping[tuple[int, int], str], style: FigureStyle) -> None:
+    """Draw every well of a plate as a disc, row by row: the filled ones, (row, column) -> colour, and empty ones."""
+    rows, columns = shape
+    colours = {(r, c): filled.get((r, c), style.empty) for r in range(rows) for c in range(columns)}
+    discs = PatchCollection([Circle((c, r), 0.42) for r, c in colours], facecolors=list(colours.values()),
+                            edgecolors=style.faint, linewidths=0.4)  # fmt: skip
+    axes.add_collection(discs)
+
+
 def _class_legend(figure: Figure, names: Sequence[str], colours: Mapping[str, str], style: FigureStyle) -> None:
     handles = [Line2D([], [], marker="o", linestyle="", markersize=7, markerfacecolor=colours[name], label=_short(name),
                       markeredgecolor=style.faint) for name in names]  # fmt: skip
@@ -317,9 +346,21 @@ def _class_legend(figure: Figure, names: Sequence[str], colours: Mapping[str, st
 def gallery_figure(
     pictures: Sequence[np.ndarray], titles: Sequence[str], style: FigureStyle = PAPER, columns: int = 4
 ) -> Figure:
-    """Draw thumbnails, uint8 (Y, X, 3) each, with a line under each of them."""
+    """Draw thumbnails in rows, with a title under each.
+
+    Parameters
+    ----------
+    pictures : sequence of ndarray
+        Thumbnails, uint8 (Y, X, 3) each.
+    titles : sequence of str
+        One for each thumbnail; may have several lines.
+    style : FigureStyle
+        Colours.
+    columns : int
+        Thumbnails in a row.
+    """
     rows = -(-len(pictures) // columns)
-    with _drawing(style, (1.7 * columns, 1.95 * rows)) as figure:
+    with _styled_figure(style, (1.7 * columns, 1.95 * rows)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.axis("off")
@@ -330,7 +371,7 @@ def gallery_figure(
 
 
 def svg(figure: Figure) -> bytes:
-    """Return a figure as SVG on no ground, the same bytes at each call."""
+    """Return a figure as SVG with a transparent background; equal figures give the same bytes."""
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "napari-milcnn"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -338,16 +379,18 @@ def svg(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG or SVG, after the end of the name.
+    """Save a figure as PNG or SVG, as the suffix of the file says.
 
     Raises
     ------
     OutputError
-        If the name ends otherwise, or the file cannot be written.
+        If the suffix is another one, or the file cannot be written.
     """
     kind = path.suffix.lower()
-    if kind not in PICTURES:
+    if kind not in PICTURE_SUFFIXES:
         raise OutputError(f"{path.name} ends in {kind or 'nothing'}; expected a name that ends in .png or .svg")
-    facts: Any = {"metadata": {"Date": None}} if kind == ".svg" else {"dpi": 200}
     with replacing(path) as draft, rc_context({"svg.hashsalt": "napari-milcnn"}):
-        figure.savefig(draft, format=kind[1:], facecolor=figure.get_facecolor(), **facts)
+        if kind == ".svg":
+            figure.savefig(draft, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
+        else:
+            figure.savefig(draft, format="png", facecolor=figure.get_facecolor(), dpi=200)
