@@ -39,7 +39,7 @@ gui: .venv/dev
 	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif --with napari-milcnn Classify
 
 bench: .venv/dev
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.speed.inference
 
 compat: $(COMPAT:%=compat-%)
 
