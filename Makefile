@@ -31,6 +31,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 	$(BIN)/python tools/check_house.py
 	$(BIN)/npe2 validate napari-milcnn
 	$(BIN)/validate-pyproject pyproject.toml
