@@ -31,6 +31,8 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
+	$(BIN)/python tools/check_house.py
 	$(BIN)/npe2 validate napari-milcnn
 	$(BIN)/validate-pyproject pyproject.toml
 
@@ -38,7 +40,7 @@ gui: .venv/dev
 	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif --with napari-milcnn Classify
 
 bench: .venv/dev
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.speed.inference
 
 compat: $(COMPAT:%=compat-%)
 

@@ -11,7 +11,8 @@ import torch
 
 from napari_milcnn.inference.devices import choose_device
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 
 def table(header: list[str], rows: list[list[object]]) -> list[str]:
@@ -27,7 +28,8 @@ def cell(value: object) -> str:
 
 def report(title: str, lines: list[str], *, keep: bool) -> None:
     """Print a block; append it to RESULTS.md where it is to be kept."""
-    command = shlex.join(["python", *sys.argv])
+    script = Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("")
+    command = shlex.join(["python", "-m", ".".join(script.parts), *sys.argv[1:]])
     head = [f"\n## {title}, {date.today()}\n", f"`{command}`, {choose_device()}, {torch.get_num_threads()} threads, "
             f"torch {torch.__version__}\n"]  # fmt: skip
     text = "\n".join([*head, *lines]) + "\n"

@@ -11,18 +11,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _beside_the_scripts(monkeypatch):
-    """Import as a script does: the folder of the benchmarks comes first."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
 
 def test_finished_runs_are_not_done_twice(tmp_path):
     """Of three wanted runs one has rows, which leaves two; other settings are refused."""
-    from runs import Finished
+    from benchmarks.runs import Finished
 
     finished = Finished(tmp_path, {"epochs": (3, 4)})
     wanted = [{"pooling": name, "seed": 0} for name in ("max", "isr", "lse")]
@@ -36,22 +28,22 @@ def test_finished_runs_are_not_done_twice(tmp_path):
 
 def test_a_block_is_kept_with_its_command(tmp_path, monkeypatch, capsys):
     """What is printed stands at the end of RESULTS.md, behind what was there, with three digits."""
-    import record
+    from benchmarks import record
 
     results = tmp_path / "RESULTS.md"
     results.write_text("before\n")
     monkeypatch.setattr(record, "RESULTS", results)
-    monkeypatch.setattr(sys, "argv", ["benchmarks/some.py", "--data", "a b"])
+    monkeypatch.setattr(sys, "argv", [str(record.ROOT / "benchmarks" / "speed" / "some.py"), "--data", "a b"])
     record.report("Some", record.table(["name", "error"], [["max", 0.25]]), keep=True)
     printed = capsys.readouterr().out
     assert results.read_text() == "before\n" + printed
-    assert "`python benchmarks/some.py --data 'a b'`" in printed
+    assert "`python -m benchmarks.speed.some --data 'a b'`" in printed
     assert printed.endswith("| name | error |\n| --- | --- |\n| max | 0.250 |\n")
 
 
 def test_k_of_a_hundred_digits_are_of_the_class():
     """Digits drawn as one bright pixel: 100 in all on 280 px, three of them of the class, each near its place."""
-    from cluttered_mnist import cluttered
+    from benchmarks.accuracy.cluttered_mnist import cluttered
 
     zeros, others = np.zeros((5, 28, 28), np.uint8), np.zeros((2, 28, 28), np.uint8)
     zeros[:, 14, 14], others[:, 14, 14] = 50, 200
@@ -65,7 +57,7 @@ def test_k_of_a_hundred_digits_are_of_the_class():
 
 def test_digits_of_the_parts_are_disjoint(tmp_path):
     """Digit values say where they come from: the first three quarters, the last quarter, the validation file."""
-    from cluttered_mnist import Plan, make_images
+    from benchmarks.accuracy.cluttered_mnist import Plan, make_images
 
     numbers = np.tile(np.arange(10), 40)
     shade = np.where(np.arange(400) < 300, 100, 150).astype(np.uint8)
@@ -83,7 +75,7 @@ def test_digits_of_the_parts_are_disjoint(tmp_path):
 
 def test_spread_over_the_seeds():
     """Two seeds with 1 and 3 of 10 wrong: 0.2 on average, from 0.1 to 0.3."""
-    from cluttered_mnist import Plan, lines, spread
+    from benchmarks.accuracy.cluttered_mnist import Plan, lines, spread
 
     rows = pd.DataFrame({"pooling": "max", "seed": [0, 0, 1, 1], "k": [1, 2, 1, 2], "images": 5,
                          "errors": [1, 0, 2, 1]})  # fmt: skip
@@ -102,7 +94,7 @@ def plate():
 
 def test_no_fold_trains_on_a_well_that_it_scores(plate):
     """Each fold leaves one stimulated and one or two basal wells out; the well between is scored by all."""
-    from bbbc016 import left_out_in, part
+    from benchmarks.accuracy.bbbc016 import left_out_in, part
 
     plate["fold"] = plate["group"].map(left_out_in(plate)).fillna(-1).astype(int)
     for fold in range(5):
@@ -115,7 +107,7 @@ def test_no_fold_trains_on_a_well_that_it_scores(plate):
 
 def test_scores_of_fields_and_wells(plate):
     """Two of five stimulated wells have fields at .2 and .4, which is wrong: (3/5 + 1) / 2, and a mean of .3."""
-    from bbbc016 import balanced_accuracy, dose_response, fields, wells_of
+    from benchmarks.accuracy.bbbc016 import balanced_accuracy, dose_response, fields, wells_of
 
     plate["score"] = np.where(plate["label"] == "stimulated", 0.9, 0.1)
     plate.loc[plate["group"].isin(["S0", "S1"]), "score"] = [0.2, 0.4, 0.2, 0.4]
@@ -129,7 +121,7 @@ def test_scores_of_fields_and_wells(plate):
 
 def test_a_hill_curve_is_found_again():
     """Scores laid on a curve from .1 to .9 with EC50 3 and slope 2 give these four back; dose 0 is the bottom."""
-    from bbbc016 import fit_hill, hill
+    from benchmarks.accuracy.bbbc016 import fit_hill, hill
 
     dose = np.array([0, 0.03, 0.3, 1, 3, 10, 30, 100])
     assert hill(np.array([0.0, 3.0]), 0.1, 0.9, np.log10(3), 2.0) == pytest.approx([0.1, 0.5])
@@ -139,7 +131,7 @@ def test_a_hill_curve_is_found_again():
 
 def test_proteins_are_dealt_out_whole():
     """Of five proteins of one label two train, one chooses, two are reported; those with two labels are dealt apart."""
-    from yeast import dealt
+    from benchmarks.accuracy.yeast import dealt
 
     rows = pd.DataFrame({"group": [*"abcde", *"abcde", "f", "g"], "label": [*["ER"] * 10, "ER|nucleus", "ER|vacuole"]})
     found = dealt(rows)
@@ -149,7 +141,7 @@ def test_proteins_are_dealt_out_whole():
 
 def test_a_table_keeps_its_own_division(tmp_path):
     """Test rows stay; a split without them ends with a sentence; without one, proteins are dealt out."""
-    from yeast import divided
+    from benchmarks.accuracy.yeast import divided
 
     rows = pd.DataFrame({"file": ["a.tif", "b.tif"], "label": ["ER", "ER"], "group": ["a", "b"]})
     (tmp_path / "out").mkdir()
@@ -165,7 +157,7 @@ def test_a_table_keeps_its_own_division(tmp_path):
 
 def test_proteins_are_judged_by_their_medians():
     """Three fields of p, one of which is wrong: 2 of 3 fields and the protein right; q's second label is missed."""
-    from yeast import agreement, by_protein, lines, precisions, single_accuracy
+    from benchmarks.accuracy.yeast import agreement, by_protein, lines, precisions, single_accuracy
 
     rows = pd.DataFrame({
         "seed": 0,
@@ -212,7 +204,7 @@ def collection(folder: Path) -> tuple[Path, Path, Path]:
 
 def test_what_a_collection_lacks_is_counted(tmp_path):
     """Five compounds of eight sites, two of them without actin: 38 of 40; e alone has its mechanism."""
-    from bbbc021 import few, read_sites, runs_of, with_files
+    from benchmarks.accuracy.bbbc021 import few, read_sites, runs_of, with_files
 
     images, moa, data = collection(tmp_path / "data")
     sites, said = with_files(read_sites(images, moa), data)
@@ -232,7 +224,7 @@ def test_what_a_collection_lacks_is_counted(tmp_path):
 
 def test_division_of_a_collection():
     """Of 40 images of each treatment 6 are learned from, 2 or 3 of those 12 choose; a compound left out is the test."""
-    from bbbc021 import divided
+    from benchmarks.accuracy.bbbc021 import divided
 
     sites = pd.DataFrame({"compound": np.repeat(["a", "b"], 40), "concentration": 0.1, "moa": "one"})
     paper = divided(sites, "nothing", 0.15, 0)
@@ -245,7 +237,7 @@ def test_division_of_a_collection():
 
 def test_a_compound_left_out_is_scored(tmp_path):
     """One epoch of a narrow network on composed images: scores of each mechanism for the compound's eight images."""
-    from bbbc021 import Plan, compose, composed, one_run, read_sites, with_files
+    from benchmarks.accuracy.bbbc021 import Plan, compose, composed, one_run, read_sites, with_files
 
     images, moa, data = collection(tmp_path / "data")
     sites, _ = with_files(read_sites(images, moa), data)
@@ -260,7 +252,7 @@ def test_a_compound_left_out_is_scored(tmp_path):
 
 def test_a_treatment_has_the_mechanism_of_its_median():
     """Two of three images right, and the median with them; the other treatment is wrong: 2 of 4 images, 1 of 2."""
-    from bbbc021 import lines
+    from benchmarks.accuracy.bbbc021 import lines
 
     rows = pd.DataFrame({"compound": "a", "moa": "one", "concentration": [1.0, 1.0, 1.0, 3.0],
                          "score one": [0.9, 0.6, 0.2, 0.3], "score two": [0.1, 0.4, 0.8, 0.7]})  # fmt: skip
@@ -269,7 +261,7 @@ def test_a_treatment_has_the_mechanism_of_its_median():
 
 def test_labels_are_counted_to_the_goal():
     """Of two seeds one reaches .9 at 20 labels in place of 30, the other never does: a gain of .1 and of 0."""
-    from active_learning import compared, lines, reached
+    from benchmarks.accuracy.active_learning import compared, lines, reached
 
     rows = pd.DataFrame([
         {"seed": seed, "arm": arm, "labels": n, "accuracy": accuracy, "fewest": 1}
@@ -286,7 +278,7 @@ def test_labels_are_counted_to_the_goal():
 
 def test_labels_are_given_by_rounds(tmp_path, monkeypatch):
     """Two strains of one class, one of the other: a label each, one more a round; the rarest class is counted."""
-    from active_learning import ALIKE, ARMS, TEST_SEED, Plan, begin, draw, once, one_run, yeast
+    from benchmarks.accuracy.active_learning import ALIKE, ARMS, TEST_SEED, Plan, begin, draw, once, one_run, yeast
 
     monkeypatch.setitem(ALIKE, "yeast", 1)
 

@@ -313,7 +313,7 @@ def test_z_stacks_are_projected(run, model, tmp_path):
 def test_demo(run, tmp_path):
     """The demo classifies every shipped image with the shipped model."""
     if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():
-        pytest.fail("sample_data/models/yeast-sim.zip is missing: run benchmarks/make_samples.py yeast")
+        pytest.fail("sample_data/models/yeast-sim.zip is missing: run tools/make_samples.py yeast")
     result = run("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     shipped = {path.name.split(".")[0] for path in mil.sample_folder().glob("*.ome.tif")}

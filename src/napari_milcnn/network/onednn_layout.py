@@ -4,7 +4,7 @@ oneDNN, torch's library for CPUs, keeps eight or sixteen channels of a pixel tog
 reorders every layer's images to that and back; channels last, on a CPU without AVX-512, the gradient of a convolution's
 weights and the backward pass of batch norm are slow. An image that stays blocked from the first layer to the last pays
 for neither. The numbers are those of any other layout up to rounding; what it is worth is measured by
-benchmarks/training_speed.py.
+benchmarks/speed/training.py.
 """
 
 from __future__ import annotations

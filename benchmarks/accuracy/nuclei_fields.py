@@ -1,7 +1,7 @@
 """Nuclear phenotypes on fields composed of real nuclei from plates that the model never saw.
 
-    python benchmarks/nuclei_fields.py --data FOLDER [--model nuclei] [--record]
-    python benchmarks/nuclei_fields.py --data FOLDER --learn [--fields 40 20 10 5] [--record]
+    python -m benchmarks.accuracy.nuclei_fields --data FOLDER [--model nuclei] [--record]
+    python -m benchmarks.accuracy.nuclei_fields --data FOLDER --learn [--fields 40 20 10 5] [--record]
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. The cells are real (MitoCheck, CC BY 4.0), their arrangement is not.
 
@@ -29,15 +29,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import record
 import tifffile
 import torch
-from peers import forest, table_features
 from scipy import ndimage
 from scipy.stats import spearmanr
 from skimage.measure import label as components
 
 import napari_milcnn as mil
+from benchmarks import record
+from benchmarks.peers import forest, table_features
 from napari_milcnn.evaluation.localisation import LocalisationScores, mean_scores, score_field
 from napari_milcnn.inference.devices import keep_freed_memory
 from napari_milcnn.inference.predict import Classifier

@@ -1,7 +1,7 @@
 """Yeast localisation: fields that show one or two localisations, judged by field and by protein.
 
-    python benchmarks/yeast.py [--work FOLDER] [--record]
-    python benchmarks/yeast.py --labels TABLE.csv [--work FOLDER] [--record]
+    python -m benchmarks.accuracy.yeast [--work FOLDER] [--record]
+    python -m benchmarks.accuracy.yeast --labels TABLE.csv [--work FOLDER] [--record]
 
 Protocol, after the paper's yeast GFP collection (Kraus, Ba & Frey 2016, section 4.3), which is too large to come along.
 A screen of 240 proteins is simulated: 30 for each of eight localisations, every seventh or so with a second one, three
@@ -34,11 +34,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from record import report, table
-from runs import Finished, run_all, scores
 from sklearn.metrics import average_precision_score
 
 import napari_milcnn as mil
+from benchmarks.record import report, table
+from benchmarks.runs import Finished, run_all, scores
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.simulation.screen import simulate_screen

@@ -1,4 +1,4 @@
-"""How much faster an image is classified than by the naive loop: python benchmarks/speed.py [--record].
+"""How much faster an image is classified than by the naive loop: python -m benchmarks.speed.inference [--record].
 
 The naive loop is the same network in eager float32, channels first, batch norm and ReLU as they stand. Variants run
 interleaved, image by image, on the same 2-channel 1000 x 1200 px image; the median of each is given as a ratio.
@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from record import report
 
 import napari_milcnn as mil
+from benchmarks.record import report
 from napari_milcnn.inference.devices import keep_freed_memory
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Classifier

@@ -1,6 +1,6 @@
 """BBBC016: transfluor fields, classified with whole wells left out, and the dose response that follows.
 
-    python benchmarks/bbbc016.py --data FOLDER [--work FOLDER] [--record]
+    python -m benchmarks.accuracy.bbbc016 --data FOLDER [--work FOLDER] [--record]
 
 FOLDER holds 24 wells of three fields of U2OS cells with beta-arrestin GFP (Broad Bioimage Benchmark Collection,
 BBBC016v1, CC BY 3.0), and `labels.csv` with the columns file, label (basal, mid, stimulated), group (the well) and
@@ -29,11 +29,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from record import report, table
-from runs import Finished, run_all
+from matplotlib.figure import Figure
 from scipy import ndimage
 from scipy.optimize import curve_fit
 from skimage.feature import graycomatrix, graycoprops
@@ -43,9 +41,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import napari_milcnn as mil
+from benchmarks.record import report, table
+from benchmarks.runs import Finished, run_all
 from napari_milcnn.inference.predict import Classifier
 
-FIGURE = Path(__file__).parent.parent / "docs" / "images" / "bbbc016_dose.png"
+FIGURE = Path(__file__).parents[2] / "docs" / "images" / "bbbc016_dose.png"
 CLASSES = ("basal", "stimulated")
 STEEPEST = 8.0
 """Largest Hill slope that is fitted: eightfold steps of dose cannot tell a steeper one from it."""
@@ -213,7 +213,8 @@ def lines(methods: dict[str, pd.DataFrame], folds: int) -> list[str]:
 
 def draw(methods: dict[str, pd.DataFrame], file: Path) -> None:
     """Draw each method's mean score against dose with its standard error, and its Hill curve."""
-    figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
     for (name, scored), colour, marker in zip(methods.items(), ("#0072b2", "#d55e00"), "os", strict=True):
         wells = wells_of(scored)
         found = dose_response(wells)
@@ -230,7 +231,6 @@ def draw(methods: dict[str, pd.DataFrame], file: Path) -> None:
     axes.minorticks_off()
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

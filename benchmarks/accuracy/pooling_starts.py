@@ -1,4 +1,6 @@
-"""Does it matter where learning starts? python benchmarks/starts.py --data FOLDER [--work FOLDER] [--record].
+"""Whether it matters where learning starts.
+
+    python -m benchmarks.accuracy.pooling_starts --data FOLDER [--work FOLDER] [--record]
 
 The start that is measured on the images (`MilNetwork.start_at`) against fixed ones, on cluttered MNIST images (see
 cluttered_mnist.py) that show the class in 5 to 20 of 100 places (sparse) and in 50 to 100 (dense). Noisy-AND with b and
@@ -14,12 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import record
 import torch
-from cluttered_mnist import PLANS, make_images
-from runs import Finished, run_all
 
 import napari_milcnn as mil
+from benchmarks import record
+from benchmarks.accuracy.cluttered_mnist import PLANS, make_images
+from benchmarks.runs import Finished, run_all
 
 STARTS = {"measured": None, "b = p = .1": 0.1, "b = p = .5": 0.5, "p = .5": 0.5}
 RUNS = [("noisy_and", "measured"), ("noisy_and", "b = p = .1"), ("noisy_and", "b = p = .5"), ("noisy_or", "measured"),

@@ -1,4 +1,4 @@
-"""Does "what next" save labels? python benchmarks/active_learning.py yeast|nuclei [--data FOLDER] [--record].
+"""Does "what next" save labels? python -m benchmarks.accuracy.active_learning yeast|nuclei [--data FOLDER] [--record].
 
 Both arms start from the same two labelled images of each class and are given labels by rounds, from `rank_images` or in
 random order. After each round a model learns from all labels so far, always anew, from the same start and over as many
@@ -28,22 +28,22 @@ from pathlib import Path
 from runpy import run_path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tifffile
-from record import report, table
-from runs import Finished, run_all, scores
+from matplotlib.figure import Figure
 from scipy import stats
 
 import napari_milcnn as mil
+from benchmarks.record import report, table
+from benchmarks.runs import Finished, run_all, scores
 from napari_milcnn.labels.ranking import rank_images
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.simulation.screen import simulate_screen
 
-FIGURES = Path(__file__).parent.parent / "docs" / "images"
+FIGURES = Path(__file__).parents[2] / "docs" / "images"
 ARMS = ("what next", "random")
 GOAL = 0.9
 ALIKE = {"yeast": 5, "nuclei": 3}
@@ -261,7 +261,8 @@ def compared(means: pd.DataFrame) -> str:
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
     """Draw accuracy against labels: each seed thin, the mean thick."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
     for arm, colour in zip(ARMS, ("#0072b2", "#d55e00"), strict=True):
         curves = rows[rows["arm"] == arm].pivot_table(index="labels", columns="seed", values="accuracy")
         axes.plot(curves, color=colour, linewidth=0.8, alpha=0.5)
@@ -270,7 +271,6 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     axes.set(xlabel="labelled images", ylabel="accuracy on the test images", ylim=(0, 1))
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

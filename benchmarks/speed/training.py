@@ -1,4 +1,4 @@
-"""How much faster a training step is than the naive loop's: python benchmarks/training_speed.py [--record].
+"""How much faster a training step is than the naive loop's: python -m benchmarks.speed.training [--record].
 
 The naive loop is what a first script holds: the same network and batch in float32, channels first, ReLU straight
 behind each convolution, memory handled as the system does it. Ours is the step of `train`. Each runs in a process of
@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 
-import record
 import torch
 from torch import nn
 
+from benchmarks import record
 from napari_milcnn.inference.devices import keep_freed_memory
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import preset_options
@@ -46,7 +46,7 @@ def main() -> None:
 
 def interleaved(preset: str) -> dict[str, list[float]]:
     """Seconds of each step of both processes, which take turns; the first two of each do not count."""
-    call = [sys.executable, __file__, "--be"]
+    call = [sys.executable, "-m", __spec__.name, "--be"]
     running = {name: subprocess.Popen([*call, name, preset], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                for name in ("naive", "ours")}  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in running}

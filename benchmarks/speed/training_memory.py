@@ -1,4 +1,6 @@
-"""How much memory a training on many large images takes: python benchmarks/memory.py [--images 300] [--record].
+"""How much memory a training on many large images takes.
+
+    python -m benchmarks.speed.training_memory [--images 300] [--record]
 
 Writes images of 10 MB (2240 x 2240 px, 16 bit) to a scratch folder, trains one epoch on them with the options that a
 user gets, and prints the largest resident size of the process beside that of a training on a tenth of them. It grows
@@ -15,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import record
 import tifffile
 
 import napari_milcnn as mil
+from benchmarks import record
 from napari_milcnn.inference.devices import keep_freed_memory
 
 SIDE = 2240
@@ -39,7 +41,9 @@ def main() -> None:
         write_images(Path(folder), args.images)
         for count in (args.images // 10, args.images):
             table = write_table(Path(folder), count)
-            done = subprocess.run([sys.executable, __file__, "--be", table], check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-m", __spec__.name, "--be", table], check=True, capture_output=True, text=True
+            )
             size, waiting = done.stdout.split()
             rows.append([count, f"{count * SIDE**2 * 2 / 1e9:.1f}", float(size), float(waiting)])
     header = ["images", "GB on disk", "GB of memory, at most", "share of time waiting for images"]

@@ -1,6 +1,6 @@
 """BBBC021: mechanisms of action of whole fields, and of treatments by the median of their fields.
 
-    python benchmarks/bbbc021.py --images IMAGES.csv --moa MOA.csv --data FOLDER [--split compound] [--record]
+    python -m benchmarks.accuracy.bbbc021 --images IMAGES.csv --moa MOA.csv --data FOLDER [--split compound] [--record]
 
 The tables are the collection's own (Broad Bioimage Benchmark Collection, BBBC021v1: MCF-7 cells with DNA, tubulin and
 actin stained): one row a site with Image_FileName_ and Image_PathName_ of DAPI, Tubulin and Actin, plate, well,
@@ -37,10 +37,10 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import tifffile
-from record import report, table
-from runs import Finished, run_all, scores
 
 import napari_milcnn as mil
+from benchmarks.record import report, table
+from benchmarks.runs import Finished, run_all, scores
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.network.pooling import PoolingName

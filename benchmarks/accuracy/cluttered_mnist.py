@@ -1,6 +1,6 @@
 """Cluttered MNIST: error of each pooling function against how much of an image shows its class.
 
-    python benchmarks/cluttered_mnist.py --data FOLDER [--work FOLDER] [--record]
+    python -m benchmarks.accuracy.cluttered_mnist --data FOLDER [--work FOLDER] [--record]
 
 Protocol (Kraus, Ba & Frey 2016, section 4.1; sizes are not stated there and are ours). An image is 100 digits on a
 jittered 10 x 10 grid, 280 px a side: zeros, and among them in k of the 100 places digits of one class, 1 to 9, which is
@@ -27,18 +27,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tifffile
-from record import report, table
-from runs import Finished, run_all
+from matplotlib.figure import Figure
 
 import napari_milcnn as mil
+from benchmarks.record import report, table
+from benchmarks.runs import Finished, run_all
 from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.network.pooling import PoolingName
 
-FIGURE = Path(__file__).parent.parent / "docs" / "images" / "cluttered_mnist.png"
+FIGURE = Path(__file__).parents[2] / "docs" / "images" / "cluttered_mnist.png"
 COUNTS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100)
 GRID, DIGIT, JITTER = 10, 28, 3
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#000000", "#56b4e9")
@@ -237,7 +237,8 @@ def lines(rows: pd.DataFrame, plan: Plan) -> list[str]:
 def draw(rows: pd.DataFrame, plan: Plan, file: Path) -> None:
     """Draw the error against k: a line for each pooling, a band from the best to the worst seed."""
     at_k, names = spread(rows, ["pooling", "k"]), sorted(rows["pooling"].unique())
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
     for name, marker, colour in zip(names, "osD^vPX", COLOURS, strict=False):
         one = at_k.loc[name]
         axes.plot(one.index, one["mean"], marker=marker, markersize=4, color=colour,
@@ -249,7 +250,6 @@ def draw(rows: pd.DataFrame, plan: Plan, file: Path) -> None:
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize="small")
     figure.savefig(file, dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

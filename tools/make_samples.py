@@ -1,9 +1,9 @@
 """Make everything in sample_data/: simulated images, the small training set, and both shipped models.
 
-    python benchmarks/make_samples.py images
-    python benchmarks/make_samples.py yeast
-    python benchmarks/make_samples.py nuclei --data FOLDER
-    python benchmarks/make_samples.py balance --data FOLDER
+    python tools/make_samples.py images
+    python tools/make_samples.py yeast
+    python tools/make_samples.py nuclei --data FOLDER
+    python tools/make_samples.py balance --data FOLDER
 
 FOLDER holds `compose_fields.py` and `mitocheck/` (cells.npz, labels.csv): single HeLa H2B-GFP nuclei of the MitoCheck
 screen (Neumann et al. 2010, CC BY 4.0). Everything goes through the command line that users have. `balance` is the

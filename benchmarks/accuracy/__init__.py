@@ -1,0 +1,1 @@
+"""How often a trained model is right, on images that took no part in its training."""
