@@ -22,8 +22,8 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.plugin.layers_to_image import SourceReading, file_behind, open_layers, suggest
 from napari_milcnn.plugin.results_to_layers import image_layers
 
-GUESS = "are a guess: nothing says what they are"
-OTHER_PIXELS = "The layer holds other pixels than its file"
+GUESS = "are guessed: neither the layer nor a file names them"
+OTHER_PIXELS = "The pixels of the layer differ from those of its file"
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_ome_tiff(napari_opens, tmp_path, axes, shape, read_as):
     """Axes come from the file, and the planes of the layer are the planes of the file."""
     path = write_ome(tmp_path / "a.ome.tif", numbers(*shape, dtype=np.uint8 if "S" in axes else np.uint16), axes)
     reading, planes = read_all(napari_opens(path))
-    assert (reading.axes, reading.said) == (read_as, ())
+    assert (reading.axes, reading.notes) == (read_as, ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
@@ -110,7 +110,7 @@ def test_imagej_tiff(napari_opens, tmp_path):
     path, facts = tmp_path / "a.tif", {"axes": "TZCYX", "unit": "um"}
     tifffile.imwrite(path, numbers(2, 3, 2, 40, 50), imagej=True, resolution=(2, 2), metadata=facts)
     reading, planes = read_all(napari_opens(path))
-    assert (reading.axes, reading.pixel_size, reading.said) == ("TZCYX", 0.5, ())
+    assert (reading.axes, reading.pixel_size, reading.notes) == ("TZCYX", 0.5, ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
@@ -123,7 +123,7 @@ def test_of_several_images_napari_shows_the_first(napari_opens, tmp_path, second
             file.write(numbers(*shape), photometric="minisblack", metadata={"axes": "CYX"})
     layers = napari_opens(path)
     reading, planes = read_all(layers)
-    assert (reading.axes, reading.said) == ("CYX", ())
+    assert (reading.axes, reading.notes) == ("CYX", ())
     np.testing.assert_array_equal(planes, read_file(path, series=0))
     found, how = file_behind(open_layers(layers, reading), "planes")
     assert (found, how.series) == (path, 0)
@@ -135,7 +135,7 @@ def test_plain_pages_are_a_guess(napari_opens, tmp_path):
     tifffile.imwrite(path, numbers(3, 40, 50), photometric="minisblack", metadata=None)
     reading, planes = read_all(napari_opens(path))
     assert (reading.axes, planes.shape) == ("ZYX", (3, 1, 40, 50))
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
 
 
 @pytest.mark.parametrize(("samples", "channels"), [(3, 3), (4, 3), (2, 2)])
@@ -144,7 +144,7 @@ def test_png(napari_opens, tmp_path, samples, channels):
     pixels = numbers(40, 50, samples, dtype=np.uint8)
     iio.imwrite(tmp_path / "a.png", pixels)
     reading, planes = read_all(napari_opens(tmp_path / "a.png"))
-    assert (reading.axes, reading.said) == ("YXS", ())
+    assert (reading.axes, reading.notes) == ("YXS", ())
     np.testing.assert_array_equal(planes[0], np.moveaxis(pixels[..., :channels], -1, 0))
 
 
@@ -162,7 +162,7 @@ def test_ome_zarr(napari_opens, tmp_path, levels):
     layers = napari_opens(tmp_path / "a.ome.zarr")
     assert layers[0].multiscale == (levels > 1)
     reading, planes = read_all(layers)
-    assert (reading.axes, reading.pixel_size, reading.said) == ("CZYX", 0.5, ())
+    assert (reading.axes, reading.pixel_size, reading.notes) == ("CZYX", 0.5, ())
     np.testing.assert_array_equal(planes, pixels.swapaxes(0, 1))
 
 
@@ -180,7 +180,7 @@ def test_cropped_layer_is_not_read_by_its_file(tcyx):
     tcyx.data = tcyx.data[:, :, :30]
     reading = suggest([tcyx])
     assert (reading.axes, reading.pixel_size) == ("TZYX", None)
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
     assert file_behind(open_layers([tcyx], reading), "planes")[0] is None
 
 
@@ -189,7 +189,7 @@ def test_edited_layer_is_said_to_differ_from_its_file(tcyx, edit):
     """Of the file's shape, but with other pixels: the axes are the file's, and that may be wrong."""
     tcyx.data = np.ascontiguousarray(edit(tcyx.data))
     reading = suggest([tcyx])
-    assert OTHER_PIXELS in reading.said[0]
+    assert OTHER_PIXELS in reading.notes[0]
     assert file_behind(open_layers([tcyx], reading), "planes")[0] is None
 
 
@@ -197,7 +197,7 @@ def test_one_channel_of_a_file(tcyx):
     """The second channel alone is TYX, and nothing is in doubt."""
     tcyx.data = tcyx.data[:, 1]
     reading = suggest([tcyx])
-    assert (reading.axes, reading.said, len(reading.channels)) == ("TYX", (), 1)
+    assert (reading.axes, reading.notes, len(reading.channels)) == ("TYX", (), 1)
 
 
 def test_layers_in_another_order_keep_their_names(tmp_path):
@@ -217,7 +217,7 @@ def test_layers_opened_here_are_read_by_their_labels(tmp_path):
     path = write_ome(tmp_path / "a.ome.tif", numbers(2, 2, 40, 50), "ZTYX")
     data, facts, _ = image_layers(open_image(path), [(0, 1)])[0]
     reading, planes = read_all([layer_of(data, **facts)])
-    assert (reading.axes, reading.said) == ("TZYX", ())
+    assert (reading.axes, reading.notes) == ("TZYX", ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
@@ -231,7 +231,7 @@ def test_layers_opened_here_are_read_by_their_labels(tmp_path):
 def test_axis_labels(labels, axes):
     """Labels that name all axes are taken, in any order."""
     reading = suggest([layer_of(numbers(2, 3, 4, 5), axis_labels=labels)])
-    assert (reading.axes, reading.said) == (axes, ())
+    assert (reading.axes, reading.notes) == (axes, ())
 
 
 @pytest.mark.parametrize("labels", [None, ("q", "y", "x"), ("y", "y", "x"), ("t", "z", "x")])
@@ -239,7 +239,7 @@ def test_labels_that_do_not_name_all_axes_are_left(labels):
     """Then the axes are a guess."""
     reading = suggest([layer_of(numbers(2, 4, 5), axis_labels=labels)])
     assert reading.axes == "ZYX"
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -250,14 +250,14 @@ def test_pixel_size_from_scale_and_unit(scale, unit, size):
     """A scale is a pixel size where its unit is a length; a flipped layer has the same."""
     reading = suggest([layer_of(numbers(4, 5), scale=(scale, scale), units=(unit, unit))])
     assert reading.pixel_size == (None if size is None else pytest.approx(size))
-    assert (f"The scale {scale:g} has no unit" in " ".join(reading.said)) == (unit == "pixel" and scale != 1)
+    assert (f"The scale {scale:g} has no unit" in " ".join(reading.notes)) == (unit == "pixel" and scale != 1)
 
 
 def test_pixels_that_are_not_square():
     """The mean of 1 and 3 µm is 2 µm, and it is said."""
     reading = suggest([layer_of(numbers(4, 5), scale=(1, 3), units=("um", "um"))])
     assert reading.pixel_size == 2
-    assert "not square (Y 1 µm, X 3 µm)" in reading.said[0]
+    assert "not square (Y 1 µm, X 3 µm); their mean, 2 µm, is used." in reading.notes[0]
 
 
 def test_scale_of_a_layer_wins_over_its_file(tcyx):
@@ -353,9 +353,9 @@ def test_readings_that_cannot_be():
         suggest([])
     with pytest.raises(ImageError, match="has 7 axes; expected 2 to 6"):
         suggest([layer_of(numbers(1, 1, 1, 1, 1, 4, 5))])
-    with pytest.raises(ImageError, match="have channels of their own"):
+    with pytest.raises(ImageError, match="each of the layers has channels of its own; select only one layer"):
         open_layers([stack, stack], SourceReading("CYX", ("a", "b"), None))
-    with pytest.raises(ImageError, match="photo is a colour image; expected axes that end in S, such as YXS: ZYX"):
+    with pytest.raises(ImageError, match="photo is a colour image; expected axes that end in S, such as YXS, not ZYX"):
         open_layers([colours], SourceReading("ZYX", ("a",), None))
 
 
@@ -417,7 +417,7 @@ def test_the_pixel_size_of_a_file_that_does_not_say_its_axes(tmp_path, napari_op
     tifffile.imwrite(path, numbers(3, 20, 30), photometric="minisblack", metadata=None, **how)
     reading = suggest(napari_opens(path))
     assert (len(reading.axes), reading.pixel_size) == (3, 0.5)
-    assert GUESS in " ".join(reading.said)
+    assert GUESS in " ".join(reading.notes)
 
 
 @pytest.mark.parametrize("axes", ["TCZYX", "CZTYX", "ZTYX", "YX", "ZXY"])
@@ -467,7 +467,7 @@ def test_pixels_that_are_no_numbers_leave_the_axes_alone(napari_opens, tmp_path)
     pixels = np.full((2, 40, 50), np.nan, np.float32)
     (layer,) = napari_opens(write_ome(tmp_path / "a.ome.tif", pixels, "CYX"))
     reading = suggest([layer])
-    assert (reading.axes, reading.said) == ("CYX", ())
+    assert (reading.axes, reading.notes) == ("CYX", ())
     with pytest.raises(ImageError, match="are NaN or infinite"):
         open_layers([layer], reading).image.plane(0)
 

@@ -68,7 +68,9 @@ def test_one_model_of_a_list(saved):
     """A stack of one is that one; two cannot both be the current model."""
     assert get_reader([str(saved)])([str(saved)]) == [(None,)]
     assert current.model.path == saved
-    with pytest.raises(ModelError, match="2 models were opened as one stack, expected one; open the one to work with"):
+    with pytest.raises(
+        ModelError, match="2 models were opened as one stack; expected one: open only the model to work with"
+    ):
         get_reader([str(saved)] * 2)([str(saved)] * 2)
 
 

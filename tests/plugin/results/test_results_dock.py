@@ -96,7 +96,7 @@ def column(dock, name: str) -> list[str]:
 
 
 def test_an_empty_dock_says_what_to_open(dock):
-    assert "Open a folder that napari-milcnn classify, screen or evaluate wrote" in dock.facts.text()
+    assert "Open a results folder, written by napari-milcnn classify or evaluate" in dock.facts.text()
     assert [button.text() for button in dock.view_buttons] == list(VIEWS)
     assert dock._after.isHidden()
 
@@ -104,7 +104,7 @@ def test_an_empty_dock_says_what_to_open(dock):
 def test_a_folder_dropped_is_opened_with_the_layout_beside_its_images(dock, qtbot, written):
     opened(dock, qtbot, written / "screen")
     assert dock.facts.text().splitlines()[:2] == ["screen", "4 images · 6 planes · 3 classes"]
-    assert dock.facts.text().splitlines()[-1] == "labels.csv: label, group, dose"
+    assert dock.facts.text().splitlines()[-1] == "columns from labels.csv: label, group, dose"
     assert column(dock, "plane") == ["T0", "T0", "T1", "T2", "T0", "T0"]
     found = read_results(written / "screen")
     assert column(dock, "score") == [f"{score:.3f}" for score in found.scores.max(1)]
@@ -178,7 +178,7 @@ def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
     assert len(column(dock, "image")) == table.to_numpy()[r, c]
     assert set(column(dock, "label")) == {table.index[r]}
     assert set(column(dock, "top")) == {table.columns[c]}
-    assert dock.rows.chosen.text().endswith(f"label {table.index[r]}, model says {table.columns[c]}")
+    assert dock.rows.chosen.text().endswith(f"label {table.index[r]}, predicted {table.columns[c]}")
     dock.rows.all_button.click()
     assert len(column(dock, "image")) == 4
 
@@ -186,9 +186,9 @@ def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
 def test_a_well_of_the_plate_opens_its_image(dock, viewer, qtbot, written):
     opened(dock, qtbot, written / "screen")
     view = show(dock, qtbot, "Plate")
-    assert view.told(2, 1).startswith("B03: ")
-    assert view.told(2, 1).endswith("2 images")
-    assert view.told(0, 0) == ""
+    assert view.text_at(2, 1).startswith("B03: ")
+    assert view.text_at(2, 1).endswith("2 images")
+    assert view.text_at(0, 0) == ""
     click_at(qtbot, view, 4, 2)
     rest(dock, qtbot)
     assert "C05_s1 masks" in viewer.layers
@@ -223,7 +223,7 @@ def test_every_picture_is_saved_as_png_and_svg_and_read_back(dock, qtbot, writte
         show(dock, qtbot, title)
         for kind in ("png", "svg"):
             dock.save_picture(tmp_path / f"{title}.{kind}")
-            assert dock.message.text() == f"saved {tmp_path / title}.{kind}"
+            assert dock.message.text() == f"Saved {tmp_path / title}.{kind}"
         assert imread(tmp_path / f"{title}.png")[..., :3].std() > 1
         assert (imread(tmp_path / f"{title}.png")[0, 0, :3] == 255).all()  # on white, whatever the theme
         assert ElementTree.parse(tmp_path / f"{title}.svg").getroot().tag.endswith("svg")
@@ -282,7 +282,7 @@ def test_moved_images_are_found_where_the_user_says(dock, viewer, qtbot, written
     opened(dock, qtbot, tmp_path / "alone")
     dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
     rest(dock, qtbot)
-    assert "was not found; choose the folder of the images" in dock.message.text()
+    assert "was not found; click Images… to choose the folder of the images" in dock.message.text()
     dock.find_images(tmp_path / "now" / "here")
     rest(dock, qtbot)
     assert dock.found.missing == []

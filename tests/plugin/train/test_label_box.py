@@ -103,7 +103,7 @@ def test_the_empty_tab_says_what_to_do_first_and_then_the_next_things(box, qtbot
     assert box.hint.text().startswith("Open images to label, or drop them here")
     assert not box.table.isVisible()
     dropped(box, qtbot, folder)
-    assert "Add a class" in box.hint.text()
+    assert "Add a class for each phenotype" in box.hint.text()
     assert box.count.text() == "0 of 8 labelled"
     type_class("a", "b", box=box)
     assert "press the number of its class" in box.hint.text()
@@ -209,7 +209,7 @@ def test_a_class_is_clicked_renamed_recoloured_and_removed_after_a_question(box,
     box.class_box.swatches["new"].click()
     assert box.labelling.classes[1].colour == "#123456"
     box.class_box.removers["new"].click()
-    assert box.class_box.question.text() == "1 image carries the label new, which goes too. Remove the class?"
+    assert box.class_box.question.text() == "1 image has the label new. Remove the class and this label?"
     box.class_box.keep.click()
     assert len(box.labelling.classes) == 2
     box.class_box.removers["new"].click()
@@ -290,7 +290,7 @@ def test_layers_of_the_user_are_left_alone_and_the_look_of_ours_stays(box, viewe
     mine = viewer.add_image(np.zeros((8, 8)), name="mine")
     dropped(box, qtbot, folder)
     assert [layer.name for layer in viewer.layers] == ["mine", "0 GFP", "0 RFP"]
-    box.view.layers[1].visible = False
+    box.image_layers.layers[1].visible = False
     click(box, 4)
     settled(box, qtbot)
     assert [layer.name for layer in viewer.layers] == ["mine", "4 GFP", "4 RFP"]
@@ -361,7 +361,7 @@ def test_what_next_sorts_by_the_models_order_and_opens_the_first(box, viewer, qt
     type_class("a", "b", box=box)
     press(box.table, 1)
     box.next_button.click()
-    assert "There is no model yet" in box.message.text()
+    assert "What next needs a model" in box.message.text()
     current.set(lively_model())
     box.next_button.click()
     settled(box, qtbot)
@@ -394,7 +394,7 @@ def test_the_check_lists_what_it_found_and_a_click_selects_the_images(box, qtbot
         press(box.table, digit)
     box.check_button.click()
     settled(box, qtbot)
-    assert box.found.text().startswith("1 thing to look at; click one.")
+    assert box.check_result.text().startswith("1 possible problem; click one to select its images.")
     item = box.list.item(0)
     assert "2.ome.tif and 5.ome.tif are the same image, labelled a and b" in item.text()
     box.list.itemClicked.emit(item)
@@ -409,7 +409,7 @@ def test_while_a_training_runs_images_are_looked_at_and_labels_stay(box, viewer,
     press(box.table, 1)
     settled(box, qtbot)
     assert viewer.layers[0].name == "3 GFP"
-    assert "A training runs" in box.message.text()
+    assert "Labels cannot be changed while a training runs." in box.message.text()
     assert labels(box) == [()] * 8
     box.set_enabled_while_training(False)
     press(box.table, 1)

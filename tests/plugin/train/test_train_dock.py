@@ -134,7 +134,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     trained(dock, qtbot, epochs=10, patch=128, validation=0.25)
     assert dock.message.text() == "Done."
     assert dock.tabs.currentIndex() == 2
-    assert "kept for validation" in dock.outcome_box.notes.text()
+    assert "held out for validation" in dock.outcome_box.notes.text()
     QTest.mouseClick(dock.outcome_box.use_button, Qt.MouseButton.LeftButton)
     assert current.model.classes == tuple(sorted(CLASSES))
     classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock" and w.viewer == viewer)
@@ -165,11 +165,11 @@ def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table
 
 
 def test_what_is_missing_is_said(dock, qtbot, tmp_path, table):
-    assert "Open images under Label first." in dock.needs.text()
+    assert "Open images in the Label tab first." in dock.needs.text()
     assert not dock.start_button.isEnabled()
     (tmp_path / "labels.csv").write_text("file,label\n0.tif,none\n2.tif,none\n")
     opened(dock, qtbot, tmp_path / "labels.csv")
-    assert "All labelled images show none." in dock.needs.text()
+    assert "All labelled images have the label none." in dock.needs.text()
     assert not dock.start_button.isEnabled()
 
 
@@ -191,7 +191,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     dock.start_button.click()
     qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=120_000)
     dock.pause_button.click()
-    assert dock.pause_button.text() == "Go on"
+    assert dock.pause_button.text() == "Continue"
     there, before = (0, 0), None
     for _ in range(20):  # an epoch whose batches are done is still validated
         there, before = (dock._epochs[0], dock.progress.value()), there
@@ -236,10 +236,9 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     dock.plan_box.folds.setValue(2)
     dock.validate_button.click()
     settled(dock, qtbot)
-    assert (
-        "Each of 16 images of 16 groups was told by a network that never saw its group."
-        in dock.outcome_box.notes.text()
-    )
+    notes = dock.outcome_box.notes.text()
+    assert "Cross-validation on 16 images from 16 groups" in notes
+    assert "each image was predicted by a network that was not trained on its group." in notes
     assert len(dock.report.folds) == 2
     assert dock.outcome_box.results_button.isVisibleTo(dock)
     assert not dock.outcome_box.card.isVisibleTo(dock)
@@ -292,7 +291,7 @@ def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path
     monkeypatch.setattr(QMessageBox, "question", lambda *words: asked.append(words[2]) or answer)
     window = next(w for w in viewer.window._qt_window.findChildren(QDockWidget) if w.isAncestorOf(dock))
     QTest.mouseClick(window.findChild(QPushButton, "QTitleBarCloseButton"), Qt.MouseButton.LeftButton)
-    assert "A training runs" in asked[0]
+    assert "A training is running" in asked[0]
     assert dock.busy
     assert window.isVisible()
     dock.stop_button.click()
