@@ -103,9 +103,9 @@ class ImageBox(QWidget):
         for button in (self.this_plane, self.all_planes):
             self._planes.addButton(button)
         self.z = NarrowComboBox()
-        self.z.addItem("each slice", SEPARATE_PLANES)
-        self.z.addItem("maximum", MAXIMUM)
-        self.z.setToolTip("Classify each z slice as a plane of its own, or the maximum projection over z")
+        self.z.addItem("each slice is a plane", SEPARATE_PLANES)
+        self.z.addItem("maximum projection", MAXIMUM)
+        self.z.setToolTip("Classify each z slice by itself, or the maximum projection over z")
         self.message = Note()
 
     def _lay_out(self) -> None:
@@ -119,9 +119,10 @@ class ImageBox(QWidget):
         self._channels = QFormLayout()
         self._channels.setContentsMargins(0, 0, 0, 0)
         inner.addLayout(self._channels)
+        inner.addLayout(row("planes", self.this_plane, self.all_planes, stretch=2))
         self._z_part = QWidget()
         vertical_layout(self._z_part).addLayout(row("z", self.z, stretch=1))
-        inner.addLayout(row("planes", self.this_plane, self.all_planes, self._z_part, stretch=3))
+        inner.addWidget(self._z_part)
         layout.addWidget(self._form)
         layout.addWidget(self.message)
 

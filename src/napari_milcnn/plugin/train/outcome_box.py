@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 NO_VALIDATION = "No validation: no images were held out, so the accuracy of the model is unknown."
 _PLACEHOLDERS = {"name": "name of the model", "authors": "names, separated by commas",
-                 "license": "for example CC-BY-4.0",
-                 "description": "what the model tells apart, in a sentence"}  # fmt: skip
+                 "license": "for example CC-BY-4.0", "description": "one sentence"}  # fmt: skip
 _REMEMBERED = ("authors", "license")
 """Fields of the card that the next session starts with."""
 _HEADLINE_METRICS = ("accuracy", "balanced accuracy", "mean average precision", "group accuracy")
@@ -46,7 +45,6 @@ class OutcomeBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.figures = Note()
-        self.figures.setToolTip("Each metric with its 95 % interval")
         self.notes = Note()
         self.confusion = FigureBox("Confusion matrix", 290)
         self.calibration = FigureBox("Calibration", 300)
@@ -103,8 +101,9 @@ class OutcomeBox(QWidget):
             self.calibration.show_figure(None)
             return
         self.figures.say(_metrics_table(report))
+        ranges = ["Ranges are 95 % intervals."] if report.intervals else []
         warnings = [f"{text.rstrip('.')}." for text in report.warnings]
-        self.notes.say(" ".join((_images_sentence(report), *warnings)))
+        self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         single = report.model.card.single_label
         self.calibration.show_figure(lambda: reliability_figure(report.reliability, single, style))
