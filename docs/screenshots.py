@@ -147,7 +147,7 @@ def train_tour(theme: str, folder: Path) -> None:
     viewer.window._qt_window.resize(*SIZE)
     viewer.window._qt_window.activateWindow()
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
-    dock.go_on_button.hide()  # what another session left is not part of the tour
+    dock.continue_button.hide()  # what another session left is not part of the tour
     box = dock.label_box
 
     def shot(name: str) -> None:
@@ -186,7 +186,7 @@ def train_tour(theme: str, folder: Path) -> None:
         wait(lambda: False, 1)
         area.verticalScrollBar().setValue(dock.progress.y() - 20)
         shot("curves")
-        area.verticalScrollBar().setValue(dock.glances.y() - 20)
+        area.verticalScrollBar().setValue(dock.previews.y() - 20)
         shot("looks")
         dock.pause_button.click()
         wait(lambda: not dock.busy, 900)

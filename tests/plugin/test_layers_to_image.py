@@ -1,4 +1,4 @@
-"""Layers as napari really opens and holds them, read as images, and every point found again."""
+"""Layers, as napari opens and holds them, are read as images; planes and points lead back to the layers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from napari.layers import Image
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.open import open_image
-from napari_milcnn.plugin.layers_to_image import SourceReading, file_behind, open_layers, suggest
+from napari_milcnn.plugin.layers_to_image import SourceReading, file_behind, group_layers, open_layers, suggest
 from napari_milcnn.plugin.results_to_layers import image_layers
 
-GUESS = "are a guess: nothing says what they are"
-OTHER_PIXELS = "The layer holds other pixels than its file"
+GUESS = "are guessed: neither the layer nor a file names them"
+OTHER_PIXELS = "The pixels of the layer differ from those of its file"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def _quiet(caplog):
 
 @pytest.fixture
 def napari_opens(npe2pm):
-    """Return a function that opens a file as napari's own reader does: a list of layers."""
+    """Return a function that opens a file with napari's own reader and returns its layers."""
     npe2pm.register(npe2.PluginManifest.from_distribution("napari"))
 
     def opened(path: Path) -> list[Image]:
@@ -43,7 +43,7 @@ def napari_opens(npe2pm):
 
 
 def numbers(*shape: int, dtype: Any = np.uint16) -> np.ndarray:
-    """Count up, so that no two pixels are alike (modulo the type)."""
+    """Count up, so that no two pixels are equal (within the range of the type)."""
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
@@ -55,7 +55,7 @@ def write_ome(path: Path, array: np.ndarray, axes: str, **metadata: Any) -> Path
 
 
 def read_all(layers: list[Image]) -> tuple[SourceReading, np.ndarray]:
-    """Return how layers are read, and all their planes (planes, channels, Y, X)."""
+    """Return the reading of layers, and all their planes (planes, channels, Y, X)."""
     reading = suggest(layers)
     image = open_layers(layers, reading).image
     return reading, np.stack([image.plane(i) for i in range(len(image.planes))])
@@ -68,7 +68,7 @@ def read_file(path: Path, **options: Any) -> np.ndarray:
 
 
 def layer_of(array: Any, **facts: Any) -> Image:
-    """Make a layer, in no viewer."""
+    """Make a layer without a viewer."""
     return Image(array, **{"contrast_limits": (0, 1), **facts})
 
 
@@ -85,7 +85,7 @@ def layer_of(array: Any, **facts: Any) -> Image:
         ("TCYX", (1, 2, 40, 50), "CYX"),  # tifffile, and so napari, leaves out axes of length 1
         ("TCYX", (3, 1, 40, 50), "TYX"),
         ("YXS", (40, 50, 3), "YXS"),
-        ("YXS", (20, 25, 3), "YXS"),  # too small for napari to take it for colours
+        ("YXS", (20, 25, 3), "YXS"),  # napari takes an image this small for planes, not for colours
         ("CZYXS", (2, 3, 40, 50, 3), "CZYXS"),
     ],
 )
@@ -93,12 +93,12 @@ def test_ome_tiff(napari_opens, tmp_path, axes, shape, read_as):
     """Axes come from the file, and the planes of the layer are the planes of the file."""
     path = write_ome(tmp_path / "a.ome.tif", numbers(*shape, dtype=np.uint8 if "S" in axes else np.uint16), axes)
     reading, planes = read_all(napari_opens(path))
-    assert (reading.axes, reading.said) == (read_as, ())
+    assert (reading.axes, reading.notes) == (read_as, ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
 def test_names_and_pixel_size_come_from_the_file(napari_opens, tmp_path):
-    """An OME-TIFF names its channels and says 650 nm a pixel."""
+    """The OME-TIFF names its channels and states 650 nm per pixel."""
     facts = {"PhysicalSizeX": 650, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 650, "PhysicalSizeYUnit": "nm"}
     path = write_ome(tmp_path / "a.ome.tif", numbers(2, 40, 50), "CYX", Channel={"Name": ["GFP", "RFP"]}, **facts)
     reading, _ = read_all(napari_opens(path))
@@ -106,45 +106,45 @@ def test_names_and_pixel_size_come_from_the_file(napari_opens, tmp_path):
 
 
 def test_imagej_tiff(napari_opens, tmp_path):
-    """ImageJ writes TZCYX; 2 pixels a µm are 0.5 µm a pixel."""
+    """ImageJ writes TZCYX; 2 pixels per µm are 0.5 µm per pixel."""
     path, facts = tmp_path / "a.tif", {"axes": "TZCYX", "unit": "um"}
     tifffile.imwrite(path, numbers(2, 3, 2, 40, 50), imagej=True, resolution=(2, 2), metadata=facts)
     reading, planes = read_all(napari_opens(path))
-    assert (reading.axes, reading.pixel_size, reading.said) == ("TZCYX", 0.5, ())
+    assert (reading.axes, reading.pixel_size, reading.notes) == ("TZCYX", 0.5, ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
 @pytest.mark.parametrize("second", [(2, 40, 50), (2, 30, 50)])
 def test_of_several_images_napari_shows_the_first(napari_opens, tmp_path, second):
-    """Whether they are alike or not, the first image's axes are the layer's."""
+    """The layer has the axes of the first image, whether the images are alike or not."""
     path = tmp_path / "a.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:
         for shape in ((2, 40, 50), second):
             file.write(numbers(*shape), photometric="minisblack", metadata={"axes": "CYX"})
     layers = napari_opens(path)
     reading, planes = read_all(layers)
-    assert (reading.axes, reading.said) == ("CYX", ())
+    assert (reading.axes, reading.notes) == ("CYX", ())
     np.testing.assert_array_equal(planes, read_file(path, series=0))
     found, how = file_behind(open_layers(layers, reading), "planes")
     assert (found, how.series) == (path, 0)
 
 
-def test_plain_pages_are_a_guess(napari_opens, tmp_path):
-    """Nothing in the file says what three pages are."""
+def test_the_axes_of_plain_pages_are_guessed(napari_opens, tmp_path):
+    """The file does not state the axis of its three pages."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, numbers(3, 40, 50), photometric="minisblack", metadata=None)
     reading, planes = read_all(napari_opens(path))
     assert (reading.axes, planes.shape) == ("ZYX", (3, 1, 40, 50))
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
 
 
 @pytest.mark.parametrize(("samples", "channels"), [(3, 3), (4, 3), (2, 2)])
 def test_png(napari_opens, tmp_path, samples, channels):
-    """RGB and RGBA have three channels; napari takes grey with alpha for no colours, and both samples are channels."""
+    """RGB and RGBA have three channels; napari does not treat grey with alpha as colours, so it has two channels."""
     pixels = numbers(40, 50, samples, dtype=np.uint8)
     iio.imwrite(tmp_path / "a.png", pixels)
     reading, planes = read_all(napari_opens(tmp_path / "a.png"))
-    assert (reading.axes, reading.said) == ("YXS", ())
+    assert (reading.axes, reading.notes) == ("YXS", ())
     np.testing.assert_array_equal(planes[0], np.moveaxis(pixels[..., :channels], -1, 0))
 
 
@@ -162,7 +162,7 @@ def test_ome_zarr(napari_opens, tmp_path, levels):
     layers = napari_opens(tmp_path / "a.ome.zarr")
     assert layers[0].multiscale == (levels > 1)
     reading, planes = read_all(layers)
-    assert (reading.axes, reading.pixel_size, reading.said) == ("CZYX", 0.5, ())
+    assert (reading.axes, reading.pixel_size, reading.notes) == ("CZYX", 0.5, ())
     np.testing.assert_array_equal(planes, pixels.swapaxes(0, 1))
 
 
@@ -176,32 +176,32 @@ def tcyx(napari_opens, tmp_path) -> Image:
 
 
 def test_cropped_layer_is_not_read_by_its_file(tcyx):
-    """Of another shape, the layer may be anything: a guess, without the file's pixel size."""
+    """A layer of another shape than its file gets guessed axes, and not the pixel size of the file."""
     tcyx.data = tcyx.data[:, :, :30]
     reading = suggest([tcyx])
     assert (reading.axes, reading.pixel_size) == ("TZYX", None)
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
     assert file_behind(open_layers([tcyx], reading), "planes")[0] is None
 
 
 @pytest.mark.parametrize("edit", [lambda data: data.swapaxes(0, 1), lambda data: data.max(0), lambda data: data + 1])
-def test_edited_layer_is_said_to_differ_from_its_file(tcyx, edit):
-    """Of the file's shape, but with other pixels: the axes are the file's, and that may be wrong."""
+def test_an_edited_layer_gets_a_note(tcyx, edit):
+    """A layer with the shape of its file but other pixels gets the axes of the file, which may be wrong."""
     tcyx.data = np.ascontiguousarray(edit(tcyx.data))
     reading = suggest([tcyx])
-    assert OTHER_PIXELS in reading.said[0]
+    assert OTHER_PIXELS in reading.notes[0]
     assert file_behind(open_layers([tcyx], reading), "planes")[0] is None
 
 
 def test_one_channel_of_a_file(tcyx):
-    """The second channel alone is TYX, and nothing is in doubt."""
+    """The second channel alone is TYX, without a note."""
     tcyx.data = tcyx.data[:, 1]
     reading = suggest([tcyx])
-    assert (reading.axes, reading.said, len(reading.channels)) == ("TYX", (), 1)
+    assert (reading.axes, reading.notes, len(reading.channels)) == ("TYX", (), 1)
 
 
 def test_layers_in_another_order_keep_their_names(tmp_path):
-    """Channels opened here as layers and sorted by the user are named by their layers, not by their order."""
+    """If the user sorts the layers of a file, the channels are named after the layers and not by their order."""
     path = write_ome(tmp_path / "a.ome.tif", numbers(2, 40, 50), "CYX", Channel={"Name": ["GFP", "RFP"]})
     green, red = (layer_of(data, **facts) for data, facts, _ in image_layers(open_image(path), [(0, 1)] * 2))
     assert suggest([green, red]).channels == ("GFP", "RFP")
@@ -213,11 +213,11 @@ def test_layers_in_another_order_keep_their_names(tmp_path):
 
 
 def test_layers_opened_here_are_read_by_their_labels(tmp_path):
-    """The file's order is ZTYX, ours always TZYX: both of length 2, so only the labels tell."""
+    """The file has ZTYX, the plugin's layers TZYX; T and Z have the same length, so only the labels differ."""
     path = write_ome(tmp_path / "a.ome.tif", numbers(2, 2, 40, 50), "ZTYX")
     data, facts, _ = image_layers(open_image(path), [(0, 1)])[0]
     reading, planes = read_all([layer_of(data, **facts)])
-    assert (reading.axes, reading.said) == ("TZYX", ())
+    assert (reading.axes, reading.notes) == ("TZYX", ())
     np.testing.assert_array_equal(planes, read_file(path))
 
 
@@ -229,17 +229,17 @@ def test_layers_opened_here_are_read_by_their_labels(tmp_path):
     [(("t", "c", "y", "x"), "TCYX"), (("Time", "channel", "Y", "X"), "TCYX"), (("c", "z", "x", "y"), "CZXY")],
 )
 def test_axis_labels(labels, axes):
-    """Labels that name all axes are taken, in any order."""
+    """Labels that name all axes are used, in any order."""
     reading = suggest([layer_of(numbers(2, 3, 4, 5), axis_labels=labels)])
-    assert (reading.axes, reading.said) == (axes, ())
+    assert (reading.axes, reading.notes) == (axes, ())
 
 
 @pytest.mark.parametrize("labels", [None, ("q", "y", "x"), ("y", "y", "x"), ("t", "z", "x")])
-def test_labels_that_do_not_name_all_axes_are_left(labels):
-    """Then the axes are a guess."""
+def test_labels_that_do_not_name_all_axes_are_ignored(labels):
+    """The axes are then guessed."""
     reading = suggest([layer_of(numbers(2, 4, 5), axis_labels=labels)])
     assert reading.axes == "ZYX"
-    assert GUESS in reading.said[0]
+    assert GUESS in reading.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -247,27 +247,27 @@ def test_labels_that_do_not_name_all_axes_are_left(labels):
     [(0.65, "um", 0.65), (650, "nm", 0.65), (1, "pixel", None), (0.65, "pixel", None), (-0.65, "micron", 0.65)],
 )
 def test_pixel_size_from_scale_and_unit(scale, unit, size):
-    """A scale is a pixel size where its unit is a length; a flipped layer has the same."""
+    """A scale is a pixel size if its unit is a length; a flipped layer has the same pixel size."""
     reading = suggest([layer_of(numbers(4, 5), scale=(scale, scale), units=(unit, unit))])
     assert reading.pixel_size == (None if size is None else pytest.approx(size))
-    assert (f"The scale {scale:g} has no unit" in " ".join(reading.said)) == (unit == "pixel" and scale != 1)
+    assert (f"The scale {scale:g} has no unit" in " ".join(reading.notes)) == (unit == "pixel" and scale != 1)
 
 
 def test_pixels_that_are_not_square():
-    """The mean of 1 and 3 µm is 2 µm, and it is said."""
+    """The mean of 1 and 3 µm is 2 µm, and a note says so."""
     reading = suggest([layer_of(numbers(4, 5), scale=(1, 3), units=("um", "um"))])
     assert reading.pixel_size == 2
-    assert "not square (Y 1 µm, X 3 µm)" in reading.said[0]
+    assert "not square (Y 1 µm, X 3 µm); their mean, 2 µm, is used." in reading.notes[0]
 
 
-def test_scale_of_a_layer_wins_over_its_file(tcyx):
-    """Who sets a scale in µm means it."""
+def test_the_scale_of_a_layer_takes_precedence_over_its_file(tcyx):
+    """A scale in µm that the user sets is the pixel size."""
     tcyx.scale, tcyx.units = (1, 1, 0.2, 0.2), ("pixel", "pixel", "um", "um")
     assert suggest([tcyx]).pixel_size == pytest.approx(0.2)
 
 
 def test_layers_as_channels():
-    """Three layers are three channels, named after them; the larger type holds them all."""
+    """Three layers are three channels with the names of the layers, in a type that holds all of them."""
     layers = [layer_of(numbers(2, 4, 5).astype(kind) + 250, name=kind) for kind in ("uint8", "uint16", "int16")]
     reading, planes = read_all(layers)
     assert (reading.axes, reading.channels) == ("ZYX", ("uint8", "uint16", "int16"))
@@ -287,8 +287,8 @@ class Counted:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_nothing_is_read_before_a_plane_is(count):
-    """Then one plane of each layer, once."""
+def test_pixels_are_read_only_with_their_plane(count):
+    """Reading a plane reads one plane of each layer, once."""
     arrays = [Counted(3, 40, 50) for _ in range(count)]
     chunked = [da.from_array(array, (1, 40, 50), asarray=False, meta=np.empty((0, 0, 0))) for array in arrays]
     layers = [layer_of(array, name=f"c{i}") for i, array in enumerate(chunked)]
@@ -302,7 +302,7 @@ def test_nothing_is_read_before_a_plane_is(count):
 
 @pytest.mark.parametrize("kind", ["dask", "zarr", "memmap", "multiscale"])
 def test_arrays_of_every_kind(tmp_path, kind):
-    """All give the same planes."""
+    """All kinds of arrays give the same planes."""
     pixels = numbers(3, 40, 50)
     if kind == "memmap":
         np.save(tmp_path / "a.npy", pixels)
@@ -317,21 +317,21 @@ def test_arrays_of_every_kind(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "message"),
     [
         ([numbers(4, 6)], r"\(4, 5\) and other \(4, 6\) cannot be channels of one image; expected the same shape"),
         ([numbers(4, 5) > 3], "other holds bool; expected whole numbers or floats"),
     ],
 )
-def test_what_cannot_be_channels_is_refused(others, said):
+def test_layers_that_cannot_be_channels_are_refused(others, message):
     """The message says what was found and what was expected."""
     layers = [layer_of(numbers(4, 5), name="first"), *(layer_of(other, name="other") for other in others)]
-    with pytest.raises(ImageError, match=said):
+    with pytest.raises(ImageError, match=message):
         suggest(layers)
 
 
 def test_complex_pixels_are_refused():
-    """The napari of today makes no layer of them; should one come, it is refused in words."""
+    """Napari 0.9 makes no layer of complex pixels; if it ever does, a message refuses them."""
     layer = SimpleNamespace(data=numbers(4, 5) * 1j, multiscale=False, name="waves")
     with pytest.raises(ImageError, match="the layer waves holds complex128; expected whole numbers or floats"):
         suggest([layer])
@@ -341,21 +341,21 @@ def test_complex_pixels_are_refused():
     "place", [{"scale": (2, 2)}, {"translate": (0, 9)}, {"rotate": 30}, {"affine": [[1, 0, 5], [0, 1, 0], [0, 0, 1]]}]
 )
 def test_layers_at_different_places_are_refused(place):
-    """Their pixels would not be the same pixels."""
+    """Layers that do not lie over each other cannot be channels of one image."""
     with pytest.raises(ImageError, match=r"lie at different places \(scale \(1, 1\) and"):
         suggest([layer_of(numbers(4, 5)), layer_of(numbers(4, 5), **place)])
 
 
-def test_readings_that_cannot_be():
-    """No layer, too many axes, channels twice, colours read as planes."""
+def test_impossible_readings_are_refused():
+    """There is no layer, there are too many axes, channels appear twice, colours are read as planes."""
     stack, colours = layer_of(numbers(2, 4, 5)), layer_of(numbers(40, 50, 3, dtype=np.uint8), rgb=True, name="photo")
     with pytest.raises(ImageError, match="no image layer was given"):
         suggest([])
     with pytest.raises(ImageError, match="has 7 axes; expected 2 to 6"):
         suggest([layer_of(numbers(1, 1, 1, 1, 1, 4, 5))])
-    with pytest.raises(ImageError, match="have channels of their own"):
+    with pytest.raises(ImageError, match="each of the layers has channels of its own; select only one layer"):
         open_layers([stack, stack], SourceReading("CYX", ("a", "b"), None))
-    with pytest.raises(ImageError, match="photo is a colour image; expected axes that end in S, such as YXS: ZYX"):
+    with pytest.raises(ImageError, match="photo is a colour image; expected axes that end in S, such as YXS, not ZYX"):
         open_layers([colours], SourceReading("ZYX", ("a",), None))
 
 
@@ -370,11 +370,11 @@ PLACES = {
     },
     "affine": {"affine": np.diag([1, 1, 2, 3, 4, 1]) + np.eye(6, k=1) * [[0], [0], [0], [1], [7], [0]]},
 }
-"""Of a layer of axes T C Z Y X."""
+"""Transforms of a layer with the axes T C Z Y X."""
 
 
 def source_of(axes: str = "TCZYX", z: str = "planes", **place: Any):
-    """Open a layer of 2 times, 3 channels, 4 depths, of 5 x 6 px."""
+    """Open a layer with 2 times, 3 channels and 4 depths of 5 × 6 px."""
     lengths = {"T": 2, "C": 3, "Z": 4, "Y": 5, "X": 6}
     layer = layer_of(numbers(*(lengths[axis] for axis in axes)), **place)
     channels = ("a", "b", "c") if "C" in axes else ("a",)
@@ -384,7 +384,7 @@ def source_of(axes: str = "TCZYX", z: str = "planes", **place: Any):
 @pytest.mark.parametrize("z", ["planes", "maximum"])
 @pytest.mark.parametrize("place", PLACES)
 def test_plane_at_is_the_inverse_of_point_of(place, z):
-    """For every plane, wherever the layer lies; and in a viewer with more axes."""
+    """Every plane is found again, wherever the layer lies, also in a viewer with more axes."""
     _, source = source_of(z=z, **PLACES[place])
     assert len(source.image.planes) == (8 if z == "planes" else 2)
     for plane in range(len(source.image.planes)):
@@ -393,7 +393,7 @@ def test_plane_at_is_the_inverse_of_point_of(place, z):
 
 
 def test_point_of_by_hand():
-    """Plane 5 of 2 times and 4 depths is T1 Z1; the middle of 5 x 6 px is (2, 2.5)."""
+    """Plane 5 of 2 times and 4 depths is T1 Z1; the middle of 5 × 6 px is (2, 2.5)."""
     _, source = source_of(scale=(10, 1, 3, 0.5, 0.5), translate=(0, 0, 100, 0, 7))
     assert source.point_of(5) == (10, 0, 103, 1, 8.25)
     assert source.point_of(5, y=4, x=0) == (10, 0, 103, 2, 7)
@@ -405,24 +405,24 @@ def test_point_of_by_hand():
 
 
 def test_plane_at_outside_of_a_projection():
-    """Any of the four depths is the plane; beyond them the layer shows nothing."""
+    """Each of the four depths belongs to the plane; outside of them the layer shows nothing."""
     _, source = source_of(z="maximum")
     assert [source.plane_at((1, 0, z, 0, 0)) for z in (-1, 0, 3, 4)] == [None, 1, 1, None]
 
 
-def test_the_pixel_size_of_a_file_that_does_not_say_its_axes(tmp_path, napari_opens):
-    """Pages without names, 20000 of whose pixels are a centimetre: the axes are a guess, the pixel size is not."""
+def test_the_pixel_size_of_a_file_that_does_not_state_its_axes(tmp_path, napari_opens):
+    """20000 pixels per cm are 0.5 µm per pixel: the axes of plain pages are guessed, the pixel size is not."""
     path = tmp_path / "pages.tif"
     how = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, numbers(3, 20, 30), photometric="minisblack", metadata=None, **how)
     reading = suggest(napari_opens(path))
     assert (len(reading.axes), reading.pixel_size) == (3, 0.5)
-    assert GUESS in " ".join(reading.said)
+    assert GUESS in " ".join(reading.notes)
 
 
 @pytest.mark.parametrize("axes", ["TCZYX", "CZTYX", "ZTYX", "YX", "ZXY"])
 def test_to_layer_is_a_view_that_plane_key_agrees_with(axes):
-    """What is written to a plane stands in the layer, where `plane_key` says."""
+    """Values written to a plane appear in the layer at the index that `plane_key` returns."""
     _, source = source_of(axes)
     planes = np.zeros((len(source.image.planes), 5, 6), int)
     laid = source.to_layer(planes)
@@ -434,7 +434,7 @@ def test_to_layer_is_a_view_that_plane_key_agrees_with(axes):
 
 
 def test_to_layer_puts_planes_where_their_pixels_are():
-    """The layer's own pixels, taken as planes and put back, lie where they were."""
+    """The pixels of a layer, read as planes and put back, lie where they were."""
     layer, source = source_of("ZTYX")
     planes = np.stack([source.image.plane(i)[0] for i in range(8)])
     np.testing.assert_array_equal(source.to_layer(planes), layer.data)
@@ -443,7 +443,7 @@ def test_to_layer_puts_planes_where_their_pixels_are():
 @pytest.mark.parametrize("z", ["planes", "maximum"])
 @pytest.mark.parametrize("axes", ["TCZYX", "ZTYX", "ZXY"])
 def test_to_planes_is_the_inverse_of_to_layer(axes, z):
-    """Also of an array as long as the layer along every axis, where labels were drawn on the last channel or depth."""
+    """Labels as long as the layer along every axis, drawn on the last channel or depth, also give their planes."""
     _, source = source_of(axes, z)
     planes = numbers(len(source.image.planes), 5, 6)
     laid = source.to_layer(planes)
@@ -454,32 +454,32 @@ def test_to_planes_is_the_inverse_of_to_layer(axes, z):
     assert source.to_planes(drawn[0]).shape == drawn[0].shape
 
 
-def test_samples_that_napari_takes_for_an_axis_are_one_step():
-    """A photo too small for napari to see its colours has an axis of its own for them: Y X 1."""
+def test_samples_that_napari_takes_for_an_axis_have_length_1():
+    """In an image too small for napari to recognise colours, the samples are an axis: results are Y X 1."""
     layer = layer_of(numbers(5, 6, 3))
     source = open_layers([layer], SourceReading("YXS", ("r", "g", "b"), None))
     assert source.to_layer(np.zeros((1, 5, 6))).shape == (5, 6, 1)
     assert source.plane_at(source.point_of(0)) == 0
 
 
-def test_pixels_that_are_no_numbers_leave_the_axes_alone(napari_opens, tmp_path):
-    """A NaN is an error when its plane is read, no reason to doubt the file."""
+def test_nan_pixels_give_no_note_about_the_axes(napari_opens, tmp_path):
+    """A NaN is an error when its plane is read, but no reason to doubt the axes of the file."""
     pixels = np.full((2, 40, 50), np.nan, np.float32)
     (layer,) = napari_opens(write_ome(tmp_path / "a.ome.tif", pixels, "CYX"))
     reading = suggest([layer])
-    assert (reading.axes, reading.said) == ("CYX", ())
+    assert (reading.axes, reading.notes) == ("CYX", ())
     with pytest.raises(ImageError, match="are NaN or infinite"):
         open_layers([layer], reading).image.plane(0)
 
 
 def test_a_colour_layer_has_no_axis_for_its_samples():
-    """The results of an RGB layer are Y X."""
+    """The results of an RGB layer have the axes Y X."""
     source = open_layers([layer_of(numbers(5, 6, 3), rgb=True)], SourceReading("YXS", ("r", "g", "b"), None))
     assert (source.axes, source.to_layer(np.zeros((1, 5, 6))).shape) == ("YX", (5, 6))
 
 
 def test_points_in_the_viewers_units():
-    """Beside a layer in nanometres napari counts in them: its point 500 is the second plane of 0.5 µm."""
+    """With a second layer in nm, napari counts in nm: the point 500 is the second plane of 0.5 µm."""
     layer, source = source_of("ZYX", scale=(0.5, 0.3, 0.3), units=("um",) * 3)
     viewer = ViewerModel()
     viewer.add_layer(layer)
@@ -489,6 +489,21 @@ def test_points_in_the_viewers_units():
         viewer.dims.current_step = (z, 0, 0)
         assert source.plane_at(viewer.dims.point, units) == layer._slice.image.raw[0, 0] / 30 == z
         assert source.plane_at(source.point_of(z, units=units), units) == z
+
+
+# Groups
+
+
+def test_channels_of_a_file_are_one_image_and_a_second_copy_is_another(tmp_path):
+    """One file of two channels is opened twice, beside a layer without a file: three images."""
+    path = write_ome(tmp_path / "a.ome.tif", numbers(2, 40, 50), "CYX", Channel={"Name": ["GFP", "RFP"]})
+    viewer = ViewerModel()
+    for _ in range(2):
+        for data in image_layers(open_image(path), [(0, 1)] * 2):
+            viewer.add_layer(Image.create(*data))
+    viewer.add_image(numbers(40, 50), name="mine")
+    groups = [[layer.name for layer in group] for group in group_layers(list(viewer.layers))]
+    assert groups == [["a GFP", "a RFP"], ["a GFP [1]", "a RFP [1]"], ["mine"]]
 
 
 # Names
@@ -507,6 +522,6 @@ def test_points_in_the_viewers_units():
     ],
 )
 def test_images_are_named_after_their_layers(names, image):
-    """Two files of one name, or two layers of one file chosen one by one, are two images."""
+    """Two files of one name, or two layers of one file chosen separately, are two images."""
     layers = [layer_of(numbers(5, 6), name=name) for name in names]
     assert open_layers(layers, suggest(layers)).image.name == image

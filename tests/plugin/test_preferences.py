@@ -14,13 +14,13 @@ needs_page = pytest.mark.skipif(not hasattr(settings, "get_plugin_settings"), re
 
 
 def manifest_fields():
-    """Return the fields of our page as napari.yaml states them."""
+    """Return the fields of the plugin's page in napari.yaml."""
     manifest = npe2.PluginManifest.from_distribution("napari-milcnn")
     return manifest.contributions.configurations["classify"].properties
 
 
 def test_defaults():
-    """The engine's own: device auto, whole planes, object evidence; nothing happens unasked."""
+    """By default the device is auto, planes are whole, evidence is of objects, and nothing starts by itself."""
     chosen = Preferences()
     assert (chosen.device, chosen.tile, chosen.kind, chosen.auto_classify) == ("auto", None, "object", False)
     assert chosen.device == ComputeOptions().device
@@ -29,8 +29,8 @@ def test_defaults():
 
 
 @needs_page
-def test_the_manifest_says_the_same():
-    """Fields, defaults and sentences of napari.yaml are those of the class; each choice is one that it takes."""
+def test_the_manifest_equals_the_class():
+    """Fields, defaults and descriptions in napari.yaml are those of the class, which accepts every choice."""
     fields = manifest_fields()
     assert list(fields) == list(Preferences.model_fields)
     assert Preferences(**{name: field.default for name, field in fields.items()}) == Preferences()
@@ -44,7 +44,7 @@ def test_the_manifest_says_the_same():
 
 @needs_page
 def test_the_page_is_read(npe2pm, plugin_settings):
-    """What the user sets in napari is what the docks start from."""
+    """The docks start with the values that the user sets in napari."""
     npe2pm.register(npe2.PluginManifest.from_distribution("napari-milcnn"))
     page = settings.get_plugin_settings("napari-milcnn").classify
     assert preferences() == Preferences()
@@ -53,19 +53,19 @@ def test_the_page_is_read(npe2pm, plugin_settings):
 
 
 @needs_page
-def test_without_our_page(plugin_settings):
-    """Where napari does not know the plugin the defaults hold."""
+def test_without_a_page(plugin_settings):
+    """If napari does not know the plugin, the defaults are used."""
     assert preferences() == Preferences()
 
 
 def test_older_napari(monkeypatch):
-    """Napari before 0.9 has no such function: the defaults hold."""
+    """Napari before 0.9 has no such function; the defaults are used."""
     monkeypatch.delattr(settings, "get_plugin_settings", raising=False)
     assert preferences() == Preferences()
 
 
-def test_an_impossible_value_is_said(monkeypatch):
-    """A settings file written by hand with a device that is none."""
+def test_an_impossible_value_gives_a_message(monkeypatch):
+    """A settings file written by hand names a device that does not exist."""
     page = type("Page", (), {"device": "gpu", "tile": 0, "kind": "object", "auto_classify": False})
     held = type("Held", (), {"classify": page})
     monkeypatch.setattr(settings, "get_plugin_settings", lambda name: held, raising=False)

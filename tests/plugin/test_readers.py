@@ -46,7 +46,7 @@ def write_zip(path: Path, **files: str) -> Path:
 
 
 def test_a_dropped_model_is_the_current_one(saved, plugins):
-    """Napari opens it without a layer, and says which model it is."""
+    """Napari opens the model without a layer and shows its name."""
     viewer = ViewerModel()
     assert viewer.open(saved, plugin="napari-milcnn") == []
     assert len(viewer.layers) == 0
@@ -56,7 +56,7 @@ def test_a_dropped_model_is_the_current_one(saved, plugins):
 
 
 def test_napari_finds_the_reader_by_itself(saved, plugins):
-    """The manifest claims *.zip, capitals or not, and no folder."""
+    """The manifest claims *.zip in any case, and no folders."""
     npe2.read([str(saved)], stack=False)
     assert current.model is not None
     found = plugins.iter_compatible_readers
@@ -65,10 +65,12 @@ def test_napari_finds_the_reader_by_itself(saved, plugins):
 
 
 def test_one_model_of_a_list(saved):
-    """A stack of one is that one; two cannot both be the current model."""
+    """A stack of one model is opened; of two models, neither can be chosen."""
     assert get_reader([str(saved)])([str(saved)]) == [(None,)]
     assert current.model.path == saved
-    with pytest.raises(ModelError, match="2 models were opened as one stack, expected one; open the one to work with"):
+    with pytest.raises(
+        ModelError, match="2 models were opened as one stack; expected one: open only the model to work with"
+    ):
         get_reader([str(saved)] * 2)([str(saved)] * 2)
 
 
@@ -83,20 +85,20 @@ def test_foreign_files_are_left_to_others(tmp_path, saved):
     assert get_reader([str(saved), str(foreign)]) is None
 
 
-def test_broken_models_say_what_is_wrong(tmp_path, saved, plugins):
-    """Cut off, another tool's, or unreadable: a sentence, and the model that was current stays."""
+def test_broken_models_give_a_message(tmp_path, saved, plugins):
+    """A truncated zip and a model of another tool are refused; the current model stays."""
     read_model(str(saved))
     half = tmp_path / "half.zip"
     half.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
     other = write_zip(tmp_path / "other.zip", rdf_yaml="type: model")
-    for path, said in ((half, "is not a whole zip file"), (other, "not one of napari-milcnn")):
-        with pytest.raises(ModelError, match=said):
+    for path, message in ((half, "is not a whole zip file"), (other, "not one of napari-milcnn")):
+        with pytest.raises(ModelError, match=message):
             ViewerModel().open(path, plugin="napari-milcnn")
     assert current.model.path == saved
 
 
-def test_the_current_model_says_when_it_changes(compact):
-    """Each change once, with the new model; the same model again is no change."""
+def test_the_current_model_emits_its_changes(compact):
+    """Each change is emitted once, with the new model; setting the same model again is not a change."""
     here, seen = CurrentModel(), []
     here.changed.connect(seen.append)
     here.set(compact)
@@ -109,7 +111,7 @@ def test_the_current_model_says_when_it_changes(compact):
 
 
 def test_choosing_a_reader_is_light():
-    """A drop of any zip asks this plugin: that loads neither torch nor Qt."""
+    """Every dropped zip calls this reader, so it must load neither torch nor Qt."""
     code = "import sys, napari_milcnn.plugin.readers, napari_milcnn.plugin.writers; "
     code += "print([name for name in ('torch', 'qtpy', 'napari', 'zarr') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -43,11 +43,11 @@ PLACES: dict[str, dict[str, Any]] = {
         "affine": [[1, 0, 0, 0, 7], [0, 2, 0, 0, 0], [0, 0, 3, 1, 9], [0, 0, 0, 4, 0], [0, 0, 0, 0, 1]],
     },
 }
-"""Of a layer of axes C Z Y X."""
+"""Transforms of a layer with the axes C Z Y X."""
 
 
 def source_of(axes: str, z: str = "planes", **place: Any) -> tuple[Image, LayerImage]:
-    """Open a layer of 2 times, 3 channels, 4 depths, of 5 x 6 px, as an image."""
+    """Open a layer with 2 times, 3 channels and 4 depths of 5 × 6 px as an image."""
     shape = [LENGTHS[axis] for axis in axes]
     layer = Image(np.arange(np.prod(shape)).reshape(shape), name="cells", **place)
     channels = CLASSES if "C" in axes else ("GFP",)
@@ -55,12 +55,12 @@ def source_of(axes: str, z: str = "planes", **place: Any) -> tuple[Image, LayerI
 
 
 def made(data: tuple[Any, dict[str, Any], str]) -> Layer:
-    """Make a layer as napari does of what a plugin returns."""
+    """Make a layer from a layer tuple as napari does."""
     return Layer.create(*data)
 
 
 def objects(*rows: tuple[int, str]) -> pd.DataFrame:
-    """Make a table of objects out of (index, class)."""
+    """Make a table of objects from pairs (index, class)."""
     return pd.DataFrame({"index": [i for i, _ in rows], "class": [name for _, name in rows]})
 
 
@@ -70,7 +70,7 @@ def objects(*rows: tuple[int, str]) -> pd.DataFrame:
 @pytest.mark.parametrize("z", ["planes", "maximum"])
 @pytest.mark.parametrize("place", PLACES)
 def test_results_show_at_every_position_of_every_slider(place, z):
-    """Pixel (1, 2) of each plane has the number of its plane + 1, for every channel, and every z of a projected one."""
+    """Pixel (1, 2) of each plane is the number of the plane + 1, at every channel and at every z of a projection."""
     image, source = source_of("CZYX", z, **PLACES[place])
     labels = np.zeros((len(source.image.planes), 5, 6), int)
     labels[:, 1, 2] = 1 + np.arange(len(labels))
@@ -112,7 +112,7 @@ def test_pixels_of_a_class_map_lie_at_their_instances(place):
 
 
 def test_class_map_by_hand():
-    """At 0.5 µm a pixel from (10, 20) µm: stride 16 px is 8 µm, and offset 33 px 16.5 µm."""
+    """At 0.5 µm per pixel from (10, 20) µm, a stride of 16 px is 8 µm and an offset of 33 px is 16.5 µm."""
     _, source = source_of("YX", scale=(0.5, 0.5), translate=(10, 20), units=("um", "um"), axis_labels=("y", "x"))
     layer = made(class_map_layer(source, np.zeros((1, 2, 2)), "nucleus", "#56b4e9", MapPlacement(16, 33, 33)))
     assert layer.scale.tolist() == [8, 8]
@@ -123,7 +123,7 @@ def test_class_map_by_hand():
 
 @pytest.mark.parametrize("axes", ["TYX", "TCZYX", "ZTYX"])
 def test_masks_are_a_view_of_their_planes(axes):
-    """What is written to a plane later shows in the layer."""
+    """Values written to a plane later appear in the layer."""
     _, source = source_of(axes)
     labels = np.zeros((len(source.image.planes), 5, 6), np.int32)
     layer = made(mask_layer(source, labels, objects(), CLASSES))
@@ -136,7 +136,7 @@ def test_masks_are_a_view_of_their_planes(axes):
 
 
 def test_image_layers_have_the_place_and_names_of_the_image():
-    """One layer a channel, each with the axes but C, in µm."""
+    """Each channel is a layer with all axes except C, in µm."""
     pixels = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     image = open_image(pixels, axes="ZCYX", channels=["GFP", "RFP", "DAPI"], pixel_size=0.65)
     layers = [made(data) for data in image_layers(image, [(0, 9), (0, 8), (0, 7)])]
@@ -149,7 +149,7 @@ def test_image_layers_have_the_place_and_names_of_the_image():
 
 
 def test_image_of_one_channel_is_grey():
-    """It is named after its file alone."""
+    """The layer has the name of the file, without a channel."""
     (layer,) = (made(data) for data in image_layers(open_image(np.ones((4, 5)))))
     assert (layer.name, layer.colormap.name, layer.scale.tolist()) == ("image", "gray", [1, 1])
 
@@ -158,7 +158,7 @@ def test_image_of_one_channel_is_grey():
 
 
 def test_label_numbers_by_hand():
-    """Objects 1 and 2 of three classes, after 10 others: 3 * (10 + 0) + 2 + 1 and 3 * (10 + 1) + 0 + 1."""
+    """With three classes and 10 objects before: 3 × (10 + 0) + 2 + 1 and 3 × (10 + 1) + 0 + 1."""
     assert label_numbers(np.array([1, 2]), ["vacuole", "actin"], CLASSES, start=10).tolist() == [33, 34]
     assert label_numbers(np.array([1, 2]), ["actin", "actin"], CLASSES).tolist() == [1, 4]
     assert label_numbers(np.array([], int), [], CLASSES).tolist() == []
@@ -167,7 +167,7 @@ def test_label_numbers_by_hand():
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 25])
 @pytest.mark.parametrize("start", [0, 1, 70_000])
 def test_every_number_has_the_colour_of_its_class(count, start):
-    """Through napari's own colour map, in a layer, for small numbers and large ones; 0 is transparent."""
+    """The layer shows the colour through napari's own colormap, for small and large numbers; 0 is transparent."""
     classes = [f"class {i}" for i in range(count)]
     names = classes * 3
     colours = class_colours(classes)
@@ -182,7 +182,7 @@ def test_every_number_has_the_colour_of_its_class(count, start):
 
 
 def test_overlays_run_from_black_to_the_colour_of_the_class():
-    """And are added to what lies below."""
+    """They are added to the layers below."""
     _, source = source_of("YX")
     layer = made(evidence_layer(source, np.full((1, 5, 6), 4.0), "nucleus", "#56b4e9", "object", 4.0))
     ends = ensure_colormap(layer.colormap).map(np.array([0.0, 1.0]))
@@ -194,12 +194,12 @@ def test_overlays_run_from_black_to_the_colour_of_the_class():
 
 
 def status(layer: Labels, point: tuple[float, ...]) -> str:
-    """Return what napari says of a point of the world."""
+    """Return the text that napari shows for a world point."""
     return str(layer.get_status(point, view_direction=None, dims_displayed=[0, 1], world=True))
 
 
-def test_facts_of_an_object_show_under_the_pointer():
-    """By the column `index`, in any order of rows, rounded; where it lies and its number in the table are left out."""
+def test_features_of_an_object_show_under_the_pointer():
+    """The column `index` finds the row in any order; values are rounded, and the position of the object is left out."""
     _, source = source_of("YX")
     labels = np.zeros((1, 5, 6), int)
     labels[0, 1, 1], labels[0, 3, 3] = 2, 6
@@ -212,8 +212,8 @@ def test_facts_of_an_object_show_under_the_pointer():
     assert "x: " not in status(layer, (3, 3))
 
 
-def test_features_leave_the_table_as_it_is():
-    """Rounding is for the eyes."""
+def test_features_do_not_change_the_table():
+    """Only the copy for display is rounded."""
     table = objects((1, "actin")).assign(score=0.123456)
     assert features(table)["score"].tolist() == [0.123]
     assert table["score"].tolist() == [0.123456]
@@ -234,7 +234,7 @@ TABLE = pd.DataFrame(
 
 
 def test_cells_layer_keeps_every_cell():
-    """Each cell of each plane has a number of its own, its outline, and its class's colour."""
+    """Each cell of each plane keeps its outline and gets a number of its own and the colour of its class."""
     _, source = source_of("TYX")
     layer = made(cells_layer(source, CELLS, TABLE, CLASSES, "mine classified"))
     np.testing.assert_array_equal(layer.data > 0, CELLS > 0)
@@ -248,14 +248,14 @@ def test_cells_layer_keeps_every_cell():
 
 
 def test_cells_layer_of_no_cells():
-    """An empty layer, and no error."""
+    """Without cells the layer is empty, and there is no error."""
     _, source = source_of("TYX")
     layer = made(cells_layer(source, np.zeros_like(CELLS), TABLE[:0], CLASSES, "mine classified"))
     assert layer.data.max() == 0
 
 
 def test_cell_features_show_in_the_layer_of_the_user():
-    """A number that is in two planes has one row: that of the first."""
+    """A number that appears in two planes has one row, that of the first plane."""
     layer = Labels(CELLS[0], features=cell_features(TABLE))
     assert layer.features["index"].tolist() == [5, 200]
     assert "class: vacuole" in status(layer, (0, 0))

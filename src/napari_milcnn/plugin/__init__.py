@@ -1,1 +1,1 @@
-"""All that knows napari or Qt."""
+"""The napari plugin: the only package that imports napari or Qt."""

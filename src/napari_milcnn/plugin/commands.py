@@ -1,4 +1,4 @@
-"""What the Layers menu does: open the dock and run it on the selected image."""
+"""Commands of the Layers menu: open the Classify dock and classify the selected image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from napari.viewer import Viewer
 
 
 def classify_layer(viewer: Viewer) -> None:
-    """Open the Classify dock and, where a model is chosen, classify the selected image."""
+    """Open the Classify dock and, if a model is chosen, classify the selected image."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
     dock.classify()

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class CurrentModel:
-    """Holds the current model, or none, and says when another one takes its place.
+    """Holds the current model, or none, and emits a signal when it changes.
 
     Attributes
     ----------
     changed : Signal
-        Emitted with the new model, or None, once it is there; not where it is the one that was there already.
+        Emitted with the new model or None after a change; setting the same model again emits nothing.
     """
 
     changed = Signal(object)
@@ -31,17 +31,17 @@ class CurrentModel:
 
     def set(self, model: TrainedModel) -> None:
         """Make a model the current one."""
-        self._take(model)
+        self._replace(model)
 
     def clear(self) -> None:
-        """Let the model go, so that its memory can be given back."""
-        self._take(None)
+        """Drop the model, so that its memory can be freed."""
+        self._replace(None)
 
-    def _take(self, model: TrainedModel | None) -> None:
+    def _replace(self, model: TrainedModel | None) -> None:
         if model is not self._model:
             self._model = model
             self.changed.emit(model)
 
 
 current = CurrentModel()
-"""What a dropped model becomes, and every dock of this session reads."""
+"""The current model of this session: every dock reads it, and a dropped model replaces it."""

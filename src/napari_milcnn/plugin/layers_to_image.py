@@ -1,11 +1,13 @@
-"""From image layers of napari to one lazy image, and from its planes back to the layers' place.
+"""Reads image layers of napari as one lazy image, and puts results back where the layers lie.
 
-napari's own reader loads a TIFF without its metadata: the layer's path leads back to the file, which says the axes, the
-channels and the pixel size. What a layer says itself wins over its file, since it may have been changed; a file counts
-only while the layer has its shape. What no one says is guessed, said to be a guess, and may be corrected.
+napari's own reader loads a TIFF without its metadata. The path of the layer leads back to the file, which stores the
+axes, the channels and the pixel size. What the layer itself states takes precedence over its file, because the user may
+have changed the layer; the file counts only while the layer has its shape. What neither of them states is guessed. A
+note tells the user that it is a guess, and the user can correct it.
 
-An axis along which a result does not vary (channels inside the layer, a projected Z) has length 1 in the result, with a
-scale that makes this one step as long as the image: napari then shows it at every position of that slider.
+A result may not vary along an axis of the layer (channels inside the layer, a projected Z). The result then has length
+1 along this axis, with a scale that stretches this one step over the whole image, so that napari shows the result at
+every position of the slider.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 PATH = "napari_milcnn_path"
-"""Key in the metadata of layers that the plugin opened itself: the file."""
+"""Key of the file's path in the metadata of layers that the plugin opened itself."""
 _WORDS = {"t": "T", "time": "T", "z": "Z", "c": "C", "channel": "C", "ch": "C", "y": "Y", "x": "X", "p": "P",
           "position": "P", "s": "P", "m": "P"}  # fmt: skip
 _BY_COUNT = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TZCYX", 6: "PTZCYX"}
-_COMPARED = 64
-"""Side, in px, of the window by which pixels are compared with those of their file."""
+_COMPARED_SIDE = 64
+"""Side of the window in which the pixels of a layer are compared with those of its file, in px."""
+_SECOND_COPY = re.compile(r" \[\d+\]$")
+"""End of a layer's name when napari holds another layer of that name already."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,19 @@ class SourceReading:
         One name for each channel of the image, all layers together.
     pixel_size : float or None
         µm per pixel.
-    said : tuple of str
-        What is a guess, in sentences.
+    notes : tuple of str
+        Sentences that tell the user which values are guessed or doubtful.
     """
 
     axes: str
     channels: tuple[str, ...]
     pixel_size: float | None
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LayerPlace:
-    """Where a layer lies in the world: scale, translate and the rest of its transform, axis by axis."""
+    """Where a layer lies in napari's world: its shape, and its transform axis by axis."""
 
     name: str
     scale: tuple[float, ...]
@@ -83,9 +87,9 @@ class LayerImage:
     image : ImageStack
         Lazily over the layers' data.
     axes : str
-        Of the layers: one letter for each of napari's axes, which leave out the samples of a colour layer.
+        One letter for each axis of the layers as napari counts them: without the samples of a colour layer.
     place : LayerPlace
-        Of the first layer.
+        The place of the first layer.
     """
 
     image: ImageStack
@@ -101,8 +105,8 @@ class LayerImage:
         point : sequence of float
             Such as `viewer.dims.point`.
         units : sequence or None
-            Of the point, such as `viewer.dims.units` (napari 0.9); the layer's own by default. They differ where
-            another layer in the viewer has smaller ones.
+            Units of the point, such as `viewer.dims.units` (napari 0.9); by default those of the layer. They differ if
+            another layer in the viewer has smaller units.
         """
         last = (*[0.0] * len(self.axes), *point)[-len(self.axes) :]  # axes are counted from the last, as in napari
         own = np.asarray(last) * self._in_own_units(units)
@@ -117,7 +121,7 @@ class LayerImage:
     def point_of(
         self, plane: int, y: float | None = None, x: float | None = None, units: Sequence[Any] | None = None
     ) -> tuple[float, ...]:
-        """Return the world point of a plane, or of a pixel in it; the middle by default (units as in `plane_at`)."""
+        """Return the world point of a pixel of a plane, by default of its middle; `units` are as in `plane_at`."""
         height, width = self.image.plane_shape
         middle = {"Y": (height - 1) / 2 if y is None else y, "X": (width - 1) / 2 if x is None else x}
         at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
@@ -126,7 +130,7 @@ class LayerImage:
         return tuple((own / self._in_own_units(units)).tolist())
 
     def _in_own_units(self, units: Sequence[Any] | None) -> np.ndarray:
-        """Return how many of the layer's units the viewer's units are, axis by axis."""
+        """Return the length of the viewer's units in units of the layer, axis by axis."""
         if units is None or len(units) < len(self.axes):
             return np.ones(len(self.axes))
         from pint import Quantity
@@ -135,32 +139,32 @@ class LayerImage:
         return np.array([float(Quantity(1.0, str(one)).to(str(own)).magnitude) for one, own in pairs])
 
     def to_layer(self, planes: np.ndarray) -> np.ndarray:
-        """Arrange planes (planes, Y, X) as the layer's axes stand; those it does not vary along have length 1.
+        """Arrange planes (planes, Y, X) along the axes of the layer; axes along which they do not vary have length 1.
 
-        A view: writing to the planes writes to the layer.
+        The result is a view: writing to it writes to the planes.
         """
         lengths = dict(zip("PTZCSYX", (*self._lengths, 1, 1, *planes.shape[-2:]), strict=True))
-        kept = [axis for axis in lengths if axis in self.axes]
-        spread = planes.reshape([lengths[axis] for axis in kept])
-        return spread.transpose([kept.index(axis) for axis in self.axes])
+        present = [axis for axis in lengths if axis in self.axes]
+        spread = planes.reshape([lengths[axis] for axis in present])
+        return spread.transpose([present.index(axis) for axis in self.axes])
 
     @property
     def _lengths(self) -> list[int]:
-        """Lengths of P, T and Z, 1 where the image has none."""
+        """Lengths of the image along P, T and Z; 1 for an axis that it does not have."""
         return [self.image.sizes.get(axis, 1) for axis in "PTZ"]
 
     def to_planes(self, array: np.ndarray) -> np.ndarray:
         """Arrange an array with the axes of the layer, such as labels drawn on it, as planes (planes, Y, X).
 
-        Along axes that results do not vary along, the largest value is taken: cells may be drawn on any channel. An
-        array of another count of axes is returned as it is.
+        Along axes that the image does not have, the largest value is taken, because cells may be drawn on any channel.
+        An array with another number of axes is returned unchanged.
         """
         if array.ndim != len(self.axes):
             return array
-        kept = [axis for axis in "PTZYX" if axis in self.image.axes]
-        flat = np.max(array, tuple(i for i, axis in enumerate(self.axes) if axis not in kept))
-        left = [axis for axis in self.axes if axis in kept]
-        moved: np.ndarray = flat.transpose([left.index(axis) for axis in kept])
+        wanted = [axis for axis in "PTZYX" if axis in self.image.axes]
+        flat = np.max(array, tuple(i for i, axis in enumerate(self.axes) if axis not in wanted))
+        left = [axis for axis in self.axes if axis in wanted]
+        moved: np.ndarray = flat.transpose([left.index(axis) for axis in wanted])
         return moved.reshape(-1, *moved.shape[-2:])
 
     def plane_key(self, plane: int) -> tuple[Any, ...]:
@@ -169,7 +173,7 @@ class LayerImage:
         return tuple(slice(None) if axis in "YX" else at.get(axis, 0) for axis in self.axes)
 
     def transform(self, stride: float = 1, offset: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
-        """Return the place of a layer whose pixel (i, j) lies at offset + stride * (i, j), in pixels of the image."""
+        """Return the transform of a layer whose pixel (i, j) lies at offset + stride * (i, j) in image pixels."""
         scale, translate = list(self.place.scale), list(self.place.translate)
         matrix = _linear(self.place)
         moved = np.zeros(len(self.axes))
@@ -194,7 +198,7 @@ def _linear(place: LayerPlace) -> np.ndarray:
 
 
 def suggest(layers: Sequence[Image]) -> SourceReading:
-    """Find out how layers are to be read: from the file behind them, their own labels, or by a guess.
+    """Find out how to read layers: from the file behind them, from their axis labels, or by a guess.
 
     Raises
     ------
@@ -206,49 +210,51 @@ def suggest(layers: Sequence[Image]) -> SourceReading:
     found = _from_file(path, layers) if path is not None else None
     if found is None:
         axes = _labelled(first)
-        axes, said = (axes, ()) if axes else _guessed(first)
-        found = SourceReading(axes, _names(layers, axes), _size_in(path, axes, layers), said)
-    size, note = _size_of(first, found.axes)
+        axes, notes = (axes, ()) if axes else _guessed(first)
+        found = SourceReading(axes, _channel_names(layers, axes), _size_in(path, axes, layers), notes)
+    size, size_notes = _size_of(first, found.axes)
     if size is None and found.pixel_size is not None:
         return found
-    return replace(found, pixel_size=size, said=(*found.said, *note))
+    return replace(found, pixel_size=size, notes=(*found.notes, *size_notes))
 
 
 def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "planes") -> LayerImage:
-    """Open layers as one image; nothing is read before a plane is.
+    """Open layers as one image; pixels are read only when a plane is read.
 
     Parameters
     ----------
     layers : sequence of Image
         One layer, or one for each channel, all alike.
     reading : SourceReading
-        How they are read.
+        How to read them.
     z : str
-        planes, or maximum for the maximum projection.
+        `planes`, or `maximum` for the maximum projection.
 
     Raises
     ------
     ImageError
-        If the layers are not alike, or are not what the reading says.
+        If the layers differ from each other or do not fit the reading.
     """
     _check_alike(layers)
     first = layers[0]
     axes = reading.axes.upper()
     if len(layers) > 1 and "C" in axes:
-        raise ImageError("the layers have channels of their own; choose one of them, or axes without C")
+        raise ImageError("each of the layers has channels of its own; select only one layer, or enter axes without C")
     if first.rgb and axes[-1:] != "S":
-        raise ImageError(f"the layer {first.name} is a colour image; expected axes that end in S, such as YXS: {axes}")
+        raise ImageError(
+            f"the layer {first.name} is a colour image; expected axes that end in S, such as YXS, not {axes}"
+        )
     data = _data(first) if len(layers) == 1 else _Channels([_data(layer) for layer in layers])
     whole = axes if len(layers) == 1 else f"C{axes}"
     image = open_image(data, axes=whole, channels=reading.channels, pixel_size=reading.pixel_size)
     path = _path(first)
     image = replace(image, name=_image_name(layers), path=path)
     stack = maximum_projection(image) if z == "maximum" else image
-    return LayerImage(stack, axes[:-1] if first.rgb else axes, _place(first), first)
+    return LayerImage(stack, axes[:-1] if first.rgb else axes, _layer_place(first), first)
 
 
 def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageReading]:
-    """Return the file that holds the same image, and how it is opened to be read alike; None where no file does."""
+    """Return the file that holds the same image, and how to open it so that it reads alike; None if no file does."""
     image = source.image
     reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
     if image.path is None:
@@ -267,13 +273,15 @@ def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageRead
 
 
 def _sample(image: ImageStack) -> np.ndarray:
-    """Read the middle of the first plane: (channels, Y, X)."""
-    (y0, y1), (x0, x1) = ((max(0, (n - _COMPARED) // 2), min(n, (n + _COMPARED) // 2)) for n in image.plane_shape)
+    """Read a window in the middle of the first plane: (channels, Y, X)."""
+    (y0, y1), (x0, x1) = (
+        (max(0, (n - _COMPARED_SIDE) // 2), min(n, (n + _COMPARED_SIDE) // 2)) for n in image.plane_shape
+    )
     return image.plane(0, window=Window(y0, y1, x0, x1))
 
 
 class _Channels:
-    """Arrays of one shape as channels, (channels, ...), read where they are sliced."""
+    """Arrays of one shape as channels, (channels, ...); slicing reads only what it needs."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
         self._arrays = arrays
@@ -289,10 +297,10 @@ class _Channels:
 
 
 def _image_name(layers: Sequence[Image]) -> str:
-    """Name an image after its one layer, or after what its layers' names have in common, else after its file.
+    """Name an image after its only layer, after what the names of its layers share, or else after its file.
 
-    The number that napari adds to a name given twice stays: "B03 GFP [1]" and "B03 RFP [1]" are "B03 [1]", so that two
-    files of one name, or two layers of one file, have layers of results of their own.
+    The number that napari adds to a name that exists already stays: "B03 GFP [1]" and "B03 RFP [1]" give "B03 [1]".
+    Two files with one name, or two layers of one file, thus get separate result layers.
     """
     names = [re.sub(r"\.ome\b", "", str(layer.name)) for layer in layers]
     if len(names) == 1:
@@ -306,8 +314,36 @@ def _image_name(layers: Sequence[Image]) -> str:
     return (stem or (image_name(path) if path else names[0])) + (counts.pop() if stem and len(counts) == 1 else "")
 
 
-def _path(layer: Image) -> Path | None:
+def group_layers(layers: Sequence[Image], opened: Sequence[tuple[Image, ...]] = ()) -> list[tuple[Image, ...]]:
+    """Group layers into images: the channels of a file belong together, every other layer is an image of its own.
+
+    Channels of a file have one path and one shape. If a file is opened a second time, napari adds the same number to
+    the names of all its layers, which then form a group of their own.
+
+    Parameters
+    ----------
+    layers : sequence of Image
+        In the order of the layer list.
+    opened : sequence of tuple of Image
+        Groups that are known because the plugin opened their layers itself.
+    """
+    groups: dict[Any, list[Image]] = {}
+    known = {layer: number for number, group in enumerate(opened) for layer in group}
+    for layer in layers:
+        path, copy = _stated_path(layer), _SECOND_COPY.search(layer.name)
+        key = (path, data_shape(layer), layer.rgb, copy and copy.group()) if path else id(layer)
+        groups.setdefault(known.get(layer, key), []).append(layer)
+    return [tuple(group) for group in groups.values()]
+
+
+def _stated_path(layer: Image) -> str | None:
+    """Return the path of the file that a layer was opened from, even if the file is gone; None without a file."""
     path = layer.metadata.get(PATH) or layer.source.path
+    return str(path) if path else None
+
+
+def _path(layer: Image) -> Path | None:
+    path = _stated_path(layer)
     return Path(path) if path and Path(path).exists() else None
 
 
@@ -315,12 +351,13 @@ def _data(layer: Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _shape(layer: Image) -> tuple[int, ...]:
+def data_shape(layer: Image) -> tuple[int, ...]:
+    """Return the shape of a layer's data, of the finest level where it has several."""
     return tuple(int(n) for n in _data(layer).shape)
 
 
-def _place(layer: Image) -> LayerPlace:
-    shape = _shape(layer)
+def _layer_place(layer: Image) -> LayerPlace:
+    shape = data_shape(layer)
     return LayerPlace(
         layer.name, tuple(layer.scale), tuple(layer.translate), np.asarray(layer.rotate), np.asarray(layer.shear),
         np.asarray(layer.affine.affine_matrix), layer.units, layer.axis_labels, shape[:-1] if layer.rgb else shape,
@@ -335,32 +372,33 @@ def _check_alike(layers: Sequence[Image]) -> None:
             raise ImageError(f"the layer {layer.name} holds {_data(layer).dtype}; expected whole numbers or floats")
     first = layers[0]
     for other in layers[1:]:
-        if _shape(other) != _shape(first) or other.rgb or first.rgb:
+        if data_shape(other) != data_shape(first) or other.rgb or first.rgb:
             raise ImageError(
-                f"the layers {first.name} {_shape(first)} and {other.name} {_shape(other)} cannot be channels of one "
-                "image; expected the same shape, and no colour images"
+                f"the layers {first.name} {data_shape(first)} and {other.name} {data_shape(other)} cannot be channels "
+                "of one image; expected the same shape, and no colour images"
             )
-        if not _same_place(_place(first), _place(other)):
+        if not _same_transform(_layer_place(first), _layer_place(other)):
             raise ImageError(
-                f"the layers {first.name} and {other.name} lie at different places (scale {_numbers(first.scale)} and "
-                f"{_numbers(other.scale)}, translate {_numbers(first.translate)} and {_numbers(other.translate)}, or "
-                "turned or sheared); expected the same, as channels of one image have"
+                f"the layers {first.name} and {other.name} lie at different places (scale {_tuple_text(first.scale)} "
+                f"and {_tuple_text(other.scale)}, translate {_tuple_text(first.translate)} and "
+                f"{_tuple_text(other.translate)}, or another rotation or shear); expected the same place for all "
+                "channels of an image"
             )
 
 
-def _same_place(one: LayerPlace, other: LayerPlace) -> bool:
+def _same_transform(one: LayerPlace, other: LayerPlace) -> bool:
     matrices = np.allclose(_linear(one), _linear(other)) and np.allclose(one.affine, other.affine)
     return one.units == other.units and matrices and np.allclose(one.translate, other.translate)
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _tuple_text(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
 def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
-    """Read axes, channels and pixel size in the file, where the layers have its shape.
+    """Read axes, channels and pixel size from the file if the layers have its shape; None if they do not.
 
-    napari's own reader takes the first image of a file that holds several.
+    If a file holds several images, napari's own reader opens only the first.
     """
     for series in (None, 0):
         try:
@@ -375,58 +413,63 @@ def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
 
 
 def _stored(image: ImageStack, layers: Sequence[Image]) -> str:
-    """Return the axes in the order of the file, those left out that the layers lack; empty where none fit.
+    """Return the axes of the layers in the order of the file; empty if none fit.
 
-    Left out may be: axes of length 1, channels that are layers each, and the axis P of a file with several images.
+    The layers may lack some axes of the file: axes of length 1, channels that are separate layers, and the axis P of a
+    file with several images.
     """
     assert image.stored is not None
     letters, lengths, images = image.stored
     known = [(axis, n) for axis, n in zip(letters, lengths, strict=True) if axis != "-"]
     if images > 1:
         known.insert(0, ("P", images))
-    apart = "PC" if images > 1 else "C"
-    optional = [axis for axis, n in known if axis in apart or (n == 1 and axis not in "YX")]
-    shape = _shape(layers[0])
+    droppable = "PC" if images > 1 else "C"
+    optional = [axis for axis, n in known if axis in droppable or (n == 1 and axis not in "YX")]
+    shape = data_shape(layers[0])
     for dropped in chain.from_iterable(combinations(optional, n) for n in range(len(optional) + 1)):
-        kept = [(axis, n) for axis, n in known if axis not in dropped]
-        if tuple(n for _, n in kept) == shape and not (len(layers) > 1 and "C" in dict(kept)):
-            found = "".join(axis for axis, _ in kept)
+        left = [(axis, n) for axis, n in known if axis not in dropped]
+        if tuple(n for _, n in left) == shape and not (len(layers) > 1 and "C" in dict(left)):
+            found = "".join(axis for axis, _ in left)
             return found if found[-1] == "S" or not layers[0].rgb else ""
     return ""
 
 
 def _names_in(image: ImageStack, axes: str, layers: Sequence[Image]) -> tuple[str, ...]:
-    """Names of the channels: the file's where the layers have them all, else those that stand in the layers' names."""
-    if len(layers) == 1 and len(image.channels) == _count(layers[0], axes):
+    """Name the channels as in the file if the layers hold all of them, else by the words in the names of the layers."""
+    if len(layers) == 1 and len(image.channels) == channel_count(layers[0], axes):
         return image.channels
-    if len(layers) > 1 or _count(layers[0], axes) == 1:
+    if len(layers) > 1 or channel_count(layers[0], axes) == 1:
         found = [_channel_in(layer.name, image.channels) for layer in layers]
         if all(found) and len(set(found)) == len(found):
             return tuple(found)
-    return _names(layers, axes)
+    return _channel_names(layers, axes)
 
 
 def _channel_in(name: str, channels: Sequence[str]) -> str:
-    """Return the channel that a layer's name names as a word; empty where none or several do."""
+    """Return the channel whose name stands as a word in the name of a layer; empty if none or several do."""
     found = [channel for channel in channels if channel and re.search(rf"(?<!\w){re.escape(channel)}(?!\w)", name)]
     longest = [channel for channel in found if all(len(channel) >= len(other) for other in found)]
     return longest[0] if len(longest) == 1 else ""
 
 
 def _compared(layers: Sequence[Image], reading: SourceReading, image: ImageStack) -> SourceReading:
-    """Say so where layers in memory hold other pixels than their file: their axes may be others, too."""
+    """Add a note if the pixels of layers in memory differ from their file: the axes may differ as well."""
     if _labelled(layers[0]) or not isinstance(_data(layers[0]), np.ndarray):
         return reading
     if _same_pixels(open_layers(layers[:1], _alone(reading, layers)).image, image):
         return reading
-    return replace(reading, said=(f"The layer holds other pixels than its file: the axes {reading.axes} are the "
-                                  "file's. Correct them if they are others.",))  # fmt: skip
+    note = (
+        f"The pixels of the layer differ from those of its file. The axes {reading.axes} are those of the file. "
+        "Correct them if they are wrong."
+    )
+    return replace(reading, notes=(note,))
 
 
 def _same_pixels(layer: ImageStack, file: ImageStack) -> bool:
-    """Whether a layer's middle is the file's, or that of one of its channels; a damaged plane says so when it is read.
+    """Whether the middle of a layer is that of its file, or of one channel of the file.
 
-    The alpha sample, which only one of them may have, is not compared.
+    A damaged plane counts as the same: its error appears when it is read. An alpha sample is not compared, because
+    possibly only one of the two has it.
     """
     try:
         here, there = _sample(layer), _sample(file)
@@ -438,18 +481,18 @@ def _same_pixels(layer: ImageStack, file: ImageStack) -> bool:
 
 
 def _alone(reading: SourceReading, layers: Sequence[Image]) -> SourceReading:
-    """Return how the first of some layers is read alone."""
+    """Return how to read the first of the layers without the others."""
     return reading if len(layers) == 1 else replace(reading, channels=reading.channels[:1])
 
 
 def _fits(layer: Image, axes: str, image: ImageStack) -> bool:
-    """Whether a layer has the lengths of an image along P, T, Z, Y and X."""
-    lengths = zip(axes, _shape(layer), strict=True)
+    """Whether a layer is as long as an image along P, T, Z, Y and X."""
+    lengths = zip(axes, data_shape(layer), strict=True)
     return all(axis in "CS" or image.sizes.get(axis, 1) == n for axis, n in lengths)
 
 
 def _size_in(path: Path | None, axes: str, layers: Sequence[Image]) -> float | None:
-    """Pixel size of a file that does not say its axes, where it has the layers' shape with those axes."""
+    """Return the pixel size of a file without stated axes, if it has the shape of the layers with these axes."""
     if path is None:
         return None
     try:
@@ -460,7 +503,7 @@ def _size_in(path: Path | None, axes: str, layers: Sequence[Image]) -> float | N
 
 
 def _labelled(layer: Image) -> str:
-    """Return the axes that the layer's own labels name; empty where they do not."""
+    """Return the axes that the axis labels of a layer name; empty if they do not name all of them."""
     axes = [_WORDS.get(str(label).lower(), "") for label in layer.axis_labels]
     if not all(axes) or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
         return ""
@@ -468,42 +511,48 @@ def _labelled(layer: Image) -> str:
 
 
 def _guessed(layer: Image) -> tuple[str, tuple[str, ...]]:
+    """Return axes that fit the number of axes, and a note that they are guessed."""
     tail = "S" if layer.rgb else ""
     axes = _BY_COUNT.get(layer.ndim)
     if axes is None:
         raise ImageError(
             f"the layer {layer.name} has {layer.ndim} axes; expected 2 to 6: Y and X, and some of P, T, Z, C"
         )
-    said = f"The axes {axes} are a guess: nothing says what they are. Correct them if they are others."
-    return axes + tail, (said,) if layer.ndim > 2 else ()
+    note = f"The axes {axes} are guessed: neither the layer nor a file names them. Correct them if they are wrong."
+    return axes + tail, (note,) if layer.ndim > 2 else ()
 
 
-def _count(layer: Image, axes: str) -> int:
-    """Count the channels of a layer; the alpha sample is none."""
-    sizes = dict(zip(axes, _shape(layer), strict=True))
+def channel_count(layer: Image, axes: str) -> int:
+    """Count the channels of a layer with these axes, without an alpha sample."""
+    sizes = dict(zip(axes, data_shape(layer), strict=False))
     return int(sizes.get("C", 1) * min(sizes.get("S", 1), 3))
 
 
-def _names(layers: Sequence[Image], axes: str) -> tuple[str, ...]:
+def _channel_names(layers: Sequence[Image], axes: str) -> tuple[str, ...]:
     if len(layers) > 1:
         return tuple(layer.name for layer in layers)
-    count = _count(layers[0], axes)
+    count = channel_count(layers[0], axes)
     if "S" in axes and count == 3:
         return ("red", "green", "blue")
-    return (layers[0].name,) if count == 1 else tuple(f"channel {i}" for i in range(count))
+    return (layers[0].name,) if count == 1 else numbered_channels(count)
+
+
+def numbered_channels(count: int) -> tuple[str, ...]:
+    """Return names for channels that have none."""
+    return tuple(f"channel {i}" for i in range(count))
 
 
 def _size_of(layer: Image, axes: str) -> tuple[float | None, tuple[str, ...]]:
-    """Pixel size in µm out of the layer's scale along Y and X, where their unit is a length; and a note."""
+    """Return the pixel size in µm from the scale along Y and X if their unit is a length, and notes about it."""
     at = [axes.index(axis) for axis in "YX"]
     sides = [abs(float(layer.scale[i])) for i in at]
     units = [MICROMETRES.get(str(layer.units[i]).lower()) for i in at]
     if None in units:
         if sides == [1.0, 1.0]:
             return None, ()
-        return None, (f"The scale {sides[1]:g} has no unit of length; if it is in µm, it is the pixel size.",)
+        return None, (f"The scale {sides[1]:g} has no unit of length. If it is in µm, enter it as the pixel size.",)
     y, x = (side * unit for side, unit in zip(sides, units, strict=True) if unit is not None)
     if abs(y - x) <= 0.01 * x:
         return x, ()
     mean = (y + x) / 2
-    return mean, (f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used.",)
+    return mean, (f"The pixels are not square (Y {y:g} µm, X {x:g} µm); their mean, {mean:g} µm, is used.",)

@@ -1,7 +1,7 @@
-"""What the docks start from: our page of napari's Preferences (napari 0.9 and later), else the defaults.
+"""Initial settings of the docks: the plugin's page in napari's Preferences (napari 0.9 and later), or the defaults.
 
-The page's fields, their defaults and their words stand in napari.yaml, where napari reads them; a test holds them equal
-to those here.
+napari reads the fields of the page, their defaults and descriptions from napari.yaml; a test checks that they equal
+those in this file.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from napari_milcnn.options import Device, EvidenceKind, Options, make_options
 
 
 class Preferences(Options):
-    """What a dock's form shows when it is opened."""
+    """What the form of a dock shows when the dock opens."""
 
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
     tile: int | None = Field(
-        None, ge=1, description="Side, in px, of the tiles a plane is read and run in; 0: whole planes where they fit "
-                                "into memory."
+        None, ge=1, description="Side of the tiles in which a plane is read and processed, in px; 0: whole planes if "
+                                "they fit into memory."
     )  # fmt: skip
-    kind: EvidenceKind = Field("object", description="Kind of evidence that is shown first.")
-    auto_classify: bool = Field(False, description="Classify images as they open, while the dock is open.")
+    kind: EvidenceKind = Field("object", description="Kind of evidence that the dock shows first.")
+    auto_classify: bool = Field(False, description="Classify each image when it opens, while the dock is open.")
 
     @field_validator("tile", mode="before")
     @classmethod
     def _none_for_zero(cls, tile: int | None) -> int | None:
-        return tile or None  # a field of napari's page always holds a number
+        return tile or None  # a field of napari's page cannot be empty
 
 
 def preferences() -> Preferences:
-    """Read our page of napari's Preferences; the defaults where napari has none.
+    """Read the plugin's page in napari's Preferences; the defaults if there is no page.
 
     Raises
     ------
     OptionsError
-        If the page holds a value that it cannot have.
+        If the page holds an impossible value.
     """
     try:
         from napari.settings import get_plugin_settings
-    except ImportError:  # napari before 0.9, or none
+    except ImportError:  # napari before 0.9, or no napari
         return Preferences()
     try:
         page = get_plugin_settings("napari-milcnn").classify
-    except KeyError:  # napari does not know this plugin, or it is switched off
+    except KeyError:  # the plugin is not registered, or it is switched off
         return Preferences()
     return make_options(Preferences, {name: getattr(page, name) for name in Preferences.model_fields})

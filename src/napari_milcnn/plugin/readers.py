@@ -12,16 +12,16 @@ from napari_milcnn.plugin.current_model import current
 
 Paths: TypeAlias = str | Sequence[str]
 NoLayer: TypeAlias = list[tuple[None]]
-"""`[(None,)]`: what a reader returns that has done its work and adds no layer."""
+"""`[(None,)]`: what a reader returns that was successful and adds no layer."""
 
 _DESCRIPTIONS = {"rdf.yaml", "bioimageio.yaml"}
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
 def get_reader(path: Paths) -> Callable[[Paths], NoLayer] | None:
-    """Return the reader of models, or None where a zip is plainly no model, so that other plugins may take it.
+    """Return the reader of models, or None for a zip that is clearly not a model, which other plugins may read.
 
-    A damaged zip is taken: no other plugin could read it, and loading it says in words what is wrong with it.
+    A damaged zip is accepted: no other plugin could read it either, and loading it tells the user what is wrong.
     """
     paths = _listed(path)
     return read_model if paths and all(_may_be_model(Path(one)) for one in paths) else None
@@ -33,7 +33,7 @@ def read_model(path: Paths) -> NoLayer:
     Raises
     ------
     ModelError
-        If there are several, or if the model is refused: damaged, foreign or unsafe.
+        If there are several models, or if the model is damaged, from another tool or unsafe.
     """
     from napari.utils.notifications import show_info
 
@@ -41,7 +41,9 @@ def read_model(path: Paths) -> NoLayer:
 
     paths = _listed(path)
     if len(paths) > 1:
-        raise ModelError(f"{len(paths)} models were opened as one stack, expected one; open the one to work with")
+        raise ModelError(
+            f"{len(paths)} models were opened as one stack; expected one: open only the model to work with"
+        )
     model = load_model(paths[0])
     current.set(model)
     show_info(f"{model.card.name} is now the current model. Its classes: {', '.join(model.classes)}.")
@@ -53,7 +55,7 @@ def _listed(path: Paths) -> list[str]:
 
 
 def _may_be_model(path: Path) -> bool:
-    """Whether a file is a zip that holds a description of a model, or one that is cut off or damaged."""
+    """Whether a file is a zip with the description of a model, or a truncated or damaged zip."""
     try:
         with path.open("rb") as file:
             starts_as_zip = file.read(4) == _ZIP_MAGIC

@@ -1,4 +1,4 @@
-"""Results as napari layer tuples: their names, places, colours and features. No viewer is needed to make them."""
+"""Turns results into napari layer tuples with name, place, colours and features; this needs no viewer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 OURS = "napari_milcnn"
-"""Key in the metadata of the layers made here."""
+"""Key in the metadata of layers that this plugin makes for results."""
 CHANNEL_COLOURMAPS = ("green", "magenta", "cyan", "yellow", "red", "blue")
 _OPACITY = 0.6
 
@@ -30,12 +30,12 @@ LIMITS = (0.1, 99.9)
 
 
 def layer_name(source: LayerImage, what: str) -> str:
-    """Name the layer of one kind of result: the same for the same image, so that a re-run finds it."""
+    """Name the layer of one kind of result; the same image gives the same name, so that a re-run finds the layer."""
     return f"{source.image.name} {what}"
 
 
 def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None = None) -> list[LayerData]:
-    """Show an image lazily, one layer for each channel; `limits` are the intensities (low, high) of each channel."""
+    """Show an image lazily, one layer for each channel; `limits` are contrast limits (low, high) of each."""
     import dask.array as da
 
     chunks = tuple(1 if axis not in "YX" else n for axis, n in zip(image.axes, image.shape, strict=True))
@@ -67,7 +67,7 @@ def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None
 def class_map_layer(
     source: LayerImage, maps: np.ndarray, class_name: str, colour: str, placement: MapPlacement
 ) -> LayerData:
-    """Lay the class map of one class over the image: (planes, Y, X), one value an instance, NaN where there is none."""
+    """Show the class map of one class over the image: (planes, Y, X), one value per instance, NaN for none."""
     facts = source.transform(placement.stride, (placement.y, placement.x))
     name = layer_name(source, f"class map {class_name}")
     return source.to_layer(maps), facts | _overlay(name, colour, (0.0, 1.0)), "image"
@@ -76,7 +76,7 @@ def class_map_layer(
 def evidence_layer(
     source: LayerImage, maps: np.ndarray, class_name: str, colour: str, kind: str, highest: float
 ) -> LayerData:
-    """Show the evidence for one class, (planes, Y, X) of the image's own size, from 0 to the highest."""
+    """Show the evidence for one class, (planes, Y, X) in the size of the image, from 0 to `highest`."""
     name = layer_name(source, f"evidence {class_name} ({kind})")
     return source.to_layer(maps), source.transform() | _overlay(name, colour, (0.0, highest)), "image"
 
@@ -90,9 +90,9 @@ def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, A
 
 
 def mask_layer(source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, classes: Sequence[str]) -> LayerData:
-    """Show masks: labels (planes, Y, X), each object in its class's colour, its facts under the pointer.
+    """Show masks: labels (planes, Y, X), each object in the colour of its class, with its features in the status bar.
 
-    `objects` has the column `index`, the number of each object in `labels` as `label_numbers` makes it.
+    `objects` has the column `index`: the number of each object in `labels`, as `label_numbers` returns it.
     """
     return source.to_layer(labels), {
         **source.transform(), "name": layer_name(source, "masks"), "opacity": _OPACITY,
@@ -102,7 +102,7 @@ def mask_layer(source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, cl
 
 
 def features(objects: pd.DataFrame) -> pd.DataFrame:
-    """Round what is shown under the pointer; napari finds an object's row by its column `index`."""
+    """Round the features that napari shows for the object under the pointer, which it finds by the column `index`."""
     shown = objects.drop(columns=["y", "x"], errors="ignore").copy()
     for column in shown.select_dtypes("float"):
         shown[column] = shown[column].astype(float).round(3)
@@ -110,18 +110,18 @@ def features(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_numbers(labels: np.ndarray, names: Sequence[str], classes: Sequence[str], start: int = 0) -> np.ndarray:
-    """Return numbers that say the class: count of classes x (start + label - 1) + place of the class + 1.
+    """Return object numbers that encode the class: classes × (start + label − 1) + index of the class + 1.
 
     Parameters
     ----------
     labels : ndarray of int
         Numbers of the objects in their plane, from 1.
     names : sequence of str
-        Class of each.
+        The class of each object.
     classes : sequence of str
-        Of the model.
+        The classes of the model.
     start : int
-        How many numbers the planes before have to themselves.
+        Number of objects that are reserved for the planes before.
     """
     place = {name: i for i, name in enumerate(classes)}
     own = np.array([place[name] for name in names], np.int64)
@@ -129,14 +129,14 @@ def label_numbers(labels: np.ndarray, names: Sequence[str], classes: Sequence[st
 
 
 def class_colormap(classes: Sequence[str]) -> CyclicLabelColormap:
-    """Give every number made by `label_numbers` its class's colour, however many there are."""
+    """Return a colormap that gives every number from `label_numbers` the colour of its class."""
     from napari.utils.colormaps import CyclicLabelColormap
 
-    colours = [(0.0, 0.0, 0.0, 0.0), *map(_rgba, class_colours(classes).values())]
+    colours = [(0.0, 0.0, 0.0, 0.0), *map(_hex_to_rgba, class_colours(classes).values())]
     return CyclicLabelColormap(colors=np.array(colours, np.float32))
 
 
-def _rgba(colour: str) -> tuple[float, float, float, float]:
+def _hex_to_rgba(colour: str) -> tuple[float, float, float, float]:
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return red, green, blue, 1.0
 
@@ -144,9 +144,10 @@ def _rgba(colour: str) -> tuple[float, float, float, float]:
 def cells_layer(
     source: LayerImage, labels: np.ndarray, table: pd.DataFrame, classes: Sequence[str], name: str
 ) -> LayerData:
-    """Show a copy of a user's cells, (planes, Y, X), coloured by their class.
+    """Show a copy of a user's cells, labels (planes, Y, X), in the colours of their classes.
 
-    `table` is that of `classify_cells`. The copy is numbered anew, plane after plane; `label` is the user's number.
+    `table` comes from `classify_cells`. The cells of the copy have new numbers, plane by plane; the column `label`
+    holds the number in the user's layer.
     """
     rows = table.rename(columns={"top": "class"})
     room = int(labels.max(initial=0))
@@ -163,7 +164,7 @@ def cells_layer(
 
 
 def cell_features(table: pd.DataFrame) -> pd.DataFrame:
-    """Features for a user's own labels layer: what `classify_cells` said of each number in the first plane it is in."""
+    """Return features for a user's labels layer: the result of each number in the first plane that contains it."""
     rows = table.rename(columns={"top": "class", "label": "index"}).drop_duplicates("index")
     return features(rows[["index", *(name for name in rows if name != "index")]])
 

@@ -281,7 +281,7 @@ def test_a_file_that_is_no_model_is_refused_in_words(dock, qtbot, tmp_path):
 
 def test_the_wrong_count_of_channels_is_refused_before_anything_runs(dock, viewer):
     viewer.add_image(np.zeros((64, 64), np.uint16), name="one")
-    assert "the model needs 2 channels (GFP, RFP) and the image has 1 (one)" in dock.image_box.said.text()
+    assert "the model needs 2 channels (GFP, RFP) and the image has 1 (one)" in dock.image_box.message.text()
     assert not dock.run_button.isEnabled()
 
 
@@ -378,7 +378,7 @@ def test_tables_are_copied_saved_sorted_and_filtered(dock, viewer, qtbot, tmp_pa
     table.sortByColumn(3, Qt.SortOrder.DescendingOrder)
     scores = [float(table.proxy.index(r, 3).data()) for r in range(8)]
     assert scores == sorted(scores, reverse=True)
-    dock.results_box.save_asked.emit(str(tmp_path / "predictions.csv"))
+    dock.results_box.save_requested.emit(str(tmp_path / "predictions.csv"))
     assert len(pd.read_csv(tmp_path / "predictions.csv")) == 8
 
 

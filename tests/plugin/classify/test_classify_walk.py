@@ -329,7 +329,7 @@ class Walk:
     def do_save(self):
         name = self.random.choice(("predictions.csv", "objects.csv", "absent/predictions.csv"))
         if self.dock.results_box.isVisibleTo(self.dock):
-            self.dock.results_box.save_asked.emit(str(self.folder / "empty" / name))
+            self.dock.results_box.save_requested.emit(str(self.folder / "empty" / name))
 
     def do_cells(self):
         shape = self.random.choice(((128, 128), (4, 128, 128), (1, 128, 128), (2, 96, 128), (50, 50), (64, 64)))

@@ -1,4 +1,4 @@
-"""The Results dock as a user has it: opened by the viewer, fed by drops, clicked, saved from."""
+"""The Results dock, used as a user does: results are dropped, views clicked, tables and figures saved."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def dock(viewer, qtbot):
 
 
 def rest(dock, qtbot) -> None:
-    """Wait until nothing is read or made any more."""
+    """Wait until the dock neither reads results nor makes thumbnails."""
     qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
 
 
@@ -80,7 +80,7 @@ def show(dock, qtbot, title: str):
 
 
 def click_at(qtbot, view, x: float, y: float) -> None:
-    """Click on a place of a figure, given as its first axes count."""
+    """Click on a figure, at a position in data coordinates of its first axes."""
     view.canvas.draw()
     figure, ratio = view.canvas.figure, view.canvas.device_pixel_ratio
     across, up = figure.axes[0].transData.transform((x, y))
@@ -89,14 +89,14 @@ def click_at(qtbot, view, x: float, y: float) -> None:
 
 
 def column(dock, name: str) -> list[str]:
-    """Return what stands in a column of the table."""
+    """Return the texts of a column of the table."""
     names = list(dock.rows.rows.frame.columns)
     proxy = dock.rows.table.proxy
     return [proxy.index(r, names.index(name)).data() for r in range(proxy.rowCount())]
 
 
 def test_an_empty_dock_says_what_to_open(dock):
-    assert "Open a folder that napari-milcnn classify, screen or evaluate wrote" in dock.facts.text()
+    assert "Open a results folder, written by napari-milcnn classify or evaluate" in dock.facts.text()
     assert [button.text() for button in dock.view_buttons] == list(VIEWS)
     assert dock._after.isHidden()
 
@@ -104,7 +104,7 @@ def test_an_empty_dock_says_what_to_open(dock):
 def test_a_folder_dropped_is_opened_with_the_layout_beside_its_images(dock, qtbot, written):
     opened(dock, qtbot, written / "screen")
     assert dock.facts.text().splitlines()[:2] == ["screen", "4 images · 6 planes · 3 classes"]
-    assert dock.facts.text().splitlines()[-1] == "labels.csv: label, group, dose"
+    assert dock.facts.text().splitlines()[-1] == "columns from labels.csv: label, group, dose"
     assert column(dock, "plane") == ["T0", "T0", "T1", "T2", "T0", "T0"]
     found = read_results(written / "screen")
     assert column(dock, "score") == [f"{score:.3f}" for score in found.scores.max(1)]
@@ -118,7 +118,7 @@ def test_a_row_opens_the_image_with_its_masks_at_its_plane(dock, viewer, qtbot, 
     rest(dock, qtbot)
     assert [layer.name for layer in viewer.layers] == ["B03_s2 GFP", "B03_s2 RFP", "B03_s2 masks"]
     assert viewer.dims.current_step[0] == 1
-    assert isinstance(viewer.layers[0].data, np.ndarray) is False  # lazily
+    assert isinstance(viewer.layers[0].data, np.ndarray) is False  # it is read lazily
     masks = viewer.layers["B03_s2 masks"]
     stored = tifffile.imread(written / "screen" / "B03_s2_labels.ome.tif")[:, 0]
     np.testing.assert_array_equal(np.asarray(masks.data) > 0, stored > 0)
@@ -132,6 +132,20 @@ def test_a_row_opens_the_image_with_its_masks_at_its_plane(dock, viewer, qtbot, 
     table.clicked.emit(table.proxy.index(0, 0))  # another image takes its place
     rest(dock, qtbot)
     assert [layer.name for layer in viewer.layers] == ["B03_s1 GFP", "B03_s1 RFP", "B03_s1 masks"]
+
+
+def test_masks_of_another_size_are_refused(dock, viewer, qtbot, written, tmp_path):
+    """One field of B03_s1 is 120 × 100 px; its masks are replaced by masks of 60 × 50 px."""
+    shutil.copytree(written / "screen", tmp_path / "screen")
+    small = np.zeros((60, 50), np.uint16)
+    tifffile.imwrite(tmp_path / "screen" / "B03_s1_labels.ome.tif", small, metadata={"axes": "YX"})
+    opened(dock, qtbot, tmp_path / "screen")
+    dock.open_image(0)
+    rest(dock, qtbot)
+    assert dock.message.text().startswith(
+        "B03_s1_labels.ome.tif has 1 plane of 60 × 50 px, but B03_s1.ome.tif has 1 plane of 120 × 100 px"
+    )
+    assert [layer.name for layer in viewer.layers] == ["B03_s1 GFP", "B03_s1 RFP"]
 
 
 def test_the_table_is_sorted_filtered_copied_and_saved(dock, qtbot, written, tmp_path):
@@ -154,7 +168,7 @@ def test_the_table_is_sorted_filtered_copied_and_saved(dock, qtbot, written, tmp
     assert len(again.table) == 3
 
 
-def test_figures_are_those_of_the_report(dock, qtbot, written):
+def test_metrics_are_those_of_the_report(dock, qtbot, written):
     opened(dock, qtbot, written / "evaluation")
     metrics = json.loads((written / "evaluation" / "metrics.json").read_text())
     assert f"accuracy {metrics['figures']['accuracy']:.3f}" in dock.facts.text()
@@ -162,10 +176,10 @@ def test_figures_are_those_of_the_report(dock, qtbot, written):
     table = pd.read_csv(written / "evaluation" / "confusion.csv", index_col=0)
     np.testing.assert_array_equal(confusion(dock.found), table)
     view = show(dock, qtbot, "Confusion")
-    said = {
+    shown = {
         tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in view.canvas.figure.axes[0].texts
     }
-    assert said == {at: count for at, count in np.ndenumerate(table.to_numpy()) if count}
+    assert shown == {at: count for at, count in np.ndenumerate(table.to_numpy()) if count}
 
 
 def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
@@ -178,7 +192,7 @@ def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
     assert len(column(dock, "image")) == table.to_numpy()[r, c]
     assert set(column(dock, "label")) == {table.index[r]}
     assert set(column(dock, "top")) == {table.columns[c]}
-    assert dock.rows.chosen.text().endswith(f"label {table.index[r]}, model says {table.columns[c]}")
+    assert dock.rows.chosen.text().endswith(f"label {table.index[r]}, predicted {table.columns[c]}")
     dock.rows.all_button.click()
     assert len(column(dock, "image")) == 4
 
@@ -186,9 +200,9 @@ def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
 def test_a_well_of_the_plate_opens_its_image(dock, viewer, qtbot, written):
     opened(dock, qtbot, written / "screen")
     view = show(dock, qtbot, "Plate")
-    assert view.told(2, 1).startswith("B03: ")
-    assert view.told(2, 1).endswith("2 images")
-    assert view.told(0, 0) == ""
+    assert view.text_at(2, 1).startswith("B03: ")
+    assert view.text_at(2, 1).endswith("2 images")
+    assert view.text_at(0, 0) == ""
     click_at(qtbot, view, 4, 2)
     rest(dock, qtbot)
     assert "C05_s1 masks" in viewer.layers
@@ -223,9 +237,9 @@ def test_every_picture_is_saved_as_png_and_svg_and_read_back(dock, qtbot, writte
         show(dock, qtbot, title)
         for kind in ("png", "svg"):
             dock.save_picture(tmp_path / f"{title}.{kind}")
-            assert dock.message.text() == f"saved {tmp_path / title}.{kind}"
+            assert dock.message.text() == f"Saved {tmp_path / title}.{kind}"
         assert imread(tmp_path / f"{title}.png")[..., :3].std() > 1
-        assert (imread(tmp_path / f"{title}.png")[0, 0, :3] == 255).all()  # on white, whatever the theme
+        assert (imread(tmp_path / f"{title}.png")[0, 0, :3] == 255).all()  # on white ground in every theme
         assert ElementTree.parse(tmp_path / f"{title}.svg").getroot().tag.endswith("svg")
     dock.save_picture(tmp_path / "x.pdf")
     assert "expected a name that ends in .png or .svg" in dock.message.text()
@@ -247,7 +261,7 @@ def test_dose_response_of_scores_and_of_objects(dock, qtbot, written):
     assert view.canvas.figure.axes[0].get_ylabel() == "share of a among objects"
 
 
-def test_views_say_in_words_what_they_need_and_get_it_from_a_layout(dock, qtbot, written, tmp_path):
+def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written, tmp_path):
     shutil.copytree(written / "images", tmp_path / "images")
     shutil.copytree(written / "screen", tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
@@ -273,7 +287,7 @@ def test_views_say_in_words_what_they_need_and_get_it_from_a_layout(dock, qtbot,
         assert show(dock, qtbot, title).canvas is not None
 
 
-def test_moved_images_are_found_where_the_user_says(dock, viewer, qtbot, written, tmp_path):
+def test_moved_images_are_found_in_the_folder_that_the_user_chooses(dock, viewer, qtbot, written, tmp_path):
     shutil.copytree(written / "evaluation", tmp_path / "alone")
     shutil.copytree(written / "images", tmp_path / "now" / "here")
     table = pd.read_csv(tmp_path / "alone" / "predictions.csv")
@@ -282,7 +296,7 @@ def test_moved_images_are_found_where_the_user_says(dock, viewer, qtbot, written
     opened(dock, qtbot, tmp_path / "alone")
     dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
     rest(dock, qtbot)
-    assert "was not found; choose the folder of the images" in dock.message.text()
+    assert "was not found; click Images… to choose the folder of the images" in dock.message.text()
     dock.find_images(tmp_path / "now" / "here")
     rest(dock, qtbot)
     assert dock.found.missing == []
@@ -294,7 +308,7 @@ def test_moved_images_are_found_where_the_user_says(dock, viewer, qtbot, written
     assert "holds none of the 4 images" in dock.message.text()
 
 
-def test_what_is_not_ours_is_refused_and_what_was_open_stays(dock, qtbot, written, tmp_path):
+def test_a_foreign_folder_is_refused_and_the_open_results_stay(dock, qtbot, written, tmp_path):
     opened(dock, qtbot, written / "screen")
     drop(dock, tmp_path)
     rest(dock, qtbot)
@@ -302,7 +316,7 @@ def test_what_is_not_ours_is_refused_and_what_was_open_stays(dock, qtbot, writte
     assert len(dock.found.table) == 6
 
 
-def test_a_report_in_hand_is_shown(dock, viewer, qtbot, written):
+def test_a_report_in_memory_is_shown(dock, viewer, qtbot, written):
     report = mil.evaluate(lively_model(), mil.read_labels(written / "labels.csv"), device="cpu", draws=0)
     dock.show_report(report)
     rest(dock, qtbot)

@@ -1,4 +1,4 @@
-"""The labelling tab as a user has it: files dropped, classes typed, keys pressed, rows clicked."""
+"""The Label tab, used as a user does: files are dropped, classes typed, keys pressed, rows clicked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def viewer():
-    """Return a viewer without a window: what the tab needs of it."""
+    """Return a viewer without a window, which is enough for the tab."""
     return ViewerModel()
 
 
@@ -63,12 +63,12 @@ def shown(box, window, qtbot) -> None:
 
 
 def settled(box, qtbot) -> None:
-    """Wait until nothing runs any more."""
+    """Wait until no job runs."""
     qtbot.waitUntil(lambda: not box.busy and not box.images.pictures.busy, timeout=60_000)
 
 
 def dropped(box, qtbot, *paths: Path) -> None:
-    """Drop files and wait until they are there."""
+    """Drop files and wait until they are open."""
     with qtbot.waitSignal(box.changed, timeout=60_000):
         drop(box, *paths)
     settled(box, qtbot)
@@ -103,7 +103,7 @@ def test_the_empty_tab_says_what_to_do_first_and_then_the_next_things(box, qtbot
     assert box.hint.text().startswith("Open images to label, or drop them here")
     assert not box.table.isVisible()
     dropped(box, qtbot, folder)
-    assert "Add a class" in box.hint.text()
+    assert "Add a class for each phenotype" in box.hint.text()
     assert box.count.text() == "0 of 8 labelled"
     type_class("a", "b", box=box)
     assert "press the number of its class" in box.hint.text()
@@ -129,7 +129,7 @@ def test_number_keys_label_and_the_next_image_opens_by_itself(box, viewer, qtbot
     assert [box.class_box.counts[name].text() for name in "ab"] == ["1", "2"]
 
 
-def test_shift_adds_and_removes_a_further_label_and_0_takes_all_back(box, qtbot, folder):
+def test_shift_adds_and_removes_a_further_label_and_0_clears_all(box, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", "b", box=box)
     box.open_next.click()
@@ -209,13 +209,13 @@ def test_a_class_is_clicked_renamed_recoloured_and_removed_after_a_question(box,
     box.class_box.swatches["new"].click()
     assert box.labelling.classes[1].colour == "#123456"
     box.class_box.removers["new"].click()
-    assert box.class_box.question.text() == "1 image carries the label new, which goes too. Remove the class?"
+    assert box.class_box.question.text() == "1 image has the label new. Remove the class and this label?"
     box.class_box.keep.click()
     assert len(box.labelling.classes) == 2
     box.class_box.removers["new"].click()
     box.class_box.remove.click()
     assert (labels(box)[0], [each.name for each in box.labelling.classes]) == ((), ["a"])
-    box.class_box.removers["a"].click()  # no image carries it: no question
+    box.class_box.removers["a"].click()  # no image has this label, so no question is asked
     assert box.labelling.classes == ()
 
 
@@ -257,7 +257,7 @@ def test_the_table_is_filtered_by_text_and_label_and_the_order_in_view_is_follow
     assert box.table.rows() == [6]
     box.open_next.click()
     press(box.table, 1)
-    assert box.table.rows() == []  # what was labelled is filtered out: nothing is selected in its place
+    assert box.table.rows() == []  # the filter now hides the labelled image, and nothing is selected in its place
     press(box.table, 1)
     assert box.message.text() == "Select an image in the table first."
     box.shown.setCurrentIndex(2)
@@ -272,7 +272,7 @@ def test_the_table_is_filtered_by_text_and_label_and_the_order_in_view_is_follow
     assert box.table.rows() == [4]  # 6 and 5 are labelled already
 
 
-def test_pictures_are_made_and_an_image_that_fails_says_why(box, qtbot, folder):
+def test_thumbnails_are_made_and_an_image_that_fails_shows_its_error(box, qtbot, folder):
     (folder / "3.ome.tif").write_bytes(b"II*\0 and nothing else")
     dropped(box, qtbot, folder)
     box.table.scrollTo(box.table.view_index(3))
@@ -286,11 +286,11 @@ def test_pictures_are_made_and_an_image_that_fails_says_why(box, qtbot, folder):
     assert "3.ome.tif" in box.message.text()
 
 
-def test_layers_of_the_user_are_left_alone_and_the_look_of_ours_stays(box, viewer, qtbot, folder):
+def test_layers_of_the_user_stay_and_our_layers_keep_their_display_settings(box, viewer, qtbot, folder):
     mine = viewer.add_image(np.zeros((8, 8)), name="mine")
     dropped(box, qtbot, folder)
     assert [layer.name for layer in viewer.layers] == ["mine", "0 GFP", "0 RFP"]
-    box.view.layers[1].visible = False
+    box.image_layers.layers[1].visible = False
     click(box, 4)
     settled(box, qtbot)
     assert [layer.name for layer in viewer.layers] == ["mine", "4 GFP", "4 RFP"]
@@ -313,8 +313,8 @@ def test_each_plane_is_shown_alone(box, viewer, qtbot, tmp_path):
     np.testing.assert_array_equal(np.asarray(viewer.layers[1].data), movie[2, 1])
 
 
-def test_layers_with_a_file_are_taken_from_it_and_others_are_written_first(box, viewer, qtbot, folder, tmp_path_factory,
-                                                                           monkeypatch):  # fmt: skip
+def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, viewer, qtbot, folder, tmp_path_factory,
+                                                                        monkeypatch):  # fmt: skip
     box.layers_button.click()
     assert "Select one or more image layers" in box.message.text()
     viewer.open(folder / "2.ome.tif")
@@ -339,14 +339,14 @@ def test_layers_with_a_file_are_taken_from_it_and_others_are_written_first(box, 
         assert image.pixel_size == 0.5
 
 
-def test_a_damaged_table_is_said_in_words(box, qtbot, folder):
+def test_a_damaged_table_gives_a_message(box, qtbot, folder):
     (folder / "labels.csv").write_text("file,label\nnot-there.tif,a\n", encoding="utf-8")
     drop(box, folder)
     qtbot.waitUntil(lambda: "files that are not in" in box.message.text(), timeout=30_000)
     assert box.labelling is None
 
 
-def test_a_change_that_cannot_be_saved_is_said_and_kept(box, qtbot, folder):
+def test_a_change_that_cannot_be_saved_gives_a_message_and_stays(box, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", box=box)
     (folder / "labels.csv").write_text("file,label\n1.ome.tif,z\n", encoding="utf-8")
@@ -361,7 +361,7 @@ def test_what_next_sorts_by_the_models_order_and_opens_the_first(box, viewer, qt
     type_class("a", "b", box=box)
     press(box.table, 1)
     box.next_button.click()
-    assert "There is no model yet" in box.message.text()
+    assert "What next needs a model" in box.message.text()
     current.set(lively_model())
     box.next_button.click()
     settled(box, qtbot)
@@ -394,14 +394,14 @@ def test_the_check_lists_what_it_found_and_a_click_selects_the_images(box, qtbot
         press(box.table, digit)
     box.check_button.click()
     settled(box, qtbot)
-    assert box.found.text().startswith("1 thing to look at; click one.")
+    assert box.check_result.text().startswith("1 possible problem; click one to select its images.")
     item = box.list.item(0)
     assert "2.ome.tif and 5.ome.tif are the same image, labelled a and b" in item.text()
     box.list.itemClicked.emit(item)
     assert box.table.rows() == [2, 5]
 
 
-def test_while_a_training_runs_images_are_looked_at_and_labels_stay(box, viewer, qtbot, folder):
+def test_during_a_training_images_can_be_shown_and_labels_cannot_be_changed(box, viewer, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", box=box)
     box.set_enabled_while_training(True)
@@ -409,14 +409,14 @@ def test_while_a_training_runs_images_are_looked_at_and_labels_stay(box, viewer,
     press(box.table, 1)
     settled(box, qtbot)
     assert viewer.layers[0].name == "3 GFP"
-    assert "A training runs" in box.message.text()
+    assert "Labels cannot be changed while a training runs." in box.message.text()
     assert labels(box) == [()] * 8
     box.set_enabled_while_training(False)
     press(box.table, 1)
     assert labels(box)[3] == ("a",)
 
 
-def test_opened_again_everything_is_there(box, viewer, qtbot, folder):
+def test_a_folder_opened_again_has_all_its_labels(box, viewer, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", "b", box=box)
     for digit in (1, 2, 1):
@@ -442,7 +442,7 @@ def test_thousands_of_images_stay_quick(box, qtbot, tmp_path):
     assert len(box.labelling.labelled()) == 5
 
 
-def test_axes_typed_for_files_that_do_not_say_them(box, viewer, qtbot, tmp_path):
+def test_axes_can_be_typed_for_files_that_do_not_state_them(box, viewer, qtbot, tmp_path):
     tifffile.imwrite(tmp_path / "plain.tif", noise(3, 2, 64, 64, seed=1))
     dropped(box, qtbot, tmp_path)
     assert "axes" in box.message.text()
@@ -456,8 +456,8 @@ def test_axes_typed_for_files_that_do_not_say_them(box, viewer, qtbot, tmp_path)
 
 
 def test_folder_table_images_and_plate_are_opened_from_the_menu(box, qtbot, folder, monkeypatch):
-    asked = []
-    monkeypatch.setattr(box, "open", lambda paths, layout=None: asked.append((paths, layout)))
+    opened = []
+    monkeypatch.setattr(box, "open", lambda paths, layout=None: opened.append((paths, layout)))
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(folder / "labels.csv"), ""))
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(folder / "1.ome.tif")], ""))
@@ -465,7 +465,7 @@ def test_folder_table_images_and_plate_are_opened_from_the_menu(box, qtbot, fold
         action.trigger()
     (folder / "plate.zarr").mkdir()
     drop(box, folder / "layout.csv", folder / "plate.zarr")
-    assert asked == [
+    assert opened == [
         ([folder], None), ([folder / "labels.csv"], None), ([folder / "1.ome.tif"], None),
         ([folder], folder / "labels.csv"), ([folder / "plate.zarr"], folder / "layout.csv"),
     ]  # fmt: skip

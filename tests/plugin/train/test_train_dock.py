@@ -1,4 +1,4 @@
-"""The Train dock as a user has it: images dropped, labelled by keys, trained on, and the model used at once."""
+"""The Train dock, used as a user does: images are dropped, labelled with keys, trained on, and the model is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from qtpy.QtCore import QObject, QSettings, Qt
+from qtpy.QtCore import QSettings, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
@@ -22,7 +22,6 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 import napari_milcnn as mil
 from conftest import lively_model
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.qt.job import Job
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
@@ -39,7 +38,7 @@ CLASSES = ("nucleus", "cell periphery")
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path_factory, monkeypatch):
-    """Keep what the dock remembers of other sessions out of the tests, and theirs out of the user's."""
+    """Give the tests settings of their own, so that they neither read nor change those of the user."""
     QSettings.setPath(
         QSettings.Format.NativeFormat, QSettings.Scope.UserScope, str(tmp_path_factory.mktemp("settings"))
     )
@@ -69,7 +68,7 @@ def dock(viewer, qtbot):
 
 
 def settled(dock, qtbot, seconds: int = 300) -> None:
-    """Wait until nothing runs any more."""
+    """Wait until no job runs."""
     box = dock.label_box
     qtbot.waitUntil(
         lambda: not dock.busy and not dock.waits and not box.busy and not box.images.pictures.busy,
@@ -78,7 +77,7 @@ def settled(dock, qtbot, seconds: int = 300) -> None:
 
 
 def opened(dock, qtbot, *paths: Path) -> None:
-    """Drop images on the first tab, and wait until they are there."""
+    """Drop images on the first tab, and wait until they are open."""
     with qtbot.waitSignal(dock.label_box.changed, timeout=60_000):
         drop(dock.label_box, *paths)
     settled(dock, qtbot)
@@ -100,7 +99,7 @@ def trained(dock, qtbot, **options) -> None:
 
 
 def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
-    """Simulate fields in which proteins sit in one of two places; file name -> the place."""
+    """Simulate fields with a protein in one of two places; return file name -> place."""
     folder.mkdir()
     truth = {}
     for i in range(count):
@@ -112,9 +111,9 @@ def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
 
 
 def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
-    """24 images labelled by keys, trained on for real; 16 others are told apart, 12 of them at least where 8 is chance.
+    """Label 24 images with keys and train on them; at least 12 of 16 other images are right, where chance gives 8.
 
-    The model is then used at once: the image in the viewer is classified, and its cells are masked.
+    The model is then used: the image in the viewer is classified, and its cells are masked.
     """
     truth = simulated(tmp_path / "screen", 24, seed=100)
     held = simulated(tmp_path / "held", 16, seed=500)
@@ -134,7 +133,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     trained(dock, qtbot, epochs=10, patch=128, validation=0.25)
     assert dock.message.text() == "Done."
     assert dock.tabs.currentIndex() == 2
-    assert "kept for validation" in dock.outcome_box.notes.text()
+    assert "held out for validation" in dock.outcome_box.notes.text()
     QTest.mouseClick(dock.outcome_box.use_button, Qt.MouseButton.LeftButton)
     assert current.model.classes == tuple(sorted(CLASSES))
     classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock" and w.viewer == viewer)
@@ -149,7 +148,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
 
 
 def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
-    """The command that the dock copies, run in a terminal with another file, writes the very same weights."""
+    """The command that the dock copies writes the same weights when it runs in a terminal."""
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, seed=3)
     QTest.mouseClick(dock.outcome_box.copy_button, Qt.MouseButton.LeftButton)
@@ -164,17 +163,17 @@ def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table
     assert all(torch.equal(value, weights[name]) for name, value in ours.network.state_dict().items())
 
 
-def test_what_is_missing_is_said(dock, qtbot, tmp_path, table):
-    assert "Open images under Label first." in dock.needs.text()
+def test_the_dock_names_what_is_missing(dock, qtbot, tmp_path, table):
+    assert "Open images in the Label tab first." in dock.needs.text()
     assert not dock.start_button.isEnabled()
     (tmp_path / "labels.csv").write_text("file,label\n0.tif,none\n2.tif,none\n")
     opened(dock, qtbot, tmp_path / "labels.csv")
-    assert "All labelled images show none." in dock.needs.text()
+    assert "All labelled images have the label none." in dock.needs.text()
     assert not dock.start_button.isEnabled()
 
 
-def test_a_training_that_cannot_be_says_why(dock, qtbot, table, tmp_path):
-    """A patch below the receptive field, and a model that is no .zip."""
+def test_an_impossible_training_gives_its_reason(dock, qtbot, table, tmp_path):
+    """A patch is smaller than the receptive field; a model file does not end in .zip."""
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, patch=30)
     assert "'patch' is 30; expected 0 or at least the receptive field, 67 px" in dock.message.text()
@@ -185,15 +184,15 @@ def test_a_training_that_cannot_be_says_why(dock, qtbot, table, tmp_path):
 
 
 def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
-    """Paused, it waits; stopped, it keeps its epochs and says how good they are; resumed, it goes on to the end."""
+    """A paused training waits; a stopped one saves its epochs and is evaluated; a resumed one continues."""
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 60})
     dock.start_button.click()
     qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=120_000)
     dock.pause_button.click()
-    assert dock.pause_button.text() == "Go on"
+    assert dock.pause_button.text() == "Continue"
     there, before = (0, 0), None
-    for _ in range(20):  # an epoch whose batches are done is still validated
+    for _ in range(20):  # an epoch whose batches are done still has its validation
         there, before = (dock._epochs[0], dock.progress.value()), there
         if there == before:
             break
@@ -206,7 +205,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     done = dock.stopped.epochs
     assert there[0] < done < 60
     assert dock.report is not None
-    dock.plan_box.options["epochs"].value = 3  # what Resume does not heed: it is the training that was begun
+    dock.plan_box.options["epochs"].value = 3  # Resume ignores the form: it continues the training with its own options
     assert not dock.resume_button.isHidden()
     dock.resume_button.click()
     qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
@@ -215,7 +214,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     assert mil.load_model(tmp_path / "model.zip").card.training["options"]["epochs"] == 60
 
 
-def test_without_validation_nothing_is_made_up(dock, qtbot, table, tmp_path):
+def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_path):
     rows = (tmp_path / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join(",".join(row.split(",")[:2]) for row in rows))
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -236,17 +235,16 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     dock.plan_box.folds.setValue(2)
     dock.validate_button.click()
     settled(dock, qtbot)
-    assert (
-        "Each of 16 images of 16 groups was told by a network that never saw its group."
-        in dock.outcome_box.notes.text()
-    )
+    notes = dock.outcome_box.notes.text()
+    assert "Cross-validation on 16 images from 16 groups" in notes
+    assert "each image was predicted by a network that was not trained on its group." in notes
     assert len(dock.report.folds) == 2
     assert dock.outcome_box.results_button.isVisibleTo(dock)
     assert not dock.outcome_box.card.isVisibleTo(dock)
 
 
 def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
-    """Paused it waits; stopped it gives no figures; a model that was trained before can still be used."""
+    """A paused one waits; a stopped one gives no metrics; a model that was trained before can still be used."""
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
     choose(dock, epochs=60)
@@ -270,7 +268,7 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
-def test_the_card_is_filled_in_and_who_made_it_is_asked_once(dock, qtbot, table, tmp_path):
+def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
     dock.outcome_box.fields["authors"].setText("Ada L., Alan T.")
@@ -287,12 +285,12 @@ def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 60})
     dock.start_button.click()
-    asked = []
+    questions = []
     answer = QMessageBox.StandardButton.No
-    monkeypatch.setattr(QMessageBox, "question", lambda *words: asked.append(words[2]) or answer)
+    monkeypatch.setattr(QMessageBox, "question", lambda *words: questions.append(words[2]) or answer)
     window = next(w for w in viewer.window._qt_window.findChildren(QDockWidget) if w.isAncestorOf(dock))
     QTest.mouseClick(window.findChild(QPushButton, "QTitleBarCloseButton"), Qt.MouseButton.LeftButton)
-    assert "A training runs" in asked[0]
+    assert "A training is running" in questions[0]
     assert dock.busy
     assert window.isVisible()
     dock.stop_button.click()
@@ -340,7 +338,7 @@ wait(lambda: False)
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("training", [False, True])
 def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path, training):
-    """Killed while labelling, every label is there again; killed while it trains, at most one epoch is lost."""
+    """Killing napari while labelling loses no label; killing it during a training loses at most one epoch."""
     (tmp_path / "labels.csv").unlink()
     given = 16 if training else 5
     call = [sys.executable, "-c", KILLED, str(tmp_path), str(given), *(["train"] if training else [])]
@@ -361,13 +359,13 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         first = dock._epochs[0]
         dock.stop_button.click()
         settled(dock, qtbot)
-        assert first >= 2  # epoch 2 itself is lost where its state was still being written
+        assert first >= 2  # epoch 2 itself is lost if its state was still being written
     else:
         assert dock.stopped is None
 
 
-def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_path):
-    """Nothing is written when it is opened; a training writes the table that it reads."""
+def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
+    """Opening writes nothing; the training writes the table that it reads."""
     for image in table.images:
         folder = tmp_path / "screen" / image.labels[0]
         folder.mkdir(parents=True, exist_ok=True)
@@ -381,7 +379,7 @@ def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_
 
 
 def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
-    """Two processes on the CPU stand for two GPUs: curves and figures come as from a training in this one."""
+    """Two processes on the CPU stand in for two GPUs: curves and metrics arrive as from a training in this process."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     dock._gpus = 2
@@ -393,8 +391,8 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
 
 
-def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
-    """Labelling goes on where a stopped training was found, and the model of another folder goes to that folder."""
+def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
+    """Labelling can continue beside a stopped training; the model of another folder is saved in that folder."""
     TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
     opened(dock, qtbot, tmp_path / "labels.csv")
     assert dock.stopped is not None
@@ -416,12 +414,12 @@ def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, 
     assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
 
 
-def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_path):
-    """What the stopped training learned can still be used; no button is offered that would do what was refused."""
+def test_resume_is_refused_with_a_message_after_labels_changed(dock, qtbot, table, tmp_path):
+    """The model of the stopped training stays; the message does not offer the button that was refused."""
     plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
     read = plan.table()
     reports = run_training(plan, read, plan.start(read).model)
-    next(reports), next(reports)  # the checkpoint of the first is written once the second is asked for
+    next(reports), next(reports)  # the checkpoint of the first epoch is written when the second is requested
     reports.close()
     plan.save(1, ended=False)
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -437,8 +435,8 @@ def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_
     assert plan.out.read_bytes() == before
 
 
-def test_a_model_that_is_trained_on_further_is_kept(dock, qtbot, table, tmp_path):
-    """Label more, start from the current model: the new one gets a name of its own."""
+def test_a_model_that_is_trained_further_is_not_overwritten(dock, qtbot, table, tmp_path):
+    """A training that starts from the current model saves the new model under another name."""
     lively_model(classes=("none", "spots"), channels=("channel 0",)).save(tmp_path / "model.zip")
     current.set(mil.load_model(tmp_path / "model.zip"))
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -453,8 +451,8 @@ def test_a_model_that_is_trained_on_further_is_kept(dock, qtbot, table, tmp_path
     assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
 
 
-def test_what_was_trained_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
-    """After a cross-validation, and after the file was deleted; a stopped estimate leaves Stop as it was."""
+def test_a_trained_model_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
+    """Use the model after a cross-validation and after its file was deleted; Stop works again after an estimate."""
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
     dock.plan_box.folds.setValue(2)
@@ -469,20 +467,3 @@ def test_what_was_trained_can_be_used_whatever_comes_after(dock, qtbot, table, t
     dock.stop_button.click()
     settled(dock, qtbot)
     assert dock.stop_button.isEnabled()
-
-
-def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
-    """What a job has open, a process or a file, is closed in its thread and before the window hears of the end."""
-    told = []
-
-    def steps():
-        try:
-            while True:
-                yield 1
-        finally:
-            told.append("closed")
-
-    parent = QObject()
-    job = Job(steps, parent, lambda _: job.stop(), lambda ending: told.append(ending.stopped))
-    qtbot.waitUntil(lambda: len(told) == 2)
-    assert told == ["closed", True]

@@ -34,7 +34,7 @@ class Walk:
         self.open_dock()
 
     def open_dock(self) -> None:
-        """Open the dock as the Plugins menu opens it, and the images that are labelled."""
+        """Open the dock as the Plugins menu opens it, and the folder of images."""
         self.holder, self.dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
         self.box = self.dock.label_box
         for name, value in FAST.items():
@@ -43,14 +43,14 @@ class Walk:
         self.box.open([self.folder])
 
     def step(self) -> None:
-        """Do something, then let the window work for a while; the table on disk is what is shown."""
+        """Do something, then let the window work for a while; the table on disk equals the one in the dock."""
         action = self.random.choice(self.actions)
         self.log.append(action.__name__[3:])
         try:
             action()
             self.breathe(self.random.choice((0, 0.01, 0.05, 0.1)))
             self.check()
-        except Exception:  # noqa: BLE001 - all of them are told at the end of the walk
+        except Exception:  # noqa: BLE001 - the end of the walk reports all of them
             self.faults.append((len(self.log), traceback.format_exc()))
 
     def breathe(self, seconds: float) -> None:
@@ -62,7 +62,7 @@ class Walk:
                 return
 
     def check(self) -> None:
-        """Compare the labels on disk with those in the window, and what is offered with what can be done."""
+        """Compare the labels on disk with those in the dock, and the enabled buttons with the state of the dock."""
         it, dock = self.box.labelling, self.dock
         if it is not None:
             shown = {it.file_name(row): set(it.images[row].labels) for row in it.labelled()}
@@ -74,7 +74,7 @@ class Walk:
             assert dock._pauses
 
     def rest(self, qtbot) -> None:
-        """Stop everything and wait until nothing is left to do."""
+        """Stop all jobs and wait until the dock has nothing left to do."""
         dock, box = self.dock, self.box
 
         def at_rest() -> bool:
@@ -87,7 +87,7 @@ class Walk:
         self.breathe(0.2)
 
     def click(self, button) -> None:
-        """Click what can be clicked."""
+        """Click a button if it is visible."""
         if button.isVisibleTo(button.parentWidget()):
             button.click()
 
@@ -185,7 +185,7 @@ class Walk:
         self.click(self.dock.start_button)
 
     def do_learn(self):
-        """Label everything, train with options that can be, and wait for an epoch."""
+        """Label all images, train with possible options, and wait for an epoch."""
         if self.dock.busy or self.box.labelling is None:
             return
         for name in ("none", "spots")[len(self.box.labelling.classes) :]:
@@ -273,7 +273,7 @@ class Walk:
 
 
 def labels_of(path: Path) -> dict[str, set[str]]:
-    """Read what stands in a table: file -> labels."""
+    """Read a table of labels: file -> labels."""
     if not path.exists():
         return {}
     found = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -282,7 +282,7 @@ def labels_of(path: Path) -> dict[str, set[str]]:
 
 @pytest.fixture
 def folder(table, tmp_path, tmp_path_factory, monkeypatch):
-    """Eight labelled images; what the dock remembers stays in the test, and closing is always answered with yes."""
+    """Make eight labelled images; the test has its own settings, and answers the question before closing with yes."""
     rows = (tmp_path / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join(",".join(row.split(",")[:2]) for row in rows[:9]))
     for number in range(8, 16):
@@ -312,8 +312,8 @@ def test_whatever_a_user_does_no_label_is_lost(make_napari_viewer, qtbot, folder
     walk.check()
     with capsys.disabled():
         print(f"\nseed {seed}: {walk.epochs} epochs at most, {len(walk.box.labelling.labelled())} labels")  # noqa: T201
-    told = "\n".join(f"after {walk.log[max(0, at - 6) : at]}:\n{text}" for at, text in walk.faults)
-    assert not walk.faults, told
+    report = "\n".join(f"after {walk.log[max(0, at - 6) : at]}:\n{text}" for at, text in walk.faults)
+    assert not walk.faults, report
     logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
     assert not logged, [caplog.handler.format(one) for one in logged]
     assert windows() <= before

@@ -1,4 +1,4 @@
-"""Cells that another program outlined, each classified by itself."""
+"""The section of the Classify dock for cells that another program segmented: each cell is classified by itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row, vertical_layout
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class CellsBox(QWidget):
-    """Choose a labels layer of cells and classify them.
+    """Choose a labels layer of cells and classify the cells.
 
     Signals
     -------
-    asked : Labels
-        The cells of this layer are to be classified.
+    classify_requested : Labels
+        Classify the cells of this layer.
     """
 
-    asked = Signal(object)
+    classify_requested = Signal(object)
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -33,19 +33,18 @@ class CellsBox(QWidget):
         self.layers = NarrowComboBox()
         self.layers.setObjectName("cells layer")
         self.button = QPushButton("Classify cells")
-        self.said = Note()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(heading("Cells of a labels layer"))
+        self.message = Note()
+        layout = vertical_layout(self)
+        layout.addWidget(heading("Classify your own segmentation"))
         layout.addLayout(row(self.layers, self.button, stretch=0))
-        layout.addWidget(self.said)
-        self.button.clicked.connect(lambda: self.asked.emit(self._layers[self.layers.currentIndex()]))
+        layout.addWidget(self.message)
+        self.button.clicked.connect(lambda: self.classify_requested.emit(self._layers[self.layers.currentIndex()]))
         for event in ("inserted", "removed"):
             connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
         self.refresh()
 
     def refresh(self, _event: Any = None) -> None:
-        """List the labels layers that others made."""
+        """List the labels layers that this plugin did not make."""
         found = [layer for layer in self._viewer.layers if isinstance(layer, Labels) and OURS not in layer.metadata]
         with QSignalBlocker(self.layers):
             chosen = self.layers.currentText()
@@ -54,4 +53,4 @@ class CellsBox(QWidget):
             self.layers.addItems([layer.name for layer in found])
             self.layers.setCurrentIndex(max(0, self.layers.findText(chosen)))
         self.button.setEnabled(bool(found))
-        self.said.say("" if found else "Open or make a labels layer of cells, with any segmentation plugin.")
+        self.message.say("" if found else "Open or create a labels layer of cells with any segmentation plugin.")

@@ -1,39 +1,36 @@
-"""What was found, written to a folder as the command line writes it."""
+"""The section of the Classify dock that exports results to a folder, in the files that the command line writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QWidget
 
 from napari_milcnn.options import EXPORTED
-from napari_milcnn.plugin.qt.forms import heading, row
+from napari_milcnn.plugin.qt.forms import browse_button, heading, row, vertical_layout
 
 
 class ExportBox(QWidget):
-    """Choose a folder and what goes there.
+    """Choose a folder and what to write there.
 
     Signals
     -------
-    asked : Path, list of str
+    export_requested : Path, list of str
         Write these parts to this folder.
     """
 
-    asked = Signal(object, object)
+    export_requested = Signal(object, object)
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = QLineEdit()
         self.folder.setPlaceholderText("folder")
-        self.browse = QPushButton("…")
-        self.browse.setFixedWidth(32)
-        self.browse.setAccessibleName("Choose the folder")
+        self.browse = browse_button("Choose the folder")
         self.parts = {name: QCheckBox(name) for name in EXPORTED}
         self.button = QPushButton("Export")
-        self.button.setToolTip("Also writes run.json: napari-milcnn classify --replay run.json gives the same numbers")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        self.button.setToolTip("Also writes run.json, from which the command line can repeat this run")
+        layout = vertical_layout(self)
         layout.addWidget(heading("Export"))
         layout.addLayout(row(self.folder, self.browse, self.button, stretch=0))
         layout.addLayout(row(*self.parts.values()))
@@ -44,7 +41,7 @@ class ExportBox(QWidget):
         self.folder.returnPressed.connect(self._on_export)
 
     def _on_browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder.text())
+        folder = QFileDialog.getExistingDirectory(self, "Choose a folder to export to", self.folder.text())
         if folder:
             self.folder.setText(folder)
 
@@ -53,4 +50,4 @@ class ExportBox(QWidget):
             self._on_browse()
         if self.folder.text().strip():
             chosen = [name for name, box in self.parts.items() if box.isChecked()]
-            self.asked.emit(Path(self.folder.text().strip()).expanduser(), chosen)
+            self.export_requested.emit(Path(self.folder.text().strip()).expanduser(), chosen)

@@ -1,8 +1,10 @@
-"""Which image, and how it is read: axes, channels, pixel size, planes. All filled in, all editable."""
+"""The section of the Classify dock for the image: which layers, and their axes, channels, pixel size and planes.
+
+All fields are filled in, and all of them can be edited.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,33 +15,48 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QDoubleSpinBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.plugin.layers_to_image import LayerImage, SourceReading, open_layers, suggest
-from napari_milcnn.plugin.qt.forms import ERROR, NarrowComboBox, Note, connect_while_alive, heading, row
+from napari_milcnn.plugin.layers_to_image import (
+    LayerImage,
+    SourceReading,
+    channel_count,
+    data_shape,
+    group_layers,
+    numbered_channels,
+    open_layers,
+    suggest,
+)
+from napari_milcnn.plugin.qt.forms import (
+    ERROR,
+    WARNING,
+    NarrowComboBox,
+    Note,
+    connect_while_alive,
+    heading,
+    row,
+    vertical_layout,
+)
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-_AGAIN = re.compile(r" \[\d+\]$")
-PLANES_AS_THEY_ARE, MAXIMUM = "planes", "maximum"
+SEPARATE_PLANES, MAXIMUM = "planes", "maximum"
 
 
 class ImageBox(QWidget):
-    """Choose the layers that are the image, and say how they are read.
+    """Choose the layers of the image and how to read them.
 
     Signals
     -------
     changed
-        Other layers, or read in another way.
+        Other layers are chosen, or they are read in another way.
     """
 
     changed = Signal()
@@ -71,55 +88,53 @@ class ImageBox(QWidget):
         self.axes = QLineEdit()
         self.axes.setMaxLength(8)
         self.axes.setToolTip(
-            "One letter for each axis of the layer, in its order: P (position) T Z C Y X, S for colours"
+            "One letter for each axis of the layer, in order: P (position), T, Z, C, Y, X, and S for colour samples"
         )
         self.pixel_size = QDoubleSpinBox()
         self.pixel_size.setDecimals(4)
         self.pixel_size.setRange(0, 10_000)
         self.pixel_size.setSpecialValueText("unknown")
         self.pixel_size.setSuffix(" µm")
-        self.pixel_size.setToolTip("Side of a pixel; 0 where it is not known: the image is then taken as it is")
+        self.pixel_size.setAccessibleName("pixel size")
+        self.pixel_size.setToolTip("Size of a pixel; 0 if it is unknown: the image is then not rescaled")
         self.this_plane, self.all_planes = QRadioButton("this"), QRadioButton("all")
         self.all_planes.setChecked(True)
         self._planes = QButtonGroup(self)
         for button in (self.this_plane, self.all_planes):
             self._planes.addButton(button)
         self.z = NarrowComboBox()
-        self.z.addItem("as planes", PLANES_AS_THEY_ARE)
-        self.z.addItem("maximum", MAXIMUM)
-        self.z.setToolTip("Each z a plane of its own, or their maximum projection")
-        self.said = Note()
+        self.z.addItem("each slice is a plane", SEPARATE_PLANES)
+        self.z.addItem("maximum projection", MAXIMUM)
+        self.z.setToolTip("Classify each z slice by itself, or the maximum projection over z")
+        self.message = Note()
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = vertical_layout(self)
         layout.addWidget(heading("Image"))
         layout.addWidget(self.layers)
         layout.addWidget(self.facts)
         self._form = QWidget()
-        inner = QVBoxLayout(self._form)
-        inner.setContentsMargins(0, 0, 0, 0)
+        inner = vertical_layout(self._form)
         inner.addLayout(row("axes", self.axes, "pixel", self.pixel_size, stretch=1))
         self._channels = QFormLayout()
         self._channels.setContentsMargins(0, 0, 0, 0)
         inner.addLayout(self._channels)
+        inner.addLayout(row("planes", self.this_plane, self.all_planes, stretch=2))
         self._z_part = QWidget()
-        z_layout = QHBoxLayout(self._z_part)
-        z_layout.setContentsMargins(0, 0, 0, 0)
-        z_layout.addLayout(row("z", self.z, stretch=1))
-        inner.addLayout(row("planes", self.this_plane, self.all_planes, self._z_part, stretch=3))
+        vertical_layout(self._z_part).addLayout(row("z", self.z, stretch=1))
+        inner.addWidget(self._z_part)
         layout.addWidget(self._form)
-        layout.addWidget(self.said)
+        layout.addWidget(self.message)
 
     # What is chosen
 
     def chosen(self) -> tuple[Image, ...]:
-        """Return the layers that make up the image; none where there is no image."""
+        """Return the layers of the image; none if there is no image."""
         index = self.layers.currentIndex()
         return self._groups[index] if 0 <= index < len(self._groups) else ()
 
     def choose(self, layers: Sequence[Image]) -> None:
-        """Choose some layers, as one image, and read them as suggested."""
+        """Choose some layers as one image, and read them as suggested."""
         self.refresh()
         if tuple(layers) not in self._groups:
             self._groups.append(tuple(layers))
@@ -137,40 +152,42 @@ class ImageBox(QWidget):
         self._fill_channels()
 
     def remember(self, layers: Sequence[Image], reading: SourceReading) -> None:
-        """Keep what is known of layers that were opened here, in place of a guess."""
+        """Store how to read layers that the dock opened itself, so that nothing is guessed."""
         self._readings[tuple(layers)] = reading
 
     @property
     def problem(self) -> str:
-        """Why the chosen layers cannot be read as they stand; nothing where they can."""
+        """Why the chosen layers cannot be read with these settings; empty if they can."""
         if not self.chosen() or self._suggested is None:
-            return str(self.said.text())
+            return str(self.message.text())
         return self._too_few_channels() if len(self._wanted) > len(self._suggested.channels) else ""
 
     def source(self) -> LayerImage:
-        """Open the chosen layers as they are read.
+        """Open the chosen layers with these settings.
 
         Raises
         ------
         ImageError
-            If nothing is chosen, or what is filled in does not fit.
+            If nothing is chosen, or the settings do not fit the layers.
         """
         layers = self.chosen()
         if not layers:
             raise ImageError("there is no image layer; open an image, or drop TIFFs here")
-        return open_layers(layers, self.reading(), z=self.z.currentData() if self._has_z() else PLANES_AS_THEY_ARE)
+        return open_layers(layers, self.reading(), z=self.z.currentData() if self._has_z() else SEPARATE_PLANES)
 
     def reading(self) -> SourceReading:
-        """Return what stands in the fields, the channels named as the model's where they are mapped."""
+        """Return the settings; the channels that the model uses have the names that the model knows."""
         if self._suggested is None:
             raise ImageError(self._refused)
         names = list(self._suggested.channels)
         if len(self._wanted) > len(names):
             raise ImageError(self._too_few_channels())
-        taken = [combo.currentIndex() for combo in self._combos()]
-        if len(set(taken)) < len(taken):
-            raise ImageError("two channels of the model are read from the same channel of the image; choose others")
-        for wanted, index in zip(self._wanted, taken, strict=False):
+        chosen = [combo.currentIndex() for combo in self._combos()]
+        if len(set(chosen)) < len(chosen):
+            raise ImageError(
+                "two channels of the model use the same channel of the image; choose a different one for each"
+            )
+        for wanted, index in zip(self._wanted, chosen, strict=False):
             names = [f"{name} (other)" if name == wanted and i != index else name for i, name in enumerate(names)]
             names[index] = wanted
         return replace(self._suggested, channels=tuple(names), pixel_size=self.pixel_size.value() or None)
@@ -178,11 +195,11 @@ class ImageBox(QWidget):
     # What happens
 
     def refresh(self, _event: Any = None) -> None:
-        """List the image layers anew; the choice stays where it can."""
+        """List the image layers again; the chosen image stays chosen if it still exists."""
         before = self.chosen()
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and OURS not in layer.metadata]
         self._readings = {group: one for group, one in self._readings.items() if set(group) <= set(images)}
-        groups = _groups(images, [group for group in self._readings if len(group) > 1])
+        groups = group_layers(images, [group for group in self._readings if len(group) > 1])
         selected = tuple(layer for layer in images if layer in self._viewer.layers.selection)
         if len(selected) > 1 and selected not in groups:
             groups.insert(0, selected)
@@ -212,22 +229,22 @@ class ImageBox(QWidget):
                 self._suggested = self._readings.get(layers) or suggest(layers)
             except ImageError as error:
                 self._refused = str(error)
-                self.said.say(self._refused, ERROR)
+                self.message.say(self._refused, ERROR)
         self._fill()
         self.changed.emit()
 
     def _on_edited(self, _value: Any = None) -> None:
-        """Take the axes as typed: channels are counted anew."""
+        """Read the layers with the typed axes, which may change the number of channels."""
         layers, before = self.chosen(), self._suggested
         if not layers or before is None:
             return
         axes = self.axes.text().strip().upper()
         if axes != before.axes:
-            edited = replace(before, axes=axes, channels=_channels_of(layers, axes, before), said=())
+            edited = replace(before, axes=axes, channels=_channels_of(layers, axes, before), notes=())
             try:
                 open_layers(layers, edited)
             except ImageError as error:
-                self.said.say(str(error), ERROR)
+                self.message.say(str(error), ERROR)
                 return
             self._suggested = self._readings[layers] = edited
             self._fill()
@@ -239,12 +256,12 @@ class ImageBox(QWidget):
         self.facts.setVisible(reading is not None)
         if reading is None:
             if not self.chosen():
-                self.said.say("Open an image, or drop TIFFs or a folder of them here.")
+                self.message.say("Open an image, or drop TIFFs or a folder of them here.")
             return
         self.facts.setText(_facts(self.chosen(), reading))
         self.axes.setText(reading.axes)
         self.pixel_size.setValue(reading.pixel_size or 0)
-        self.said.say(" ".join(reading.said))
+        self.message.say(" ".join(reading.notes), WARNING)
         self._z_part.setVisible(self._has_z())
         self._fill_channels()
 
@@ -270,7 +287,7 @@ class ImageBox(QWidget):
             return
         names = self._suggested.channels
         if len(self._wanted) > len(names):
-            self.said.say(self._too_few_channels(), ERROR)
+            self.message.say(self._too_few_channels(), ERROR)
             return
         for i, wanted in enumerate(self._wanted):
             combo = NarrowComboBox()
@@ -281,25 +298,10 @@ class ImageBox(QWidget):
 
 
 def _best(wanted: str, names: Sequence[str], place: int) -> int:
-    """Return the channel of the same name, regardless of case and spaces; else the one at the same place."""
+    """Return the channel with the same name apart from case and spaces, else the one at the same place."""
     plain = [name.casefold().replace(" ", "") for name in names]
     name = wanted.casefold().replace(" ", "")
     return plain.index(name) if name in plain else place
-
-
-def _groups(images: Sequence[Image], known: Sequence[tuple[Image, ...]]) -> list[tuple[Image, ...]]:
-    """Put layers together that are channels of one file, opened together: one path, one shape; all others alone.
-
-    A file that is opened a second time gives layers whose names napari ends with a number of their own. `known` are
-    the groups that the dock opened itself.
-    """
-    groups: dict[Any, list[Image]] = {}
-    together = {layer: number for number, group in enumerate(known) for layer in group}
-    for layer in images:
-        path, again = layer.source.path or layer.metadata.get("napari_milcnn_path"), _AGAIN.search(layer.name)
-        key = (path, layer.data.shape, layer.rgb, again and again.group()) if path else id(layer)
-        groups.setdefault(together.get(layer, key), []).append(layer)
-    return [tuple(group) for group in groups.values()]
 
 
 def _group_name(layers: Sequence[Image]) -> str:
@@ -309,16 +311,13 @@ def _group_name(layers: Sequence[Image]) -> str:
 
 
 def _channels_of(layers: Sequence[Image], axes: str, before: SourceReading) -> tuple[str, ...]:
-    """Names for the channels that other axes give: those there were where the count is the same."""
-    shape = layers[0].data[0].shape if layers[0].multiscale else layers[0].data.shape
-    sizes = dict(zip(axes, shape, strict=False))
-    count = sizes.get("C", 1) * min(sizes.get("S", 1), 3) * len(layers)
-    return before.channels if len(before.channels) == count else tuple(f"channel {i}" for i in range(count))
+    """Name the channels that other axes give: as before if their number is the same, else by numbers."""
+    count = channel_count(layers[0], axes) * len(layers)
+    return before.channels if len(before.channels) == count else numbered_channels(count)
 
 
 def _facts(layers: Sequence[Image], reading: SourceReading) -> str:
-    shape = layers[0].data[0].shape if layers[0].multiscale else layers[0].data.shape
-    sizes = dict(zip(reading.axes, shape, strict=False))
+    sizes = dict(zip(reading.axes, data_shape(layers[0]), strict=False))
     parts = [f"{axis} {sizes[axis]}" for axis in "PTZ" if axis in sizes]
     parts += [f"C {len(reading.channels)}"] if len(reading.channels) > 1 else []
     return " · ".join([*parts, f"{sizes.get('Y', '?')} × {sizes.get('X', '?')} px"])

@@ -1,1 +1,1 @@
-"""Threads, forms, tables and figures in Qt, as all docks use them."""
+"""Qt parts that all docks share: threads, forms, tables, icons and figures."""

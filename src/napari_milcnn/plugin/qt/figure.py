@@ -1,4 +1,4 @@
-"""A figure of matplotlib's in a dock, drawn beside the window: drawing takes longer than a frame."""
+"""A matplotlib figure in a dock, drawn beside the window because drawing takes longer than one frame."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
 from napari_milcnn.figures.plots import DARK, LIGHT, FigureStyle
+from napari_milcnn.plugin.qt.forms import vertical_layout
+from napari_milcnn.plugin.qt.icons import array_pixmap
 from napari_milcnn.plugin.qt.job import Ending, Job
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _DPI = 100
-_LEAST = 200
-"""Narrowest picture in px."""
-_SETTLED = 150
-"""Milliseconds that the width has to rest before the figure is drawn for it."""
+_MINIMUM_WIDTH = 200
+"""Width of the narrowest picture, in px."""
+_REDRAW_DELAY = 150
+"""Time for which the width has to stay the same before the figure is drawn again, in ms."""
 
 
 def figure_style(viewer: Viewer) -> FigureStyle:
-    """Return the colours of figures in napari's theme, light or dark by its own ground."""
+    """Return the colours of figures that fit napari's theme; its background decides between light and dark."""
     ground = get_theme(viewer.theme).background.as_hex()
     ground = ground if len(ground) > 4 else "#" + "".join(2 * digit for digit in ground[1:])
     light = sum(int(ground[i : i + 2], 16) for i in (1, 3, 5)) > 3 * 128
@@ -35,7 +36,7 @@ def figure_style(viewer: Viewer) -> FigureStyle:
 
 
 class FigureBox(QWidget):
-    """Shows one figure at a time, as wide as the dock and of a given height in px."""
+    """Shows one figure at a time, as wide as the dock and with a fixed height in px."""
 
     def __init__(self, name: str, height: int) -> None:
         super().__init__()
@@ -48,20 +49,18 @@ class FigureBox(QWidget):
         self._job: Job | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_SETTLED)
+        self._timer.setInterval(_REDRAW_DELAY)
         self._timer.timeout.connect(self._draw)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.picture)
+        vertical_layout(self).addWidget(self.picture)
         self.hide()
 
     @property
     def busy(self) -> bool:
-        """Whether a figure is being drawn, or about to be."""
+        """Whether a figure is being drawn or waits to be drawn."""
         return self._job is not None or self._timer.isActive()
 
     def show_figure(self, make: Callable[[], Figure] | None) -> None:
-        """Show the figure that this makes in place of the one before, or none."""
+        """Show the figure that `make` returns; None shows no figure."""
         self._make = make
         self.setVisible(make is not None)
         if make is None:
@@ -70,33 +69,33 @@ class FigureBox(QWidget):
             self._timer.start()
 
     def resizeEvent(self, event: Any) -> None:
-        """Draw the figure for its new width."""
+        """Draw the figure again for its new width."""
         super().resizeEvent(event)
         if self._make is not None:
             self._timer.start()
 
     def _draw(self) -> None:
-        make, width = self._make, max(self.width(), _LEAST)
+        make, width = self._make, max(self.width(), _MINIMUM_WIDTH)
         if make is None or self._job is not None or self._drawn == (make, width):
             return
-        figure = make()  # here: what matplotlib is set to meanwhile holds for all threads
+        figure = make()  # in the window's thread: matplotlib's settings are shared by all threads
         size, ratio = (width, self.picture.height()), float(self.devicePixelRatioF())
 
         def on_step(pixels: np.ndarray) -> None:
             if self._make is make:
                 self._drawn = make, width
-                self.picture.setPixmap(_pixmap(pixels, ratio))
+                self.picture.setPixmap(array_pixmap(pixels, ratio))
 
         def on_end(_ending: Ending) -> None:
             self._job = None
-            if (self._make, max(self.width(), _LEAST)) != (make, width):
+            if (self._make, max(self.width(), _MINIMUM_WIDTH)) != (make, width):
                 self._draw()
 
         self._job = Job(lambda: _rendered(figure, size, ratio), self, on_step, on_end)
 
 
 def _rendered(figure: Figure, size: tuple[int, int], ratio: float) -> Iterator[np.ndarray]:
-    """Draw a figure of this width and height in px: uint8 (Y, X, 4)."""
+    """Yield the figure drawn with this (width, height) in px, as uint8 (Y, X, 4)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(_DPI * ratio)
@@ -105,11 +104,3 @@ def _rendered(figure: Figure, size: tuple[int, int], ratio: float) -> Iterator[n
     canvas = make(figure)
     canvas.draw()
     yield np.array(canvas.buffer_rgba())
-
-
-def _pixmap(pixels: np.ndarray, ratio: float) -> QPixmap:
-    height, width, _ = pixels.shape
-    image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888)
-    pixmap = QPixmap.fromImage(image.copy())
-    pixmap.setDevicePixelRatio(ratio)
-    return pixmap

@@ -1,33 +1,52 @@
-"""Small parts that the docks share: forms made of option models, headings, notes, colours."""
+"""Small widgets and layouts that all docks share: forms of options, headings, notes, rows and columns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from weakref import WeakMethod, ref
 
 from magicgui.widgets import Container, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QLayout, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_milcnn.options import Options
+from napari_milcnn.plugin.qt.icons import DARK_GROUND
 
 ERROR, WARNING = "#d55e00", "#c98500"
-"""Text colours that are read on napari's dark and light themes."""
-_ENDS: set[Callable[[], None]] = set()
+"""Text colours that are legible in napari's dark and light themes."""
+_DISCONNECTORS: set[Callable[[], None]] = set()
+"""Keeps each function of `connect_while_alive` that disconnects a widget until the widget is destroyed."""
 _FINE, _COARSE = 0.0005, 0.05
-"""Steps of numbers with a point: rates are small."""
-_MOST = 65536.0
-"""The most that a number without a limit of its own can be set to in a form."""
+"""Steps of spin boxes for decimal numbers; learning rates need the fine one."""
+_UPPER_LIMIT = 65536.0
+"""Upper limit of a spin box whose option has none."""
 
 
 def options_form(kind: type[Options], names: Sequence[str], choices: Mapping[str, Sequence[Any]]) -> Container:
-    """Make a form of some fields of an option model: their defaults, their limits and their descriptions.
+    """Build a form for some fields of an option model, with their defaults, limits and descriptions.
 
-    `choices` lists the values offered for a field, or pairs of what is shown and the value; a field that knows its
-    choices needs none. An optional number is left out by 0.
+    Parameters
+    ----------
+    kind : type
+        The option model.
+    names : sequence of str
+        Fields to show, in this order. In the form 0 stands for None where a number is optional.
+    choices : mapping
+        Field -> the values to choose from, or pairs (text, value). A `Literal` field offers its own values.
     """
     return Container(widgets=[_field(kind, name, choices.get(name)) for name in names], labels=True)
 
@@ -49,32 +68,32 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None) -> Any
 
 
 def _limits(number: Any, field: FieldInfo) -> dict[str, Any]:
-    """Limits of a field's spin box, and for a number with a point its step, which sets the digits."""
+    """Return limits and step of a spin box; for decimal numbers the step also sets the number of digits."""
     step = 1.0 if number is int else _FINE if 0 < (field.default or 0) < 0.01 else _COARSE
     least: Any = 0.0
-    most: Any = _MOST
+    most: Any = _UPPER_LIMIT
     for limit in field.metadata:
         least = getattr(limit, "ge", getattr(limit, "gt", least - step) + step)
         most = getattr(limit, "le", getattr(limit, "lt", most + step) - step)
-    return {"min": number(least), "max": number(min(most, _MOST)), "step": number(step)}
+    return {"min": number(least), "max": number(min(most, _UPPER_LIMIT)), "step": number(step)}
 
 
 def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
-    """Return what stands in a form, as keywords of its option model."""
+    """Return the values in a form as keywords of its option model."""
     values = {widget.name: widget.value for widget in form}
     return {name: None if value == 0 and kind.model_fields[name].default is None else value
             for name, value in values.items()}  # fmt: skip
 
 
 def heading(text: str) -> QLabel:
-    """Make the title of a part of a dock."""
+    """Make the title of a section of a dock."""
     label = QLabel(text)
     label.setStyleSheet("font-weight: bold; margin-top: 6px;")
     return label
 
 
 class Note(QLabel):
-    """Text below a control, wrapped and selectable; it takes no room while it is empty."""
+    """Wrapped, selectable text below a control; hidden while it is empty."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,14 +103,14 @@ class Note(QLabel):
         self.hide()
 
     def say(self, text: str, colour: str = "") -> None:
-        """Show a text in a colour; hide for an empty one."""
+        """Show a text in a colour; an empty text hides the note."""
         self.setText(text)
         self.setStyleSheet(f"color: {colour};" if colour else "")
         self.setVisible(bool(text))
 
 
 class NarrowComboBox(QComboBox):
-    """A combo box that a long entry does not widen: the dock stays as narrow as the user wants it."""
+    """A combo box that long entries do not widen, so that the dock stays as narrow as the user made it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +120,7 @@ class NarrowComboBox(QComboBox):
 
 
 def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
-    """Lay widgets and texts side by side; the one at `stretch` takes the room that is left."""
+    """Lay widgets and texts side by side; the part with the index `stretch` takes the remaining width."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(6)
@@ -110,8 +129,39 @@ def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
     return layout
 
 
+def vertical_layout(widget: QWidget, spacing: int | None = None) -> QVBoxLayout:
+    """Give a widget a layout from top to bottom without margins, for sections that lie inside a dock."""
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    if spacing is not None:
+        layout.setSpacing(spacing)
+    return layout
+
+
+def page_layout(widget: QWidget) -> QVBoxLayout:
+    """Give the outermost widget of a dock or a tab a layout from top to bottom with the margins of all docks."""
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(8, 4, 8, 8)
+    layout.setSpacing(5)
+    return layout
+
+
+def browse_button(name: str) -> QPushButton:
+    """Make the small button that opens a file dialog; `name` says for screen readers what is chosen."""
+    button = QPushButton("…")
+    button.setFixedWidth(32)
+    button.setAccessibleName(name)
+    return button
+
+
+def dropped_paths(event: Any) -> list[Path]:
+    """Accept the drop of files on a widget and return their paths."""
+    event.acceptProposedAction()
+    return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+
+
 def scrolled(inside: QWidget) -> QScrollArea:
-    """Let a page that is higher than the dock be scrolled; it is as wide as the dock."""
+    """Put a page into a scroll area that is as wide as the dock and scrolls up and down only."""
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -121,40 +171,22 @@ def scrolled(inside: QWidget) -> QScrollArea:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in seconds, or from a minute and a half on in minutes."""
+    """Write a time in seconds, or in minutes if it is 90 s or longer."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def swatch(colour: str) -> QIcon:
-    """Return a small square of a colour, on the dark ground that makes white and yellow seen in every theme."""
-    pixmap = QPixmap(12, 12)
-    pixmap.fill(QColor("#262930"))
-    inner = QPixmap(8, 8)
-    inner.fill(QColor(colour))
-    _paste(pixmap, inner)
-    return QIcon(pixmap)
-
-
-def _paste(ground: QPixmap, picture: QPixmap) -> None:
-    from qtpy.QtGui import QPainter
-
-    painter = QPainter(ground)
-    painter.drawPixmap(2, 2, picture)
-    painter.end()
-
-
 def chip(colour: str, text: str) -> str:
-    """Return rich text: a square of a colour and a name that stay on one line."""
+    """Return rich text: a colour square and a name, kept together on one line."""
     name = text.replace("&", "&amp;").replace("<", "&lt;").replace(" ", "&nbsp;")
-    return f'<span style="background:#262930;color:{colour}">&nbsp;■&nbsp;</span>&nbsp;{name}'
+    return f'<span style="background:{DARK_GROUND};color:{colour}">&nbsp;■&nbsp;</span>&nbsp;{name}'
 
 
 def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
-    """Connect a slot of a widget to an emitter that may outlive it (viewer events, the current model).
+    """Connect a slot of a widget to an emitter that may outlive the widget, such as the viewer or the current model.
 
-    The emitter does not keep the widget alive; it gets a function, since it looks into bound methods, also of what is
-    destroyed. What disconnects it is kept until the widget is destroyed: where Python collects both at once it would
-    have been cleared before it is called.
+    The emitter does not keep the widget alive. It gets a plain function, because napari's emitters inspect bound
+    methods, also those of destroyed widgets. The function that disconnects is stored until the widget is destroyed:
+    otherwise Python could collect it together with the widget, before it is called.
     """
     method, source = WeakMethod(slot), _weak(emitter)
 
@@ -164,27 +196,28 @@ def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
             alive(event)
 
     def end() -> None:
-        _ENDS.discard(end)
+        _DISCONNECTORS.discard(end)
         there = source()
         if there is not None:
             there.disconnect(call)
 
     emitter.connect(call)
-    _ENDS.add(end)
+    _DISCONNECTORS.add(end)
     widget.destroyed.connect(end)
 
 
 def _weak(emitter: Any) -> Callable[[], Any]:
     try:
         return ref(emitter)
-    except TypeError:  # a signal of psygnal's, which knows its owner weakly itself
+    except TypeError:  # a psygnal signal, which holds its owner weakly itself
         return lambda: emitter
 
 
 class DeletedWhenClosed(QObject):
-    """Deletes the widget of a dock once the dock was closed, and stops its jobs with it.
+    """Deletes the widget of a dock after the dock was closed; its jobs stop with it.
 
-    napari takes it out of the dock and leaves it to Python, which would destroy it at any time, and in any thread.
+    napari removes the widget from the dock and leaves it to Python's garbage collector, which may destroy it at any
+    time and in any thread.
     """
 
     def __init__(self, widget: QWidget) -> None:
@@ -193,11 +226,11 @@ class DeletedWhenClosed(QObject):
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """See the widget taken out."""
+        """Notice that napari removes the widget from its dock."""
         if event.type() == QEvent.Type.ParentChange and self._widget.parent() is None:
             QTimer.singleShot(0, self._delete)
         return bool(super().eventFilter(watched, event))
 
     def _delete(self) -> None:
-        if self._widget.parent() is None:  # not put elsewhere meanwhile
+        if self._widget.parent() is None:  # nobody has put the widget elsewhere meanwhile
             self._widget.deleteLater()

@@ -1,15 +1,15 @@
-"""Long jobs beside the window: the one file that knows threads.
+"""Long jobs beside the window: the only file of the plugin that knows threads.
 
-A job is a generator of reports. It runs in a thread of superqt's pool; its reports arrive in the window's thread, one
-signal each, so that layers and widgets are touched there alone. Cancelling takes effect at the next report, and what
-was reported until then is kept. A job whose reports lie minutes apart, as epochs do, has a gate between its small
-steps: there it says how far it is, waits while it is paused, and learns that it is to stop.
+A job is a generator of reports. It runs in a thread of superqt's pool. Each report reaches the window's thread as one
+signal, so that only that thread touches layers and widgets. Cancelling takes effect at the next report; everything
+reported until then is kept. If the reports of a job lie minutes apart, as epochs do, the job passes a gate after each
+small step: there it reports its progress, waits while it is paused, and learns that it has to stop.
 
-superqt's generator worker ends without a word on a `RuntimeError`, which torch raises for most of its failures: they
-are translated inside the generator.
+superqt's generator worker ends silently after a `RuntimeError`, which torch raises for most of its failures. Such
+errors are therefore translated inside the generator.
 
-Where the computing takes every core, the window has to go first: a job's thread is made nicer, and with it those that
-torch starts from it. Only Linux lets a thread be nicer than its process.
+A computation that uses every core must not starve the window. The thread of a job therefore gets a lower priority, as
+do the threads that torch starts from it. Only Linux can lower the priority of a single thread.
 """
 
 from __future__ import annotations
@@ -29,21 +29,33 @@ from superqt.utils import create_worker
 from napari_milcnn.errors import ComputeError, MilcnnError
 
 logger = logging.getLogger(__name__)
-_OFTEN = 0.1
-"""Seconds between two reports at a gate."""
-_NICER = 5
+_REPORT_INTERVAL = 0.1
+"""Shortest time between two reports at a gate, in s."""
+_NICENESS = 5
+"""Added to the nice value of the process for a job's thread."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: with an error in words, or stopped by the user, or neither: all done."""
+    """How a job ended.
+
+    Attributes
+    ----------
+    error : str
+        A sentence that says why the job failed; empty if it did not.
+    stopped : bool
+        Whether the user stopped the job.
+    """
 
     error: str = ""
     stopped: bool = False
 
 
 class Gate(QObject):
-    """What a job passes at every small step; made by the window, passed in the thread."""
+    """Where a job reports its progress, waits while it is paused, and learns that it has to stop.
+
+    The window makes the gate; the job passes it in its own thread.
+    """
 
     reported = Signal(object)
 
@@ -52,53 +64,53 @@ class Gate(QObject):
         self._open = threading.Event()
         self._open.set()
         self._stopped = False
-        self._due = 0.0
+        self._next_report = 0.0
 
     def passes(self, report: Any) -> bool:
-        """Report, a few times a second at most; wait while paused; return whether to go on."""
-        if time.monotonic() > self._due:
+        """Report progress, but only a few times a second; wait while paused; return whether to continue."""
+        if time.monotonic() > self._next_report:
             self.reported.emit(report)
-            self._due = time.monotonic() + _OFTEN
+            self._next_report = time.monotonic() + _REPORT_INTERVAL
         self._open.wait()
         return not self._stopped
 
     @property
     def paused(self) -> bool:
-        """Whether the job waits here, or will at its next step."""
+        """Whether the job waits at the gate, or will wait at its next step."""
         return not self._open.is_set()
 
     @property
     def stopped(self) -> bool:
-        """Whether the job is to end."""
+        """Whether the job has to end."""
         return self._stopped
 
     def pause(self) -> None:
-        """Let the job wait at its next step."""
+        """Make the job wait at its next step."""
         self._open.clear()
 
-    def go_on(self) -> None:
-        """Let a paused job go on."""
+    def resume(self) -> None:
+        """Let a paused job continue."""
         self._open.set()
 
     def stop(self) -> None:
-        """Let the job end at its next step, also a paused one."""
+        """Make the job end at its next step, even if it is paused."""
         self._stopped = True
         self._open.set()
 
 
 class Job(QObject):
-    """A generator of reports at work in a thread.
+    """A generator of reports that runs in a thread.
 
     Parameters
     ----------
     steps : callable
-        Makes the generator; called in the thread.
+        Returns the generator; called in the thread.
     parent : QObject
-        When it is destroyed the job is stopped.
+        The job stops when its parent is destroyed.
     on_step, on_end : callable
-        Called in the window's thread with each report, and once with the `Ending`.
+        Called in the window's thread: `on_step` with each report, `on_end` once with the `Ending`.
     gate : Gate, optional
-        What the generator passes between its reports; what it reports there goes to `on_step` as well.
+        The gate that the generator passes between its reports. What it reports there also goes to `on_step`.
     """
 
     stepped = Signal(object)
@@ -118,7 +130,7 @@ class Job(QObject):
         self._error, self._stopped = "", False
         self.stepped.connect(on_step)
         self.ended.connect(on_end)
-        self._worker = create_worker(_translated, steps, self._gate, _start_thread=False, _ignore_errors=True)
+        self._worker = create_worker(_translated_steps, steps, self._gate, _start_thread=False, _ignore_errors=True)
         self._worker.yielded.connect(self._on_step)
         self._worker.errored.connect(self._on_error)
         self._worker.finished.connect(self._on_finish)
@@ -126,24 +138,30 @@ class Job(QObject):
         self._worker.start()
 
     def stop(self) -> None:
-        """Leave the job at its next report."""
+        """End the job at its next report."""
         self._stopped = True
         self._gate.stop()
+
+    def abandon(self) -> None:
+        """Stop the job and call neither `on_step` nor `on_end` any more: nobody waits for its result."""
+        self.stop()
+        self.stepped.disconnect()
+        self.ended.disconnect()
 
     def _on_step(self, report: Any) -> None:
         self.stepped.emit(report)
 
     def _on_error(self, error: BaseException) -> None:
-        self._error = _in_words(error)
+        self._error = _error_text(error)
 
     def _on_finish(self) -> None:
         self.ended.emit(Ending(self._error, self._stopped))
         self.deleteLater()
 
 
-def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:
-    """Pass the reports on until the gate is stopped; the generator is then closed here, in its thread."""
-    _be_nice()
+def _translated_steps(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:
+    """Pass the reports on until the gate is stopped, translate errors, and close the generator in this thread."""
+    _lower_priority()
     generator = steps()
     try:
         for report in generator:
@@ -152,26 +170,31 @@ def _translated(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]
                 return
     except MemoryError as error:
         raise ComputeError(
-            "memory ran out; close other programs, or choose a smaller tile, patch or batch under Options"
+            "memory ran out; close other programs, or choose a smaller tile, patch or batch size in the options"
         ) from error
     except RuntimeError as error:
-        raise ComputeError(f"computing failed: {error}; choose the device 'cpu' under Options and try again") from error
+        raise ComputeError(
+            f"computing failed: {error}; choose the device 'cpu' in the options and try again"
+        ) from error
     finally:
         if isinstance(generator, Generator):
             generator.close()
 
 
-def _be_nice() -> None:
-    """Let the window's thread go before this one."""
+def _lower_priority() -> None:
+    """Let the window's thread run before this one."""
     if sys.platform == "linux":
         own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _NICER, 19))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _NICENESS, 19))
 
 
-def _in_words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
+    """Return an error as a sentence for the user; an unexpected one is logged with its traceback."""
     if isinstance(error, MilcnnError):
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     logger.error("a job failed", exc_info=error)
-    return f"{type(error).__name__}: {error}. This is a fault of the plugin; the log has the details: please report it."
+    return (
+        f"{type(error).__name__}: {error}. This is a bug in the plugin: please report it with the details in the log."
+    )

@@ -1,4 +1,4 @@
-"""Small pictures of images, made beside the window, those in view first."""
+"""Thumbnails of the images of a table, made beside the window; those in view come first."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon
 
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.plugin.qt.icons import array_pixmap, plain_icon
 from napari_milcnn.plugin.qt.job import Ending, Job
 
 if TYPE_CHECKING:
     from napari_milcnn.labels.table import LabelledImage, LabelTable
 
-SIDE = 40
-"""Longest side of a picture, in px."""
+ICON_SIDE = 40
+"""Longest side of a thumbnail, in px."""
 _BATCH = 12
-"""Pictures made before it is asked anew which ones are in view."""
-_KEPT = 20_000
-"""Pictures in memory, about 5 kB each; beyond that all are made anew."""
+"""Thumbnails made in one job; the next job begins with the rows that are in view by then."""
+_MOST_IN_MEMORY = 20_000
+"""Thumbnails in memory, about 5 kB each; beyond that all are dropped and made again when they are needed."""
 
 
 class Thumbnails(QObject):
-    """Pictures of the images of a table, by row.
+    """Thumbnails of the images of a table, by row.
 
     Signals
     -------
     made : int
-        The picture of a row is there, or why there is none.
+        The thumbnail of this row is ready, or `errors` says why there is none.
     """
 
     made = Signal(int)
@@ -44,21 +45,21 @@ class Thumbnails(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether pictures are being made."""
+        """Whether thumbnails are being made."""
         return self._job is not None
 
     def show_table(self, table: LabelTable | None) -> None:
-        """Forget all pictures: the rows are those of another table now."""
+        """Drop all thumbnails, because the rows now belong to another table."""
         self._table, self._wanted, self._pictures, self.errors = table, {}, {}, {}
         if self._job is not None:
             self._job.stop()
 
     def picture(self, row: int) -> QIcon | None:
-        """Return the picture of a row; None where it is not there yet, which asks for it."""
+        """Return the thumbnail of a row; if there is none yet, have it made and return None."""
         found = self._pictures.get(row)
         if found is None and row not in self.errors:
             self._wanted.pop(row, None)
-            self._wanted[row] = None  # the last asked for is made first: what is in view now
+            self._wanted[row] = None  # the latest request comes first: its row is in view now
             self._start()
         return found
 
@@ -67,7 +68,7 @@ class Thumbnails(QObject):
         if self._job is not None or table is None or not self._wanted:
             return
         rows = list(reversed(self._wanted))[:_BATCH]
-        if len(self._pictures) > _KEPT:
+        if len(self._pictures) > _MOST_IN_MEMORY:
             self._pictures.clear()
 
         def take(step: tuple[int, np.ndarray | str]) -> None:
@@ -82,35 +83,23 @@ class Thumbnails(QObject):
         if isinstance(made, str):
             self.errors[row] = made
         else:
-            self._pictures[row] = _icon(made)
+            self._pictures[row] = plain_icon(array_pixmap(made))
         self.made.emit(row)
 
     def _on_end(self, ending: Ending) -> None:
         self._job = None
-        if ending.error:  # a fault: not tried again and again
+        if ending.error:  # a bug; the same rows would fail again
             self._wanted.clear()
         self._start()
 
 
 def _pictures(table: LabelTable, images: list[tuple[int, LabelledImage]]) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Yield (row, uint8 (Y, X, 3)) of each image, or (row, why there is no thumbnail)."""
     from napari_milcnn.figures.thumbnails import thumbnail
 
     for row, image in images:
         try:
             with table.open(image) as opened:
-                yield row, thumbnail(opened, len(opened.planes) // 2, side=SIDE)
+                yield row, thumbnail(opened, len(opened.planes) // 2, side=ICON_SIDE)
         except (MilcnnError, OSError) as error:
             yield row, str(error)
-
-
-def _icon(pixels: np.ndarray) -> QIcon:
-    height, width = pixels.shape[:2]
-    image = QImage(np.ascontiguousarray(pixels).tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    return plain_icon(QPixmap.fromImage(image))
-
-
-def plain_icon(pixmap: QPixmap) -> QIcon:
-    """Return an icon that keeps its colours where its row is selected."""
-    icon = QIcon(pixmap)
-    icon.addPixmap(pixmap, QIcon.Mode.Selected)
-    return icon

@@ -1,4 +1,4 @@
-"""The Results dock: open what a run or an evaluation wrote, look at it, and go to the images behind it."""
+"""The Results dock: open the results of a run or an evaluation as tables and figures, and open their images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QPushButton,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -26,13 +25,16 @@ from napari_milcnn.plugin.qt.forms import (
     DeletedWhenClosed,
     Note,
     connect_while_alive,
+    dropped_paths,
     heading,
+    page_layout,
     row,
     scrolled,
+    vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.results.gallery_box import GalleryView
-from napari_milcnn.plugin.results.opened_layers import OpenedPicture, OpenStep, opening
+from napari_milcnn.plugin.results.opened_layers import OpenedLayers, OpenStep, open_row
 from napari_milcnn.plugin.results.plot_box import (
     CalibrationView,
     ConfusionView,
@@ -47,16 +49,15 @@ if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.results.opened import OpenedResults
 
-_EMPTY = (
-    "Open a folder that napari-milcnn classify, screen or evaluate wrote, or that the Classify dock exported to. Or "
-    "drop it here, or its predictions.csv."
+_HOW_TO_OPEN = (
+    "Open a results folder, written by napari-milcnn classify or evaluate or exported from the Classify dock. You can "
+    "also drop the folder, or its predictions.csv, here."
 )
-_COLUMNS = 4
-"""Buttons of views in a row."""
+_BUTTONS_PER_ROW = 4
 
 
 class ResultsDock(QWidget):
-    """Look at results as a table, as pictures and as a plate, and open the images behind them.
+    """Show results as a table, as figures and as a plate, and open their images.
 
     Parameters
     ----------
@@ -68,10 +69,10 @@ class ResultsDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.found: OpenedResults | None = None
-        self._facts = _EMPTY
+        self._facts = _HOW_TO_OPEN
         self._job: Job | None = None
         self._opening: Job | None = None
-        self.picture = OpenedPicture(napari_viewer)
+        self.opened = OpenedLayers(napari_viewer)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -88,8 +89,10 @@ class ResultsDock(QWidget):
         self.folder_button, self.file_button = QPushButton("Open folder…"), QPushButton("Open CSV…")
         self.folder_button.setDefault(True)
         self.layout_button, self.images_button = QPushButton("Layout…"), QPushButton("Images…")
-        self.layout_button.setToolTip("Join a table with the column file or well: label, group, well, dose, compound")
-        self.images_button.setToolTip("Choose the folder where the images are now")
+        self.layout_button.setToolTip(
+            "Add columns such as label, group, well, dose or compound from a table with the column file or well"
+        )
+        self.images_button.setToolTip("Choose the folder that the images were moved to")
         self.facts, self.message = Note(), Note()
         self.view_buttons = [QPushButton(view.title) for view in self.views]
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
@@ -106,25 +109,20 @@ class ResultsDock(QWidget):
         grid = QGridLayout()
         grid.setSpacing(4)
         for number, button in enumerate(self.view_buttons):
-            grid.addWidget(button, number // _COLUMNS, number % _COLUMNS)
-        after = QVBoxLayout(self._after)
-        after.setContentsMargins(0, 0, 0, 0)
+            grid.addWidget(button, number // _BUTTONS_PER_ROW, number % _BUTTONS_PER_ROW)
+        after = vertical_layout(self._after)
         after.addLayout(row(self.layout_button, self.images_button))
         after.addLayout(grid)
         after.addWidget(self.stack, 1)
         after.addLayout(row(self.picture_button, self.save_button))
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 4, 8, 8)
-        layout.setSpacing(5)
+        layout = page_layout(inside)
         layout.addWidget(heading("Results"))
         layout.addLayout(row(self.folder_button, self.file_button))
         layout.addWidget(self.facts)
         layout.addWidget(self.message)
         layout.addWidget(self._after, 1)
         layout.addStretch()
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolled(inside))
+        vertical_layout(self).addWidget(scrolled(inside))
         self.setMinimumWidth(310)
 
     def _connect(self) -> None:
@@ -144,7 +142,7 @@ class ResultsDock(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether results or an image are being read, or thumbnails made."""
+        """Whether results or an image are being read, or thumbnails are being made."""
         return self._job is not None or self._opening is not None or self.gallery.busy
 
     def view(self) -> View:
@@ -162,7 +160,7 @@ class ResultsDock(QWidget):
         self._draw()
 
     def _refresh(self) -> None:
-        """Show what was opened, or how to open something."""
+        """Show the opened results, or how to open some."""
         found = self.found
         self._after.setVisible(found is not None)
         self.facts.say(self._facts)
@@ -178,7 +176,9 @@ class ResultsDock(QWidget):
         self.view().show_results(self.found, figure_style(self.viewer))
         is_table = self.view() is self.rows
         self.picture_button.setEnabled(not is_table)
-        self.picture_button.setToolTip("The table is saved as CSV" if is_table else "As PNG or SVG, on white")
+        self.picture_button.setToolTip(
+            "Click Save CSV… to save the table" if is_table else "Save as PNG or SVG on white ground"
+        )
 
     def _say(self, text: str, colour: str = "") -> None:
         self.message.say(text, colour)
@@ -186,7 +186,7 @@ class ResultsDock(QWidget):
     # Opening
 
     def open(self, *paths: str | Path) -> None:
-        """Open a folder of results or its predictions.csv; layout tables are joined to it, or to what is open."""
+        """Open a results folder or its predictions.csv; layout tables are joined to it, or to the open results."""
 
         def steps() -> Iterator[OpenedResults]:
             from napari_milcnn.results.layout import is_layout, with_layout
@@ -202,7 +202,7 @@ class ResultsDock(QWidget):
         self._work(steps, f"reading {', '.join(Path(path).name for path in paths)}…")
 
     def show_report(self, report: EvaluationReport) -> None:
-        """Show an evaluation that was just made."""
+        """Show the report of an evaluation that is in memory."""
 
         def steps() -> Iterator[OpenedResults]:
             from napari_milcnn.evaluation.report import results_of
@@ -212,19 +212,20 @@ class ResultsDock(QWidget):
         self._work(steps, "reading the report…")
 
     def _work(self, steps: Callable[[], Iterator[OpenedResults]], words: str) -> None:
-        """Read something beside the window; what was being read before is forgotten."""
-        forget(self._job)
+        """Read results beside the window, and abandon a reading that is under way."""
+        if self._job is not None:
+            self._job.abandon()
         self._say(words)
 
-        def told() -> Iterator[tuple[OpenedResults, str]]:
+        def with_facts() -> Iterator[tuple[OpenedResults, str]]:
             for found in steps():
-                _ = found.wells  # kept by what is opened, and slow for a hundred thousand names
+                _ = found.wells  # computed here because it is slow for a hundred thousand names, and then cached
                 yield found, facts_of(found)
 
-        self._job = Job(told, self, self._on_found, self._on_end)
+        self._job = Job(with_facts, self, self._on_found, self._on_end)
 
-    def _on_found(self, told: tuple[OpenedResults, str]) -> None:
-        self.found, self._facts = told
+    def _on_found(self, found_and_facts: tuple[OpenedResults, str]) -> None:
+        self.found, self._facts = found_and_facts
         self._refresh()
 
     def _on_end(self, ending: Ending) -> None:
@@ -243,17 +244,17 @@ class ResultsDock(QWidget):
             self.open(path)
 
     def _on_layout(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Join a layout table", "", "Tables (*.csv *.tsv *.txt)")
+        path, _ = QFileDialog.getOpenFileName(self, "Open a layout table", "", "Tables (*.csv *.tsv *.txt)")
         if path:
             self.open(path)
 
     def _on_images(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Where are the images?")
+        folder = QFileDialog.getExistingDirectory(self, "Choose the folder of the images")
         if folder:
             self.find_images(folder)
 
     def find_images(self, folder: str | Path) -> None:
-        """Look for the images of what is open in a folder."""
+        """Look for the images of the open results in a folder."""
         found = self.found
 
         def steps() -> Iterator[OpenedResults]:
@@ -263,38 +264,38 @@ class ResultsDock(QWidget):
             yield with_images(found, Path(folder))
 
         if found is not None:
-            self._work(steps, f"looking into {Path(folder).name}…")
+            self._work(steps, f"searching {Path(folder).name}…")
 
     def dragEnterEvent(self, event: Any) -> None:
-        """Take files."""
+        """Accept files."""
         if event.mimeData().hasUrls():
             event.acceptProposedAction()
 
     def dropEvent(self, event: Any) -> None:
-        """Open what was dropped."""
-        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-        event.acceptProposedAction()
+        """Open the dropped results and layout tables."""
+        paths = dropped_paths(event)
         if paths:
             self.open(*paths)
 
     # Images
 
     def open_image(self, number: int) -> None:
-        """Show the image of a row in the viewer, with its masks; it takes the place of the one opened before."""
+        """Show the image of a row with its masks in the viewer, in place of the image opened before."""
         found = self.found
         assert found is not None
         self.rows.select(number)
         path, at = found.files[str(found.table["file"].iat[number])], found.plane_of(number)
-        if path is not None and self.picture.shows(path) and at in (None, *self.picture.planes()):
+        if path is not None and self.opened.shows(path) and at in (None, *self.opened.planes()):
             if at is not None:
-                self.picture.go_to(self.picture.planes().index(at))
+                self.opened.go_to(self.opened.planes().index(at))
             return
-        forget(self._opening)
-        self._opening = Job(lambda: opening(found, number), self, self._on_opened, self._on_opening_end)
+        if self._opening is not None:
+            self._opening.abandon()
+        self._opening = Job(lambda: open_row(found, number), self, self._on_opened, self._on_opening_end)
 
     def _on_opened(self, step: OpenStep) -> None:
         assert self.found is not None
-        self.picture.take(step, self.found.classes)
+        self.opened.take(step, self.found.classes)
 
     def _on_opening_end(self, ending: Ending) -> None:
         self._opening = None
@@ -315,7 +316,7 @@ class ResultsDock(QWidget):
             self.save_picture(path)
 
     def save_picture(self, path: str | Path) -> None:
-        """Save the picture that is shown as PNG or SVG."""
+        """Save the figure in view as PNG or SVG."""
         if self.view().can_save:
             self._save(self.view().save, Path(path))
         else:
@@ -327,7 +328,7 @@ class ResultsDock(QWidget):
             self.save_table(path)
 
     def save_table(self, path: str | Path) -> None:
-        """Save the rows of the table that are shown, with all columns, as CSV."""
+        """Save the rows in view, with all columns, as CSV."""
         self._save(self.rows.write, Path(path))
 
     def _save(self, write: Callable[[Path], None], path: Path) -> None:
@@ -336,19 +337,11 @@ class ResultsDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        self._say(f"saved {path}")
-
-
-def forget(job: Job | None) -> None:
-    """Stop a job whose result nobody waits for any more."""
-    if job is not None:
-        job.stop()
-        job.stepped.disconnect()
-        job.ended.disconnect()
+        self._say(f"Saved {path}")
 
 
 def facts_of(found: OpenedResults) -> str:
-    """Say what was opened, how much it is and how good."""
+    """Describe opened results: folder, counts, accuracy and the columns of a layout."""
     from napari_milcnn.results.tables import accuracy
 
     images = len(found.files)
@@ -356,24 +349,25 @@ def facts_of(found: OpenedResults) -> str:
     if found.unit == "planes" and len(found.table) > images:
         count += f" · {len(found.table):,} planes"
     lines = [f"{count} · {len(found.classes)} classes"]
-    said = accuracy(found)
-    if said is not None and not np.isnan(said[0]):
-        ends = f" ({said[1][0]:.3f} to {said[1][1]:.3f})" if said[1] else ""
-        lines.append(f"accuracy {said[0]:.3f}{ends}" + ("" if found.single_label else " of yes and no"))
+    measured = accuracy(found)
+    if measured is not None and not np.isnan(measured[0]):
+        value, ends = measured
+        interval = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+        lines.append(("" if found.single_label else "yes/no ") + f"accuracy {value:.3f}{interval}")
     if found.layout is not None and found.added:
-        lines.append(f"{found.layout.name}: {', '.join(found.added)}")
-    where = [] if found.path is None else [found.path.parent.name]
-    return "\n".join([*where, *lines])
+        lines.append(f"columns from {found.layout.name}: {', '.join(found.added)}")
+    folder = [] if found.path is None else [found.path.parent.name]
+    return "\n".join([*folder, *lines])
 
 
 def warnings_of(found: OpenedResults) -> list[str]:
-    """Return what a reader should know, in sentences without their stop."""
+    """Return what a user of the results should know, as sentences without a full stop."""
     from napari_milcnn.results.moved_images import missing_text
 
-    said = [text.rstrip(".") for text in found.warnings if text]
+    warnings = [text.rstrip(".") for text in found.warnings if text]
     if found.missing:
-        said.append(
-            f"{len(found.missing):,} of {len(found.files):,} images were not found, such as {missing_text(found, 1)}: "
-            "choose where they are (Images…)"
+        warnings.append(
+            f"{len(found.missing):,} of {len(found.files):,} images were not found, such as {missing_text(found, 1)}; "
+            "click Images… to choose their folder"
         )
-    return said
+    return warnings

@@ -1,4 +1,4 @@
-"""An image of opened results in the viewer, with the masks that the run wrote: one at a time."""
+"""The image of one row of opened results in the viewer, with the masks that the run wrote."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.results.opened import OpenedResults
 
-_FACTS = ("class", "area_px", "area_um2", "mean_evidence", "score")
+_OBJECT_COLUMNS = ("class", "area_px", "area_um2", "mean_evidence", "score")
 
 
 @dataclass(frozen=True)
 class OpenStep:
-    """How far an image is opened: the image first, then its masks.
+    """A step of opening an image: first the image, then its masks.
 
     Attributes
     ----------
     path : Path
         The image.
     plane : int
-        The number of the plane to go to.
+        Number of the plane to show.
     image : ImageStack or None
-        The image, on the first step.
+        The image, in the first step.
     limits : tuple or None
-        Intensities that each channel is shown between.
+        Contrast limits (low, high) of each channel.
     labels : ndarray or None
-        Masks, int32 (planes, Y, X), numbered so that a number says the class.
+        Masks, int32 (planes, Y, X), in the last step; each number encodes the class as in `label_numbers`.
     objects : DataFrame or None
-        Their table; `index` is the number in `labels`.
+        The table of the objects; its column `index` is the number in `labels`.
     """
 
     path: Path
@@ -53,24 +53,24 @@ class OpenStep:
     objects: pd.DataFrame | None = None
 
 
-def opening(found: OpenedResults, row: int) -> Iterator[OpenStep]:
+def open_row(found: OpenedResults, row: int) -> Iterator[OpenStep]:
     """Open the image of a row, then read its masks.
 
     Raises
     ------
     ResultsError
-        If the image was not found, or is another one than was classified.
+        If the image was not found, or is not the image that was classified.
     ImageError
         If it cannot be read.
     """
     file = str(found.table["file"].iat[row])
     path = found.files[file]
     if path is None:
-        raise ResultsError(f"{file} was not found; choose the folder of the images (Images…)")
+        raise ResultsError(f"{file} was not found; click Images… to choose the folder of the images")
     image = found.reading.open(path)
     at = found.plane_of(row)
     if at is not None and at not in image.planes:
-        raise ResultsError(f"{path} has no plane {' '.join(map(str, at))}; it is another image than was classified")
+        raise ResultsError(f"{path} has no plane {' '.join(map(str, at))}; it is not the image that was classified")
     plane = len(image.planes) // 2 if at is None else image.planes.index(at)
     yield OpenStep(path, plane, image, limits_of(image))
     _, masks = found.names_of(row)
@@ -86,7 +86,10 @@ def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step
     tables, start = [], 0
     with open_image(masks) as stored:
         if stored.plane_shape != image.plane_shape or len(stored.planes) != len(image.planes):
-            raise ResultsError(f"{masks.name} is of another size than {step.path.name}; it belongs to another image")
+            raise ResultsError(
+                f"{masks.name} has {_size_text(stored)}, but {step.path.name} has {_size_text(image)}; choose the "
+                "folder of the images from which these results were made"
+            )
         labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
         for number, at in enumerate(image.planes):
             own = rows[(rows["position"] == at.position) & (rows["t"] == at.t) & (rows["z"] == at.z)]
@@ -101,60 +104,65 @@ def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step
             start += count
             yield OpenStep(step.path, step.plane)
     objects = pd.concat(tables, ignore_index=True)
-    shown = ["index", "plane", "label", *(name for name in _FACTS if name in objects)]
+    shown = ["index", "plane", "label", *(name for name in _OBJECT_COLUMNS if name in objects)]
     yield OpenStep(step.path, step.plane, labels=labels, objects=objects[shown])
 
 
-class OpenedPicture:
-    """What the viewer shows of opened results.
+def _size_text(image: ImageStack) -> str:
+    height, width = image.plane_shape
+    return f"{len(image.planes)} plane{'s'[: len(image.planes) != 1]} of {height} × {width} px"
+
+
+class OpenedLayers:
+    """The layers of the image that was opened last from the results.
 
     Parameters
     ----------
     viewer : Viewer
-        Touched in its own thread only.
+        Used only in the window's thread.
     """
 
     def __init__(self, viewer: Viewer) -> None:
-        self.picture = Picture(viewer)
+        self.writer = Picture(viewer)
         self._entry: ImageState | None = None
 
     def shows(self, path: Path) -> bool:
-        """Whether the layers of an image are there."""
-        entry, layers = self._entry, self.picture.viewer.layers
+        """Whether the viewer shows the image of this path."""
+        entry, layers = self._entry, self.writer.viewer.layers
         return entry is not None and entry.path == path and all(layer in layers for layer in entry.layers)
 
     def go_to(self, plane: int) -> None:
-        """Show a plane of the image that is there."""
+        """Show a plane of the opened image."""
         assert self._entry is not None
-        self.picture.go_to(self._entry, plane)
+        self.writer.go_to(self._entry, plane)
 
     def planes(self) -> tuple[Any, ...]:
-        """Return the planes of the image that is there."""
+        """Return the planes of the opened image."""
         assert self._entry is not None
         assert self._entry.source is not None
         return self._entry.source.image.planes
 
     def take(self, step: OpenStep, classes: tuple[str, ...]) -> None:
-        """Show what was opened; an image takes the place of the one before."""
+        """Show the result of a step; an image replaces the image before."""
         if step.image is not None:
             self.clear()
             self._entry = ImageState(step.image.name, path=step.path)
-            self.picture.open(self._entry, step.image, step.limits)
-            self.picture.go_to(self._entry, step.plane)
+            self.writer.open(self._entry, step.image, step.limits)
+            self.writer.go_to(self._entry, step.plane)
         if step.labels is not None and step.objects is not None and self.shows(step.path):
             assert self._entry is not None
             assert self._entry.source is not None
             data = mask_layer(self._entry.source, step.labels, step.objects, classes)
             self._entry.labels = step.labels
-            self.picture.put(self._entry, data)
+            self.writer.put(self._entry, data)
 
     def clear(self) -> None:
-        """Take away the layers of the image that was opened last."""
+        """Remove the layers of the image that was opened last."""
         if self._entry is None:
             return
-        layers = self.picture.viewer.layers
-        for layer in (self.picture.masks_of(self._entry), *self._entry.layers):
+        layers = self.writer.viewer.layers
+        for layer in (self.writer.masks_of(self._entry), *self._entry.layers):
             if layer is not None and layer in layers:
                 layers.remove(layer)
-        self.picture.let_go(self._entry)
+        self.writer.let_go(self._entry)
         self._entry = None

@@ -1,4 +1,4 @@
-"""Pictures of results in a dock: histogram, confusion, calibration, dose response, plate."""
+"""The figures of the Results dock: histogram, confusion matrix, calibration, dose response and plate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QCursor
-from qtpy.QtWidgets import QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.figures.plots import (
@@ -25,7 +25,7 @@ from napari_milcnn.figures.plots import (
     save_figure,
 )
 from napari_milcnn.images.wells import Well, plate_shape
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, row
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, row, vertical_layout
 from napari_milcnn.results.tables import (
     SCORE,
     SHARE,
@@ -45,19 +45,20 @@ if TYPE_CHECKING:
 
     from napari_milcnn.results.opened import OpenedResults
 
-_LEAST = QSize(220, 200)
-_LABELS = "Needs labels: open a layout table with the columns file and label (Layout…)."
+_MINIMUM_SIZE = QSize(220, 200)
+_NEEDS_DOSES = "Needs doses. Click Layout… to open a table with the columns file (or well) and dose."
+_NEEDS_LABELS = "Needs labels. Click Layout… to open a table with the columns file and label."
 
 
 class View(QWidget):
-    """One way to look at results.
+    """One way to show results.
 
     Signals
     -------
     images_picked : list of str, str
-        Show these images in the table, and say in words which they are.
+        Show these images in the table, with this description.
     row_picked : int
-        Open the image of this row of the table of results.
+        Open the image of this row of the results.
     """
 
     images_picked = Signal(object, str)
@@ -69,7 +70,7 @@ class View(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # no view widens the dock
 
     def show_results(self, found: OpenedResults, style: FigureStyle) -> None:
-        """Show other results, or the same in another style."""
+        """Show other results, or the same results in another style."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
@@ -83,7 +84,7 @@ class View(QWidget):
 
 
 class PlotView(View):
-    """A view that is one figure of matplotlib's, with controls above it."""
+    """A view with one matplotlib figure and controls above it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,35 +92,34 @@ class PlotView(View):
         self.note = Note()
         self.canvas: Any = None
         self._style = PAPER
-        self._layout = QVBoxLayout(self)
-        self._layout.setContentsMargins(0, 0, 0, 0)
-        self._controls()
+        self._layout = vertical_layout(self)
+        self._add_controls()
         self._layout.addWidget(self.note)
         self._layout.addStretch()
 
-    def _controls(self) -> None:
-        """Add what stands above the figure."""
+    def _add_controls(self) -> None:
+        """Add controls above the figure; by default none."""
 
     def _prepare(self, found: OpenedResults) -> str:
-        """Fill the controls for other results; return what they would need to be drawn, or nothing."""
+        """Fill the controls for other results; return what is missing for the figure, or an empty text."""
         raise NotImplementedError
 
     def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
         raise NotImplementedError
 
     def _height(self, found: OpenedResults, width: int) -> int:
-        """Return how high the picture is to be, in px, where it is so wide."""
+        """Return the height of the figure for a width, both in px."""
         raise NotImplementedError
 
     def show_results(self, found: OpenedResults, style: FigureStyle) -> None:
-        """Draw, or say what would be needed."""
+        """Draw the figure, or say what is missing for it."""
         changed, self.found, self._style = found is not self.found, found, style
         if changed:
             self._needs = self._prepare(found)
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw anew what is shown."""
+        """Draw the figure again."""
         if self.canvas is not None:
             self._layout.removeWidget(self.canvas)
             self.canvas.hide()
@@ -139,7 +139,7 @@ class PlotView(View):
         assert self.found is not None
         make: Any = FigureCanvasQTAgg
         self.canvas = make(figure)
-        self.canvas.setMinimumSize(_LEAST)
+        self.canvas.setMinimumSize(_MINIMUM_SIZE)
         self.canvas.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.canvas.setAccessibleName(self.title)
         self.canvas.mpl_connect("button_press_event", lambda event: self._at(event, self.pick))
@@ -154,10 +154,10 @@ class PlotView(View):
 
     def _fit(self) -> None:
         if self.canvas is not None and self.found is not None:
-            self.canvas.setFixedHeight(max(_LEAST.height(), self._height(self.found, self.width())))
+            self.canvas.setFixedHeight(max(_MINIMUM_SIZE.height(), self._height(self.found, self.width())))
 
     def _on_move(self, event: Any) -> None:
-        text = self._at(event, self.told) or ""
+        text = self._at(event, self.text_at) or ""
         QToolTip.showText(QCursor.pos(), text, self.canvas)
         pointing = Qt.CursorShape.PointingHandCursor if text else Qt.CursorShape.ArrowCursor
         self.canvas.setCursor(pointing)
@@ -167,10 +167,10 @@ class PlotView(View):
         return then(float(event.xdata), float(event.ydata)) if inside else None
 
     def pick(self, _x: float, _y: float) -> None:
-        """Take a click at a place of the figure."""
+        """Handle a click at a position of the first axes; by default do nothing."""
 
-    def told(self, _x: float, _y: float) -> str:
-        """Return what stands under the pointer."""
+    def text_at(self, _x: float, _y: float) -> str:
+        """Return the tooltip for a position of the first axes."""
         return ""
 
     @property
@@ -179,14 +179,14 @@ class PlotView(View):
         return self.canvas is not None
 
     def save(self, path: Path) -> None:
-        """Save the picture on white, whatever napari's theme, as large as it is shown."""
+        """Save the figure in the size in which it is shown, on white ground in every theme."""
         assert self.found is not None
         width, height = self.canvas.figure.get_size_inches()
         save_figure(self._draw(self.found, PAPER, (float(width), float(height))), path)
 
 
 class HistogramView(PlotView):
-    """How often each class is the answer."""
+    """How often each class is predicted."""
 
     title = "Classes"
 
@@ -197,19 +197,19 @@ class HistogramView(PlotView):
         return 90 + 26 * len(found.classes)
 
     def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
-        said, known = histogram(found)
+        predicted, labelled = histogram(found)
         unit = found.unit if len(found.table) > len(found.files) else "images"
-        return histogram_figure(said, known, unit, style, size)
+        return histogram_figure(predicted, labelled, unit, style, size)
 
 
 class ConfusionView(PlotView):
-    """Label against answer; a click shows the images of a cell."""
+    """Label against predicted class; a click shows the images of a cell."""
 
     title = "Confusion"
 
     def _prepare(self, found: OpenedResults) -> str:
         self._table = confusion(found)
-        return _LABELS if self._table is None else ""
+        return _NEEDS_LABELS if self._table is None else ""
 
     def _height(self, found: OpenedResults, width: int) -> int:
         return min(width, 160 + 40 * len(found.classes)) if found.single_label else 130 + 28 * len(found.classes)
@@ -223,32 +223,34 @@ class ConfusionView(PlotView):
         r, c = (int(np.clip(round(at), 0, n - 1)) for at, n in zip((y, x), self._table.shape, strict=True))
         return str(self._table.index[r]), str(self._table.columns[c]), int(self._table.to_numpy()[r, c])
 
-    def told(self, x: float, y: float) -> str:
-        """Say how many images there are in a cell."""
-        return _cell_text(*self._cell(x, y))
+    def text_at(self, x: float, y: float) -> str:
+        """Return the number of images in a cell."""
+        return self._cell_text(*self._cell(x, y))
 
     def pick(self, x: float, y: float) -> None:
         """Show the images of a cell in the table."""
         assert self.found is not None
-        label, said, count = self._cell(x, y)
+        row_name, column_name, count = self._cell(x, y)
         if count:
-            self.images_picked.emit(confused(self.found, label, said), _cell_text(label, said, count))
+            images = confused(self.found, row_name, column_name)
+            self.images_picked.emit(images, self._cell_text(row_name, column_name, count))
 
-
-def _cell_text(label: str, said: str, count: int) -> str:
-    images = f"{count:,} image{'s'[: count != 1]}"
-    yes_or_no = said.split()[0] in ("rightly", "wrongly")
-    return f"{images}: {label}, {said}" if yes_or_no else f"{images}: label {label}, model says {said}"
+    def _cell_text(self, row_name: str, column_name: str, count: int) -> str:
+        assert self.found is not None
+        images = f"{count:,} image{'s'[: count != 1]}"
+        if self.found.single_label:
+            return f"{images}: label {row_name}, predicted {column_name}"
+        return f"{images}: {row_name}, {column_name}"
 
 
 class CalibrationView(PlotView):
-    """How often answers of a confidence are right."""
+    """How often predictions with a given confidence are right."""
 
     title = "Calibration"
 
     def _prepare(self, found: OpenedResults) -> str:
         self._curve = reliability(found)
-        return _LABELS if self._curve is None else ""
+        return _NEEDS_LABELS if self._curve is None else ""
 
     def _height(self, _found: OpenedResults, width: int) -> int:
         return min(width, 500)
@@ -259,18 +261,17 @@ class CalibrationView(PlotView):
 
 
 class DoseView(PlotView):
-    """A class's score, or its share of the objects, against dose."""
+    """The score of a class, or its share of the objects, against dose."""
 
     title = "Dose"
 
-    def _controls(self) -> None:
+    def _add_controls(self) -> None:
         self.dose, self.what, self.classes = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
         for box, name in ((self.dose, "Column of doses"), (self.what, "Value"), (self.classes, "Class")):
             box.setAccessibleName(name)
             box.activated.connect(self.redraw)
         self.bar = QWidget()
-        lines = QVBoxLayout(self.bar)
-        lines.setContentsMargins(0, 0, 0, 0)
+        lines = vertical_layout(self.bar)
         lines.addLayout(row(self.what, "of", self.classes, stretch=2))
         lines.addLayout(row("against", self.dose, stretch=1))
         self.what.addItems([SCORE, SHARE])
@@ -285,7 +286,7 @@ class DoseView(PlotView):
         if found.objects is None:
             self.what.setCurrentIndex(0)
         self.bar.setVisible(bool(names))
-        return "" if names else ("Needs doses: open a layout table with the columns file (or well) and dose (Layout…).")
+        return "" if names else _NEEDS_DOSES
 
     def _height(self, _found: OpenedResults, width: int) -> int:
         return min(round(0.85 * width), 460)
@@ -298,18 +299,18 @@ class DoseView(PlotView):
 
 
 class PlateView(PlotView):
-    """Wells in the colour of their top class, or by the score of one; a click opens the image."""
+    """Wells in the colour of their top class or by the score of a class; a click opens the image of a well."""
 
     title = "Plate"
 
-    def _controls(self) -> None:
+    def _add_controls(self) -> None:
         self.shown, self.plates = NarrowComboBox(), NarrowComboBox()
         for box, name in ((self.shown, "Colour of the wells"), (self.plates, "Plate")):
             box.setAccessibleName(name)
             box.activated.connect(self.redraw)
         self.plates.hide()
         self.bar = QWidget()
-        self.bar.setLayout(row("wells by", self.shown, self.plates, stretch=1))
+        self.bar.setLayout(row("colour by", self.shown, self.plates, stretch=1))
         self._layout.addWidget(self.bar)
 
     def _prepare(self, found: OpenedResults) -> str:
@@ -321,7 +322,8 @@ class PlateView(PlotView):
         if len(self._every):
             return ""
         return (
-            "Needs wells: names of images with B03, r02c03 or B/3 in them, or a layout with the column well (Layout…)."
+            "Needs wells. Image names must contain the well, such as B03, r02c03 or B/3, or click Layout… to open a "
+            "table with the column well."
         )
 
     def _height(self, _found: OpenedResults, width: int) -> int:
@@ -329,7 +331,7 @@ class PlateView(PlotView):
         return round((width - 30) * rows / columns) + 110
 
     def wells(self) -> pd.DataFrame:
-        """Return the wells of the plate that is shown."""
+        """Return the wells of the plate in view."""
         shown: pd.DataFrame = self._every[self._every["plate"].astype(str) == self.plates.currentText()]
         return shown
 
@@ -348,8 +350,8 @@ class PlateView(PlotView):
         at = wells[(wells["row"] == round(y)) & (wells["column"] == round(x))]
         return at.iloc[0] if len(at) else None
 
-    def told(self, x: float, y: float) -> str:
-        """Say what a well shows."""
+    def text_at(self, x: float, y: float) -> str:
+        """Return name, highest scores and number of images of a well."""
         well = self._well(x, y)
         if well is None or self.found is None:
             return ""
@@ -367,7 +369,7 @@ class PlateView(PlotView):
 
 
 def _fill(box: NarrowComboBox, names: Any) -> None:
-    """Offer other choices; the one that was chosen stays where it is among them."""
+    """Offer other choices; the chosen one stays chosen if it is among them."""
     before = box.currentText()
     box.clear()
     box.addItems(list(names))

@@ -1,4 +1,4 @@
-"""The table of opened results: a hundred thousand rows, sorted and filtered at once."""
+"""The table of the Results dock: sorts and filters a hundred thousand rows at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from qtpy.QtCore import QIdentityProxyModel, QModelIndex, Qt
-from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.figures.plots import FigureStyle
-from napari_milcnn.plugin.classify.results_box import BAR, BarDelegate, FrameModel, SortedTable
-from napari_milcnn.plugin.qt.forms import Note, row, swatch
+from napari_milcnn.plugin.qt.forms import Note, row, vertical_layout
+from napari_milcnn.plugin.qt.icons import swatch
+from napari_milcnn.plugin.qt.tables import BAR_ROLE, BarDelegate, FrameModel, SortedTable, filter_field
 from napari_milcnn.plugin.results.plot_box import View
 from napari_milcnn.results.opened import MEASURED
 from napari_milcnn.results.write import write_table
@@ -25,44 +25,45 @@ if TYPE_CHECKING:
 
 _CLASSES = ("top", "label")
 _WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 50}
-_WIDTH = 66
+_DEFAULT_WIDTH = 66
+"""Widths of columns, in px."""
 
 
 class RowsModel(FrameModel):
-    """A data frame whose order and choice of rows are kept here: Qt's own sorting would ask for every cell anew."""
+    """A data frame that sorts and filters its rows itself, because Qt's own sorting asks for every cell."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.order = np.arange(0)
-        self._kept: np.ndarray | None = None
+        self._only: np.ndarray | None = None
         self._text, self._sorted = "", (-1, Qt.SortOrder.AscendingOrder)
 
     def show_frame(self, frame: pd.DataFrame, colours: dict[str, str]) -> None:
-        """Show another table, all of it."""
-        self._kept, self._text, self._sorted = None, "", (-1, Qt.SortOrder.AscendingOrder)
+        """Show all rows of another table."""
+        self._only, self._text, self._sorted = None, "", (-1, Qt.SortOrder.AscendingOrder)
         self.beginResetModel()
         self.frame, self._colours = frame, colours
         self.order = np.arange(len(frame))
         self.endResetModel()
 
-    def keep(self, rows: np.ndarray | None) -> None:
-        """Show these rows alone (True for each that stays); all for None."""
-        self._kept = rows
+    def show_only(self, rows: np.ndarray | None) -> None:
+        """Show only some rows, bool (rows,); None shows all."""
+        self._only = rows
         self._arrange()
 
     def filter(self, text: str) -> None:
-        """Show the rows that have a text in one of their cells of text."""
+        """Show the rows that contain a text in a column of texts."""
         self._text = text
         self._arrange()
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Sort by a column; as the file has them for -1."""
+        """Sort by a column; -1 restores the order of the file."""
         self._sorted = (column, order)
         self._arrange()
 
     def _arrange(self) -> None:
         self.beginResetModel()
-        shown = np.ones(len(self.frame), bool) if self._kept is None else self._kept.copy()
+        shown = np.ones(len(self.frame), bool) if self._only is None else self._only.copy()
         if self._text:
             texts = [self.frame[name].astype(str) for name in self.frame if self.frame[name].dtype.kind not in "iuf"]
             shown &= np.any([text.str.contains(self._text, case=False, regex=False) for text in texts], axis=0)
@@ -80,21 +81,21 @@ class RowsModel(FrameModel):
         return len(self.order)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return text, tool tip, colour and bar of a cell."""
+        """Return text, tooltip, colour and bar of a cell."""
         at, name = int(self.order[index.row()]), str(self.frame.columns[index.column()])
         value: Any = self.frame.iat[at, index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
-            return _text(value, 3 if name in ("score", "margin") or is_score(name) else None)
+            return _cell_text(value, 3 if name in ("score", "margin") or is_score(name) else None)
         if role == Qt.ItemDataRole.ToolTipRole:
             return str(self.frame["error"].iat[at] or self.frame["file"].iat[at])
         if role == Qt.ItemDataRole.DecorationRole and name in _CLASSES and value in self._colours:
             return swatch(self._colours[value])
-        if role == BAR and name == "score" and value == value:
+        if role == BAR_ROLE and name == "score" and not np.isnan(value):
             return min(float(value), 1.0), self._colours[str(self.frame["top"].iat[at])]
         return None
 
 
-def _text(value: Any, digits: int | None) -> str:
+def _cell_text(value: Any, digits: int | None) -> str:
     if not isinstance(value, float):
         return str(value)
     if np.isnan(value):
@@ -103,7 +104,7 @@ def _text(value: Any, digits: int | None) -> str:
 
 
 class RowsTable(SortedTable):
-    """The table as the others are, over a model that sorts itself."""
+    """A table like the others, for a model that sorts itself."""
 
     def __init__(self, model: RowsModel) -> None:
         super().__init__(model)
@@ -113,13 +114,13 @@ class RowsTable(SortedTable):
         self._model = model
 
     def text(self) -> str:
-        """Return the selected rows, or all that are shown, as text with tabs."""
+        """Return the selected rows, or all rows in view if none is selected, as tab-separated text."""
         rows = sorted({index.row() for index in self.selectionModel().selectedRows()}) or slice(None)
         return str(self._model.frame.iloc[self._model.order[rows]].to_csv(sep="\t", index=False)).rstrip("\n")
 
 
 class RowsBox(View):
-    """All rows; a click opens the image."""
+    """The table of all rows; a click opens the image of a row."""
 
     title = "Table"
 
@@ -131,19 +132,16 @@ class RowsBox(View):
         self.table.setAccessibleName("Table of results")
         self._bars = BarDelegate(self.table)
         self.chosen, self.all_button = Note(), QPushButton("Show all")
-        self.filter = QLineEdit()
-        self.filter.setPlaceholderText("filter")
-        self.filter.setClearButtonEnabled(True)
+        self.filter = filter_field()
         self.copy_button = QPushButton("Copy")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = vertical_layout(self)
         layout.addLayout(row(self.filter, self.copy_button, stretch=0))
         layout.addLayout(row(self.chosen, self.all_button, stretch=0))
         layout.addWidget(self.table, 1)
         self.table.setMinimumHeight(220)
         self.all_button.hide()
         self.filter.textChanged.connect(self.rows.filter)
-        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.table.text()))
+        self.copy_button.clicked.connect(self.table.copy)
         self.all_button.clicked.connect(lambda: self.choose(None, ""))
         self.table.clicked.connect(self._on_row)
         self.table.activated.connect(self._on_row)
@@ -158,25 +156,25 @@ class RowsBox(View):
         self.rows.show_frame(frame, class_colours(found.classes))
         self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         for number, name in enumerate(frame):
-            self.table.setColumnWidth(number, _WIDTHS.get(str(name), _WIDTH))
+            self.table.setColumnWidth(number, _WIDTHS.get(str(name), _DEFAULT_WIDTH))
             self.table.setItemDelegateForColumn(number, self._bars if name == "score" else None)
         self.choose(None, "")
 
     def choose(self, files: list[str] | None, words: str) -> None:
-        """Show the rows of some images, and say which they are; all for None."""
+        """Show the rows of some images, with a description of them; None shows all rows."""
         if self.found is not None:
-            self.rows.keep(None if files is None else self.found.table["file"].isin(files).to_numpy())
+            self.rows.show_only(None if files is None else self.found.table["file"].isin(files).to_numpy())
         self.chosen.say(words)
         self.all_button.setVisible(files is not None)
 
     def select(self, number: int) -> None:
-        """Select a row of the results, if it is shown."""
+        """Select a row of the results if it is in view."""
         place = np.flatnonzero(self.rows.order == number)
         if place.size:
             self.table.select_source_row(int(place[0]))
 
     def write(self, path: Path) -> None:
-        """Write the rows that are shown, in their order, with all columns of the results."""
+        """Write the rows in view, in their order, with all columns of the results."""
         assert self.found is not None
         write_table(path, self.found.table.iloc[self.rows.order])
 
@@ -185,7 +183,7 @@ class RowsBox(View):
 
 
 def shown_frame(found: OpenedResults) -> pd.DataFrame:
-    """Return the table as it is shown: what one looks for first stands first, columns without content are left out."""
+    """Return the table for display: the most important columns come first, columns without content are left out."""
     table = found.table
     front: dict[str, Any] = {"image": table["name"]}
     varying = [(letter, name) for letter, name in zip("PTZ", ("position", "t", "z"), strict=True)

@@ -1,4 +1,4 @@
-"""The classes that images are labelled with: colour, key, name, count; added, renamed, recoloured, removed."""
+"""The section of the Train dock for the classes: colour, key, name and number of images of each."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, swatch
+from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.icons import swatch
 
 if TYPE_CHECKING:
     from napari_milcnn.labels.labelling_files import LabelClass
 
 KEYS = 9
-_IN_SIGHT = 6
-_ROW = 26
+"""Classes that have a number key."""
+_MOST_ROWS_IN_VIEW = 6
+_ROW_HEIGHT = 26
 
 
-class _Name(QLabel):
-    """The name of a class; a double click, F2 or Enter asks for another."""
+class _ClassName(QLabel):
+    """The name of a class; a double click, F2 or Enter starts to rename it."""
 
-    asked = Signal()
+    rename_requested = Signal()
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
         self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setToolTip(f"{name}: double click to rename")
+        self.setToolTip(f"{name}: double-click to rename")
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setAccessibleName(f"class {name}")
@@ -54,13 +55,13 @@ class _Name(QLabel):
         painter.end()
 
     def mouseDoubleClickEvent(self, _event: Any) -> None:
-        """Ask for another name."""
-        self.asked.emit()
+        """Start to rename the class."""
+        self.rename_requested.emit()
 
     def keyPressEvent(self, event: Any) -> None:
-        """Ask for another name."""
+        """Start to rename the class."""
         if event.key() in (Qt.Key.Key_F2, Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self.asked.emit()
+            self.rename_requested.emit()
         else:
             super().keyPressEvent(event)
 
@@ -70,15 +71,17 @@ class ClassBox(QWidget):
 
     Signals
     -------
-    given : str
-        The class was clicked: label with it.
+    clicked : str
+        Label the selected images with this class.
     added : str
+        Add a class of this name.
     renamed, recoloured : str, str
-        The class, and its new name or colour.
+        Give this class this name, or this colour.
     removed : str
+        Remove this class.
     """
 
-    given = Signal(str)
+    clicked = Signal(str)
     added = Signal(str)
     renamed = Signal(str, str)
     recoloured = Signal(str, str)
@@ -89,13 +92,13 @@ class ClassBox(QWidget):
         self.classes: tuple[LabelClass, ...] = ()
         self.buttons: dict[str, QPushButton] = {}
         self.swatches: dict[str, QPushButton] = {}
-        self.names: dict[str, _Name] = {}
+        self.names: dict[str, _ClassName] = {}
         self.counts: dict[str, QLabel] = {}
         self.removers: dict[str, QPushButton] = {}
         self.renaming: QLineEdit | None = None
-        self._asked = ""
+        self._to_remove = ""
         self.new = QLineEdit()
-        self.new.setPlaceholderText("new class, then Enter")
+        self.new.setPlaceholderText("new class: type its name, press Enter")
         self.question, self.warnings = Note(), Note()
         self.remove, self.keep = QPushButton("Remove"), QPushButton("Keep")
         self._lay_out()
@@ -105,9 +108,7 @@ class ClassBox(QWidget):
         self._ask("")
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
+        layout = vertical_layout(self, 4)
         layout.addWidget(heading("Classes"))
         self._area = QScrollArea()
         self._area.setWidgetResizable(True)
@@ -117,21 +118,19 @@ class ClassBox(QWidget):
         layout.addWidget(self.new)
         layout.addWidget(self.question)
         self._answers = QWidget()
-        answers = QVBoxLayout(self._answers)
-        answers.setContentsMargins(0, 0, 0, 0)
-        answers.addLayout(row(self.remove, self.keep))
+        vertical_layout(self._answers).addLayout(row(self.remove, self.keep))
         layout.addWidget(self._answers)
         layout.addWidget(self.warnings)
 
     def show_classes(self, classes: Sequence[LabelClass], counts: Mapping[str, int], warnings: Sequence[str]) -> None:
-        """Show the classes as they are now; the rows are made anew where they are others."""
+        """Show the classes, how many images each has, and warnings about them."""
         if tuple(classes) != self.classes or not self.buttons:
             self.classes = tuple(classes)
             self._make_rows()
         for name, count in counts.items():
             self.counts[name].setText(str(count))
         self.warnings.say(" ".join(warnings), WARNING)
-        if self._asked and not counts.get(self._asked):
+        if self._to_remove and not counts.get(self._to_remove):
             self._ask("")
 
     def _make_rows(self) -> None:
@@ -140,7 +139,7 @@ class ClassBox(QWidget):
         self.renaming = None
         before = self._area.takeWidget()
         if before is not None:
-            before.deleteLater()  # what was clicked may be in it
+            before.deleteLater()  # it may hold the button that was clicked just now
         inside = QWidget()
         grid = QGridLayout(inside)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -150,35 +149,35 @@ class ClassBox(QWidget):
             for column, part in enumerate(self._row_of(i, each)):
                 grid.addWidget(part, i, column)
         self._area.setWidget(inside)
-        self._area.setFixedHeight((_ROW + 4) * min(len(self.classes), _IN_SIGHT))
+        self._area.setFixedHeight((_ROW_HEIGHT + 4) * min(len(self.classes), _MOST_ROWS_IN_VIEW))
         self._area.setVisible(bool(self.classes))
 
     def _row_of(self, place: int, each: LabelClass) -> tuple[QWidget, ...]:
         name, key = each.name, str(place + 1) if place < KEYS else "+"
         colour, button, count, remover = QPushButton(), QPushButton(key), QLabel("0"), QPushButton("×")
         colour.setIcon(swatch(each.colour))
-        told = f" (key {key}; with Shift in addition)" if place < KEYS else ""
-        for part, width, tip, said in (
-            (colour, 26, f"Choose another colour for {name}", f"colour of {name}"),
-            (button, 30, f"Label the selected images {name}{told}", f"label {name}"),
+        keys = f" (key {key}; Shift+{key} adds it as a further label)" if place < KEYS else ""
+        for part, width, tip, spoken in (
+            (colour, 26, f"Change the colour of {name}", f"colour of {name}"),
+            (button, 30, f"Label the selected images as {name}{keys}", f"label {name}"),
             (remover, 26, f"Remove the class {name}", f"remove {name}"),
         ):
-            part.setFixedSize(width, _ROW)
+            part.setFixedSize(width, _ROW_HEIGHT)
             part.setToolTip(tip)
-            part.setAccessibleName(said)
-        title = _Name(name)
-        title.setFixedHeight(_ROW)
+            part.setAccessibleName(spoken)
+        title = _ClassName(name)
+        title.setFixedHeight(_ROW_HEIGHT)
         count.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        count.setToolTip(f"images labelled {name}")
+        count.setToolTip(f"Images labelled as {name}")
         colour.clicked.connect(lambda: self._on_colour(each))
-        button.clicked.connect(lambda: self.given.emit(name))
+        button.clicked.connect(lambda: self.clicked.emit(name))
         remover.clicked.connect(lambda: self._on_remove(name))
-        title.asked.connect(lambda: self._on_rename(name))
+        title.rename_requested.connect(lambda: self._on_rename(name))
         self.swatches[name], self.buttons[name], self.names[name] = colour, button, title
         self.counts[name], self.removers[name] = count, remover
         return colour, button, title, count, remover
 
-    # What is asked for
+    # Adding, renaming, removing
 
     def _on_add(self) -> None:
         text = self.new.text().strip()
@@ -191,23 +190,23 @@ class ClassBox(QWidget):
             self.recoloured.emit(each.name, chosen.name())
 
     def _on_rename(self, name: str) -> None:
-        """Put a field in place of the name; Enter or leaving it renames, Escape does not."""
-        field, title = _Field(name), self.names[name]
+        """Replace the name by a field; Enter or leaving the field renames the class, Escape does not."""
+        field, title = _NameField(name), self.names[name]
         grid = self._area.widget().layout()
         grid.replaceWidget(title, field)
         title.hide()
         self.renaming = field
         field.setFocus()
         field.selectAll()
-        field.left.connect(lambda text: self._renamed(name, text))
+        field.finished.connect(lambda text: self._renamed(name, text))
 
     def _renamed(self, name: str, text: str) -> None:
-        self._make_later()
+        self._restore_names()
         if text.strip() and text.strip() != name:
             self.renamed.emit(name, text)
 
-    def _make_later(self) -> None:
-        """Give the rows their names back."""
+    def _restore_names(self) -> None:
+        """Show names instead of a field again."""
         counts = {name: label.text() for name, label in self.counts.items()}
         self._make_rows()
         for name, text in counts.items():
@@ -221,43 +220,43 @@ class ClassBox(QWidget):
             self.removed.emit(name)
 
     def _ask(self, name: str, count: int = 0) -> None:
-        self._asked = name
+        self._to_remove = name
         self._answers.setVisible(bool(name))
-        images = "1 image carries" if count == 1 else f"{count} images carry"
-        self.question.say(f"{images} the label {name}, which goes too. Remove the class?" if name else "")
+        images = "1 image has" if count == 1 else f"{count} images have"
+        self.question.say(f"{images} the label {name}. Remove the class and this label?" if name else "")
 
     def _on_removal(self) -> None:
-        name = self._asked
+        name = self._to_remove
         self._ask("")
         if name:
             self.removed.emit(name)
 
 
-class _Field(QLineEdit):
+class _NameField(QLineEdit):
     """A name being edited.
 
     Signals
     -------
-    left : str
-        What was typed; the name from before after Escape.
+    finished : str
+        The name that was typed; after Escape, the name from before.
     """
 
-    left = Signal(str)
+    finished = Signal(str)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._before, self._done = name, False
-        self.setFixedHeight(_ROW)
-        self.editingFinished.connect(lambda: self._leave(self.text()))
+        self.setFixedHeight(_ROW_HEIGHT)
+        self.editingFinished.connect(lambda: self._finish(self.text()))
 
     def keyPressEvent(self, event: Any) -> None:
         """Leave with Escape."""
         if event.key() == Qt.Key.Key_Escape:
-            self._leave(self._before)
+            self._finish(self._before)
         else:
             super().keyPressEvent(event)
 
-    def _leave(self, text: str) -> None:
+    def _finish(self, text: str) -> None:
         if not self._done:
             self._done = True
-            self.left.emit(text)
+            self.finished.emit(text)

@@ -1,4 +1,4 @@
-"""Curves of a training as it runs: loss in its two parts, validation, and the learned thresholds b."""
+"""The section of the Train dock with the curves of a training: loss, validation metrics and learned thresholds b."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import Note, chip
+from napari_milcnn.plugin.qt.forms import Note, chip, vertical_layout
+from napari_milcnn.plugin.train.outcome_box import NO_VALIDATION
 
 _AXIS = "#8a8f98"
-"""Read on dark and on light."""
+"""Colour of the axes, legible on dark and on light ground."""
 _HEIGHT = 120
 _LOSS = {"loss": "#e69f00", "pooled_loss": "#56b4e9", "last_loss": "#009e73", "validation_loss": "#cc79a7"}
 _VALIDATION = {"validation_accuracy": "#56b4e9", "validation_mean_average_precision": "#e69f00"}
-_NAMES = {"loss": "training", "pooled_loss": "of P", "last_loss": "of y", "validation_loss": "validation",
+_NAMES = {"loss": "training", "pooled_loss": "pooling (P)", "last_loss": "output (y)", "validation_loss": "validation",
           "validation_accuracy": "accuracy", "validation_mean_average_precision": "mAP"}  # fmt: skip
 
 
 class _Plot(QWidget):
-    """One plot over the epochs, with its title and legend as a line of text above it."""
+    """One plot over the epochs; its title and legend are a line of text above it."""
 
     def __init__(self, title: str, top: float | None = None) -> None:
         super().__init__()
@@ -43,14 +44,12 @@ class _Plot(QWidget):
         self.plot.getAxis("left").setWidth(46)
         if top is not None:
             self.plot.setYRange(0, top)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
+        layout = vertical_layout(self, 2)
         layout.addWidget(self.legend)
         layout.addWidget(self.plot)
 
     def show_lines(self, epochs: Sequence[int], lines: Mapping[str, Sequence[float | None]], colours: Any) -> None:
-        """Draw lines by name over the epochs; a value that is not known leaves a gap."""
+        """Draw lines by name over the epochs; None leaves a gap."""
         if list(self._lines) != list(lines):
             self.plot.clear()
             self._lines = {name: self.plot.plot(pen=pg.mkPen(colours[name], width=2)) for name in lines}
@@ -70,17 +69,18 @@ class CurvesBox(QWidget):
         super().__init__()
         self.loss = _Plot("Loss")
         self.validation = _Plot("Validation", top=1.0)
-        self.thresholds = _Plot("Learned b")
-        self.thresholds.setToolTip("The share of a class map at which Noisy-AND turns from no to yes")
+        self.thresholds = _Plot("Learned thresholds b")
+        self.thresholds.setToolTip(
+            "Share of the class map that has to be positive before Noisy-AND pooling answers yes"
+        )
         self.none = Note()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = vertical_layout(self)
         for part in (self.loss, self.validation, self.none, self.thresholds):
             layout.addWidget(part)
         self.hide()
 
     def show_rows(self, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
-        """Draw the rows of all epochs so far, as the card's curve has them."""
+        """Draw all epochs so far; `rows` are those of the curve on the model card."""
         self.setVisible(bool(rows))
         if not rows:
             return
@@ -89,7 +89,7 @@ class CurvesBox(QWidget):
         losses = [name for name in _LOSS if held or name != "validation_loss"]
         self.loss.show_lines(epochs, {name: [row.get(name) for row in rows] for name in losses}, _LOSS)
         self.validation.setVisible(held)
-        self.none.say("" if held else "No validation: no image was kept aside, so how good it is cannot be said.")
+        self.none.say("" if held else NO_VALIDATION)
         known = {name: [row.get(name) for row in rows] for name in _VALIDATION}
         self.validation.show_lines(epochs, known, _VALIDATION)
         self._show_thresholds(epochs, rows, classes)

@@ -1,4 +1,4 @@
-"""The Train dock: label images, watch a network learn from the labels, use it at once."""
+"""The Train dock: label images, train a network on the labels, and use the model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QObject, QSettings, QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import (
     QDockWidget,
     QMessageBox,
     QProgressBar,
     QPushButton,
     QTabWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -34,15 +33,17 @@ from napari_milcnn.plugin.qt.forms import (
     connect_while_alive,
     duration,
     heading,
+    page_layout,
     row,
     scrolled,
+    vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import Ending, Gate, Job
 from napari_milcnn.plugin.train.curves_box import CurvesBox
 from napari_milcnn.plugin.train.label_box import LabelBox
 from napari_milcnn.plugin.train.outcome_box import OutcomeBox
 from napari_milcnn.plugin.train.plan_box import PlanBox
-from napari_milcnn.plugin.train.preview_box import GlanceBox
+from napari_milcnn.plugin.train.preview_box import PreviewBox
 from napari_milcnn.plugin.train.training import (
     Begun,
     Devices,
@@ -58,6 +59,7 @@ from napari_milcnn.plugin.train.training import (
     outcome,
     training,
 )
+from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
@@ -65,11 +67,10 @@ if TYPE_CHECKING:
     from napari_milcnn.training.plan import StoppedTraining, TrainingPlan
     from napari_milcnn.training.trainer import TrainingEstimate
 
-LABEL, LEARN, OUTCOME = range(3)
-"""The tabs."""
-_SETTLED = 400
-"""Milliseconds the labels have to rest before it is said what a training would start from."""
-_LAST = "last_labels"
+LABEL_TAB, TRAIN_TAB, USE_TAB = range(3)
+_START_DELAY = 400
+"""Time without a change of labels after which the dock describes what a training would start from, in ms."""
+_LAST_LABELS = "last_labels"
 
 
 class TrainDock(QWidget):
@@ -89,11 +90,11 @@ class TrainDock(QWidget):
         self.stopped: StoppedTraining | None = None
         self._job: Job | None = None
         self._gate = Gate()
-        self._kept_job: Job | None = None
+        self._start_job: Job | None = None
         self._devices_job: Job | None = None
         self._plan: TrainingPlan | None = None
         self._before: tuple[Any, ...] = (None, None, None)
-        self._looked: Path | None = None
+        self._labels_path: Path | None = None
         self._pauses = False
         self._epochs = (0, 1)
         self._since: tuple[float, float] | None = None
@@ -108,31 +109,32 @@ class TrainDock(QWidget):
 
     def _make_parts(self) -> None:
         self.label_box = LabelBox(self.viewer)
-        self.go_on_button = QPushButton()
+        self.continue_button = QPushButton()
         self.plan_box = PlanBox()
         self.device = Note()
         self.needs = Note()
         self.estimate_button, self.estimate = QPushButton("Estimate"), Note()
-        self.estimate_button.setToolTip("Try a few batches, to say what an epoch takes")
+        self.estimate_button.setToolTip("Run a few batches to estimate the time and the memory of a training")
         self.start_button, self.resume_button = QPushButton("Start"), QPushButton("Resume")
         self.pause_button, self.stop_button = QPushButton("Pause"), QPushButton("Stop")
-        self.stop_button.setToolTip("The epoch under way is dropped; what was learned before is kept")
+        self.stop_button.setToolTip("Stop the training: the epoch under way is lost, the finished epochs are saved")
         self.validate_button = QPushButton("Cross-validate")
-        self.validate_button.setToolTip("Train anew for each fold of whole groups, and measure on those held out")
+        self.validate_button.setToolTip(
+            "Train once for each fold and test on its groups, which are left out of that training"
+        )
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.hide()
         self.message, self.warning = Note(), Note()
         self.curves = CurvesBox()
-        self.glances = GlanceBox()
-        self.confusion_title = heading("Confusion of the best epoch")
-        self.confusion = FigureBox("Confusion of the best epoch", 290)
+        self.previews = PreviewBox()
+        self.confusion_title = heading("Confusion matrix of the best epoch")
+        self.confusion = FigureBox("Confusion matrix of the best epoch", 290)
         self.outcome_box = OutcomeBox()
 
     def _lay_out(self) -> None:
         learn = QWidget()
-        layout = QVBoxLayout(learn)
-        layout.setContentsMargins(8, 4, 8, 8)
+        layout = page_layout(learn)
         layout.addWidget(self.plan_box)
         layout.addWidget(self.device)
         layout.addWidget(self.estimate_button)
@@ -142,43 +144,41 @@ class TrainDock(QWidget):
         layout.addLayout(row(self.pause_button, self.stop_button))
         layout.addLayout(row(self.validate_button, self.plan_box.folds, "folds", stretch=0))
         layout.addWidget(self.progress)
-        for part in (self.message, self.warning, self.curves, self.glances, self.confusion_title, self.confusion):
+        for part in (self.message, self.warning, self.curves, self.previews, self.confusion_title, self.confusion):
             layout.addWidget(part)
         layout.addStretch()
         self.confusion_title.hide()
         outcome_page = QWidget()
-        page = QVBoxLayout(outcome_page)
-        page.setContentsMargins(8, 4, 8, 8)
+        page = page_layout(outcome_page)
         page.addWidget(self.outcome_box)
         page.addStretch()
         self.tabs = QTabWidget()
         self.tabs.addTab(self.label_box, "1  Label")
         self.tabs.addTab(scrolled(learn), "2  Train")
         self.tabs.addTab(scrolled(outcome_page), "3  Use")
-        self.tabs.setTabEnabled(OUTCOME, False)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.go_on_button)
+        self.tabs.setTabEnabled(USE_TAB, False)
+        outer = vertical_layout(self)
+        outer.addWidget(self.continue_button)
         outer.addWidget(self.tabs)
         self.setMinimumWidth(310)
 
     def _connect(self) -> None:
-        self._settled = QTimer(self)
-        self._settled.setSingleShot(True)
-        self._settled.setInterval(_SETTLED)
-        self._settled.timeout.connect(self._say_kept)
+        self._start_timer = QTimer(self)
+        self._start_timer.setSingleShot(True)
+        self._start_timer.setInterval(_START_DELAY)
+        self._start_timer.timeout.connect(self._show_start)
         self.label_box.changed.connect(self._on_labels)
-        self.plan_box.changed.connect(self._settled.start)
-        self.go_on_button.clicked.connect(self._on_go_on)
+        self.plan_box.changed.connect(self._start_timer.start)
+        self.continue_button.clicked.connect(self._on_continue)
         self.estimate_button.clicked.connect(self.try_batches)
         self.validate_button.clicked.connect(self.cross_validate)
         self.start_button.clicked.connect(lambda: self.train(resume=False))
         self.resume_button.clicked.connect(lambda: self.train(resume=True))
         self.pause_button.clicked.connect(self.pause)
         self.stop_button.clicked.connect(self.stop)
-        self.outcome_box.use_asked.connect(self.use)
-        self.outcome_box.save_asked.connect(self.save_card)
-        self.outcome_box.results_asked.connect(self.open_results)
+        self.outcome_box.use_requested.connect(self.use)
+        self.outcome_box.save_requested.connect(self.save_card)
+        self.outcome_box.results_requested.connect(self.open_results)
         connect_while_alive(self.viewer.events.theme, self._on_theme, self)
         self._offer_last()
 
@@ -186,23 +186,23 @@ class TrainDock(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether something runs."""
+        """Whether a job runs: a training, an estimate or a cross-validation."""
         return self._job is not None
 
     @property
     def waits(self) -> bool:
-        """Whether the dock is about to say what a training would start from, or to draw."""
+        """Whether the dock still works on what it shows: the start of a training, devices or figures."""
         figures = (self.confusion, self.outcome_box.confusion, self.outcome_box.calibration)
-        jobs = self._kept_job is not None or self._devices_job is not None
-        return self._settled.isActive() or jobs or any(figure.busy for figure in figures)
+        jobs = self._start_job is not None or self._devices_job is not None
+        return self._start_timer.isActive() or jobs or any(figure.busy for figure in figures)
 
     @property
     def paused(self) -> bool:
-        """Whether a training waits to go on."""
+        """Whether the job is paused."""
         return self.busy and self._gate.paused
 
     def plan(self) -> TrainingPlan | None:
-        """Return the plan that stands in the form; None where it is not one, which is said."""
+        """Return the plan of the form; None if there is none, with the reason as the dock's message."""
         labelling = self.label_box.labelling
         if labelling is None:
             return None
@@ -213,7 +213,7 @@ class TrainDock(QWidget):
             return None
 
     def _saved_plan(self) -> TrainingPlan | None:
-        """Return the plan with its labels on disk, where every training reads them from."""
+        """Return the plan after saving the labels, because a training reads them from disk."""
         labelling = self.label_box.labelling
         try:
             if labelling is not None and (labelling.unsaved or not labelling.path.exists()):
@@ -227,7 +227,7 @@ class TrainDock(QWidget):
         self.message.say(text, colour)
 
     def _refresh(self) -> None:
-        """Enable what can be done now."""
+        """Enable the controls that can be used now."""
         needs = self._needed()
         self.needs.say("" if self.busy else needs)
         ready = not needs and not self.busy
@@ -237,66 +237,66 @@ class TrainDock(QWidget):
         self.resume_button.setEnabled(ready)
         self.pause_button.setVisible(self.busy and self._pauses)
         self.stop_button.setVisible(self.busy)
-        self.pause_button.setText("Go on" if self.paused else "Pause")
+        self.pause_button.setText("Continue" if self.paused else "Pause")
         self.plan_box.setEnabled(not self.busy)
         self.label_box.set_enabled_while_training(self.busy)
-        self.tabs.setTabEnabled(OUTCOME, self.model is not None or self.report is not None)
+        self.tabs.setTabEnabled(USE_TAB, self.model is not None or self.report is not None)
 
     def _needed(self) -> str:
-        """Say what is missing before a training can start."""
+        """Return what is missing before a training can start; empty if nothing is."""
         labelling = self.label_box.labelling
         if labelling is None:
-            return "Open images under Label first."
+            return "Open images in the Label tab first."
         counts = labelling.counts()
         shown = [name for name, count in counts.items() if count]
         if not shown:
             return "Label a few images of each class first."
         if len(shown) == 1:
-            return f"All labelled images show {shown[0]}. Label some that show another class, or none of it."
+            return f"All labelled images have the label {shown[0]}. Also label images of another class."
         return ""
 
     # Labels
 
     def _on_labels(self) -> None:
-        """Labels changed: another start may be said, and a training stopped beside them can go on."""
+        """Describe the start of a training again; for other labels, look for a training that was stopped."""
         labelling = self.label_box.labelling
-        self.go_on_button.hide()
+        self.continue_button.hide()
         if labelling is not None and not self.busy:
-            if self._looked != labelling.path:
+            if self._labels_path != labelling.path:
                 self._find_stopped(labelling.path)
-                QSettings("napari-milcnn", "napari-milcnn").setValue(_LAST, str(labelling.path))
-            self._settled.start()
+                user_settings().setValue(_LAST_LABELS, str(labelling.path))
+            self._start_timer.start()
         self._refresh()
 
     def _find_stopped(self, labels: Path) -> None:
-        """Look for a training beside the labels that was stopped or killed."""
+        """Look for a training in the folder of the labels that was stopped or killed."""
         from napari_milcnn.training.plan import stopped_training
 
-        if self._looked is not None:
+        if self._labels_path is not None:
             self.plan_box.show_out(None)
             self.plan_box.facts = {}
             self._say("")
-        self._looked, self.stopped = labels, stopped_training(labels.parent)
+        self._labels_path, self.stopped = labels, stopped_training(labels.parent)
         if self.stopped is not None:
             self.plan_box.show_plan(self.stopped.plan)
             epochs = self.stopped.plan.train_options().epochs
-            self._say(f"A training stopped after epoch {self.stopped.epochs} of {epochs}. Resume goes on with it.")
-            self.tabs.setCurrentIndex(LEARN)
+            self._say(f"A training stopped after epoch {self.stopped.epochs} of {epochs}. Press Resume to continue.")
+            self.tabs.setCurrentIndex(TRAIN_TAB)
 
     def _offer_last(self) -> None:
-        """Offer to go on with the labels that were open last."""
-        last = str(QSettings("napari-milcnn", "napari-milcnn").value(_LAST) or "")
+        """Offer to continue with the labels that were open last."""
+        last = str(user_settings().value(_LAST_LABELS) or "")
         there = bool(last) and Path(last).parent.is_dir()
-        self.go_on_button.setText(f"Go on with {Path(last).parent.name}")
-        self.go_on_button.setToolTip(last)
-        self.go_on_button.setVisible(there)
+        self.continue_button.setText(f"Continue with {Path(last).parent.name}")
+        self.continue_button.setToolTip(last)
+        self.continue_button.setVisible(there)
 
-    def _on_go_on(self) -> None:
-        last = Path(self.go_on_button.toolTip())
+    def _on_continue(self) -> None:
+        last = Path(self.continue_button.toolTip())
         self.label_box.open([last if last.exists() else last.parent])
 
-    def _say_kept(self) -> None:
-        """Say what a training would start from, and what of it is kept."""
+    def _show_start(self) -> None:
+        """Show what a training would start from."""
         if self.busy:
             return
         labelling = self.label_box.labelling
@@ -304,17 +304,17 @@ class TrainDock(QWidget):
         if plan is None or labelling is None:
             self.plan_box.kept.say("")
             return
-        if self._kept_job is not None:
-            self._settled.start()
+        if self._start_job is not None:
+            self._start_timer.start()
             return
         table = labelling.table()
 
         def end(ending: Ending) -> None:
-            self._kept_job = None
+            self._start_job = None
             if ending.error:
                 self.plan_box.kept.say(ending.error, ERROR)
 
-        self._kept_job = Job(lambda: kept(plan, table), self, self._on_begun, end)
+        self._start_job = Job(lambda: kept(plan, table), self, self._on_begun, end)
 
     # Work
 
@@ -334,7 +334,7 @@ class TrainDock(QWidget):
         self._job, self._gate = None, Gate()
         self.progress.hide()
         self.stop_button.setEnabled(True)
-        self._settled.start()
+        self._start_timer.start()
         if ending.error:
             self._say(ending.error, ERROR)
         else:
@@ -342,7 +342,7 @@ class TrainDock(QWidget):
         self._refresh()
 
     def try_batches(self) -> None:
-        """Say what an epoch takes, from a few batches."""
+        """Estimate the time of an epoch and the memory from a few batches."""
         plan = self._saved_plan()
         if plan is not None and not self.busy:
             self.estimate.say("")
@@ -350,24 +350,24 @@ class TrainDock(QWidget):
             self._work(lambda: estimated(plan), lambda ending: self._end(ending, ""))
 
     def train(self, *, resume: bool) -> None:
-        """Train, or go on with the training that was stopped."""
+        """Train, or resume the training that was stopped."""
         plan = self.stopped.plan if resume and self.stopped is not None else self._saved_plan()
         if plan is None or self.busy:
             return
-        go_on = resume and self.stopped is not None and self.stopped.epochs > 0
+        resume = resume and self.stopped is not None and self.stopped.epochs > 0
         self._before = self._plan, self.model, self.report
         self._plan, self.stopped, self.model, self.report = plan, None, None, None
         self.warning.say("")
         self.curves.show_rows([], [])
-        self.glances.show_glances([], [])
+        self.previews.show_previews([], [])
         self._show_confusion(None)
         gate, several = self._gate, self._gpus > 1 and plan.train_options().device == "auto"
-        steps = (lambda: following(plan, self._gpus, resume=go_on)) if several else (
-            lambda: training(plan, gate.passes, resume=go_on))  # fmt: skip
+        steps = (lambda: following(plan, self._gpus, resume=resume)) if several else (
+            lambda: training(plan, gate.passes, resume=resume))  # fmt: skip
         self._work(steps, self._on_trained, pauses=not several)
 
     def cross_validate(self) -> None:
-        """Measure how well such a training does on groups that it never saw."""
+        """Measure how well such a training does on groups that are left out of it."""
         plan, folds = self._saved_plan(), self.plan_box.folds.value()
         if plan is not None and not self.busy:
             self.warning.say("")
@@ -375,16 +375,16 @@ class TrainDock(QWidget):
             self._work(lambda: cross_validation(plan, folds, gate.passes), self._on_validated, pauses=True)
 
     def pause(self) -> None:
-        """Pause a training between two batches, or let it go on."""
+        """Pause a training between two batches, or let it continue."""
         if self._gate.paused:
-            self._gate.go_on()
+            self._gate.resume()
         else:
             self._gate.pause()
             self.progress.setFormat("paused")
         self._refresh()
 
     def stop(self) -> None:
-        """Stop what runs; epochs that are done are kept."""
+        """Stop the job that runs; finished epochs are saved."""
         if self._job is not None:
             self._job.stop()
             self.stop_button.setEnabled(False)
@@ -401,7 +401,7 @@ class TrainDock(QWidget):
             case Epoch():
                 self._on_epoch(step)
             case Looks():
-                self.glances.show_glances(step.glances, step.classes)
+                self.previews.show_previews(step.glances, step.classes)
             case Outcome():
                 self._on_outcome(step)
             case None:
@@ -411,7 +411,7 @@ class TrainDock(QWidget):
 
     def _on_devices(self, found: Devices) -> None:
         self._gpus = found.count
-        several = f" · auto trains on all {found.count} GPUs" if found.count > 1 else ""
+        several = f" · device 'auto' uses all {found.count} GPUs" if found.count > 1 else ""
         self.device.say(f"{found.text}{several}")
 
     def _on_devices_end(self, _ending: Ending) -> None:
@@ -424,7 +424,7 @@ class TrainDock(QWidget):
             self.warning.say(f"{self.warning.text()}\n{begun.warning}.".strip(), WARNING)
 
     def _show_share(self, step: Share) -> None:
-        """Show how far the whole training is: epochs done, and the share of the one under way."""
+        """Show the progress of the whole training: finished epochs and the share of the epoch under way."""
         if self._gate.paused:
             return
         done, epochs = self._epochs
@@ -441,7 +441,7 @@ class TrainDock(QWidget):
             self.progress.setFormat(f"{step.doing} · {step.done} of {step.total}")
 
     def _left(self, share: float) -> str:
-        """Say how long it will take, by what was done since the first batch."""
+        """Return the time left, estimated from the progress since the first batch."""
         now = time.monotonic()
         self._since = self._since or (now, share)
         spent, gained = now - self._since[0], share - self._since[1]
@@ -476,7 +476,7 @@ class TrainDock(QWidget):
         self._show_outcome()
 
     def _show_outcome(self, why: str = "") -> None:
-        """Show the report, or say why there is none, beside the model that was trained."""
+        """Show the trained model with its report, or with the reason `why` there is none."""
         if self.model is not None:
             self.outcome_box.fields["name"].setText(self.model.card.name)
         self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None, why=why)
@@ -487,11 +487,12 @@ class TrainDock(QWidget):
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
         epochs, minutes = values["epochs"], values["minutes"]
-        text = (f"{duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
-                f"{found.validation_images} for validation. {_epochs(epochs)} about "
-                f"{duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
+        text = (f"{duration(found.seconds)} per epoch: {found.images} images in {found.batches} batches, "
+                f"{found.validation_images} for validation. {_epochs(epochs)} take{'s'[: epochs == 1]} about "
+                f"{duration(found.seconds * epochs)}. Memory: {found.memory / 1e9:.1f} GB on "
+                f"{found.device}.")  # fmt: skip
         if minutes:
-            text += f" {minutes:g} min are enough for {int(60 * minutes / max(found.seconds, 1e-9))} of them."
+            text += f" The limit of {minutes:g} min allows {_epochs(int(60 * minutes / max(found.seconds, 1e-9)))}."
         self.estimate.say(text)
 
     def _on_trained(self, ending: Ending) -> None:
@@ -504,41 +505,41 @@ class TrainDock(QWidget):
         self.stopped = stopped_training(plan.out.parent)
         if ending.error and self.stopped is not None and not self.stopped.epochs:
             self.stopped = None
-        if model is None:  # nothing was learned: what was there before still is
+        if model is None:  # no epoch was finished: show the model from before again
             self._plan, self.model, self.report = self._before
             self._show_confusion(self.model)
         self._refresh()
         if not ending.stopped and not ending.error:
-            self.tabs.setCurrentIndex(OUTCOME)
+            self.tabs.setCurrentIndex(USE_TAB)
         if self.stopped is not None and model is not None and (ending.stopped or ending.error):
-            said = self.message.text().rstrip(".")
-            self._say(f"{said}. Epochs up to {self.stopped.epochs} are kept; Resume goes on.",
+            why = self.message.text().rstrip(".")
+            self._say(f"{why}. {_epochs(self.stopped.epochs)} saved; press Resume to continue.",
                       ERROR if ending.error else WARNING)  # fmt: skip
         if ending.error and model is not None and self.report is None:
-            self._show_outcome(f"How good it is could not be measured: {ending.error}")
+            self._show_outcome(f"The model could not be evaluated: {ending.error}")
         if ending.stopped and model is not None:
-            self._measure_stopped(plan, model, self.message.text())
+            self._evaluate_stopped(plan, model, self.message.text())
         self._on_labels()
 
-    def _measure_stopped(self, plan: TrainingPlan, model: TrainedModel, said: str) -> None:
-        """Say how good the best model of a training is that was stopped."""
+    def _evaluate_stopped(self, plan: TrainingPlan, model: TrainedModel, message: str) -> None:
+        """Evaluate the best model of a training that was stopped, and show the message of the training again."""
 
         def end(ending: Ending) -> None:
-            self._end(ending, said)
+            self._end(ending, message)
             if not ending.error:
-                self._say(said, WARNING)
+                self._say(message, WARNING)
 
         self._work(lambda: outcome(plan, model), end)
 
     def _on_validated(self, ending: Ending) -> None:
-        self._end(ending, "Cross-validated.")
+        self._end(ending, "Cross-validation done.")
         if not ending.error and not ending.stopped:
-            self.tabs.setCurrentIndex(OUTCOME)
+            self.tabs.setCurrentIndex(USE_TAB)
 
-    # What comes after
+    # Using the model
 
     def save_card(self) -> None:
-        """Write name, authors, licence and description into the model's file."""
+        """Write name, authors, licence and description into the model file."""
         if self.model is None or self._plan is None:
             return
         try:
@@ -550,7 +551,7 @@ class TrainDock(QWidget):
         self._plan = replace(self._plan, facts={**self._plan.facts, **self.outcome_box.facts()})
         self.plan_box.facts = self._plan.facts
         self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
-        self._say_outcome(f"saved {self._plan.out}")
+        self._say_outcome(f"Saved {self._plan.out}")
 
     def _say_outcome(self, text: str, colour: str = "") -> None:
         self.outcome_box.notes.say(text, colour)
@@ -584,7 +585,7 @@ class TrainDock(QWidget):
     # Closing
 
     def showEvent(self, event: Any) -> None:
-        """Watch the close button of the dock that napari put this widget in."""
+        """Watch the close button of the dock in which napari shows this widget."""
         super().showEvent(event)
         parent = self.parent()
         while parent is not None and not isinstance(parent, QDockWidget):
@@ -595,17 +596,18 @@ class TrainDock(QWidget):
             button.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Ask before a dock in which a training runs is closed."""
+        """Ask before the dock is closed during a training."""
         if event.type() == QEvent.Type.MouseButtonRelease and self.busy and not self._is_to_close():
             watched.setDown(False)
             return True
         return bool(super().eventFilter(watched, event))
 
     def _is_to_close(self) -> bool:
-        asked = QMessageBox.question(self, "Close the Train dock?",
-                                     "A training runs. Closing stops it; epochs that are done are kept and Resume goes "
-                                     "on with it.")  # fmt: skip
-        if asked == QMessageBox.StandardButton.Yes:
+        question = (
+            "A training is running. Closing the dock stops it. Finished epochs are saved: press Resume to continue."
+        )
+        answer = QMessageBox.question(self, "Close the Train dock?", question)
+        if answer == QMessageBox.StandardButton.Yes:
             self.stop()
             return True
         return False
@@ -615,4 +617,4 @@ _YES_NO = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
 
 
 def _epochs(count: int) -> str:
-    return "1 epoch takes" if count == 1 else f"{count} epochs take"
+    return f"{count} epoch{'s'[: count != 1]}"

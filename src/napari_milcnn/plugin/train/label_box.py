@@ -1,8 +1,9 @@
-"""The first tab of the Train dock: which images, which classes, and what each image shows."""
+"""The first tab of the Train dock: open images, define classes, and label each image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QShortcut,
     QSizePolicy,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -32,13 +32,31 @@ from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.images.paths import image_name, is_zarr
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, file_behind, open_layers, suggest
-from napari_milcnn.plugin.qt.forms import ERROR, WARNING, NarrowComboBox, Note, connect_while_alive, heading, row
+from napari_milcnn.plugin.layers_to_image import (
+    LayerImage,
+    file_behind,
+    group_layers,
+    open_layers,
+    suggest,
+)
+from napari_milcnn.plugin.qt.forms import (
+    ERROR,
+    WARNING,
+    NarrowComboBox,
+    Note,
+    connect_while_alive,
+    dropped_paths,
+    heading,
+    page_layout,
+    row,
+    vertical_layout,
+)
 from napari_milcnn.plugin.qt.job import Ending, Job
+from napari_milcnn.plugin.qt.tables import filter_field
 from napari_milcnn.plugin.results_to_layers import OURS, limits_of
 from napari_milcnn.plugin.train.class_box import KEYS, ClassBox
-from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, places
-from napari_milcnn.plugin.train.label_view import LabelView, Limits
+from napari_milcnn.plugin.train.image_layers import ImageLayers, Limits
+from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, filter_choices
 
 if TYPE_CHECKING:
     from napari_milcnn.images.stack import ImageStack
@@ -48,17 +66,20 @@ if TYPE_CHECKING:
     from napari_milcnn.progress import Progress
 
 _TABLES = "Tables (*.csv *.tsv *.txt)"
-_NOTHING_OPEN = ("Open images to label, or drop them here: a folder of images, a folder with one folder per class, a "
-                 "labels.csv, or an OME-Zarr plate. Or select image layers and click From layers.")  # fmt: skip
-_NO_CLASS = "Add a class for each thing to tell apart: type its name under Classes and press Enter."
-_NO_LABEL = ("Select an image and press the number of its class: 1 to 9. 0 takes the label back, Shift and a number "
-             "adds a further one.")  # fmt: skip
-_NO_MODEL = ("There is no model yet to say what to label next. Label a few images of each class and train a first "
-             "time, then come back.")  # fmt: skip
+_NOTHING_OPEN = (
+    "Open images to label, or drop them here: a folder of images, a folder with one folder per class, a labels.csv, or "
+    "an OME-Zarr plate. You can also select image layers and click From layers."
+)
+_NO_CLASS = "Add a class for each phenotype: type its name under Classes and press Enter."
+_NO_LABEL = (
+    "Select an image and press the number of its class (1 to 9). Press 0 to clear the label; Shift+number adds a "
+    "second label."
+)
+_NO_MODEL = "What next needs a model. Label a few images of each class, train a first model, then try again."
 
 
 class LabelBox(QWidget):
-    """Open images, label them by keys, and ask which to label next.
+    """Open images, label them with number keys, and find out which to label next.
 
     Parameters
     ----------
@@ -68,7 +89,7 @@ class LabelBox(QWidget):
     Signals
     -------
     changed
-        The labelling was opened, or changed in any way.
+        A labelling was opened or changed.
     """
 
     changed = Signal()
@@ -77,7 +98,7 @@ class LabelBox(QWidget):
         super().__init__()
         self.viewer = viewer
         self.labelling: Labelling | None = None
-        self.view = LabelView(viewer)
+        self.image_layers = ImageLayers(viewer)
         self.findings: tuple[Finding, ...] = ()
         self._job: Job | None = None
         self._view_job: Job | None = None
@@ -92,38 +113,40 @@ class LabelBox(QWidget):
         self.open_button, self.layers_button = QPushButton("Open folder or table"), QPushButton("From layers")
         menu = QMenu(self.open_button)
         self.open_actions = {
-            text: menu.addAction(text) for text in ("Folder…", "Table…", "Images…", "Plate and its layout…")
+            text: menu.addAction(text) for text in ("Folder…", "Table…", "Images…", "Plate with layout table…")
         }
         self.open_button.setMenu(menu)
         self.layers_button.setToolTip(
-            "Label the image layers that are selected: those of one file are its channels, any other is an image. "
-            "Layers without a file are written to a folder first"
+            "Label the selected image layers. Layers of one file are the channels of one image; every other layer is "
+            "an image of its own. Layers without a file are saved to a folder first"
         )
-        self.planes = QCheckBox("each plane an image")
-        self.planes.setToolTip("Each time, z and position of a stack is labelled by itself, when the images are opened")
+        self.planes = QCheckBox("label each plane")
+        self.planes.setToolTip(
+            "Give each time point, z slice and position of a stack its own label; set this before you open the images"
+        )
         self.axes = QLineEdit()
         self.axes.setPlaceholderText("axes")
         self.axes.setMaxLength(8)
-        self.axes.setToolTip("For files that do not say their axes: one letter each, such as CYX or TZYX; then Enter")
-        self.hint, self.message, self.found = Note(), Note(), Note()
+        self.axes.setToolTip(
+            "For files that do not state their axes: type one letter for each axis, such as CYX or TZYX, then Enter"
+        )
+        self.hint, self.message, self.check_result = Note(), Note(), Note()
         self.class_box = ClassBox()
         self.images = ImagesModel(self)
         self.table = ImageTable(self.images)
-        self.filter, self.shown = QLineEdit(), NarrowComboBox()
-        self.filter.setPlaceholderText("filter")
-        self.filter.setClearButtonEnabled(True)
+        self.filter, self.shown = filter_field(), NarrowComboBox()
         self.shown.setAccessibleName("Images to show")
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
-        self.undo_button.setToolTip("Take the last change back (Ctrl+Z)")
-        self.redo_button.setToolTip("Make it again (Ctrl+Shift+Z)")
+        self.undo_button.setToolTip("Undo the last change (Ctrl+Z)")
+        self.redo_button.setToolTip("Redo the change (Ctrl+Shift+Z)")
         self.count = QLabel()
-        self.open_next = QCheckBox("open the next")
+        self.open_next = QCheckBox("go to next image")
         self.open_next.setChecked(True)
-        self.open_next.setToolTip("After a label, go to the next image without one, in the order of the table")
+        self.open_next.setToolTip("After an image is labelled, show the next one without a label")
         self.next_button, self.check_button = QPushButton("What next"), QPushButton("Check")
-        self.next_button.setToolTip("Sort the images without a label: first those that would teach the model most")
+        self.next_button.setToolTip("Sort the images: those whose labels would help the model most come first")
         self.check_button.setToolTip(
-            "Look for wrong labels, copies with other labels, and groups that spoil validation"
+            "Look for wrong labels, identical images with different labels, and groups that distort the validation"
         )
         self.cancel_button = QPushButton("Cancel")
         self.progress = QProgressBar()
@@ -138,17 +161,13 @@ class LabelBox(QWidget):
         self.setAcceptDrops(True)
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 4, 8, 8)
-        layout.setSpacing(5)
+        layout = page_layout(self)
         layout.addWidget(heading("Images"))
         layout.addLayout(row(self.open_button, self.layers_button, stretch=0))
         layout.addLayout(row(self.planes, self.axes, stretch=1))
         layout.addWidget(self.hint)
         self._after = QWidget()
-        after = QVBoxLayout(self._after)
-        after.setContentsMargins(0, 0, 0, 0)
-        after.setSpacing(5)
+        after = vertical_layout(self._after, 5)
         after.addWidget(self.class_box)
         after.addWidget(heading("Labels"))
         after.addLayout(row(self.filter, self.shown, stretch=1))
@@ -157,12 +176,10 @@ class LabelBox(QWidget):
         after.addLayout(row(self.undo_button, self.redo_button, self.next_button, self.check_button))
         layout.addWidget(self._after, 1)
         self._running = QWidget()
-        running = QVBoxLayout(self._running)
-        running.setContentsMargins(0, 0, 0, 0)
-        running.addLayout(row(self.progress, self.cancel_button, stretch=0))
+        vertical_layout(self._running).addLayout(row(self.progress, self.cancel_button, stretch=0))
         layout.addWidget(self._running)
         layout.addWidget(self.message)
-        layout.addWidget(self.found)
+        layout.addWidget(self.check_result)
         layout.addWidget(self.list)
         layout.addStretch()
         self.setMinimumWidth(310)
@@ -173,11 +190,15 @@ class LabelBox(QWidget):
             self.open_actions[text].triggered.connect(then)
         self.axes.returnPressed.connect(self._on_axes)
         self.layers_button.clicked.connect(self._on_layers)
-        self.class_box.given.connect(self.give)
+        self.class_box.clicked.connect(self.label_selected)
         self.class_box.added.connect(self._on_added)
-        self.class_box.renamed.connect(lambda old, new: self._do(lambda it: it.rename_class(old, new)))
-        self.class_box.recoloured.connect(lambda name, colour: self._do(lambda it: it.recolour_class(name, colour)))
-        self.class_box.removed.connect(lambda name: self._do(lambda it: it.remove_class(name)))
+        self.class_box.renamed.connect(
+            lambda old, new: self._change(lambda labelling: labelling.rename_class(old, new))
+        )
+        self.class_box.recoloured.connect(
+            lambda name, colour: self._change(lambda labelling: labelling.recolour_class(name, colour))
+        )
+        self.class_box.removed.connect(lambda name: self._change(lambda labelling: labelling.remove_class(name)))
         self.images.edited.connect(self._on_edited)
         self.table.row_shown.connect(self._on_row)
         self.filter.textChanged.connect(self.table.proxy.setFilterFixedString)
@@ -201,7 +222,7 @@ class LabelBox(QWidget):
         return self._job is not None or self._view_job is not None
 
     def set_enabled_while_training(self, training: bool) -> None:
-        """While a training runs, images may be looked at and labels not changed."""
+        """Lock the labels while a training runs; images can still be shown."""
         self._training = training
         self._refresh()
 
@@ -212,9 +233,9 @@ class LabelBox(QWidget):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Show the labelling as it is, and enable what can be done."""
-        it, free = self.labelling, self._job is None and not self._training
-        self._after.setVisible(it is not None)
+        """Show the labelling, and enable the controls that can be used now."""
+        labelling, free = self.labelling, self._job is None and not self._training
+        self._after.setVisible(labelling is not None)
         self._running.setVisible(self._job is not None)
         self.list.setVisible(bool(self.findings))
         self.hint.say(self._hint())
@@ -222,12 +243,12 @@ class LabelBox(QWidget):
             part.setEnabled(free)
         self.class_box.setEnabled(not self._training)
         self.images.editable = not self._training
-        self.undo_button.setEnabled(it is not None and it.can_undo and not self._training)
-        self.redo_button.setEnabled(it is not None and it.can_redo and not self._training)
-        if it is not None:
-            self.class_box.show_classes(it.classes, it.counts(), it.warnings())
-            self.count.setText(f"{len(it.labelled())} of {len(it.images)} labelled")
-            self._fill_choices(it)
+        self.undo_button.setEnabled(labelling is not None and labelling.can_undo and not self._training)
+        self.redo_button.setEnabled(labelling is not None and labelling.can_redo and not self._training)
+        if labelling is not None:
+            self.class_box.show_classes(labelling.classes, labelling.counts(), labelling.warnings())
+            self.count.setText(f"{len(labelling.labelled())} of {len(labelling.images)} labelled")
+            self._fill_choices(labelling)
 
     def _hint(self) -> str:
         if self.labelling is None:
@@ -236,9 +257,9 @@ class LabelBox(QWidget):
             return _NO_CLASS
         return "" if self.labelling.labelled() else _NO_LABEL
 
-    def _fill_choices(self, it: Labelling) -> None:
-        """Offer the classes to filter by; the choice stays where it can."""
-        wanted, before = places(it.counts()), self.shown.currentData()
+    def _fill_choices(self, labelling: Labelling) -> None:
+        """Offer the classes to filter by; the choice stays if it still exists."""
+        wanted, before = filter_choices(labelling.counts()), self.shown.currentData()
         if [(self.shown.itemText(i), self.shown.itemData(i)) for i in range(self.shown.count())] == wanted:
             return
         with QSignalBlocker(self.shown):
@@ -254,7 +275,7 @@ class LabelBox(QWidget):
     # Open
 
     def open(self, paths: Sequence[Path], layout: Path | None = None) -> None:
-        """Open a folder, a table, a plate or images beside the window; `changed` says when they are there."""
+        """Open a folder, a table, a plate or images beside the window; `changed` is emitted when they are open."""
         planes, axes = self.planes.isChecked(), self.axes.text().strip().upper() or None
 
         def steps() -> Iterator[Labelling]:
@@ -268,13 +289,13 @@ class LabelBox(QWidget):
     def _opened(self, labelling: Labelling) -> None:
         self.labelling, self.findings = labelling, ()
         self.list.clear()
-        self.found.say("")
+        self.check_result.say("")
         self.filter.clear()
         self.shown.setCurrentIndex(0)
         self.axes.setText(labelling.reading.axes or "")
         self._quietly(lambda: self.images.open(labelling))
         self._refresh()
-        self._say(f"Labels are saved in {labelling.path} at every change.")
+        self._say(f"Labels are saved in {labelling.path} after every change.")
         first = next(iter(labelling.unlabelled()), 0)
         self.table.select([first])
         if labelling.classes:
@@ -284,10 +305,10 @@ class LabelBox(QWidget):
         self.changed.emit()
 
     def _on_axes(self) -> None:
-        """Read the images that are open anew."""
-        it, rows = self.labelling, self.table.rows()
-        if it is not None and self._do(lambda it: it.read_as(self.axes.text())):
-            self._quietly(lambda: self.images.open(it))
+        """Read the open images again, with the typed axes."""
+        labelling, rows = self.labelling, self.table.rows()
+        if labelling is not None and self._change(lambda labelling: labelling.read_as(self.axes.text())):
+            self._quietly(lambda: self.images.open(labelling))
             self.table.select(rows)
 
     def _on_folder(self) -> None:
@@ -307,19 +328,20 @@ class LabelBox(QWidget):
 
     def _on_plate(self) -> None:
         plate = QFileDialog.getExistingDirectory(self, "Open an OME-Zarr plate")
-        layout = QFileDialog.getOpenFileName(self, "Its layout: wells and labels", "", _TABLES)[0] if plate else ""
+        if not plate:
+            return
+        layout, _ = QFileDialog.getOpenFileName(self, "Open the layout table: wells and labels", "", _TABLES)
         if layout:
             self.open([Path(plate)], Path(layout))
 
     def dragEnterEvent(self, event: Any) -> None:
-        """Take files."""
+        """Accept files."""
         if event.mimeData().hasUrls() and self.open_button.isEnabled():
             event.acceptProposedAction()
 
     def dropEvent(self, event: Any) -> None:
-        """Open what was dropped; a table dropped with a plate is its layout."""
-        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-        event.acceptProposedAction()
+        """Open the dropped files; a table dropped with a plate is its layout."""
+        paths = dropped_paths(event)
         tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
         plates = [path for path in paths if is_zarr(path)]
         if len(tables) == len(plates) == 1 and len(paths) == 2:
@@ -328,20 +350,21 @@ class LabelBox(QWidget):
             self.open(paths)
 
     def _on_layers(self) -> None:
-        """Open the files behind the selected layers; what has none is written first."""
-        layers = [one for one in self.viewer.layers.selection if isinstance(one, Image) and OURS not in one.metadata]
+        """Open the files behind the selected layers; layers without a file are saved first."""
+        selected = [layer for layer in self.viewer.layers if layer in self.viewer.layers.selection]
+        layers = [layer for layer in selected if isinstance(layer, Image) and OURS not in layer.metadata]
         if not layers:
             self._say("Select one or more image layers in the layer list first.", WARNING)
             return
         try:
-            sources = [open_layers(group, suggest(group)) for group in _files(layers)]
-            files = [_file(source) for source in sources]
+            sources = [open_layers(group, suggest(group)) for group in group_layers(layers)]
+            files = [_file_of_layers(source) for source in sources]
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
         folder = ""
         if None in files:
-            folder = QFileDialog.getExistingDirectory(self, "Layers without a file: a folder to write their planes to")
+            folder = QFileDialog.getExistingDirectory(self, "Choose a folder in which to save layers without a file")
             if not folder:
                 return
         self._open_layers(sources, files, Path(folder))
@@ -367,7 +390,7 @@ class LabelBox(QWidget):
 
         def on_step(step: Any) -> None:
             if isinstance(step, float):
-                self._show_share(step, "writing")
+                self._show_share(step, "saving layers")
             else:
                 self._opened(step)
 
@@ -375,77 +398,80 @@ class LabelBox(QWidget):
 
     # Label
 
-    def give(self, name: str, add: bool = False) -> None:
-        """Label the selected images; then the next one without a label opens."""
+    def label_selected(self, name: str, add: bool = False) -> None:
+        """Label the selected images, then show the next image without a label.
+
+        With `add` the label is added to those that the images have, or removed again if all of them have it.
+        """
         rows = self.table.rows()
         if not rows:
             self._say("Select an image in the table first.", WARNING)
             return
         following = self.table.next_unlabelled(rows) if self.open_next.isChecked() and not add else None
-        carried = self.labelling is not None and all(name in self.labelling.images[one].labels for one in rows)
-        if add and carried:
-            done = self._do(lambda it: it.unlabel(rows, name))
+        all_have_label = self.labelling is not None and all(name in self.labelling.images[one].labels for one in rows)
+        if add and all_have_label:
+            done = self._change(lambda labelling: labelling.unlabel(rows, name))
         else:
-            done = self._do(lambda it: it.label(rows, name, add))
+            done = self._change(lambda labelling: labelling.label(rows, name, add))
         if done and following is not None:
             self.table.select([following])
         elif done and self.open_next.isChecked() and not add:
             self._say("Every image in the table has a label.")
 
     def press(self, number: int, add: bool = False) -> None:
-        """Label with the class of a number key; 0 takes the labels of the selected images back."""
+        """Label the selected images with the class of a number key; 0 clears their labels."""
         rows = self.table.rows()
         if self.labelling is None:
             return
         if number == 0:
             if rows:
-                self._do(lambda it: it.unlabel(rows))
+                self._change(lambda labelling: labelling.unlabel(rows))
         elif number <= len(self.labelling.classes):
-            self.give(self.labelling.classes[number - 1].name, add)
+            self.label_selected(self.labelling.classes[number - 1].name, add)
         else:
             self._say(f"There is no class {number} yet.", WARNING)
 
     def undo(self) -> None:
-        """Take the last change back."""
-        self._do(lambda it: it.undo())
+        """Undo the last change."""
+        self._change(lambda labelling: labelling.undo())
 
     def redo(self) -> None:
-        """Make the change again that was taken back."""
-        self._do(lambda it: it.redo())
+        """Redo the change that was undone last."""
+        self._change(lambda labelling: labelling.redo())
 
     def _on_added(self, name: str) -> None:
-        if self._do(lambda it: it.add_class(name)):
+        if self._change(lambda labelling: labelling.add_class(name)):
             self.class_box.new.clear()
 
     def _on_edited(self, edited: int, column: int, text: str) -> None:
-        """Write a group or a split, to all selected rows where the edited one is among them."""
+        """Set a group or a split, in all selected rows if the edited row is one of them."""
         rows = self.table.rows()
         rows = rows if edited in rows else [edited]
         if column == GROUP:
-            self._do(lambda it: it.set_group(rows, text))
+            self._change(lambda labelling: labelling.set_group(rows, text))
         else:
-            self._do(lambda it: it.set_split(rows, text or None))
+            self._change(lambda labelling: labelling.set_split(rows, text or None))
 
-    def _do(self, change: Callable[[Labelling], None]) -> bool:
-        """Make a change and show it; say why not, or why it could not be saved."""
-        it = self.labelling
-        if it is None or self._training:
+    def _change(self, change: Callable[[Labelling], None]) -> bool:
+        """Change the labelling and show the change; show why it was refused or could not be saved."""
+        labelling = self.labelling
+        if labelling is None or self._training:
             if self._training:
-                self._say("A training runs: labels can be changed once it has ended.", WARNING)
+                self._say("Labels cannot be changed while a training runs.", WARNING)
             return False
         failed = ""
         try:
-            change(it)
+            change(labelling)
         except MilcnnError as error:
             failed = str(error)
         self._say(failed, ERROR)
-        self._quietly(lambda: self.images.refresh(it))
+        self._quietly(lambda: self.images.refresh(labelling))
         self._refresh()
         self.changed.emit()
         return not failed
 
     def _quietly(self, change: Callable[[], None]) -> None:
-        """Let rows come and go without opening what happens to be current then; the selection stays, or is none."""
+        """Change rows without opening the image that becomes current; the selection stays, or is cleared."""
         rows, before = self.table.rows(), self.table.current_row()
         self._quiet = True
         change()
@@ -457,11 +483,11 @@ class LabelBox(QWidget):
     # Keys
 
     def _bind(self, widget: QWidget) -> list[QShortcut]:
-        """Bind number keys, undo and redo, for as long as the focus is in a widget."""
+        """Bind the number keys, undo and redo while a widget has the focus."""
         pairs: list[tuple[str, Callable[[], None]]] = [("Ctrl+Z", self.undo), ("Ctrl+Shift+Z", self.redo)]
         for number in range(KEYS + 1):
-            pairs.append((str(number), lambda number=number: self.press(number)))  # type: ignore[misc]
-            pairs.append((f"Shift+{number}", lambda number=number: self.press(number, True)))  # type: ignore[misc]
+            pairs.append((str(number), partial(self.press, number)))
+            pairs.append((f"Shift+{number}", partial(self.press, number, True)))
         made = []
         for keys, then in pairs:
             shortcut = QShortcut(QKeySequence(keys), widget)
@@ -471,7 +497,7 @@ class LabelBox(QWidget):
         return made
 
     def _on_focus(self, _before: QWidget | None, now: QWidget | None) -> None:
-        """Let the keys work in the canvas, too, after this box was used and until another dock is."""
+        """Bind the keys in the canvas as well, from the first use of this tab until another dock is used."""
         canvas = self._canvas()
         if now is None or canvas is None or canvas.isAncestorOf(now):
             return
@@ -481,7 +507,7 @@ class LabelBox(QWidget):
             self._release_keys()
 
     def _canvas(self) -> QWidget | None:
-        """Return the middle of the viewer's window, which holds the canvas and no dock."""
+        """Return the central widget of the viewer's window, which holds the canvas and no dock."""
         window: QWidget | None = self
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
@@ -494,42 +520,42 @@ class LabelBox(QWidget):
         self._keys = []
 
     def hideEvent(self, event: Any) -> None:
-        """Give the keys back to the viewer when the tab or the dock is left."""
+        """Release the keys when the tab or the dock is hidden."""
         self._release_keys()
         super().hideEvent(event)
 
-    # Look
+    # Showing images
 
     def _on_row(self, shown: int) -> None:
         if shown >= 0 and not self._quiet:
             self._show_current()
 
     def _show_current(self) -> None:
-        """Open the image of the current row beside the window; only the last of several that are asked for."""
-        it, at = self.labelling, self.table.current_row()
-        if it is None or at < 0 or self._view_job is not None:
+        """Open the image of the current row beside the window; of several requests only the last is served."""
+        labelling, at = self.labelling, self.table.current_row()
+        if labelling is None or at < 0 or self._view_job is not None:
             return
-        table, wanted = it.everything(), it.images[at]
+        table, wanted = labelling.everything(), labelling.images[at]
 
         def steps() -> Iterator[tuple[ImageStack, Limits]]:
             image = table.open(wanted)
             yield image, limits_of(image)
 
         def on_step(step: tuple[ImageStack, Limits]) -> None:
-            if self.labelling is it and self.table.current_row() == at:
-                self.view.show(step[0], wanted.plane, step[1])
+            if self.labelling is labelling and self.table.current_row() == at:
+                self.image_layers.show(step[0], wanted.plane, step[1])
 
         def on_end(ending: Ending) -> None:
             self._view_job = None
             if ending.error:
-                self.view.clear()
+                self.image_layers.clear()
                 self._say(ending.error, ERROR)
-            if self.labelling is not it or self.table.current_row() != at:
+            if self.labelling is not labelling or self.table.current_row() != at:
                 self._show_current()
 
         self._view_job = Job(steps, self, on_step, on_end)
 
-    # What next, and checks
+    # Suggestions and checks
 
     def _work(
         self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None], on_end: Callable[[Ending], None],
@@ -557,23 +583,23 @@ class LabelBox(QWidget):
         self._refresh()
 
     def cancel(self) -> None:
-        """Stop what runs."""
+        """Stop the job that runs."""
         if self._job is not None:
             self._job.stop()
             self.cancel_button.setEnabled(False)
 
     def rank(self) -> None:
-        """Sort the images without a label by what the current model would learn from them."""
-        it, model = self.labelling, current.model
-        if it is None or self._job is not None:
+        """Sort the images without a label by how much the current model would learn from them."""
+        labelling, model = self.labelling, current.model
+        if labelling is None or self._job is not None:
             return
         if model is None:
             self._say(_NO_MODEL, WARNING)
             return
-        if not it.unlabelled():
+        if not labelling.unlabelled():
             self._say("Every image has a label.")
             return
-        table, rows, known = it.everything(), it.unlabelled(), it.labelled()
+        table, rows, known = labelling.everything(), labelling.unlabelled(), labelling.labelled()
 
         def steps() -> Iterator[Progress[Ranking]]:
             from napari_milcnn.labels.ranking import rank_images
@@ -581,8 +607,8 @@ class LabelBox(QWidget):
             yield from rank_images(model, table, rows, known=known)
 
         def on_step(step: Progress[Ranking]) -> None:
-            self._show_share(step.fraction, "looking at images")
-            if step.result is not None and self.labelling is it:
+            self._show_share(step.fraction, "ranking images")
+            if step.result is not None and self.labelling is labelling:
                 self._show_order(step.result.order, step.result.errors)
 
         self._work(steps, on_step, self._end, "preparing…")
@@ -594,17 +620,15 @@ class LabelBox(QWidget):
         self.table.show_ranks(order)
         self.table.select(order[:1])
         self.table.setFocus()
-        unread = (
-            f" {len(errors)} could not be looked at and stand last: {next(iter(errors.values()))}" if errors else ""
-        )
-        self._say(f"The images are sorted by what to label next.{unread}", WARNING if errors else "")
+        unread = f" {len(errors)} could not be read and come last: {next(iter(errors.values()))}" if errors else ""
+        self._say(f"Images are sorted: label those at the top next.{unread}", WARNING if errors else "")
 
     def check(self) -> None:
         """Look for labels that may be wrong."""
-        it, model = self.labelling, current.model
-        if it is None or self._job is not None:
+        labelling, model = self.labelling, current.model
+        if labelling is None or self._job is not None:
             return
-        table = it.everything()
+        table = labelling.everything()
 
         def steps() -> Iterator[Progress[tuple[Finding, ...]]]:
             from napari_milcnn.labels.checks import check_labels
@@ -613,7 +637,7 @@ class LabelBox(QWidget):
 
         def on_step(step: Progress[tuple[Finding, ...]]) -> None:
             self._show_share(step.fraction, "checking")
-            if step.result is not None and self.labelling is it:
+            if step.result is not None and self.labelling is labelling:
                 self._show_findings(step.result, bool(model))
 
         self._work(steps, on_step, self._end, "checking…")
@@ -623,30 +647,20 @@ class LabelBox(QWidget):
         self.list.clear()
         for finding in findings:
             self.list.addItem(QListWidgetItem(f"{finding.sentence}."))
-        told = "" if with_model else " Without a model, copies and groups alone were looked for."
-        count = (
-            f"{len(findings)} thing{'s'[: len(findings) != 1]} to look at; click one." if findings else "Nothing found."
-        )
-        self.found.say(count + told)
+        possible = f"{len(findings)} possible problem{'s'[: len(findings) != 1]}"
+        count = f"{possible}; click one to select its images." if findings else "No problems found."
+        limits = "" if with_model else " Without a model, only identical images and groups were checked."
+        self.check_result.say(count + limits)
 
     def _on_finding(self, item: QListWidgetItem) -> None:
-        """Select the images that something was found of."""
+        """Select the images of a finding."""
         self.filter.clear()
         self.shown.setCurrentIndex(0)
         self._on_shown()
         self.table.select(self.findings[self.list.row(item)].rows)
 
 
-def _files(layers: Sequence[Image]) -> list[tuple[Image, ...]]:
-    """Put layers of one file together, in the order of the layer list."""
-    groups: dict[Any, list[Image]] = {}
-    for layer in layers:
-        path = layer.source.path or layer.metadata.get(PATH)
-        groups.setdefault((path, layer.data.shape) if path else id(layer), []).append(layer)
-    return [tuple(group) for group in groups.values()]
-
-
-def _file(source: LayerImage) -> Path | None:
-    """Return the file that holds the same image as layers and says itself how it is read; None where there is none."""
+def _file_of_layers(source: LayerImage) -> Path | None:
+    """Return the file that holds the same image as layers and states its own axes; None if there is none."""
     path, reading = file_behind(source, "planes")
     return path if reading.axes is None and reading.series is None else None

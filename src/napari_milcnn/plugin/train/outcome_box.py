@@ -1,74 +1,78 @@
-"""What came of a training: figures with their intervals, calibration, the card, and where the model goes next."""
+"""The last tab of the Train dock: metrics of the trained model, its card, and where the model can be used."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSettings, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
 
 from napari_milcnn.figures.plots import FigureStyle, confusion_figure, reliability_figure
 from napari_milcnn.plugin.qt.figure import FigureBox
-from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row
+from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
 
-_FIELDS = {"name": "what it is called", "authors": "who made it; several with commas",
-           "license": "such as CC-BY-4.0", "description": "what it tells apart, in a sentence"}  # fmt: skip
-_NO_VALIDATION = "No validation: no image was kept aside, so how good it is cannot be said."
-_SHOWN = ("accuracy", "balanced accuracy", "mean average precision", "group accuracy")
+NO_VALIDATION = "No validation: no images were held out, so the accuracy of the model is unknown."
+_PLACEHOLDERS = {"name": "name of the model", "authors": "names, separated by commas",
+                 "license": "for example CC-BY-4.0", "description": "one sentence"}  # fmt: skip
+_REMEMBERED = ("authors", "license")
+"""Fields of the card that the next session starts with."""
+_HEADLINE_METRICS = ("accuracy", "balanced accuracy", "mean average precision", "group accuracy")
 
 
 class OutcomeBox(QWidget):
-    """Figures of a trained model, its card, and what to do with it.
+    """Metrics of a trained model, its card, and what to do with the model.
 
     Signals
     -------
-    use_asked, save_asked, results_asked
-        Hand the model to the Classify dock; write the card into the model's file; open the Results dock.
+    use_requested
+        Open the model in the Classify dock.
+    save_requested
+        Write the card into the model file.
+    results_requested
+        Open the report in the Results dock.
     """
 
-    use_asked = Signal()
-    save_asked = Signal()
-    results_asked = Signal()
+    use_requested = Signal()
+    save_requested = Signal()
+    results_requested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.figures = Note()
         self.notes = Note()
-        self.confusion = FigureBox("Confusion", 290)
+        self.confusion = FigureBox("Confusion matrix", 290)
         self.calibration = FigureBox("Calibration", 300)
-        self.fields = {name: QLineEdit() for name in _FIELDS}
-        self.use_button, self.save_button = QPushButton("Use it now"), QPushButton("Save card")
+        self.fields = {name: QLineEdit() for name in _PLACEHOLDERS}
+        self.use_button, self.save_button = QPushButton("Use model"), QPushButton("Save card")
         self.results_button, self.copy_button = QPushButton("Open in Results"), QPushButton("Copy command")
-        self.use_button.setToolTip("Make it the model of the Classify dock")
-        self.save_button.setToolTip("Write name, authors and licence into the model's file")
-        self.copy_button.setToolTip("The command line that repeats this training without a window")
+        self.use_button.setToolTip("Open the Classify dock with this model")
+        self.save_button.setToolTip("Write name, authors, licence and description into the model file")
+        self.copy_button.setToolTip("Copy the terminal command that repeats this training")
         self.command = ""
         self._lay_out()
-        self.use_button.clicked.connect(self.use_asked)
-        self.save_button.clicked.connect(self.save_asked)
-        self.results_button.clicked.connect(self.results_asked)
+        self.use_button.clicked.connect(self.use_requested)
+        self.save_button.clicked.connect(self.save_requested)
+        self.results_button.clicked.connect(self.results_requested)
         self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.command))
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(heading("How good it is"))
+        layout = vertical_layout(self)
+        layout.addWidget(heading("Performance"))
         layout.addWidget(self.figures)
         layout.addWidget(self.notes)
         self.card = QWidget()
-        card = QVBoxLayout(self.card)
-        card.setContentsMargins(0, 0, 0, 0)
-        card.addWidget(heading("Card"))
-        stored = QSettings("napari-milcnn", "napari-milcnn")
+        card = vertical_layout(self.card)
+        card.addWidget(heading("Model card"))
         for name, field in self.fields.items():
-            field.setPlaceholderText(_FIELDS[name])
+            field.setPlaceholderText(_PLACEHOLDERS[name])
             field.setAccessibleName(name)
-            field.setText(str(stored.value(f"card_{name}") or "") if name in ("authors", "license") else "")
+            field.setText(str(user_settings().value(f"card_{name}") or "") if name in _REMEMBERED else "")
             card.addLayout(row(name, field, stretch=1))
         card.addLayout(row(self.use_button, self.save_button, self.copy_button))
         layout.addWidget(self.card)
@@ -77,38 +81,38 @@ class OutcomeBox(QWidget):
         layout.addWidget(self.calibration)
 
     def facts(self) -> dict[str, Any]:
-        """Return what stands on the card, as keywords of a `ModelCard`, and remember who made it."""
+        """Return the fields of the card as keywords of a `ModelCard`, and remember authors and licence."""
         texts = {name: field.text().strip() for name, field in self.fields.items()}
-        stored = QSettings("napari-milcnn", "napari-milcnn")
-        for name in ("authors", "license"):
-            stored.setValue(f"card_{name}", texts[name])
+        for name in _REMEMBERED:
+            user_settings().setValue(f"card_{name}", texts[name])
         authors = tuple(one.strip() for one in texts["authors"].split(",") if one.strip())
         return {name: value for name, value in {**texts, "authors": authors}.items() if value}
 
     def show_report(
         self, report: EvaluationReport | None, style: FigureStyle, *, model: bool = True, why: str = ""
     ) -> None:
-        """Show figures of images kept aside, or say why there are none; with the card where there is a model."""
+        """Show the metrics of a report; without one, `why` there is none. The card is shown if there is a model."""
         self.results_button.setVisible(report is not None)
         self.card.setVisible(model)
         if report is None:
-            self.figures.say(why or _NO_VALIDATION, WARNING)
+            self.figures.say(why or NO_VALIDATION, WARNING)
             self.notes.say("")
             self.confusion.show_figure(None)
             self.calibration.show_figure(None)
             return
-        self.figures.say(_table(report))
-        warned = [f"{text.rstrip('.')}." for text in report.warnings]
-        self.notes.say(" ".join((_held(report, folds=report.folds is not None), *warned)))
+        self.figures.say(_metrics_table(report))
+        ranges = ["Ranges are 95 % intervals."] if report.intervals else []
+        warnings = [f"{text.rstrip('.')}." for text in report.warnings]
+        self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         single = report.model.card.single_label
         self.calibration.show_figure(lambda: reliability_figure(report.reliability, single, style))
 
 
-def _table(report: EvaluationReport) -> str:
-    """Return the headline figures as rich text, each with its 95 % interval."""
+def _metrics_table(report: EvaluationReport) -> str:
+    """Return the most important metrics as rich text, each with its 95 % interval."""
     rows = []
-    for name in _SHOWN:
+    for name in _HEADLINE_METRICS:
         value, ends = report.figures[name], report.intervals.get(name)
         if not math.isnan(value):
             between = f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else ""
@@ -116,11 +120,15 @@ def _table(report: EvaluationReport) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _held(report: EvaluationReport, *, folds: bool) -> str:
+def _images_sentence(report: EvaluationReport) -> str:
+    """Say on which images the metrics were measured."""
     images, groups = len(report.outcomes) - len(report.failed), len(report.groups)
-    of = f"{images} images of {groups} group{'s'[: groups != 1]}"
-    if folds:
-        return f"Each of {of} was told by a network that never saw its group."
+    count = f"{images} images from {groups} group{'s'[: groups != 1]}"
+    if report.folds is not None:
+        return f"Cross-validation on {count}: each image was predicted by a network that was not trained on its group."
     if report.options.split == "test":
-        return f"On {of} marked test, which no training saw."
-    return f"On {of} kept for validation. The best epoch was chosen on them too, which flatters it a little."
+        return f"Measured on {count} marked as test, which were not used in training."
+    return (
+        f"Measured on {count} held out for validation. The best epoch was chosen on the same images, so the values are "
+        "slightly optimistic."
+    )

@@ -13,7 +13,6 @@ from superqt import QCollapsible
 
 from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.options import PRESETS, TRAIN_PRESETS, TrainOptions, make_options
-from napari_milcnn.plugin.classify.model_box import recent_models
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
@@ -24,6 +23,7 @@ from napari_milcnn.plugin.qt.forms import (
     options_form,
     row,
 )
+from napari_milcnn.plugin.user_settings import recent_models
 
 if TYPE_CHECKING:
     from napari_milcnn.images.open import ImageReading

@@ -1,4 +1,4 @@
-"""A few images with what the model sees in them now: one watches it learn where to look."""
+"""The section of the Train dock that shows a few images with the class map of the network as it is now."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import chip, heading
+from napari_milcnn.plugin.qt.forms import chip, heading, vertical_layout
+from napari_milcnn.plugin.qt.icons import array_pixmap
 
 if TYPE_CHECKING:
     from napari_milcnn.training.preview import Glance
 
-SHOWN = 4
-_WIDTH = 132
+_MOST_PREVIEWS = 4
+_PREVIEW_WIDTH = 132
 
 
-class GlanceBox(QWidget):
-    """Thumbnails in two columns, each with its label, score and, where it is another, the answer."""
+class PreviewBox(QWidget):
+    """Thumbnails in two columns, each with its label, its score and, if the network is wrong, the predicted class."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pictures = [QLabel() for _ in range(SHOWN)]
-        self.captions = [QLabel() for _ in range(SHOWN)]
+        self.pictures = [QLabel() for _ in range(_MOST_PREVIEWS)]
+        self.captions = [QLabel() for _ in range(_MOST_PREVIEWS)]
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         for number, (picture, caption) in enumerate(zip(self.pictures, self.captions, strict=True)):
@@ -33,31 +33,25 @@ class GlanceBox(QWidget):
             caption.setTextFormat(Qt.TextFormat.RichText)
             grid.addWidget(picture, 2 * (number // 2), number % 2)
             grid.addWidget(caption, 2 * (number // 2) + 1, number % 2)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        title = heading("Where it looks")
-        title.setToolTip("The class map of each image's label, in the class's colour; refreshed after each epoch")
+        layout = vertical_layout(self)
+        title = heading("Where the network looks")
+        title.setToolTip("The class map of each image's label, in the colour of the class; updated after each epoch")
         layout.addWidget(title)
         layout.addLayout(grid)
         self.hide()
 
-    def show_glances(self, found: Sequence[Glance], classes: Sequence[str]) -> None:
-        """Show these pictures in place of the last ones."""
-        self.setVisible(bool(found))
+    def show_previews(self, previews: Sequence[Glance], classes: Sequence[str]) -> None:
+        """Show these previews in place of the last ones."""
+        self.setVisible(bool(previews))
         colours = class_colours(tuple(classes))
         for number, (picture, caption) in enumerate(zip(self.pictures, self.captions, strict=True)):
-            there = number < len(found)
+            there = number < len(previews)
             picture.setVisible(there)
             caption.setVisible(there)
             if there:
-                glance = found[number]
-                picture.setPixmap(_pixmap(glance))
-                picture.setToolTip(str(glance.image.file))
-                said = "" if glance.top == glance.label else f", says {glance.top}"
-                caption.setText(f"{chip(colours[glance.label], glance.label)} {glance.score:.2f}{said}")
-
-
-def _pixmap(glance: Glance) -> QPixmap:
-    height, width, _ = glance.rgb.shape
-    picture = QImage(glance.rgb.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(picture.copy()).scaledToWidth(_WIDTH, Qt.TransformationMode.SmoothTransformation)
+                preview = previews[number]
+                pixmap = array_pixmap(preview.rgb)
+                picture.setPixmap(pixmap.scaledToWidth(_PREVIEW_WIDTH, Qt.TransformationMode.SmoothTransformation))
+                picture.setToolTip(str(preview.image.file))
+                wrong = "" if preview.top == preview.label else f", predicted {preview.top}"
+                caption.setText(f"{chip(colours[preview.label], preview.label)} {preview.score:.2f}{wrong}")

@@ -1,4 +1,4 @@
-"""The image being labelled, in the viewer: one at a time, in the same layers."""
+"""The image that is being labelled, in the viewer: one image at a time, always in the same layers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Limits = tuple[tuple[float, float], ...]
 
 
-class LabelView:
-    """Layers of the image that is being labelled; all other layers are the user's own.
+class ImageLayers:
+    """The layers of the image that is being labelled; all other layers belong to the user.
 
     Parameters
     ----------
     viewer : Viewer
-        Touched in its own thread only.
+        Used only in the window's thread.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -31,7 +31,7 @@ class LabelView:
         self.layers: tuple[Layer, ...] = ()
 
     def show(self, image: ImageStack, plane: str, limits: Limits) -> None:
-        """Show an image in place of the one before: in its layers where they fit, so that their look stays."""
+        """Show another image, if possible in the layers of the image before, so that their display settings stay."""
         wanted = [_of_planes(data, image, plane) for data in image_layers(image, limits)]
         there = tuple(layer for layer in self.layers if layer in self.viewer.layers)
         if len(there) == len(wanted) and all(
@@ -55,7 +55,7 @@ class LabelView:
         self.layers = ()
 
     def _add(self, data: LayerData) -> Layer:
-        """Add a layer, and leave the user's own selected."""
+        """Add a layer without changing which layers of the user are selected."""
         selected = set(self.viewer.layers.selection)
         layer = Layer.create(*data)
         self.viewer.add_layer(layer)
@@ -71,12 +71,12 @@ def _change(layer: Any, data: Any, facts: dict[str, Any]) -> None:
 
 
 def _of_planes(data: LayerData, image: ImageStack, plane: str) -> LayerData:
-    """Leave out the axes along which only one plane is meant: what is shown is what is labelled."""
+    """Leave out the axes along which a single plane is labelled, so that only what is labelled is shown."""
     array, facts, kind = data
     facts = {**facts, "name": f"{facts['name']} {plane}".rstrip()}
     axes = image.axes.replace("C", "")
     only = dict(zip("PTZ", image.only, strict=True))
-    kept = [i for i, axis in enumerate(axes) if only.get(axis) is None]
-    key = tuple(slice(None) if i in kept else only[axis] for i, axis in enumerate(axes))
-    told = {name: [facts[name][i] for i in kept] for name in ("scale", "units", "axis_labels")}
-    return array[key], facts | told, kind
+    shown = [i for i, axis in enumerate(axes) if only.get(axis) is None]
+    key = tuple(slice(None) if i in shown else only[axis] for i, axis in enumerate(axes))
+    along = {name: [facts[name][i] for i in shown] for name in ("scale", "units", "axis_labels")}
+    return array[key], facts | along, kind

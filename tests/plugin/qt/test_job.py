@@ -1,0 +1,100 @@
+"""Jobs report, fail, stop and close in the way that docks rely on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from qtpy.QtCore import QObject
+
+from napari_milcnn.errors import ImageError
+from napari_milcnn.plugin.qt.job import Ending, Job
+
+pytest.importorskip("napari")
+
+
+def ending_of(qtbot, steps) -> tuple[list, Ending]:
+    """Run a job to its end; return its reports and its ending."""
+    reports, endings, parent = [], [], QObject()
+    Job(steps, parent, reports.append, endings.append)
+    qtbot.waitUntil(lambda: bool(endings))
+    (ending,) = endings
+    return reports, ending
+
+
+def test_reports_are_made_in_a_thread_and_arrive_in_the_window(qtbot):
+    """The generator runs in another thread; `on_step` runs in this one."""
+    parent, threads, done = QObject(), [], []
+
+    def steps():
+        yield threading.get_ident()
+
+    Job(steps, parent, lambda made_in: threads.append((made_in, threading.get_ident())), done.append)
+    qtbot.waitUntil(lambda: bool(done))
+    ((made_in, arrived_in),) = threads
+    assert arrived_in == threading.get_ident() != made_in
+    assert done == [Ending()]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImageError("a.tif is empty"), "a.tif is empty"),
+        (MemoryError(), "memory ran out; close other programs, or choose a smaller tile"),
+        (RuntimeError("no kernel"), "computing failed: no kernel; choose the device 'cpu'"),
+        (FileNotFoundError(2, "No such file", "b.tif"), "b.tif: No such file"),
+        (KeyError("x"), "KeyError: 'x'. This is a bug in the plugin: please report it"),
+    ],
+)
+def test_errors_end_as_sentences_after_what_was_reported(qtbot, caplog, error, message):
+    """What was reported before an error stays; only an unexpected error is logged."""
+
+    def steps():
+        yield 1
+        raise error
+
+    with caplog.at_level(logging.ERROR):
+        reports, ending = ending_of(qtbot, steps)
+    assert reports == [1]
+    assert ending.error.startswith(message)
+    assert not ending.stopped
+    assert bool(caplog.records) == isinstance(error, KeyError)
+
+
+def test_a_job_that_is_stopped_is_closed_before_it_ends(qtbot):
+    """The job closes its files and processes in its own thread, before `on_end` is called."""
+    events = []
+
+    def steps():
+        try:
+            while True:
+                yield 1
+        finally:
+            events.append("closed")
+
+    parent = QObject()
+    job = Job(steps, parent, lambda _: job.stop(), lambda ending: events.append(ending.stopped))
+    qtbot.waitUntil(lambda: len(events) == 2)
+    assert events == ["closed", True]
+
+
+def test_an_abandoned_job_closes_and_calls_nobody(qtbot):
+    """After `abandon` the generator is closed, and neither a report nor the end arrives."""
+    closed, calls, parent = threading.Event(), [], QObject()
+    reached = threading.Event()
+
+    def steps():
+        try:
+            while True:
+                reached.set()
+                yield 1
+        finally:
+            closed.set()
+
+    job = Job(steps, parent, calls.append, calls.append)
+    assert reached.wait(30)  # no event was processed yet, so no report has arrived
+    job.abandon()
+    qtbot.waitUntil(closed.is_set)
+    qtbot.wait(200)
+    assert calls == []
