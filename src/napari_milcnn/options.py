@@ -18,6 +18,8 @@ EvidenceKind = Literal["object", "class_map", "jacobian"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
+MasksAs = Literal["tiff", "zarr"]
+"""Formats of label images."""
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]

@@ -278,3 +278,44 @@ def test_long_names_are_shortened(model, tmp_path):
     (result,) = run(model, [tmp_path / ("m" * 240 + ".tif")], tmp_path / "out")
     assert result.error == ""
     assert all(path.exists() for path in result.files)
+
+
+def test_masks_as_ome_zarr(model, tmp_path):
+    """The same numbers as in OME-TIFF, plane by plane, with the pixel size; the record says it, and runs again."""
+    path = write_stack(tmp_path / "stack.ome.tif")
+    options = {"mask_options": {"threshold": 0.0, "present": 0.0}}
+    run(model, [path], tmp_path / "tiff", **options)
+    (result,) = run(model, [path], tmp_path / "zarr", masks_as="zarr", **options)
+    assert "stack_labels.ome.zarr" in {one.name for one in result.files}
+    assert not (tmp_path / "zarr" / "stack_labels.ome.tif").exists()
+    with (
+        mil.open_image(tmp_path / "tiff" / "stack_labels.ome.tif") as tiff,
+        mil.open_image(tmp_path / "zarr" / "stack_labels.ome.zarr") as zarr,
+    ):
+        assert (zarr.axes, zarr.pixel_size) == ("TZYX", pytest.approx(0.5))
+        for plane in range(6):
+            np.testing.assert_array_equal(zarr.plane(plane)[0], tiff.plane(plane)[0])
+    assert json.loads((tmp_path / "zarr" / "run.json").read_text())["options"]["masks_as"] == "zarr"
+    run(model, [path], tmp_path / "zarr", **options)  # as TIFF now: the other form of the same masks goes
+    assert not (tmp_path / "zarr" / "stack_labels.ome.zarr").exists()
+    assert (tmp_path / "zarr" / "stack_labels.ome.tif").exists()
+
+
+def test_masks_of_one_plane_as_ome_zarr_have_their_table(model, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", field())
+    run(model, [tmp_path / "a.tif"], tmp_path / "out", masks_as="zarr", mask_options={"threshold": 0.0, "present": 0.0})
+    written = json.loads((tmp_path / "out" / "a_labels.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]
+    objects = pd.read_csv(tmp_path / "out" / "objects.csv")
+    assert [one["label-value"] for one in written["image-label"]["properties"]] == objects["label"].tolist()
+    assert [one["class"] for one in written["image-label"]["properties"]] == objects["class"].tolist()
+
+
+def test_several_positions_do_not_fit_into_ome_zarr(model, tmp_path):
+    """The classification is there, the masks are not, and the row says why."""
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        for i in range(2):
+            tiff.write(field(i), metadata={"axes": "YX"})
+    (result,) = run(model, [tmp_path / "a.ome.tif"], tmp_path / "out", masks_as="zarr", mask_options={"present": 0.0})
+    assert "has 2 positions, which OME-Zarr has no axis for; save it as .ome.tif" in result.error
+    assert len(result.prediction.planes) == 2
+    assert (tmp_path / "out" / "a_maps.ome.tif").exists()

@@ -29,6 +29,7 @@ from napari_milcnn.options import (
     EvidenceOptions,
     ForegroundOptions,
     MaskOptions,
+    MasksAs,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def classify_command(
         typer.Option(help="CLASS=NUMBER, such as nucleus=0.42: wins over --threshold for that class; repeatable."),
     ] = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
+    masks_as: Annotated[MasksAs, typer.Option(help="Format of the masks: OME-TIFF or OME-Zarr.")] = "tiff",
     objects: Annotated[
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
@@ -84,7 +86,7 @@ def classify_command(
         loaded = load_model(model)
         thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
-            loaded, images, out, command=sys.argv, classes=classes, masks=masks, objects=objects,
+            loaded, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as, objects=objects,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
             reading=reading_of(options), foreground=foreground_of(options, loaded.card.foreground),
             **given_options(EvidenceOptions, options),

@@ -16,7 +16,7 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.masks import PlaneMasks
 from napari_milcnn.inference.pipeline import PlaneResult
 from napari_milcnn.inference.predict import Prediction, joined
-from napari_milcnn.options import EXPORTED
+from napari_milcnn.options import EXPORTED, MasksAs
 from napari_milcnn.results.write import (
     OBJECT_ROW,
     every_plane,
@@ -24,6 +24,7 @@ from napari_milcnn.results.write import (
     object_rows,
     prediction_rows,
     write_labels,
+    write_labels_zarr,
     write_maps,
 )
 
@@ -66,7 +67,7 @@ class Findings:
             return pd.DataFrame(columns=OBJECT_ROW)
         return object_rows(self.file, pd.concat(tables, ignore_index=True), self.image.planes)
 
-    def write(self, out: Path, parts: Collection[str] = EXPORTED) -> Iterator[Path]:
+    def write(self, out: Path, parts: Collection[str] = EXPORTED, masks_as: MasksAs = "tiff") -> Iterator[Path]:
         """Write the files of the image; planes that were not classified are empty in them.
 
         Parameters
@@ -75,15 +76,18 @@ class Findings:
             Folder.
         parts : collection of str
             Out of `EXPORTED`; tables are not written here.
+        masks_as : str
+            Format of the label image: tiff or zarr.
 
         Yields
         ------
         Path
             Each file that was written.
         """
-        files = image_files(out, self.name, "masks" in parts)
+        files = image_files(out, self.name, masks_as if "masks" in parts else None)
         if files.labels is not None:
-            write_labels(files.labels, self.image, self.prediction.classes, self.masks)
+            write = write_labels if masks_as == "tiff" else write_labels_zarr
+            write(files.labels, self.image, self.prediction.classes, self.masks)
             yield files.labels
         if "maps" in parts:
             write_maps(files.maps, every_plane(self.prediction, self.image), self.image.pixel_size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from napari_milcnn.inference.masks import checked_mask_options
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import MasksAs
 from napari_milcnn.progress import Progress
 from napari_milcnn.results.findings import Findings, FindingsOfImage
 from napari_milcnn.results.record import check_room, classification_record, write_record
@@ -69,6 +71,7 @@ def classify_files(
     *,
     classes: Sequence[str] | None = None,
     masks: bool = True,
+    masks_as: MasksAs = "tiff",
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: dict[str, Any] | None = None,
@@ -93,6 +96,8 @@ def classify_files(
         Classes whose masks are made; all by default.
     masks : bool
         Whether to make masks.
+    masks_as : str
+        Format of label images: tiff or zarr (OME-Zarr, whose images have one position).
     objects : Path, optional
         Label images of your own for object evidence: one file, or a folder with a file of the same name for each image.
     reading : ImageReading
@@ -121,7 +126,18 @@ def classify_files(
         If the folder cannot be written, or holds other results in the place of these.
     """
     files = find_images(sources)
-    run = _Run(model, files, out, classes, masks, objects, reading, mask_options or {}, planes or {}, options)
+    run = _Run(
+        model,
+        files,
+        out,
+        classes,
+        masks_as if masks else None,
+        objects,
+        reading,
+        mask_options or {},
+        planes or {},
+        options,
+    )
     yield from run.steps(command)
 
 
@@ -134,7 +150,7 @@ class _Run:
         files: list[Path],
         out: Path,
         classes: Sequence[str] | None,
-        masks: bool,
+        masks_as: MasksAs | None,
         objects: Path | None,
         reading: ImageReading,
         mask_options: dict[str, Any],
@@ -143,14 +159,14 @@ class _Run:
     ) -> None:
         self.model, self.files, self.out, self.some = model, files, out, planes
         self.classes = tuple(classes) if classes else model.classes
-        self.masks, self.objects, self.reading = masks, objects, reading
+        self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
         self.maker = EvidenceMaker(model, **options)
         class_indices(model, self.classes)
         self._check_objects()
         self.names = output_names([file.absolute() for file in files])
         self._check_out()
-        self.tables = ResultTables(out, masks)
+        self.tables = ResultTables(out, masks_as is not None)
         self.finished: list[ImageResult] = []
         self.due = time.monotonic() + _SAVE_EVERY
 
@@ -166,7 +182,7 @@ class _Run:
     def _check_out(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out} is a file; expected a folder for the results")
-        planned = {path.resolve() for name in self.names for path in image_files(self.out, name, True) if path}
+        planned = {path.resolve() for name in self.names for path in _possible_files(self.out, name)}
         overwritten = planned & {file.resolve() for file in self.files}
         if overwritten:
             raise OutputError(
@@ -194,7 +210,7 @@ class _Run:
     def _request(self, file: Path) -> ImageRequest:
         return ImageRequest(
             str(file), partial(self.reading.open, file), self.some.get(file),
-            masks=self.mask_options if self.masks else None, classes=self.classes,
+            masks=None if self.masks_as is None else self.mask_options, classes=self.classes,
             objects=None if self.objects is None else partial(self._own_objects, file),
         )  # fmt: skip
 
@@ -205,10 +221,10 @@ class _Run:
         written: list[Path] = []
         rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_ROW)
         if findings is not None:
-            parts = {"maps", "picture", *(["masks"] if findings.masks else [])}
-            with failures_of(str(file)) as reasons:
-                written += findings.write(self.out, parts)
-            errors += reasons
+            for part in (*(["masks"] if findings.masks else []), "maps", "picture"):
+                with failures_of(str(file)) as reasons:
+                    written += findings.write(self.out, {part}, self.masks_as or "tiff")
+                errors += reasons
             rows, objects = findings.rows(), findings.objects()
             self._remove_old(name, written)
         error = "; ".join(errors)
@@ -223,8 +239,11 @@ class _Run:
 
     def _remove_old(self, name: str, written: Sequence[Path]) -> None:
         """Remove files that an earlier run wrote of an image and this one did not: its row would belie them."""
-        for path in image_files(self.out, name, self.masks):
-            if path is not None and path not in written:
+        old = _possible_files(self.out, name) if self.masks_as is not None else image_files(self.out, name, None)[1:]
+        for path in set(old) - set(written):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
 
     def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray:
@@ -244,7 +263,8 @@ class _Run:
         done = len(self.finished)
         record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
-            mask_options=self.mask_options if self.masks else None, names=self.names, command=command,
+            mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
+            names=self.names, command=command,
             planes=[self.some.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
@@ -252,6 +272,11 @@ class _Run:
             "unfinished": [str(file) for file in self.files[done:]],
         }  # fmt: skip
         write_record(self.out, record)
+
+
+def _possible_files(out: Path, name: str) -> set[Path]:
+    """Name every file that an image may give, whatever is asked for."""
+    return {path for kind in get_args(MasksAs) for path in image_files(out, name, kind) if path is not None}
 
 
 def _result(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.wells import Well, parse_well, wells_in
+from napari_milcnn.options import MasksAs
 from napari_milcnn.results.write import image_files
 from napari_milcnn.schema import PLANE_COLUMNS, score_columns
 
@@ -155,10 +156,10 @@ class OpenedResults:
         name = str(self.table["name"].iat[row])
         if self.path is None or not name or self.unit == "images":
             return None, None
-        written = image_files(self.path.parent, name, masks=True)
-        assert written.labels is not None
-        maps, labels = (path if path.exists() else None for path in (written.maps, written.labels))
-        return maps, labels
+        written = [image_files(self.path.parent, name, kind) for kind in get_args(MasksAs)]
+        maps = written[0].maps
+        labels = (one.labels for one in written if one.labels is not None and one.labels.exists())
+        return maps if maps.exists() else None, next(labels, None)
 
     def plane_of(self, row: int) -> PlaneIndex | None:
         """Position, time and z of a row; None for an image as a whole."""

@@ -19,7 +19,7 @@ from napari_milcnn.errors import OutputError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
 from napari_milcnn.inference.evidence import EvidenceMaker
-from napari_milcnn.options import MaskOptions
+from napari_milcnn.options import MaskOptions, MasksAs
 from napari_milcnn.results.write import write_json
 
 RECORD_FORMAT = 2
@@ -39,6 +39,7 @@ def classification_record(
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: MaskOptions | None = None,
+    masks_as: MasksAs | None = "tiff",
     planes: Sequence[Sequence[int] | None] | None = None,
     names: Sequence[str] | None = None,
     command: Sequence[str] = (),
@@ -59,6 +60,8 @@ def classification_record(
         How the files were opened.
     mask_options : MaskOptions, optional
         How masks were made; None where none were.
+    masks_as : str, optional
+        Format of the label images: tiff or zarr.
     planes : sequence, optional
         For each image the numbers of its planes that were classified, None where all were.
     names : sequence of str, optional
@@ -71,6 +74,7 @@ def classification_record(
     options = {
         "evidence": maker.options.model_dump() | {"precision": precision},
         "masks": None if mask_options is None else mask_options.model_dump(),
+        "masks_as": None if mask_options is None else masks_as,
         "classes": list(classes),
         "objects": _absolute(objects),
         "reading": vars(reading),
@@ -223,4 +227,5 @@ def _together(others: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
 def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether images were made in the same way, from files, so that one record can name them all."""
     plain = json.loads(json.dumps(other, default=str))
+    one = {**one, "options": {"masks_as": "tiff" if one["options"].get("masks") else None, **one["options"]}}
     return None not in [*one["files"], *other["files"]] and all(one[key] == plain[key] for key in _SAME)

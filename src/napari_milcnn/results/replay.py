@@ -18,7 +18,7 @@ from napari_milcnn.errors import ImageError, ModelError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.options import EvidenceOptions, MaskOptions, Options, make_options
+from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options, make_options
 from napari_milcnn.progress import Progress
 from napari_milcnn.results.folder import ImageResult, classify_files
 from napari_milcnn.results.record import RECORD_FORMAT, versions
@@ -35,6 +35,7 @@ class _Model(Options):
 class _Chosen(Options):
     evidence: EvidenceOptions
     masks: MaskOptions | None
+    masks_as: MasksAs | None = "tiff"
     classes: tuple[str, ...]
     objects: Path | None
     reading: ImageReading
@@ -104,7 +105,7 @@ def replay(
     files = _files(record, found)
     some = {file: planes for file, planes in zip(files, found.planes, strict=False) if planes is not None}
     yield from classify_files(
-        model, files, out, classes=chosen.classes, masks=chosen.masks is not None,
+        model, files, out, classes=chosen.classes, masks=chosen.masks is not None, masks_as=chosen.masks_as or "tiff",
         objects=chosen.objects, reading=chosen.reading, planes=some, command=command,
         mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip

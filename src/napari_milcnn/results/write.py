@@ -17,10 +17,14 @@ import pandas as pd
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.lazy_array import scratch_array
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.images.write import Pages, write_ome_tiff
+from napari_milcnn.images.write_labels import LabelsAxis, LabelsImage, write_labels_ome_zarr
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.options import MasksAs
 from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS
 
 _FIGURES = "%.6g"
@@ -37,9 +41,10 @@ class ImageFiles(NamedTuple):
     overview: Path
 
 
-def image_files(out: Path, name: str, masks: bool) -> ImageFiles:
-    """Name the files of one image in the folder `out`."""
-    labels = out / f"{name}_labels.ome.tif" if masks else None
+def image_files(out: Path, name: str, masks_as: MasksAs | None) -> ImageFiles:
+    """Name the files of one image in the folder `out`; no label image for None."""
+    ending = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
+    labels = out / f"{name}_labels{ending[masks_as]}" if masks_as is not None else None
     return ImageFiles(labels, out / f"{name}_maps.ome.tif", out / f"{name}_overview.png")
 
 
@@ -184,6 +189,33 @@ def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: M
     write_ome_tiff(
         path, image.planes, Pages(pages(), image.plane_shape), ("objects", "classes"), image.pixel_size, notes
     )
+
+
+def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
+    """Write masks, by number of the plane, as an OME-Zarr label image; planes without masks are empty.
+
+    The objects of each plane have their numbers of objects.csv. Their colours and their table are written with an image
+    of one plane; of several planes the numbers repeat, and objects.csv alone tells which object is which.
+
+    Raises
+    ------
+    LabelsError
+        If the image has several positions, for which OME-Zarr has no axis.
+    """
+    letters = [axis for axis in image.axes if axis != "C"]
+    unit = "" if image.pixel_size is None else "micrometer"
+    axes = {axis: LabelsAxis(image.sizes[axis]) for axis in letters}
+    axes |= {axis: LabelsAxis(image.sizes[axis], image.pixel_size or 1.0, unit=unit) for axis in "YX"}
+    labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
+    for plane, found in masks.items():
+        labels[plane] = found.labels
+    tables = [one.objects for one in masks.values()] if len(image.planes) == 1 else []
+    table = pd.concat(tables) if tables else pd.DataFrame({"label": [], "plane": []})
+    colours = {name: (*bytes.fromhex(colour[1:]), 255) for name, colour in class_colours(classes).items()}
+    write_labels_ome_zarr(path, LabelsImage(
+        name=path.name.removesuffix(".ome.zarr"), data=labels.reshape([axes[axis].length for axis in letters]),
+        axes=axes, classes=colours, features=table.drop(columns="plane").rename(columns={"label": "index"}),
+    ))  # fmt: skip
 
 
 def write_plane(path: Path, image: ImageStack, plane: int) -> None:
