@@ -260,7 +260,7 @@ class _Run:
             self.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
 
     def _write_record(self, command: Sequence[str], seconds: float) -> None:
-        done = len(self.finished)
+        files = dict(zip(self.names, self.files, strict=True))
         record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
@@ -269,7 +269,7 @@ class _Run:
         ) | {
             "seconds": round(seconds, 3),
             "images": [_summary(result) for result in self.finished],
-            "unfinished": [str(file) for file in self.files[done:]],
+            "unfinished": [str(file) for name, file in files.items() if name not in self.tables.names],
         }  # fmt: skip
         write_record(self.out, record)
 

@@ -6,7 +6,7 @@ Every file is written beside its name and moved into place, so that a crash leav
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -75,33 +75,38 @@ class ResultTables:
         self._before = _read_table(self._predictions, "name")
         self._objects_before = _read_table(self._objects, "class")
         self._masks = masks
-        self._rows: dict[str, pd.DataFrame] = {}
-        self._object_rows: dict[str, pd.DataFrame] = {}
+        self._images: dict[str, tuple[str, pd.DataFrame, pd.DataFrame]] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the images whose rows were taken."""
+        return frozenset(self._images)
 
     def put(self, file: str, name: str, rows: pd.DataFrame, objects: pd.DataFrame) -> None:
         """Take the rows of one image, in place of those that the folder has of its name.
 
         Where it failed altogether, what the folder has of it stays beside the row that says so.
         """
-        own = self._before["name"] == name
-        if "top" in rows:
-            files = {file, *self._before["file"][own]}
-            self._objects_before = self._objects_before[~self._objects_before["file"].isin(files)]
-        elif "error" in self._before:
-            own &= self._before["error"] != ""
-        self._before = self._before[~own]
-        self._rows[name] = rows
-        self._object_rows[name] = objects
+        self._images[name] = (file, rows, objects)  # one step: whenever the run is interrupted, tables agree
 
     def write(self) -> list[Path]:
         """Write both tables, and return their paths."""
-        rows = list(self._rows.values()) or [pd.DataFrame(columns=["file", "name", "error"])]
-        _write_behind(self._predictions, self._before, rows)
+        classified = {name: file for name, (file, rows, _) in self._images.items() if "top" in rows}
+        rows = [one for _, one, _ in self._images.values()] or [pd.DataFrame(columns=["file", "name", "error"])]
+        _write_behind(self._predictions, self._before[~self._replaced(classified)], rows)
         if not self._masks:
             return [self._predictions]
-        objects = list(self._object_rows.values()) or [pd.DataFrame(columns=OBJECT_ROW)]
-        _write_behind(self._objects, self._objects_before, objects)
+        files = {*classified.values(), *self._before["file"][self._before["name"].isin(classified)]}
+        kept = self._objects_before[~self._objects_before["file"].isin(files)]
+        objects = [one for _, _, one in self._images.values()] or [pd.DataFrame(columns=OBJECT_ROW)]
+        _write_behind(self._objects, kept, objects)
         return [self._predictions, self._objects]
+
+    def _replaced(self, classified: Collection[str]) -> pd.Series:
+        """Tell which rows of the folder go: those of images classified now, and old failures of those that failed."""
+        failed = self._before["name"].isin(self.names)
+        failed &= self._before["error"] != "" if "error" in self._before else False
+        return self._before["name"].isin(classified) | failed
 
 
 def _read_table(path: Path, column: str) -> pd.DataFrame:
