@@ -31,6 +31,10 @@ def test_the_section_fits_into_the_narrowest_dock_also_with_z(box):
     box.axes.editingFinished.emit()
     assert not box._z_part.isHidden()
     assert box.minimumSizeHint().width() <= ROOM
+    box.axes.setText("PTZCYX")
+    box.resize(ROOM, 400)
+    box.show()
+    assert box.axes.fontMetrics().horizontalAdvance("PTZCYX") < box.axes.width() - 8
 
 
 def test_guessed_axes_are_marked_until_they_are_corrected(box):
