@@ -54,8 +54,7 @@ def open_image(
         bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`.
     axes
         One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
-        These letters replace those of the file. They are needed where the file names no axes, unless there are only Y
-        and X.
+        They replace the axes in the file, and are needed where it names none, unless there are only Y and X.
     channels
         One name per channel; they replace the names in the file.
     pixel_size
