@@ -69,7 +69,7 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
 
 
 def channel_names(
-    found: FoundImage, sizes: Mapping[str, int], samples: int, asked: bool
+    found: FoundImage, sizes: Mapping[str, int], samples: int, axes_given: bool
 ) -> tuple[tuple[str, ...], bool]:
     """Return one name per channel, and whether these are real names.
 
@@ -81,14 +81,14 @@ def channel_names(
         Length of each axis of the image on disk.
     samples
         How many colour samples are used.
-    asked
+    axes_given
         Whether the caller gave the axes: three samples are then taken for red, green and blue.
     """
     count = sizes.get("C", 1)
     total = count * samples
     known = found.channels if len(found.channels) in (count, total) and any(found.channels) else ()
     if "S" in sizes and samples > 1:
-        colour = samples == 3 and (found.colour or asked)
+        colour = samples == 3 and (found.colour or axes_given)
         parts = COLOURS if colour else tuple(f"sample {i}" for i in range(samples))
         if count > 1 and len(known) == count:
             return tuple(f"{name or f'channel {i}'} {part}" for i, name in enumerate(known) for part in parts), True
@@ -111,8 +111,8 @@ def as_names(channels: Sequence[str]) -> tuple[str, ...]:
     return (channels,) if isinstance(channels, str) else tuple(str(name) for name in channels)
 
 
-def given_names(channels: Sequence[str], count: int, who: str) -> tuple[str, ...]:
-    """Check that the caller gave one name for each channel of `who`.
+def given_names(channels: Sequence[str], count: int, name: str) -> tuple[str, ...]:
+    """Check that the caller gave one name for each channel of `name`.
 
     Raises
     ------
@@ -122,7 +122,9 @@ def given_names(channels: Sequence[str], count: int, who: str) -> tuple[str, ...
     names = as_names(channels)
     if len(names) != count:
         plural = "channel" if count == 1 else "channels"
-        raise ImageError(f"{who} has {count} {plural}, but channels= names {len(names)}: {', '.join(names)}; name each")
+        raise ImageError(
+            f"{name} has {count} {plural}, but channels= names {len(names)}: {', '.join(names)}; name each"
+        )
     return names
 
 

@@ -54,8 +54,7 @@ def open_image(
         bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`.
     axes
         One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
-        These letters replace those of the file. They are needed where the file names no axes, unless there are only Y
-        and X.
+        They replace the axes in the file, and are needed where it names none, unless there are only Y and X.
     channels
         One name per channel; they replace the names in the file.
     pixel_size
@@ -193,12 +192,12 @@ def _assemble(
     channels: Sequence[str] | None,
     pixel_size: float | None,
 ) -> ImageStack:
-    who = str(path or "the array")
+    name = str(path or "the array")
     shape = tuple(int(n) for n in found.parts[0].shape)
-    _check_pixels(found.parts[0].dtype, shape, who)
-    letters = _resolve_axes(found.axes, shape, axes, who)
+    _check_pixels(found.parts[0].dtype, shape, name)
+    letters = _resolve_axes(found.axes, shape, axes, name)
     if len(found.parts) > 1 and "P" in letters:
-        raise ImageError(f"{who}: holds {len(found.parts)} images with an axis P each; choose one by series=0, ...")
+        raise ImageError(f"{name}: holds {len(found.parts)} images with an axis P each; choose one by series=0, ...")
     sizes = axis_sizes(letters, shape)
     all_samples = sizes.get("S", 1)
     keep_alpha = channels is not None and len(as_names(channels)) == sizes.get("C", 1) * all_samples
@@ -206,7 +205,7 @@ def _assemble(
     samples = all_samples - drop
     names, named = channel_names(found, sizes, samples, axes is not None)
     if channels is not None:
-        names, named = given_names(channels, len(names), who), True
+        names, named = given_names(channels, len(names), name), True
     data, out_axes = _arranged(found, letters, samples)
     notes = (*found.warnings, *(["The alpha sample is left out."] if drop else []))
     return ImageStack(
@@ -255,21 +254,21 @@ def _adapted(
     return image if pixel_size is None else replace(image, pixel_size=_given_size(pixel_size))
 
 
-def _check_pixels(dtype: DTypeLike, shape: tuple[int, ...], who: str) -> None:
+def _check_pixels(dtype: DTypeLike, shape: tuple[int, ...], name: str) -> None:
     try:
         kind = np.dtype(dtype)
     except TypeError:
         kind = np.dtype(object)
     if kind.kind not in "buif" or kind.itemsize > 8:
         raise ImageError(
-            f"{who}: the pixels are of type {dtype}; expected whole numbers, float16/32/64 or bool; convert them first "
-            "(for complex data, for example, take numpy.abs)"
+            f"{name}: the pixels are of type {dtype}; expected whole numbers, float16/32/64 or bool; convert them "
+            "first (for complex data, for example, take numpy.abs)"
         )
     if 0 in shape:
-        raise ImageError(f"{who}: shape {shape} holds no pixels; every axis must have at least length 1")
+        raise ImageError(f"{name}: shape {shape} holds no pixels; every axis must have at least length 1")
 
 
-def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, who: str) -> str:
+def _resolve_axes(found: str | None, shape: tuple[int, ...], given: str | None, name: str) -> str:
     """Return one letter per axis, "-" for an axis of length 1 to leave out.
 
     Parameters
@@ -278,9 +277,9 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
         One letter per axis from the metadata of the file, or None.
     shape
         Length of each axis.
-    asked
+    given
         The axes that the caller gave, or None.
-    who
+    name
         The image, for messages.
 
     Raises
@@ -289,17 +288,17 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], asked: str | None, 
         The axes of the caller do not fit the image, or the axes cannot be known.
     """
     if len(shape) < 2:
-        raise ImageError(f"{who}: shape {shape} is not an image; expected at least the axes Y and X")
-    if asked is not None:
-        return _checked_axes(asked, shape, who)
+        raise ImageError(f"{name}: shape {shape} is not an image; expected at least the axes Y and X")
+    if given is not None:
+        return _checked_axes(given, shape, name)
     letters = found.upper() if found else "?" * (len(shape) - 2) + "YX"
     letters = "".join(_known_letter(letter, n) for letter, n in zip(letters, shape, strict=True))
     if "?" in letters or not {"Y", "X"} <= set(letters) or _repeats(letters):
-        said = f" with the axes {found}" if found else ""
+        of_axes = f" with the axes {found}" if found else ""
         examples = " or ".join(f'axes="{example}"' for example in _examples(letters, shape))
         first = _examples(letters, shape)[0]
         raise ImageError(
-            f"{who}: shape {shape}{said} does not tell which axis is which; name the axes, {AXES_HELP}: "
+            f"{name}: shape {shape}{of_axes} does not tell which axis is which; name the axes, {AXES_HELP}: "
             f"for example {examples} (command line: --axes {first})"
         )
     return letters
@@ -311,15 +310,15 @@ def _known_letter(letter: str, length: int) -> str:
     return letter if letter in ORDER + "S" else "?"
 
 
-def _checked_axes(asked: str, shape: tuple[int, ...], who: str) -> str:
-    letters = asked.upper()
+def _checked_axes(given: str, shape: tuple[int, ...], name: str) -> str:
+    letters = given.upper()
     if len(letters) != len(shape):
         raise ImageError(
-            f'{who}: axes="{asked}" names {len(letters)} axes, but there are {len(shape)}, of shape {shape}; '
+            f'{name}: axes="{given}" names {len(letters)} axes, but there are {len(shape)}, of shape {shape}; '
             f"give {AXES_HELP}"
         )
     if set(letters) - set(ORDER + "S") or not {"Y", "X"} <= set(letters) or _repeats(letters):
-        raise ImageError(f'{who}: axes="{asked}" is not understood; give {AXES_HELP}, each once, Y and X among them')
+        raise ImageError(f'{name}: axes="{given}" is not understood; give {AXES_HELP}, each once, Y and X among them')
     return letters
 
 

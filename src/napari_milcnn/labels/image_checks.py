@@ -192,9 +192,9 @@ class Problems:
 
 
 def _kind_with_cases(kind: str, cases: list[str]) -> str:
-    said = [case for case in cases if case]
-    if not said:
+    named = [case for case in cases if case]
+    if not named:
         return kind
-    more = [f"and {len(said) - _SPELLED_OUT} more"] if len(said) > _SPELLED_OUT else []
-    count = f" ({len(said)})" if len(said) > 1 else ""
-    return f"{kind}{count}: {'; '.join([*said[:_SPELLED_OUT], *more])}"
+    more = [f"and {len(named) - _SPELLED_OUT} more"] if len(named) > _SPELLED_OUT else []
+    count = f" ({len(named)})" if len(named) > 1 else ""
+    return f"{kind}{count}: {'; '.join([*named[:_SPELLED_OUT], *more])}"

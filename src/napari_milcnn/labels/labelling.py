@@ -247,10 +247,10 @@ class Labelling:
 
     def table(self) -> LabelTable:
         """Return the labelled images: the table to train from, equal to `read_labels(path)` after a save."""
-        kept = [image for image in self.images if image.labels]
-        split = bool(kept) and not self._split_problem(kept)
+        labelled = [image for image in self.images if image.labels]
+        split = bool(labelled) and not self._split_problem(labelled)
         rows = (replace(image, split=image.split if split else None, line=line)
-                for line, image in enumerate(kept, start=2))  # fmt: skip
+                for line, image in enumerate(labelled, start=2))  # fmt: skip
         return LabelTable(tuple(rows), self.reading, str(self.path))
 
     def labelled(self) -> tuple[int, ...]:
@@ -272,22 +272,22 @@ class Labelling:
 
     def warnings(self) -> tuple[str, ...]:
         """Return sentences, with counts, on what keeps the labels from being learned or validated well."""
-        kept = [image for image in self.images if image.labels]
-        if not kept:
+        labelled = [image for image in self.images if image.labels]
+        if not labelled:
             return ()
         counts = self.counts()
-        problem = self._split_problem(kept)
-        return (*_on_counts(counts), *_on_groups(counts, kept), *([problem] if problem else []))
+        problem = self._split_problem(labelled)
+        return (*_on_counts(counts), *_on_groups(counts, labelled), *([problem] if problem else []))
 
-    def _split_problem(self, kept: Sequence[LabelledImage]) -> str:
+    def _split_problem(self, labelled: Sequence[LabelledImage]) -> str:
         """Say why the splits of the labelled images cannot be used; return "" if they can, or if no image has one."""
-        given = sum(image.split is not None for image in kept)
-        if 0 < given < len(kept):
-            return (f"The split is set for {given} of {len(kept)} labelled images, and is used once it is set for all. "
-                    "Set it for the others, or for none.")  # fmt: skip
-        trained = {label for image in kept if image.split == "train" for label in image.labels}
+        given = sum(image.split is not None for image in labelled)
+        if 0 < given < len(labelled):
+            return (f"The split is set for {given} of {len(labelled)} labelled images, and is used once it is set for "
+                    "all. Set it for the others, or for none.")  # fmt: skip
+        trained = {label for image in labelled if image.split == "train" for label in image.labels}
         left = [each.name for each in self.classes if trained and each.name not in trained
-                and any(each.name in image.labels for image in kept)]  # fmt: skip
+                and any(each.name in image.labels for image in labelled)]  # fmt: skip
         if left:
             return (f"No image of {' and '.join(left)} is in the split train; the split is used once each class has an "
                     "image there.")  # fmt: skip
@@ -351,10 +351,10 @@ class Labelling:
                 shutil.copyfile(self.path, draft)
 
     def _table_text(self) -> str:
-        kept = [image for image in self.images if image.labels]
-        planes = any(image.plane for image in kept)
-        groups = planes or any(image.group != self._names[image.file] for image in kept)
-        splits = any(image.split for image in kept) and not self._split_problem(kept)
+        labelled = [image for image in self.images if image.labels]
+        planes = any(image.plane for image in labelled)
+        groups = planes or any(image.group != self._names[image.file] for image in labelled)
+        splits = any(image.split for image in labelled) and not self._split_problem(labelled)
         columns = list(self._sheet.columns)
         for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
             columns += [name] if wanted and name not in map(str.lower, columns) else []
@@ -362,7 +362,7 @@ class Labelling:
         text = io.StringIO()
         writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
         writer.writerow(columns)
-        for image in kept:
+        for image in labelled:
             cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
             own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
                    "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
@@ -375,11 +375,11 @@ class Labelling:
         counts = self.counts()
         classes = (NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
                    for each in self._now.classes)  # fmt: skip
-        kept = [image for image in self.images if image.labels]
+        labelled = [image for image in self.images if image.labels]
         return Notes(
             milcnn_labelling=1,
             axes=self.reading.axes,
-            split_in_table=any(image.split for image in kept) and not self._split_problem(kept),
+            split_in_table=any(image.split for image in labelled) and not self._split_problem(labelled),
             classes=tuple(classes),
             images=self._image_notes(),
         )
@@ -462,23 +462,23 @@ def _check_file(file: Path, name: str) -> None:
 
 
 def _on_counts(counts: Mapping[str, int]) -> list[str]:
-    said = []
+    sentences = []
     shown = {name: count for name, count in counts.items() if count}
     if len(shown) == 1:
-        said.append(f"Only {next(iter(shown))} has labelled images; label images of another class too.")
+        sentences.append(f"Only {next(iter(shown))} has labelled images; label images of another class too.")
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW_IMAGES]
     if few:
-        said.append(f"Fewer than {FEW_IMAGES} images: {', '.join(few)}; label more of them.")
+        sentences.append(f"Fewer than {FEW_IMAGES} images: {', '.join(few)}; label more of them.")
     largest, rarest = (pick(shown, key=lambda name: shown[name]) for pick in (max, min))
     if shown[largest] > UNBALANCED * shown[rarest]:
-        said.append(f"Unbalanced: {largest} has {shown[largest]} images and {rarest} {shown[rarest]}; label more of "
-                    f"{rarest}.")  # fmt: skip
-    return said
+        sentences.append(f"Unbalanced: {largest} has {shown[largest]} images and {rarest} {shown[rarest]}; label more "
+                         f"of {rarest}.")  # fmt: skip
+    return sentences
 
 
-def _on_groups(counts: Mapping[str, int], kept: Iterable[LabelledImage]) -> list[str]:
+def _on_groups(counts: Mapping[str, int], labelled: Iterable[LabelledImage]) -> list[str]:
     groups: dict[str, set[str]] = defaultdict(set)
-    for image in kept:
+    for image in labelled:
         for label in image.labels:
             groups[label].add(image.group)
     alone = [name for name in counts if counts[name] > 1 and len(groups[name]) == 1]

@@ -133,11 +133,11 @@ def found_images(
         return [_unlabelled(file, path) for file in find_images(paths)]
     wells = plate_wells(paths[0])
     if wells is not None or layout is not None:
-        laid = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
-        known_files = {image.file for image in laid}
+        from_layout = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
+        known_files = {image.file for image in from_layout}
         fields = [LabelledImage(field, (), well_name(name)) for name, each in (wells or {}).items()
                   for field in each if field not in known_files]  # fmt: skip
-        return _as_in_table([*laid, *fields], path)
+        return _as_in_table([*from_layout, *fields], path)
     if not is_plain_folder(paths[0]):
         return [_unlabelled(paths[0], path)]
     folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_plain_folder(image.file.parent))])
@@ -298,9 +298,9 @@ def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -
     used = {label for image in images for label in image.labels}
     classes = [LabelClass(each.name, each.colour) for each in notes.classes]
     missing = sorted(used - {each.name for each in classes})
-    gone = [i for i, each in enumerate(notes.classes) if each.images and each.name not in used]
-    if len(gone) == len(missing) == 1 and sheet.images:
-        classes[gone[0]] = replace(classes[gone[0]], name=missing.pop())
+    emptied = [i for i, each in enumerate(notes.classes) if each.images and each.name not in used]
+    if len(emptied) == len(missing) == 1 and sheet.images:
+        classes[emptied[0]] = replace(classes[emptied[0]], name=missing.pop())
     for name in missing:
         classes.append(LabelClass(name, ""))
     return tuple(classes)
@@ -308,6 +308,9 @@ def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -
 
 def with_cells(sheet: Sheet, notes: Notes) -> Sheet:
     """Add the cells in columns of the user that labels.json keeps for images without a label."""
-    kept = {(note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
-            for note in notes.images if note.cells}  # fmt: skip
-    return replace(sheet, cells={**kept, **sheet.cells})
+    from_notes = {
+        (note.file, note.plane): tuple(note.cells.get(column, "") for column in sheet.columns)
+        for note in notes.images
+        if note.cells
+    }
+    return replace(sheet, cells={**from_notes, **sheet.cells})

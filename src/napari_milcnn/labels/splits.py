@@ -73,8 +73,8 @@ def _strata(targets: np.ndarray) -> np.ndarray:
 
 def _cost(held: np.ndarray, targets: np.ndarray, share: float) -> float:
     """Return how uneven a split is: classes without a training image weigh most, then those without validation."""
-    total, kept = targets.sum(0), targets[held].sum(0)
-    return float(100 * (kept == total).sum() + 10 * (kept == 0).sum() + np.std(kept / total)
+    total, inside = targets.sum(0), targets[held].sum(0)
+    return float(100 * (inside == total).sum() + 10 * (inside == 0).sum() + np.std(inside / total)
                  + abs(held.mean() - share))  # fmt: skip
 
 

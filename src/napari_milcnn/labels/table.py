@@ -180,15 +180,15 @@ class LabelTable:
                 groups[label][image.split].add(image.group)
         if not any(image.split == "validation" for image in self.images):
             return ()
-        said = []
+        sentences = []
         for name in self.classes:
             train, held = len(groups[name]["train"]), len(groups[name]["validation"])
             if held == 0:
-                said.append(f"{name} has {train} group{'s'[: train != 1]} and none of them in validation: "
-                            "how well it is recognised cannot be measured")  # fmt: skip
+                sentences.append(f"{name} has {train} group{'s'[: train != 1]} and none of them in validation: "
+                                 "how well it is recognised cannot be measured")  # fmt: skip
             elif held < _FEW:
-                said.append(f"{name} is validated on only {held} group{'s'[: held > 1]}: its figures say little")
-        return tuple(said)
+                sentences.append(f"{name} is validated on only {held} group{'s'[: held > 1]}: its figures say little")
+        return tuple(sentences)
 
     def _split(self, held: np.ndarray) -> LabelTable:
         images = (replace(image, split=SPLITS[int(out)]) for image, out in zip(self.images, held, strict=True))
@@ -389,32 +389,32 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
 
 def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: Problems) -> None:
     name, label = row["file"], row["label"]
-    said = f"line {line} {name!r}"
+    place = f"line {line} {name!r}"
     if not name:
         problems.add("rows without a file", f"line {line}")
     elif not image.file.exists():
         if PureWindowsPath(name).drive or (Path(name).is_absolute() and not Path(name).parent.exists()):
-            problems.add("files of another computer; expected names relative to the table", said)
+            problems.add("files of another computer; expected names relative to the table", place)
         elif label and (image.file.parent / label).is_file():
-            problems.add("file and label in each other's column", f"{said} {label!r}")
+            problems.add("file and label in each other's column", f"{place} {label!r}")
         else:
-            problems.add(f"files that are not in {image.file.parent}", said)
+            problems.add(f"files that are not in {image.file.parent}", place)
     elif is_plain_folder(image.file):
-        problems.add("folders in place of images", said)
+        problems.add("folders in place of images", place)
     elif not _size(image.file):
-        problems.add("empty files", said)
+        problems.add("empty files", place)
     if not image.labels:
-        problems.add("rows without a label", said)
+        problems.add("rows without a label", place)
     _check_words(line, row, name, problems)
 
 
 def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) -> None:
     """Find mistakes in the label and the split of a row of a file or a well."""
-    label, said = row["label"], f"line {line} {name!r}"
+    label, place = row["label"], f"line {line} {name!r}"
     if split_labels(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
-        problems.add("labels with nothing between two bars", f"{said} {label!r}")
+        problems.add("labels with nothing between two bars", f"{place} {label!r}")
     if row["split"].lower() not in {"", *SPLITS}:
-        problems.add(f"splits other than {', '.join(SPLITS)}", f"{said} {row['split']!r}")
+        problems.add(f"splits other than {', '.join(SPLITS)}", f"{place} {row['split']!r}")
 
 
 def _check_columns(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> None:
@@ -467,8 +467,10 @@ def _lines(images: Sequence[LabelledImage]) -> str:
     one_plane = len({image.plane for image in images}) == 1
     name = images[0].name if one_plane else replace(images[0], plane="").name
     planes = ["" if one_plane else f"{image.plane or 'every plane'}: " for image in images]
-    said = (f"line {image.line} ({plane}{'|'.join(image.labels)})" for image, plane in zip(images, planes, strict=True))
-    return f"{name!r} {' and '.join(said)}"
+    places = (
+        f"line {image.line} ({plane}{'|'.join(image.labels)})" for image, plane in zip(images, planes, strict=True)
+    )
+    return f"{name!r} {' and '.join(places)}"
 
 
 def _overlaps(images: Sequence[LabelledImage]) -> Iterator[tuple[LabelledImage, LabelledImage]]:

@@ -1,4 +1,4 @@
-"""Which well shows what: a layout joined to results, and the images of results found again."""
+"""A layout joined to results: what a table of files or wells says of each image."""
 
 from __future__ import annotations
 

@@ -77,9 +77,9 @@ def simulate_screen(
     """Simulate a localisation screen into a folder, one field at a step.
 
     The folder then holds images/NAME.ome.tif (axes CYX, uint16), truth/NAME.tif (label image YX, uint16),
-    truth/cells.csv (file, label, classes: one row per cell, with `file` as in labels.csv) and labels.csv (file, label,
-    group, split; several localisations are separated by `|`). The group is the strain: its fields share protein and
-    expression, and are on one side of the split. The tables are written when the generator ends or is closed.
+    truth/cells.csv (file, label, classes: one row per cell) and labels.csv (file, label, group, split; several
+    localisations are separated by `|`). The group is the strain: its fields share protein and expression, and are on
+    one side of the split. The tables are written when the generator ends or is closed.
 
     Parameters
     ----------
@@ -87,10 +87,8 @@ def simulate_screen(
         The folder; it is made if it is missing, and must not hold a labels.csv yet.
     localisations : sequence of str, optional
         Classes of the screen, of `LOCALISATIONS`.
-    fields_per_class : int, optional
-        Number of fields of each class; a strain with two localisations counts for the first.
-    fields_per_strain : int, optional
-        Number of fields of each strain.
+    fields_per_class, fields_per_strain : int, optional
+        Number of fields of each class and strain; a strain with two localisations counts for the first.
     validation : float, optional
         Share of the strains of each class that is set aside for validation; at least one strain of a class with two.
     seed : int, optional
@@ -111,6 +109,14 @@ def simulate_screen(
         If the folder holds a screen already or cannot be written.
     """
     names, options, out = checked_localisations(localisations), options or SimulationOptions(), Path(out)
+    _check_numbers(fields_per_class, fields_per_strain, validation, seed)
+    if (out / "labels.csv").exists():
+        raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
+    jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options.multi_label)
+    return _write_screen(out, list(jobs), options)
+
+
+def _check_numbers(fields_per_class: int, fields_per_strain: int, validation: float, seed: int) -> None:
     for name, value in (("fields_per_class", fields_per_class), ("fields_per_strain", fields_per_strain)):
         if value < 1:
             raise OptionsError(f"{name} is {value}; expected at least 1")
@@ -118,10 +124,6 @@ def simulate_screen(
         raise OptionsError(
             f"seed is {seed} and validation is {validation}; expected a seed of 0 or more and a share from 0 to below 1"
         )
-    if (out / "labels.csv").exists():
-        raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
-    jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options.multi_label)
-    return _write_screen(out, list(jobs), options)
 
 
 def _plan(

@@ -37,10 +37,8 @@ def simulate_timelapse(
         Localisation before and after, out of `LOCALISATIONS`.
     frames : int, optional
         Number of frames, at least 2.
-    options : SimulationOptions, optional
-        How the fields look.
-    rng : numpy.random.Generator or int, optional
-        Random numbers, or a seed.
+    options, rng : optional
+        As in `simulate_field`.
 
     Returns
     -------
@@ -49,8 +47,8 @@ def simulate_timelapse(
     cells : ndarray
         (T, Y, X) uint16, 0 is background; a cell keeps its label over time.
     table : DataFrame
-        One row per cell and frame: frame, label, moved (share of the protein that has moved, 0 to 1) and classes
-        (the localisation with the larger share).
+        One row per cell and frame: frame, label, moved (share of the protein that has moved) and classes (the
+        localisation with the larger share).
 
     Raises
     ------
@@ -70,10 +68,14 @@ def simulate_timelapse(
         mixes = [_relocating_mix(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
         pictures.append(expose(bodies, mixes, protein, illumination, options, rng))
         outlines.append(label_image(bodies, options))
+    return np.stack(pictures), np.stack(outlines), _truth_table(moved, label_from, label_to)
+
+
+def _truth_table(moved: NDArray[np.float64], label_from: str, label_to: str) -> pd.DataFrame:
+    """Return one row per cell and frame of `moved` (frames, cells)."""
     frame_of, cell_of = np.indices(moved.shape)
     table = pd.DataFrame({"frame": frame_of.ravel(), "label": cell_of.ravel() + 1, "moved": moved.ravel()})
-    table["classes"] = np.where(table["moved"] > 0.5, label_to, label_from)
-    return np.stack(pictures), np.stack(outlines), table
+    return table.assign(classes=np.where(table["moved"] > 0.5, label_to, label_from))
 
 
 def _relocation(count: int, frames: int, options: SimulationOptions, rng: np.random.Generator) -> NDArray[np.float64]:
