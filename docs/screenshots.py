@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QScrollArea
+from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
 import napari_milcnn as mil
 from napari_milcnn.plugin.current_model import current
@@ -61,7 +61,7 @@ def tour(theme: str, folder: Path) -> None:
     dock.run_button.click()
     wait(lambda: dock.progress.value() > 0 or not dock.busy)
     shot("running")
-    wait(lambda: not dock.busy and dock._bench is not None)
+    wait(lambda: not dock.busy and dock._preview is not None)
     shot("done")
     dock.mask_box.threshold.setValue(0.5)
     dock.mask_box.show_map.click()
@@ -148,59 +148,73 @@ def train_tour(theme: str, folder: Path) -> None:
     viewer.window._qt_window.activateWindow()
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
     dock.continue_button.hide()  # what another session left is not part of the tour
-    box = dock.label_box
 
     def shot(name: str) -> None:
         wait(lambda: False, 0.8)
         viewer.window.screenshot(str(folder / f"train_{name}_{theme}.png"), canvas_only=False, flash=False)
 
     with tempfile.TemporaryDirectory() as place:
-        images = Path(place) / "practice"
-        shutil.copytree(mil.sample_folder() / "training" / "images", images)
-        shot("empty")
-        box.open([images])
-        wait(lambda: box.labelling is not None and not box.busy)
-        names = ("nucleus", "mitochondria", "cell periphery")
-        for name in names:
-            QTest.keyClicks(box.class_box.new, name)
-            QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
-        box.table.setFocus()
-        for number in range(len(box.labelling.images)):
-            file = box.labelling.images[box.table.current_row()].file.name
-            place_of = next(i for i, name in enumerate(names) if file.startswith(name.replace(" ", "-")))
-            QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + place_of))
-            if number == 11:
-                wait(lambda: not box.busy and not box.images.pictures.busy)
-                shot("labelling")
-        dock.tabs.setCurrentIndex(1)
-        wait(lambda: not dock.waits)
-        for name, value in {"epochs": 25, "patch": 0}.items():
-            dock.plan_box.options[name].value = value
-        dock.estimate_button.click()
-        wait(lambda: not dock.busy and not dock.waits)
-        shot("ready")
-        dock.start_button.click()
-        wait(lambda: dock._epochs[0] >= 12, 900)
-        dock.pause_button.click()
-        area = dock.tabs.widget(1)
-        wait(lambda: False, 1)
-        area.verticalScrollBar().setValue(dock.progress.y() - 20)
-        shot("curves")
-        area.verticalScrollBar().setValue(dock.previews.y() - 20)
-        shot("looks")
-        dock.pause_button.click()
-        wait(lambda: not dock.busy, 900)
-        shot("done")
-        dock.outcome_box.use_button.click()
-        classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
-        viewer.layers.clear()
-        viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
-        classifier.run_button.click()
-        wait(lambda: not classifier.busy and classifier._bench is not None)
+        _label(dock, Path(place) / "practice", shot)
+        _train(dock, shot)
+        _use(dock, viewer)
         shot("used")
         viewer.close()
         wait(lambda: False, 1)
     current.clear()
+
+
+def _label(dock: QWidget, images: Path, shot: Callable[[str], None]) -> None:
+    """Copy the shipped training images to a folder and label them by keys."""
+    box = dock.label_box
+    shutil.copytree(mil.sample_folder() / "training" / "images", images)
+    shot("empty")
+    box.open([images])
+    wait(lambda: box.labelling is not None and not box.busy)
+    names = ("nucleus", "mitochondria", "cell periphery")
+    for name in names:
+        QTest.keyClicks(box.class_box.new, name)
+        QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
+    box.table.setFocus()
+    for number in range(len(box.labelling.images)):
+        file = box.labelling.images[box.table.current_row()].file.name
+        place_of = next(i for i, name in enumerate(names) if file.startswith(name.replace(" ", "-")))
+        QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + place_of))
+        if number == 11:
+            wait(lambda: not box.busy and not box.images.pictures.busy)
+            shot("labelling")
+
+
+def _train(dock: QWidget, shot: Callable[[str], None]) -> None:
+    """Train on the labels, with a look at the curves and the previews on the way."""
+    dock.tabs.setCurrentIndex(1)
+    wait(lambda: not dock.waits)
+    for name, value in {"epochs": 25, "patch": 0}.items():
+        dock.plan_box.options[name].value = value
+    dock.estimate_button.click()
+    wait(lambda: not dock.busy and not dock.waits)
+    shot("ready")
+    dock.start_button.click()
+    wait(lambda: dock._epochs[0] >= 12, 900)
+    dock.pause_button.click()
+    area = dock.tabs.widget(1)
+    wait(lambda: False, 1)
+    area.verticalScrollBar().setValue(dock.progress.y() - 20)
+    shot("curves")
+    area.verticalScrollBar().setValue(dock.previews.y() - 20)
+    shot("looks")
+    dock.pause_button.click()
+    wait(lambda: not dock.busy, 900)
+    shot("done")
+
+
+def _use(dock: QWidget, viewer: napari.Viewer) -> None:
+    """Use the trained model on an image that it has not seen."""
+    dock.outcome_box.use_button.click()
+    classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
+    viewer.layers.clear()
+    viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
+    classifier.run_button.click()
+    wait(lambda: not classifier.busy and classifier._preview is not None)
 
 
 def wait(done: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.open import open_image
-from napari_milcnn.images.write_labels import (
+from napari_milcnn.images.write import (
     LabelsAxis,
     LabelsImage,
     number_ranges,

@@ -1,25 +1,42 @@
-"""Planes written as OME-TIFF.
+"""Images and label images written to disk: OME-TIFF, and OME-Zarr for labels.
 
-Decisions:
+Decisions on planes of pixels:
 
 - Every position is a series of its own, with the axes T Z C Y X. Pixels are compressed with zlib, losslessly.
 - A file above 2 GiB is a BigTIFF.
 - Facts of our own stand in a MapAnnotation of the namespace `napari-milcnn`, which other programs ignore.
+
+Decisions on label images with classes, colours and a table of objects:
+
+- Both files hold the label numbers as uint32, one plane after another, so that a label image may be larger than memory.
+  The axes stand in the order of the format, whatever their order in the array; axes C and P of length 1 are left out.
+- Lengths are written in µm and times in seconds. A scale whose unit is not known is written without one.
+- OME-TIFF: one MapAnnotation of the namespace `napari-milcnn` names each class (`class_1` as in the label images of the
+  command line), its colour (`class_1_colour`) and its objects (`class_1_objects`: "1-12 15"). The whole table of
+  objects stands as CSV text in one CommentAnnotation of the namespace `napari-milcnn/features`. No second file is
+  written, so that saving `cells.ome.tif` never touches a `cells.csv`. OME-TIFF cannot say where the first pixel stands.
+- OME-Zarr: version 0.5 with a nearest-neighbour pyramid. Colours and table are the `colors` and `properties` of its
+  `image-label`; classes and model stand beside the OME metadata under `napari-milcnn`. A folder that is not a label
+  image is never replaced: the image that the labels were drawn on may have the same name.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, product
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+import pandas as pd
 import tifffile
 
-from napari_milcnn.atomic_write import replacing
-from napari_milcnn.images.lazy_array import Array
+from napari_milcnn.atomic_write import replacing, replacing_folder
+from napari_milcnn.errors import LabelsError, OutputError
+from napari_milcnn.images.lazy_array import Array, ArrayLike
 from napari_milcnn.images.stack import PlaneIndex
 
 NAMESPACE: Final = "napari-milcnn"
@@ -122,3 +139,260 @@ def write_series(
                 photometric="minisblack",
                 metadata={"axes": "TZCYX", **facts},
             )
+
+
+Colour: TypeAlias = tuple[int, ...]
+"""Red, green, blue and alpha, each from 0 to 255."""
+_AXIS_TYPES: Final = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+_LARGEST_LABEL: Final = 2**32 - 1
+_CHUNK: Final = 1024
+"""Side of a chunk of OME-Zarr, in px."""
+_SMALLEST_LEVEL: Final = 512
+"""Side, in px, at which a pyramid ends."""
+
+
+@dataclass(frozen=True)
+class LabelsAxis:
+    """One axis of a label image.
+
+    Attributes
+    ----------
+    length
+        In pixels, planes or channels.
+    scale
+        Size of a pixel, or step between two planes, in `unit`.
+    first
+        Where the first pixel stands, in `unit`.
+    unit
+        "micrometer", "second", or empty where it is not known.
+    """
+
+    length: int
+    scale: float = 1.0
+    first: float = 0.0
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelsImage:
+    """A label image and all that is written with it.
+
+    Attributes
+    ----------
+    name
+        What the image is called in the file.
+    data
+        Label numbers, 0 for background: a numpy, dask or zarr array. It is read plane by plane.
+    axes
+        Letter out of P T C Z Y X -> axis, in the order of `data`.
+    classes
+        Class -> its colour.
+    features
+        One row per object, with its label number in the column `index` and its class, where known, in the column
+        `class`; empty where there is no table.
+    colours
+        Label number -> its colour, where objects have colours of their own.
+    model
+        Facts about the model that the labels come from; empty where none did.
+    """
+
+    name: str
+    data: ArrayLike
+    axes: Mapping[str, LabelsAxis]
+    classes: Mapping[str, Colour] = field(default_factory=dict)
+    features: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"index": []}))
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
+
+    def lengths(self, letters: str) -> tuple[int, ...]:
+        """Return the length of each of some axes, 1 where the image does not have the axis."""
+        return tuple(self.axes[letter].length if letter in self.axes else 1 for letter in letters)
+
+    def planes(self, order: str) -> Iterator[tuple[tuple[int, ...], Array]]:
+        """Read one plane after another.
+
+        Parameters
+        ----------
+        order
+            Axes other than Y and X; the last one runs fastest.
+
+        Yields
+        ------
+        tuple
+            The place of the plane along these axes, and its label numbers, uint32 (Y, X).
+
+        Raises
+        ------
+        LabelsError
+            The plane holds values that are not label numbers.
+        """
+        upright = [letter for letter in self.axes if letter in "YX"] == ["Y", "X"]
+        for at in product(*(range(length) for length in self.lengths(order))):
+            places = dict(zip(order, at, strict=True))
+            key = tuple(slice(None) if letter in "YX" else places[letter] for letter in self.axes)
+            plane = np.asarray(self.data[key])
+            yield at, _label_numbers(plane if upright else plane.T, self.name)
+
+
+def _label_numbers(plane: Array, name: str) -> Array:
+    """Return a plane as uint32 in one block of memory; refuse values that are not label numbers."""
+    if plane.dtype.kind not in "bui":
+        raise LabelsError(f"{name} holds {plane.dtype} values; label numbers are whole numbers: convert them first")
+    low, high = int(plane.min()), int(plane.max())
+    if low < 0 or high > _LARGEST_LABEL:
+        wrong = low if low < 0 else high
+        raise LabelsError(f"{name} holds the label {wrong}; expected 0 to {_LARGEST_LABEL}: number the objects anew, "
+                          "for example with skimage.segmentation.relabel_sequential")  # fmt: skip
+    return np.ascontiguousarray(plane, np.uint32)
+
+
+def write_labels_ome_tiff(path: Path, labels: LabelsImage) -> None:
+    """Write a label image as OME-TIFF.
+
+    Raises
+    ------
+    LabelsError
+        A value is not a label number.
+    OutputError
+        The file cannot be written; one that was there before is left as it is.
+    """
+    pages = (plane for _, plane in labels.planes("PTZC"))
+    write_series(path, pages, labels.lengths("PTZCYX"), np.dtype(np.uint32), _series_facts(labels))
+
+
+def _series_facts(labels: LabelsImage) -> dict[str, object]:
+    """Return the metadata of one series, as tifffile takes them."""
+    (channels,) = labels.lengths("C")
+    facts: dict[str, object] = {
+        "Name": labels.name,
+        "Channel": {"Name": ["labels"] if channels == 1 else [f"labels {i}" for i in range(channels)]},
+        "MapAnnotation": {"Namespace": NAMESPACE, **_class_notes(labels)},
+    }
+    if not labels.features.empty:
+        table = labels.features.to_csv(index=False, lineterminator="\n")
+        facts["CommentAnnotation"] = {"Namespace": f"{NAMESPACE}/features", "Value": table}
+    for letter in "ZYX":
+        if letter in labels.axes:
+            axis = labels.axes[letter]
+            unit = "µm" if axis.unit else "pixel"
+            facts |= {f"PhysicalSize{letter}": abs(axis.scale), f"PhysicalSize{letter}Unit": unit}
+    if "T" in labels.axes and labels.axes["T"].unit:
+        facts |= {"TimeIncrement": labels.axes["T"].scale, "TimeIncrementUnit": "s"}
+    return facts
+
+
+def _class_notes(labels: LabelsImage) -> dict[str, str]:
+    """Return each class with its colour and its objects, and the model."""
+    notes: dict[str, str] = {"kind": "labels"}
+    for i, (name, colour) in enumerate(labels.classes.items(), start=1):
+        notes |= {f"class_{i}": name, f"class_{i}_colour": f"#{bytes(colour[:3]).hex()}"}
+        if "class" in labels.features:
+            objects = labels.features["index"][labels.features["class"].astype(str) == name]
+            notes[f"class_{i}_objects"] = number_ranges(objects.astype(int))
+    if labels.model:
+        notes["model"] = json.dumps(labels.model, default=str)
+    return notes
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """Write whole numbers in short: "1-12 15"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return " ".join("-".join(map(str, run)) for run in runs)
+
+
+def write_labels_ome_zarr(path: Path, labels: LabelsImage) -> None:
+    """Write a label image as OME-Zarr.
+
+    Raises
+    ------
+    LabelsError
+        A value is not a label number, or the image has several positions, for which OME-Zarr has no axis.
+    OutputError
+        The folder cannot be written, or holds something other than a label image; it is left as it is.
+    """
+    _check_replaceable(path)
+    (positions,) = labels.lengths("P")
+    if positions != 1:
+        raise LabelsError(f"{labels.name} has {positions} positions, which OME-Zarr has no axis for; save it as "
+                          ".ome.tif, or one position at a time")  # fmt: skip
+    with replacing_folder(path) as draft:
+        _write_pyramid(draft, labels)
+
+
+def _check_replaceable(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        replaceable = "image-label" in attributes["ome"]
+    except (OSError, ValueError, LookupError, TypeError):
+        replaceable = False
+    if not replaceable:
+        raise OutputError(f"{path} exists already and is not a label image; choose another name, or remove it first")
+
+
+def _write_pyramid(folder: Path, labels: LabelsImage) -> None:
+    import zarr
+
+    letters = "".join(each for each in "TCZYX" if each in labels.axes and (each != "C" or labels.lengths("C") != (1,)))
+    height, width = labels.lengths("YX")
+    factors = [2**i for i in range(1 + max(0, math.ceil(math.log2(max(height, width) / _SMALLEST_LEVEL))))]
+    group = zarr.create_group(str(folder), zarr_format=3, attributes=_group_attributes(labels, letters, factors))
+    outer = letters[:-2]
+    levels = [
+        group.create_array(
+            str(i),
+            shape=(*labels.lengths(outer), -(-height // factor), -(-width // factor)),
+            chunks=(*(1 for _ in outer), *(min(_CHUNK, -(-side // factor)) for side in (height, width))),
+            dtype=np.uint32,
+            dimension_names=list(letters.lower()),
+        )
+        for i, factor in enumerate(factors)
+    ]
+    for at, plane in labels.planes("PTCZ"):
+        place = [number for letter, number in zip("PTCZ", at, strict=True) if letter in outer]
+        for level, factor in zip(levels, factors, strict=True):
+            level[tuple(place)] = plane[::factor, ::factor]
+
+
+def _group_attributes(labels: LabelsImage, letters: str, factors: Sequence[int]) -> dict[str, object]:
+    axes = [{"name": letter.lower(), "type": _AXIS_TYPES[letter]} for letter in letters]
+    for letter, axis in zip(letters, axes, strict=True):
+        axis |= {"unit": labels.axes[letter].unit} if labels.axes[letter].unit else {}
+    levels = list(_level_attributes(labels, letters, factors))
+    scales = {"name": labels.name, "axes": axes, "datasets": levels, "type": "nearest"}
+    return {
+        "ome": {"version": "0.5", "multiscales": [scales], "image-label": _image_label(labels)},
+        NAMESPACE: {"classes": list(labels.classes), "model": json.loads(json.dumps(labels.model, default=str))},
+    }
+
+
+def _level_attributes(labels: LabelsImage, letters: str, factors: Sequence[int]) -> Iterator[dict[str, object]]:
+    """Describe each level: it begins with the first pixel of the image and holds every second, fourth, ... one."""
+    for i, factor in enumerate(factors):
+        scale = [labels.axes[letter].scale * (factor if letter in "YX" else 1) for letter in letters]
+        transforms: list[dict[str, object]] = [{"type": "scale", "scale": scale}]
+        first = [labels.axes[letter].first for letter in letters]
+        if any(first):
+            transforms.append({"type": "translation", "translation": first})
+        yield {"path": str(i), "coordinateTransformations": transforms}
+
+
+def _image_label(labels: LabelsImage) -> dict[str, object]:
+    """Return colours and properties of the objects; napari-ome-zarr makes `label-value` the column `index` again."""
+    colours = {number: colour for number, colour in labels.colours.items() if number >= 0}
+    if not colours and "class" in labels.features:
+        rows = zip(labels.features["index"], labels.features["class"].astype(str), strict=True)
+        colours = {int(number): labels.classes[name] for number, name in rows if name in labels.classes}
+    found: dict[str, object] = {}
+    if colours:
+        found["colors"] = [{"label-value": number, "rgba": list(colour)} for number, colour in colours.items()]
+    if not labels.features.empty:
+        rows = json.loads(labels.features.to_json(orient="records", double_precision=15))
+        found["properties"] = [{"label-value": int(row.pop("index")), **row} for row in rows]
+    return found

@@ -19,7 +19,7 @@ import pandas as pd
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.units import MICROMETRES
-from napari_milcnn.images.write_labels import (
+from napari_milcnn.images.write import (
     Colour,
     LabelsAxis,
     LabelsImage,

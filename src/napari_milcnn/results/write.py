@@ -20,8 +20,7 @@ from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
-from napari_milcnn.images.write import Pages, write_ome_tiff
-from napari_milcnn.images.write_labels import LabelsAxis, LabelsImage, write_labels_ome_zarr
+from napari_milcnn.images.write import LabelsAxis, LabelsImage, Pages, write_labels_ome_zarr, write_ome_tiff
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MasksAs

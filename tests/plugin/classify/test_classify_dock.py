@@ -47,14 +47,14 @@ def dock(viewer, qtbot, model):
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._bench_job is None, timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=30_000)
 
 
 def finished(dock, qtbot, images: int = 1) -> None:
     """Wait until so many images are through, and the mask bench is ready."""
     qtbot.waitUntil(
-        lambda: not dock.busy and len(dock.entries) >= images and dock._bench_job is None
-        and all(entry.state in ("done", "failed", "stopped") for entry in dock.entries), timeout=60_000,
+        lambda: not dock.busy and len(dock.images) >= images and dock._preview_job is None
+        and all(entry.state in ("done", "failed", "stopped") for entry in dock.images), timeout=60_000,
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_the_table_of_objects_is_put_together_once_for_each_change(dock, viewer,
     dock._refresh()
     assert objects_of(entry) is before
     dock.mask_box.threshold.setValue(0.95)
-    qtbot.waitUntil(lambda: dock._bench_job is None)
+    qtbot.waitUntil(lambda: dock._preview_job is None)
     assert len(objects_of(entry)) < len(before)
     assert len(dock.results_box.objects.frame) == len(objects_of(entry))
 
@@ -216,10 +216,10 @@ def test_a_cancelled_run_keeps_what_was_finished_and_says_so(dock, viewer, qtbot
     qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 2, timeout=60_000)
     dock.cancel_button.click()
     finished(dock, qtbot)
-    (entry,) = dock.entries
+    (entry,) = dock.images
     assert entry.state == "stopped"
     assert 2 < len(entry.predictions) < 96
-    assert dock.message.text() == "Stopped. What was finished is kept."
+    assert dock.message.text() == "Stopped. Finished planes are kept."
     assert "long masks" in viewer.layers
 
 
@@ -231,7 +231,7 @@ def test_tiffs_and_a_folder_dropped_on_the_dock_are_classified_in_turn(dock, vie
     (folder / "broken.tif").write_bytes(b"II*\0 and nothing else")
     drop(dock, folder, FIELD)
     finished(dock, qtbot, 4)
-    states = {entry.name: entry.state for entry in dock.entries}
+    states = {entry.name: entry.state for entry in dock.images}
     assert states == {"broken": "failed", "mitochondria-01_1": "done", "nucleus-01_1": "done"}
     table = dock.results_box.plane_table
     tops = {table.proxy.index(r, 0).data(): table.proxy.index(r, 2).data() for r in range(table.proxy.rowCount())}
@@ -258,7 +258,7 @@ def test_a_tiff_dropped_on_the_canvas_is_classified_as_it_opens(dock, viewer, qt
     drop(viewer.window._qt_viewer, FIELD)
     finished(dock, qtbot)
     assert "nucleus-01_1 masks" in viewer.layers
-    assert dock.entries[0].predictions[0].top == ("nucleus",)
+    assert dock.images[0].predictions[0].top == ("nucleus",)
 
 
 def test_a_model_dropped_on_napari_becomes_the_current_one(dock, viewer, qtbot, tmp_path):
@@ -293,7 +293,7 @@ def test_layers_selected_together_are_channels(dock, viewer, qtbot):
     dock.image_box.pixel_size.setValue(0.16)
     dock.run_button.click()
     finished(dock, qtbot)
-    assert dock.entries[0].predictions[0].top == ("nucleus",)
+    assert dock.images[0].predictions[0].top == ("nucleus",)
 
 
 def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
@@ -301,7 +301,7 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     entry, plane = dock.entry(), dock.plane()
     before = {number: len(masks.objects) for number, masks in entry.masks.items()}
     dock.mask_box.threshold.setValue(0.95)
-    qtbot.waitUntil(lambda: dock._bench_job is None)
+    qtbot.waitUntil(lambda: dock._preview_job is None)
     after = {number: len(masks.objects) for number, masks in entry.masks.items()}
     assert after[plane] < before[plane]
     assert {n: c for n, c in after.items() if n != plane} == {n: c for n, c in before.items() if n != plane}
@@ -316,7 +316,7 @@ def test_other_evidence_gives_other_masks(dock, viewer, qtbot, kind):
     classified(dock, viewer, qtbot)
     before = np.array(viewer.layers["nucleus-01_1 masks"].data)
     dock.mask_box.kind.setCurrentIndex(dock.mask_box.kind.findData(kind))
-    qtbot.waitUntil(lambda: dock._bench_job is None and (viewer.layers[-1].data != before).any(), timeout=30_000)
+    qtbot.waitUntil(lambda: dock._preview_job is None and (viewer.layers[-1].data != before).any(), timeout=30_000)
     assert dock.mask_box.smooth.isEnabled()
     dock.mask_box.show_evidence.click()
     dock.mask_box.show_map.click()
@@ -358,7 +358,7 @@ def test_z_as_a_maximum_projection(dock, viewer, qtbot):
     dock.image_box.pixel_size.setValue(0.16)
     dock.run_button.click()
     finished(dock, qtbot)
-    (entry,) = dock.entries
+    (entry,) = dock.images
     np.testing.assert_allclose(entry.predictions[0].scores, mil.classify(current.model, FIELD).scores, atol=1e-5)
     layer, y, x = viewer.layers["stack masks"], *np.argwhere(np.squeeze(viewer.layers["stack masks"].data))[0]
     for z in range(3):

@@ -75,7 +75,7 @@ class Walk:
         except Exception:  # noqa: BLE001 - all of them are told at the end of the walk
             self.faults.append((len(self.log), traceback.format_exc()))
         self.breathe(self.random.choice((0, 0.01, 0.03, 0.1)))
-        self.planes |= {(id(entry), plane) for entry in self.dock.entries for plane in entry.predictions}
+        self.planes |= {(id(entry), plane) for entry in self.dock.images for plane in entry.predictions}
 
     def breathe(self, seconds: float) -> None:
         """Process events, and keep the longest time that one round took while a job ran."""
@@ -99,7 +99,7 @@ class Walk:
         """Stop everything and wait until nothing is left to do."""
         dock = self.dock
         dock.cancel()
-        qtbot.waitUntil(lambda: not dock.busy and dock._bench_job is None, timeout=30_000)
+        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=30_000)
         qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=30_000)
         self.breathe(0.3)
 
@@ -393,7 +393,7 @@ def test_two_images_of_one_name_have_masks_of_their_own(make_napari_viewer, qtbo
     for place in (".", "again"):
         walk.viewer.open(folder / place / "pair.ome.tif")
         walk.dock.run_button.click()
-        qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._bench_job is None, timeout=30_000)
+        qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=30_000)
     shapes = {layer.name: layer.data.shape[-2:] for layer in walk.viewer.layers if "masks" in layer.name}
     assert shapes == {"pair masks": (128, 128), "pair [1] masks": (128, 112)}
     walk.rest(qtbot)
@@ -404,13 +404,13 @@ def test_an_image_whose_layers_are_removed_is_forgotten_and_a_dropped_one_keeps_
 ):
     walk = Walk(make_napari_viewer(), folder, 0)
     walk.drop(walk.dock, folder / "pair.ome.tif")
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.entries[0].predictions), timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)
     walk.viewer.open(folder / "movie.ome.tif")
     walk.dock.run_button.click()
-    qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._bench_job is None, timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=30_000)
     assert walk.dock.results_box.planes.rowCount() == 5
     walk.viewer.layers.clear()
-    assert [entry.name for entry in walk.dock.entries] == ["pair"]
+    assert [entry.name for entry in walk.dock.images] == ["pair"]
     assert walk.dock.results_box.planes.rowCount() == 1
     walk.rest(qtbot)
 
@@ -420,7 +420,7 @@ def test_images_dropped_without_a_model_wait_for_one(make_napari_viewer, qtbot, 
     model = current.model
     current.clear()
     walk.drop(walk.dock, folder / "pair.ome.tif")
-    assert walk.dock.message.text() == "Choose a model first: the images wait."
+    assert walk.dock.message.text() == "Choose a model first; the images wait."
     current.set(model)
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.entries[0].predictions), timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)
     walk.rest(qtbot)

@@ -119,10 +119,10 @@ def test_the_dock_says_the_same(
     drop(dock, *images)
     try:
         qtbot.waitUntil(
-            lambda: not dock.busy and dock._bench_job is None and len(dock.entries) == 2
-            and all(entry.state in ("done", "failed") for entry in dock.entries), timeout=60_000,
+            lambda: not dock.busy and dock._preview_job is None and len(dock.images) == 2
+            and all(entry.state in ("done", "failed") for entry in dock.images), timeout=60_000,
         )  # fmt: skip
-        first, second = dock.entries
+        first, second = dock.images
         assert (first.state, second.state) == ("done" if classified else "failed", "done")
         assert bool(first.predictions) is classified
         assert second.prediction.top == results[1].prediction.top
@@ -165,10 +165,10 @@ def test_a_full_disk_is_said_alike(images, model, tmp_path, make_napari_viewer, 
     viewer.open(images[1])
     try:
         dock.run_button.click()
-        qtbot.waitUntil(lambda: not dock.busy and len(dock.entries) == 1, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.busy and len(dock.images) == 1, timeout=60_000)
         dock.export_box.folder.setText(str(tmp_path / "dock"))
         dock.export_box.button.click()
         qtbot.waitUntil(lambda: sentence in dock.message.text(), timeout=60_000)
-        qtbot.waitUntil(lambda: not dock.busy and dock._bench_job is None, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=60_000)
     finally:
         current.clear()

@@ -139,10 +139,10 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock" and w.viewer == viewer)
     drop(classifier, tmp_path / "held")
     qtbot.waitUntil(
-        lambda: len(classifier.entries) == 16 and not classifier.busy and classifier._bench_job is None
-        and all(entry.state == "done" for entry in classifier.entries), timeout=120_000,
+        lambda: len(classifier.images) == 16 and not classifier.busy and classifier._preview_job is None
+        and all(entry.state == "done" for entry in classifier.images), timeout=120_000,
     )  # fmt: skip
-    right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.entries]
+    right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.images]
     assert np.sum(right) >= 12
     assert classifier.picture.masks_of(classifier.entry()).data.any()
 

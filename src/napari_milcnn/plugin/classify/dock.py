@@ -22,7 +22,7 @@ from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
 from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, run
-from napari_milcnn.plugin.classify.layer_writer import Picture, objects_of
+from napari_milcnn.plugin.classify.layer_writer import LayerWriter, objects_of
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
 from napari_milcnn.plugin.classify.results_box import ResultsBox
@@ -60,7 +60,7 @@ _GATHER = 250
 
 
 @dataclass(frozen=True)
-class Bench:
+class MaskPreview:
     """Evidence of the plane in view, kept so that a moved slider shows at once."""
 
     entry: ImageState
@@ -82,18 +82,18 @@ class ClassifyDock(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.entries: list[ImageState] = []
+        self.images: list[ImageState] = []
         self._queue: list[ImageState] = []
         self._arrived: list[Image] = []
         self._job: Job | None = None
-        self._bench_job: Job | None = None
-        self._bench: Bench | None = None
+        self._preview_job: Job | None = None
+        self._preview: MaskPreview | None = None
         self._began, self._due = 0.0, 0.0
-        self._asked: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        self._watched: Labels | None = None
-        self._of: list[ImageState] = []
-        self._bench_entry: ImageState | None = None
-        self.picture = Picture(napari_viewer)
+        self._run_options: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._watched_labels: Labels | None = None
+        self._job_images: list[ImageState] = []
+        self._preview_image: ImageState | None = None
+        self.writer = LayerWriter(napari_viewer)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -156,7 +156,7 @@ class ClassifyDock(QWidget):
     def _connect(self) -> None:
         self._settled, self._gather = QTimer(self), QTimer(self)
         for timer, wait, then in (
-            (self._settled, _SETTLED, self._prepare_bench),
+            (self._settled, _SETTLED, self._prepare_preview),
             (self._gather, _GATHER, self._take_arrived),
         ):
             timer.setSingleShot(True)
@@ -168,8 +168,8 @@ class ClassifyDock(QWidget):
         self.results_box.plane_picked.connect(self._on_plane_picked)
         self.results_box.object_picked.connect(self._on_object_picked)
         self.results_box.save_requested.connect(self._on_save)
-        self.mask_box.changed.connect(self._cut)
-        self.mask_box.kind_changed.connect(self._prepare_bench)
+        self.mask_box.changed.connect(self._make_masks)
+        self.mask_box.kind_changed.connect(self._prepare_preview)
         self.mask_box.apply_requested.connect(self._apply_to_all)
         self.mask_box.map_requested.connect(self._on_map)
         self.mask_box.evidence_requested.connect(self._on_evidence)
@@ -190,7 +190,7 @@ class ClassifyDock(QWidget):
     def entry(self) -> ImageState | None:
         """Return what is known of the image that is chosen."""
         layers = self.image_box.chosen()
-        return next((entry for entry in self.entries if entry.layers == layers), None) if layers else None
+        return next((entry for entry in self.images if entry.layers == layers), None) if layers else None
 
     def plane(self) -> int | None:
         """Return the number of the plane in view, of the image that is chosen."""
@@ -203,10 +203,10 @@ class ClassifyDock(QWidget):
         self.message.say(text, colour)
 
     def _on_model(self, model: TrainedModel | None) -> None:
-        """Another model: its channels and classes are offered, what the one before said is gone; images wait for it."""
+        """Offer the channels and classes of another model; results of the model before are forgotten, images wait."""
         if self._job is not None:
             self._job.stop()
-        for entry in [one for one in self.entries if one not in self._queue or one.predictions]:
+        for entry in [one for one in self.images if one not in self._queue or one.predictions]:
             self._forget(entry)
         self.image_box.set_channels(model.channels if model else ())
         self.mask_box.set_classes(model.classes if model else ())
@@ -224,7 +224,7 @@ class ClassifyDock(QWidget):
         self.run_button.setEnabled(ready and not self.busy)
         self.cancel_button.setEnabled(self.busy)
         self.cells_box.button.setEnabled(ready and not self.busy and self.cells_box.layers.count() > 0)
-        self._after.setVisible(bool(self.entries))
+        self._after.setVisible(bool(self.images))
         self.mask_box.setVisible(entry is not None and bool(entry.masks))
         self.mask_box.apply.setVisible(entry is not None and len(entry.predictions) > 1)
         self.mask_box.apply.setEnabled(not self.busy)
@@ -239,7 +239,7 @@ class ClassifyDock(QWidget):
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
         self.results_box.bars.show_prediction(prediction)
-        self.results_box.empty.say("" if prediction or not self.entries else "Not classified yet.")
+        self.results_box.empty.say("" if prediction or not self.images else "Not classified yet.")
         self._say_count()
 
     def _say_count(self) -> None:
@@ -263,7 +263,7 @@ class ClassifyDock(QWidget):
         if current.model is None or self.busy:
             return
         try:
-            entry = self._entry_of(self.image_box.source())
+            entry = self._state_of_layers(self.image_box.source())
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
@@ -277,8 +277,8 @@ class ClassifyDock(QWidget):
             self.cancel_button.setEnabled(False)
             self._say("stopping…")
 
-    def _entry_of(self, source: LayerImage) -> ImageState:
-        """Make the entry of the chosen layers anew, or go on with the one that is there if it is read the same way."""
+    def _state_of_layers(self, source: LayerImage) -> ImageState:
+        """Return the state of the chosen layers: the one that exists if it is read in the same way, else a new one."""
         layers, model = self.image_box.chosen(), current.model
         z: ZReading = self.image_box.z.currentData() if "Z" in source.axes else "planes"
         before = self.entry()
@@ -296,25 +296,25 @@ class ClassifyDock(QWidget):
     def _replace(self, before: ImageState | None, entry: ImageState) -> None:
         if before is not None:
             self._forget(before)
-        self.entries.append(entry)
+        self.images.append(entry)
 
     def _forget(self, entry: ImageState) -> None:
-        """Take an image off the list; what a job still says of it is not heard."""
-        self.entries.remove(entry)
+        """Remove an image from the list; results that a job still yields for it are ignored."""
+        self.images.remove(entry)
         self._queue = [one for one in self._queue if one is not entry]
         self._leave(entry)
         self.results_box.planes.forget(entry)
 
     def _leave(self, entry: ImageState) -> None:
-        self.picture.let_go(entry)
-        if self._bench is not None and self._bench.entry is entry:
-            self._bench = None
-        if self._bench_job is not None and self._bench_entry is entry:
-            self._bench_job.stop()
+        self.writer.let_go(entry)
+        if self._preview is not None and self._preview.entry is entry:
+            self._preview = None
+        if self._preview_job is not None and self._preview_image is entry:
+            self._preview_job.stop()
 
     def _on_removed(self, _event: Any = None) -> None:
-        """Forget the images whose layers were removed; what was said of a dropped file stays in the table."""
-        for entry in list(self.entries):
+        """Forget the images whose layers were removed; the scores of a dropped file stay in the table."""
+        for entry in list(self.images):
             if all(layer in self.viewer.layers for layer in entry.layers):
                 continue
             if entry.path is None:
@@ -322,14 +322,14 @@ class ClassifyDock(QWidget):
             else:
                 self._leave(entry)
                 entry.close()
-        if self._job is not None and self._of and not any(entry in self.entries for entry in self._of):
+        if self._job is not None and self._job_images and not any(entry in self.images for entry in self._job_images):
             self._job.stop()
         self._refresh()
 
     def _evidence_options(self) -> dict[str, Any]:
         return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
 
-    def _start(self, entries: list[ImageState]) -> None:
+    def _start(self, images: list[ImageState]) -> None:
         """Run over some images, beside the window."""
         model = current.model
         try:
@@ -338,13 +338,13 @@ class ClassifyDock(QWidget):
             self._say(str(error), ERROR)
             return
         assert model is not None
-        for entry in entries:
+        for entry in images:
             entry.model, entry.state, entry.error = model, "running", ""
             if not entry.predictions:
                 self.results_box.planes.put(entry, None)
         options = self._evidence_options()
-        self._asked = (options, self.mask_box.options())
-        self._work(lambda: run(model, entries, options, masks), self._on_run_step, self._on_run_end, entries)
+        self._run_options = (options, self.mask_box.options())
+        self._work(lambda: run(model, images, options, masks), self._on_run_step, self._on_run_end, images)
 
     def _start_queue(self) -> None:
         """Run over the images that wait, where there is a model and nothing runs."""
@@ -365,21 +365,21 @@ class ClassifyDock(QWidget):
         self.progress.setFormat("starting…")
         self.progress.show()
         self._say("")
-        self._of = list(of)
+        self._job_images = list(of)
         self._job = Job(steps, self, on_step, on_end)
         self._refresh()
 
     def _on_run_step(self, step: Progress[ImageEvent | DroppedImage]) -> None:
         from napari_milcnn.inference.pipeline import ImageEnd, PlaneResult
 
-        entry, event = self._of[step.number], step.result
+        entry, event = self._job_images[step.number], step.result
         self._show_share(step.fraction)
-        if entry not in self.entries:
+        if entry not in self.images:
             return
         if isinstance(event, DroppedImage) and not any(one.layers for one in self._dropped(entry)):
             self._show_dropped(entry, event.image, event.limits)
         if isinstance(event, PlaneResult):
-            self._take(entry, event, self._asked)
+            self._take(entry, event, self._run_options)
             self.results_box.planes.put(entry, event.plane)
             if event.problem:
                 self._say(event.problem, ERROR)
@@ -392,14 +392,14 @@ class ClassifyDock(QWidget):
     def _take(self, entry: ImageState, result: PlaneResult, how: tuple[dict[str, Any], dict[str, Any]]) -> None:
         """Keep what was found in a plane, made with some options of evidence and masks, and show it now and then."""
         entry.take(result)
-        entry.cuts[result.plane] = how
+        entry.made_with[result.plane] = how
         if entry.source is not None:
-            self.picture.write(entry, result.plane, result.masks)
+            self.writer.write(entry, result.plane, result.masks)
         self._draw_now_and_then(entry)
 
     def _dropped(self, entry: ImageState) -> list[ImageState]:
         """Return the images of a drop: the first of them is shown, the others when they are clicked."""
-        return [one for one in self.entries if one.path is not None] if entry.path is not None else [entry]
+        return [one for one in self.images if one.path is not None] if entry.path is not None else [entry]
 
     def _draw_now_and_then(self, entry: ImageState) -> None:
         began = time.monotonic()
@@ -408,8 +408,8 @@ class ClassifyDock(QWidget):
             self._due = time.monotonic() + max(_REDRAW, 10 * (time.monotonic() - began))
 
     def _draw(self, entry: ImageState) -> None:
-        if entry.labels is not None and entry.source is not None and entry in self.entries:
-            self.picture.refresh_masks(entry)
+        if entry.labels is not None and entry.source is not None and entry in self.images:
+            self.writer.refresh_masks(entry)
             self._watch(entry)
         self._refresh()
 
@@ -420,7 +420,7 @@ class ClassifyDock(QWidget):
         self.progress.setFormat(f"{share:.0%}" + (f" · {duration(left)} left" if left is not None else ""))
 
     def _on_run_end(self, ending: Ending) -> None:
-        running = [entry for entry in self.entries if entry.state == "running"]
+        running = [entry for entry in self.images if entry.state == "running"]
         for entry in running:
             entry.state = "failed" if ending.error else "stopped"
             entry.error = ending.error
@@ -431,7 +431,7 @@ class ClassifyDock(QWidget):
             self._choose_top_class(shown)
             self._draw(shown)
             self._warn(shown)
-            self._prepare_bench()
+            self._prepare_preview()
         self._start_queue()
         if (
             not self.busy
@@ -439,22 +439,22 @@ class ClassifyDock(QWidget):
             and set(shown.predictions) > set(shown.masks)
             and shown.source is not None
         ):
-            self._cut_all(shown)
+            self._make_all_masks(shown)
 
     def _end(self, ending: Ending, done: str) -> None:
-        self._job, self._of = None, []
+        self._job, self._job_images = None, []
         self.progress.hide()
         if ending.error:
             self._say(ending.error, ERROR)
         elif ending.stopped:
-            kept = any(entry.predictions for entry in self.entries)
-            self._say("Stopped. What was finished is kept." if kept else "Stopped.", WARNING)
+            kept = any(entry.predictions for entry in self.images)
+            self._say("Stopped. Finished planes are kept." if kept else "Stopped.", WARNING)
         elif self.message.styleSheet() != f"color: {ERROR};":
             self._say(done)
         self._refresh()
 
     def _run_summary(self) -> str:
-        planes = sum(len(entry.predictions) for entry in self.entries)
+        planes = sum(len(entry.predictions) for entry in self.images)
         seconds = time.monotonic() - self._began
         return f"{planes} plane{'s' if planes != 1 else ''} classified, {duration(seconds)}."
 
@@ -497,22 +497,22 @@ class ClassifyDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        entries = [ImageState(image_name(path), path=path) for path in found]
-        self.entries += entries
-        for entry in entries:
+        dropped = [ImageState(image_name(path), path=path) for path in found]
+        self.images += dropped
+        for entry in dropped:
             self.results_box.planes.put(entry, None)
-        self._later(entries)
+        self._later(dropped)
 
-    def _later(self, entries: list[ImageState]) -> None:
+    def _later(self, images: list[ImageState]) -> None:
         """Run over some images now, or after what runs."""
-        self._queue += entries
+        self._queue += images
         if current.model is None:
-            self._say("Choose a model first: the images wait.", WARNING)
+            self._say("Choose a model first; the images wait.", WARNING)
         self._start_queue()
         self._refresh()
 
     def _show_dropped(self, entry: ImageState, image: Any, limits: Any) -> None:
-        reading = self.picture.open(entry, image, limits)
+        reading = self.writer.open(entry, image, limits)
         self.image_box.remember(entry.layers, reading)
         self._choose(entry)
 
@@ -530,17 +530,17 @@ class ClassifyDock(QWidget):
     def _take_arrived(self) -> None:
         """Classify the images that just opened, the layers of one file together."""
         arrived, self._arrived = [layer for layer in self._arrived if layer in self.viewer.layers], []
-        entries = []
+        images = []
         while arrived and current.model is not None:
             self.image_box.choose_with(arrived[0])
             group = self.image_box.chosen()
             arrived = [layer for layer in arrived if layer not in group]
             try:
-                entries.append(self._entry_of(self.image_box.source()))
+                images.append(self._state_of_layers(self.image_box.source()))
             except ImageError as error:
                 self._say(str(error), ERROR)
-        if entries:
-            self._later(entries)
+        if images:
+            self._later(images)
 
     # Look
 
@@ -550,7 +550,7 @@ class ClassifyDock(QWidget):
         if entry.source is not None:
             self._choose(entry)
             if plane >= 0:
-                self.picture.go_to(entry, plane)
+                self.writer.go_to(entry, plane)
 
     def _open_entry(self, entry: ImageState) -> None:
         """Open the layers of a dropped image that was not looked at yet, and make its masks."""
@@ -560,82 +560,82 @@ class ClassifyDock(QWidget):
             self._say(str(error), ERROR)
             return
         if entry.predictions and not self.busy:
-            self._cut_all(entry)
+            self._make_all_masks(entry)
 
     def _on_object_picked(self, number: int) -> None:
         entry = self.entry()
         if entry is None:
             return
         found = self.results_box.objects.frame
-        picked, layer = found[found["index"] == number].iloc[0], self.picture.masks_of(entry)
-        self.picture.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
+        picked, layer = found[found["index"] == number].iloc[0], self.writer.masks_of(entry)
+        self.writer.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
         if layer is not None:
             layer.selected_label = number
 
     def _watch(self, entry: ImageState) -> None:
-        """Follow the label picked in the picture."""
-        layer = self.picture.masks_of(entry)
-        if layer is not None and layer != self._watched:
-            self._watched = layer
+        """Follow the label that the user picks in the mask layer."""
+        layer = self.writer.masks_of(entry)
+        if layer is not None and layer != self._watched_labels:
+            self._watched_labels = layer
             connect_while_alive(layer.events.selected_label, self._on_label, self)
 
     def _on_label(self, event: Any) -> None:
         entry = self.entry()
-        if entry is not None and self.picture.masks_of(entry) == event.source:  # napari gives proxies
+        if entry is not None and self.writer.masks_of(entry) == event.source:  # napari gives proxies
             self.results_box.select_object(int(event.source.selected_label))
 
     def _on_map(self, name: str) -> None:
         entry = self.entry()
         if entry is not None and entry.predictions:
-            self.picture.put_class_map(entry, name)
+            self.writer.put_class_map(entry, name)
 
     def _on_evidence(self, name: str) -> None:
-        bench = self._bench
-        if bench is None or name not in bench.names or not self._is_current(bench):
-            self._prepare_bench(then=lambda: self._on_evidence(name))
+        preview = self._preview
+        if preview is None or name not in preview.names or not self._is_current(preview):
+            self._prepare_preview(then=lambda: self._on_evidence(name))
             return
-        evidence = bench.evidence.maps[bench.names.index(name)]
-        self.picture.put_evidence(bench.entry, name, bench.kind, bench.plane, evidence)
+        evidence = preview.evidence.maps[preview.names.index(name)]
+        self.writer.put_evidence(preview.entry, name, preview.kind, preview.plane, evidence)
 
-    # The mask bench
+    # The mask preview
 
-    def _prepare_bench(self, then: Callable[[], None] | None = None) -> None:
+    def _prepare_preview(self, then: Callable[[], None] | None = None) -> None:
         """Have the evidence of the plane in view made, for the classes it shows and the one chosen."""
         entry, plane = self.entry(), self.plane()
         if entry is None or plane not in entry.predictions or entry.source is None or self.busy:
             return
-        names = self._bench_names(entry, plane)
-        if self._bench is not None and self._is_current(self._bench) and set(names) <= set(self._bench.names):
+        names = self._preview_classes(entry, plane)
+        if self._preview is not None and self._is_current(self._preview) and set(names) <= set(self._preview.names):
             self._show_threshold()
             return
-        if self._bench_job is not None:
-            self._bench_job.stop()
+        if self._preview_job is not None:
+            self._preview_job.stop()
         model, options, image = entry.model, self._evidence_options(), entry.source.image
         prediction, kind = entry.predictions[plane], options["kind"]
         assert model is not None
         steps = _EvidenceSteps(model, options, image, prediction, names)
 
         def keep(evidence: PlaneEvidence) -> None:
-            if self._bench_job is not job or entry not in self.entries:
+            if self._preview_job is not job or entry not in self.images:
                 return
-            self._bench = Bench(entry, plane, kind, names, evidence)
-            if plane in entry.cuts and entry.cuts[plane][0]["kind"] == kind:
+            self._preview = MaskPreview(entry, plane, kind, names, evidence)
+            if plane in entry.made_with and entry.made_with[plane][0]["kind"] == kind:
                 self._show_threshold()
             else:
-                self._cut()
+                self._make_masks()
             if then is not None:
                 then()
 
         def end(ending: Ending) -> None:
-            if self._bench_job is job:
-                self._bench_job = None
+            if self._preview_job is job:
+                self._preview_job = None
             if ending.error:
                 self._say(ending.error, ERROR)
 
-        job = self._bench_job = Job(steps, self, keep, end)
-        self._bench_entry = entry
+        job = self._preview_job = Job(steps, self, keep, end)
+        self._preview_image = entry
 
-    def _bench_names(self, entry: ImageState, plane: int) -> tuple[str, ...]:
+    def _preview_classes(self, entry: ImageState, plane: int) -> tuple[str, ...]:
         prediction, least = entry.predictions[plane], float(str(self.mask_box.options()["present"]))
         scores = prediction.scores[0]
         shown = {
@@ -643,46 +643,52 @@ class ClassifyDock(QWidget):
         }
         return tuple(name for name in prediction.classes if name in shown | {self.mask_box.class_name})
 
-    def _is_current(self, bench: Bench) -> bool:
-        return (bench.entry, bench.plane, bench.kind) == (self.entry(), self.plane(), self.mask_box.kind.currentData())
+    def _is_current(self, preview: MaskPreview) -> bool:
+        return (preview.entry, preview.plane, preview.kind) == (
+            self.entry(),
+            self.plane(),
+            self.mask_box.kind.currentData(),
+        )
 
-    def _cut(self) -> None:
-        """Cut the evidence of the plane in view as the sliders say."""
+    def _make_masks(self) -> None:
+        """Make the mask of the plane in view as the sliders say."""
         from napari_milcnn.inference.masks import segment_plane
 
-        bench, entry = self._bench, self.entry()
-        if entry is None or bench is None or not self._is_current(bench):
-            self._prepare_bench(then=self._cut)
+        preview, entry = self._preview, self.entry()
+        if entry is None or preview is None or not self._is_current(preview):
+            self._prepare_preview(then=self._make_masks)
             return
-        plane, model = bench.plane, entry.model
+        plane, model = preview.plane, entry.model
         assert model is not None
         assert entry.source is not None
-        if not set(self._bench_names(entry, plane)) <= set(bench.names):
-            self._prepare_bench(then=self._cut)
+        if not set(self._preview_classes(entry, plane)) <= set(preview.names):
+            self._prepare_preview(then=self._make_masks)
             return
         options = make_options(MaskOptions, self.mask_box.options())
-        size, own = entry.source.image.pixel_size, model.card.thresholds_for(bench.kind)
-        entry.masks[plane] = segment_plane(bench.evidence, entry.predictions[plane], bench.names, options, size, own)
-        entry.cuts[plane] = (self._evidence_options(), self.mask_box.options())
-        self.picture.write(entry, plane, entry.masks[plane])
+        size, own = entry.source.image.pixel_size, model.card.thresholds_for(preview.kind)
+        entry.masks[plane] = segment_plane(
+            preview.evidence, entry.predictions[plane], preview.names, options, size, own
+        )
+        entry.made_with[plane] = (self._evidence_options(), self.mask_box.options())
+        self.writer.write(entry, plane, entry.masks[plane])
         self._show_threshold()
         self._draw(entry)
 
     def _show_threshold(self) -> None:
-        bench, entry, name = self._bench, self.entry(), self.mask_box.class_name
-        if bench is None or entry is None or name not in bench.names or not self._is_current(bench):
+        preview, entry, name = self._preview, self.entry(), self.mask_box.class_name
+        if preview is None or entry is None or name not in preview.names or not self._is_current(preview):
             return
-        used = entry.masks[bench.plane].thresholds if bench.plane in entry.masks else {}
-        highest = float(bench.evidence.maps[bench.names.index(name)].max())
+        used = entry.masks[preview.plane].thresholds if preview.plane in entry.masks else {}
+        highest = float(preview.evidence.maps[preview.names.index(name)].max())
         self.mask_box.show_threshold(used.get(name), highest)
 
     def _apply_to_all(self) -> None:
         entry = self.entry()
         if entry is not None and entry.predictions and not self.busy:
-            self._cut_all(entry)
+            self._make_all_masks(entry)
 
-    def _cut_all(self, entry: ImageState) -> None:
-        """Make the masks of every classified plane anew, as the sliders say."""
+    def _make_all_masks(self, entry: ImageState) -> None:
+        """Make the masks of every classified plane again, as the sliders say."""
         options, how = self._evidence_options(), self.mask_box.options()
         masks = make_options(MaskOptions, how)
         model, source, predictions = entry.model, entry.source, dict(entry.predictions)
@@ -703,7 +709,7 @@ class ClassifyDock(QWidget):
             from napari_milcnn.inference.pipeline import ImageEnd, PlaneResult
 
             self._show_share(step.fraction)
-            if entry not in self.entries:
+            if entry not in self.images:
                 return
             if isinstance(step.result, PlaneResult):
                 self._take(entry, step.result, (options, how))
@@ -713,9 +719,9 @@ class ClassifyDock(QWidget):
                 self._say(problem or failure, ERROR)
 
         def on_end(ending: Ending) -> None:
-            self._end(ending, "Masks of all planes made anew.")
+            self._end(ending, "The masks of all planes were updated.")
             self._draw(entry)
-            self._prepare_bench()
+            self._prepare_preview()
 
         self._work(steps, on_step, on_end, [entry])
 
@@ -725,7 +731,7 @@ class ClassifyDock(QWidget):
         """Classify the cells of a labels layer one by one."""
         model = current.model
         if model is None or self.busy:
-            self._say("Something runs already." if self.busy else "Choose a model first.", WARNING)
+            self._say("Another job is running." if self.busy else "Choose a model first.", WARNING)
             return
         try:
             source = self.image_box.source()
@@ -752,7 +758,7 @@ class ClassifyDock(QWidget):
     ) -> None:
         data = cells_layer(source, labels, table, classes, f"{layer.name} classified")
         layer.features = cell_features(table)
-        self.picture.put(layer, data)
+        self.writer.put(layer, data)
         counts = table["top"].value_counts()
         self.cells_box.message.say(", ".join(f"{name} {counts[name]}" for name in classes if name in counts))
 
@@ -763,8 +769,8 @@ class ClassifyDock(QWidget):
             if path.endswith("objects.csv") or self.results_box.tabs.currentIndex() == 1:
                 write_table(Path(path), self.results_box.objects.frame)
             else:
-                found = [(entry, entry.prediction) for entry in self.entries]
-                rows = [prediction_rows(_file(entry), entry.name, said) for entry, said in found if said is not None]
+                found = [(entry, entry.prediction) for entry in self.images]
+                rows = [prediction_rows(_file(one), one.name, each) for one, each in found if each is not None]
                 if not rows:
                     raise ImageError("nothing was classified yet; click Classify first")
                 write_table(Path(path), pd.concat(rows, ignore_index=True))
@@ -776,11 +782,11 @@ class ClassifyDock(QWidget):
     def _on_export(self, folder: Path, parts: list[str]) -> None:
         """Write what was found in the chosen image, and the record of the run."""
         entry = self.entry()
-        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.cuts:
+        if entry is None or self.busy or entry.source is None or entry.model is None or not entry.made_with:
             return
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
         prediction, name, channels = entry.prediction, entry.name, entry.channels
-        record = _RecordOf(entry, model, next(iter(entry.cuts.values())))
+        record = _RecordMaker(entry, model, next(iter(entry.made_with.values())))
         assert prediction is not None
 
         def steps() -> Iterator[Path]:
@@ -795,8 +801,8 @@ class ClassifyDock(QWidget):
             yield write_record(place, made)
 
         written: list[Path] = []
-        mixed = len({repr(cut) for cut in entry.cuts.values()}) > 1
-        note = " Planes were cut differently; the record holds the options of the first of them." if mixed else ""
+        note = " The planes have masks of different options; the record holds those of the first plane."
+        note = note if len({repr(how) for how in entry.made_with.values()}) > 1 else ""
 
         def on_end(ending: Ending) -> None:
             place = written[-1].parent if written else folder
@@ -822,7 +828,7 @@ class _EvidenceSteps:
 
 
 @dataclass(frozen=True)
-class _RecordOf:
+class _RecordMaker:
     """Makes the record that `napari-milcnn classify --replay` takes, in a thread."""
 
     entry: ImageState
@@ -861,5 +867,5 @@ def _file(entry: ImageState) -> str:
     return str(path or entry.name)
 
 
-def _devices(asked: str) -> list[str]:
-    return list(dict.fromkeys(["auto", "cpu", "cuda", "mps", "xpu", asked]))
+def _devices(preferred: str) -> list[str]:
+    return list(dict.fromkeys(["auto", "cpu", "cuda", "mps", "xpu", preferred]))

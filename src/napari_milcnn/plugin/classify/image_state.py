@@ -1,4 +1,4 @@
-"""An image that was asked for, and what is known of it so far."""
+"""An image of the Classify dock, and what was found in it so far."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class ImageState:
         What was found, by number of the plane.
     channels : tuple of int
         The image's channel for each channel of the model, once a plane was classified.
-    cuts : dict
-        By number of the plane, the options of the evidence and of the masks that it was cut with.
+    made_with : dict
+        By number of the plane, the options of the evidence and of the masks that its mask was made with.
     labels : ndarray or None
         The mask layer, int32 (planes, Y, X).
     tables : dict
         By number of the plane, the objects as they are numbered there.
     joined : DataFrame or None
-        All of `tables` as one; None after a change, until it is asked for.
+        All of `tables` as one; None after a change, until the table is needed.
     starts : dict
         By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
         many there are.
@@ -73,7 +73,7 @@ class ImageState:
     predictions: dict[int, Prediction] = field(default_factory=dict)
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
     channels: tuple[int, ...] = ()
-    cuts: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    made_with: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
     labels: np.ndarray | None = None
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
     joined: pd.DataFrame | None = None
@@ -92,7 +92,7 @@ class ImageState:
 
     @property
     def prediction(self) -> Prediction | None:
-        """What was said of all planes that were classified."""
+        """The prediction of all planes that were classified."""
         from napari_milcnn.inference.predict import joined
 
         return joined(list(self.predictions.values())) if self.predictions else None
@@ -104,9 +104,9 @@ class ImageState:
             self.masks[result.plane] = result.masks
 
     def close(self) -> None:
-        """Go back to a file that is not looked at: its layers and masks are gone, what was said of it stays."""
+        """Go back to a file without layers: masks and layers are gone, scores stay."""
         self.layers, self.source, self.labels = (), None, None
-        self.masks, self.cuts, self.tables, self.starts, self.joined = {}, {}, {}, {}, None
+        self.masks, self.made_with, self.tables, self.starts, self.joined = {}, {}, {}, {}, None
 
     def start_of(self, plane: int, count: int) -> int:
         """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""

@@ -34,7 +34,7 @@ _TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
 _KINDS = {"image": Image, "labels": Labels}
 
 
-class Picture:
+class LayerWriter:
     """What the viewer shows of the entries.
 
     Parameters
@@ -128,7 +128,7 @@ class Picture:
     def put(self, owner: Any, data: LayerData) -> Any:
         """Change the owner's layer of this name (an entry's, or of a user's own layer), or add one.
 
-        It is made anew where it lies elsewhere now, or means other classes.
+        It is replaced if it lies at another place now, or shows other classes.
         """
         array, facts, _kind = data
         layer = self._find(owner, data)

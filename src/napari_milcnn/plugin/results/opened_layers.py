@@ -13,7 +13,7 @@ import pandas as pd
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.lazy_array import scratch_array
 from napari_milcnn.plugin.classify.image_state import ImageState
-from napari_milcnn.plugin.classify.layer_writer import Picture
+from napari_milcnn.plugin.classify.layer_writer import LayerWriter
 from napari_milcnn.plugin.results_to_layers import label_numbers, limits_of, mask_layer
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class OpenedLayers:
     """
 
     def __init__(self, viewer: Viewer) -> None:
-        self.writer = Picture(viewer)
+        self.writer = LayerWriter(viewer)
         self._entry: ImageState | None = None
 
     def shows(self, path: Path) -> bool:
