@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from napari_milcnn.errors import OptionsError
 
 EvidenceKind = Literal["object", "class_map", "jacobian"]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")]
+ACCELERATORS = ("cuda", "xpu", "mps")
+"""Devices other than the CPU, the one to be preferred first."""
+DEVICES = ("auto", "cpu", *ACCELERATORS)
+DEVICE_HELP = f"Device to compute on: {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; cuda:1 for the second GPU."
+Device = Annotated[str, Field(pattern=rf"^({'|'.join(DEVICES)}|cuda:\d+)$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
 MasksAs = Literal["tiff", "zarr"]
@@ -133,7 +137,7 @@ def preset_options(preset: str, channels: int, classes: int, **changes: object) 
 class ComputeOptions(Options):
     """Where and how a network runs over an image; every choice gives the same result up to rounding."""
 
-    device: Device = Field("auto", description="Device to compute on: auto, cpu, cuda, cuda:1, mps or xpu.")
+    device: Device = Field("auto", description=DEVICE_HELP)
     precision: Precision = Field(
         "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes the faster one."
     )
@@ -284,7 +288,7 @@ class TrainOptions(Options):
                                 "epochs. Default: no limit."
     )  # fmt: skip
     precision: Precision = Field("auto", description="Of the convolutions while training.")
-    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
+    device: Device = Field("auto", description=DEVICE_HELP)
     validation: float = Field(
         0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
     )

@@ -13,6 +13,7 @@ from napari_milcnn.cli.option_flags import MODEL, AsJson, Layout, given_options,
 from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
 from napari_milcnn.errors import MilcnnError, OptionsError
 from napari_milcnn.options import (
+    DEVICE_HELP,
     PRESETS,
     ForegroundOptions,
     NetworkOptions,
@@ -108,7 +109,7 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Model .zip to write.")],
     *,
     layout: Layout = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     **options: Any,
 ) -> None:
     """Set how sure a model is, and the balance between its classes, by images it did not train on."""

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.options import ACCELERATORS
 
-_ACCELERATORS = ("cuda", "xpu", "mps")
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch says on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
 
@@ -57,7 +57,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice
     OptionsError
         If the device asked for is not there.
     """
-    found = [name for name in _ACCELERATORS if _is_there(name)]
+    found = [name for name in ACCELERATORS if _is_there(name)]
     if device == "auto":
         chosen = torch.device(found[0] if found else "cpu")
         reason = f"{name_of(chosen)}" if found else "no GPU found"

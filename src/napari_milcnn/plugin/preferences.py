@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from napari_milcnn.options import Device, EvidenceKind, Options, make_options
+from napari_milcnn.options import DEVICE_HELP, Device, EvidenceKind, Options, make_options
 
 
 class Preferences(Options):
     """What the form of a dock shows when the dock opens."""
 
-    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps or xpu.")
+    device: Device = Field("auto", description=DEVICE_HELP)
     tile: int | None = Field(
         None, ge=1, description="Side of the tiles in which a plane is read and processed, in px; 0: whole planes if "
                                 "they fit into memory."

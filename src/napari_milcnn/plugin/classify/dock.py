@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QW
 from superqt import QCollapsible
 
 from napari_milcnn.errors import ImageError, MilcnnError
-from napari_milcnn.options import ComputeOptions, MaskOptions, make_options
+from napari_milcnn.options import DEVICES, ComputeOptions, MaskOptions, make_options
 from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
@@ -868,4 +868,4 @@ def _file(entry: ImageState) -> str:
 
 
 def _devices(preferred: str) -> list[str]:
-    return list(dict.fromkeys(["auto", "cpu", "cuda", "mps", "xpu", preferred]))
+    return list(dict.fromkeys([*DEVICES, preferred]))

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxL
 from superqt import QCollapsible
 
 from napari_milcnn.model.shipped import shipped_models
-from napari_milcnn.options import PRESETS, TRAIN_PRESETS, TrainOptions, make_options
+from napari_milcnn.options import DEVICES, PRESETS, TRAIN_PRESETS, TrainOptions, make_options
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
@@ -58,7 +58,7 @@ class PlanBox(QWidget):
         for name, label in _LABELS.items():
             self.options[name].label = label
         folded = [name for name in TrainOptions.model_fields if name not in IN_SIGHT]
-        self.more = options_form(TrainOptions, folded, {"device": ["auto", "cpu", "cuda", "mps", "xpu"]})
+        self.more = options_form(TrainOptions, folded, {"device": DEVICES})
         self.out = QLineEdit()
         self.out.setPlaceholderText("model.zip")
         self.out.setToolTip("Written after each better epoch; beside it what a stopped training goes on from")
