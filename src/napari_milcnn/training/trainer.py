@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -329,16 +329,20 @@ class _Trainer:
 
     def epochs(self, kept: Path | None) -> Iterator[EpochReport]:
         """Run what is left of the epochs, keeping the state after each."""
-        self.learner = self.processes.joined(self.network)
-        while len(self.curve) < self.options.epochs and not self._has_settled():
-            report = self._reported(len(self.curve) + 1)
-            if report is None:
-                return
-            yield report
-            if kept is not None and self.processes.rank == 0:
-                save_checkpoint(kept, self._state())
-            if self._is_late():
-                return
+        self.learner = self.processes.distribute(self.network)
+        try:
+            while len(self.curve) < self.options.epochs and not self._has_settled():
+                report = self._reported(len(self.curve) + 1)
+                if report is None:
+                    return
+                yield report
+                if kept is not None and self.processes.rank == 0:
+                    save_checkpoint(kept, self._state())
+                if self._is_late():
+                    return
+        except Exception:
+            self.processes.abandon()
+            raise
 
     def estimate(self) -> TrainingEstimate:
         """Take two steps, the first of them to warm up, and classify one validation image."""
@@ -382,6 +386,7 @@ class _Trainer:
         if done is None:
             return None
         pooled, last, waiting = done
+        self.processes.align_buffers(self.network)
         candidate = self._snapshot(epoch)
         logits = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if logits is None else validation_of(logits, self.model.card.single_label)
@@ -477,7 +482,7 @@ class _Trainer:
             ) from error
         return float(pooled.detach()), float(last.detach())
 
-    def _batch(self, order: np.ndarray, places: list[int], epoch: int) -> np.ndarray:
+    def _batch(self, order: np.ndarray, places: Sequence[int], epoch: int) -> np.ndarray:
         """Normalised, turned and mirrored patches, float32 (batch, channels, Y, X), of some places in the order."""
         rngs = [np.random.default_rng([self.options.seed, epoch, place + 1]) for place in places]
         patches = [self.reader.patch(int(order[place]), self.options.patch, rng)
