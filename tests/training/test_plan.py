@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from conftest import SMALL, lively_model
 from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.training.plan import TrainingPlan, stopped_training
-from napari_milcnn.training.run import EpochPrinter, epoch_row, follow_training, run_training
+from napari_milcnn.training.run import epoch_row, follow_training, json_line, run_training
 from napari_milcnn.training.trainer import estimate
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
@@ -100,14 +101,10 @@ def test_the_command_says_a_default_that_the_preset_has_not(tmp_path):
     assert shlex.join(plan.command()).endswith("--preset paper --batch-size 8")
 
 
-def test_a_document_that_is_printed_epoch_by_epoch_is_one_document():
-    for rows in ([], [{"epoch": 1}], [{"epoch": 1}, {"epoch": 2}]):
-        said = []
-        printer = EpochPrinter(said.append)
-        for row in rows:
-            printer.epoch(row)
-        printer.end(model="m.zip")
-        assert json.loads("".join(said)) == {"epochs": rows, "model": "m.zip"}
+def test_a_line_of_json_has_no_number_that_json_does_not_know(tmp_path):
+    line = json_line({"loss": math.nan, "model": tmp_path / "m.zip", "learned_b": [0.5, math.inf]})
+    assert json.loads(line) == {"loss": None, "model": str(tmp_path / "m.zip"), "learned_b": [0.5, None]}
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("processes", [1, 2])
