@@ -15,7 +15,7 @@ import napari_milcnn as mil
 from conftest import SMALL, lively_model
 from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.training.plan import TrainingPlan, stopped_training
+from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.run import epoch_row, follow_training, json_line, run_training
 from napari_milcnn.training.trainer import estimate
 
@@ -48,7 +48,7 @@ def test_a_run_that_is_left_keeps_its_epochs(table, tmp_path):
     reports = run_training(plan, labels, plan.start(labels).model)
     first = next(reports)
     reports.close()
-    assert mil.load_model(plan.out).card.training["epoch"] == first.epoch == 1
+    assert mil.load_model(plan.out).card.training.epoch == first.epoch == 1
 
 
 def test_time_that_is_up_ends_it_after_the_epoch(table, tmp_path):
@@ -143,29 +143,8 @@ def test_an_estimate_is_of_the_training_that_follows(table):
 
 def test_the_confusion_of_validation_stands_on_the_card(table, tmp_path):
     *_, last = run(plan_for(tmp_path))
-    counts = last.best.card.training["confusion"]
+    counts = last.best.card.training.confusion
     assert [sum(row) for row in counts] == [2, 2]
     right = sum(counts[i][i] for i in range(2)) / 4
     assert right == last.best.card.metrics["validation accuracy"]
     assert 0 <= last.validation.mean_average_precision <= 1
-
-
-def test_a_stopped_training_is_found_again(table, tmp_path):
-    """Its plan comes back from the record, with the folder wherever it was moved; one that came to its end does not."""
-    plan = plan_for(tmp_path, reading=ImageReading(channels=("c",)), facts={"authors": ("A",)})
-    labels = plan.table()
-    reports = run_training(plan, labels, plan.start(labels).model)
-    next(reports)
-    next(reports)
-    reports.close()
-    plan.save(1, ended=False)  # as a kill in the second epoch leaves it
-    found = stopped_training(tmp_path)
-    assert (found.plan, found.epochs) == (plan, 1)
-    moved = tmp_path.rename(tmp_path.with_name("moved"))
-    again = stopped_training(moved)
-    assert (again.plan.labels, again.plan.out) == (moved / "labels.csv", moved / "m.zip")
-    run(again.plan, resume=True)
-    assert stopped_training(tmp_path) is None  # nothing is left of it there
-    again.plan.save(2, ended=True)
-    assert stopped_training(moved) is None
-    assert json.loads((moved / "m.training.json").read_text())["command"].startswith("napari-milcnn train ")

@@ -160,8 +160,8 @@ def _print_rows(report: EpochReport, *, earlier: bool) -> None:
     from napari_milcnn.training.run import epoch_row
 
     if earlier:
-        for row in report.last.card.training["curve"][:-1]:
-            _print_json(row)
+        for row in report.last.card.training.curve[:-1]:
+            _print_json(row.model_dump())
     _print_json(epoch_row(report))
 
 

@@ -19,6 +19,7 @@ from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.trainer import EpochReport, OnBatch, train
 
 _POLL_SECONDS = 0.2
@@ -71,7 +72,7 @@ def run_training(
     def batch(done: int, total: int) -> bool:
         nonlocal recorded
         if not recorded:  # the record of a training before this one is left until this one has begun
-            plan.save(0, ended=False)
+            save_record(plan, 0, TrainingState.STOPPED)
             recorded = True
         return on_batch is None or on_batch(done, total)
 
@@ -81,23 +82,23 @@ def run_training(
             if is_leading_process():
                 if report.is_best or not plan.out.exists():
                     report.best.save(plan.out)
-                plan.save(report.epoch, ended=_is_complete(report, options.patience))
+                save_record(plan, report.epoch, _state_after(report, options.patience))
             yield report
     finally:
         if report is not None and is_leading_process():
             plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last)
 
 
-def _is_complete(report: EpochReport, patience: int | None) -> bool:
-    """Whether no epoch follows, but for a time that is up."""
-    settled = patience is not None and report.epoch - report.best.card.training["epoch"] >= patience
-    return settled or report.epoch == report.epochs
+def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
+    """Tell whether an epoch is left; one that is left because the time is up can be trained later."""
+    settled = patience is not None and report.epoch - (report.best.card.training.epoch or 0) >= patience
+    return TrainingState.ENDED if settled or report.epoch == report.epochs else TrainingState.STOPPED
 
 
 def epoch_row(report: EpochReport) -> dict[str, Any]:
     """Return the figures of an epoch as plain values: what the card's curve has of it, and what it took."""
     took = {"seconds": report.seconds, "waiting": report.waiting, "device": report.device}
-    return {**report.last.card.training["curve"][-1], **took}
+    return {**report.last.card.training.curve[-1].model_dump(), **took}
 
 
 def json_line(facts: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from napari_milcnn.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
-from napari_milcnn.model.card import ModelCard
+from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
@@ -82,7 +82,7 @@ class EpochReport:
     is_best : bool
         Whether this epoch's model is it.
     last : TrainedModel
-        This epoch's model. `last.card.training["curve"]` holds the figures of every epoch up to it.
+        This epoch's model. `last.card.training.curve` holds the figures of every epoch up to it.
     learned_b : list of float or None
         Noisy-AND's thresholds, one per class.
     device : str
@@ -236,7 +236,7 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
             f"there is one class, {model.classes[0]}, and every image shows it, so there is nothing to tell apart; "
             "add images that do not show it, under a label of their own such as 'none'"
         )
-    if model.card.training and model.card.single_label and not table.single_label:
+    if model.card.training.has_learned_encoder and model.card.single_label and not table.single_label:
         raise LabelsError(
             "the table has images with several labels, and the model was trained for one label per image; "
             "start from a new model, or keep one label in each row"
@@ -281,10 +281,10 @@ class _Trainer:
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.targets = self.reader.table.targets(model.classes)
         self.run = _run(model, table, options)
-        self.started_from = model.digest if model.card.training else None
-        self.curve: list[dict[str, Any]] = []
+        self.started_from = model.digest if model.card.training.has_learned_encoder else None
+        self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
-        single = model.card.single_label if model.card.training else table.single_label
+        single = model.card.single_label if model.card.training.has_learned_encoder else table.single_label
         self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={}, temperature=1.0)
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.encoder.requires_grad_(options.encoder_rate > 0)
@@ -300,12 +300,12 @@ class _Trainer:
 
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
-        if not self.model.card.training:
+        if not self.model.card.training.has_learned_encoder:
             measured = intensity_statistics(self.reader, self.options.readers, on_image)
             if measured is None:
                 return False
             self.model = self.model.with_card(mean=measured.mean, std=measured.std)
-        if "epoch" not in self.model.card.training and self.model.card.network.b is None:
+        if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start()
         self.best = self.model
         return True
@@ -325,7 +325,7 @@ class _Trainer:
         self.schedule.load_state_dict(state.schedule)
         self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
-        self.curve = list(self.model.card.training["curve"])
+        self.curve = self.model.card.training.curve
 
     def epochs(self, kept: Path | None) -> Iterator[EpochReport]:
         """Run what is left of the epochs, keeping the state after each."""
@@ -371,7 +371,7 @@ class _Trainer:
         )  # fmt: skip
 
     def _has_settled(self) -> bool:
-        since = next((i for i, row in enumerate(reversed(self.curve)) if row["is_best"]), 0)
+        since = next((i for i, row in enumerate(reversed(self.curve)) if row.is_best), 0)
         return self.options.patience is not None and since >= self.options.patience
 
     def _is_late(self) -> bool:
@@ -391,13 +391,16 @@ class _Trainer:
         logits = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if logits is None else validation_of(logits, self.model.card.single_label)
         is_best = is_better(validation, self._best_validation(), self.model.card.single_label)
-        row = {"epoch": epoch, "loss": pooled + last, "pooled_loss": pooled, "last_loss": last,
-               "validation_accuracy": None if validation is None else validation.accuracy,
-               "validation_loss": None if validation is None else validation.loss,
-               "validation_mean_average_precision": known_precision(validation),
-               "is_best": is_best, "learned_b": candidate.network.learned_b}  # fmt: skip
-        self.curve = [*self.curve, row]
-        latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
+        b = candidate.network.learned_b
+        row = EpochRecord(
+            epoch=epoch, loss=pooled + last, pooled_loss=pooled, last_loss=last,
+            validation_accuracy=None if validation is None else validation.accuracy,
+            validation_loss=None if validation is None else validation.loss,
+            validation_mean_average_precision=known_precision(validation),
+            is_best=is_best, learned_b=None if b is None else tuple(b),
+        )  # fmt: skip
+        self.curve = (*self.curve, row)
+        latest = candidate.with_card(training=candidate.card.training.model_copy(update={"curve": self.curve}))
         latest = with_metrics(latest, validation)
         if logits is not None:
             latest = with_confusion(latest, logits)
@@ -411,10 +414,10 @@ class _Trainer:
 
     def _best_validation(self) -> Validation | None:
         """Look up the validation of the best epoch so far."""
-        best = next((row for row in reversed(self.curve) if row["is_best"]), None)
-        if best is None or best["validation_loss"] is None:
+        best = next((row for row in reversed(self.curve) if row.is_best), None)
+        if best is None or best.validation_accuracy is None or best.validation_loss is None:
             return None
-        return Validation(best["validation_accuracy"], best["validation_loss"])
+        return Validation(best.validation_accuracy, best.validation_loss)
 
     def _epoch(self, epoch: int) -> tuple[float, float, float] | None:
         """Run the batches of one epoch: both losses and the share of time spent waiting; None if it was stopped."""
@@ -497,14 +500,10 @@ class _Trainer:
         return np.stack([self.model.normalise(patch) for patch in patches])
 
     def _snapshot(self, epoch: int) -> TrainedModel:
-        record = {
-            "epoch": epoch,
-            "options": self.options.model_dump(),
-            "device": str(self.choice),
-            "started_from": self.started_from,
-            "images": self.reader.table.counts(),
-            "validation_images": self.table.part("validation").counts(),
-        }
+        record = TrainingRecord(
+            epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
+            images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
+        )  # fmt: skip
         return rebuilt(self.model.with_card(training=record).card, self.network.state_dict())
 
     def _state(self) -> Checkpoint:

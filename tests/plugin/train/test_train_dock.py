@@ -26,6 +26,7 @@ from napari_milcnn.plugin.qt.job import Job
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.run import run_training
 from qt_actions import drop
 
@@ -159,7 +160,7 @@ def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-m", "napari_milcnn", *words[1:]], check=True, env=environment)
     ours, theirs = (mil.load_model(tmp_path / name) for name in ("model.zip", "again.zip"))
-    assert ours.card.training["curve"] == theirs.card.training["curve"]
+    assert ours.card.training.curve == theirs.card.training.curve
     weights = theirs.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in ours.network.state_dict().items())
 
@@ -203,7 +204,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    done = dock.stopped.epochs
+    done = dock.stopped.epochs_done
     assert there[0] < done < 60
     assert dock.report is not None
     dock.plan_box.options["epochs"].value = 3  # what Resume does not heed: it is the training that was begun
@@ -212,7 +213,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    assert mil.load_model(tmp_path / "model.zip").card.training["options"]["epochs"] == 60
+    assert mil.load_model(tmp_path / "model.zip").card.training.options["epochs"] == 60
 
 
 def test_without_validation_nothing_is_made_up(dock, qtbot, table, tmp_path):
@@ -354,7 +355,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     assert all(image.labels == (("none", "spots")[int(image.file.stem) % 2],) for image in labelled)
     assert len(dock.label_box.labelling.images) == 16
     if training:
-        assert dock.stopped.epochs >= 2
+        assert dock.stopped.epochs_done >= 2
         assert not dock.resume_button.isHidden()
         dock.resume_button.click()
         qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
@@ -390,12 +391,14 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     assert dock.message.text() == "Done."
     assert dock._epochs == (2, 2)
     assert dock.report is not None
-    assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
+    assert mil.load_model(tmp_path / "model.zip").card.training.device.endswith("(2 processes)")
 
 
 def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
     """Labelling goes on where a stopped training was found, and the model of another folder goes to that folder."""
-    TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
+    save_record(
+        TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}), 0, TrainingState.STOPPED
+    )
     opened(dock, qtbot, tmp_path / "labels.csv")
     assert dock.stopped is not None
     assert dock.tabs.currentIndex() == 1
@@ -423,7 +426,7 @@ def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_
     reports = run_training(plan, read, plan.start(read).model)
     next(reports), next(reports)  # the checkpoint of the first is written once the second is asked for
     reports.close()
-    plan.save(1, ended=False)
+    save_record(plan, 1, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
     before = plan.out.read_bytes()
     dock.label_box.table.select([0])
