@@ -52,7 +52,7 @@ def test_a_run_that_is_left_keeps_its_epochs(table, tmp_path):
 
 
 def test_time_that_is_up_ends_it_after_the_epoch(table, tmp_path):
-    reports = run(plan_for(tmp_path, options={**FAST, "minutes": 1e-6}))
+    reports = run(plan_for(tmp_path, options={**FAST, "max_minutes": 1e-6}))
     assert [report.epoch for report in reports] == [1]
 
 
@@ -84,12 +84,13 @@ def test_two_may_begin_at_once(table, tmp_path):
 
 def test_the_command_says_what_differs_from_the_defaults(tmp_path):
     plan = TrainingPlan(
-        tmp_path / "labels.csv", tmp_path / "m.zip", preset="paper", options={"epochs": 3, "turns": False, "seed": 0},
+        tmp_path / "labels.csv", tmp_path / "m.zip", preset="paper",
+        options={"epochs": 3, "flip_rotate": False, "seed": 0},
         foreground={"smooth": 2.0}, facts={"name": "my cells", "authors": ("A", "B"), "license": ""},
         reading=ImageReading(channels=("GFP", "RFP"), pixel_size=0.3),
     )  # fmt: skip
     assert shlex.join(plan.command(resume=True)) == (
-        f"train {tmp_path}/labels.csv --out {tmp_path}/m.zip --preset paper --epochs 3 --no-turns "
+        f"train {tmp_path}/labels.csv --out {tmp_path}/m.zip --preset paper --epochs 3 --no-flip-rotate "
         "--foreground-smooth 2.0 --name 'my cells' --author A --author B --channels GFP,RFP --pixel-size 0.3 --resume"
     )
 

@@ -53,12 +53,15 @@ def test_a_stopped_training_without_its_checkpoint_cannot_go_on(tmp_path):
 def test_a_record_that_knows_more_or_less_is_read(tmp_path):
     """One of another version: a fact that is new, and a way of reading images that was not there yet."""
     plan = {"labels": "labels.csv", "out": "m.zip", "layout": None, "init": None, "preset": None, "network": {},
-            "foreground": {}, "options": {"epochs": 3}, "facts": {"authors": ["A", "B"]}, "colour": "red",
+            "foreground": {}, "options": {"epochs": 3, "turns": False}, "colour": "red",
+            "facts": {"authors": ["A", "B"]},
             "reading": {"axes": None, "channels": ["c"], "pixel_size": 0.5, "series": None}}  # fmt: skip
     record = {"epochs_done": 0, "state": "stopped", "plan": plan, "mood": "good"}
     (tmp_path / "m.training.json").write_text(json.dumps(record))
     found = read_record(tmp_path / "m.training.json").plan
     assert (found.labels, found.out) == (tmp_path / "labels.csv", tmp_path / "m.zip")
+    assert (found.train_options().epochs, found.train_options().flip_rotate) == (3, False)
+    assert "--no-flip-rotate" in found.command()
     assert found.facts == {"authors": ("A", "B")}
     assert found.reading == ImageReading(channels=("c",), pixel_size=0.5)
 

@@ -111,6 +111,25 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
         next(train(model_for(table), table, resume=True, **FAST))
 
 
+def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
+    """As an early version wrote it: among the facts of the run, and on the cards in it."""
+    options = {**FAST, "epochs": 2, "intensity_jitter": 0.1}
+    *_, whole = train(model_for(table), table, **options)
+    kept = tmp_path / "kept.checkpoint"
+    first = train(model_for(table), table, checkpoint=kept, **options)
+    next(first), next(first)
+    state = state_of(kept)
+    former = {"flip_rotate": "turns", "intensity_jitter": "gain", "num_workers": "readers", "max_minutes": "minutes"}
+    for new, old in former.items():
+        state["run"] = {name.replace(f"option {new}", f"option {old}"): value for name, value in state["run"].items()}
+        state |= {name: state[name].replace(f'"{new}"', f'"{old}"') for name in ("card", "best_card")}
+    assert "option turns" in state["run"]
+    assert '"gain":0.1' in state["card"]
+    torch.save(state, kept)
+    (last,) = train(model_for(table), table, checkpoint=kept, resume=True, **options)
+    assert last.last.digest == whole.last.digest
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_killed_five_times(table, tmp_path):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""

@@ -142,7 +142,7 @@ class TrainingPlan:
         """Return the words of the command that does the same without a window."""
         words = ["train", str(self.labels), "--out", str(self.out)]
         usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
-        told = {name: value for name, value in self.options.items() if value != usual.get(name)}
+        told = {name: value for name, value in self.train_options().model_dump().items() if value != usual[name]}
         named = {"layout": self.layout, "init": self.init, "preset": self.preset}
         for name, value in {**named, **self.network, **told}.items():
             words += _option(name, value)

@@ -38,7 +38,7 @@ from napari_milcnn.model.trained_model import TrainedModel, rebuilt
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.augment import amplified, turned
-from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses, image_weights
 from napari_milcnn.training.patch_dataset import PatchReader, intensity_statistics, read_ahead
@@ -59,7 +59,7 @@ _AHEAD = 2
 """Batches read ahead of the one that is computed."""
 _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
-_HOW = ("device", "readers", "cache", "minutes", "threads")
+_HOW = ("device", "num_workers", "cache", "max_minutes", "threads")
 """Options that say where, how fast and how long a training runs: with others it may go on from its checkpoint."""
 
 
@@ -301,7 +301,7 @@ class _Trainer:
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
         if not self.model.card.training.has_learned_encoder:
-            measured = intensity_statistics(self.reader, self.options.readers, on_image)
+            measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
             if measured is None:
                 return False
             self.model = self.model.with_card(mean=measured.mean, std=measured.std)
@@ -366,7 +366,7 @@ class _Trainer:
         validation = (time.perf_counter() - asked) * len(held.images)
         weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
         return TrainingEstimate(
-            self.steps * max(step, reading / self.options.readers) + validation, 4 * weights + 2 * sum(kept),
+            self.steps * max(step, reading / self.options.num_workers) + validation, 4 * weights + 2 * sum(kept),
             self.steps, len(self.targets), len(held.images), str(self.choice),
         )  # fmt: skip
 
@@ -376,7 +376,7 @@ class _Trainer:
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, to which all keep."""
-        late = self.options.minutes is not None and time.monotonic() - self.began > 60 * self.options.minutes
+        late = self.options.max_minutes is not None and time.monotonic() - self.began > 60 * self.options.max_minutes
         return self.processes.sum([float(late and self.processes.rank == 0)])[0] > 0
 
     def _reported(self, epoch: int) -> EpochReport | None:
@@ -433,7 +433,7 @@ class _Trainer:
                 mine = self.processes.share(places)
                 return self._batch(order, mine, epoch), order[mine], len(places)
 
-            with closing(read_ahead(read, batches, self.options.readers, _AHEAD)) as ahead:
+            with closing(read_ahead(read, batches, self.options.num_workers, _AHEAD)) as ahead:
                 for step in range(1, self.steps + 1):
                     asked = time.perf_counter()
                     images, chosen, size = next(ahead)
@@ -493,10 +493,12 @@ class _Trainer:
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
         step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
-        if self.options.turns:
+        if self.options.flip_rotate:
             patches = [turned(patch, int(rng.integers(0, 8)) // step * step)
                        for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
-        patches = [amplified(patch, self.options.gain, rng) for patch, rng in zip(patches, rngs, strict=True)]
+        patches = [
+            amplified(patch, self.options.intensity_jitter, rng) for patch, rng in zip(patches, rngs, strict=True)
+        ]
         return np.stack([self.model.normalise(patch) for patch in patches])
 
     def _snapshot(self, epoch: int) -> TrainedModel:
@@ -544,7 +546,7 @@ def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 def _run(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
     """Say in plain values what makes a run what it is: a checkpoint of another run is refused."""
     images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
-    chosen = {f"option {name}": value for name, value in options.model_dump(exclude=set(_HOW)).items()}
+    chosen = option_facts(options.model_dump(exclude=set(_HOW)))
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
 
 

@@ -487,7 +487,7 @@ class TrainDock(QWidget):
 
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
-        epochs, minutes = values["epochs"], values["minutes"]
+        epochs, minutes = values["epochs"], values["max_minutes"]
         text = (f"{duration(found.seconds)} an epoch: {found.images} images in {found.batches} batches, "
                 f"{found.validation_images} for validation. {_epochs(epochs)} about "
                 f"{duration(found.seconds * epochs)}. {found.memory / 1e9:.1f} GB on {found.device}.")  # fmt: skip
