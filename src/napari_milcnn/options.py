@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_milcnn.errors import OptionsError
 
@@ -255,50 +255,75 @@ def _threshold_from_text(text: str) -> float | str:
     return text
 
 
+_FORMER_NAMES = {"turns": "flip_rotate", "gain": "intensity_jitter", "readers": "num_workers", "minutes": "max_minutes"}
+"""Names of training options in model files, records and checkpoints of early versions."""
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return training options under their present names: old records have former ones.
+
+    A former name beside the present one is left as it is, so that it is refused as unknown.
+    """
+    present = {name: _FORMER_NAMES.get(name, name) for name in options}
+    return {name if present[name] in options else present[name]: value for name, value in options.items()}
+
+
 class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
-    epochs: int = Field(16, ge=1, description="Times each training image is seen.")
+    epochs: int = Field(16, ge=1, description="Number of times that each training image is seen.")
     batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
     patch: int = Field(
-        320, ge=0, description="Side, in px, of the random patch an image is seen through; 0 takes the whole image. It "
-                               "must be large enough to hold cells that show the label: the rarer they are, the larger."
+        320, ge=0, description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
+                               "patch must be large enough to hold cells that show the label: the rarer, the larger."
     )  # fmt: skip
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's highest rate.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Highest learning rate of the Adam optimiser.")
     schedule: Schedule = Field(
-        "one_cycle", description="Of the rate: one_cycle rises and falls, cosine falls, constant stays."
+        "one_cycle", description="Learning-rate schedule: one_cycle rises and falls, cosine falls, constant stays."
     )
-    head_rate: float = Field(10.0, gt=0, description="Times that rate for Noisy-AND's thresholds and the last layer.")
+    head_rate: float = Field(
+        10.0, gt=0, description="Multiplier on the learning rate for Noisy-AND's thresholds and the last layer."
+    )
     encoder_rate: float = Field(
-        1.0, ge=0, description="Times that rate for the encoder; below 1 to fine-tune gently, 0 freezes it."
-    )
+        1.0, ge=0, description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 "
+                               "freezes it."
+    )  # fmt: skip
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
     )
-    turns: bool = Field(True, description="Rotate and reflect patches; off where up and down mean something.")
-    gain: float = Field(
-        0.0, ge=0, le=1, description="Spread of the random factor that a patch's intensities are multiplied by, for "
-                                     "stainings that vary; 0 where brightness is what is to be learned."
+    flip_rotate: bool = Field(
+        True, description="Flip and rotate patches at random; turn off where up and down mean something."
+    )
+    intensity_jitter: float = Field(
+        0.0, ge=0, le=1, description="Spread of the random factor that the intensities of a patch are multiplied by, "
+                                     "for stainings that vary; 0 where brightness is what is to be learned."
     )  # fmt: skip
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation; default: never."
+        None, ge=1, description="Stop after this many epochs without a better validation; default: never."
     )
-    minutes: float | None = Field(
-        None, gt=0, description="Begin no further epoch after so many minutes; the rate's schedule still counts all "
-                                "epochs. Default: no limit."
+    max_minutes: float | None = Field(
+        None, gt=0, description="Begin no further epoch after this many minutes; the learning-rate schedule still "
+                                "counts all epochs. Default: no limit."
     )  # fmt: skip
-    precision: Precision = Field("auto", description="Of the convolutions while training.")
+    precision: Precision = Field("auto", description="Precision of the convolutions while training.")
     device: Device = Field("auto", description=DEVICE_HELP)
     validation: float = Field(
         0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine, as many threads: same curve.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Random seed: the same seed, machine and number of threads give the same model."
+    )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads of the CPU that compute; default: all. One less leaves a core to "
-                                         "whoever sits before the machine."
+        None, ge=1, le=1024, description="CPU threads that compute; default: all. One less keeps the computer "
+                                         "responsive while it trains."
     )  # fmt: skip
-    cache: float = Field(1.0, ge=0, le=4096, description="GiB of memory that may hold images already read.")
-    readers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+    cache: float = Field(1.0, ge=0, le=4096, description="Memory, in GiB, for images that were already read.")
+    num_workers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, values: Any) -> Any:
+        return current_names(values) if isinstance(values, dict) else values
 
 
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {

@@ -149,7 +149,8 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert model.card.foreground.channel == "RFP"
     again = run("train", screen / "labels.csv", "-o", tmp_path / "z.zip", "--init", tmp_path / "y.zip", "--epochs", 1,
                 "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
-    assert [epoch["epoch"] for epoch in json.loads(again.stdout)["epochs"]] == [1]
+    first, last = map(json.loads, again.stdout.splitlines())
+    assert (first["epoch"], last) == (1, {"model": str(tmp_path / "z.zip")})
     result = run("classify", screen / "images", "-m", tmp_path / "z.zip", "-o", tmp_path / "out", "--no-masks", *CPU)
     assert result.exit_code == 0, result.output
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
@@ -163,12 +164,13 @@ def test_training_resumes_and_fine_tunes(run, table, tmp_path):
     call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip", "--epochs", 2, *SHORT)
     first = run(*call, "--json")
     assert first.exit_code == 0, first.output
-    epochs = json.loads(first.stdout)["epochs"]
+    *epochs, last = map(json.loads, first.stdout.splitlines())
+    assert last == {"model": str(tmp_path / "m.zip")}
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert all(0 <= epoch["waiting"] <= 1 for epoch in epochs)
     assert (tmp_path / "m-last.zip").exists() == (not epochs[-1]["is_best"])
     again = run(*call, "--resume")
-    assert "is that of a training that is done" in again.stderr
+    assert "belongs to a training that is done" in again.stderr
     assert "differs in option epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
     for image in table.images:
         folder = tmp_path / "classes" / f"new {image.labels[0]}"
@@ -207,7 +209,9 @@ def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
     call = ("train", tmp_path / "labels.csv", "--validation", 0)
     assert "a model is saved as one .zip file" in run(*call, "-o", tmp_path / "mine").stderr
-    assert "leave out --b" in run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2).stderr
+    refused = run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2, "--json")
+    assert "leave out --b" in refused.stderr
+    assert "leave out --b" in json.loads(refused.stdout)["error"]
     assert not list(tmp_path.glob("*.zip"))
 
 

@@ -15,6 +15,7 @@ import torch
 from napari_milcnn import calibrate, classify, load_model, new_model, read_labels, train
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.model.card import TrainingRecord
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import PoolingName
 from napari_milcnn.training.augment import amplified, turned
@@ -226,7 +227,7 @@ def test_new_classes_keep_the_encoder(table):
     assert other.network.head.weight.shape == (3, 3)
     assert (other.card.mean, other.card.classes) == (report.best.card.mean, ("x", "y", "z"))
     assert (other.card.metrics, other.card.reference) == ({}, None)
-    assert other.card.training == {"encoder_of": parent.digest}
+    assert other.card.training == TrainingRecord(encoder_of=parent.digest)
 
 
 def test_a_frozen_encoder_does_not_move(table):
@@ -265,7 +266,7 @@ def test_patience_stops_early(table):
     options = FAST | {"epochs": 9, "patience": 2, "learning_rate": 1e-12}
     reports = list(train(model_for(table), table, **options))
     assert 3 <= len(reports) < 9
-    assert [row["epoch"] for row in reports[-1].last.card.training["curve"]] == list(range(1, len(reports) + 1))
+    assert [row.epoch for row in reports[-1].last.card.training.curve] == list(range(1, len(reports) + 1))
 
 
 def test_gain_multiplies_what_lies_above_the_darkest():
@@ -302,7 +303,7 @@ def test_fine_tuning_drops_the_parents_claims(table):
     (again,) = train(parent, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
     assert again.best.card.metrics == {}
     assert again.best.card.thresholds == {}
-    assert again.best.card.training["started_from"] == parent.digest
+    assert again.best.card.training.started_from == parent.digest
     several = LabelTable(tuple(replace(image, labels=table.classes) for image in table.images))
     with pytest.raises(LabelsError, match="trained for one label per image"):
         next(train(parent, several))

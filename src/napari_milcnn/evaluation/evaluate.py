@@ -355,7 +355,7 @@ def class_table(model: TrainedModel, scores: np.ndarray, targets: np.ndarray) ->
         "F1": np.where(np.asarray(support) > 0, f1, np.nan),
         "average precision": [float(ap[0]) for ap, _ in ranked],
         "ROC AUC": [float(auc[0]) for _, auc in ranked],
-        "learned b": (model.card.training and model.network.learned_b) or [math.nan] * len(model.classes),
+        "learned b": (model.card.training.has_learned and model.network.learned_b) or [math.nan] * len(model.classes),
     })  # fmt: skip
 
 

@@ -11,9 +11,7 @@ reads the epochs that it prints.
 
 from __future__ import annotations
 
-import json
-import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,6 @@ from napari_milcnn.labels.table import LabelTable, check_images, read_labels
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import TRAIN_PRESETS, ForegroundOptions, TrainOptions, make_options
-from napari_milcnn.results.record import versions
-from napari_milcnn.results.write import write_json
-
-_ENDED, _STOPPED = "ended", "stopped"
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class TrainingPlan:
     network: dict[str, Any] = field(default_factory=dict)
     foreground: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str | tuple[str, ...] | None] = field(default_factory=dict)
     reading: ImageReading = AS_THEY_SAY
 
     @property
@@ -123,9 +117,8 @@ class TrainingPlan:
                                "another name")  # fmt: skip
         begun = _initial(self.init, table) if self.init else self._fresh(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
-        said = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
-        said |= {name: value for name, value in self.facts.items() if value}
-        model = begun.model.with_card(**said)
+        usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
+        model = begun.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
         told = {**model.card.foreground.model_dump(), **self.foreground}
         model = model.with_card(foreground=make_options(ForegroundOptions, told))
         return Start(model, begun.kept)
@@ -149,7 +142,7 @@ class TrainingPlan:
         """Return the words of the command that does the same without a window."""
         words = ["train", str(self.labels), "--out", str(self.out)]
         usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
-        told = {name: value for name, value in self.options.items() if value != usual.get(name)}
+        told = {name: value for name, value in self.train_options().model_dump().items() if value != usual[name]}
         named = {"layout": self.layout, "init": self.init, "preset": self.preset}
         for name, value in {**named, **self.network, **told}.items():
             words += _option(name, value)
@@ -163,47 +156,6 @@ class TrainingPlan:
             given = value != getattr(AS_THEY_SAY, one.name)
             words += _option(one.name, ",".join(value) if isinstance(value, tuple) else value) if given else []
         return [*words, *(["--resume"] if resume else [])]
-
-    def save(self, epochs: int, *, ended: bool) -> None:
-        """Write the record: the plan as plain values, its command, and how many epochs of it are done."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)} | {"reading": asdict(self.reading)}
-        command = shlex.join(["napari-milcnn", *self.command()])
-        write_json(self.record, {"command": command, "epochs_done": epochs, "state": _ENDED if ended else _STOPPED,
-                                 "plan": values, "versions": versions()})  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StoppedTraining:
-    """A training that was stopped, or killed: its plan, and how many epochs are done; with none it starts anew."""
-
-    plan: TrainingPlan
-    epochs: int
-
-
-def stopped_training(folder: Path) -> StoppedTraining | None:
-    """Return the training that was last at work in a folder, if it did not come to its end; None if there is none."""
-    for path in sorted(folder.glob("*.training.json"), key=lambda one: one.stat().st_mtime, reverse=True):
-        try:
-            told = json.loads(path.read_text("utf-8"))
-            plan = _plan_of(told["plan"], path.parent)
-            epochs, stopped = int(told["epochs_done"]), told["state"] == _STOPPED
-            return StoppedTraining(plan, epochs) if stopped and (epochs == 0 or plan.checkpoint.exists()) else None
-        except (ValueError, KeyError, TypeError, OSError):  # not ours, or damaged: there is nothing to go on from
-            continue
-    return None
-
-
-def _plan_of(values: dict[str, Any], folder: Path) -> TrainingPlan:
-    """Make a plan of what stands in a record; the folder may have been moved as a whole."""
-    reading = values["reading"]
-    channels = reading["channels"]
-    reading = ImageReading(**{**reading, "channels": None if channels is None else tuple(channels)})
-    labels, out = Path(values["labels"]), folder / Path(values["out"]).name
-    labels = labels if labels.exists() else folder / labels.name
-    layout = values["layout"] and Path(values["layout"])
-    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in values["facts"].items()}
-    return TrainingPlan(**{**values, "labels": labels, "out": out, "layout": layout, "reading": reading,
-                           "facts": facts})  # fmt: skip
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -25,6 +25,7 @@ from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.run import run_training
 from qt_actions import drop
 
@@ -158,7 +159,7 @@ def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-m", "napari_milcnn", *words[1:]], check=True, env=environment)
     ours, theirs = (mil.load_model(tmp_path / name) for name in ("model.zip", "again.zip"))
-    assert ours.card.training["curve"] == theirs.card.training["curve"]
+    assert ours.card.training.curve == theirs.card.training.curve
     weights = theirs.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in ours.network.state_dict().items())
 
@@ -202,7 +203,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    done = dock.stopped.epochs
+    done = dock.stopped.epochs_done
     assert there[0] < done < 60
     assert dock.report is not None
     dock.plan_box.options["epochs"].value = 3  # Resume ignores the form: it continues the training with its own options
@@ -211,7 +212,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    assert mil.load_model(tmp_path / "model.zip").card.training["options"]["epochs"] == 60
+    assert mil.load_model(tmp_path / "model.zip").card.training.options["epochs"] == 60
 
 
 def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_path):
@@ -352,7 +353,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     assert all(image.labels == (("none", "spots")[int(image.file.stem) % 2],) for image in labelled)
     assert len(dock.label_box.labelling.images) == 16
     if training:
-        assert dock.stopped.epochs >= 2
+        assert dock.stopped.epochs_done >= 2
         assert not dock.resume_button.isHidden()
         dock.resume_button.click()
         qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
@@ -388,12 +389,13 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     assert dock.message.text() == "Done."
     assert dock._epochs == (2, 2)
     assert dock.report is not None
-    assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
+    assert mil.load_model(tmp_path / "model.zip").card.training.device.endswith("(2 processes)")
 
 
 def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
     """Labelling can continue beside a stopped training; the model of another folder is saved in that folder."""
-    TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
+    plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"})
+    save_record(plan, 0, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
     assert dock.stopped is not None
     assert dock.tabs.currentIndex() == 1
@@ -421,7 +423,7 @@ def test_resume_is_refused_with_a_message_after_labels_changed(dock, qtbot, tabl
     reports = run_training(plan, read, plan.start(read).model)
     next(reports), next(reports)  # the checkpoint of the first epoch is written when the second is requested
     reports.close()
-    plan.save(1, ended=False)
+    save_record(plan, 1, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
     before = plan.out.read_bytes()
     dock.label_box.table.select([0])
