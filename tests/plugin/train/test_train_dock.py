@@ -145,7 +145,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     )  # fmt: skip
     right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.images]
     assert np.sum(right) >= 12
-    assert classifier.picture.masks_of(classifier.entry()).data.any()
+    assert classifier.writer.masks_of(classifier.entry()).data.any()
 
 
 def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
