@@ -85,6 +85,7 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.slow
 def test_killed_five_times(table, tmp_path):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
     finish(tmp_path, "whole", 30)
@@ -104,6 +105,7 @@ def test_killed_five_times(table, tmp_path):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.slow
 def test_two_processes_train_as_one(table, tmp_path):
     """Batches shared by two processes: the losses of one process to six digits, weights up to rounding.
 

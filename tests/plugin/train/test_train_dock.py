@@ -111,6 +111,7 @@ def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
     return truth
 
 
+@pytest.mark.slow
 def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     """24 images labelled by keys, trained on for real; 16 others are told apart, 12 of them at least where 8 is chance.
 
@@ -148,6 +149,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     assert classifier.picture.masks_of(classifier.entry()).data.any()
 
 
+@pytest.mark.slow
 def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
     """The command that the dock copies, run in a terminal with another file, writes the very same weights."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -184,6 +186,7 @@ def test_a_training_that_cannot_be_says_why(dock, qtbot, table, tmp_path):
     assert dock.start_button.isEnabled()
 
 
+@pytest.mark.slow
 def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     """Paused, it waits; stopped, it keeps its epochs and says how good they are; resumed, it goes on to the end."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -226,6 +229,7 @@ def test_without_validation_nothing_is_made_up(dock, qtbot, table, tmp_path):
     assert dock.report is None
 
 
+@pytest.mark.slow
 def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 1})
@@ -245,6 +249,7 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     assert not dock.outcome_box.card.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     """Paused it waits; stopped it gives no figures; a model that was trained before can still be used."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -270,6 +275,7 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_the_card_is_filled_in_and_who_made_it_is_asked_once(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
@@ -339,6 +345,7 @@ wait(lambda: False)
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path, training):
     """Killed while labelling, every label is there again; killed while it trains, at most one epoch is lost."""
     (tmp_path / "labels.csv").unlink()
@@ -366,6 +373,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         assert dock.stopped is None
 
 
+@pytest.mark.slow
 def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_path):
     """Nothing is written when it is opened; a training writes the table that it reads."""
     for image in table.images:
@@ -380,6 +388,7 @@ def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_
     assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")
 
 
+@pytest.mark.slow
 def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
     """Two processes on the CPU stand for two GPUs: curves and figures come as from a training in this one."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -416,6 +425,7 @@ def test_a_stopped_training_is_said_once_and_leaves_the_form_alone(dock, qtbot, 
     assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
 
 
+@pytest.mark.slow
 def test_resume_is_refused_in_words_once_labels_changed(dock, qtbot, table, tmp_path):
     """What the stopped training learned can still be used; no button is offered that would do what was refused."""
     plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
@@ -453,6 +463,7 @@ def test_a_model_that_is_trained_on_further_is_kept(dock, qtbot, table, tmp_path
     assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
 
 
+@pytest.mark.slow
 def test_what_was_trained_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
     """After a cross-validation, and after the file was deleted; a stopped estimate leaves Stop as it was."""
     opened(dock, qtbot, tmp_path / "labels.csv")
