@@ -4,6 +4,7 @@
 #   make test-fast  run those that are not slow     make bench   the quick benchmarks
 #   make gui        napari and the dock
 #   make compat     the tests that meet napari, with its oldest and newest release and both Qt bindings
+#   make bare       the install steps, demo and test-fast in a bare Debian (as root, with debootstrap)
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -24,7 +25,7 @@ COMPAT_BINDING = $(lastword $(subst -, ,$*))
 COMPAT_TESTS := tests/plugin tests/test_package.py
 test test-fast $(COMPAT:%=compat-%): export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-fast lint gui bench compat $(COMPAT:%=compat-%) constraints clean
+.PHONY: demo test test-fast lint gui bench bare compat $(COMPAT:%=compat-%) constraints clean
 
 demo: .venv/core
 	$(BIN)/napari-milcnn demo --out milcnn-demo
@@ -50,6 +51,9 @@ gui: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.speed.inference
+
+bare:
+	tools/bare.sh
 
 compat: $(COMPAT:%=compat-%)
 
