@@ -6,13 +6,14 @@ ready, running, done, the mask bench, an error. README and docs show some of the
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import napari
 import numpy as np
@@ -33,7 +34,9 @@ SIZE = (1400, 960)
 
 def main() -> None:
     """Take every picture."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES, help="where to write; docs/images by default")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("dark", "light"):
         tour(theme, folder)
@@ -148,7 +151,6 @@ def train_tour(theme: str, folder: Path) -> None:
     viewer.window._qt_window.activateWindow()
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
     dock.go_on_button.hide()  # what another session left is not part of the tour
-    box = dock.label_box
 
     def shot(name: str) -> None:
         wait(lambda: False, 0.8)
@@ -158,49 +160,64 @@ def train_tour(theme: str, folder: Path) -> None:
         images = Path(place) / "practice"
         shutil.copytree(mil.sample_folder() / "training" / "images", images)
         shot("empty")
-        box.open([images])
-        wait(lambda: box.labelling is not None and not box.busy)
-        names = ("nucleus", "mitochondria", "cell periphery")
-        for name in names:
-            QTest.keyClicks(box.class_box.new, name)
-            QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
-        box.table.setFocus()
-        for number in range(len(box.labelling.images)):
-            file = box.labelling.images[box.table.current_row()].file.name
-            place_of = next(i for i, name in enumerate(names) if file.startswith(name.replace(" ", "-")))
-            QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + place_of))
-            if number == 11:
-                wait(lambda: not box.busy and not box.images.pictures.busy)
-                shot("labelling")
-        dock.tabs.setCurrentIndex(1)
-        wait(lambda: not dock.waits)
-        for name, value in {"epochs": 25, "patch": 0}.items():
-            dock.plan_box.options[name].value = value
-        dock.estimate_button.click()
-        wait(lambda: not dock.busy and not dock.waits)
-        shot("ready")
-        dock.start_button.click()
-        wait(lambda: dock._epochs[0] >= 12, 900)
-        dock.pause_button.click()
-        area = dock.tabs.widget(1)
-        wait(lambda: False, 1)
-        area.verticalScrollBar().setValue(dock.progress.y() - 20)
-        shot("curves")
-        area.verticalScrollBar().setValue(dock.glances.y() - 20)
-        shot("looks")
-        dock.pause_button.click()
-        wait(lambda: not dock.busy, 900)
-        shot("done")
-        dock.outcome_box.use_button.click()
-        classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
-        viewer.layers.clear()
-        viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
-        classifier.run_button.click()
-        wait(lambda: not classifier.busy and classifier._bench is not None)
-        shot("used")
+        label(dock.label_box, images, shot)
+        train(dock, shot)
+        use(dock, viewer, shot)
         viewer.close()
         wait(lambda: False, 1)
     current.clear()
+
+
+def label(box: Any, images: Path, shot: Callable[[str], None]) -> None:
+    """Name the classes and give each image the one that its file is named after."""
+    box.open([images])
+    wait(lambda: box.labelling is not None and not box.busy)
+    names = ("nucleus", "mitochondria", "cell periphery")
+    for name in names:
+        QTest.keyClicks(box.class_box.new, name)
+        QTest.keyClick(box.class_box.new, Qt.Key.Key_Return)
+    box.table.setFocus()
+    for number in range(len(box.labelling.images)):
+        file = box.labelling.images[box.table.current_row()].file.name
+        place_of = next(i for i, name in enumerate(names) if file.startswith(name.replace(" ", "-")))
+        QTest.keyClick(box.table, Qt.Key(Qt.Key.Key_1 + place_of))
+        if number == 11:
+            wait(lambda: not box.busy and not box.images.pictures.busy)
+            shot("labelling")
+
+
+def train(dock: Any, shot: Callable[[str], None]) -> None:
+    """Estimate, train, pause on the way to look, and go on to the end."""
+    dock.tabs.setCurrentIndex(1)
+    wait(lambda: not dock.waits)
+    for name, value in {"epochs": 25, "patch": 0}.items():
+        dock.plan_box.options[name].value = value
+    dock.estimate_button.click()
+    wait(lambda: not dock.busy and not dock.waits)
+    shot("ready")
+    dock.start_button.click()
+    wait(lambda: dock._epochs[0] >= 12, 900)
+    dock.pause_button.click()
+    area = dock.tabs.widget(1)
+    wait(lambda: False, 1)
+    area.verticalScrollBar().setValue(dock.progress.y() - 20)
+    shot("curves")
+    area.verticalScrollBar().setValue(dock.glances.y() - 20)
+    shot("looks")
+    dock.pause_button.click()
+    wait(lambda: not dock.busy, 900)
+    shot("done")
+
+
+def use(dock: Any, viewer: napari.Viewer, shot: Callable[[str], None]) -> None:
+    """Classify another image with the model that was trained."""
+    dock.outcome_box.use_button.click()
+    classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
+    viewer.layers.clear()
+    viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
+    classifier.run_button.click()
+    wait(lambda: not classifier.busy and classifier._bench is not None)
+    shot("used")
 
 
 def wait(done: Callable[[], bool], seconds: float = 60.0) -> None:
