@@ -47,6 +47,7 @@ def image(tmp_path):
     return tmp_path / "a.tif"
 
 
+@pytest.mark.slow
 def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
     """The table names image and class; the folder holds what the design promises."""
     result = run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU)
@@ -72,6 +73,7 @@ def test_command_line_and_python_agree(run, model, image, tmp_path):
         np.testing.assert_array_equal(labels.plane(0)[0], masks.labels[0])
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
     """A real process: standard output is one JSON document, progress is on standard error."""
     call = [*PROGRAM, "classify", str(image), "-m", str(model), "-o", str(tmp_path / "out"), "--json", *CPU]
@@ -130,6 +132,7 @@ def test_info(run, model):
     assert run("info", "nowhere.zip").exit_code == 2
 
 
+@pytest.mark.slow
 def test_simulate_then_train_then_classify(run, tmp_path):
     """The three commands after one another, on three small fields a class; the model names what it learned from."""
     screen = tmp_path / "screen"
@@ -232,6 +235,7 @@ def test_files_that_do_not_say_their_axes(run, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+@pytest.mark.slow
 def test_work_goes_on_when_the_reader_of_the_output_leaves(model, image, tmp_path):
     """`classify … | true` writes everything and ends well."""
     call = " ".join(
@@ -275,6 +279,7 @@ def heard():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.usefixtures("heard")
+@pytest.mark.slow
 def test_interrupt_leaves_whole_files(model, image, tmp_path):
     """Ctrl-C among many images: exit 130, every file that is there is whole, and the record names the rest."""
     out = tmp_path / "out"
@@ -314,6 +319,7 @@ def test_z_stacks_are_projected(run, model, tmp_path):
     assert run(*call, "--z", "mean").exit_code == 2
 
 
+@pytest.mark.slow
 def test_demo(run, tmp_path):
     """The demo classifies every shipped image with the shipped model."""
     if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():

@@ -98,6 +98,7 @@ def test_suspected_mislabels_have_pictures(tmp_path):
     assert "no picture" in html(made_up())
 
 
+@pytest.mark.slow
 def test_command_line(folder):
     """A real process prints one JSON document, which equals metrics.json, and a broken image gives status 1."""
     call = [

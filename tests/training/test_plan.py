@@ -109,6 +109,7 @@ def test_a_line_of_json_has_no_number_that_json_does_not_know(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_processes_of_their_own_train_the_same_model(table, tmp_path, monkeypatch, processes):
     """With as many threads the very same; two processes add up in another order, which training widens.
 
@@ -125,6 +126,7 @@ def test_processes_of_their_own_train_the_same_model(table, tmp_path, monkeypatc
         assert all(torch.equal(there[name], here[name]) for name in here)
 
 
+@pytest.mark.slow
 def test_what_a_process_failed_of_is_said(table, tmp_path):
     plan = plan_for(tmp_path, labels=tmp_path / "nothing.csv")
     with pytest.raises(ComputeError, match=r"nothing\.csv does not exist"):

@@ -131,6 +131,7 @@ def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.slow
 def test_killed_five_times(table, tmp_path):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
     finish(tmp_path, "whole", 30)
@@ -150,6 +151,7 @@ def test_killed_five_times(table, tmp_path):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["batch norm", "no batch norm"])
 def test_two_processes_train_as_one(table, tmp_path, batch_norm):
     """Both processes end with the same weights; without batch norm losses and weights are those of one process.

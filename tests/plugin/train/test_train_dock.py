@@ -111,6 +111,7 @@ def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
     return truth
 
 
+@pytest.mark.slow
 def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     """Label 24 images with keys and train on them; at least 12 of 16 other images are right, where chance gives 8.
 
@@ -148,6 +149,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     assert classifier.writer.masks_of(classifier.entry()).data.any()
 
 
+@pytest.mark.slow
 def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
     """The command that the dock copies writes the same weights when it runs in a terminal."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -184,6 +186,7 @@ def test_an_impossible_training_gives_its_reason(dock, qtbot, table, tmp_path):
     assert dock.start_button.isEnabled()
 
 
+@pytest.mark.slow
 def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     """A paused training waits; a stopped one saves its epochs and is evaluated; a resumed one continues."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -226,6 +229,7 @@ def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_pa
     assert dock.report is None
 
 
+@pytest.mark.slow
 def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 1})
@@ -244,6 +248,7 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     assert not dock.outcome_box.card.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     """A paused one waits; a stopped one gives no metrics; a model that was trained before can still be used."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -269,6 +274,7 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
@@ -338,6 +344,7 @@ wait(lambda: False)
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path, training):
     """Killing napari while labelling loses no label; killing it during a training loses at most one epoch."""
     (tmp_path / "labels.csv").unlink()
@@ -365,6 +372,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         assert dock.stopped is None
 
 
+@pytest.mark.slow
 def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
     """Opening writes nothing; the training writes the table that it reads."""
     for image in table.images:
@@ -379,6 +387,7 @@ def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
     assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")
 
 
+@pytest.mark.slow
 def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
     """Two processes on the CPU stand in for two GPUs: curves and metrics arrive as from a training in this process."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -416,6 +425,7 @@ def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qt
     assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
 
 
+@pytest.mark.slow
 def test_resume_is_refused_with_a_message_after_labels_changed(dock, qtbot, table, tmp_path):
     """The model of the stopped training stays; the message does not offer the button that was refused."""
     plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
@@ -453,6 +463,7 @@ def test_a_model_that_is_trained_further_is_not_overwritten(dock, qtbot, table, 
     assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
 
 
+@pytest.mark.slow
 def test_a_trained_model_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
     """Use the model after a cross-validation and after its file was deleted; Stop works again after an estimate."""
     opened(dock, qtbot, tmp_path / "labels.csv")
