@@ -58,6 +58,27 @@ def _sentence(kind: type[Options], error: dict[str, Any]) -> str:
     return f"option {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
+def flag_name(name: str) -> str:
+    """Return the command-line option of a field, such as --batch-size."""
+    return f"--{name.replace('_', '-')}"
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """Write the value of a field as words of a command line; none for None, which leaves the option out."""
+    flag = flag_name(name)
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else flag_name(f"no_{name}")]
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+
+
+def option_words(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Write values of an option model as words of a command line whose options are the fields of that model."""
+    return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]
+
+
 class NetworkOptions(Options):
     """What a network is built from."""
 
@@ -73,10 +94,16 @@ class NetworkOptions(Options):
     first_pool: bool = Field(True, description="Average-pool 3/2 before the first convolution (the paper's network).")
     batch_norm: bool = Field(False, description="Batch norm after each convolution.")
     widths: tuple[Width, Width, Width, Width, Width, Width] = Field(
-        (32, 64, 64, 128, 128, 1000), description="Channels after each of the six convolutions."
+        (32, 64, 64, 128, 128, 1000),
+        description="Channels after each of the six convolutions, such as 16,32,48,96,128,256.",
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after each max pool.")
     dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout before the map layer.")
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
 
 
 PRESETS: dict[str, dict[str, Any]] = {
