@@ -75,6 +75,27 @@ def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, f
     return f"option {name!r} is {found!r}: {expected.removeprefix('Value error, ')}"
 
 
+def flag_name(name: str) -> str:
+    """Return the command-line option of a field, such as --batch-size."""
+    return f"--{name.replace('_', '-')}"
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """Write the value of a field as words of a command line; none for None, which leaves the option out."""
+    flag = flag_name(name)
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else flag_name(f"no_{name}")]
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+
+
+def option_words(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Write values of an option model as words of a command line whose options are the fields of that model."""
+    return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]
+
+
 class NetworkOptions(Options):
     """The architecture of a network."""
 
@@ -95,10 +116,16 @@ class NetworkOptions(Options):
     )
     batch_norm: bool = Field(False, description="Use batch normalisation after each convolution.")
     widths: tuple[LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth] = Field(
-        (32, 64, 64, 128, 128, 1000), description="Number of channels after each of the six convolutions."
+        (32, 64, 64, 128, 128, 1000),
+        description="Number of channels after each of the six convolutions, such as 16,32,48,96,128,256.",
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate after each max pool.")
     dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout rate before the map layer.")
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
 
 
 PRESETS: dict[str, dict[str, object]] = {

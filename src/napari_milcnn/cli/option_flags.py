@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -15,6 +15,7 @@ from napari_milcnn.images.open import ImageReading, ZReading
 from napari_milcnn.options import (
     ForegroundOptions,
     Options,
+    flag_name,
     make_options,
 )  # fmt: skip
 
@@ -41,14 +42,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 
 def options_of(
-    *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False
-) -> Callable[[Command], Command]:
+    *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False,
+    default_text: str | None = None,
+) -> Callable[[Command], Command]:  # fmt: skip
     """Add every field of some option models to a command that takes **options, under --prefix-name.
 
-    With `optional` an option that is not given is None rather than its default.
+    With `optional` an option that is not given is None rather than its default. `default_text` is shown for all
+    defaults, where they are not those of the models.
     """
     fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
-    return _adding([_parameter(name, field, optional) for name, field in fields.items()])
+    return _adding([_parameter(name, field, optional, default_text) for name, field in fields.items()])
 
 
 def reading_options(command: Command) -> Command:
@@ -57,7 +60,7 @@ def reading_options(command: Command) -> Command:
 
 
 def _reading_parameter(name: str, kind: Any, said: str) -> inspect.Parameter:
-    shown = Annotated[kind | None, typer.Option(f"--{name.replace('_', '-')}", help=said)]
+    shown = Annotated[kind | None, typer.Option(flag_name(name), help=said)]
     return inspect.Parameter(f"reading_{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=shown)
 
 
@@ -70,11 +73,13 @@ def _adding(added: list[inspect.Parameter]) -> Callable[[Command], Command]:
     return add
 
 
-def _parameter(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
-    kind: Any = str if field.annotation == float | str else field.annotation
+def _parameter(name: str, field: FieldInfo, optional: bool, default_text: str | None) -> inspect.Parameter:
+    is_text = field.annotation == float | str or get_origin(field.annotation) is tuple
+    kind: Any = str if is_text else field.annotation
     kind, default = (kind | None, None) if optional else (kind, field.default)
-    usual = str(field.default) if optional and isinstance(field.default, str | int | float) else True
-    shown = Annotated[kind, typer.Option(help=field.description, show_default=usual)]
+    usual = default_text or (str(field.default) if optional and isinstance(field.default, str | int | float) else True)
+    flags = f"{flag_name(name)}/{flag_name(f'no_{name}')}" if field.annotation is bool else flag_name(name)
+    shown = Annotated[kind, typer.Option(flags, help=field.description, show_default=usual)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
 
 

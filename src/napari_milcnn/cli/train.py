@@ -19,6 +19,7 @@ from napari_milcnn.options import (
     ForegroundOptions,
     NetworkOptions,
     TrainOptions,
+    flag_name,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @options_of(TrainOptions, optional=True)
-@options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
+@options_of(NetworkOptions, skip=("channels", "classes"), optional=True, default_text="as in the preset")
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @reading_options
 def train(
@@ -96,7 +97,7 @@ def train(
             given_options(NetworkOptions, options),
             given_options(ForegroundOptions, options, "foreground_"),
         )
-        ignored = [f"--{key.replace('_', '-')}" for key in network]
+        ignored = [flag_name(key) for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
         facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,

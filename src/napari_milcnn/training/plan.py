@@ -20,7 +20,15 @@ from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.labels.table import LabelTable, check_images, read_labels
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel, new_model
-from napari_milcnn.options import TRAIN_PRESETS, ForegroundOptions, TrainOptions, make_options
+from napari_milcnn.options import (
+    TRAIN_PRESETS,
+    ForegroundOptions,
+    NetworkOptions,
+    TrainOptions,
+    flag_words,
+    make_options,
+    option_words,
+)
 
 
 @dataclass(frozen=True)
@@ -139,33 +147,28 @@ class TrainingPlan:
         return Start(model, f"a fresh network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
 
     def command(self, *, resume: bool = False) -> list[str]:
-        """Return the words of the command that does the same without a window."""
-        words = ["train", str(self.labels), "--out", str(self.out)]
+        """Return the words of the command that trains the same model: napari-milcnn and these."""
         usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
-        told = {name: value for name, value in self.train_options().model_dump().items() if value != usual[name]}
-        named = {"layout": self.layout, "init": self.init, "preset": self.preset}
-        for name, value in {**named, **self.network, **told}.items():
-            words += _option(name, value)
-        for name, value in self.foreground.items():
-            words += _option(f"foreground_{name}", value)
-        for name, value in self.facts.items():
-            for one in value if isinstance(value, tuple | list) else (value,):
-                words += _option({"authors": "author"}.get(name, name), one or None)
-        for one in fields(self.reading):
-            value = getattr(self.reading, one.name)
-            given = value != getattr(AS_THEY_SAY, one.name)
-            words += _option(one.name, ",".join(value) if isinstance(value, tuple) else value) if given else []
-        return [*words, *(["--resume"] if resume else [])]
+        chosen = self.train_options().model_dump()
+        words = ["train", str(self.labels), "--out", str(self.out)]
+        for name, value in {"layout": self.layout, "init": self.init, "preset": self.preset}.items():
+            words += flag_words(name, value)
+        words += option_words(NetworkOptions, self.network)
+        words += option_words(TrainOptions, {name: value for name, value in chosen.items() if value != usual[name]})
+        words += option_words(ForegroundOptions, self.foreground, "foreground_")
+        return [*words, *self._card_words(), *self._reading_words(), *(["--resume"] if resume else [])]
 
+    def _card_words(self) -> list[str]:
+        """Write the facts for the card as options; several authors are several options."""
+        facts = {name: value for name, value in self.facts.items() if value}
+        authors = facts.pop("authors", ())
+        words = [word for name, value in facts.items() for word in flag_words(name, value)]
+        return [*words, *(word for author in authors or () for word in flag_words("author", author))]
 
-def _option(name: str, value: Any) -> list[str]:
-    """Write one option; nothing for None."""
-    if value is None:
-        return []
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{dashed}" if value else f"--no-{dashed}"]
-    return [f"--{dashed}", str(value)]
+    def _reading_words(self) -> list[str]:
+        values = {one.name: getattr(self.reading, one.name) for one in fields(self.reading)}
+        return [word for name, value in values.items() if value != getattr(AS_THEY_SAY, name)
+                for word in flag_words(name, value)]  # fmt: skip
 
 
 def _initial(init: str, table: LabelTable) -> Start:
