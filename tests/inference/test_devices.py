@@ -26,13 +26,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide every accelerator."""
-    monkeypatch.setattr(devices, "_is_there", lambda name: False)
+    monkeypatch.setattr(devices, "_is_available", lambda name: False)
 
 
 @pytest.fixture
 def two_cuda_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that there are two CUDA GPUs, and nothing else."""
-    monkeypatch.setattr(devices, "_is_there", lambda name: name == "cuda")
+    monkeypatch.setattr(devices, "_is_available", lambda name: name == "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Test GPU {device.index or 0}")
 
@@ -46,33 +46,33 @@ def test_the_cpu_is_taken_where_there_is_no_gpu(no_gpu: None) -> None:
 
 def test_the_cpu_can_be_asked_for(two_cuda_gpus: None) -> None:
     """Beside a GPU too."""
-    assert str(choose_device("cpu", "float32")) == "cpu, float32 (as asked)"
+    assert str(choose_device("cpu", "float32")) == "cpu, float32 (as requested)"
 
 
 def test_the_gpu_is_taken_where_there_is_one(two_cuda_gpus: None) -> None:
     """By its name; a second one by its number."""
     assert str(choose_device("auto", "bfloat16")) == "cuda, bfloat16 (Test GPU 0)"
-    assert str(choose_device("cuda:1", "float32")) == "cuda:1, float32 (as asked)"
+    assert str(choose_device("cuda:1", "float32")) == "cuda:1, float32 (as requested)"
     assert name_of(torch.device("cuda", 1)) == "Test GPU 1"
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "xpu", "meta", "cuda:99999999999", "gpu", ""])
 def test_a_device_that_is_not_there_is_refused(no_gpu: None, device: str) -> None:
     """With what was found and what to do, whether torch knows the word or not."""
-    with pytest.raises(OptionsError, match=rf"device '{device}' is not there; found: cpu; leave it to 'auto'"):
+    with pytest.raises(OptionsError, match=rf"has no device '{device}'; it has cpu; choose one of these, or 'auto'"):
         choose_device(device)
 
 
 def test_a_third_of_two_gpus_is_refused(two_cuda_gpus: None) -> None:
     """Numbers start at 0."""
-    with pytest.raises(OptionsError, match="'cuda:2' is not there; found: cpu, cuda"):
+    with pytest.raises(OptionsError, match="has no device 'cuda:2'; it has cpu, cuda;"):
         choose_device("cuda:2")
 
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_takes_bfloat16_where_it_pays(monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
     """A timing decides; asked for, it is taken whatever the timing says."""
-    monkeypatch.setattr(devices, "_bfloat16_pays", lambda device_type: pays)
+    monkeypatch.setattr(devices, "_bfloat16_is_faster", lambda device_type: pays)
     assert choose_device("cpu", "auto").precision == (torch.bfloat16 if pays else torch.float32)
     assert choose_device("cpu", "bfloat16").precision == torch.bfloat16
     assert choose_device("cpu", "float32").precision == torch.float32
@@ -80,16 +80,16 @@ def test_auto_takes_bfloat16_where_it_pays(monkeypatch: pytest.MonkeyPatch, pays
 
 def test_the_timing_runs_and_is_taken_once() -> None:
     """It gives yes or no on any machine, and the same when asked again."""
-    devices._bfloat16_pays.cache_clear()
-    first = devices._bfloat16_pays("cpu")
+    devices._bfloat16_is_faster.cache_clear()
+    first = devices._bfloat16_is_faster("cpu")
     assert isinstance(first, bool)
-    assert devices._bfloat16_pays("cpu") is first
-    assert devices._bfloat16_pays.cache_info().hits == 1
+    assert devices._bfloat16_is_faster("cpu") is first
+    assert devices._bfloat16_is_faster.cache_info().hits == 1
 
 
 def test_a_gpu_of_apple_runs_in_float32() -> None:
     """Without a timing."""
-    assert devices._bfloat16_pays("mps") is False
+    assert devices._bfloat16_is_faster("mps") is False
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

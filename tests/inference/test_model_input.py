@@ -126,7 +126,7 @@ def test_only_beyond_ten_percent_is_resampled(size: float, resampled: bool) -> N
     if resampled:
         assert seen.shape == (round(100 * size), round(120 * size))
         assert f"resampled from {size:g} to the model's 1 µm per pixel" in seen.warnings[0]
-        assert "match_pixel_size=False" in seen.warnings[0]
+        assert "switch off match_pixel_size" in seen.warnings[0]
     else:
         assert seen.warnings == ()
         assert (seen.read_raw(0) == noise(2, 100, 120)).all()
@@ -151,7 +151,9 @@ def test_an_unknown_pixel_size_is_not_guessed(sizes: tuple[float | None, float |
 @pytest.mark.parametrize("size", [0.04, 25.0, 650.0])
 def test_pixel_sizes_out_of_all_proportion_are_refused(size: float) -> None:
     """A factor of more than 20 is a mistake in the file; the sentence names both sizes and the way out."""
-    with pytest.raises(ImageError, match=rf"image has {size:g} µm per pixel and the model 1; .*factor of 20; .*pixel_"):
+    with pytest.raises(
+        ImageError, match=rf"image has {size:g} µm per pixel and the model has 1; .*factor of 20; .*true pixel size"
+    ):
         model_input(AT_ONE, stack(100, 120, pixel_size=size))
 
 
@@ -166,8 +168,7 @@ def test_small_images_are_reflected_and_said_so(compact: TrainedModel) -> None:
     row = seen.read_raw(0)[1, 5]
     assert row[28:41].tolist() == [30, 30, 20, 10, 10, 20, 30, 30, 20, 10, 10, 20, 30]  # 32 to 34 are the image
     assert seen.warnings == (
-        "the image, 80 x 3 px, is smaller than the network's receptive field of 67 px; "
-        "it was reflected outwards to reach it",
+        "the image, 80 x 3 px, is smaller than the network's receptive field of 67 px; it was extended by reflection",
     )
     window = Window(3, 70, 10, 50)
     assert (seen.read_raw(0, window) == seen.read_raw(0)[:, 3:70, 10:50]).all()
