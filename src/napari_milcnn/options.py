@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -54,7 +54,7 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
         expected.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"]) for e in error.errors()]
         raise OptionsError("; ".join(mistakes)) from error
@@ -297,7 +297,7 @@ class TrainOptions(Options):
     readers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
 
 
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+TRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
               "head_rate": 1.0},
     "compact": {},
