@@ -1,7 +1,7 @@
-"""The options of every step, each written down once.
+"""The options of every step, each defined once.
 
 Python keywords, command-line options, forms and the run record all read these models. The default of an option, its
-limits and the sentence that explains it are here and nowhere else.
+limits and the sentence that explains it are defined here and nowhere else.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class ForegroundOptions(Options):
 
 
 class EvidenceOptions(ComputeOptions):
-    """How the evidence is made that shows where a class was seen."""
+    """How the evidence is made that shows where in an image a class is found."""
 
     kind: EvidenceKind = Field(
         "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "

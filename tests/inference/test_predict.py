@@ -76,16 +76,16 @@ def test_tiles_equal_one_piece_when_resampled(size: float) -> None:
 def test_tiles_are_no_larger_than_asked_for(compact: TrainedModel) -> None:
     """With tile=100 the network never sees more than 100 x 100 px."""
     classifier = Classifier(compact, tile=100, **EXACT)
-    seen = []
+    shapes = []
     whole = classifier.inference._class_maps
-    classifier.inference._class_maps = lambda images: (seen.append(tuple(images.shape)), whole(images))[1]
+    classifier.inference._class_maps = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
     classifier.classify(stack(2, 203, 261))
-    assert max(max(shape[-2:]) for shape in seen) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
-    assert len(seen) == 3 * 5  # 9 x 13 instances
+    assert max(max(shape[-2:]) for shape in shapes) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
+    assert len(shapes) == 3 * 5  # 9 x 13 instances
 
 
 def test_a_tile_below_the_receptive_field_is_refused(compact: TrainedModel) -> None:
-    """66 px hold no instance; the sentence says how many do."""
+    """66 px are too small for an instance; the message says what is needed."""
     with pytest.raises(OptionsError, match=r"'tile' is 66; expected at least the receptive field, 67 px"):
         classify(compact, stack(2, 100, 100), tile=66, **EXACT)
 
@@ -132,7 +132,7 @@ class Counting:
 
 
 def test_one_plane_is_read_at_a_time(compact: TrainedModel) -> None:
-    """Opening reads nothing, each step one plane's channels, each plane once; what is not asked for is not read."""
+    """Opening reads nothing; each step reads one plane, once, and only the model's channels."""
     counting = Counting(noise(4, 3, 67, 83))
     image = open_image(counting, axes="TCYX", channels=["GFP", "DAPI", "RFP"])
     steps = Classifier(compact, batch_size=1, **EXACT).steps(image)
@@ -245,7 +245,7 @@ def test_bfloat16_is_close(compact: TrainedModel) -> None:
     assert high.device == "cpu, float32 (as requested)"
 
 
-# What a prediction says
+# A prediction and its table
 
 
 def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "c")) -> Prediction:
@@ -310,7 +310,7 @@ def test_scores_of_one_and_of_several_labels() -> None:
     ],
 )
 def test_wrong_options_are_refused(compact: TrainedModel, options: dict[str, Any], sentence: str) -> None:
-    """Each names the option, its value and what was expected."""
+    """Each message names the option, its value and what was expected."""
     with pytest.raises(OptionsError, match=sentence):
         classify(compact, stack(2, 70, 70), **options)
 
@@ -340,7 +340,7 @@ def out_of_memory_on_the_cpu() -> RuntimeError:
 
 @pytest.mark.parametrize("error", [None, out_of_memory_on_the_cpu()], ids=["gpu", "cpu"])
 def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | None) -> None:
-    """Where 8 planes do not fit but 3 do, they run by 2, with the same result and a sentence."""
+    """If 8 planes do not fit but 3 do, batches of 2 give the same result, with a warning."""
     image = stack(9, 2, 80, 90, axes="TCYX")
     classifier = Classifier(compact, batch_size=8, **EXACT)
     classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda shape: shape[0] <= 3, error)
@@ -352,7 +352,7 @@ def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | N
 
 @pytest.mark.parametrize("side", [67, 100, 150])
 def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> None:
-    """Where a whole plane does not fit it is quartered until it does, with the same result and a sentence."""
+    """A plane that does not fit is quartered until its parts fit, with the same result and a warning."""
     image = stack(2, 2, 203, 261, axes="TCYX")
     classifier = Classifier(compact, batch_size=1, **EXACT)
     classifier.inference._class_maps = limited(
@@ -364,7 +364,7 @@ def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> No
 
 
 def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel, monkeypatch: Any) -> None:
-    """A MemoryError of numpy while a window is read and normalised is met like one of the device."""
+    """A MemoryError of numpy while a window is read and normalised is handled like one of the device."""
     image = stack(2, 203, 261)
     expected = classify(compact, image, **EXACT)
     normalise = TrainedModel.normalise
@@ -381,7 +381,7 @@ def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel,
 
 
 def without_memory(model: TrainedModel, **options: Any) -> Classifier:
-    """Make a classifier on a device, said to be mps, on which nothing ever fits."""
+    """Make a classifier on a pretended mps device on which nothing ever fits."""
     classifier = Classifier(model, **EXACT, **options)
     classifier.inference.choice = DeviceChoice(torch.device("mps"), torch.float32, "made up")
     classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
@@ -389,7 +389,7 @@ def without_memory(model: TrainedModel, **options: Any) -> Classifier:
 
 
 def test_the_cpu_takes_over(compact: TrainedModel) -> None:
-    """Where not even one receptive field fits on the device the CPU runs, and every step is said."""
+    """If not even one receptive field fits on the device, the CPU is used; every step gives a warning."""
     image = stack(3, 2, 110, 120, axes="TCYX")
     prediction = without_memory(compact).classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
@@ -402,7 +402,7 @@ def test_the_cpu_takes_over(compact: TrainedModel) -> None:
 
 
 def test_out_of_memory_on_the_cpu_is_an_error_in_words(compact: TrainedModel) -> None:
-    """Where no smaller step is left, the error says what to do."""
+    """If no smaller step is left, the error says what to do."""
     classifier = Classifier(compact, **EXACT)
     classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit into memory; close other programs"):
@@ -516,7 +516,7 @@ def test_no_cells_give_an_empty_table(compact: TrainedModel, planes: int) -> Non
     ],
 )
 def test_label_images_that_do_not_fit_are_refused(compact: TrainedModel, labels: np.ndarray, sentence: str) -> None:
-    """Shape, type and range are checked, each with what was expected."""
+    """Shape, type and range are checked; each message says what was expected."""
     with pytest.raises(LabelsError, match=sentence):
         classify_cells(compact, stack(2, 80, 90), labels, **EXACT)
 
