@@ -1,14 +1,14 @@
-"""The options of every step, each written down once.
+"""The options of every step, each defined once.
 
 Python keywords, command-line options, forms and the run record all read these models. The default of an option, its
-limits and the sentence that explains it are here and nowhere else.
+limits and the sentence that explains it are defined here and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -58,7 +58,7 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
         expected.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"]) for e in error.errors()]
         raise OptionsError("; ".join(mistakes)) from error
@@ -201,7 +201,7 @@ class ForegroundOptions(Options):
 
 
 class EvidenceOptions(ComputeOptions):
-    """How the evidence is made that shows where a class was seen."""
+    """How the evidence is made that shows where in an image a class is found."""
 
     kind: EvidenceKind = Field(
         "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "
@@ -353,7 +353,7 @@ class TrainOptions(Options):
         return current_names(values) if isinstance(values, dict) else values
 
 
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+TRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
               "head_rate": 1.0},
     "compact": {},

@@ -135,4 +135,4 @@ def test_command_line_folds_and_refusals(folder):
     assert len(json.loads((folder / "out" / "metrics.json").read_text())["folds"]) == 2
     wrong = CliRunner().invoke(app, [*call, *train])
     assert wrong.exit_code == 2
-    assert "need folds" in wrong.stderr
+    assert "give a number of folds" in wrong.stderr

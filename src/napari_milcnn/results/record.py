@@ -69,7 +69,7 @@ def classification_record(
     command : sequence of str
         What was typed, if anything was.
     """
-    model, choice = maker.model, maker.classifier.runner.choice
+    model, choice = maker.model, maker.classifier.inference.choice
     precision = str(choice.precision).removeprefix("torch.")  # "auto" may come to another one the next time
     options = {
         "evidence": maker.options.model_dump() | {"precision": precision},
