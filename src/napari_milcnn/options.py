@@ -80,7 +80,7 @@ def flag_name(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def flag_words(name: str, value: Any) -> list[str]:
+def flag_words(name: str, value: object) -> list[str]:
     """Write the value of a field as words of a command line; none for None, which leaves the option out."""
     flag = flag_name(name)
     if value is None:
@@ -91,7 +91,7 @@ def flag_words(name: str, value: Any) -> list[str]:
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
-def option_words(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+def option_words(kind: type[Options], values: Mapping[str, object], prefix: str = "") -> list[str]:
     """Write values of an option model as words of a command line whose options are the fields of that model."""
     return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]
 
@@ -124,7 +124,7 @@ class NetworkOptions(Options):
 
     @field_validator("widths", mode="before")
     @classmethod
-    def _read_list(cls, value: Any) -> Any:
+    def _read_list(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) else value
 
 
@@ -286,7 +286,7 @@ _FORMER_NAMES = {"turns": "flip_rotate", "gain": "intensity_jitter", "readers": 
 """Names of training options in model files, records and checkpoints of early versions."""
 
 
-def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+def current_names(options: Mapping[str, object]) -> dict[str, object]:
     """Return training options under their present names: old records have former ones.
 
     A former name beside the present one is left as it is, so that it is refused as unknown.
@@ -349,7 +349,7 @@ class TrainOptions(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_former_names(cls, values: Any) -> Any:
+    def _read_former_names(cls, values: object) -> object:
         return current_names(values) if isinstance(values, dict) else values
 
 

@@ -1,4 +1,4 @@
-"""How far a long job has come: the one record that every generator of reports yields."""
+"""Progress of a long job: the record that every generator of reports yields."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Result = TypeVar("Result", covariant=True)
 
 @dataclass(frozen=True)
 class Progress(Generic[Result]):
-    """How far a job over several items (images, tiles, epochs) has come.
+    """Progress of a job over several items, such as images, tiles or epochs.
 
     Attributes
     ----------
     number : int
-        Items that are finished, which is also the number of the item under way, from 0.
+        Number of finished items, which is also the index of the current item, from 0.
     total : int
-        Items in all.
+        Number of all items.
     doing : str
-        What is under way, such as the name of an image.
+        The current item, such as the name of an image.
     share : float
-        How much of the item under way is done, from 0 to 1.
+        Finished share of the current item, from 0 to 1.
     result : object or None
-        What was finished with this step.
+        The result that this step finished; None if it finished none.
     """
 
     number: int
@@ -34,5 +34,5 @@ class Progress(Generic[Result]):
 
     @property
     def fraction(self) -> float:
-        """How much of the whole job is done, from 0 to 1."""
+        """Finished share of the whole job, from 0 to 1."""
         return min((self.number + self.share) / self.total, 1.0) if self.total else 1.0

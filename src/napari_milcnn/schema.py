@@ -1,4 +1,4 @@
-"""The columns of the tables that the program writes and reads back: each name stands here, once."""
+"""Names of the columns of all tables that the program writes and reads; each name is written down only here."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterable
 from typing import Final
 
 PLANE_COLUMNS: Final = ("position", "t", "z")
-"""Where a plane stands in its image."""
+"""Columns that give the place of a plane in its image."""
 OBJECT_COLUMNS: Final = ("label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score")
-"""What is said of an object of a mask, beside the plane or the image that it lies in."""
+"""Columns about an object of a mask, besides those of its image and plane."""
 
 _SCORE, _POOLED, _INSTANCE = "score ", "P ", "p "
 
 
 def score_column(name: str) -> str:
-    """Name the column that holds the score of a class."""
+    """Return the name of the column with the score of a class."""
     return _SCORE + name
 
 
 def pooled_column(name: str) -> str:
-    """Name the column that holds P of a class, the pooled probability of the image."""
+    """Return the name of the column with P of a class, the pooled probability of the image."""
     return _POOLED + name
 
 
 def instance_column(name: str) -> str:
-    """Name the column that holds p of a class, the probability of one instance."""
+    """Return the name of the column with p of a class, the probability of one instance."""
     return _INSTANCE + name
 
 
 def score_columns(classes: Iterable[str]) -> list[str]:
-    """Name the columns that hold the scores of some classes."""
+    """Return the names of the columns with the scores of some classes."""
     return [score_column(name) for name in classes]
 
 

@@ -294,7 +294,7 @@ def test_interrupt_leaves_whole_files(model, image, tmp_path):
         finally:
             process.kill()
     assert process.returncode == 130, said
-    assert "what was finished is kept" in said
+    assert "all finished results are kept" in said
     table = pd.read_csv(out / "predictions.csv")
     record = json.loads((out / "run.json").read_text())
     assert len(table) + len(record["unfinished"]) == 400

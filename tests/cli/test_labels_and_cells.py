@@ -11,7 +11,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import napari_milcnn as mil
-from conftest import delta_model
+from conftest import delta_model, write_plate
 from napari_milcnn.cli.app import app
 
 
@@ -104,10 +104,93 @@ def test_check(run, model, folder, tmp_path):
 
 
 def test_nothing_to_find(run, folder):
+    """Without a model the message names the limits of the check."""
     (folder / "labels.csv").write_text("file,label\na.ome.tif,c0\nb.ome.tif,c1\n")
     done = run("check", folder / "labels.csv")
     assert done.exit_code == 0
-    assert "nothing was found that may be wrong" in done.output
+    assert "no problems found" in done.stderr
+    assert "without --model, only identical images and groups were checked" in done.stderr
+
+
+def test_check_names_what_the_model_could_not_compare(run, model, folder):
+    """An image that cannot be read, and a label that the model does not know."""
+    (folder / "labels.csv").write_text("file,label\na.ome.tif,c0\nb.ome.tif,c1\nc.ome.tif,other\n")
+    (folder / "b.ome.tif").write_bytes(b"no image")
+    done = run("check", folder / "labels.csv", "--model", model, "--json")
+    assert [one["kind"] for one in json.loads(done.stdout)] == ["unread"]
+    assert "1 of 3 images were not compared with the model" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "a.ome.tif", "table.xlsx", ""])
+def test_tables_are_not_written_over_what_is_read(run, model, folder, name):
+    """The table of labels, an image and a folder stay as they are, and nothing is computed."""
+    (folder / "cells.tif").write_bytes(b"no image")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    out = folder / name
+    calls = [("next", folder, "--model", model), ("check", folder / "labels.csv")]
+    if name != "labels.csv":
+        calls.append(("cells", folder / "a.ome.tif", "--objects", folder / "cells.tif", "--model", model))
+    for call in calls:
+        done = run(*call, "--out", out)
+        assert done.exit_code == 2
+        assert f"--out is {out}" in done.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_next_on_a_plate_names_the_fields_and_the_failures(run, model, tmp_path):
+    """Fields of several wells have the same file names, so they are named with their wells."""
+    wells = {well: np.full((1, 80, 80), i, np.uint16) for i, well in enumerate(("A/01", "B/02"))}
+    plate = write_plate(tmp_path / "p.ome.zarr", wells)
+    done = run("next", plate, "--model", delta_model(1).save(tmp_path / "one.zip"), "--channels", "c0")
+    assert done.exit_code == 0, done.output
+    assert "p.ome.zarr/A/01/0" in done.stdout
+    assert "p.ome.zarr/B/02/0" in done.stdout
+    done = run("next", plate, "--model", model, "--channels", "c0")
+    assert done.exit_code == 1
+    assert done.stderr.count("but the model needs c0, c1") == 2
+    assert "nan" not in done.stdout
+
+
+def test_next_of_labelled_images(run, model, folder):
+    (folder / "labels.csv").write_text("file,label\n" + "".join(f"{name}.ome.tif,c0\n" for name in "abcde"))
+    done = run("next", folder, "--model", model)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "every image has a label" in done.stderr
+
+
+@pytest.mark.parametrize("labels", [
+    np.zeros((80, 80), np.float32), np.ones((80, 80), bool), -np.ones((80, 80), np.int16),
+    np.full((80, 80), 2**25, np.uint32),
+])  # fmt: skip
+def test_cells_that_are_not_labels_are_refused(run, model, folder, tmp_path, labels):
+    tifffile.imwrite(tmp_path / "cells.tif", labels)
+    done = run(
+        "cells", folder / "a.ome.tif", "--objects", tmp_path / "cells.tif", "-m", model, "-o", tmp_path / "c.csv"
+    )
+    assert done.exit_code == 2
+    assert "the label image holds" in done.stderr
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_no_cells(run, model, folder, tmp_path):
+    """A label image without objects gives a table without rows, with all its columns."""
+    tifffile.imwrite(tmp_path / "cells.tif", np.zeros((80, 80), np.uint16))
+    done = run(
+        "cells", folder / "a.ome.tif", "--objects", tmp_path / "cells.tif", "-m", model, "-o", tmp_path / "c.csv"
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("0 cells; written to")
+    assert list(pd.read_csv(tmp_path / "c.csv")) == [
+        "file",
+        "plane",
+        "label",
+        "y",
+        "x",
+        "area_px",
+        "top",
+        "p c0",
+        "p c1",
+    ]
 
 
 def test_version(run):

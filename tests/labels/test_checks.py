@@ -59,7 +59,9 @@ def test_a_label_that_the_model_contradicts(discs):
     found = [one for one in findings(table, delta_model(2), precision="float32") if one.kind == "mislabel"]
     assert [one.rows for one in found] == [(5,)]
     assert found[0].sentence.startswith("3.tif is labelled c0, but the model says c1 (score 0.9")
-    assert found[0].sentence.endswith("against 0.02 for its label); look at it, and correct the label or leave it")
+    assert found[0].sentence.endswith(
+        "against 0.02 for its label); look at the image and correct the label if it is wrong"
+    )
 
 
 def test_an_image_that_the_model_learned_from_is_named_so(discs):
@@ -69,7 +71,7 @@ def test_an_image_that_the_model_learned_from_is_named_so(discs):
     for counts, said in (({"c0": 5, "c1": 3}, True), ({"c0": 4, "c1": 3}, False)):
         model = delta_model(2).with_card(training={"options": options, "images": counts})
         (found,) = findings(table, model, precision="float32")
-        assert ("although it learned from this very image" in found.sentence) == said
+        assert ("although it was trained with this label" in found.sentence) == said
 
 
 def test_several_labels(discs):
@@ -84,10 +86,13 @@ def test_several_labels(discs):
     assert "2.tif is labelled c0|c1, but the model says not c1 (score 0." in found.sentence
 
 
-def test_an_image_that_cannot_be_read_is_left_out(discs):
+def test_an_image_that_cannot_be_read_is_named(discs):
+    """The others are compared with the model all the same."""
     discs.images[1].file.write_bytes(b"no image")
     table = changed(discs, 3, labels=("c0",))
-    assert [one.rows for one in findings(table, delta_model(2), precision="float32")] == [(3,)]
+    found = findings(table, delta_model(2), precision="float32")
+    assert [(one.kind, one.rows) for one in found] == [("mislabel", (3,)), ("unread", (1,))]
+    assert found[1].sentence.startswith("1.tif was not compared with the model: ")
 
 
 def test_the_same_image_under_two_names(discs):
@@ -98,9 +103,9 @@ def test_the_same_image_under_two_names(discs):
     assert {(one.kind, one.rows) for one in found} == {("duplicate", (0, 1)), ("duplicate", (2, 4)),
                                                        ("duplicate", (2, 5))}  # fmt: skip
     said = {one.rows: one.sentence for one in found}
-    assert said[0, 1].startswith("0.tif and 1.tif are the same image, labelled c0 and c1; give both the right label, ")
+    assert said[0, 1].startswith("0.tif and 1.tif are the same image, labelled c0 and c1; correct the wrong label, ")
     for rows in ((2, 4), (2, 5)):
-        assert said[rows].endswith("are the same image under two names, which counts it twice; remove one of them")
+        assert said[rows].endswith("are the same image, so it counts twice; remove one of them")
 
 
 def test_a_group_on_both_sides(discs):
@@ -110,7 +115,7 @@ def test_a_group_on_both_sides(discs):
         table = changed(table, row, group="plate 1", split=split, **({"labels": ()} if row == 6 else {}))
     (found,) = findings(table)
     assert (found.kind, found.rows) == ("group", (0, 1, 4))
-    assert found.sentence.startswith("group plate 1 stands in train (2 images) and validation (1 image): images of one")
+    assert found.sentence.startswith("group plate 1 is in train (2 images) and validation (1 image): images of one")
 
 
 def test_a_class_of_one_group(discs):
@@ -119,7 +124,7 @@ def test_a_class_of_one_group(discs):
         table = changed(table, row, group="plate 1")
     (found,) = findings(table)
     assert (found.kind, found.rows) == ("group", (1, 3, 5, 7))
-    assert found.sentence.startswith("all 4 images of c1 are of one group, plate 1: a model may learn the group")
+    assert found.sentence.startswith("all 4 images of c1 come from one group, plate 1: a model may learn the group")
 
 
 def test_checks_can_be_left_and_options_are_checked(discs):

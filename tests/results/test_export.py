@@ -159,7 +159,7 @@ def test_files_of_others_are_not_overwritten(export, tmp_path):
         export("a")
     (tmp_path / "out" / "predictions.csv").unlink()
     (tmp_path / "out" / "run.json").write_text("[]")
-    with pytest.raises(OutputError, match=r"run\.json is no record of a classification .*choose another folder"):
+    with pytest.raises(OutputError, match=r"run\.json is not the record of a classification .*choose another folder"):
         export("a")
     assert (tmp_path / "out" / "run.json").read_text() == "[]"
 

@@ -126,7 +126,7 @@ def test_figures_of_two_evaluations_are_not_mixed(tmp_path):
     (folder / "predictions.csv").write_text("\n".join(table[:3]))
     found = read_results(folder)
     assert found.metrics is None
-    assert "metrics.json is of 6 images and predictions.csv of 2" in found.warnings[0]
+    assert "metrics.json is of 6 images, but predictions.csv is of 2" in found.warnings[0]
 
 
 def test_a_damaged_evaluation_is_refused_in_words(tmp_path):
@@ -134,8 +134,15 @@ def test_a_damaged_evaluation_is_refused_in_words(tmp_path):
     (folder / "confusion.csv").write_text("label,a,b\na,1,2\n")
     with pytest.raises(ResultsError, match="does not hold the counts of a, b, NA; evaluate again"):
         read_results(folder)
+    (folder / "confusion.csv").unlink()
+    written = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(written | {"reliability": {"count": ["many"]}}))
+    with pytest.raises(ResultsError, match=r"metrics\.json is damaged: reliability\.confidence: Field required"):
+        read_results(folder)
+    (folder / "metrics.json").write_text(json.dumps(written | {"figures": {"accuracy": None}}))
+    assert accuracy(read_results(folder)) is None  # it could not be measured
     (folder / "metrics.json").write_text('{"images": 6, "figures": {}}')
-    with pytest.raises(ResultsError, match="lacks intervals and reliability; evaluate again"):
+    with pytest.raises(ResultsError, match="has no intervals and no reliability; evaluate again"):
         read_results(folder)
 
 
@@ -145,7 +152,7 @@ def test_a_layout_beside_the_images_is_joined_by_itself(run):
     assert found.added == ("label", "group", "dose")
     assert found.missing == []
     assert list(found.table["dose"]) == [0, 0, 0, 1, 10]
-    assert found.warnings == ("1 of 4 images have no label that can be compared (not of the model: mid)",)
+    assert found.warnings == ("1 of 4 images have no label that can be compared (not in the model: mid)",)
 
 
 def test_an_image_gets_the_mean_over_its_planes(run):
@@ -184,7 +191,7 @@ def test_dose_response_by_hand(run):
     assert curve["groups"].tolist() == [2, 2, 2]
     with pytest.raises(ResultsError, match="no image has both a number in dose and a score"):
         dose_points(replace(found, table=found.table.assign(dose=np.nan)), "dose", "a")
-    with pytest.raises(ResultsError, match=r"wrote no objects\.csv; classify with masks"):
+    with pytest.raises(ResultsError, match=r"wrote no objects\.csv; classify again with masks"):
         dose_points(found, "dose", "a", SHARE)
 
 
@@ -215,7 +222,7 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
         ("name,label\nx,a\n", 'has neither a column "file" nor a column "well"; found name, label'),
         ("file,label\n", "has no rows"),
-        ("file,name\nA01_s1.tif,x\n", "adds nothing: the results have file, name themselves"),
+        ("file,name\nA01_s1.tif,x\n", "adds nothing: the results already have the columns file, name"),
         ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),
     ):
         (tmp_path / "other.csv").write_text(text)
@@ -254,14 +261,14 @@ def test_a_path_of_windows_is_found_beside_the_table(tmp_path):
     ("text", "said"),
     [
         ("", "is empty"),
-        ("file,name,top,margin,score a,P a,warnings,error\n", "has columns and no rows"),
-        ("a,b\n1,2\n", "lacks the column file and error; found a, b; expected predictions.csv as"),
+        ("file,name,top,margin,score a,P a,warnings,error\n", "has columns but no rows"),
+        ("a,b\n1,2\n", "has no columns 'file' and 'error'; found a, b; expected the predictions.csv of a"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,\ny.tif,y,0,0,0,b,0.", "line 3 ends early"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,much,0.1,,\n", "the column score a holds 'much'; expected numbers"),
         (f"{HEAD}\nx.tif,x,0,0,0,c,0.8,0.9,0.1,,\n", "the top class c has no column"),
         ("file,name,error\nx.tif,x,it is broken\n", "all 1 images of .* failed; the first: it is broken"),
         ("file,name,error\n", "has no rows: nothing was classified"),
-        (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,,,,,\ny,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", "damaged, or half-"),
+        (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,,,,,\ny,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", "damaged or half-"),
     ],
 )
 def test_what_is_not_ours_or_half_written_is_refused_in_words(tmp_path, text, said):
@@ -272,15 +279,19 @@ def test_what_is_not_ours_or_half_written_is_refused_in_words(tmp_path, text, sa
 
 
 def test_what_is_no_folder_of_results_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match=r"has no predictions.csv \(it is none\)"):
+    with pytest.raises(ResultsError, match=r"has no predictions.csv \(it is not a results folder\)"):
         read_results(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ResultsError, match=r"it has run\.json, so that its run was stopped early"):
+    with pytest.raises(ResultsError, match=r"it has run\.json, so the run was stopped early"):
         read_results(tmp_path)
     write_run(tmp_path, [row("x", 0.9)])
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ResultsError, match="cannot be read as JSON"):
         read_results(tmp_path / "run.json")
+    for text in ('{"files": 3}', '{"options": {"reading": {"pixel_size": -1}}}', '{"unfinished": [1]}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ResultsError, match=r"run\.json is not the record of a classification: "):
+            read_results(tmp_path)
     (tmp_path / "run.json").unlink()
     assert "run.json is missing" in read_results(tmp_path).warnings[0]
     with pytest.raises(ResultsError, match="does not exist"):

@@ -139,7 +139,7 @@ def test_a_record_of_all_planes_of_an_older_version(planned, tmp_path):
     write_json(planned, record | {"format": 1})
     (result,) = [step.result for step in replay(planned, tmp_path / "again") if step.result]
     assert len(result.prediction.planes) == 3
-    with pytest.raises(OptionsError, match=r"names planes for 2 images and has 1; expected the run\.json"):
+    with pytest.raises(OptionsError, match=r"lists planes for 2 images but has 1 images; expected the run\.json"):
         list(replay(changed(planned, planes=[None, [1]]), tmp_path / "again"))
 
 
@@ -193,9 +193,7 @@ def test_an_image_that_was_no_file_is_refused(model, tmp_path):
     )
     assert record["files"] == [None]
     write_json(tmp_path / "run.json", record)
-    with pytest.raises(
-        ImageError, match="its image was no file, but a layer that lived in memory only; save the image"
-    ):
+    with pytest.raises(ImageError, match="an image in it was a layer in memory, not a file; save the image"):
         list(replay(tmp_path / "run.json", tmp_path / "again"))
 
 
@@ -214,11 +212,11 @@ def test_a_changed_model_is_refused(record, model, tmp_path):
 def test_a_model_that_is_gone(record, model, tmp_path):
     """It can be named elsewhere; a model that was never saved cannot be found by the record."""
     model.path.rename(tmp_path / "moved.zip")
-    with pytest.raises(ModelError, match=r"needs the model .*m.zip, which is not there; name its file by model= "):
+    with pytest.raises(ModelError, match=r"needs the model .*m.zip, which is missing; give its file by model= "):
         list(replay(record, tmp_path / "again"))
     list(replay(record, tmp_path / "again", mil.load_model(tmp_path / "moved.zip")))
     unsaved = changed(record, model=json.loads(record.read_text())["model"] | {"path": None})
-    with pytest.raises(ModelError, match="needs the model that was never saved; name its file"):
+    with pytest.raises(ModelError, match="needs a model that was never saved; give its file"):
         list(replay(unsaved, tmp_path / "again"))
 
 
@@ -242,19 +240,22 @@ def test_other_versions_are_said(planned, stack, tmp_path):
     older = changed(planned, versions=versions() | {"torch": "0.1", "gone": "2"})
     list(replay(older, tmp_path / "again", on_warning=said.append))
     (sentence,) = said
-    assert f"torch 0.1 (here {versions()['torch']}), gone 2 (here not installed): figures may differ" in sentence
+    assert f"torch 0.1 (here {versions()['torch']}), gone 2 (here not installed); numbers may differ" in sentence
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", r"run.json is not JSON \(Expecting value.*\); expected the run.json that a classification wrote"),
-        (b"{'format': 1}", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (b"[]", "names no format; expected the run.json that a classification wrote"),
-        (b'{"epochs": 3}', "names no format"),
-        (b'{"format": 3}', "is a record of format 3, and this version reads 2; update napari-milcnn"),
+        (
+            b"",
+            r"run.json is not a JSON record \(Expecting value.*\); expected the run.json that a classification wrote",
+        ),
+        (b"{'format': 1}", "is not a JSON record"),
+        (b"\xff\xfe", "is not a JSON record"),
+        (b"[" * 100_000, r"is not a JSON record \(it is nested too deeply\)"),
+        (b"[]", r"is not a JSON record \(it is not a JSON object\)"),
+        (b'{"epochs": 3}', "has no format number; expected the run.json that a classification wrote"),
+        (b'{"format": 3}', "is a record of format 3, but this version reads formats up to 2; update napari-milcnn"),
         (b'{"format": 1}', "cannot be run again: option 'model' is missing; option 'options' is missing; .*unchanged"),
     ],
 )
@@ -336,7 +337,7 @@ def test_what_the_record_says_is_not_said_again(run, more, named):
     """Images and options beside --replay are refused, also where they are the defaults."""
     done = run("classify", *more, "--replay", "run.json")
     assert done.exit_code == 2
-    assert f"leave out {named}: only --out, --model, --device and --json go with it" in done.stderr
+    assert f"leave out {named}: only --out, --model, --device and --json can be given with it" in done.stderr
 
 
 def test_without_replay_image_model_and_out_are_needed(run, stack, model, tmp_path):
@@ -345,4 +346,4 @@ def test_without_replay_image_model_and_out_are_needed(run, stack, model, tmp_pa
     for lacking in whole:
         done = run("classify", *(part for name, given in whole.items() if name != lacking for part in given))
         assert done.exit_code == 2
-        assert "to classify, name IMAGE..., --model and --out; or --replay with a run.json" in done.stderr
+        assert "to classify, give IMAGE..., --model and --out, or --replay with a run.json" in done.stderr

@@ -103,7 +103,8 @@ def test_another_image_of_the_same_name_is_refused(classify, tmp_path):
     classify("a")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(
-        OutputError, match=r"out holds results of .*images.a\.ome\.tif, whose files are called a as tho"
+        OutputError,
+        match=r"out holds results of .*images.a\.ome\.tif under the name a, which the results of .*other.a",
     ):
         classify("a", where="other")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
@@ -112,6 +113,41 @@ def test_another_image_of_the_same_name_is_refused(classify, tmp_path):
 def test_tables_of_others_are_refused_before_anything_runs(classify, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.csv").write_text("compound,dose\nx,1\n")
-    with pytest.raises(OutputError, match=r"predictions\.csv has no column 'file' and 'name': it is another table"):
+    with pytest.raises(
+        OutputError, match=r"predictions\.csv has no column 'file' and no column 'name': it is another table"
+    ):
         classify("a")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"files": ["b.tif"], "names": ["b"]}', "format: Field required"),
+        ('{"files": 3}', "format: Field required"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"format": 2, "model": {}, "options": {}, "versions": {}, "files": ["b.tif"], "names": ["b", "c"]}',
+         "files, names and planes have different lengths"),
+        ('{"format": 2, "model": {}, "options": {}, "versions": {}, "files": [3], "names": ["b"]}', "files.0"),
+    ],
+)  # fmt: skip
+def test_damaged_records_are_refused_before_anything_runs(classify, tmp_path, text, reason):
+    """A record to which the new images could not be added would leave the results without a record."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(text)
+    with pytest.raises(OutputError, match=rf"run\.json is not the record of a classification \(.*{reason}"):
+        classify("a")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
+
+
+def test_what_a_record_says_beside_its_images_is_kept(classify, tmp_path):
+    """Entries of run.json that this version does not know stay, and those of images are changed."""
+    classify("a", "b")
+    written = record(tmp_path)
+    (tmp_path / "out" / "run.json").write_text(json.dumps(written | {"note": "plate 3"}))
+    classify("b", mask_options={"present": 0, "threshold": 0.5})
+    kept = record(tmp_path)
+    assert kept == written | {
+        "note": "plate 3", "files": written["files"][:1], "names": ["a"], "planes": [None],
+        "images": written["images"][:1],
+    }  # fmt: skip

@@ -316,6 +316,6 @@ def test_several_positions_do_not_fit_into_ome_zarr(model, tmp_path):
         for i in range(2):
             tiff.write(field(i), metadata={"axes": "YX"})
     (result,) = run(model, [tmp_path / "a.ome.tif"], tmp_path / "out", masks_as="zarr", mask_options={"present": 0.0})
-    assert "has 2 positions, which OME-Zarr has no axis for; save it as .ome.tif" in result.error
+    assert "masks of a cannot be written as OME-Zarr, which has no axis for its 2 positions; choose" in result.error
     assert len(result.prediction.planes) == 2
     assert (tmp_path / "out" / "a_maps.ome.tif").exists()

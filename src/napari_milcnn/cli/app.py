@@ -1,8 +1,9 @@
-"""The command line: thin, one function a command. What it does, the Python functions of the same names do.
+"""The command line: one short function per command, which calls the Python function of the same name.
 
 Options come from the pydantic models of `options`, so each is written down once. Tables and JSON go to standard
-output, progress and messages to standard error. Exit status: 0 all done; 1 some images failed, the rest is written and
-each failure has its row; 2 the call itself is wrong; 130 interrupted, what was finished is kept.
+output, progress and messages to standard error. Exit status: 0 if all is done; 1 if some images failed, in which case
+the other results are written and each failure has its row; 2 if the call itself is wrong; 130 if it was interrupted, in
+which case all finished results are kept.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def options_before_the_command(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Which cells show a phenotype, and where, learned from image-level labels alone."""
+    """Learn from image-level labels alone which cells show a phenotype, and where."""
 
 
 def main() -> None:

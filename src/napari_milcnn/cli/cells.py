@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from napari_milcnn.cli.option_flags import MODEL, AsJson, given_options, options_of, reading_of, reading_options
+from napari_milcnn.cli.option_flags import (
+    MODEL,
+    TABLE_OUT,
+    AsJson,
+    check_table_out,
+    given_options,
+    loaded,
+    options_of,
+    reading_of,
+    reading_options,
+)
 from napari_milcnn.cli.progress import exit_status, output, print_json
 from napari_milcnn.images.paths import printable
 from napari_milcnn.options import ComputeOptions
@@ -19,26 +29,27 @@ def cells_command(
     image: Annotated[Path, typer.Argument(help="Image.", metavar="IMAGE")],
     objects: Annotated[Path, typer.Option(help="Label image of its cells, from any segmentation program.")],
     model: Annotated[str, MODEL],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Table to write, such as cells.csv.")],
+    out: Annotated[Path, TABLE_OUT],
     *,
     as_json: AsJson = False,
-    **options: Any,
+    **options: object,
 ) -> None:
     """Classify each cell of a label image by itself: one row per cell."""
     from napari_milcnn.inference.cells import classify_cells, read_labels_of
-    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.results.write import write_table
 
     with exit_status():
-        loaded = load_model(model)
+        check_table_out(out)
+        trained = loaded(model)
         with reading_of(options).open(image) as stack:
             labels = read_labels_of(objects, stack)
-            table = classify_cells(loaded, stack, labels, **given_options(ComputeOptions, options))
+            table = classify_cells(trained, stack, labels, **given_options(ComputeOptions, options))
         table.insert(0, "file", printable(image))
         write_table(out, table)
         counts = table["top"].value_counts().to_dict()
         if as_json:
-            print_json({"model": loaded.card.name, "out": out, "cells": len(table), "classes": counts})
+            print_json({"model": trained.card.name, "out": out, "cells": len(table), "classes": counts})
         else:
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            output.print(f"{len(table)} cells{': ' * bool(found)}{found}; written to {out}", markup=False)
+            cells = f"{len(table)} cell{'s'[: len(table) != 1]}"
+            output.print(f"{cells}{': ' * bool(found)}{found}; written to {out}", markup=False)

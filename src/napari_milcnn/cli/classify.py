@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -19,18 +19,14 @@ from napari_milcnn.cli.option_flags import (
     device_beside_replay,
     foreground_of,
     given_options,
+    loaded,
     options_of,
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, messages, output, print_json, shown, warn
+from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown, warn
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.options import (
-    EvidenceOptions,
-    ForegroundOptions,
-    MaskOptions,
-    MasksAs,
-)  # fmt: skip
+from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, MasksAs
 
 if TYPE_CHECKING:
     from napari_milcnn.model.trained_model import TrainedModel
@@ -50,8 +46,8 @@ def classify_command(
     replay: Annotated[
         Path | None,
         typer.Option(
-            help="Run a classification again, with the same numbers: its run.json says all but --out, which is by "
-            "default that one's folder with -replay added, and --device.",
+            help="Run a classification again, with the same numbers. Images and options are read from its run.json. By "
+            "default, --out is the folder of run.json with -replay added to its name.",
             metavar="run.json",
         ),
     ] = None,
@@ -60,7 +56,9 @@ def classify_command(
     ] = None,
     class_threshold: Annotated[
         list[str] | None,
-        typer.Option(help="CLASS=NUMBER, such as nucleus=0.42: wins over --threshold for that class; repeatable."),
+        typer.Option(
+            help="CLASS=NUMBER, such as nucleus=0.42: used in place of --threshold for that class; repeatable."
+        ),
     ] = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
     masks_as: Annotated[MasksAs, typer.Option(help="Format of the masks: OME-TIFF or OME-Zarr.")] = "tiff",
@@ -68,13 +66,12 @@ def classify_command(
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
     as_json: AsJson = False,
-    **options: Any,
+    **options: object,
 ) -> None:
-    """Classify images: a table, class maps, masks, an overview picture and the run record.
+    """Classify images and write tables, class maps, masks, overview pictures and the run record.
 
-    All that is needed is IMAGE..., --model and --out; or --replay.
+    IMAGE..., --model and --out are needed, or --replay.
     """
-    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.results.folder import classify_files
 
     with exit_status():
@@ -82,31 +79,30 @@ def classify_command(
             _replay(replay, out, model, device_beside_replay(ctx), as_json)
             return
         if not images or model is None or out is None:
-            raise OptionsError("to classify, name IMAGE..., --model and --out; or --replay with a run.json")
-        loaded = load_model(model)
+            raise OptionsError("to classify, give IMAGE..., --model and --out, or --replay with a run.json")
+        trained = loaded(model)
         thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
-            loaded, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as, objects=objects,
+            trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as, objects=objects,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
-            reading=reading_of(options), foreground=foreground_of(options, loaded.card.foreground),
+            reading=reading_of(options), foreground=foreground_of(options, trained.card.foreground),
             **given_options(EvidenceOptions, options),
         )  # fmt: skip
-        _run(steps, loaded, out, as_json)
+        _show_classification(steps, trained, out, as_json)
 
 
 def _replay(record: Path, out: Path | None, model: str | None, device: str | None, as_json: bool) -> None:
-    """Run a recorded classification again and show it."""
-    from napari_milcnn.model.package_read import load_model
+    """Run a recorded classification again and print its results."""
     from napari_milcnn.results.replay import recorded_model, replay
 
-    loaded = recorded_model(record) if model is None else load_model(model)
+    trained = recorded_model(record) if model is None else loaded(model)
     out = out or Path(f"{record.absolute().parent}-replay")
-    steps = replay(record, out, loaded, device, command=sys.argv, on_warning=warn)
-    _run(steps, loaded, out, as_json)
+    steps = replay(record, out, trained, device, command=sys.argv, on_warning=warn)
+    _show_classification(steps, trained, out, as_json)
 
 
-def _run(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
-    """Classify, show what comes of it, and exit with 1 if an image failed."""
+def _show_classification(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
+    """Classify images, print the results, and exit with status 1 if an image failed."""
     from napari_milcnn.inference.devices import keep_freed_memory
 
     keep_freed_memory()
@@ -126,7 +122,7 @@ def _run(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path,
 
 def _print_problems(result: ImageResult) -> None:
     if result.error:
-        messages.print(f"failed: {result.error}", style="red", markup=False)
+        print_failure(result.error)
     for warning in result.warnings:
         messages.print(f"{result.file.name}: {warning}", style="yellow", markup=False)
 
@@ -153,7 +149,7 @@ def _results_table(results: list[ImageResult]) -> Table:
     return table
 
 
-def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, Any]:
+def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, object]:
     return {
         "model": {"name": model.card.name, "sha256": model.digest, "classes": model.classes},
         "out": out,
@@ -161,7 +157,7 @@ def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dic
     }
 
 
-def _image_document(result: ImageResult) -> dict[str, Any]:
+def _image_document(result: ImageResult) -> dict[str, object]:
     planes = [] if result.prediction is None else result.prediction.table().to_dict("records")
     return {"file": result.file, "error": result.error or None, "warnings": result.warnings, "objects": result.objects,
             "files": result.files, "planes": planes}  # fmt: skip
@@ -172,11 +168,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Classify the shipped sample with the shipped model."""
-    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.shipped import sample_folder
     from napari_milcnn.results.folder import classify_files
 
     with exit_status():
         samples = sorted(sample_folder().glob("*.ome.tif"))
-        model = load_model("yeast-sim")
-        _run(classify_files(model, samples, out, command=sys.argv), model, out, as_json)
+        model = loaded("yeast-sim")
+        _show_classification(classify_files(model, samples, out, command=sys.argv), model, out, as_json)

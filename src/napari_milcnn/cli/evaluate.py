@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,21 +16,17 @@ from napari_milcnn.cli.option_flags import (
     Layout,
     foreground_of,
     given_options,
+    loaded,
     options_of,
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, messages, output, print_json, shown
-from napari_milcnn.options import (
-    EvaluateOptions,
-    ForegroundOptions,
-    TrainOptions,
-)  # fmt: skip
+from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown
+from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptions
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
-    from napari_milcnn.labels.table import LabelTable
-    from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.progress import Progress
 
 
 @options_of(TrainOptions, prefix="train_", optional=True)
@@ -50,24 +47,25 @@ def evaluate_command(
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Cross-validate: train the model anew, from a random start, for each fold of whole groups."),
+        typer.Option(help="Cross-validate: train a new model, from a random start, for each fold of whole groups."),
     ] = None,
     as_json: AsJson = False,
-    **options: Any,
+    **options: object,
 ) -> None:
     """Measure a model on labelled images: figures, confusion, groups, suspected mislabels, report.html."""
+    from napari_milcnn.evaluation.evaluate import evaluation_steps
     from napari_milcnn.inference.devices import keep_freed_memory
     from napari_milcnn.labels.table import read_labels
-    from napari_milcnn.model.package_read import load_model
 
     with exit_status():
         keep_freed_memory()
         table = read_labels(labels, reading_of(options), layout)
-        loaded = load_model(model)
-        report = _evaluate(
-            loaded, table, truth=truth, folds=folds, train_options=given_options(TrainOptions, options, "train_"),
-            foreground=foreground_of(options, loaded.card.foreground), **given_options(EvaluateOptions, options),
+        trained = loaded(model)
+        steps = evaluation_steps(
+            trained, table, truth=truth, folds=folds, train_options=given_options(TrainOptions, options, "train_"),
+            foreground=foreground_of(options, trained.card.foreground), **given_options(EvaluateOptions, options),
         )  # fmt: skip
+        report = _report_of(steps)
         report.save(out)
         if as_json:
             print_json(report.document())
@@ -80,21 +78,15 @@ def evaluate_command(
             raise typer.Exit(1)
 
 
-def _evaluate(model: TrainedModel, table: LabelTable, **options: Any) -> EvaluationReport:
-    """Evaluate, showing how far it has come and each image that fails."""
-    from napari_milcnn.evaluation.evaluate import evaluation_steps
+def _report_of(steps: Iterator[Progress[ImageOutcome | EvaluationReport]]) -> EvaluationReport:
+    """Evaluate, show the progress and each image that fails, and return the report."""
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 
-    for step in shown(evaluation_steps(model, table, **options), "evaluate"):
-        if isinstance(step.result, ImageOutcome):
-            _print_failure(step.result)
+    for step in shown(steps, "evaluate"):
+        if isinstance(step.result, ImageOutcome) and step.result.error:
+            print_failure(step.result.error)
     assert isinstance(step.result, EvaluationReport)
     return step.result
-
-
-def _print_failure(outcome: ImageOutcome) -> None:
-    if outcome.error:
-        messages.print(f"failed: {outcome.error}", style="red", markup=False)
 
 
 def _figures_table(report: EvaluationReport) -> Table:

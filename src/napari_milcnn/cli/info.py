@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from napari_milcnn.cli.option_flags import AsJson, options_of
+from napari_milcnn.cli.option_flags import AsJson, loaded, options_of
 from napari_milcnn.cli.progress import exit_status, output, progress_bar
 from napari_milcnn.simulation.options import SimulationOptions, square_field
 
 BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
-"""Options of a simulation that have no flag of their own: --size sets the first two, the others are pairs."""
+"""Options of a simulation without a flag of the same name: --size sets the first two, the others are pairs."""
 
 
 def info(
@@ -21,15 +21,14 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show devices and versions, or a model's card."""
-    from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.trained_model import card_json, card_text
 
     with exit_status():
         if model is None:
             _system(as_json)
         else:
-            loaded = load_model(model)
-            text = json.dumps(card_json(loaded)) if as_json else card_text(loaded)
+            trained = loaded(model)
+            text = json.dumps(card_json(trained)) if as_json else card_text(trained)
             print(text)  # noqa: T201
 
 
@@ -54,8 +53,8 @@ def simulate(
     *,
     fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
     size: Annotated[int, typer.Option(help="Side of a field, in px.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same screen.")] = 0,
-    **options: Any,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed gives the same screen.")] = 0,
+    **options: object,
 ) -> None:
     """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
     from napari_milcnn.simulation.localisations import LOCALISATIONS

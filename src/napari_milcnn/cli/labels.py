@@ -1,18 +1,30 @@
-"""The commands next and check: what to label next, and what may be wrong with labels."""
+"""The commands next and check: which images to label next, and which labels may be wrong."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napari_milcnn.cli.option_flags import MODEL, AsJson, Layout, given_options, options_of, reading_of, reading_options
-from napari_milcnn.cli.progress import exit_status, messages, output, print_json, shown
+from napari_milcnn.cli.option_flags import (
+    MODEL,
+    TABLE_OUT,
+    AsJson,
+    Layout,
+    check_table_out,
+    given_options,
+    loaded,
+    options_of,
+    reading_of,
+    reading_options,
+)
+from napari_milcnn.cli.progress import exit_status, last_result, messages, output, print_failure, print_json, warn
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.paths import printable
 from napari_milcnn.options import ComputeOptions
@@ -24,8 +36,7 @@ if TYPE_CHECKING:
     from napari_milcnn.labels.table import LabelTable
 
 _PRINTED = 20
-"""Rows that are printed; the table on disk has all."""
-TABLE = typer.Option("--out", "-o", help="Table to write, such as next.csv.")
+"""Most rows that are printed; the table on disk has all rows."""
 
 
 @options_of(ComputeOptions)
@@ -33,37 +44,39 @@ TABLE = typer.Option("--out", "-o", help="Table to write, such as next.csv.")
 def next_command(
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder of images, with the labels.csv of those that are labelled.", metavar="FOLDER"),
+        typer.Argument(help="Folder of images, with the labels.csv of the labelled ones.", metavar="FOLDER"),
     ],
     model: Annotated[str, MODEL],
     *,
-    out: Annotated[Path | None, TABLE] = None,
+    out: Annotated[Path | None, TABLE_OUT] = None,
     as_json: AsJson = False,
-    **options: Any,
+    **options: object,
 ) -> None:
-    """Sort the images without a label by what labelling them would teach the model."""
+    """Sort the images without a label by how much their labels would teach the model."""
     from napari_milcnn.labels.labelling import open_labelling
     from napari_milcnn.labels.ranking import rank_images
-    from napari_milcnn.model.package_read import load_model
 
     with exit_status():
         if not folder.exists():
             raise ImageError(f"{folder} does not exist; expected a folder of images")
-        loaded, labelling = load_model(model), open_labelling(folder, reading_of(options))
+        check_table_out(out, folder, folder / "labels.csv")
+        trained, labelling = loaded(model), open_labelling(folder, reading_of(options))
         table, rows = labelling.everything(), labelling.unlabelled()
-        steps = rank_images(loaded, table, rows, known=labelling.labelled(), **given_options(ComputeOptions, options))
-        *_, last = shown(steps, "look at images")
-        assert last.result is not None
-        ranked = _ranking_table(table, last.result, loaded.classes)
-        _give(ranked, out, as_json, ["rank", "file", "plane", "uncertainty", "top"])
+        steps = rank_images(trained, table, rows, known=labelling.labelled(), **given_options(ComputeOptions, options))
+        ranking = last_result(steps, "rank images")
+        ranked = _ranking_table(table, ranking, trained.classes)
+        names = [table.images[row].name for row in ranking.order]
+        _write_and_print(ranked, out, as_json, ranked.assign(file=names)[["rank", "file", "uncertainty", "top"]])
         if not rows:
             messages.print("every image has a label", markup=False)
-        if last.result.errors:
+        for reason in ranking.errors.values():
+            print_failure(reason)
+        if ranking.errors:
             raise typer.Exit(1)
 
 
 def _ranking_table(table: LabelTable, ranking: Ranking, classes: Sequence[str]) -> pd.DataFrame:
-    """One row per image, what to label next first; images that could not be looked at stand last, with the reason."""
+    """Return one row per image, the one to label next first; images that failed come last, with their error."""
     images = [table.images[row] for row in ranking.order]
     facts = pd.DataFrame({
         "rank": range(1, len(images) + 1),
@@ -83,38 +96,41 @@ def check_command(
     labels: Annotated[Path, typer.Argument(help="Table of labels.", metavar="LABELS.csv")],
     *,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Compare the labels with what this model sees, too.")
+        str | None, typer.Option("--model", "-m", help="Model to compare the labels with, a .zip or a shipped model.")
     ] = None,
     layout: Layout = None,
-    out: Annotated[Path | None, TABLE] = None,
+    out: Annotated[Path | None, TABLE_OUT] = None,
     as_json: AsJson = False,
-    **options: Any,
+    **options: object,
 ) -> None:
-    """Look for labels that may be wrong: contradicted by a model, given twice, or of groups that mislead."""
-    from napari_milcnn.labels.checks import check_labels
+    """Look for wrong labels: labels that a model contradicts, images that are there twice, and misleading groups."""
+    from napari_milcnn.labels.checks import check_labels, comparable_rows
     from napari_milcnn.labels.table import read_labels
-    from napari_milcnn.model.package_read import load_model
 
     with exit_status():
+        check_table_out(out, labels, labels / "labels.csv", layout)
         table = read_labels(labels, reading_of(options), layout)
-        steps = check_labels(
-            table, None if model is None else load_model(model), **given_options(ComputeOptions, options)
-        )
-        *_, last = shown(steps, "check labels")
-        assert last.result is not None
-        _give(_findings_table(table, last.result), out, as_json, ["kind", "finding"])
-        if not last.result:
-            messages.print("nothing was found that may be wrong", markup=False)
+        trained = None if model is None else loaded(model)
+        steps = check_labels(table, trained, **given_options(ComputeOptions, options))
+        findings = _findings_table(table, last_result(steps, "check labels"))
+        _write_and_print(findings, out, as_json, findings[["kind", "finding"]])
+        if findings.empty:
+            messages.print("no problems found", markup=False)
+        if trained is None:
+            messages.print("without --model, only identical images and groups were checked", markup=False)
+        elif skipped := len(table.images) - len(comparable_rows(trained, table)):
+            warn(f"{skipped} of {len(table.images)} images were not compared with the model: their labels are not "
+                 "among its classes, or they have several labels and the model gives one")  # fmt: skip
 
 
 def _findings_table(table: LabelTable, findings: Sequence[Finding]) -> pd.DataFrame:
-    """One row per finding: its kind, its images, and the sentence that says what to do."""
+    """Return one row per finding: its kind, its images, and a sentence that says what to do."""
     rows = [(one.kind, "|".join(table.images[row].name for row in one.rows), one.sentence) for one in findings]
     return pd.DataFrame(rows, columns=["kind", "files", "finding"])
 
 
-def _give(table: pd.DataFrame, out: Path | None, as_json: bool, columns: Sequence[str]) -> None:
-    """Print a table, or the first of its rows, and write all of it where that is asked for."""
+def _write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, printed: pd.DataFrame) -> None:
+    """Write a table if --out is given, and print it as JSON or the first rows of `printed` as text."""
     from napari_milcnn.results.write import write_table
 
     if out is not None:
@@ -122,17 +138,18 @@ def _give(table: pd.DataFrame, out: Path | None, as_json: bool, columns: Sequenc
     if as_json:
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
         return
-    printed = Table(*columns, box=None, pad_edge=False)
-    for row in table.head(_PRINTED)[list(columns)].to_dict("records"):
-        printed.add_row(*(_printed(str(name), value) for name, value in row.items()))
-    output.print(printed)
-    if len(table) > _PRINTED:
-        output.print(f"and {len(table) - _PRINTED} more", markup=False)
+    if len(printed):
+        shown_table = Table(*printed, box=None, pad_edge=False)
+        for row in printed.head(_PRINTED).itertuples(index=False):
+            shown_table.add_row(*map(_cell_text, row))
+        output.print(shown_table)
+    if len(printed) > _PRINTED:
+        output.print(f"and {len(printed) - _PRINTED} more", markup=False)
     if out is not None:
         output.print(f"written to {out}", markup=False)
 
 
-def _printed(name: str, value: Any) -> str:
-    if name == "file":
-        return escape(Path(value).name)
-    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+def _cell_text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    return escape(str(value))

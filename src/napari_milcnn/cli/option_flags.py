@@ -1,40 +1,41 @@
-"""Command-line options made of the option models: each is written down once, in `options`."""
+"""Command-line options made from the option models, so that each option is written down only in `options`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from napari_milcnn.errors import OptionsError
+from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading, ZReading
-from napari_milcnn.options import (
-    ForegroundOptions,
-    Options,
-    flag_name,
-    make_options,
-)  # fmt: skip
+from napari_milcnn.options import ForegroundOptions, Options, flag_name, make_options
+
+if TYPE_CHECKING:
+    from typer.models import OptionInfo
+
+    from napari_milcnn.model.trained_model import TrainedModel
 
 Command = TypeVar("Command", bound=Callable[..., None])
 MODEL = typer.Option("--model", "-m", help="Model .zip, or a shipped model: yeast-sim, nuclei.")
 OUT = typer.Option("--out", "-o", help="Folder for the results.")
+TABLE_OUT = typer.Option("--out", "-o", help="Table to write, a .csv file.")
 BESIDE_REPLAY = ("replay", "out", "model", "device", "as_json")
-READING: dict[str, tuple[Any, str]] = {
-    "axes": (str, "Axes of the files where they do not say, such as TCYX."),
-    "channels": (str, "Channel names in the order of the files, such as GFP,RFP."),
-    "pixel_size": (float, "µm per pixel where the files do not say."),
-    "series": (int, "Which series of files that hold several."),
-    "z": (ZReading, "Each plane of a Z stack, as by default, or its maximum projection."),
+READING: dict[str, tuple[object, str]] = {
+    "axes": (str | None, "Axes of files that do not say them, such as TCYX."),
+    "channels": (str | None, "Channel names in the order of the files, such as GFP,RFP."),
+    "pixel_size": (float | None, "Pixel size in µm of files that do not say it."),
+    "series": (int | None, "Number of the series to open, from 0, in files that hold several."),
+    "z": (ZReading | None, "Use each plane of a Z stack (default), or its maximum projection."),
 }
 Layout = Annotated[
     Path | None,
     typer.Option(
-        help="For an OME-Zarr plate in place of LABELS.csv: a table of its wells, with the columns well (such as B03) "
-        "and label, if known group and split.",
+        help="For an OME-Zarr plate in place of LABELS.csv: a table of its wells with the columns well (such as B03) "
+        "and label and, if known, group and split.",
         metavar="LAYOUT.csv",
     ),
 ]
@@ -45,23 +46,21 @@ def options_of(
     *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False,
     default_text: str | None = None,
 ) -> Callable[[Command], Command]:  # fmt: skip
-    """Add every field of some option models to a command that takes **options, under --prefix-name.
+    """Return a decorator that adds the fields of option models to a command with **options, as flags --prefix-name.
 
-    With `optional` an option that is not given is None rather than its default. `default_text` is shown for all
+    If `optional` is true, an option that is not given is None instead of its default. `default_text` is shown for all
     defaults, where they are not those of the models.
     """
     fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
-    return _adding([_parameter(name, field, optional, default_text) for name, field in fields.items()])
+    return _adding([_field_parameter(name, field, optional, default_text) for name, field in fields.items()])
 
 
 def reading_options(command: Command) -> Command:
-    """Add the fields of an `ImageReading` to a command that takes **options, where they begin with reading_."""
-    return _adding([_reading_parameter(name, *field) for name, field in READING.items()])(command)
-
-
-def _reading_parameter(name: str, kind: Any, said: str) -> inspect.Parameter:
-    shown = Annotated[kind | None, typer.Option(flag_name(name), help=said)]
-    return inspect.Parameter(f"reading_{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=shown)
+    """Add the fields of an `ImageReading` to a command with **options, in which their names begin with reading_."""
+    return _adding([
+        _parameter(f"reading_{name}", kind, None, typer.Option(flag_name(name), help=text))
+        for name, (kind, text) in READING.items()
+    ])(command)  # fmt: skip
 
 
 def _adding(added: list[inspect.Parameter]) -> Callable[[Command], Command]:
@@ -73,23 +72,50 @@ def _adding(added: list[inspect.Parameter]) -> Callable[[Command], Command]:
     return add
 
 
-def _parameter(name: str, field: FieldInfo, optional: bool, default_text: str | None) -> inspect.Parameter:
+def _field_parameter(name: str, field: FieldInfo, optional: bool, default_text: str | None) -> inspect.Parameter:
     is_text = field.annotation == float | str or get_origin(field.annotation) is tuple
     kind: Any = str if is_text else field.annotation
-    kind, default = (kind | None, None) if optional else (kind, field.default)
-    usual = default_text or (str(field.default) if optional and isinstance(field.default, str | int | float) else True)
     flags = f"{flag_name(name)}/{flag_name(f'no_{name}')}" if field.annotation is bool else flag_name(name)
-    shown = Annotated[kind, typer.Option(flags, help=field.description, show_default=usual)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
+    usual = str(field.default) if optional and isinstance(field.default, str | int | float) else True
+    option = typer.Option(flags, help=field.description, show_default=default_text or usual)
+    return _parameter(name, kind | None if optional else kind, None if optional else field.default, option)
 
 
-def given_options(kind: type[Options], options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return what was given for the fields of one option model."""
+def _parameter(name: str, kind: Any, default: object, option: OptionInfo) -> inspect.Parameter:
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def given_options(kind: type[Options], options: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
+    """Return the options that were given for the fields of one option model."""
     return {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
 
 
+def loaded(model: str) -> TrainedModel:
+    """Load the model that --model names; torch is imported only now, so that --help answers at once."""
+    from napari_milcnn.model.package_read import load_model
+
+    return load_model(model)
+
+
+def check_table_out(out: Path | None, *inputs: Path | None) -> None:
+    """Check, before any work is done, that --out names a table that can be written.
+
+    Raises
+    ------
+    OutputError
+        If it does not end in .csv, is a folder, or is one of the tables that the command reads.
+    """
+    if out is None:
+        return
+    if out.suffix.lower() != ".csv" or out.is_dir():
+        raise OutputError(f"--out is {out}; expected the name of a table that ends in .csv")
+    if out.resolve() in {path.resolve() for path in inputs if path is not None}:
+        raise OutputError(f"--out is {out}, which the command reads and would overwrite; choose another name")
+
+
 def class_thresholds(texts: Sequence[str]) -> dict[str, float]:
-    """Read 'nucleus=0.42'; a class may have an = in its name."""
+    """Read texts such as 'nucleus=0.42'; the name of a class may contain an =."""
     found: dict[str, float] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -102,28 +128,28 @@ def class_thresholds(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def reading_of(options: dict[str, Any]) -> ImageReading:
-    """Return how images are read, of the options given."""
+def reading_of(options: Mapping[str, Any]) -> ImageReading:
+    """Return how images are opened, from the options of `reading_options`."""
     given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
     if "channels" in given:
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     return ImageReading(**given)
 
 
-def foreground_of(options: dict[str, Any], base: ForegroundOptions) -> ForegroundOptions:
-    """Return `base` with the foreground options that were given changed."""
+def foreground_of(options: Mapping[str, object], base: ForegroundOptions) -> ForegroundOptions:
+    """Return `base` with the foreground options that were given in place of its own."""
     return make_options(ForegroundOptions, base.model_dump() | given_options(ForegroundOptions, options, "foreground_"))
 
 
 def device_beside_replay(ctx: typer.Context) -> str | None:
-    """Return the device given beside --replay, if one was; refuse what the record says itself."""
+    """Return the device given together with --replay, or None; refuse options that the record already sets."""
     given = {name: p for p in ctx.command.params if (name := p.name) and _is_typed(ctx, name)}
     refused = [p for name, p in given.items() if name not in BESIDE_REPLAY]
     if refused:
         names = ", ".join("IMAGE" if p.param_type_name == "argument" else p.opts[0] for p in refused)
         raise OptionsError(
             f"--replay takes images and options from the record; leave out {names}: only --out, --model, --device and "
-            "--json go with it"
+            "--json can be given with it"
         )
     return str(ctx.params["device"]) if "device" in given else None
 

@@ -1,4 +1,4 @@
-"""What the command line prints: messages and progress to standard error, tables and JSON to standard output."""
+"""Output of the command line: messages and progress on standard error, tables and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -22,7 +21,7 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Output(Console):
-    """Standard output whose reader may go away, as in `| head`: the work goes on without it."""
+    """Standard output whose reader may close it, as in `| head`; the command goes on without a reader."""
 
     def on_broken_pipe(self) -> None:
         """Go on without a reader."""
@@ -35,19 +34,19 @@ output = Output(highlight=False, soft_wrap=True)
 
 @contextmanager
 def exit_status(code: int = 2) -> Iterator[None]:
-    """Turn our errors into one message and an exit status, and Ctrl-C into 130."""
+    """Turn an error of this program into one message and an exit status, and Ctrl-C into exit status 130."""
     try:
         yield
     except (MilcnnError, OSError) as error:
         messages.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
-        messages.print("interrupted: what was finished is kept", style="yellow")
+        messages.print("interrupted; all finished results are kept", style="yellow")
         raise typer.Exit(130) from None
 
 
 def progress_bar() -> ProgressBar:
-    """Return a bar that shows images done, their number, and the time left."""
+    """Return a bar that shows the number of finished items, the number of all items, and the time left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,7 +57,7 @@ def progress_bar() -> ProgressBar:
 
 
 def shown(steps: Iterator[Progress[Result]], name: str) -> Iterator[Progress[Result]]:
-    """Pass the steps of a job on, with a bar that shows how far it is."""
+    """Yield the steps of a job, and show a bar with its progress."""
     with progress_bar() as bar:
         task = bar.add_task(name, total=None)
         for step in steps:
@@ -67,7 +66,14 @@ def shown(steps: Iterator[Progress[Result]], name: str) -> Iterator[Progress[Res
             yield step
 
 
-def print_json(document: Any) -> None:
+def last_result(steps: Iterator[Progress[Result]], name: str) -> Result:
+    """Run a job to its end, show its progress, and return the result of its last step."""
+    *_, last = shown(steps, name)
+    assert last.result is not None
+    return last.result
+
+
+def print_json(document: object) -> None:
     """Print one JSON document to standard output."""
     print(json.dumps(document, default=str))  # noqa: T201
 
@@ -75,3 +81,8 @@ def print_json(document: Any) -> None:
 def warn(sentence: str) -> None:
     """Print a warning to standard error."""
     messages.print(f"warning: {sentence}", style="yellow", markup=False)
+
+
+def print_failure(reason: str) -> None:
+    """Print to standard error why an image failed."""
+    messages.print(f"failed: {reason}", style="red", markup=False)

@@ -31,7 +31,7 @@ from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.layout import joined_by_itself
-from napari_milcnn.results.opened import OpenedResults
+from napari_milcnn.results.opened import Metrics, OpenedResults
 from napari_milcnn.results.read import with_margin, with_name
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json, write_table
@@ -318,7 +318,7 @@ def results_of(report: EvaluationReport) -> OpenedResults:
     files: dict[str, Path | None] = {printable(o.image.file): o.image.file for o in report.outcomes}
     found = OpenedResults(
         None, with_name(with_margin(table, columns)), report.model.classes, report.model.card.single_label, files,
-        metrics=report.document(), written_confusion=report.confusion, reading=report.table.reading,
-        warnings=report.warnings,
+        metrics=Metrics.model_validate(report.document()), written_confusion=report.confusion,
+        reading=report.table.reading, warnings=report.warnings,
     )  # fmt: skip
     return joined_by_itself(found)

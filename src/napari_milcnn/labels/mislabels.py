@@ -13,7 +13,7 @@ _MISLABELS = ["file", "plane", "group", "label", "model says", "score", "score o
 
 
 def with_planes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of images without its column `plane` where no row names any."""
+    """Return a table of images without its column `plane` if this column is empty."""
     return table if table["plane"].any() else table.drop(columns="plane")
 
 
@@ -24,11 +24,11 @@ def suspected_mislabels(
     classes: Sequence[str],
     single_label: bool,
 ) -> pd.DataFrame:
-    """List the images whose label the model contradicts with confidence, the widest gap first.
+    """Return the images whose label the model contradicts with confidence, the widest gap first.
 
-    Confident means that the class the model sees scores at least as high as it scores on average in the images that
-    carry its label (confident learning, Northcutt et al. 2021). With several labels, a missing class likewise scores at
-    most as high as it does on average in the images without it. The index of the table is the place of the image.
+    Confident means that the class that the model predicts has at least the mean score of this class in the images with
+    its label (confident learning, Northcutt et al. 2021). With several labels, a class that the model misses has at
+    most the mean score of this class in the images without its label. The index of the table is that of the image.
 
     Parameters
     ----------
@@ -37,34 +37,36 @@ def suspected_mislabels(
     scores, targets : ndarray
         Score of each class, and 1 for each class that the image is labelled with, (images, classes).
     classes : sequence of str
-        Their names.
+        Names of the classes.
     single_label : bool
-        Whether each image shows one class.
+        Whether each image has one class.
     """
-    usual = _means_where(scores, targets)
+    means_with_label = _means_where(scores, targets)
     rows, places = [], []
-    for place, (image, seen, own) in enumerate(zip(images, scores, targets, strict=True)):
+    for place, (image, image_scores, target) in enumerate(zip(images, scores, targets, strict=True)):
         facts = {"file": str(image.file), "plane": image.plane, "group": image.group, "label": "|".join(image.labels)}
         if single_label:
-            top, label = int(seen.argmax()), int(own.argmax())
-            if top != label and seen[top] >= usual[top]:
-                answer = {"model says": classes[top], "score": seen[top], "score of label": seen[label]}
-                rows.append({**facts, **answer, "gap": seen[top] - seen[label]})
+            top, label = int(image_scores.argmax()), int(target.argmax())
+            score, label_score = image_scores[top], image_scores[label]
+            if top != label and score >= means_with_label[top]:
+                answer = {"model says": classes[top], "score": score, "score of label": label_score}
+                rows.append({**facts, **answer, "gap": score - label_score})
                 places.append(place)
             continue
-        elsewhere = _means_where(scores, 1 - targets)
+        means_without_label = _means_where(scores, 1 - targets)
         for i, name in enumerate(classes):
-            if own[i] == 0 and seen[i] >= max(usual[i], 0.5):
-                rows.append({**facts, "model says": name, "score": seen[i], "gap": seen[i]})
+            score = image_scores[i]
+            if target[i] == 0 and score >= max(means_with_label[i], 0.5):
+                rows.append({**facts, "model says": name, "score": score, "gap": score})
                 places.append(place)
-            if own[i] == 1 and seen[i] <= min(elsewhere[i], 0.5):
-                rows.append({**facts, "model says": f"not {name}", "score": seen[i], "gap": 1 - seen[i]})
+            if target[i] == 1 and score <= min(means_without_label[i], 0.5):
+                rows.append({**facts, "model says": f"not {name}", "score": score, "gap": 1 - score})
                 places.append(place)
     table = with_planes(pd.DataFrame(rows, places, _MISLABELS))
     return table.sort_values("gap", ascending=False, kind="stable")
 
 
 def _means_where(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean score of each class over the images where its target is 1; one half where there is none."""
+    """Return the mean score of each class over the images whose target is 1; one half if there is no such image."""
     count = targets.sum(0)
     return np.where(count > 0, (scores * targets).sum(0) / np.maximum(count, 1), 0.5)

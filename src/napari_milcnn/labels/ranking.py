@@ -1,16 +1,16 @@
-"""Which unlabelled images to label next: those of which the model is unsure, and which differ from what is known.
+"""Rank unlabelled images: first those that the model is unsure of and that differ from the labelled images.
 
-Uncertainty alone offers twenty images that are unsure for one and the same reason. So each image also has a place, its
-embedding, and the next one offered is always the one with the largest product of its uncertainty and its squared
-distance to the nearest image that is labelled or offered before it. This is the greedy covering of Sener & Savarese
-2018 ("Active learning for convolutional neural networks: a core-set approach"), weighted by uncertainty as the
-gradient embedding of BADGE does (Ash et al. 2020, "Deep batch active learning by diverse, uncertain gradient lower
-bounds"). BADGE draws at random where this takes the largest: the same table then always gives the same order.
+Uncertainty alone can put twenty images first that are uncertain for the same reason. So each image also has an
+embedding, a vector of features. The next image is always the one with the largest product of its uncertainty and its
+squared distance to the nearest image that is labelled or ranked before it. This is the greedy covering of Sener &
+Savarese 2018 ("Active learning for convolutional neural networks: a core-set approach"), weighted by uncertainty as in
+the gradient embedding of BADGE (Ash et al. 2020, "Deep batch active learning by diverse, uncertain gradient lower
+bounds"). BADGE draws the next image at random; here it is the largest, so the same table always gives the same order.
 
-Why the embedding is the mean of the encoder's last feature maps: it is what the model sees of the image before the
-classes are read from it, for an image of any size, and it costs nothing. The map layer of a copy of the network is
-widened by one row of the identity for each feature, so that one pass over the image, tile by tile and through the same
-model input as in classification, gives class maps and features at once.
+Why the embedding is the mean of the encoder's last feature maps: it describes the image before the classes are read
+from it, works for an image of any size, and needs no second pass. In a copy of the network, the map layer gets one row
+of the identity for each feature. One pass over the image then gives class maps and features, tile by tile and from the
+same model input as in a classification.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,27 +36,26 @@ from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress
 
 _SPREAD = 500
-"""Images that are spread out one by one; those behind them follow by uncertainty and distance to what is known by then:
-nobody labels so many without training again."""
+"""Number of images that are ranked one by one. The images after them are sorted once, by uncertainty and distance to
+those, because nobody labels so many images without training again."""
 _LEAST = 0.01
-"""Uncertainty of an image that the model is sure of: among such images distance decides."""
+"""Least uncertainty of an image, so that distance decides between images that the model is sure of."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which images to label next.
+    """The order in which to label images.
 
     Attributes
     ----------
     order : tuple of int
-        The rows, what to label next first and what could not be looked at last.
+        The rows; the one to label next is first, and rows of images that failed are last.
     scores : ndarray
-        Score of each class for each row of `order`, the mean over planes, float64 (rows, classes); NaN where the image
-        could not be looked at.
+        Score of each class for each row of `order`, mean over planes, float64 (rows, classes); NaN if the image failed.
     uncertainty : ndarray
-        How unsure the model is of each row of `order`, from 0 to 1, float64 (rows,); NaN likewise.
-    errors : dict
-        Row -> why its image could not be looked at.
+        Uncertainty of the model for each row of `order`, from 0 to 1, float64 (rows,); NaN if the image failed.
+    errors : mapping
+        Row -> why its image failed.
     """
 
     order: tuple[int, ...]
@@ -66,41 +65,41 @@ class Ranking:
 
 
 class Embedded(NamedTuple):
-    """What a model sees of an image."""
+    """Scores and embedding of an image."""
 
     scores: np.ndarray
-    """Score of each class, the mean over planes, float64 (classes,)."""
+    """Score of each class, mean over planes, float64 (classes,)."""
     embedding: np.ndarray
-    """Mean of each feature over the map and the planes, float64 (features,)."""
+    """Mean of each feature over the map and over the planes, float64 (features,)."""
 
 
 def rank_images(
-    model: TrainedModel, table: LabelTable, rows: Sequence[int], *, known: Sequence[int] = (), **options: Any
+    model: TrainedModel, table: LabelTable, rows: Sequence[int], *, known: Sequence[int] = (), **options: object
 ) -> Iterator[Progress[Ranking]]:
-    """Rank images by what labelling them would teach, an image at a time; cancel between steps by leaving the loop.
+    """Rank images by how much their labels would teach, one image at a time; leave the loop between steps to cancel.
 
     Parameters
     ----------
     model : TrainedModel
-        The current model.
+        The model to improve.
     table : LabelTable
         All images.
     rows : sequence of int
-        Places in `table.images` of those to rank.
+        Indices in `table.images` of the images to rank.
     known : sequence of int
-        Places of those that are labelled already: what resembles them comes late.
+        Indices of the images that are already labelled: images that resemble them are ranked late.
     **options
         Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
 
     Yields
     ------
     Progress
-        After each image, and for large ones after each tile; the result of the last step is the `Ranking`.
+        After each image, and in large images after each tile; the result of the last step is the `Ranking`.
 
     Raises
     ------
     OptionsError
-        If an option is unknown or impossible.
+        If an option is unknown or has an impossible value.
     """
     embedder = Embedder(model, **options)
     found: dict[int, Embedded] = {}
@@ -125,27 +124,30 @@ def _ranked(
     rows: Sequence[int],
     known: Sequence[int],
 ) -> Ranking:
-    seen = [row for row in rows if row in found]
+    """Order the rows that were embedded, and put the others after them."""
+    embedded = [row for row in rows if row in found]
+    count = len(embedded)
     scores = np.full((len(rows), len(model.classes)), np.nan)
-    unsure = np.full(len(rows), np.nan)
+    uncertainties = np.full(len(rows), np.nan)
     order = np.arange(0)
-    if seen:
-        scores[: len(seen)] = [found[row].scores for row in seen]
-        unsure[: len(seen)] = uncertainty(scores[: len(seen)], model.card.single_label)
-        places = np.stack([found[row].embedding for row in seen])
-        around = [found[row].embedding for row in known if row in found]
-        order = spread_out(places, unsure[: len(seen)], np.reshape(around, (len(around), places.shape[1])))
-    unread = np.arange(len(seen), len(rows))
-    order = np.concatenate([order, unread])
-    names = [*seen, *(row for row in rows if row not in found)]
-    return Ranking(tuple(names[i] for i in order), scores[order], unsure[order], dict(errors))
+    if embedded:
+        scores[:count] = [found[row].scores for row in embedded]
+        uncertainties[:count] = uncertainty(scores[:count], model.card.single_label)
+        embeddings = np.stack([found[row].embedding for row in embedded])
+        labelled = [found[row].embedding for row in known if row in found]
+        order = spread_out(
+            embeddings, uncertainties[:count], np.reshape(labelled, (len(labelled), embeddings.shape[1]))
+        )
+    order = np.concatenate([order, np.arange(count, len(rows))])
+    all_rows = [*embedded, *(row for row in rows if row not in found)]
+    return Ranking(tuple(all_rows[i] for i in order), scores[order], uncertainties[order], dict(errors))
 
 
 def uncertainty(scores: np.ndarray, single_label: bool) -> np.ndarray:
-    """How unsure scores (images, classes) are, from 0 to 1, (images,).
+    """Return the uncertainty of scores (images, classes), from 0 to 1, (images,).
 
-    With one label an image 1 less the margin from the top class to the next; with several, how near one half the class
-    lies that is nearest to it.
+    With one label per image this is 1 minus the difference between the two highest scores. With several labels it is 1
+    if a score is one half, and falls to 0 as the score that is nearest to one half goes to 0 or 1.
     """
     if not single_label:
         return np.asarray(1 - 2 * np.abs(scores - 0.5).min(1))
@@ -154,92 +156,92 @@ def uncertainty(scores: np.ndarray, single_label: bool) -> np.ndarray:
 
 
 def spread_out(embeddings: np.ndarray, weights: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Order images so that each is heavy and far from those before it.
+    """Order images so that each has a large weight and is far from the images before it.
 
     Parameters
     ----------
     embeddings : ndarray
-        Places, (images, features).
+        Embeddings of the images, (images, features).
     weights : ndarray
-        From 0 to 1, (images,).
+        Weights from 0 to 1, (images,).
     known : ndarray
-        Places before all others, (known, features); there may be none.
+        Embeddings of images that come before all others, (known, features); there may be none.
 
     Returns
     -------
     ndarray of int
-        Numbers of the images, the first first.
+        Indices of the images in their new order.
     """
     weights = np.maximum(weights, _LEAST)
     distance = np.full(len(embeddings), np.inf)
-    for place in known:
-        distance = np.minimum(distance, _squared(embeddings, place))
+    for embedding in known:
+        distance = np.minimum(distance, _squared_distances(embeddings, embedding))
     left, chosen = np.ones(len(embeddings), bool), []
     for _ in range(min(_SPREAD, len(embeddings))):
-        worth = weights * np.where(np.isinf(distance), 1, distance)
-        best = int(np.where(left, worth, -1).argmax())
+        value = weights * np.where(np.isinf(distance), 1, distance)
+        best = int(np.where(left, value, -1).argmax())
         chosen.append(best)
         left[best] = False
-        distance = np.minimum(distance, _squared(embeddings, embeddings[best]))
+        distance = np.minimum(distance, _squared_distances(embeddings, embeddings[best]))
     rest = np.flatnonzero(left)
     return np.concatenate([chosen, rest[np.argsort(-(weights * distance)[rest], kind="stable")]]).astype(int)
 
 
-def _squared(embeddings: np.ndarray, place: np.ndarray) -> np.ndarray:
-    return np.asarray(((embeddings - place) ** 2).sum(1))
+def _squared_distances(embeddings: np.ndarray, embedding: np.ndarray) -> np.ndarray:
+    return np.asarray(((embeddings - embedding) ** 2).sum(1))
 
 
 class Embedder:
-    """A model made ready on a device to see scores and embeddings of many images.
+    """Computes scores and embeddings of many images with one model.
 
     Parameters
     ----------
     model : TrainedModel
-        It is not changed.
+        The model; it is not changed.
     **options
         Fields of `ComputeOptions`.
     """
 
-    def __init__(self, model: TrainedModel, **options: Any) -> None:
+    def __init__(self, model: TrainedModel, **options: object) -> None:
         self.model = model
         self.options = make_options(ComputeOptions, options)
         self.runner = TiledInference(_widened(model), self.options)
 
     def steps(self, image: ImageStack) -> Iterator[tuple[float, Embedded | None]]:
-        """Look at every plane of an image: the share done after each tile, and at the end what was seen.
+        """Embed all planes of an image; yield the finished share after each tile, and the result at the end.
 
         Raises
         ------
         ImageError
-            If the image has not the model's channels or cannot be read.
+            If the image does not have the model's channels or cannot be read.
         """
-        seen = model_input(self.model, image, match_pixel_size=self.options.match_pixel_size)
-        tiles = map_windows(seen.map_shape, self.runner.tile(seen.shape), self.model.network.placement)
+        prepared = model_input(self.model, image, match_pixel_size=self.options.match_pixel_size)
+        tiles = map_windows(prepared.map_shape, self.runner.tile(prepared.shape), self.model.network.placement)
         count, planes = len(self.model.classes), range(len(image.planes))
         scores, features = np.zeros(count), np.zeros(self.model.network.maps.in_channels)
         done, total = 0, len(tiles) * len(planes)
         for plane in planes:
-            logits = np.empty((1, count, *seen.map_shape), np.float32)
+            logits = np.empty((1, count, *prepared.map_shape), np.float32)
             for window in tiles:
                 y0, y1, x0, x1 = window
-                part = self.runner.run(seen, [Tile(plane, window)])[0]
+                part = self.runner.run(prepared, [Tile(plane, window)])[0]
                 logits[0, :, y0:y1, x0:x1] = part[:count]
                 features += part[count:].sum((1, 2), dtype=float)
                 done += 1
                 yield done / total, None
             scores += self._scores(logits)
-        places = len(planes) * seen.map_shape[0] * seen.map_shape[1]
+        places = len(planes) * prepared.map_shape[0] * prepared.map_shape[1]
         yield 1.0, Embedded(scores / len(planes), features / places)
 
     def _scores(self, logits: np.ndarray) -> np.ndarray:
-        """Pool the class maps of one plane, (1, classes, Y, X), and decide -> (classes,)."""
+        """Return the scores (classes,) of the class maps of one plane (1, classes, Y, X)."""
         with torch.inference_mode():
             output = self.model.network.read_maps(torch.from_numpy(logits))
             return scores_from_logits(self.model, output.scores)[0].numpy()
 
 
 def _widened(model: TrainedModel) -> TrainedModel:
-    """Return a model whose map layer passes the encoder's features on, behind the classes."""
+    """Return a model whose map layer also outputs the encoder's features, after the classes."""
     network = copy.deepcopy(model.network)
     count, features = network.maps.out_channels, network.maps.in_channels
     maps = nn.Conv2d(features, count + features, 1)

@@ -1,7 +1,7 @@
-"""The results of one image written to a folder, in the form that `classify_files` gives them.
+"""Results of one image, written to a folder with the same files and tables as `classify_files` writes.
 
-Several images go to one folder one after another: the tables keep the rows of the others, and the records tell how each
-was made (`results.record`). An image whose name or file is that of another image there has a folder of its own inside.
+Several images can be written to one folder one after another: the tables keep the rows of the other images, and the
+records say how each image was classified (`results.record`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from napari_milcnn.results.write import ResultTables
 
 
 def export_image(out: Path, found: Findings, parts: Collection[str] = EXPORTED) -> Iterator[Path]:
-    """Write what was found in an image; planes that were not classified are empty, rows of other images are kept.
+    """Write the results of an image; planes that were not classified are empty, and rows of other images stay.
 
     Parameters
     ----------
     out : Path
-        Folder.
+        Folder for the files.
     found : Findings
-        What was found.
+        Results of the image.
     parts : collection of str
-        Out of `EXPORTED`.
+        Parts from `EXPORTED`.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""What was found in one image, collected plane by plane, and its files: label image, class maps, overview picture."""
+"""Results of one image, collected plane by plane, and its files: label image, class maps, overview picture."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from napari_milcnn.results.write import (
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in one image.
+    """Results of one image.
 
     Attributes
     ----------
     file : str
-        The image, as tables name it.
+        The path of the image as it stands in tables.
     name : str
-        What its files are called.
+        The beginning of the names of its files.
     image : ImageStack
-        The image, open.
+        The open image.
     channels : tuple of int
-        The image's channel for each channel of the model.
+        For each channel of the model, the number of the image's channel.
     prediction : Prediction
-        Of the planes that were classified.
+        Scores and class maps of the planes that were classified.
     masks : mapping
-        Number of a plane -> its masks.
+        Masks by number of the plane.
     """
 
     file: str
@@ -57,25 +57,25 @@ class Findings:
     masks: Mapping[int, PlaneMasks]
 
     def rows(self) -> pd.DataFrame:
-        """Rows of predictions.csv: one for each plane that was classified."""
+        """Return the rows of predictions.csv: one for each plane that was classified."""
         return prediction_rows(self.file, self.name, self.prediction)
 
     def objects(self) -> pd.DataFrame:
-        """Rows of objects.csv: one for each object, plane after plane."""
+        """Return the rows of objects.csv: one for each object, sorted by plane."""
         tables = [one.objects.assign(plane=plane) for plane, one in sorted(self.masks.items()) if len(one.objects)]
         if not tables:
             return pd.DataFrame(columns=OBJECT_ROW)
         return object_rows(self.file, pd.concat(tables, ignore_index=True), self.image.planes)
 
     def write(self, out: Path, parts: Collection[str] = EXPORTED, masks_as: MasksAs = "tiff") -> Iterator[Path]:
-        """Write the files of the image; planes that were not classified are empty in them.
+        """Write the files of the image; in them, planes that were not classified are empty.
 
         Parameters
         ----------
         out : Path
             Folder.
         parts : collection of str
-            Out of `EXPORTED`; tables are not written here.
+            Parts from `EXPORTED`; tables are not written here.
         masks_as : str
             Format of the label image: tiff or zarr.
 
@@ -103,12 +103,12 @@ class Findings:
 
 
 class FindingsOfImage:
-    """Collects the results of the planes of one image, whose label images may be larger than memory together.
+    """Collects the results of the planes of one image; all label images together may be larger than the memory.
 
     Parameters
     ----------
     image : ImageStack
-        The image, open.
+        The open image.
     file, name : str
         As in `Findings`.
     """
@@ -120,10 +120,10 @@ class FindingsOfImage:
         self._labels: np.ndarray | None = None
         self._channels: tuple[int, ...] = ()
         self.problems: dict[str, None] = {}
-        """Why there are planes without masks, each reason once."""
+        """Reasons why planes have no masks, each of them once."""
 
     def take(self, result: PlaneResult) -> None:
-        """Keep what was found in a plane."""
+        """Add the results of a plane."""
         self._predictions.append(result.prediction)
         self._channels = result.channels
         if result.problem:
@@ -135,7 +135,7 @@ class FindingsOfImage:
             self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
 
     def findings(self) -> Findings | None:
-        """Return what was found so far; None where no plane was classified."""
+        """Return the results so far; None if no plane was classified."""
         if not self._predictions:
             return None
         return Findings(printable(self._file), self._name, self._image, self._channels, joined(self._predictions),

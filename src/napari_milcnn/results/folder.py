@@ -1,4 +1,4 @@
-"""Many images through one model, to one folder of results."""
+"""Many images classified with one model, and their results written to one folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -30,29 +30,30 @@ from napari_milcnn.results.record import check_room, classification_record, writ
 from napari_milcnn.results.write import OBJECT_ROW, ResultTables, image_files
 
 _SAVE_EVERY = 10.0
-"""Seconds between two writings of the tables while images are still coming; more where writing takes long."""
+"""Least time in seconds between two writes of the tables during a run; it is longer if writing takes long."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What came of one image.
+    """The result of one image.
 
     Attributes
     ----------
     file : Path
         The image.
     name : str
-        What its files are called.
+        The beginning of the names of its files.
     prediction : Prediction or None
-        Of the planes that were classified, without class maps, which are on disk; None where there are none.
+        Scores of the planes that were classified, without class maps, which are on disk; None if no plane was
+        classified.
     objects : int
         Number of objects in its masks.
     files : tuple of Path
-        What was written for it.
+        Files that were written for it.
     warnings : tuple of str
-        What was done to it, in sentences.
+        Sentences about how the image was changed before it was classified.
     error : str
-        Why it failed, or why a part of it is missing; or nothing.
+        Why it failed, or why a part of its results is missing; empty if all went well.
     """
 
     file: Path
@@ -74,22 +75,22 @@ def classify_files(
     masks_as: MasksAs = "tiff",
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
-    mask_options: dict[str, Any] | None = None,
+    mask_options: Mapping[str, object] | None = None,
     planes: Mapping[Path, Sequence[int]] | None = None,
     command: Sequence[str] = (),
-    **options: Any,
+    **options: object,
 ) -> Iterator[Progress[ImageResult]]:
     """Classify images one after another and write the results to a folder.
 
-    An image that fails has its row and its error, what was finished of it is kept, and the others go on. Results of
-    other images that are in the folder stay there. Leaving the loop early keeps every image that is finished.
+    An image that fails gets a row with its error, its finished results are kept, and the run goes on with the next
+    image. Results of other images in the folder stay there. If the loop is left early, all finished images are kept.
 
     Parameters
     ----------
     model : TrainedModel
-        What to apply.
+        The model to apply.
     sources : sequence of Path
-        Images, and folders of images.
+        Images and folders of images.
     out : Path
         Folder for predictions.csv, objects.csv, run.json and the files of each image.
     classes : sequence of str, optional
@@ -97,33 +98,33 @@ def classify_files(
     masks : bool
         Whether to make masks.
     masks_as : str
-        Format of label images: tiff or zarr (OME-Zarr, whose images have one position).
+        Format of label images: tiff, or zarr for OME-Zarr, which cannot hold images of several positions.
     objects : Path, optional
-        Label images of your own for object evidence: one file, or a folder with a file of the same name for each image.
+        Your own label images for object evidence: one file, or a folder with one file per image, of the same name.
     reading : ImageReading
-        Axes, channels and pixel size where files do not say.
-    mask_options : dict, optional
+        Axes, channels and pixel size of files that do not say them.
+    mask_options : mapping, optional
         Fields of `MaskOptions`.
     planes : mapping, optional
-        Image -> numbers of the planes to classify, for images of which not all are.
+        Image -> numbers of the planes to classify; of an image that is not listed, all planes are classified.
     command : sequence of str
-        For the record.
+        The command line that was typed, for the record.
     **options
         Fields of `EvidenceOptions`.
 
     Yields
     ------
     Progress
-        After every step of every image; its result is the `ImageResult` of the image that was finished with it.
+        After every step of every image; if the step finished an image, its result is that image's `ImageResult`.
 
     Raises
     ------
     ImageError
-        If a folder holds no image, or no source was given.
+        If a folder holds no image, or no source is given.
     OptionsError
-        If an option is unknown or impossible.
+        If an option is unknown or has an impossible value.
     OutputError
-        If the folder cannot be written, or holds other results in the place of these.
+        If the folder cannot be written, or if results in it would be overwritten by those of other images.
     """
     files = find_images(sources)
     run = _Run(
@@ -134,7 +135,7 @@ def classify_files(
         masks_as if masks else None,
         objects,
         reading,
-        mask_options or {},
+        dict(mask_options or {}),
         planes or {},
         options,
     )
@@ -153,11 +154,11 @@ class _Run:
         masks_as: MasksAs | None,
         objects: Path | None,
         reading: ImageReading,
-        mask_options: dict[str, Any],
+        mask_options: dict[str, object],
         planes: Mapping[Path, Sequence[int]],
-        options: dict[str, Any],
+        options: Mapping[str, object],
     ) -> None:
-        self.model, self.files, self.out, self.some = model, files, out, planes
+        self.model, self.files, self.out, self.planes = model, files, out, planes
         self.classes = tuple(classes) if classes else model.classes
         self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
@@ -168,15 +169,16 @@ class _Run:
         self._check_out()
         self.tables = ResultTables(out, masks_as is not None)
         self.finished: list[ImageResult] = []
-        self.due = time.monotonic() + _SAVE_EVERY
+        self.next_save = time.monotonic() + _SAVE_EVERY
 
     def _check_objects(self) -> None:
         if self.objects is not None and not self.objects.exists():
-            raise OptionsError(f"{self.objects} does not exist; expected your label image, or a folder of them")
-        several = len(self.files) > 1
-        if self.objects is not None and several and (not self.objects.is_dir() or is_zarr(self.objects)):
+            raise OptionsError(f"{self.objects} does not exist; expected your label image or a folder of label images")
+        is_one_image = self.objects is not None and (not self.objects.is_dir() or is_zarr(self.objects))
+        if is_one_image and len(self.files) > 1:
             raise OptionsError(
-                f"{self.objects} is one label image and there are {len(self.files)} images; give a folder of them"
+                f"{self.objects} is one label image and there are {len(self.files)} images; give a folder with one "
+                "label image per image"
             )
 
     def _check_out(self) -> None:
@@ -209,13 +211,13 @@ class _Run:
 
     def _request(self, file: Path) -> ImageRequest:
         return ImageRequest(
-            str(file), partial(self.reading.open, file), self.some.get(file),
+            str(file), partial(self.reading.open, file), self.planes.get(file),
             masks=None if self.masks_as is None else self.mask_options, classes=self.classes,
             objects=None if self.objects is None else partial(self._own_objects, file),
         )  # fmt: skip
 
     def _finish(self, file: Path, name: str, found: FindingsOfImage | None, end: ImageEnd) -> ImageResult:
-        """Write what was found in an image, and enter it into the tables."""
+        """Write the results of an image and add it to the tables."""
         findings = None if found is None else found.findings()
         errors = [*(() if found is None else found.problems), *([end.failure] if end.failure else [])]
         written: list[Path] = []
@@ -234,11 +236,11 @@ class _Run:
         result = _result(file, name, findings, len(objects), tuple(written), error)
         self.tables.put(printable(file), name, rows, objects)
         self.finished.append(result)
-        self._save_now_and_then()
+        self._save_if_due()
         return result
 
     def _remove_old(self, name: str, written: Sequence[Path]) -> None:
-        """Remove files that an earlier run wrote of an image and this one did not: its row would belie them."""
+        """Remove files that an earlier run wrote for the image and this run did not: its new rows contradict them."""
         old = _possible_files(self.out, name) if self.masks_as is not None else image_files(self.out, name, None)[1:]
         for path in set(old) - set(written):
             if path.is_dir():
@@ -253,11 +255,11 @@ class _Run:
             raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
         return read_labels_of(path, image)
 
-    def _save_now_and_then(self) -> None:
+    def _save_if_due(self) -> None:
         began = time.monotonic()
-        if began > self.due:
+        if began > self.next_save:
             self.tables.write()
-            self.due = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
+            self.next_save = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
 
     def _write_record(self, command: Sequence[str], seconds: float) -> None:
         files = dict(zip(self.names, self.files, strict=True))
@@ -265,7 +267,7 @@ class _Run:
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
             names=self.names, command=command,
-            planes=[self.some.get(file) for file in self.files],
+            planes=[self.planes.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
             "images": [_summary(result) for result in self.finished],
@@ -275,7 +277,7 @@ class _Run:
 
 
 def _possible_files(out: Path, name: str) -> set[Path]:
-    """Name every file that an image may give, whatever is asked for."""
+    """Return the paths of all files that may be written for an image, for any options."""
     return {path for kind in get_args(MasksAs) for path in image_files(out, name, kind) if path is not None}
 
 
@@ -288,7 +290,7 @@ def _result(
     return ImageResult(file, name, prediction.without_maps(), objects, written, prediction.warnings, error)
 
 
-def _summary(result: ImageResult) -> dict[str, Any]:
+def _summary(result: ImageResult) -> dict[str, object]:
     failed = {"error": result.error} if result.error else {}
     if result.prediction is None:
         return {"file": str(result.file), **failed}

@@ -1,4 +1,4 @@
-"""A layout joined to results: what a table of files or wells says of each image."""
+"""Join a layout to results: a table of files or wells with labels, doses and the like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_milcnn.images.wells import parse_well
 from napari_milcnn.results.opened import (
     LISTED,
     TEXT_COLUMNS,
-    WRITTEN_COLUMNS,
+    WRITTEN_FILES,
     OpenedResults,
     label_set,
     numbers_where_possible,
@@ -26,11 +26,11 @@ from napari_milcnn.results.opened import (
 
 
 def joined_by_itself(found: OpenedResults) -> OpenedResults:
-    """Join the labels.csv that lies beside the images or above them, if there is one that fits."""
+    """Join the labels.csv that lies beside the images or one folder above them, if one is there and fits."""
     for path in _layouts_near(found):
         try:
             return with_layout(found, path)
-        except ResultsError:  # a table of other images is no layout of these
+        except ResultsError:  # a table of other images is not a layout of these
             continue
     return found
 
@@ -43,20 +43,20 @@ def _layouts_near(found: OpenedResults) -> list[Path]:
 
 
 def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
-    """Join a table of labels, groups, wells, doses, compounds, or whatever else is known of the images.
+    """Join a table of labels, groups, wells, doses, compounds or other facts about the images.
 
     Parameters
     ----------
     found : OpenedResults
-        Results; what another layout added is replaced.
+        Results; columns that another layout added are removed.
     path : path
-        A CSV (comma, semicolon or tab) with the column `file`, relative to it, or `well`. Columns that the results have
-        themselves stay as they are.
+        A CSV (comma, semicolon or tab) with the column `file`, relative to the folder of the CSV, or with the column
+        `well`. Columns that the results already have stay as they are.
 
     Raises
     ------
     ResultsError
-        If it cannot be read, has neither column, or fits none of the images.
+        If the table cannot be read, has neither column, or fits none of the images.
     """
     path = Path(path)
     layout = _read_layout(path)
@@ -69,24 +69,24 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
         key, rows = "well", _rows_by_well(bare, layout)
     if (rows < 0).all():
         raise ResultsError(f"{path} fits none of the images: its first {key} is {layout[key].iat[0]!r}, and the first "
-                           f"of the results is {table['file'].iat[0]!r}")  # fmt: skip
+                           f"file of the results is {table['file'].iat[0]!r}")  # fmt: skip
     added = [str(name) for name in layout if name not in table and name not in (key, "file", "split")]
     if not added:
-        raise ResultsError(f"{path} adds nothing: the results have {', '.join(map(str, layout))} themselves")
+        raise ResultsError(f"{path} adds nothing: the results already have the columns {', '.join(map(str, layout))}")
     extra = layout[added].iloc[rows.clip(0)].reset_index(drop=True)
     for name in added:
         extra.loc[rows < 0, name] = "" if extra[name].dtype.kind not in "iuf" else np.nan
     at = list(table).index("name") + 1
     joined = pd.concat([table.iloc[:, :at].reset_index(drop=True), extra, table.iloc[:, at:].reset_index(drop=True)],
                        axis=1)  # fmt: skip
-    said = tuple(text for text in found.warnings if text not in _layout_warnings(found))
-    done = replace(bare, table=joined, layout=path, added=tuple(added), warnings=said)
-    return replace(done, warnings=(*said, *_layout_warnings(done)))
+    warnings = tuple(text for text in found.warnings if text not in _layout_warnings(found))
+    done = replace(bare, table=joined, layout=path, added=tuple(added), warnings=warnings)
+    return replace(done, warnings=(*warnings, *_layout_warnings(done)))
 
 
 def is_layout(path: Path) -> bool:
-    """Whether a file is a table that is none of the results."""
-    if path.suffix.lower() not in TABLE_SUFFIXES or path.name in WRITTEN_COLUMNS:
+    """Whether a file is a table, but not one that a classification or an evaluation wrote."""
+    if path.suffix.lower() not in TABLE_SUFFIXES or path.name in WRITTEN_FILES:
         return False
     return not {"top", "error"} <= set(column_names(path))
 
@@ -95,11 +95,11 @@ def _layout_warnings(found: OpenedResults) -> list[str]:
     if "label" not in found.added:
         return []
     unknown = Counter(name for text in found.images["label"] for name in label_set(text) - set(found.classes))
-    left = len(found.images) - len(found.labelled)
-    if not left:
+    unlabelled = len(found.images) - len(found.labelled)
+    if not unlabelled:
         return []
-    names = f" (not of the model: {', '.join(sorted(unknown)[:LISTED])})" if unknown else ""
-    return [f"{left} of {len(found.images)} images have no label that can be compared{names}"]
+    names = f" (not in the model: {', '.join(sorted(unknown)[:LISTED])})" if unknown else ""
+    return [f"{unlabelled} of {len(found.images)} images have no label that can be compared{names}"]
 
 
 def _read_layout(path: Path) -> pd.DataFrame:
@@ -114,9 +114,11 @@ def _read_layout(path: Path) -> pd.DataFrame:
     names = [name.lower() for name in table.columns]
     if not {"file", "well"} & set(names):
         raise ResultsError(f'{path} has neither a column "file" nor a column "well"; found {", ".join(names[:8])}')
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
-        raise ResultsError(f'{path} has {names.count(twice[0])} columns "{twice[0]}"; give each column its own name')
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        raise ResultsError(
+            f'{path} has {names.count(repeated[0])} columns "{repeated[0]}"; give each column its own name'
+        )
     if not table.rows:
         raise ResultsError(f"{path} has no rows; expected one for each image or well")
     columns = zip(names, zip(*table.rows, strict=True), strict=True)
@@ -133,16 +135,16 @@ def _as_text_or_numbers(name: str, cells: Sequence[str]) -> pd.Series:
 
 
 def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.ndarray:
-    """Return the row of the layout for each row of the results, -1 for none: by path, else by the end of it."""
-    own = [[str(path.parent.absolute()), *path_parts(file)] for file in layout["file"]]
-    theirs = {file: path_parts(str((where or Path(file)).absolute())) for file, where in found.files.items()}
+    """Return the row of the layout for each row of the results, by path or by its last parts; -1 for none."""
+    layout_parts = [[str(path.parent.absolute()), *path_parts(file)] for file in layout["file"]]
+    file_parts = {file: path_parts(str((place or Path(file)).absolute())) for file, place in found.files.items()}
     by_tail: list[dict[str, int]] = []
     for length in (None, 3, 2, 1):
-        keys = ["/".join(path_parts("/".join(parts)) if length is None else parts[-length:]) for parts in own]
+        keys = ["/".join(path_parts("/".join(parts)) if length is None else parts[-length:]) for parts in layout_parts]
         counts = Counter(keys)
         by_tail.append({key: row for row, key in enumerate(keys) if counts[key] == 1})
     rows = {}
-    for file, parts in theirs.items():
+    for file, parts in file_parts.items():
         tails = ("/".join(parts if n is None else parts[-n:]) for n in (None, 3, 2, 1))
         rows[file] = next((known[tail] for known, tail in zip(by_tail, tails, strict=True) if tail in known), -1)
     return found.table["file"].map(rows).to_numpy(int)
@@ -150,10 +152,10 @@ def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.
 
 def _rows_by_well(found: OpenedResults, layout: pd.DataFrame) -> np.ndarray:
     keys = [parse_well(text) for text in layout["well"]]
-    twice = [well for well, count in Counter(filter(None, keys)).items() if count > 1]
-    if twice:
+    repeated = [well for well, count in Counter(filter(None, keys)).items() if count > 1]
+    if repeated:
         raise ResultsError(
-            f"the layout lists the well {twice[0].name} more than once; wells of several plates need the column file"
+            f"the layout lists the well {repeated[0].name} more than once; wells of several plates need the column file"
         )
     known = {well: row for row, well in enumerate(keys) if well is not None}
     return np.array([known.get(well, -1) if well is not None else -1 for well in wells_of(found.table)])

@@ -1,4 +1,4 @@
-"""Images of results found again where they lie now."""
+"""Find the images of results again after they were moved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedRes
 
 
 class _Folders:
-    """What folders hold, each listed once: to ask for files one by one takes minutes on a network."""
+    """Names of the files in folders; each folder is listed once, because single look-ups take minutes on a network."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
 
     def have(self, path: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         folder, name = os.path.split(path)
         if folder not in self._names:
             try:
@@ -30,7 +30,7 @@ class _Folders:
 
 
 def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | None = None) -> OpenedResults:
-    """Find each image where the record says, else beside the tables or in a folder."""
+    """Find each image in the folder `root` if one is given, where the record says, or beside the tables."""
     assert found.path is not None
     folders, folder = _Folders(), found.path.parent
     bases = tuple(map(str, (folder, folder.parent)))
@@ -43,7 +43,7 @@ def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | N
 
 
 def _places(file: str, recorded: dict[str, list[str]], bases: tuple[str, ...], root: str | None) -> Iterator[str]:
-    """Yield where an image may lie, the likeliest place first."""
+    """Yield the paths where an image may be, the likeliest first."""
     parts = path_parts(file)
     if root is not None:
         yield from (os.path.join(root, *parts[-n:]) for n in TAILS)
@@ -57,24 +57,24 @@ def _places(file: str, recorded: dict[str, list[str]], bases: tuple[str, ...], r
 
 
 def with_images(found: OpenedResults, folder: Path) -> OpenedResults:
-    """Look for the images in a folder, and in its folders as the table names them.
+    """Search the images in a folder and in those of its folders that their paths name.
 
     Raises
     ------
     ResultsError
-        If none of them is there.
+        If none of the images is there.
     """
     if found.path is None:
         return found
-    before = {path_parts(file)[-1]: [str(path)] for file, path in found.files.items() if path is not None}
-    moved = located(found, before, folder)
+    old_paths = {path_parts(file)[-1]: [str(path)] for file, path in found.files.items() if path is not None}
+    moved = located(found, old_paths, folder)
     if not any(moved.files.values()):
         raise ResultsError(f"{folder} holds none of the {len(moved.files)} images, such as {missing_text(moved, 1)}")
     return joined_by_itself(moved) if moved.layout is None else moved
 
 
 def missing_text(found: OpenedResults, count: int = LISTED) -> str:
-    """Name the images that were not found."""
+    """List the images that were not found."""
     names = found.missing
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,4 +1,4 @@
-"""Results that were read back, as one record."""
+"""Results read back from disk, as one record."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from napari_milcnn.delimited import ENCODING, split_labels
 from napari_milcnn.errors import ResultsError
@@ -21,19 +22,23 @@ from napari_milcnn.options import MasksAs
 from napari_milcnn.results.write import image_files
 from napari_milcnn.schema import PLANE_COLUMNS, score_columns
 
-TABLE, RECORD, METRICS = "predictions.csv", "run.json", "metrics.json"
-WRITTEN_COLUMNS = (TABLE, RECORD, METRICS, "objects.csv", "confusion.csv", "groups.csv", "mislabels.csv", "report.html")
+PREDICTIONS, RECORD, METRICS = "predictions.csv", "run.json", "metrics.json"
+WRITTEN_FILES = (
+    PREDICTIONS, RECORD, METRICS, "objects.csv", "confusion.csv", "groups.csv", "mislabels.csv", "report.html",
+)  # fmt: skip
+"""Files that a classification or an evaluation writes to its folder."""
 TEXT_COLUMNS = ("file", "name", "label", "group", "well", "plate", "compound", "top", "warnings", "error")
 MEASURED = (*PLANE_COLUMNS, "planes", "fold", "margin", "objects")
-"""Columns of numbers that a run writes besides scores."""
+"""Columns of numbers, besides scores, that are written by a classification or an evaluation."""
 LISTED = 5
+"""Most names that one message lists."""
 ABSOLUTE_PATH = re.compile(r"[\\/]|[A-Za-z]:")
 TAILS = (3, 2, 1)
-"""How many of the last parts of a path are looked for elsewhere."""
+"""Numbers of last parts of a path by which an image is searched in another folder, in this order."""
 
 
 def numbers_where_possible(column: pd.Series) -> pd.Series:
-    """Return a column as numbers if it holds nothing else, apart from gaps."""
+    """Return a column as numbers if it holds only numbers and gaps, else as text."""
     if column.dtype.kind in "iuf":
         return column.astype(float)
     text = column.astype(str).str.strip()
@@ -42,7 +47,7 @@ def numbers_where_possible(column: pd.Series) -> pd.Series:
 
 
 def wells_of(table: pd.DataFrame) -> list[Well | None]:
-    """Return the well of each row: from the column `well`, else from group, name or path; None where nothing says."""
+    """Return the well of each row from the column `well`, else from group, name or path; None if it is not known."""
     if "well" in table:
         return [parse_well(str(text)) for text in table["well"]]
     if "group" in table:
@@ -53,37 +58,55 @@ def wells_of(table: pd.DataFrame) -> list[Well | None]:
     return found if any(found) else wells_in(["/".join(path_parts(file)[-4:]) for file in table["file"]])
 
 
+class ReliabilityMetrics(BaseModel, frozen=True):
+    """The reliability curve in metrics.json: one value per bin, None in an empty bin."""
+
+    confidence: list[float | None]
+    observed: list[float | None]
+    count: list[int]
+
+
+class Metrics(BaseModel, frozen=True):
+    """The part of metrics.json that is read back: number of images, figures and their 95 % intervals."""
+
+    images: int | None = None
+    single_label: bool | None = None
+    figures: dict[str, float | None]
+    intervals: dict[str, tuple[float | None, float | None] | None]
+    reliability: ReliabilityMetrics
+
+
 @dataclass(frozen=True, eq=False)
 class OpenedResults:
-    """Results as they were opened.
+    """Results read back from a folder or taken from a report.
 
     Attributes
     ----------
     path : Path or None
-        The table that was read; None for a report that was not saved.
+        The predictions.csv that was read; None for a report that was not saved.
     table : DataFrame
-        One row for each plane of a run, or each image of an evaluation: file, name, what the layout says, top, margin,
-        `score NAME` of each class, error. The score of a failed image is NaN.
+        One row for each plane of a classification, or for each image of an evaluation: file, name, columns of the
+        layout, top, margin, `score NAME` of each class, error. The score of a failed image is NaN.
     classes : tuple of str
-        In the model's order.
+        The classes in the model's order.
     single_label : bool
-        Whether an image shows one class.
+        Whether each image has one class.
     files : dict
-        `file` in the table -> where the image lies now; None where it was not found.
+        `file` in the table -> path of the image now; None if it was not found.
     objects : DataFrame or None
-        objects.csv.
-    metrics : dict or None
-        metrics.json of an evaluation.
+        The table objects.csv.
+    metrics : Metrics or None
+        The content of metrics.json; None if the results are not those of an evaluation, or if the file is missing.
     written_confusion : DataFrame or None
-        confusion.csv of an evaluation.
+        The table confusion.csv of an evaluation.
     reading : ImageReading
         How the images are opened.
     layout : Path or None
-        The table that was joined.
+        The table that was joined to `table`.
     added : tuple of str
-        Columns that came from it.
+        Columns that the layout added.
     warnings : tuple of str
-        What a reader should know, in sentences.
+        Sentences that a reader of the results should know.
     """
 
     path: Path | None
@@ -92,7 +115,7 @@ class OpenedResults:
     single_label: bool
     files: dict[str, Path | None]
     objects: pd.DataFrame | None = None
-    metrics: dict[str, Any] | None = None
+    metrics: Metrics | None = None
     written_confusion: pd.DataFrame | None = None
     reading: ImageReading = AS_THEY_SAY
     layout: Path | None = None
@@ -101,7 +124,7 @@ class OpenedResults:
 
     @property
     def unit(self) -> str:
-        """What a row of the table is: planes or images."""
+        """Whether the rows of the table are planes or images."""
         return "planes" if "t" in self.table else "images"
 
     @property
@@ -121,17 +144,17 @@ class OpenedResults:
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """One row per image that was classified: its scores are the mean over its planes, `top` is their highest."""
+        """One row per classified image: scores are means over its planes, `top` is the class of the highest mean."""
         rows = self.table[self.table["error"] == ""]
-        kept = [name for name in rows if name not in (*self.columns, *MEASURED, "top")]
+        others = [name for name in rows if name not in (*self.columns, *MEASURED, "top")]
         grouped = rows.groupby("file", sort=False)
-        found = grouped[kept].first().join(grouped[self.columns].mean()).reset_index(drop=True)
+        found = grouped[others].first().join(grouped[self.columns].mean()).reset_index(drop=True)
         tops = grouped["top"].first().to_numpy() if self.unit == "images" else self._tops(found)
         return found.assign(top=tops)
 
     @cached_property
     def wells(self) -> list[Well | None]:
-        """The well of each row of `images`; None where nothing says."""
+        """The well of each row of `images`; None if it is not known."""
         return wells_of(self.images)
 
     def _tops(self, rows: pd.DataFrame) -> np.ndarray:
@@ -139,7 +162,7 @@ class OpenedResults:
 
     @cached_property
     def labelled(self) -> pd.DataFrame:
-        """Return the classified images whose labels are all known to the model."""
+        """Return the classified images that have labels, all of them classes of the model."""
         if "label" not in self.table:
             return self.images.iloc[:0].assign(label="")
         known = [bool(names) and names <= set(self.classes) for names in map(label_set, self.images["label"])]
@@ -147,12 +170,12 @@ class OpenedResults:
         return rows[~rows["label"].str.contains("|", regex=False)] if self.single_label else rows
 
     def targets(self) -> np.ndarray:
-        """Multi-hot float64 (labelled images, classes)."""
+        """Return the labels as ones and zeros, float64 (labelled images, classes)."""
         sets = [label_set(text) for text in self.labelled["label"]]
         return np.array([[name in one for name in self.classes] for one in sets], float).reshape(-1, len(self.classes))
 
     def names_of(self, row: int) -> tuple[Path | None, Path | None]:
-        """Return the maps and the labels that the run wrote for the image of a row; None where there are none."""
+        """Return the files of class maps and of masks for the image of a row; None for a file that does not exist."""
         name = str(self.table["name"].iat[row])
         if self.path is None or not name or self.unit == "images":
             return None, None
@@ -162,7 +185,7 @@ class OpenedResults:
         return maps if maps.exists() else None, next(labels, None)
 
     def plane_of(self, row: int) -> PlaneIndex | None:
-        """Position, time and z of a row; None for an image as a whole."""
+        """Return position, time and z of a row; None if the row is a whole image or an image that failed."""
         if self.unit == "images" or self.table["error"].iat[row]:
             return None
         return PlaneIndex(*(int(self.table[name].to_numpy()[row]) for name in PlaneIndex._fields))
@@ -170,29 +193,50 @@ class OpenedResults:
 
 @cache
 def label_set(text: str) -> frozenset[str]:
-    """Return the labels of one cell, which stand between bars."""
+    """Return the labels in one cell of a table, where bars separate them."""
     return frozenset(split_labels(text))
 
 
-def read_csv(path: Path, texts: Iterable[str] = TEXT_COLUMNS, **options: Any) -> pd.DataFrame:
-    """Read a CSV that this program wrote, with commas; texts are taken literally, since a class may be called NA.
+def read_csv(
+    path: Path,
+    texts: Iterable[str] = TEXT_COLUMNS,
+    *,
+    rows: int | None = None,
+    columns: list[str] | None = None,
+    numbers: Iterable[str] = (),
+) -> pd.DataFrame:
+    """Read a CSV with commas that this program wrote; a class may be called NA, so this text is not a gap.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    texts : iterable of str
+        Columns to read as text.
+    rows : int, optional
+        Number of rows to read; by default all.
+    columns : list of str, optional
+        Columns to read; by default all.
+    numbers : iterable of str
+        Columns in which an empty cell is NaN.
 
     Raises
     ------
     ResultsError
-        The file cannot be read, is empty, damaged or half-written.
+        If the file cannot be read, is empty, damaged or half-written.
     """
     try:
         found: pd.DataFrame = pd.read_csv(
-            path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding=ENCODING, **options
-        )
+            path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding=ENCODING, nrows=rows,
+            usecols=columns, na_values={name: [""] for name in numbers},
+        )  # fmt: skip
     except pd.errors.EmptyDataError as error:
         raise ResultsError(f"{path} is empty; write the results again") from error
     except UnicodeDecodeError as error:
         raise ResultsError(f"{path} is not UTF-8 text ({error.reason}); expected a CSV") from error
     except (pd.errors.ParserError, ValueError) as error:
         raise ResultsError(
-            f"{path} cannot be read as a CSV: {str(error).strip()}; it is damaged, or half-written"
+            f"{path} cannot be read as a CSV: {str(error).strip()}; it is damaged or half-written"
         ) from error
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -200,5 +244,5 @@ def read_csv(path: Path, texts: Iterable[str] = TEXT_COLUMNS, **options: Any) ->
 
 
 def path_parts(file: str) -> list[str]:
-    """Split a path of any system."""
+    """Split a path of any operating system into its parts."""
     return [part for part in re.split(r"[\\/]+", file) if part] or [""]

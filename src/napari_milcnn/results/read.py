@@ -1,60 +1,75 @@
-"""Results read back: predictions of a run or of an evaluation, joined with a layout of labels, wells and doses.
+"""Read results back: predictions of a classification or of an evaluation, joined with labels, wells and doses.
 
-What a folder says itself is taken as it stands: the confusion, the figures and the reliability of an evaluation are
-those that it wrote. What it does not say is computed by the same functions that an evaluation uses, from the mean score
-of each image over its planes.
+If an evaluation wrote its confusion, figures and reliability, they are read as they stand. Otherwise the same functions
+as in an evaluation compute them from the mean score of each image over its planes.
 
-Images are found where the run says; else beside the tables, since folders of images and results are moved together.
+Images are searched where the record says, and then beside the tables, because folders of images and results are often
+moved together.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, InstanceOf, ValidationError
 
-from napari_milcnn.errors import ResultsError
-from napari_milcnn.images.open import ImageReading
+from napari_milcnn.errors import OptionsError, ResultsError
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.moved_images import located
 from napari_milcnn.results.opened import (
     MEASURED,
     METRICS,
+    PREDICTIONS,
     RECORD,
-    TABLE,
     TEXT_COLUMNS,
-    WRITTEN_COLUMNS,
+    WRITTEN_FILES,
+    Metrics,
     OpenedResults,
     numbers_where_possible,
     path_parts,
     read_csv,
 )
+from napari_milcnn.results.write import read_json
 from napari_milcnn.schema import PLANE_COLUMNS, class_of, is_pooled, is_score, score_columns
 
 
+class _Opening(BaseModel, frozen=True):
+    """The options in run.json that say how images were opened."""
+
+    reading: ImageReading | None = None
+
+
+class _RunSummary(BaseModel, frozen=True):
+    """The part of run.json that is read here: files, files that were not reached, and how the files were opened."""
+
+    files: list[InstanceOf[str] | None] | None = None  # InstanceOf: names of files need not be valid Unicode
+    unfinished: list[InstanceOf[str]] | None = None
+    options: _Opening | None = None
+
+
 def read_results(path: str | Path) -> OpenedResults:
-    """Read what `classify`, `screen` or `evaluate` wrote.
+    """Read the results of a classification or of an evaluation.
 
     Parameters
     ----------
     path : path
-        The folder, its predictions.csv, or another file that was written with it.
+        The folder, its predictions.csv, or another file of the results in it.
 
     Raises
     ------
     ResultsError
-        If it is none of ours, lacks columns, or is half-written.
+        If it is not a folder of results, or if a file in it has missing columns or is half-written.
     """
     table_path = _table_path(Path(path))
     table, classes = _read_predictions(table_path)
     folder = table_path.parent
-    record = _read_json(folder / RECORD) if "t" in table else None
-    metrics = _read_json(folder / METRICS) if "fold" in table else None
+    record = _read_record(folder / RECORD) if "t" in table else None
+    metrics = _read_metrics(folder / METRICS) if "fold" in table else None
     found = OpenedResults(
         table_path, table, classes, _single_label(table, classes, metrics), {},
         objects=_read_objects(folder / "objects.csv") if "t" in table else None,
@@ -62,50 +77,54 @@ def read_results(path: str | Path) -> OpenedResults:
     )  # fmt: skip
     found = _with_evaluation(found, metrics, folder) if "fold" in table else found
     found = replace(found, warnings=(*found.warnings, *_run_warnings(found, record)))
-    return joined_by_itself(located(found, _recorded(record)))
+    return joined_by_itself(located(found, _recorded_paths(record)))
 
 
 def _table_path(path: Path) -> Path:
     if not path.exists():
-        raise ResultsError(f"{path} does not exist; expected a folder of results, or its {TABLE}")
-    if path.is_file() and path.name in WRITTEN_COLUMNS:
+        raise ResultsError(f"{path} does not exist; expected a folder of results or its {PREDICTIONS}")
+    if path.is_file() and path.name in WRITTEN_FILES:
         path = path.parent
     if path.is_file():
         return path
-    if not (path / TABLE).exists():
-        written = next((name for name in WRITTEN_COLUMNS if (path / name).exists()), None)
-        why = f"it has {written}, so that its run was stopped early or exported no tables" if written else "it is none"
-        raise ResultsError(f"{path} has no {TABLE} ({why}); expected a folder written by classify, screen or evaluate")
-    return path / TABLE
+    if not (path / PREDICTIONS).exists():
+        written = next((name for name in WRITTEN_FILES if (path / name).exists()), None)
+        why = f"it has {written}, so the run was stopped early or exported no tables" if written else \
+            "it is not a results folder"  # fmt: skip
+        raise ResultsError(
+            f"{path} has no {PREDICTIONS} ({why}); expected the folder of a classification or evaluation"
+        )
+    return path / PREDICTIONS
 
 
 def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    header = [str(name) for name in read_csv(path, nrows=0)]
+    header = [str(name) for name in read_csv(path, rows=0)]
     scores = [name for name in header if is_score(name)]
-    lacking = [name for name in ("file", "error") if name not in header]
-    if not lacking and not scores:
+    missing = [name for name in ("file", "error") if name not in header]
+    if not missing and not scores:
         raise ResultsError(_all_failed(path))
-    if lacking or "top" not in header:
+    if missing or "top" not in header:
         raise ResultsError(
-            f"{path.name} lacks the column {' and '.join(lacking or ['top'])}; found {', '.join(header[:8])}; expected "
-            "predictions.csv as classify, screen or evaluate write it"
+            f"{path.name} has {_no_columns(missing or ['top'])}; found {', '.join(header[:8])}; expected the "
+            "predictions.csv of a classification or evaluation"
         )
     texts = [name for name in header if name in TEXT_COLUMNS]
     numbers = [name for name in header if is_score(name) or is_pooled(name) or name in MEASURED]
-    table = read_csv(path, texts, na_values={name: [""] for name in numbers})
+    table = read_csv(path, texts, numbers=numbers)
     if table.empty:
-        raise ResultsError(f"{path} has columns and no rows: nothing was classified, or it is half-written")
+        raise ResultsError(f"{path} has columns but no rows: nothing was classified, or the file is half-written")
     table[texts] = table[texts].fillna("")
     others = [name for name in header if name not in (*texts, *numbers)]
     table[others] = table[others].apply(numbers_where_possible)
-    words = [name for name in numbers if table[name].dtype.kind not in "biuf"]
-    if words:
-        raise ResultsError(f"{path}: the column {words[0]} holds {_first_word(table[words[0]])!r}; expected numbers")
-    cut = (table["error"] == "") & (table[scores].isna().any(axis=1) | (table["top"] == ""))
-    if cut.any():
-        line = int(cut.to_numpy().argmax()) + 2
+    not_numbers = [name for name in numbers if table[name].dtype.kind not in "biuf"]
+    if not_numbers:
+        text = _first_text(table[not_numbers[0]])
+        raise ResultsError(f"{path}: the column {not_numbers[0]} holds {text!r}; expected numbers")
+    cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | (table["top"] == ""))
+    if cut_off.any():
+        line = int(cut_off.to_numpy().argmax()) + 2
         raise ResultsError(
-            f"{path}: line {line} ends early, with scores missing and no error; the file is half-written"
+            f"{path}: line {line} ends early: scores are missing and there is no error; the file is half-written"
         )
     if (table["error"] != "").all():
         raise ResultsError(_all_failed(path))
@@ -116,19 +135,25 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     return with_name(with_margin(table, scores)), classes
 
 
-def _first_word(column: pd.Series) -> str:
+def _no_columns(names: Sequence[str]) -> str:
+    """Say that columns are missing, as in: no columns 'file' and 'error'."""
+    return f"no column{'s'[: len(names) > 1]} {' and '.join(map(repr, names))}"
+
+
+def _first_text(column: pd.Series) -> str:
+    """Return the first cell that is not a number."""
     return str(column[pd.to_numeric(column, errors="coerce").isna() & column.notna()].iat[0])
 
 
 def _all_failed(path: Path) -> str:
-    errors = read_csv(path, usecols=["error"])["error"].fillna("")
+    errors = read_csv(path, columns=["error"])["error"].fillna("")
     if not len(errors):
         return f"{path} has no rows: nothing was classified"
     return f"all {len(errors)} images of {path} failed; the first: {errors.iat[0]}"
 
 
 def with_margin(table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
-    """Add the column margin, where it is missing."""
+    """Add the column margin if it is missing."""
     if "margin" in table:
         return table
     values = np.sort(table[scores].to_numpy(float), 1)
@@ -138,73 +163,93 @@ def with_margin(table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
 
 
 def with_name(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the column name, where it is missing."""
+    """Add the column name if it is missing."""
     if "name" not in table:
         table.insert(1, "name", [path_parts(file)[-1] for file in table["file"]])
     return table
 
 
-def _single_label(table: pd.DataFrame, classes: Sequence[str], metrics: dict[str, Any] | None) -> bool:
-    """Whether the scores of an image sum to one, as those of a softmax do, where nothing says so."""
-    if metrics is not None and "single_label" in metrics:
-        return bool(metrics["single_label"])
+def _single_label(table: pd.DataFrame, classes: Sequence[str], metrics: Metrics | None) -> bool:
+    """Whether images have one class: as metrics.json says, else whether their scores sum to one, as a softmax does."""
+    if metrics is not None and metrics.single_label is not None:
+        return metrics.single_label
     sums = table[score_columns(classes)].sum(axis=1, skipna=False).dropna()
     return len(classes) > 1 and bool(np.allclose(sums, 1, atol=1e-3))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_record(path: Path) -> _RunSummary | None:
+    found = _read_json(path)
+    try:
+        return None if found is None else _RunSummary.model_validate(found)
+    except (ValidationError, OptionsError) as error:
+        raise ResultsError(
+            f"{path} is not the record of a classification: {_first_mistake(error)}; write the results again"
+        ) from error
+
+
+def _read_metrics(path: Path) -> Metrics | None:
+    found = _read_json(path)
+    missing = [] if found is None else [name for name in ("figures", "intervals", "reliability") if name not in found]
+    if missing:
+        raise ResultsError(f"{path} has no {' and no '.join(missing)}; evaluate again")
+    try:
+        return None if found is None else Metrics.model_validate(found)
+    except ValidationError as error:
+        raise ResultsError(f"{path} is damaged: {_first_mistake(error)}; evaluate again") from error
+
+
+def _read_json(path: Path) -> dict[str, object] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path} cannot be read as JSON: {error}; it is damaged, write the results again") from error
-    if not isinstance(found, dict):
-        raise ResultsError(f"{path} holds no record; expected that of a run or an evaluation")
-    return found
+
+
+def _first_mistake(error: ValidationError | OptionsError) -> str:
+    if isinstance(error, OptionsError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _read_objects(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     objects = read_csv(path, ("file", "class"))
-    lacking = [name for name in ("file", *PLANE_COLUMNS, "label", "class") if name not in objects]
-    if lacking:
-        raise ResultsError(f"{path} lacks the column {' and '.join(lacking)}; write the results again")
+    missing = [name for name in ("file", *PLANE_COLUMNS, "label", "class") if name not in objects]
+    if missing:
+        raise ResultsError(f"{path} has {_no_columns(missing)}; write the results again")
     return objects
 
 
-def _reading(record: dict[str, Any] | None) -> ImageReading:
-    said = ((record or {}).get("options") or {}).get("reading") or {}
-    known = {name.name for name in fields(ImageReading)}
-    said = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
-    values: dict[str, Any] = {name: value for name, value in said.items() if name in known}
-    return ImageReading(**values)
+def _reading(record: _RunSummary | None) -> ImageReading:
+    options = record.options if record else None
+    return (options.reading if options else None) or AS_THEY_SAY
 
 
-def _recorded(record: dict[str, Any] | None) -> dict[str, list[str]]:
-    """Return the last part of a file's path -> absolute paths that the record of the run names."""
+def _recorded_paths(record: _RunSummary | None) -> dict[str, list[str]]:
+    """Return the paths of the images in a record, by the last part of the path."""
     found: dict[str, list[str]] = {}
-    for file in (record or {}).get("files") or ():
+    for file in (record.files if record else None) or ():
         if file:
-            found.setdefault(path_parts(file)[-1], []).append(str(file))
+            found.setdefault(path_parts(file)[-1], []).append(file)
     return found
 
 
-def _with_evaluation(found: OpenedResults, metrics: dict[str, Any] | None, folder: Path) -> OpenedResults:
-    """Take what the evaluation wrote beside its predictions, where it belongs to them."""
-    done = int((found.table["error"] == "").sum())
+def _with_evaluation(found: OpenedResults, metrics: Metrics | None, folder: Path) -> OpenedResults:
+    """Add the metrics and the confusion of an evaluation if they are those of the same images."""
+    count = int((found.table["error"] == "").sum())
     if metrics is None:
-        return replace(found, warnings=(f"{METRICS} is missing: figures are computed from {TABLE}, without intervals",))
-    lacking = [name for name in ("figures", "intervals", "reliability") if name not in metrics]
-    if lacking:
-        raise ResultsError(f"{folder / METRICS} lacks {' and '.join(lacking)}; evaluate again")
-    if metrics.get("images") != done:
-        said = (
-            f"{METRICS} is of {metrics.get('images')} images and {TABLE} of {done}: they are of two evaluations, and "
-            f"figures are computed from {TABLE}"
+        warning = f"{METRICS} is missing: figures are computed from {PREDICTIONS}, without intervals"
+        return replace(found, warnings=(warning,))
+    if metrics.images != count:
+        warning = (
+            f"{METRICS} is of {metrics.images} images, but {PREDICTIONS} is of {count}: they belong to two "
+            f"evaluations, and figures are computed from {PREDICTIONS}"
         )
-        return replace(found, warnings=(said,))
+        return replace(found, warnings=(warning,))
     return replace(found, metrics=metrics, written_confusion=_read_confusion(folder, found.classes))
 
 
@@ -219,13 +264,13 @@ def _read_confusion(folder: Path, classes: Sequence[str]) -> pd.DataFrame | None
     return counts
 
 
-def _run_warnings(found: OpenedResults, record: dict[str, Any] | None) -> Iterator[str]:
+def _run_warnings(found: OpenedResults, record: _RunSummary | None) -> Iterator[str]:
     failed = found.table.loc[found.table["error"] != "", "file"].nunique()
     if failed:
         yield f"{failed} of {found.table['file'].nunique()} images failed; the column error says why"
     if found.unit == "images":
         return
     if record is None:
-        yield f"{RECORD} is missing: the run was stopped, or goes on still; this is what it had written"
-    elif record.get("unfinished"):
-        yield f"the run was stopped: {len(record['unfinished'])} images were not reached"
+        yield f"{RECORD} is missing: the run was stopped or is still going on; these are the results so far"
+    elif record.unfinished:
+        yield f"the run was stopped before {len(record.unfinished)} of its images were classified"

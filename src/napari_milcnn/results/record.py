@@ -1,7 +1,7 @@
-"""The records of the classifications in a folder: run.json, enough to run them again.
+"""The records of the classifications in a folder: each run.json holds all that is needed to run one of them again.
 
-Images that were made in the same way stand in one record. Images that were made in another way, or that are no files
-and cannot be run again, have a record of their own: run-NAME.json, named after the first of them.
+Images that were classified in the same way share one record. Images that were classified in another way, or that are
+not files and so cannot be classified again, get another record: run-NAME.json, with the name of the first of them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,55 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, model_validator
 
 from napari_milcnn.errors import OutputError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions, MasksAs
-from napari_milcnn.results.write import write_json
+from napari_milcnn.results.write import read_json, write_json
 
 RECORD_FORMAT = 2
-"""Of run.json; raised by one when a program that reads the old one would run something else."""
+"""Format of run.json; it is raised by one when an older program would read the new record and run something else."""
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
-_LISTS = ("files", "names", "planes")
-"""What a record says image by image."""
-_SAME = ("format", "model", "options", "versions")
-"""What images have in common that one record names."""
+
+
+class _RunRecord(BaseModel):
+    """A record in a folder, checked as far as images are added to it or removed from it; the rest stays as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int
+    written: str = ""
+    command: list[InstanceOf[str]] = []
+    model: dict[str, object]
+    options: dict[str, object]
+    versions: dict[str, str]
+    device: str = ""
+    files: list[InstanceOf[str] | None]  # InstanceOf: names of files need not be valid Unicode
+    names: list[InstanceOf[str]]
+    planes: list[list[int] | None]
+    images: list[dict[str, object]] | None = None
+    unfinished: list[InstanceOf[str]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, found: dict[str, object]) -> dict[str, object]:
+        """Add names and planes, which records of format 1 do not have."""
+        files = found.get("files")
+        if not isinstance(files, list):
+            return found
+        names = found.get("names") or output_names([Path(str(file or "image")) for file in files])
+        return {**found, "names": names, "planes": found.get("planes") or [None] * len(files)}
+
+    @model_validator(mode="after")
+    def _one_entry_per_image(self) -> Self:
+        if not len(self.files) == len(self.names) == len(self.planes):
+            raise ValueError("its lists of files, names and planes have different lengths")
+        return self
 
 
 def classification_record(
@@ -43,34 +76,34 @@ def classification_record(
     planes: Sequence[Sequence[int] | None] | None = None,
     names: Sequence[str] | None = None,
     command: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return all that `replay` needs to classify the same images again with the same numbers.
 
     Parameters
     ----------
     maker : EvidenceMaker
-        What classified: its model, its options, and the precision that it came to.
+        What classified the images: its model, its options and the precision that it chose.
     files : sequence of Path or None
-        The images; None for one that was no file, which makes a record that cannot be run again.
+        The images; None for an image that is not a file. A record with such an image cannot be run again.
     classes : sequence of str
         Classes whose masks were made.
     objects : Path, optional
-        Label images of the user's own: one file, or a folder of them.
+        The user's own label images: one file, or a folder of files.
     reading : ImageReading
         How the files were opened.
     mask_options : MaskOptions, optional
-        How masks were made; None where none were.
+        How masks were made; None if no masks were made.
     masks_as : str, optional
         Format of the label images: tiff or zarr.
     planes : sequence, optional
-        For each image the numbers of its planes that were classified, None where all were.
+        For each image, the numbers of the planes that were classified; None if all were.
     names : sequence of str, optional
-        What the files of each image are called; as `output_names` has it by default.
+        For each image, the beginning of the names of its files; by default as `output_names` gives it.
     command : sequence of str
-        What was typed, if anything was.
+        The command line, if one was typed.
     """
     model, choice = maker.model, maker.classifier.inference.choice
-    precision = str(choice.precision).removeprefix("torch.")  # "auto" may come to another one the next time
+    precision = str(choice.precision).removeprefix("torch.")  # "auto" may choose another one the next time
     options = {
         "evidence": maker.options.model_dump() | {"precision": precision},
         "masks": None if mask_options is None else mask_options.model_dump(),
@@ -89,7 +122,7 @@ def classification_record(
         "device": str(choice),
         "files": [_absolute(file) for file in files],
         "names": output_names([file or Path("image") for file in files]) if names is None else list(names),
-        "planes": [None if some is None else list(some) for some in planes or [None] * len(files)],
+        "planes": [None if chosen is None else list(chosen) for chosen in planes or [None] * len(files)],
     }
 
 
@@ -98,7 +131,7 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each package that a result depends on."""
+    """Return the version of Python and of each package that the numbers depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
@@ -110,122 +143,144 @@ def check_room(out: Path, files: Mapping[str, Path]) -> None:
     out : Path
         The folder.
     files : mapping
-        What the files of each image are called -> the image.
+        Name with which the files of an image begin -> the image.
 
     Raises
     ------
     OutputError
-        If the folder has results of another image of one of these names, or of one of these images by another name.
+        If the folder has results of another image under one of these names, or of one of these images under another
+        name; or if it has a file run.json that is not the record of a classification.
     """
     names = {str(file.absolute()): name for name, file in files.items()}
-    for other, called in _recorded_images(out):
-        wanted = files.get(called)
-        if wanted is not None and str(wanted.absolute()) != other:
+    for old_file, old_name in _recorded_images(out):
+        new_file = files.get(old_name)
+        if new_file is not None and str(new_file.absolute()) != old_file:
             raise OutputError(
-                f"{out} holds results of {other or 'a layer'}, whose files are called {called} as those of {wanted} "
-                "would be; choose another folder"
+                f"{out} holds results of {old_file or 'a layer'} under the name {old_name}, which the results of "
+                f"{new_file} would also get; choose another folder"
             )
-        if other is not None and names.get(other, called) != called:
+        if old_file is not None and names.get(old_file, old_name) != old_name:
             raise OutputError(
-                f"{out} holds results of {other} under the name {called}, and they would now be called {names[other]}; "
-                "choose another folder"
+                f"{out} holds results of {old_file} under the name {old_name}, but its new results would get the name "
+                f"{names[old_file]}; choose another folder"
             )
 
 
-def room_for(out: Path, record: Mapping[str, Any]) -> Path:
-    """Return the folder where the results of one image, whose record this is, overwrite those of no other.
+def room_for(out: Path, record: Mapping[str, object]) -> Path:
+    """Return a folder in which the results of one image do not overwrite those of another.
 
     Parameters
     ----------
     out : Path
-        The folder that was asked for; returned unless the image's name, or its file, is that of another image in it.
+        The folder that was chosen. It is returned unless it has results of another image with the same name, or of the
+        same file under another name; then a folder inside it is returned.
     record : mapping
-        Of this image alone, as `classification_record` makes it.
+        The record of this image alone, from `classification_record`.
     """
-    (file,), (name,) = record["files"], record["names"]
+    found = _RunRecord.model_validate(json.loads(json.dumps(record, default=str)))
+    (file,), (name,) = found.files, found.names
     inside = (out / (name if number == 1 else f"{name}_{number}") for number in count(1))
-    return next(place for place in chain([out], inside) if not _clashes(place, file, name))
+    return next(folder for folder in chain([out], inside) if not _holds_another(folder, file, name))
 
 
-def _clashes(out: Path, file: str | None, name: str) -> bool:
+def _holds_another(out: Path, file: str | None, name: str) -> bool:
+    """Whether a folder has results of another image under this name, or of this file under another name."""
     return any(
-        (called == name) != (other == file) and (called == name or file is not None)
-        for other, called in _recorded_images(out)
+        (old_name == name) != (old_file == file) and (old_name == name or file is not None)
+        for old_file, old_name in _recorded_images(out)
     )
 
 
 def _recorded_images(out: Path) -> Iterator[tuple[str | None, str]]:
-    """File and name of every image that the records of a folder name."""
+    """Yield file and name of every image in the records of a folder."""
     for path in _record_paths(out):
         record = _read_record(path)
-        yield from zip(record["files"], record["names"], strict=True)
+        yield from zip(record.files, record.names, strict=True)
 
 
 def _record_paths(out: Path) -> list[Path]:
     return [*out.glob("run.json"), *sorted(out.glob("run-*.json"))]
 
 
-def write_record(out: Path, record: dict[str, Any]) -> Path:
-    """Write the record of some images beside those of others, and return its path.
+def write_record(out: Path, record: Mapping[str, object]) -> Path:
+    """Write the record of some images to a folder that may hold records of other images, and return its path.
 
-    The images are taken out of the records that name them already. A record of images that were made in the same way
-    takes them in.
+    Earlier records in the folder no longer list these images. If an earlier record lists images that were classified in
+    the same way, these images are added to it.
+
+    Raises
+    ------
+    OutputError
+        If the folder has a file run.json or run-NAME.json that is not the record of a classification.
     """
+    new = _RunRecord.model_validate(json.loads(json.dumps(record, default=str)))
     home: Path | None = None
     for path in _record_paths(out):
-        there = _read_record(path)
-        others = _without(there, record["names"])
-        if home is None and others["files"] and _agree(others, record):
-            home, record = path, _together(others, record)
-        elif not others["files"]:
+        old = _read_record(path)
+        others = _without(old, new.names)
+        if home is None and others.files and _same_way(others, new):
+            home, new = path, _merged(others, new)
+        elif not others.files:
             path.unlink()
-        elif others["names"] != there["names"]:
-            write_json(path, others)
+        elif others.names != old.names:
+            _write(path, others)
     if home is None:
-        own = out / "run.json"
-        home = own if not own.exists() else out / f"run-{record['names'][0]}.json"
-    write_json(home, record)
+        first = out / "run.json"
+        home = first if not first.exists() else out / f"run-{new.names[0]}.json"
+    _write(home, new)
     return home
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> _RunRecord:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        files = found["files"]
-        names = found.get("names") or output_names([Path(file or "image") for file in files])
-        record = {**found, "names": names, "planes": found.get("planes") or [None] * len(files)}
-        if not len(files) == len(record["names"]) == len(record["planes"]):
-            raise ValueError("it does not say the same of each image")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(
-            f"{path} is no record of a classification ({type(error).__name__}: {error}); choose another folder"
-        ) from error
-    return record
+        return _RunRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or path.name}: {first['msg']}"
+        raise _not_a_record(path, reason) from error
+    except (OSError, ValueError) as error:
+        raise _not_a_record(path, str(error)) from error
 
 
-def _without(record: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return a record without some of its images."""
-    kept = [i for i, called in enumerate(record["names"]) if called not in names]
-    gone = {file for file, called in zip(record["files"], record["names"], strict=True) if called in names}
-    left = {key: [record[key][i] for i in kept] for key in _LISTS}
-    if "images" in record:
-        left["images"] = [one for one in record["images"] if one["file"] not in gone]
-    if "unfinished" in record:
-        left["unfinished"] = [file for file in record["unfinished"] if file not in gone]
-    return record | left
+def _not_a_record(path: Path, reason: str) -> OutputError:
+    return OutputError(f"{path} is not the record of a classification ({reason}); choose another folder")
 
 
-def _together(others: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """Put two records of images that were made in the same way into one."""
-    lists = {key: [*others[key], *record[key]] for key in _LISTS}
-    for key in ("images", "unfinished"):
-        if key in others or key in record:
-            lists[key] = [*others.get(key, ()), *record.get(key, ())]
-    return others | record | lists
+def _write(path: Path, record: _RunRecord) -> None:
+    write_json(path, record.model_dump(exclude_unset=True))
 
 
-def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether images were made in the same way, from files, so that one record can name them all."""
-    plain = json.loads(json.dumps(other, default=str))
-    one = {**one, "options": {"masks_as": "tiff" if one["options"].get("masks") else None, **one["options"]}}
-    return None not in [*one["files"], *other["files"]] and all(one[key] == plain[key] for key in _SAME)
+def _without(record: _RunRecord, names: Collection[str]) -> _RunRecord:
+    """Return a record without the images of some names."""
+    rows = list(zip(record.files, record.names, record.planes, strict=True))
+    left = [row for row in rows if row[1] not in names]
+    gone = {file for file, name, _ in rows if name in names}
+    changes: dict[str, object] = {
+        "files": [file for file, _, _ in left], "names": [name for _, name, _ in left],
+        "planes": [planes for _, _, planes in left],
+    }  # fmt: skip
+    if record.images is not None:
+        changes["images"] = [image for image in record.images if image.get("file") not in gone]
+    if record.unfinished is not None:
+        changes["unfinished"] = [file for file in record.unfinished if file not in gone]
+    return record.model_copy(update=changes)
+
+
+def _merged(old: _RunRecord, new: _RunRecord) -> _RunRecord:
+    """Return the new record with the images of an old one before its own."""
+    changes: dict[str, object] = {
+        "files": old.files + new.files, "names": old.names + new.names, "planes": old.planes + new.planes,
+    }  # fmt: skip
+    if old.images is not None or new.images is not None:
+        changes["images"] = [*(old.images or ()), *(new.images or ())]
+    if old.unfinished is not None or new.unfinished is not None:
+        changes["unfinished"] = [*(old.unfinished or ()), *(new.unfinished or ())]
+    return new.model_copy(update=changes)
+
+
+def _same_way(old: _RunRecord, new: _RunRecord) -> bool:
+    """Whether the images of two records are files that were classified in the same way, so one record can list all."""
+    masks_as = "tiff" if old.options.get("masks") else None  # records of earlier versions do not name the format
+    old_options = {"masks_as": masks_as, **old.options}
+    same = (old.format, old.model, old_options, old.versions) == (new.format, new.model, new.options, new.versions)
+    return same and None not in [*old.files, *new.files]

@@ -1,16 +1,14 @@
-"""A recorded classification run again, with the same numbers.
+"""Run a recorded classification again, with the same numbers.
 
-The record (`run.json`) decides alone: images, how they are opened, and every option are read from it, and the model
-must be the very same by its digest. The precision is the one that the first run came to; the device is chosen anew,
-which gives the same numbers up to rounding.
+The images, the way they are opened and every option are read from the record (`run.json`), and the model must have the
+digest in the record. The precision is the one that the first run chose. Another device may be chosen; it gives the same
+numbers up to rounding.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict
 
@@ -22,6 +20,7 @@ from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options
 from napari_milcnn.progress import Progress
 from napari_milcnn.results.folder import ImageResult, classify_files
 from napari_milcnn.results.record import RECORD_FORMAT, versions
+from napari_milcnn.results.write import read_json
 
 _EXPECTED = "expected the run.json that a classification wrote"
 
@@ -42,7 +41,7 @@ class _Chosen(Options):
 
 
 class _Record(Options):
-    """What of a record is read, as `results.screen_record` writes it."""
+    """The part of a record that is needed to run it again, as `results.record` writes it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -72,13 +71,13 @@ def replay(
     out : Path
         Folder for the results.
     model : TrainedModel, optional
-        The model, where its file no longer lies where the record says.
+        The model; needed if its file has moved since.
     device : str, optional
-        Where to compute; by default as the record says.
+        Device to compute on; by default the one in the record.
     command : sequence of str
-        For the new record.
+        The command line that was typed, for the new record.
     on_warning : callable, optional
-        Called with a sentence where versions are not those of the record.
+        Called with a sentence if the installed versions differ from those in the record.
 
     Yields
     ------
@@ -88,72 +87,75 @@ def replay(
     Raises
     ------
     OptionsError
-        If the file is no record, or one of a newer version.
+        If the file is not a record, or was written by a newer version.
     ModelError
-        If the model is not there, or is not the one of the record.
+        If the model is not found, or is not the one in the record.
     ImageError
-        If the record is that of an image that was no file.
+        If an image of the record is not a file.
     """
-    found = _read(record)
+    found = _replayable(record)
     model = recorded_model(record) if model is None else model
     _check_model(record, found, model)
     changed = _changed_versions(found)
     if changed and on_warning is not None:
-        on_warning(f"{record} was written by {changed}: figures may differ in their last digits")
+        on_warning(f"{record} was written with {changed}; numbers may differ in their last digits")
     chosen = found.options
     evidence = chosen.evidence.model_dump() | ({} if device is None else {"device": device})
-    files = _files(record, found)
-    some = {file: planes for file, planes in zip(files, found.planes, strict=False) if planes is not None}
+    files = _image_files(record, found)
+    planes = {file: numbers for file, numbers in zip(files, found.planes, strict=False) if numbers is not None}
     yield from classify_files(
         model, files, out, classes=chosen.classes, masks=chosen.masks is not None, masks_as=chosen.masks_as or "tiff",
-        objects=chosen.objects, reading=chosen.reading, planes=some, command=command,
+        objects=chosen.objects, reading=chosen.reading, planes=planes, command=command,
         mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip
 
 
 def recorded_model(record: Path) -> TrainedModel:
-    """Load the model of a record: from where it lay, or else the shipped model of its name.
+    """Load the model of a record from its recorded path; if it is not there, load the shipped model of its name.
 
     Raises
     ------
     OptionsError
-        If the file is no record, or one of a newer version.
+        If the file is not a record, or was written by a newer version.
     ModelError
-        If the model is not there.
+        If the model is not found.
     """
-    model = _read(record).model
+    model = _replayable(record).model
     if model.path is not None and model.path.exists():
         return load_model(model.path)
     try:
         return load_model(model.name)
     except ModelError as error:
-        lay = "that was never saved" if model.path is None else f"{model.path}, which is not there"
-        raise ModelError(f"{record} needs the model {lay}; name its file by model= (command line: --model)") from error
+        which = "a model that was never saved" if model.path is None else f"the model {model.path}, which is missing"
+        raise ModelError(f"{record} needs {which}; give its file by model= (command line: --model)") from error
 
 
-def _read(path: Path) -> _Record:
+def _replayable(path: Path) -> _Record:
+    """Read a record and check that it can be run again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except OSError as error:
         raise OptionsError(f"{path} cannot be read ({error.strerror}); {_EXPECTED}") from error
-    except (ValueError, RecursionError) as error:
-        raise OptionsError(f"{path} is not JSON ({error}); {_EXPECTED}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
-        raise OptionsError(f"{path} names no format; {_EXPECTED}")
-    if found["format"] > RECORD_FORMAT:
+    except ValueError as error:
+        raise OptionsError(f"{path} is not a JSON record ({error}); {_EXPECTED}") from error
+    record_format = found.get("format")
+    if not isinstance(record_format, int):
+        raise OptionsError(f"{path} has no format number; {_EXPECTED}")
+    if record_format > RECORD_FORMAT:
         raise OptionsError(
-            f"{path} is a record of format {found['format']}, and this version reads {RECORD_FORMAT}; "
+            f"{path} is a record of format {record_format}, but this version reads formats up to {RECORD_FORMAT}; "
             "update napari-milcnn to run it again"
         )
     record = _checked(path, found)
     if record.planes and len(record.planes) != len(record.files):
         raise OptionsError(
-            f"{path} names planes for {len(record.planes)} images and has {len(record.files)}; {_EXPECTED}, unchanged"
+            f"{path} lists planes for {len(record.planes)} images but has {len(record.files)} images; {_EXPECTED}, "
+            "unchanged"
         )
     return record
 
 
-def _checked(path: Path, found: dict[str, Any]) -> _Record:
+def _checked(path: Path, found: dict[str, object]) -> _Record:
     try:
         return make_options(_Record, found)
     except OptionsError as error:
@@ -163,22 +165,23 @@ def _checked(path: Path, found: dict[str, Any]) -> _Record:
 def _check_model(path: Path, record: _Record, model: TrainedModel) -> None:
     if model.digest != record.model.sha256:
         raise ModelError(
-            f"{model.path or 'the model given'} has the digest {model.digest}, but {path} was made with a model of "
-            f"{record.model.sha256}; if that one lies elsewhere, name its file by model= (command line: --model)"
+            f"{model.path or 'the given model'} has the digest {model.digest}, but {path} was written with a model "
+            f"that has the digest {record.model.sha256}; give the "
+            "file of that model by model= (command line: --model)"
         )
 
 
-def _files(path: Path, record: _Record) -> list[Path]:
+def _image_files(path: Path, record: _Record) -> list[Path]:
     files = [file for file in record.files if file is not None]
     if len(files) < len(record.files):
         raise ImageError(
-            f"{path} cannot be run again: its image was no file, but a layer that lived in memory only; save the image "
-            "and classify the file"
+            f"{path} cannot be run again: an image in it was a layer in memory, not a file; save the image and "
+            "classify the file"
         )
     return files
 
 
 def _changed_versions(record: _Record) -> str:
     here = versions()
-    changed = {name: was for name, was in record.versions.items() if here.get(name) != was}
-    return ", ".join(f"{name} {was} (here {here.get(name, 'not installed')})" for name, was in changed.items())
+    changed = {name: old for name, old in record.versions.items() if here.get(name) != old}
+    return ", ".join(f"{name} {old} (here {here.get(name, 'not installed')})" for name, old in changed.items())

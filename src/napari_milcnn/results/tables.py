@@ -1,6 +1,7 @@
-"""What opened results say: confusion, calibration, ranks, wells and doses, as tables for pictures.
+"""Tables made of opened results, for figures: confusion, reliability, ranks, wells and doses.
 
-What an evaluation wrote is given as it stands; else the same functions compute it that an evaluation uses.
+If an evaluation wrote such a table, it is returned as it stands. Otherwise the same functions as in an evaluation
+compute it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
 from napari_milcnn.schema import is_pooled, is_score, score_column
 
 _DOSES = ("dose", "conc")
-"""Words that the column of doses has in its name; such columns are offered first."""
+"""Words in the names of columns of doses; columns with such a name are offered first."""
 
 
 def accuracy(found: OpenedResults) -> tuple[float, tuple[float, float] | None] | None:
-    """Return the accuracy and its interval, as the evaluation says or as it would; None without labels."""
+    """Return the accuracy and its 95 % interval, which only an evaluation has; None without labels."""
     if found.metrics is not None:
-        value = found.metrics["figures"]["accuracy"]
-        ends = found.metrics["intervals"].get("accuracy")
-        return float(value), (float(ends[0]), float(ends[1])) if ends else None
+        value = found.metrics.figures.get("accuracy")
+        low, high = found.metrics.intervals.get("accuracy") or (None, None)
+        return None if value is None else (value, None if low is None or high is None else (low, high))
     if not len(found.labelled):
         return None
     scores = found.labelled[found.columns].to_numpy(float)
@@ -35,7 +36,7 @@ def accuracy(found: OpenedResults) -> tuple[float, tuple[float, float] | None] |
 
 
 def confusion(found: OpenedResults) -> pd.DataFrame | None:
-    """Label against top class, or yes and no of each class, in images; None without labels."""
+    """Return counts of images: label against top class, or yes and no of each class; None without labels."""
     if found.written_confusion is not None:
         return found.written_confusion
     if not len(found.labelled):
@@ -45,23 +46,22 @@ def confusion(found: OpenedResults) -> pd.DataFrame | None:
 
 
 def confused(found: OpenedResults, row: str, column: str) -> list[str]:
-    """Files of the images that one cell of the confusion counts."""
+    """Return the files of the images that one cell of the confusion counts."""
     images = found.labelled
     if found.single_label:
         return list(images["file"][(images["label"].str.strip() == row) & (images["top"] == column)])
     number = found.classes.index(row)
     yes = answered(images[found.columns].to_numpy(float), single_label=False)[:, number] > 0
     shown = found.targets()[:, number] > 0
-    right, said = column.split()
-    return list(images["file"][(yes == (said == "yes")) & ((yes == shown) == (right == "rightly"))])
+    right, answer = column.split()
+    return list(images["file"][(yes == (answer == "yes")) & ((yes == shown) == (right == "rightly"))])
 
 
 def reliability(found: OpenedResults) -> Reliability | None:
-    """How often answers of a confidence are right; None without labels."""
+    """Return how often answers of each confidence are right; None without labels."""
     if found.metrics is not None:
-        said = found.metrics["reliability"]
-        means, shares = (np.array(said[name], float) for name in ("confidence", "observed"))
-        return Reliability(means, shares, np.array(said["count"]))
+        curve = found.metrics.reliability
+        return Reliability(np.array(curve.confidence, float), np.array(curve.observed, float), np.array(curve.count))
     if not len(found.labelled):
         return None
     scores = found.labelled[found.columns].to_numpy(float)
@@ -69,20 +69,20 @@ def reliability(found: OpenedResults) -> Reliability | None:
 
 
 def histogram(found: OpenedResults) -> tuple[dict[str, int], dict[str, int] | None]:
-    """Class -> rows that the model gives it, and class -> rows that carry it as a label (None without labels)."""
+    """Return the number of rows of each class in the predictions and in the labels (None without labels)."""
     rows = found.table[found.table["error"] == ""]
     if found.single_label:
-        said = rows["top"].value_counts().to_dict()
+        predicted = rows["top"].value_counts().to_dict()
     else:
         yes = answered(rows[found.columns].to_numpy(float), single_label=False)
-        said = dict(zip(found.classes, yes.sum(0).astype(int).tolist(), strict=True))
-    known = Counter(name for text in rows["label"] for name in label_set(text)) if len(found.labelled) else None
-    order = {name: int(said.get(name, 0)) for name in found.classes}
-    return order, None if known is None else {name: known[name] for name in found.classes}
+        predicted = dict(zip(found.classes, yes.sum(0).astype(int).tolist(), strict=True))
+    labels = Counter(name for text in rows["label"] for name in label_set(text)) if len(found.labelled) else None
+    counts = {name: int(predicted.get(name, 0)) for name in found.classes}
+    return counts, None if labels is None else {name: labels[name] for name in found.classes}
 
 
 def ranked(found: OpenedResults, class_name: str | None) -> np.ndarray:
-    """Return the numbers of the rows: the highest score of a class first, or without a class the least sure."""
+    """Return the numbers of the rows, sorted by falling score of a class; without a class, the least sure row first."""
     values = -found.scores[:, found.classes.index(class_name)] if class_name else uncertainty_margins(found)
     values = np.where((found.table["error"] == "").to_numpy(), values, np.nan)
     order = np.argsort(values, kind="stable")
@@ -90,24 +90,28 @@ def ranked(found: OpenedResults, class_name: str | None) -> np.ndarray:
 
 
 def uncertainty_margins(found: OpenedResults) -> np.ndarray:
-    """Distance to the next class or, with several labels, of the nearest score to one half: small where unsure."""
+    """Return how sure the model is of each row.
+
+    With one label per image this is the difference between the two highest scores; with several labels it is the
+    smallest distance of a score from one half.
+    """
     if found.single_label:
         return np.asarray(found.table["margin"], float)
     return np.asarray(np.abs(found.scores - 0.5).min(1))
 
 
 def plate_table(found: OpenedResults) -> pd.DataFrame:
-    """One row per well: plate, well, row, column, top, images, file of the first image, and mean score of each class.
+    """Return one row per well: plate, well, row, column, top, images, file of the first image, mean class scores.
 
-    Empty where no well is known.
+    The table is empty if no well is known.
     """
     images = found.images
     wells = found.wells
     plates = images["plate"] if "plate" in images else ""
-    kept = images.assign(_well=pd.Series(wells, images.index, object), plate=plates)[[w is not None for w in wells]]
-    if not len(kept):
+    in_wells = images.assign(_well=pd.Series(wells, images.index, object), plate=plates)[[w is not None for w in wells]]
+    if not len(in_wells):
         return pd.DataFrame(columns=["plate", "well", "row", "column", "top", "images", "file", *found.columns])
-    grouped = kept.groupby(["plate", "_well"], sort=False)
+    grouped = in_wells.groupby(["plate", "_well"], sort=False)
     rows = grouped[found.columns].mean().reset_index()
     tops = [found.classes[i] for i in rows[found.columns].to_numpy(float).argmax(1)]
     own: list[Well] = list(map(Well._make, rows.pop("_well")))
@@ -118,25 +122,25 @@ def plate_table(found: OpenedResults) -> pd.DataFrame:
 
 
 def dose_columns(found: OpenedResults) -> list[str]:
-    """Return the columns that may hold doses: numbers that no run measured, those called dose first."""
+    """Return the columns that may hold doses: numbers that the results do not compute, those named dose first."""
     names = [str(name) for name in found.table if found.table[name].dtype.kind in "iuf" and name not in MEASURED
              and not is_score(name) and not is_pooled(name)]  # fmt: skip
     return sorted(names, key=lambda name: not any(word in name.lower() for word in _DOSES))
 
 
 SHARE, SCORE = "share of objects", "score"
-"""What may be drawn against dose."""
+"""Values that can be plotted against dose."""
 
 
 def dose_points(found: OpenedResults, dose: str, class_name: str, what: str = SCORE) -> pd.DataFrame:
-    """One row per compound, dose and group of images: compound, dose, group, images, and the mean value of its images.
+    """Return one row per compound, dose and group of images: compound, dose, group, mean value and number of images.
 
-    The group is that of the table, else the well, else the image.
+    The group is the column group if there is one, else the well, else the image.
 
     Raises
     ------
     ResultsError
-        If no image has a dose and a value.
+        If no image has both a dose and a value.
     """
     images = found.images
     group = images["group"] if "group" in images else _well_names(found)
@@ -157,14 +161,14 @@ def _well_names(found: OpenedResults) -> list[str]:
 
 
 def _shares(found: OpenedResults, class_name: str) -> pd.Series:
-    """Return the share of each image's objects that are of a class; NaN for an image without objects."""
+    """Return the share of a class in the objects of each image; NaN for an image without objects."""
     if found.objects is None:
-        raise ResultsError("the run wrote no objects.csv; classify with masks to count objects")
+        raise ResultsError("the run wrote no objects.csv; classify again with masks to count objects")
     own = (found.objects["class"] == class_name).groupby(found.objects["file"]).mean()
     return found.images["file"].map(own)
 
 
 def dose_curve(points: pd.DataFrame) -> pd.DataFrame:
-    """One row per compound and dose: mean over groups, their standard deviation (NaN for one group), their number."""
+    """Return one row per compound and dose: mean over groups, standard deviation (NaN for one), number of groups."""
     grouped = points.groupby(["compound", "dose"])["value"]
     return grouped.agg(mean="mean", spread="std", groups="size").reset_index()

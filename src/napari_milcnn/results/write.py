@@ -1,6 +1,6 @@
 """Tables, label images, class maps and the run record on disk.
 
-Every file is written beside its name and moved into place, so that a crash leaves the old one or the new one.
+Each file is written under a temporary name and then moved into place, so a crash leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import OutputError
+from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
@@ -26,14 +26,13 @@ from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MasksAs
 from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS
 
-_FIGURES = "%.6g"
-_ELSEWHERE = "choose another folder"
+_FLOAT_FORMAT = "%.6g"
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
 """Columns of objects.csv."""
 
 
 class ImageFiles(NamedTuple):
-    """Names of the files that one image gives; None where one was not asked for."""
+    """Paths of the files that are written for one image; `labels` is None if it gets no label image."""
 
     labels: Path | None
     maps: Path
@@ -41,27 +40,29 @@ class ImageFiles(NamedTuple):
 
 
 def image_files(out: Path, name: str, masks_as: MasksAs | None) -> ImageFiles:
-    """Name the files of one image in the folder `out`; no label image for None."""
+    """Return the paths of the files of one image in the folder `out`, without a label image if `masks_as` is None."""
     ending = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
     labels = out / f"{name}_labels{ending[masks_as]}" if masks_as is not None else None
     return ImageFiles(labels, out / f"{name}_maps.ome.tif", out / f"{name}_overview.png")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV; if this fails, a file that was there stays as it was."""
     with replacing(path) as draft:
-        table.to_csv(draft, index=False, float_format=_FIGURES)
+        table.to_csv(draft, index=False, float_format=_FLOAT_FORMAT)
 
 
 class ResultTables:
-    """predictions.csv and objects.csv of a folder: rows of images that are classified again are replaced, others stay.
+    """predictions.csv and objects.csv of a folder.
+
+    Rows of images that are classified again are replaced; rows of other images stay.
 
     Parameters
     ----------
     out : Path
         The folder.
     masks : bool
-        Whether there are objects to write; objects.csv is left as it is otherwise.
+        Whether there are objects to write; if not, objects.csv is left as it is.
 
     Raises
     ------
@@ -71,67 +72,68 @@ class ResultTables:
 
     def __init__(self, out: Path, masks: bool) -> None:
         self._predictions, self._objects = out / "predictions.csv", out / "objects.csv"
-        self._before = _read_table(self._predictions, "name")
-        self._objects_before = _read_table(self._objects, "class")
+        self._old_predictions = _read_table(self._predictions, "name")
+        self._old_objects = _read_table(self._objects, "class")
         self._masks = masks
         self._images: dict[str, tuple[str, pd.DataFrame, pd.DataFrame]] = {}
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the images whose rows were taken."""
+        """Names of the images that were added with `put`."""
         return frozenset(self._images)
 
     def put(self, file: str, name: str, rows: pd.DataFrame, objects: pd.DataFrame) -> None:
-        """Take the rows of one image, in place of those that the folder has of its name.
+        """Add the rows of one image; they replace the rows of the same name in the folder.
 
-        Where it failed altogether, what the folder has of it stays beside the row that says so.
+        If the image failed altogether, its earlier rows stay, and the row with the error stands beside them.
         """
-        self._images[name] = (file, rows, objects)  # one step: whenever the run is interrupted, tables agree
+        self._images[name] = (file, rows, objects)  # a single step, so an interruption cannot leave the tables at odds
 
     def write(self) -> list[Path]:
         """Write both tables, and return their paths."""
         classified = {name: file for name, (file, rows, _) in self._images.items() if "top" in rows}
         rows = [one for _, one, _ in self._images.values()] or [pd.DataFrame(columns=["file", "name", "error"])]
-        _write_behind(self._predictions, self._before[~self._replaced(classified)], rows)
+        _write_after(self._predictions, self._old_predictions[~self._replaced(classified)], rows)
         if not self._masks:
             return [self._predictions]
-        files = {*classified.values(), *self._before["file"][self._before["name"].isin(classified)]}
-        kept = self._objects_before[~self._objects_before["file"].isin(files)]
+        old_files = self._old_predictions["file"][self._old_predictions["name"].isin(classified)]
+        other_objects = self._old_objects[~self._old_objects["file"].isin({*classified.values(), *old_files})]
         objects = [one for _, _, one in self._images.values()] or [pd.DataFrame(columns=OBJECT_ROW)]
-        _write_behind(self._objects, kept, objects)
+        _write_after(self._objects, other_objects, objects)
         return [self._predictions, self._objects]
 
     def _replaced(self, classified: Collection[str]) -> pd.Series:
-        """Tell which rows of the folder go: those of images classified now, and old failures of those that failed."""
-        failed = self._before["name"].isin(self.names)
-        failed &= self._before["error"] != "" if "error" in self._before else False
-        return self._before["name"].isin(classified) | failed
+        """Mark the old rows to replace: rows of images classified now, and old errors of images that failed again."""
+        old = self._old_predictions
+        failed_again = old["name"].isin(self.names)
+        failed_again &= old["error"] != "" if "error" in old else False
+        return old["name"].isin(classified) | failed_again
 
 
 def _read_table(path: Path, column: str) -> pd.DataFrame:
-    """Read a table with the columns file and `column` as text, cell for cell; an empty one where there is none."""
+    """Read a table that has the columns file and `column`, all cells as text; without a file, the table is empty."""
     if not path.exists():
         return pd.DataFrame(columns=["file", column])
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}), and would be overwritten; {_ELSEWHERE}") from error
+        raise OutputError(f"{path} cannot be read ({error}) and would be overwritten; choose another folder") from error
     missing = [repr(name) for name in ("file", column) if name not in table]
     if missing:
         raise OutputError(
-            f"{path} has no column {' and '.join(missing)}: it is another table, which would be overwritten; "
-            f"{_ELSEWHERE}"
+            f"{path} has no column {' and no column '.join(missing)}: it is another table, which would be overwritten; "
+            "choose another folder"
         )
     return table
 
 
-def _write_behind(path: Path, kept: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> None:
-    """Write tables behind the rows that are kept of the one there; what a row lacks stays empty."""
+def _write_after(path: Path, old: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> None:
+    """Write some old rows and the rows of new tables after them; a cell is empty if a row has no such column."""
     widest = max((list(table) for table in tables), key=len)
     new = pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=widest)
-    if len(kept):
-        text = new.to_csv(index=False, float_format=_FIGURES)
-        new = pd.concat([kept, pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)], ignore_index=True)
+    if len(old):
+        text = new.to_csv(index=False, float_format=_FLOAT_FORMAT)
+        new = pd.concat([old, pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)], ignore_index=True)
         new = new.fillna("")
         widest = list(dict.fromkeys([*widest, *new]))
     last = [name for name in ("warnings", "error") if name in widest]
@@ -139,7 +141,7 @@ def _write_behind(path: Path, kept: pd.DataFrame, tables: Sequence[pd.DataFrame]
 
 
 def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFrame:
-    """Rows of predictions.csv: one for each plane that was classified."""
+    """Return the rows of predictions.csv for one image: one for each plane that was classified."""
     rows = prediction.table()
     rows.insert(0, "file", file)
     rows.insert(1, "name", name)
@@ -147,13 +149,13 @@ def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFram
 
 
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:
-    """Rows of objects.csv: the number of the plane is replaced by file, position, t and z."""
+    """Return the rows of objects.csv for one image: file, position, t and z replace the number of the plane."""
     indices = pd.DataFrame(planes, columns=list(PLANE_COLUMNS))
     return objects.join(indices, on="plane").assign(file=file)[OBJECT_ROW]
 
 
 def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
-    """Spread class maps over all planes of the image, NaN where there are none."""
+    """Return class maps (planes, classes, Y, X) of all planes of the image; NaN in planes that were not classified."""
     if prediction.planes == image.planes:
         return prediction
     maps = np.full((len(image.planes), *prediction.class_maps.shape[1:]), np.nan, np.float32)
@@ -162,9 +164,9 @@ def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
 
 
 def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> None:
-    """Write class maps as OME-TIFF, float32: one channel a class, one pixel an instance.
+    """Write class maps as OME-TIFF, float32, with one channel per class and one pixel per instance.
 
-    The placement on the image, in image pixels, stands in the OME annotations.
+    The OME annotations hold the placement of the maps on the image, in image pixels.
     """
     placement = prediction.placement
     notes = {"stride_px": placement.stride, "first_y_px": placement.y, "first_x_px": placement.x}
@@ -175,8 +177,8 @@ def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> 
 def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
     """Write masks, by number of the plane, as OME-TIFF, uint32; planes without masks are empty.
 
-    Channel `objects` numbers the objects of a plane as objects.csv does; channel `classes` holds the class of each
-    pixel, whose names stand in the OME annotations: class_1 is the first.
+    Channel `objects` holds the numbers that the objects of a plane have in objects.csv; channel `classes` holds the
+    number of each pixel's class. The OME annotations hold the names of the classes; class_1 is the first.
     """
     nothing = np.zeros((2, *image.plane_shape), np.uint32)
 
@@ -198,14 +200,19 @@ def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: M
 def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
     """Write masks, by number of the plane, as an OME-Zarr label image; planes without masks are empty.
 
-    The objects of each plane have their numbers of objects.csv. Their colours and their table are written with an image
-    of one plane; of several planes the numbers repeat, and objects.csv alone tells which object is which.
+    The objects of each plane have the same numbers as in objects.csv. Only an image of one plane gets their colours and
+    their table: in several planes the numbers repeat, and only objects.csv tells which object is which.
 
     Raises
     ------
     LabelsError
         If the image has several positions, for which OME-Zarr has no axis.
     """
+    if "P" in image.axes:
+        raise LabelsError(
+            f"the masks of {image.name} cannot be written as OME-Zarr, which has no axis for its "
+            f"{image.sizes['P']} positions; choose OME-TIFF masks"
+        )
     letters = [axis for axis in image.axes if axis != "C"]
     unit = "" if image.pixel_size is None else "micrometer"
     axes = {axis: LabelsAxis(image.sizes[axis]) for axis in letters}
@@ -223,12 +230,31 @@ def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], mas
 
 
 def write_plane(path: Path, image: ImageStack, plane: int) -> None:
-    """Write one plane of an image as OME-TIFF, with its channels and its pixel size."""
+    """Write one plane of an image as OME-TIFF with its channels and its pixel size."""
     pixels = image.plane(plane)[np.newaxis]  # (1, channels, Y, X)
     write_ome_tiff(path, image.planes[:1], pixels, image.channels, image.pixel_size, {})
 
 
-def write_json(path: Path, record: Any) -> None:
-    """Write a JSON document, whole or not at all."""
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON document; if this fails, a file that was there stays as it was."""
     with replacing(path) as draft:
-        draft.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+        draft.write_text(json.dumps(document, indent=1, default=str), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object, such as a run record.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not UTF-8 text, not JSON, or not a JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    return found

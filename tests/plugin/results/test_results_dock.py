@@ -314,7 +314,7 @@ def test_a_foreign_folder_is_refused_and_the_open_results_stay(dock, qtbot, writ
     opened(dock, qtbot, written / "screen")
     drop(dock, tmp_path)
     rest(dock, qtbot)
-    assert "has no predictions.csv (it is none)" in dock.message.text()
+    assert "has no predictions.csv (it is not a results folder)" in dock.message.text()
     assert len(dock.found.table) == 6
 
 
