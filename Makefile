@@ -14,7 +14,7 @@ PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 
 QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 libdbus-1-3 \
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
-  libxcb-xinerama0 libxcb-xkb1 libfontconfig1
+  libxcb-xinerama0 libxcb-xkb1 libfontconfig1 libglib2.0-0
 
 # Environments: napari's release, then the Qt binding. What each release bounds itself, constraints.txt does not.
 # PySide6 6.12.0 under Python 3.11 loses a reference to None at every call, and ends in a crash.
