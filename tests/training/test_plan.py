@@ -13,7 +13,7 @@ import torch
 
 import napari_milcnn as mil
 from conftest import SMALL, lively_model
-from napari_milcnn.errors import ComputeError, OptionsError
+from napari_milcnn.errors import ComputeError, ModelError, OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.run import epoch_row, follow_training, json_line, run_training
@@ -70,6 +70,17 @@ def test_what_is_kept_is_said(table, tmp_path):
         plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
     lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
     assert "head new: 2 classes (none, spots) in place of none, other, spots" in plan.start(plan.table()).kept
+
+
+def test_a_model_that_could_not_be_saved_is_refused_before_training(table, tmp_path):
+    """A licence that does not exist, and a folder that is a file; nothing is left behind."""
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="its license is 'as you like'; Input should be"):
+        plan_for(tmp_path, facts={"license": "as you like"}).start(table)
+    with pytest.raises(OutputError, match=r"m\.zip cannot be written"):
+        plan_for(tmp_path, out=tmp_path / "labels.csv" / "m.zip").start(table)
+    plan_for(tmp_path, facts={"license": "CC-BY-4.0"}).start(table)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_two_may_begin_at_once(table, tmp_path):

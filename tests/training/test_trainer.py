@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from dataclasses import replace
 from typing import get_args
 
@@ -96,6 +97,32 @@ def test_global_random_state_is_left_alone(table):
     torch.manual_seed(5)
     list(train(model_for(table), table, **FAST))
     assert torch.rand(1) == expected
+
+
+def test_other_threads_do_not_change_what_is_dropped(table, tmp_path):
+    """With dropout, alone and beside a thread that loads, makes and runs models and draws random numbers."""
+    model = model_for(table, dropout=0.3, dropout_last=0.5)
+    saved = model.with_card(mean=(100.0,), std=(5.0,)).save(tmp_path / "m.zip")
+    *_, alone = train(model, table, **FAST)
+    rounds, done = [], threading.Event()
+
+    def disturb():
+        while not done.is_set():
+            classify(load_model(saved), table.images[0].file, device="cpu")
+            new_model(["x"], ["c"], widths=(2, 2, 2, 2, 2, 2))
+            torch.manual_seed(torch.randint(9, (1,)).item())
+            rounds.append(1)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        *_, beside = train(model, table, **FAST)
+    finally:
+        done.set()
+        thread.join()
+    assert len(rounds) > 3
+    assert [row.loss for row in beside.last.card.training.curve] == [row.loss for row in alone.last.card.training.curve]
+    assert beside.last.digest == alone.last.digest
 
 
 def test_stop_at_a_batch_keeps_what_was_reported(table):

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from napari_milcnn.atomic_write import check_writable
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.labels.table import LabelTable, check_images, read_labels
 from napari_milcnn.model.package_read import load_model
+from napari_milcnn.model.package_write import check_description
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import (
     TRAIN_PRESETS,
@@ -104,16 +106,16 @@ class TrainingPlan:
         return read_labels(self.labels, self.reading, self.layout)
 
     def start(self, table: LabelTable) -> Start:
-        """Make or load the model to start from, with its card filled in, and see whether it can be written.
+        """Make or load the model to start from, with its card filled in, and check that it can be saved.
 
         Raises
         ------
         MilcnnError
-            If the plan cannot be carried out: said before anything is trained.
+            If the plan cannot be carried out, before anything is trained.
         """
         begun = self.beginning(table)
-        check = self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
-        begun.model.save(check).unlink(missing_ok=True)  # what cannot be, is said now; two may try at once
+        check_writable(self.out)
+        check_description(begun.model.network, begun.model.card)
         return begun
 
     def beginning(self, table: LabelTable) -> Start:

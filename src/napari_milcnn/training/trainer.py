@@ -35,6 +35,7 @@ from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
 from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
+from napari_milcnn.network.dropout import seed_dropout
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.augment import amplified, turned
@@ -350,6 +351,7 @@ class _Trainer:
         size = math.ceil(len(self.targets) / self.steps)
         order = np.arange(len(self.targets))
         self.learner = self.network
+        seed_dropout(self.network, 0, self.choice.device)
         self._to_train()
         reading, step = 0.0, 0.0
         with _activations(self.network) as kept:
@@ -425,24 +427,23 @@ class _Trainer:
         order = self._order(rng)
         sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
         batches = [part.tolist() for part in np.array_split(np.arange(len(order)), self.steps)]
-        with torch.random.fork_rng(devices=[self.choice.device] if self.choice.device.type == "cuda" else []):
-            torch.manual_seed(int(rng.integers(2**31)))
-            self._to_train()
+        seed_dropout(self.network, int(rng.integers(2**31)), self.choice.device)
+        self._to_train()
 
-            def read(places: list[int]) -> tuple[np.ndarray, np.ndarray, int]:
-                mine = self.processes.share(places)
-                return self._batch(order, mine, epoch), order[mine], len(places)
+        def read(places: list[int]) -> tuple[np.ndarray, np.ndarray, int]:
+            mine = self.processes.share(places)
+            return self._batch(order, mine, epoch), order[mine], len(places)
 
-            with closing(read_ahead(read, batches, self.options.num_workers, _AHEAD)) as ahead:
-                for step in range(1, self.steps + 1):
-                    asked = time.perf_counter()
-                    images, chosen, size = next(ahead)
-                    waited += time.perf_counter() - asked
-                    *losses, stopped = self.processes.sum([*self._step(images, chosen, size),
-                                                           float(not self.on_batch(step, self.steps))])  # fmt: skip
-                    if stopped:
-                        return None
-                    sums += losses
+        with closing(read_ahead(read, batches, self.options.num_workers, _AHEAD)) as ahead:
+            for step in range(1, self.steps + 1):
+                asked = time.perf_counter()
+                images, chosen, size = next(ahead)
+                waited += time.perf_counter() - asked
+                *losses, stopped = self.processes.sum([*self._step(images, chosen, size),
+                                                       float(not self.on_batch(step, self.steps))])  # fmt: skip
+                if stopped:
+                    return None
+                sums += losses
         pooled, last = sums / len(order)
         return float(pooled), float(last), waited / (time.perf_counter() - began)
 
