@@ -87,7 +87,8 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:
         raise LabelsError(
-            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose labels that were made "
+            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose labels "
+            "that were made "
             "from this image"
         )
     if not np.issubdtype(labels.dtype, np.integer):
