@@ -87,8 +87,8 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:
         raise LabelsError(
-            f"the labels are {_size(labels.shape)}, but the image is {_size(wanted)}; choose labels that were made "
-            "from this image"
+            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose "
+            "labels that were made from this image"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise LabelsError(f"the labels have the type {labels.dtype}; expected whole numbers, 0 for background")
@@ -100,7 +100,7 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _size_in_words(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return f"an array of the shape {shape}"
     planes, height, width = shape
