@@ -29,7 +29,7 @@ def test_channels_match_by_order_with_a_warning() -> None:
     assert numbers == (0, 1)
     assert warning == (
         "image: the channels are taken by their order, not by name (model = image: GFP = EGFP, RFP = mCherry); "
-        "name them by channels= (command line: --channels) if this is wrong."
+        "name the channels (option channels) if this is wrong."
     )
     unnamed = open_image(TCYX, axes="TCYX")
     assert match_channels(["GFP", "RFP"], unnamed)[1] is not None
