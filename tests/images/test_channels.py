@@ -45,5 +45,5 @@ def test_channels_that_do_not_match() -> None:
         match_channels(["GFP", "Cy5"], named("GFP", "RFP", "DAPI"))
     with pytest.raises(ImageError, match=r"has the channels RFP, Cy5, but the model needs GFP, RFP"):
         match_channels(["GFP", "RFP"], named("RFP", "Cy5"))
-    with pytest.raises(ImageError, match="--channels"):
+    with pytest.raises(ImageError, match="option channels"):
         match_channels(["GFP", "RFP"], open_image(TCYX[0, 0]))
