@@ -105,7 +105,7 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
     with pytest.raises(OptionsError, match=r"another training, which differs in option epochs \(was 1, is 4\)"):
         next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST))
     kept.write_bytes(kept.read_bytes()[:1000])
-    with pytest.raises(OptionsError, match="is no checkpoint of a training"):
+    with pytest.raises(OptionsError, match="is not a checkpoint of a training"):
         next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST))
     with pytest.raises(OptionsError, match="resume needs the checkpoint"):
         next(train(model_for(table), table, resume=True, **FAST))

@@ -19,8 +19,8 @@ from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.card import TrainingRecord
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import PoolingName
-from napari_milcnn.training.augment import amplified, turned
 from napari_milcnn.training.losses import image_losses, image_weights
+from napari_milcnn.training.patch_dataset import flip_rotate, jitter_intensity
 
 FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
 
@@ -50,9 +50,9 @@ def test_a_right_negative_costs_nothing():
 def test_the_eight_turns_are_different_and_exact():
     """Eight rotations and reflections of a 2 x 2 image without symmetry."""
     image = np.arange(4).reshape(1, 2, 2)
-    seen = {turned(image, which).tobytes() for which in range(8)}
+    seen = {flip_rotate(image, which).tobytes() for which in range(8)}
     assert len(seen) == 8
-    np.testing.assert_array_equal(turned(image, 0), image)
+    np.testing.assert_array_equal(flip_rotate(image, 0), image)
 
 
 def test_training_learns_spots(table):
@@ -178,7 +178,7 @@ def test_several_labels_an_image(table, tmp_path):
 
 def test_mistakes_are_said_before_training(table):
     """Unknown label, a class without images, a patch under the receptive field, images of different size."""
-    with pytest.raises(LabelsError, match="has the label spots, which the model has not; its classes: none"):
+    with pytest.raises(LabelsError, match="has the label spots, which the model does not know; its classes: none"):
         next(train(new_model(["none"], ["c"]), table))
     with pytest.raises(LabelsError, match="there is one class, none, and every image shows it"):
         next(train(new_model(["none"], ["c"]), LabelTable(tuple(i for i in table.images if i.labels == ("none",)))))
@@ -299,11 +299,11 @@ def test_patience_stops_early(table):
 def test_gain_multiplies_what_lies_above_the_darkest():
     """100 to 300 with the darkest at 100: the ratio of the two brighter pixels' heights stays 1 to 2."""
     image = np.array([[[100, 200, 300]]], np.uint16)
-    out = amplified(image, 0.5, np.random.default_rng(0))
+    out = jitter_intensity(image, 0.5, np.random.default_rng(0))
     assert out[0, 0, 0] == 100
     assert (out[0, 0, 2] - 100) / (out[0, 0, 1] - 100) == pytest.approx(2)
     assert out[0, 0, 1] != 200
-    assert amplified(image, 0, np.random.default_rng(0)) is image
+    assert jitter_intensity(image, 0, np.random.default_rng(0)) is image
 
 
 def test_calibrating_moves_the_last_layer_only(table):

@@ -1,4 +1,4 @@
-"""Random patches of the images that a table of labels names, read ahead by threads, and the images' statistics.
+"""Random patches of labelled images, changed at random and read ahead by threads, and the images' statistics.
 
 Planes are read when they are needed. A cache of a given size keeps the last ones; of a plane too large for it only the
 windows that patches need are read, so a training set may be far larger than memory.
@@ -6,9 +6,10 @@ windows that patches need are read, so a training set may be far larger than mem
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,13 +18,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from skimage.filters import threshold_otsu
 
-from napari_milcnn.errors import ImageError
+from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.stack import Window
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import TrainOptions
+from napari_milcnn.training.distributed import Processes
+from napari_milcnn.training.losses import image_weights
 
+_BATCHES_AHEAD = 2
+"""Batches read ahead of the one that is computed."""
 _DRAWS = 4
 """Windows drawn for a patch before the fullest of them is taken."""
 _STRIP = 2**24
@@ -197,6 +203,118 @@ def _cut(raw: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     raw = np.pad(raw, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
     y, x = (int(rng.integers(size - side + 1)) for size in raw.shape[1:])
     return raw[:, y : y + side, x : x + side]
+
+
+class Batch(NamedTuple):
+    """A batch of patches, or this process's share of it.
+
+    Attributes
+    ----------
+    images : ndarray
+        Normalised patches, float32 (batch, channels, Y, X).
+    targets : ndarray
+        1 where an image shows a class, else 0, float32 (batch, classes).
+    weights : ndarray or None
+        How much each image counts, float32 (batch,); None where all count the same.
+    size : int
+        Number of patches in the whole batch, over all processes.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray | None
+    size: int
+
+
+class TrainingBatches:
+    """The batches of a training: random patches of all its images, in another order in every epoch.
+
+    Parameters
+    ----------
+    reader : PatchReader
+        Reads the training images.
+    options : TrainOptions
+        Size of patches and batches, how patches are changed, how classes are balanced.
+    processes : Processes
+        Processes that share every batch.
+
+    Raises
+    ------
+    OptionsError
+        If the batches are too small to be shared.
+    """
+
+    def __init__(self, reader: PatchReader, options: TrainOptions, processes: Processes) -> None:
+        self.reader = reader
+        self.targets = reader.table.targets(reader.model.classes)
+        self.count = _count_batches(len(self.targets), options.batch_size, processes.count)
+        self._weights = image_weights(self.targets)
+        self._options = options
+        self._processes = processes
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the images of an epoch, (images,), in their order; balanced sampling draws them by their weights."""
+        images = len(self.targets)
+        if self._options.balance == "sampling":
+            return rng.choice(images, images, p=self._weights / images)
+        return rng.permutation(images)
+
+    def of_epoch(self, model: TrainedModel, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
+        """Yield this process's share of every batch of an epoch, read ahead by threads, normalised for the model."""
+        places = [part.tolist() for part in np.array_split(np.arange(len(order)), self.count)]
+
+        def read(part: list[int]) -> Batch:
+            return self.read(model, order, part, epoch)
+
+        return read_ahead(read, places, self._options.num_workers, _BATCHES_AHEAD)
+
+    def read(self, model: TrainedModel, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
+        """Read this process's share of the batch of the images at some places in the order of an epoch."""
+        mine = list(self._processes.share(places))
+        rngs = [np.random.default_rng([self._options.seed, epoch, place + 1]) for place in mine]
+        chosen = order[mine]
+        images = np.stack([model.normalise(patch) for patch in self._patches(chosen, rngs)])
+        weights = self._weights[chosen] if self._options.balance == "weights" else None
+        return Batch(images, self.targets[chosen], weights, len(places))
+
+    def _patches(self, images: np.ndarray, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
+        """Read a random patch of each image, raw (channels, Y, X), changed in ways that leave its label as it is."""
+        options = self._options
+        patches = [self.reader.patch(int(i), options.patch, rng) for i, rng in zip(images, rngs, strict=True)]
+        if len({patch.shape for patch in patches}) > 1:
+            raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
+        step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
+        if options.flip_rotate:
+            patches = [flip_rotate(patch, int(rng.integers(0, 8)) // step * step)
+                       for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
+        return [jitter_intensity(patch, options.intensity_jitter, rng)
+                for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
+
+
+def _count_batches(images: int, size: int, processes: int) -> int:
+    """Count the batches of an epoch, of nearly equal size, so that none has a single image: batch norm needs more."""
+    batches = max(1, math.ceil(images / size))
+    smallest = images // batches
+    if smallest < processes:
+        raise OptionsError(
+            f"a batch of {smallest} cannot be shared by {processes} processes; make batch_size larger, or start fewer"
+        )
+    return batches
+
+
+def flip_rotate(image: np.ndarray, which: int) -> np.ndarray:
+    """Return one of the eight exact rotations and reflections of an image (channels, Y, X), 0 to 7; 0 is itself."""
+    rotated = np.rot90(image, which % 4, axes=(1, 2))
+    return np.ascontiguousarray(rotated[:, :, ::-1] if which >= 4 else rotated)
+
+
+def jitter_intensity(image: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiply what lies above the darkest pixel of each channel by exp(normal(0, spread)), (channels, Y, X)."""
+    if spread == 0:
+        return image
+    factors = np.exp(rng.normal(0, spread, len(image))).astype(np.float32)[:, None, None]
+    darkest = image.min((1, 2), keepdims=True).astype(np.float32)
+    return np.asarray(darkest + (image - darkest) * factors)
 
 
 def intensity_statistics(
