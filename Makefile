@@ -1,14 +1,20 @@
 # Every target does its own set-up in .venv; a second call is quick.
-#   make demo    classify the shipped sample with the shipped model
-#   make test    run the tests            make lint    style, types, floors
-#   make gui     napari and the dock      make bench   the quick benchmarks
-#   make compat  the tests that meet napari, with its oldest and newest release and both Qt bindings
+#   make demo       classify the shipped sample with the shipped model
+#   make test       run the tests                   make lint    style, types, floors, the layout of the project
+#   make test-fast  run those that are not slow     make bench   the quick benchmarks
+#   make gui        napari and the dock
+#   make compat     the tests that meet napari, with its oldest and newest release and both Qt bindings
+#   make bare       the install steps, demo and test-fast in a bare Debian (as root, with debootstrap)
 PYTHON ?= python3
 BIN := .venv/bin
-SCREEN := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
+
+# Tests run in several processes: each with one thread, so that they do not hinder each other, and a screen of its own.
+WORKERS ?= 2
+PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
+
 QT_LIBRARIES := xvfb xauth libgl1 libegl1 libopengl0 libglx-mesa0 libgl1-mesa-dri libxkbcommon-x11-0 libdbus-1-3 \
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
-  libxcb-xinerama0 libxcb-xkb1 libfontconfig1
+  libxcb-xinerama0 libxcb-xkb1 libfontconfig1 libglib2.0-0
 
 # Environments: napari's release, then the Qt binding. What each release bounds itself, constraints.txt does not.
 # PySide6 6.12.0 under Python 3.11 loses a reference to None at every call, and ends in a crash.
@@ -17,14 +23,18 @@ COMPAT_FREE := napari|app-model|vispy
 COMPAT_NAPARI = $(patsubst %,==%,$(filter-out newest,$(firstword $(subst -, ,$*))))
 COMPAT_BINDING = $(lastword $(subst -, ,$*))
 COMPAT_TESTS := tests/plugin tests/test_package.py
+test test-fast $(COMPAT:%=compat-%): export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint gui bench compat $(COMPAT:%=compat-%) constraints clean
+.PHONY: demo test test-fast lint gui bench bare compat $(COMPAT:%=compat-%) constraints clean
 
 demo: .venv/core
 	$(BIN)/napari-milcnn demo --out milcnn-demo
 
 test: .venv/dev .venv/screen
-	$(SCREEN) $(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
+
+test-fast: .venv/dev .venv/screen
+	$(BIN)/$(PYTEST) -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -42,10 +52,13 @@ gui: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.speed.inference
 
+bare:
+	tools/bare.sh
+
 compat: $(COMPAT:%=compat-%)
 
 $(COMPAT:%=compat-%): compat-%: .venv-%/ready .venv/screen
-	QT_API=$(COMPAT_BINDING) $(SCREEN) .venv-$*/bin/python -m pytest $(COMPAT_TESTS)
+	QT_API=$(COMPAT_BINDING) .venv-$*/bin/$(PYTEST) $(COMPAT_TESTS)
 
 # The command that renews constraints.txt: the newest of everything, torch held where it is.
 constraints:
@@ -83,5 +96,5 @@ $(COMPAT:%=.venv-%/ready): .venv-%/ready: pyproject.toml constraints.txt
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  dpkg -s $(QT_LIBRARIES) >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq --no-install-recommends $(QT_LIBRARIES)); \
 	fi
-	@command -v xvfb-run >/dev/null || { echo "make test needs xvfb-run: install Xvfb with your package manager"; exit 1; }
+	@command -v Xvfb >/dev/null || { echo "make test needs Xvfb: install it with your package manager"; exit 1; }
 	touch $@

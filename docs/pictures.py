@@ -1,7 +1,8 @@
-"""Make the pictures of README and docs: python docs/pictures.py."""
+"""Make the pictures of README and docs: python docs/pictures.py [FOLDER]."""
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -19,20 +20,24 @@ IMAGES = Path(__file__).parent / "images"
 
 def main() -> None:
     """Write every picture."""
-    overview()
-    localisations()
-    kinds()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES, help="where to write; docs/images by default")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    overview(folder)
+    localisations(folder)
+    kinds(folder)
 
 
-def overview() -> None:
+def overview(folder: Path) -> None:
     """Run `classify` on one shipped image and keep its picture."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made:
         image = mil.sample_folder() / "yeast-mitochondria.ome.tif"
-        list(classify_files(mil.load_model("yeast-sim"), [image], Path(folder)))
-        (IMAGES / "overview.png").write_bytes((Path(folder) / "yeast-mitochondria_overview.png").read_bytes())
+        list(classify_files(mil.load_model("yeast-sim"), [image], Path(made)))
+        (folder / "overview.png").write_bytes((Path(made) / "yeast-mitochondria_overview.png").read_bytes())
 
 
-def localisations() -> None:
+def localisations(folder: Path) -> None:
     """Draw one simulated field of each localisation."""
     options = SimulationOptions(size=(220, 220), cells=(9, 13), penetrance=(0.7, 0.9))
     figure = Figure(figsize=(12, 6.3), facecolor="#16181d", layout="constrained")
@@ -40,10 +45,10 @@ def localisations() -> None:
         axes.imshow(composite(simulate_field([name], options, seed + 20).image.astype("float32")))
         axes.set_title(name, color="white", fontsize=12, loc="left")
         axes.axis("off")
-    figure.savefig(IMAGES / "localisations.png", dpi=90)
+    figure.savefig(folder / "localisations.png", dpi=90)
 
 
-def kinds() -> None:
+def kinds(folder: Path) -> None:
     """Draw the three kinds of evidence for one class of one shipped image."""
     model, path = mil.load_model("yeast-sim"), mil.sample_folder() / "yeast-nucleus.ome.tif"
     figure = Figure(figsize=(13, 3.7), facecolor="#16181d", layout="constrained")
@@ -58,7 +63,7 @@ def kinds() -> None:
             axes.set_title(f"nucleus, {kind}", color="white", fontsize=10, loc="left")
     for axes in (first, *others):
         axes.axis("off")
-    figure.savefig(IMAGES / "evidence.png", dpi=90)
+    figure.savefig(folder / "evidence.png", dpi=90)
 
 
 if __name__ == "__main__":

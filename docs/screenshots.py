@@ -6,8 +6,8 @@ ready, running, done, the mask bench, an error. README and docs show some of the
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +33,9 @@ SIZE = (1400, 960)
 
 def main() -> None:
     """Take every picture."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES, help="where the pictures go; docs/images")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for theme in ("dark", "light"):
         tour(theme, folder)

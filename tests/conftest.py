@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,25 @@ from napari_milcnn.model.trained_model import TrainedModel, new_model
 SHARED = Path(__file__).parents[2] / "shared"
 """Real images, beside the checkout; whoever clones the project has none of them."""
 SMALL = {"widths": (6, 8, 8, 12, 12, 24)}
+
+
+_FROZEN: set[str] = set()
+"""Modules whose objects the collector of garbage leaves out."""
+
+
+def pytest_runtest_logfinish() -> None:
+    """Leave what tests have imported out of later collections of garbage: napari collects twice for each viewer."""
+    if len(sys.modules.keys() - _FROZEN) > 20:
+        gc.collect()
+        gc.freeze()
+        _FROZEN.update(sys.modules)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded, whichever process they ran in."""
+    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    for name, value in [figure for report in reports for figure in report.user_properties]:
+        terminalreporter.write_line(f"{name}: {value}")
 
 
 def lively_model(preset: str = "compact", **options: Any) -> TrainedModel:

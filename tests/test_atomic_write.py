@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_milcnn.atomic_write import replacing, sha256
+from napari_milcnn.atomic_write import check_writable, replacing, sha256
 from napari_milcnn.errors import MilcnnError, OutputError
 
 
@@ -110,6 +110,15 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(OutputError, match="Permission denied"), replacing(tmp_path / "m.zip"):
         pytest.fail("the block must not run")
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    """But the folder that it had to make; a file in place of the folder is said in words."""
+    check_writable(tmp_path / "new" / "m.zip")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"m\.zip cannot be written: .*choose another folder"):
+        check_writable(tmp_path / "file" / "m.zip")
 
 
 def test_a_block_may_remove_its_draft(tmp_path: Path) -> None:

@@ -51,6 +51,22 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Make and remove an empty file beside `path`, to find out early whether it can be written.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or no file can be made in it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.stem}-", dir=path.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to write into; when the block ends without an error, the folder replaces `path`.

@@ -1,16 +1,16 @@
-"""The options of every step, each written down once.
+"""The options of every step, each defined once.
 
 Python keywords, command-line options, forms and the run record all read these models. The default of an option, its
-limits and the sentence that explains it are here and nowhere else.
+limits and the sentence that explains it are defined here and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_milcnn.errors import OptionsError
 
@@ -58,7 +58,7 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
         expected.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"]) for e in error.errors()]
         raise OptionsError("; ".join(mistakes)) from error
@@ -73,6 +73,27 @@ def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, f
         known = "" if len(place) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
         return f"there is no option {name!r}{known}"
     return f"option {name!r} is {found!r}: {expected.removeprefix('Value error, ')}"
+
+
+def flag_name(name: str) -> str:
+    """Return the command-line option of a field, such as --batch-size."""
+    return f"--{name.replace('_', '-')}"
+
+
+def flag_words(name: str, value: object) -> list[str]:
+    """Write the value of a field as words of a command line; none for None, which leaves the option out."""
+    flag = flag_name(name)
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else flag_name(f"no_{name}")]
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+
+
+def option_words(kind: type[Options], values: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Write values of an option model as words of a command line whose options are the fields of that model."""
+    return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]
 
 
 class NetworkOptions(Options):
@@ -95,10 +116,16 @@ class NetworkOptions(Options):
     )
     batch_norm: bool = Field(False, description="Use batch normalisation after each convolution.")
     widths: tuple[LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth, LayerWidth] = Field(
-        (32, 64, 64, 128, 128, 1000), description="Number of channels after each of the six convolutions."
+        (32, 64, 64, 128, 128, 1000),
+        description="Number of channels after each of the six convolutions, such as 16,32,48,96,128,256.",
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate after each max pool.")
     dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout rate before the map layer.")
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _read_list(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -174,7 +201,7 @@ class ForegroundOptions(Options):
 
 
 class EvidenceOptions(ComputeOptions):
-    """How the evidence is made that shows where a class was seen."""
+    """How the evidence is made that shows where in an image a class is found."""
 
     kind: EvidenceKind = Field(
         "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "
@@ -255,53 +282,78 @@ def _threshold_from_text(text: str) -> float | str:
     return text
 
 
+_FORMER_NAMES = {"turns": "flip_rotate", "gain": "intensity_jitter", "readers": "num_workers", "minutes": "max_minutes"}
+"""Names of training options in model files, records and checkpoints of early versions."""
+
+
+def current_names(options: Mapping[str, object]) -> dict[str, object]:
+    """Return training options under their present names: old records have former ones.
+
+    A former name beside the present one is left as it is, so that it is refused as unknown.
+    """
+    present = {name: _FORMER_NAMES.get(name, name) for name in options}
+    return {name if present[name] in options else present[name]: value for name, value in options.items()}
+
+
 class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
-    epochs: int = Field(16, ge=1, description="Times each training image is seen.")
+    epochs: int = Field(16, ge=1, description="Number of times that each training image is seen.")
     batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
     patch: int = Field(
-        320, ge=0, description="Side, in px, of the random patch an image is seen through; 0 takes the whole image. It "
-                               "must be large enough to hold cells that show the label: the rarer they are, the larger."
+        320, ge=0, description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
+                               "patch must be large enough to hold cells that show the label: the rarer, the larger."
     )  # fmt: skip
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's highest rate.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Highest learning rate of the Adam optimiser.")
     schedule: Schedule = Field(
-        "one_cycle", description="Of the rate: one_cycle rises and falls, cosine falls, constant stays."
+        "one_cycle", description="Learning-rate schedule: one_cycle rises and falls, cosine falls, constant stays."
     )
-    head_rate: float = Field(10.0, gt=0, description="Times that rate for Noisy-AND's thresholds and the last layer.")
+    head_rate: float = Field(
+        10.0, gt=0, description="Multiplier on the learning rate for Noisy-AND's thresholds and the last layer."
+    )
     encoder_rate: float = Field(
-        1.0, ge=0, description="Times that rate for the encoder; below 1 to fine-tune gently, 0 freezes it."
-    )
+        1.0, ge=0, description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 "
+                               "freezes it."
+    )  # fmt: skip
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
     )
-    turns: bool = Field(True, description="Rotate and reflect patches; off where up and down mean something.")
-    gain: float = Field(
-        0.0, ge=0, le=1, description="Spread of the random factor that a patch's intensities are multiplied by, for "
-                                     "stainings that vary; 0 where brightness is what is to be learned."
+    flip_rotate: bool = Field(
+        True, description="Flip and rotate patches at random; turn off where up and down mean something."
+    )
+    intensity_jitter: float = Field(
+        0.0, ge=0, le=1, description="Spread of the random factor that the intensities of a patch are multiplied by, "
+                                     "for stainings that vary; 0 where brightness is what is to be learned."
     )  # fmt: skip
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation; default: never."
+        None, ge=1, description="Stop after this many epochs without a better validation; default: never."
     )
-    minutes: float | None = Field(
-        None, gt=0, description="Begin no further epoch after so many minutes; the rate's schedule still counts all "
-                                "epochs. Default: no limit."
+    max_minutes: float | None = Field(
+        None, gt=0, description="Begin no further epoch after this many minutes; the learning-rate schedule still "
+                                "counts all epochs. Default: no limit."
     )  # fmt: skip
-    precision: Precision = Field("auto", description="Of the convolutions while training.")
+    precision: Precision = Field("auto", description="Precision of the convolutions while training.")
     device: Device = Field("auto", description=DEVICE_HELP)
     validation: float = Field(
         0.2, ge=0, lt=1, description="Share of the groups kept for validation where the table has no split column."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Same seed, same machine, as many threads: same curve.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Random seed: the same seed, machine and number of threads give the same model."
+    )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads of the CPU that compute; default: all. One less leaves a core to "
-                                         "whoever sits before the machine."
+        None, ge=1, le=1024, description="CPU threads that compute; default: all. One less keeps the computer "
+                                         "responsive while it trains."
     )  # fmt: skip
-    cache: float = Field(1.0, ge=0, le=4096, description="GiB of memory that may hold images already read.")
-    readers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+    cache: float = Field(1.0, ge=0, le=4096, description="Memory, in GiB, for images that were already read.")
+    num_workers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, values: object) -> object:
+        return current_names(values) if isinstance(values, dict) else values
 
 
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+TRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
               "head_rate": 1.0},
     "compact": {},

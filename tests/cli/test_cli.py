@@ -47,6 +47,7 @@ def image(tmp_path):
     return tmp_path / "a.tif"
 
 
+@pytest.mark.slow
 def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
     """The table names image and class; the folder holds what the design promises."""
     result = run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU)
@@ -72,6 +73,7 @@ def test_command_line_and_python_agree(run, model, image, tmp_path):
         np.testing.assert_array_equal(labels.plane(0)[0], masks.labels[0])
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
     """A real process: standard output is one JSON document, progress is on standard error."""
     call = [*PROGRAM, "classify", str(image), "-m", str(model), "-o", str(tmp_path / "out"), "--json", *CPU]
@@ -130,6 +132,7 @@ def test_info(run, model):
     assert run("info", "nowhere.zip").exit_code == 2
 
 
+@pytest.mark.slow
 def test_simulate_then_train_then_classify(run, tmp_path):
     """The three commands after one another, on three small fields a class; the model names what it learned from."""
     screen = tmp_path / "screen"
@@ -149,7 +152,8 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert model.card.foreground.channel == "RFP"
     again = run("train", screen / "labels.csv", "-o", tmp_path / "z.zip", "--init", tmp_path / "y.zip", "--epochs", 1,
                 "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
-    assert [epoch["epoch"] for epoch in json.loads(again.stdout)["epochs"]] == [1]
+    first, last = map(json.loads, again.stdout.splitlines())
+    assert (first["epoch"], last) == (1, {"model": str(tmp_path / "z.zip")})
     result = run("classify", screen / "images", "-m", tmp_path / "z.zip", "-o", tmp_path / "out", "--no-masks", *CPU)
     assert result.exit_code == 0, result.output
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
@@ -163,12 +167,13 @@ def test_training_resumes_and_fine_tunes(run, table, tmp_path):
     call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip", "--epochs", 2, *SHORT)
     first = run(*call, "--json")
     assert first.exit_code == 0, first.output
-    epochs = json.loads(first.stdout)["epochs"]
+    *epochs, last = map(json.loads, first.stdout.splitlines())
+    assert last == {"model": str(tmp_path / "m.zip")}
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert all(0 <= epoch["waiting"] <= 1 for epoch in epochs)
     assert (tmp_path / "m-last.zip").exists() == (not epochs[-1]["is_best"])
     again = run(*call, "--resume")
-    assert "is that of a training that is done" in again.stderr
+    assert "belongs to a training that is done" in again.stderr
     assert "differs in option epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
     for image in table.images:
         folder = tmp_path / "classes" / f"new {image.labels[0]}"
@@ -207,7 +212,9 @@ def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
     call = ("train", tmp_path / "labels.csv", "--validation", 0)
     assert "a model is saved as one .zip file" in run(*call, "-o", tmp_path / "mine").stderr
-    assert "leave out --b" in run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2).stderr
+    refused = run(*call, "-o", tmp_path / "n.zip", "--init", "nuclei", "--b", 0.2, "--json")
+    assert "leave out --b" in refused.stderr
+    assert "leave out --b" in json.loads(refused.stdout)["error"]
     assert not list(tmp_path.glob("*.zip"))
 
 
@@ -228,6 +235,7 @@ def test_files_that_do_not_say_their_axes(run, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+@pytest.mark.slow
 def test_work_goes_on_when_the_reader_of_the_output_leaves(model, image, tmp_path):
     """`classify … | true` writes everything and ends well."""
     call = " ".join(
@@ -271,6 +279,7 @@ def heard():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.usefixtures("heard")
+@pytest.mark.slow
 def test_interrupt_leaves_whole_files(model, image, tmp_path):
     """Ctrl-C among many images: exit 130, every file that is there is whole, and the record names the rest."""
     out = tmp_path / "out"
@@ -310,6 +319,7 @@ def test_z_stacks_are_projected(run, model, tmp_path):
     assert run(*call, "--z", "mean").exit_code == 2
 
 
+@pytest.mark.slow
 def test_demo(run, tmp_path):
     """The demo classifies every shipped image with the shipped model."""
     if not (mil.sample_folder() / "models" / "yeast-sim.zip").exists():

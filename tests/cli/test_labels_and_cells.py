@@ -65,7 +65,7 @@ def test_cells_of_another_image_are_refused(run, model, folder, tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", np.ones((50, 50), np.uint16))
     done = run("cells", folder / "a.ome.tif", "--objects", tmp_path / "cells.tif", "--model", model, "--out", "c.csv")
     assert done.exit_code == 2
-    assert "the label image is (1, 50, 50)" in done.output
+    assert "the labels are 50 x 50 px" in done.output
 
 
 def test_next(run, model, folder, tmp_path):

@@ -1,4 +1,4 @@
-"""How good a model is: figures that can be counted, groups, intervals, mislabels, whole runs."""
+"""How good a model is: metrics that a person can work out, groups, intervals, mislabels, whole runs."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_several_labels_by_hand():
     assert report.groups["answer"].tolist() == ["", "a", "a|b"]
 
 
-def test_what_cannot_be_measured_is_nan_and_said():
+def test_what_cannot_be_measured_is_nan_with_a_warning():
     """A class that no image shows has no recall and no AP, and means leave it out."""
     report = measured([("a", "1", (0.9, 0.1, 0)), ("b", "2", (0.2, 0.8, 0))], classes=("a", "b", "c"))
     assert report.classes.loc[2, ["recall", "F1", "average precision", "ROC AUC", "precision"]].isna().all()
     assert report.mean_average_precision == report.figures["balanced accuracy"] == 1
-    assert any("no image shows c" in said for said in report.warnings)
+    assert any("no image shows c" in text for text in report.warnings)
     alone = measured([("a", "1", (0.9, 0.1))])
     assert math.isnan(alone.mean_average_precision)
     assert math.isnan(alone.figures["mean ROC AUC"])
@@ -118,10 +118,10 @@ def test_group_takes_the_median():
 
 
 def test_group_of_different_labels_has_no_answer():
-    """A plate with several classes cannot be right or wrong; that is said."""
+    """A group with several classes cannot be right or wrong, and a warning says so."""
     report = measured([("a", "plate", (0.9, 0.1)), ("b", "plate", (0.1, 0.9)), ("a", "w", (0.9, 0.1))])
     assert report.figures["group accuracy"] == 1
-    assert any("1 of 2 groups hold images of different labels" in said for said in report.warnings)
+    assert any("1 of 2 groups have images with different labels" in text for text in report.warnings)
 
 
 def test_intervals_draw_whole_groups():
@@ -136,10 +136,10 @@ def test_intervals_draw_whole_groups():
 
 
 def test_no_intervals_of_few_groups():
-    """Four groups: none, and it is said."""
+    """Four groups give no intervals, and a warning says so."""
     report = measured([("a", str(i), (0.9, 0.1)) for i in range(4)])
     assert report.intervals == {}
-    assert "no intervals: 4 groups of images, at least 5 are needed" in report.warnings
+    assert "there are no intervals: the images have 4 groups, but intervals need at least 5" in report.warnings
 
 
 def test_suspected_mislabels():
@@ -156,14 +156,14 @@ def test_suspected_mislabels():
 
 
 def test_images_through_a_model(table):
-    """Scores are the model's; figures follow; a broken image is listed and left out; each step is one image."""
+    """Each step is one image; a broken image is listed and left out of the metrics."""
     model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
     table.images[3].file.write_bytes(b"no image")
     steps = list(evaluation_steps(model, table, draws=50, **CPU))
     assert [step.number for step in steps] == [*range(1, 13), 12]
     report = steps[-1].result
     assert [outcome.image.file.name for outcome in report.failed] == ["3.tif"]
-    assert "left out of the figures: 1 of 12 images, which failed" in report.warnings
+    assert "the results leave out 1 of 12 images, which failed" in report.warnings
     kept = report.predictions[report.predictions["error"] == ""]
     assert report.accuracy == pytest.approx((kept["top"] == kept["label"]).mean())
     assert len(kept) == 11
@@ -198,19 +198,19 @@ def test_folds_predict_every_image_out_of_fold(table):
 
 
 def test_held_images_take_no_part_in_training(table, monkeypatch):
-    """Training sees only groups of the other folds, without a split, so that it cuts its own validation from them."""
+    """Training gets only groups of the other folds, without a split, and takes its validation images from them."""
     from napari_milcnn.evaluation import evaluate as evaluation
 
-    seen = []
+    tables = []
 
     def spy(model, labels, **options):
-        seen.append(labels)
+        tables.append(labels)
         return iter(())
 
     monkeypatch.setattr(evaluation, "train", spy)
     report = evaluate(new_model(["none", "spots"], ["c"], **NARROW), table, folds=3, train_options=TRAIN, **CPU)
-    assert len(seen) == 3
-    for number, labels in enumerate(seen, start=1):
+    assert len(tables) == 3
+    for number, labels in enumerate(tables, start=1):
         held = {outcome.image.group for outcome in report.outcomes if outcome.fold == number}
         assert held
         assert not held & {image.group for image in labels.images}
@@ -218,15 +218,15 @@ def test_held_images_take_no_part_in_training(table, monkeypatch):
 
 
 def test_calls_that_are_wrong(table, tmp_path):
-    """Each refusal says what was found and what to do."""
+    """Each message says what was found and what to do."""
     model = new_model(["none", "spots"], ["c"], **NARROW)
-    with pytest.raises(LabelsError, match="the table has the label none, spots, which the model has not"):
+    with pytest.raises(LabelsError, match="the table has the label none, spots, which the model does not know"):
         evaluate(new_model(["x", "y"], ["c"], **NARROW), table)
-    with pytest.raises(LabelsError, match="no image of the table is marked test"):
+    with pytest.raises(LabelsError, match="no image of the table has the split test"):
         evaluate(model, table, split="test")
-    with pytest.raises(OptionsError, match="need folds"):
+    with pytest.raises(OptionsError, match="used in cross-validation only; give a number of folds"):
         evaluate(model, table, train_options={"epochs": 2})
-    with pytest.raises(OptionsError, match="is no folder"):
+    with pytest.raises(OptionsError, match="is not a folder"):
         evaluate(model, table, truth=tmp_path / "nowhere")
     with pytest.raises(OptionsError, match="there is no option 'colour'"):
         evaluate(model, table, colour=1)
@@ -237,23 +237,23 @@ def test_calls_that_are_wrong(table, tmp_path):
     (tmp_path / "bad.csv").write_text("file,label\nwords.tif,none\n")
     (tmp_path / "words.tif").write_bytes(b"no image")
     bad = read_labels(tmp_path / "bad.csv")
-    with pytest.raises(LabelsError, match="none of 1 images could be classified"):
+    with pytest.raises(LabelsError, match="none of the 1 images could be classified"):
         evaluate(model, bad, **CPU)
 
 
-def test_training_images_are_warned_of(tmp_path, table):
-    """Figures on training images flatter a model, and the report says so."""
+def test_training_images_give_a_warning(tmp_path, table):
+    """Results on training images are too good, and a warning says so."""
     rows = [f"{i}.tif,{'spots' if i % 4 < 2 else 'none'},{'train' if i < 8 else 'test'}" for i in range(12)]
     (tmp_path / "split.csv").write_text("\n".join(["file,label,split", *rows]))
     model, split = new_model(["none", "spots"], ["c"], **NARROW), read_labels(tmp_path / "split.csv")
-    assert any("8 of 12 images are marked train" in said for said in evaluate(model, split, **CPU).warnings)
+    assert any("8 of 12 images have the split train" in text for text in evaluate(model, split, **CPU).warnings)
     tested = evaluate(model, split, split="test", **CPU)
     assert len(tested.outcomes) == 4
-    assert not any("marked train" in said for said in tested.warnings)
+    assert not any("split train" in text for text in tested.warnings)
 
 
 def test_truth_gives_localisation(table, tmp_path):
-    """A truth image of each spotted field: its evidence is scored, per class and in all."""
+    """Evidence for images with a truth image is scored, for each class and for all images."""
     truth = np.zeros((96, 96), np.uint8)
     truth[20:29, 20:29] = truth[60:69, 50:59] = 2
     truth[5:10, 80:90] = 1
@@ -264,7 +264,7 @@ def test_truth_gives_localisation(table, tmp_path):
     report = evaluate(model, table, truth=tmp_path / "truth", kind="class_map", **CPU)
     assert report.localisation[["class", "images"]].to_numpy().tolist() == [["spots", 2], ["all", 2]]
     assert report.localisation["pixel AP"].between(0, 1).all()
-    assert any("2 of 12 images have a truth image" in said for said in report.warnings)
+    assert any("2 of 12 images, which have a truth image" in text for text in report.warnings)
 
 
 def test_planes_of_one_file_are_measured_as_files_are(table, tmp_path):

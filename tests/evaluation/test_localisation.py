@@ -1,4 +1,4 @@
-"""Evidence against known cells: numbers that can be counted, and truths that are refused."""
+"""Evidence against known cells: scores that a person can work out, and truth images that are refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_measured_is_nan():
 
 
 def test_means_leave_out_nan():
-    """A score that one image lacks is averaged over the others."""
+    """A score that is NaN for one image is averaged over the others."""
     both = mean_scores([LocalisationScores(1, math.nan, 1, 1, 0), LocalisationScores(0, 0.5, 0, 0, 1)])
     assert both == LocalisationScores(0.5, 0.5, 0.5, 0.5, 0.5)
     assert math.isnan(mean_scores([]).dice)
@@ -104,8 +104,8 @@ def test_truth_is_found_and_checked(tmp_path):
     assert truth_file(tmp_path, tmp_path / "a.ome.tif") == tmp_path / "a.tif"
     np.testing.assert_array_equal(read_truth(tmp_path / "a.tif", image), field()[None])
     tifffile.imwrite(tmp_path / "b.tif", np.full((10, 10), 7, np.uint8))
-    with pytest.raises(LabelsError, match=r"b\.tif holds 7; expected a truth image: 0 background"):
+    with pytest.raises(LabelsError, match=r"b\.tif has the numbers 7; expected a truth image with 0 for background"):
         read_truth(tmp_path / "b.tif", image)
     tifffile.imwrite(tmp_path / "c.tif", field()[:5])
-    with pytest.raises(LabelsError, match=r"expected \(planes, Y, X\) = \(1, 10, 10\)"):
+    with pytest.raises(LabelsError, match="the labels are 5 x 10 px, but the image is 10 x 10 px"):
         read_truth(tmp_path / "c.tif", image)

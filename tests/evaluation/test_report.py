@@ -98,6 +98,7 @@ def test_suspected_mislabels_have_pictures(tmp_path):
     assert "no picture" in html(made_up())
 
 
+@pytest.mark.slow
 def test_command_line(folder):
     """A real process prints one JSON document, which equals metrics.json, and a broken image gives status 1."""
     call = [
@@ -134,4 +135,4 @@ def test_command_line_folds_and_refusals(folder):
     assert len(json.loads((folder / "out" / "metrics.json").read_text())["folds"]) == 2
     wrong = CliRunner().invoke(app, [*call, *train])
     assert wrong.exit_code == 2
-    assert "need folds" in wrong.stderr
+    assert "give a number of folds" in wrong.stderr

@@ -1,4 +1,4 @@
-"""Device and precision: chosen with a reason in words, the same on a machine with a GPU and without."""
+"""Device and precision are chosen with a reason in words, with and without a GPU."""
 
 from __future__ import annotations
 
@@ -26,75 +26,75 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide every accelerator."""
-    monkeypatch.setattr(devices, "_is_there", lambda name: False)
+    monkeypatch.setattr(devices, "_is_available", lambda name: False)
 
 
 @pytest.fixture
 def two_cuda_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that there are two CUDA GPUs, and nothing else."""
-    monkeypatch.setattr(devices, "_is_there", lambda name: name == "cuda")
+    monkeypatch.setattr(devices, "_is_available", lambda name: name == "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Test GPU {device.index or 0}")
 
 
 def test_the_cpu_is_taken_where_there_is_no_gpu(no_gpu: None) -> None:
-    """And it says so."""
+    """The reason says that no GPU was found."""
     choice = choose_device("auto", "float32")
     assert (choice.device, choice.precision) == (CPU, torch.float32)
     assert str(choice) == "cpu, float32 (no GPU found)"
 
 
-def test_the_cpu_can_be_asked_for(two_cuda_gpus: None) -> None:
-    """Beside a GPU too."""
-    assert str(choose_device("cpu", "float32")) == "cpu, float32 (as asked)"
+def test_the_cpu_can_be_requested(two_cuda_gpus: None) -> None:
+    """Also on a machine with a GPU."""
+    assert str(choose_device("cpu", "float32")) == "cpu, float32 (as requested)"
 
 
 def test_the_gpu_is_taken_where_there_is_one(two_cuda_gpus: None) -> None:
-    """By its name; a second one by its number."""
+    """The first GPU is the default; a second one is chosen by its number."""
     assert str(choose_device("auto", "bfloat16")) == "cuda, bfloat16 (Test GPU 0)"
-    assert str(choose_device("cuda:1", "float32")) == "cuda:1, float32 (as asked)"
+    assert str(choose_device("cuda:1", "float32")) == "cuda:1, float32 (as requested)"
     assert name_of(torch.device("cuda", 1)) == "Test GPU 1"
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "xpu", "meta", "cuda:99999999999", "gpu", ""])
 def test_a_device_that_is_not_there_is_refused(no_gpu: None, device: str) -> None:
-    """With what was found and what to do, whether torch knows the word or not."""
-    with pytest.raises(OptionsError, match=rf"device '{device}' is not there; found: cpu; leave it to 'auto'"):
+    """The message has the devices that were found, whether or not torch knows the name."""
+    with pytest.raises(OptionsError, match=rf"has no device '{device}'; it has cpu; choose one of these, or 'auto'"):
         choose_device(device)
 
 
 def test_a_third_of_two_gpus_is_refused(two_cuda_gpus: None) -> None:
     """Numbers start at 0."""
-    with pytest.raises(OptionsError, match="'cuda:2' is not there; found: cpu, cuda"):
+    with pytest.raises(OptionsError, match="has no device 'cuda:2'; it has cpu, cuda;"):
         choose_device("cuda:2")
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_auto_takes_bfloat16_where_it_pays(monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
-    """A timing decides; asked for, it is taken whatever the timing says."""
-    monkeypatch.setattr(devices, "_bfloat16_pays", lambda device_type: pays)
-    assert choose_device("cpu", "auto").precision == (torch.bfloat16 if pays else torch.float32)
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    """A timing decides, unless a precision is requested."""
+    monkeypatch.setattr(devices, "_bfloat16_is_faster", lambda device_type: faster)
+    assert choose_device("cpu", "auto").precision == (torch.bfloat16 if faster else torch.float32)
     assert choose_device("cpu", "bfloat16").precision == torch.bfloat16
     assert choose_device("cpu", "float32").precision == torch.float32
 
 
 def test_the_timing_runs_and_is_taken_once() -> None:
-    """It gives yes or no on any machine, and the same when asked again."""
-    devices._bfloat16_pays.cache_clear()
-    first = devices._bfloat16_pays("cpu")
+    """It gives yes or no on any machine, and the second call does not measure again."""
+    devices._bfloat16_is_faster.cache_clear()
+    first = devices._bfloat16_is_faster("cpu")
     assert isinstance(first, bool)
-    assert devices._bfloat16_pays("cpu") is first
-    assert devices._bfloat16_pays.cache_info().hits == 1
+    assert devices._bfloat16_is_faster("cpu") is first
+    assert devices._bfloat16_is_faster.cache_info().hits == 1
 
 
 def test_a_gpu_of_apple_runs_in_float32() -> None:
-    """Without a timing."""
-    assert devices._bfloat16_pays("mps") is False
+    """bfloat16 is never timed on it."""
+    assert devices._bfloat16_is_faster("mps") is False
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_encoder_runs_in_the_precision_chosen(precision: str, dtype: torch.dtype) -> None:
-    """Under the choice's autocast a convolution gives that type, even inside another autocast."""
+    """Inside the autocast of the choice a convolution gives that type, even inside another autocast."""
     layer, image = torch.nn.Conv2d(1, 1, 3), torch.ones(1, 1, 5, 5)
     choice = choose_device("cpu", precision)
     with choice.autocast():
@@ -118,7 +118,7 @@ def test_the_encoder_runs_in_the_precision_chosen(precision: str, dtype: torch.d
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"), False),
     ],
 )
-def test_out_of_memory_is_told_from_other_failures(error: RuntimeError, expected: bool) -> None:
+def test_out_of_memory_is_distinguished_from_other_failures(error: RuntimeError, expected: bool) -> None:
     """In the words of torch on Linux, Windows, CUDA and Apple."""
     assert is_out_of_memory(error) is expected
 
@@ -147,19 +147,19 @@ def test_every_device_has_a_name_in_words() -> None:
 
 
 @pytest.mark.parametrize("answer", [1, 0])
-def test_glibc_is_asked_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
-    """Three settings; whether all were taken is returned. The numbers are those of glibc's malloc.h, and fit an int."""
-    asked: dict[int, int] = {}
+def test_glibc_is_told_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    """There are three settings with the numbers of glibc's malloc.h; the result says whether all were accepted."""
+    settings: dict[int, int] = {}
 
     def mallopt(name: int, value: int) -> int:
-        asked[name] = value
+        settings[name] = value
         return answer
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
     assert keep_freed_memory() is bool(answer)
-    assert answer == 0 or sorted(asked) == [-3, -2, -1]
-    assert all(0 < value < 1 << 31 for value in asked.values())
+    assert answer == 0 or sorted(settings) == [-3, -2, -1]
+    assert all(0 < value < 1 << 31 for value in settings.values())
 
 
 @pytest.mark.parametrize("libc", ["", "musl"])

@@ -236,7 +236,7 @@ def test_the_network_is_left_as_found_on_failure(odd_model: TrainedModel, moment
             torch.OutOfMemoryError("CUDA out of memory"),
             "a Jacobian map of 100 x 110 px does not fit into the memory of cpu",
         ),
-        (RuntimeError("cuDNN error"), r"cpu, float32 \(as asked\) failed while propagating evidence: cuDNN error"),
+        (RuntimeError("cuDNN error"), r"cpu, float32 \(as requested\) failed while propagating evidence: cuDNN error"),
     ],
 )
 def test_failures_going_back_are_translated(
@@ -294,10 +294,10 @@ def test_classes_are_chosen_by_name(compact: TrainedModel, kind: Any) -> None:
 @pytest.mark.parametrize(
     ("classes", "sentence"),
     [
-        (["a", "d"], r"class \['d'\] is not in the model; its classes: a, b, c"),
-        ("a", "class 'a' is not in the model"),
-        ([], r"classes is \[\]; expected different names out of: a, b, c"),
-        (["a", "b", "a"], r"classes is \['a', 'b', 'a'\]; expected different names"),
+        (["a", "d"], "the model does not know the class d; its classes: a, b, c"),
+        ("a", r"classes is 'a'; expected a list of names, such as \['a'\]"),
+        ([], r"classes is \[\]; expected one or more different names out of: a, b, c"),
+        (["a", "b", "a"], r"classes is \['a', 'b', 'a'\]; expected one or more different names"),
     ],
 )
 def test_wrong_classes_are_refused(compact: TrainedModel, classes: Any, sentence: str) -> None:
@@ -384,9 +384,15 @@ def test_objects_over_the_whole_plane_and_none_at_all(compact: TrainedModel) -> 
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (np.ones((90, 101), int), r"is \(1, 90, 101\); expected \(planes, Y, X\) = \(2, 90, 100\)"),
-        (np.ones((90, 100), int), r"is \(1, 90, 100\); expected \(planes, Y, X\) = \(2, 90, 100\)"),
-        (np.ones((2, 90, 100)), "holds float64"),
+        (
+            np.ones((90, 101), int),
+            "the labels are 90 x 101 px, but the image is 2 planes of 90 x 100 px; choose labels",
+        ),
+        (
+            np.ones((90, 100), int),
+            "the labels are 90 x 100 px, but the image is 2 planes of 90 x 100 px; choose labels",
+        ),
+        (np.ones((2, 90, 100)), "have the type float64"),
     ],
 )
 def test_label_images_that_do_not_fit_are_refused(compact: TrainedModel, labels: np.ndarray, sentence: str) -> None:
@@ -445,9 +451,7 @@ def test_a_jacobian_too_large_names_a_size_that_fits(compact: TrainedModel, monk
     image = stack(2, 120, 90)
     prediction = classify(compact, image, **EXACT)
     monkeypatch.setattr("napari_milcnn.inference.evidence.free_memory", lambda _: free)
-    sentence = (
-        "a Jacobian map of 120 x 90 px does not fit into the memory of cpu; about 100 x 100 px do: crop the image"
-    )
+    sentence = "a Jacobian map of 120 x 90 px does not fit into the memory of cpu, but about 100 x 100 px would; crop"
     with pytest.raises(ComputeError, match=sentence):
         evidence(compact, image, kind="jacobian", prediction=prediction, **EXACT)
     assert evidence(compact, stack(2, 100, 100), kind="jacobian", **EXACT).maps.shape == (1, 3, 100, 100)

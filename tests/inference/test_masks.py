@@ -146,7 +146,7 @@ def test_a_threshold_for_an_unknown_class_is_refused() -> None:
         "a"
     }
     with pytest.raises(
-        OptionsError, match="a threshold is given for 'c', which the model does not know; its classes: a, b"
+        OptionsError, match="class_thresholds has a threshold for c, which the model does not know; its classes: a, b"
     ):
         segment(evidence_of(two_squares()), class_thresholds={"a": 0.1, "c": 0.7})
     with pytest.raises(OptionsError, match=r"option 'class_thresholds.a' is 'high': Input should be a valid number"):

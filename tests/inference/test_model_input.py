@@ -1,4 +1,4 @@
-"""An image through a model's eyes: channels, resampling, margins, and where a class map lies."""
+"""The input of a model: channels, resampling, margins, and the place of a class map."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ def shifted_model(pixel_size: float | None = None) -> TrainedModel:
 
 
 def test_channels_are_found_by_name_in_the_models_order() -> None:
-    """Channels in another order, with one more between them, are put right; numbers as (raw - mean) / std."""
+    """Channels in another order, with one more between them, are sorted and normalised: (raw - mean) / std."""
     pixels = np.stack([np.full((70, 80), value, np.uint16) for value in (1, 2, 3)])
     image = open_image(pixels, axes="CYX", channels=["RFP", "DAPI", "GFP"])
     model = new_model(["a", "b"], ["GFP", "RFP"]).with_card(mean=(1.0, 5.0), std=(4.0, 2.0))
-    seen = model_input(model, image)
-    assert seen.channels == (2, 0)
-    assert seen.warnings == ()
-    assert seen.read_raw(0)[:, 0, 0].tolist() == [3, 1]
-    normalised = seen.read(0)
+    found = model_input(model, image)
+    assert found.channels == (2, 0)
+    assert found.warnings == ()
+    assert found.read_raw(0)[:, 0, 0].tolist() == [3, 1]
+    normalised = found.read(0)
     assert normalised.dtype == np.float32
     assert normalised.shape == (2, 70, 80)
     assert normalised[:, 69, 79].tolist() == [0.5, -2.0]
 
 
-def test_channels_by_order_are_said(compact: TrainedModel) -> None:
-    """Unnamed channels are taken by order, and the prediction says so."""
+def test_channels_by_order_give_a_warning(compact: TrainedModel) -> None:
+    """Unnamed channels are taken by their order, and a warning of the prediction says so."""
     prediction = classify(compact, open_image(noise(2, 70, 80), axes="CYX"), **EXACT)
     assert any("by their order" in text and "GFP = channel 0" in text for text in prediction.warnings)
 
 
 def test_missing_channels_are_refused(compact: TrainedModel) -> None:
-    """An image with one of two channels is refused, both named."""
+    """An image with one of two channels is refused; the message names both channels."""
     with pytest.raises(ImageError, match=r"the channels GFP, but the model needs GFP, RFP"):
         model_input(compact, open_image(noise(1, 70, 80), axes="CYX", channels=["GFP"]))
 
@@ -79,16 +79,16 @@ def test_missing_channels_are_refused(compact: TrainedModel) -> None:
 )
 def test_a_window_is_that_window_of_the_whole_plane(zoom: float, corners: tuple[float, ...]) -> None:
     """Any window, read by itself, is the same numbers as that window cut from the resampled plane."""
-    seen = model_input(AT_ONE, stack(240, 300, pixel_size=zoom))
-    assert seen.zoom == pytest.approx(zoom)
-    assert seen.shape == (round(240 * zoom), round(300 * zoom))
+    found = model_input(AT_ONE, stack(240, 300, pixel_size=zoom))
+    assert found.zoom == pytest.approx(zoom)
+    assert found.shape == (round(240 * zoom), round(300 * zoom))
     (y0, y1), (x0, x1) = (
         sorted(int(share * (n - 1)) for share in pair)
-        for pair, n in ((corners[:2], seen.shape[0]), (corners[2:], seen.shape[1]))
+        for pair, n in ((corners[:2], found.shape[0]), (corners[2:], found.shape[1]))
     )
     window = Window(y0, y1 + 1, x0, x1 + 1)
-    cut = seen.read_raw(0)[:, y0 : y1 + 1, x0 : x1 + 1]
-    read = seen.read_raw(0, window)
+    cut = found.read_raw(0)[:, y0 : y1 + 1, x0 : x1 + 1]
+    read = found.read_raw(0, window)
     assert read.shape == (2, y1 + 1 - y0, x1 + 1 - x0)
     np.testing.assert_allclose(read, cut, rtol=1e-4)
 
@@ -111,8 +111,8 @@ def test_a_spot_lands_where_it_should(zoom: float) -> None:
 def test_finer_detail_than_the_model_sees_does_not_alias() -> None:
     """Stripes of 2 px, halved in size, become their mean rather than stripes or a constant extreme."""
     stripes = np.tile(np.array([0.0, 100.0], np.float32), (200, 100))
-    seen = model_input(delta_model(pixel_size=1.0), one_channel(stripes, 0.4)).read_raw(0)[0]
-    inner = seen[:, 5:-5]
+    resampled = model_input(delta_model(pixel_size=1.0), one_channel(stripes, 0.4)).read_raw(0)[0]
+    inner = resampled[:, 5:-5]
     assert abs(inner - 50).max() < 10
 
 
@@ -120,23 +120,23 @@ def test_finer_detail_than_the_model_sees_does_not_alias() -> None:
     ("size", "resampled"), [(0.95, False), (1.05, False), (1.09, False), (0.85, True), (1.15, True)]
 )
 def test_only_beyond_ten_percent_is_resampled(size: float, resampled: bool) -> None:
-    """Within 10 % pixels are taken as they are, without a word; beyond, the sentence says what was done."""
-    seen = model_input(AT_ONE, stack(100, 120, pixel_size=size))
-    assert (seen.zoom != 1) is resampled
+    """A difference of up to 10 % changes nothing and gives no warning; a larger one gives a warning."""
+    found = model_input(AT_ONE, stack(100, 120, pixel_size=size))
+    assert (found.zoom != 1) is resampled
     if resampled:
-        assert seen.shape == (round(100 * size), round(120 * size))
-        assert f"resampled from {size:g} to the model's 1 µm per pixel" in seen.warnings[0]
-        assert "match_pixel_size=False" in seen.warnings[0]
+        assert found.shape == (round(100 * size), round(120 * size))
+        assert f"resampled from {size:g} to the model's 1 µm per pixel" in found.warnings[0]
+        assert "switch off match_pixel_size" in found.warnings[0]
     else:
-        assert seen.warnings == ()
-        assert (seen.read_raw(0) == noise(2, 100, 120)).all()
+        assert found.warnings == ()
+        assert (found.read_raw(0) == noise(2, 100, 120)).all()
 
 
 def test_resampling_can_be_switched_off() -> None:
-    """match_pixel_size=False takes the pixels as they are, and an absurd size with them."""
+    """With match_pixel_size=False nothing is resampled, and even an absurd pixel size is accepted."""
     for size in (0.5, 300.0):
-        seen = model_input(AT_ONE, stack(100, 120, pixel_size=size), match_pixel_size=False)
-        assert (seen.zoom, seen.shape, seen.warnings) == (1, (100, 120), ())
+        found = model_input(AT_ONE, stack(100, 120, pixel_size=size), match_pixel_size=False)
+        assert (found.zoom, found.shape, found.warnings) == (1, (100, 120), ())
     prediction = classify(AT_ONE, stack(200, 220, pixel_size=0.5), match_pixel_size=False, **EXACT)
     assert prediction.class_maps.shape == (1, 3, 9, 10)  # (200 - 67) // 16 + 1, (220 - 67) // 16 + 1
     assert prediction.warnings == ()
@@ -144,33 +144,34 @@ def test_resampling_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize("sizes", [(None, 1.0), (0.5, None)])
 def test_an_unknown_pixel_size_is_not_guessed(sizes: tuple[float | None, float | None]) -> None:
-    """Where either pixel size is unknown nothing is resampled."""
+    """If either pixel size is unknown, nothing is resampled."""
     assert model_input(lively_model(pixel_size=sizes[0]), stack(100, 120, pixel_size=sizes[1])).zoom == 1
 
 
 @pytest.mark.parametrize("size", [0.04, 25.0, 650.0])
 def test_pixel_sizes_out_of_all_proportion_are_refused(size: float) -> None:
-    """A factor of more than 20 is a mistake in the file; the sentence names both sizes and the way out."""
-    with pytest.raises(ImageError, match=rf"image has {size:g} µm per pixel and the model 1; .*factor of 20; .*pixel_"):
+    """A factor of more than 20 is a mistake in the file; the message has both sizes and says what to do."""
+    with pytest.raises(
+        ImageError, match=rf"image has {size:g} µm per pixel and the model has 1; .*factor of 20; .*true pixel size"
+    ):
         model_input(AT_ONE, stack(100, 120, pixel_size=size))
 
 
 # Small images
 
 
-def test_small_images_are_reflected_and_said_so(compact: TrainedModel) -> None:
+def test_small_images_are_reflected_with_a_warning(compact: TrainedModel) -> None:
     """Three columns 10, 20, 30 become 67, mirrored about the image's edges, and the sentence gives both sizes."""
     pixels = np.broadcast_to(np.array([10, 20, 30], np.uint16), (2, 80, 3))
-    seen = model_input(compact, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]))
-    assert (seen.margin, seen.shape, seen.scaled_shape) == ((0, 32), (80, FIELD), (80, 3))
-    row = seen.read_raw(0)[1, 5]
+    found = model_input(compact, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]))
+    assert (found.margin, found.shape, found.scaled_shape) == ((0, 32), (80, FIELD), (80, 3))
+    row = found.read_raw(0)[1, 5]
     assert row[28:41].tolist() == [30, 30, 20, 10, 10, 20, 30, 30, 20, 10, 10, 20, 30]  # 32 to 34 are the image
-    assert seen.warnings == (
-        "the image, 80 x 3 px, is smaller than the network's receptive field of 67 px; "
-        "it was reflected outwards to reach it",
+    assert found.warnings == (
+        "the image, 80 x 3 px, is smaller than the network's receptive field of 67 px; it was extended by reflection",
     )
     window = Window(3, 70, 10, 50)
-    assert (seen.read_raw(0, window) == seen.read_raw(0)[:, 3:70, 10:50]).all()
+    assert (found.read_raw(0, window) == found.read_raw(0)[:, 3:70, 10:50]).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (200, 1), (1, 90), (20, 26)])
@@ -184,9 +185,9 @@ def test_any_small_image_is_classified(shape: tuple[int, int], size: float | Non
 
 
 def test_an_image_as_large_as_the_field_has_no_margin(compact: TrainedModel) -> None:
-    """67 px suffice: one instance, no sentence."""
-    seen = model_input(compact, stack(FIELD, FIELD))
-    assert (seen.margin, seen.map_shape, seen.warnings) == ((0, 0), (1, 1), ())
+    """67 px are enough: one instance, no warning."""
+    found = model_input(compact, stack(FIELD, FIELD))
+    assert (found.margin, found.map_shape, found.warnings) == ((0, 0), (1, 1), ())
 
 
 # Placement

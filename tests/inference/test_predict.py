@@ -76,16 +76,16 @@ def test_tiles_equal_one_piece_when_resampled(size: float) -> None:
 def test_tiles_are_no_larger_than_asked_for(compact: TrainedModel) -> None:
     """With tile=100 the network never sees more than 100 x 100 px."""
     classifier = Classifier(compact, tile=100, **EXACT)
-    seen = []
-    whole = classifier.runner._class_maps
-    classifier.runner._class_maps = lambda images: (seen.append(tuple(images.shape)), whole(images))[1]
+    shapes = []
+    whole = classifier.inference._class_maps
+    classifier.inference._class_maps = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
     classifier.classify(stack(2, 203, 261))
-    assert max(max(shape[-2:]) for shape in seen) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
-    assert len(seen) == 3 * 5  # 9 x 13 instances
+    assert max(max(shape[-2:]) for shape in shapes) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
+    assert len(shapes) == 3 * 5  # 9 x 13 instances
 
 
 def test_a_tile_below_the_receptive_field_is_refused(compact: TrainedModel) -> None:
-    """66 px hold no instance; the sentence says how many do."""
+    """66 px are too small for an instance; the message says what is needed."""
     with pytest.raises(OptionsError, match=r"'tile' is 66; expected at least the receptive field, 67 px"):
         classify(compact, stack(2, 100, 100), tile=66, **EXACT)
 
@@ -132,7 +132,7 @@ class Counting:
 
 
 def test_one_plane_is_read_at_a_time(compact: TrainedModel) -> None:
-    """Opening reads nothing, each step one plane's channels, each plane once; what is not asked for is not read."""
+    """Opening reads nothing; each step reads one plane, once, and only the model's channels."""
     counting = Counting(noise(4, 3, 67, 83))
     image = open_image(counting, axes="TCYX", channels=["GFP", "DAPI", "RFP"])
     steps = Classifier(compact, batch_size=1, **EXACT).steps(image)
@@ -185,8 +185,8 @@ def test_steps_may_be_left_early(compact: TrainedModel) -> None:
     """Leaving the loop runs nothing more, and the classifier goes on with the next image."""
     classifier = Classifier(compact, tile=67, batch_size=1, **EXACT)
     runs = []
-    whole = classifier.runner._class_maps
-    classifier.runner._class_maps = lambda images: (runs.append(1), whole(images))[1]
+    whole = classifier.inference._class_maps
+    classifier.inference._class_maps = lambda images: (runs.append(1), whole(images))[1]
     image = stack(2, 100, 100)
     for step in classifier.steps(image):
         if step.number == 2:
@@ -241,11 +241,11 @@ def test_bfloat16_is_close(compact: TrainedModel) -> None:
     assert low.class_maps.dtype == low.probabilities.dtype == low.scores.dtype == np.float32
     assert 0 < abs(low.class_maps - high.class_maps).max() < 0.05
     assert abs(low.probabilities - high.probabilities).max() < 0.01
-    assert low.device == "cpu, bfloat16 (as asked)"
-    assert high.device == "cpu, float32 (as asked)"
+    assert low.device == "cpu, bfloat16 (as requested)"
+    assert high.device == "cpu, float32 (as requested)"
 
 
-# What a prediction says
+# A prediction and its table
 
 
 def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "c")) -> Prediction:
@@ -305,12 +305,12 @@ def test_scores_of_one_and_of_several_labels() -> None:
         ({"tiles": 100}, r"no option 'tiles'; expected one of device, precision, engine, batch_size, tile"),
         ({"batch_size": 0}, r"option 'batch_size' is 0"),
         ({"device": "gpu"}, r"option 'device' is 'gpu'"),
-        ({"device": "cuda:99"}, r"device 'cuda:99' is not there; found: cpu"),
+        ({"device": "cuda:99"}, r"this computer has no device 'cuda:99'; it has cpu"),
         ({"precision": "float16"}, r"option 'precision' is 'float16'"),
     ],
 )
 def test_wrong_options_are_refused(compact: TrainedModel, options: dict[str, Any], sentence: str) -> None:
-    """Each names the option, its value and what was expected."""
+    """Each message names the option, its value and what was expected."""
     with pytest.raises(OptionsError, match=sentence):
         classify(compact, stack(2, 70, 70), **options)
 
@@ -340,31 +340,31 @@ def out_of_memory_on_the_cpu() -> RuntimeError:
 
 @pytest.mark.parametrize("error", [None, out_of_memory_on_the_cpu()], ids=["gpu", "cpu"])
 def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | None) -> None:
-    """Where 8 planes do not fit but 3 do, they run by 2, with the same result and a sentence."""
+    """If 8 planes do not fit but 3 do, batches of 2 give the same result, with a warning."""
     image = stack(9, 2, 80, 90, axes="TCYX")
     classifier = Classifier(compact, batch_size=8, **EXACT)
-    classifier.runner._class_maps = limited(classifier.runner._class_maps, lambda shape: shape[0] <= 3, error)
+    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda shape: shape[0] <= 3, error)
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
-    assert prediction.warnings == ("out of memory on cpu: batches were made smaller",)
-    assert classifier.runner.batch_size == 2
+    assert prediction.warnings == ("out of memory on cpu: smaller batches were used",)
+    assert classifier.inference.batch_size == 2
 
 
 @pytest.mark.parametrize("side", [67, 100, 150])
 def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> None:
-    """Where a whole plane does not fit it is quartered until it does, with the same result and a sentence."""
+    """A plane that does not fit is quartered until its parts fit, with the same result and a warning."""
     image = stack(2, 2, 203, 261, axes="TCYX")
     classifier = Classifier(compact, batch_size=1, **EXACT)
-    classifier.runner._class_maps = limited(
-        classifier.runner._class_maps, lambda shape: shape[2] * shape[3] <= side * side
+    classifier.inference._class_maps = limited(
+        classifier.inference._class_maps, lambda shape: shape[2] * shape[3] <= side * side
     )
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
-    assert prediction.warnings == ("out of memory on cpu: planes were run in smaller tiles",)
+    assert prediction.warnings == ("out of memory on cpu: smaller tiles were used",)
 
 
 def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel, monkeypatch: Any) -> None:
-    """A MemoryError of numpy while a window is read and normalised is met like one of the device."""
+    """A MemoryError of numpy while a window is read and normalised is handled like one of the device."""
     image = stack(2, 203, 261)
     expected = classify(compact, image, **EXACT)
     normalise = TrainedModel.normalise
@@ -377,34 +377,34 @@ def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel,
     monkeypatch.setattr(TrainedModel, "normalise", short)
     prediction = classify(compact, image, **EXACT)
     assert_same(prediction, expected)
-    assert prediction.warnings == ("out of memory on cpu: planes were run in smaller tiles",)
+    assert prediction.warnings == ("out of memory on cpu: smaller tiles were used",)
 
 
 def without_memory(model: TrainedModel, **options: Any) -> Classifier:
-    """Make a classifier on a device, said to be mps, on which nothing ever fits."""
+    """Make a classifier on a pretended mps device on which nothing ever fits."""
     classifier = Classifier(model, **EXACT, **options)
-    classifier.runner.choice = DeviceChoice(torch.device("mps"), torch.float32, "made up")
-    classifier.runner._class_maps = limited(classifier.runner._class_maps, lambda _: False)
+    classifier.inference.choice = DeviceChoice(torch.device("mps"), torch.float32, "made up")
+    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
     return classifier
 
 
 def test_the_cpu_takes_over(compact: TrainedModel) -> None:
-    """Where not even one receptive field fits on the device the CPU runs, and every step is said."""
+    """If not even one receptive field fits on the device, the CPU is used; every step gives a warning."""
     image = stack(3, 2, 110, 120, axes="TCYX")
     prediction = without_memory(compact).classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
     assert prediction.warnings == (
-        "out of memory on mps: batches were made smaller",
-        "out of memory on mps: planes were run in smaller tiles",
-        "out of memory on mps: the CPU took over",
+        "out of memory on mps: smaller batches were used",
+        "out of memory on mps: smaller tiles were used",
+        "out of memory on mps: the computation continued on the CPU",
     )
     assert prediction.device.startswith("cpu, float32")
 
 
 def test_out_of_memory_on_the_cpu_is_an_error_in_words(compact: TrainedModel) -> None:
-    """Where no smaller step is left, the error says what to do."""
+    """If no smaller step is left, the error says what to do."""
     classifier = Classifier(compact, **EXACT)
-    classifier.runner._class_maps = limited(classifier.runner._class_maps, lambda _: False)
+    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit into memory; close other programs"):
         classifier.classify(stack(2, 110, 120))
 
@@ -413,9 +413,9 @@ def test_other_failures_of_the_device_are_translated(compact: TrainedModel) -> N
     """Any other RuntimeError of torch becomes a ComputeError with its text, at once."""
     classifier = Classifier(compact, **EXACT)
     failure = RuntimeError("CUDA error: an illegal memory access was encountered")
-    classifier.runner._class_maps = limited(classifier.runner._class_maps, lambda _: False, failure)
+    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False, failure)
     with pytest.raises(
-        ComputeError, match=r"cpu, float32 \(as asked\) failed on images .*illegal memory access"
+        ComputeError, match=r"cpu, float32 \(as requested\) failed on images .*illegal memory access"
     ) as info:
         classifier.classify(stack(2, 110, 120))
     assert info.value.__cause__ is failure
@@ -506,16 +506,17 @@ def test_no_cells_give_an_empty_table(compact: TrainedModel, planes: int) -> Non
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (np.zeros((80, 91), int), r"is \(1, 80, 91\); expected \(planes, Y, X\) = \(1, 80, 90\)"),
-        (np.zeros((2, 80, 90), int), r"is \(2, 80, 90\); expected"),
-        (np.zeros((80, 90), float), r"holds float64; expected whole numbers"),
-        (np.zeros((80, 90), bool), r"holds bool; expected whole numbers"),
+        (np.zeros((80, 91), int), "the labels are 80 x 91 px, but the image is 80 x 90 px; choose labels"),
+        (np.zeros((2, 80, 90), int), "the labels are 2 planes of 80 x 90 px, but the image is 80 x 90 px"),
+        (np.zeros((1, 1, 80, 90), int), r"the labels are an array of the shape \(1, 1, 80, 90\), but"),
+        (np.zeros((80, 90), float), r"have the type float64; expected whole numbers"),
+        (np.zeros((80, 90), bool), r"have the type bool; expected whole numbers"),
         (np.full((80, 90), -1), r"numbers from -1 to -1; expected 0 for background"),
-        (np.full((80, 90), LARGEST_LABEL + 1, np.uint64), r"to 16777217; .* at most 16777216: renumber them"),
+        (np.full((80, 90), LARGEST_LABEL + 1, np.uint64), r"to 16777217; .* at most 16777216; renumber them"),
     ],
 )
 def test_label_images_that_do_not_fit_are_refused(compact: TrainedModel, labels: np.ndarray, sentence: str) -> None:
-    """Shape, type and range are checked, each with what was expected."""
+    """Shape, type and range are checked; each message says what was expected."""
     with pytest.raises(LabelsError, match=sentence):
         classify_cells(compact, stack(2, 80, 90), labels, **EXACT)
 
@@ -528,8 +529,8 @@ def test_cells_go_to_the_cpu_where_the_device_is_full(compact: TrainedModel, mon
     full = without_memory(compact)
     monkeypatch.setattr("napari_milcnn.inference.cells.Classifier", lambda *_, **__: full)
     pd.testing.assert_frame_equal(classify_cells(compact, image, labels), expected, atol=1e-5)
-    assert full.runner.warnings[-1] == "out of memory on mps: the CPU took over"
-    full.runner._class_maps = limited(full.runner._class_maps, lambda _: False)
+    assert full.inference.warnings[-1] == "out of memory on mps: the computation continued on the CPU"
+    full.inference._class_maps = limited(full.inference._class_maps, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit"):
         classify_cells(compact, image, labels)
 

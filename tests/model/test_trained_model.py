@@ -43,7 +43,12 @@ CARD = {
     "mean": (100.5, 1e-7),
     "std": (12.25, 3e-5),
     "thresholds": {"object": {"round": 0.25}},
-    "training": {"learning_rate": 1e-5, "seed": 0, "resumed": None, "curve": [[1, 0.5], [2, 1e20]]},
+    "training": {
+        "epoch": 2,
+        "options": {"learning_rate": 1e-5, "seed": 0, "patience": None},
+        "from the future": [[1, 0.5], 1e20],
+        "curve": [{"epoch": 1, "loss": 1e20, "pooled_loss": 0.5, "last_loss": 1e-7}],
+    },
     "metrics": {"accuracy": 0.75},
 }
 
@@ -361,7 +366,7 @@ def test_an_impossible_model_is_refused(change: dict[str, Any], match: str) -> N
         ({"network": {"channels": 10**9, "classes": 2}}, "less than or equal to 256"),
         ({"network": {"channels": 2, "classes": 2, "a": "Infinity"}}, "finite"),
         ({"network": {"channels": 2, "classes": 2, "layers": ["os.system"]}}, "Extra inputs are not permitted"),
-        ({"training": "all night"}, "valid dictionary"),
+        ({"training": "all night"}, "valid dictionary or instance of TrainingRecord"),
         ({3: 4}, "keywords must be strings"),
     ],
 )

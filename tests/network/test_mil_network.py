@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.network.dropout import SeededDropout, seed_dropout
 from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.mil_network import MilNetwork, build_network
 from napari_milcnn.options import preset_options
@@ -19,7 +20,6 @@ SEEN = {"paper": (135, 32), "compact": (67, 16)}
 
 def make(preset: str, channels: int = 2, classes: int = 3, **changes: object) -> MilNetwork:
     """Make a network of a preset, the same at every call, in eval mode."""
-    torch.manual_seed(0)
     return MilNetwork(preset_options(preset, channels, classes, **changes)).eval()
 
 
@@ -38,6 +38,32 @@ def rising(preset: str) -> MilNetwork:
 def pixels(*shape: int, seed: int = 1) -> Tensor:
     """Random normalised images, float32."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_weights_are_drawn_as_torch_draws_them_but_not_from_its_generator() -> None:
+    """A layer of torch's own, built after the same seed, has the weights of the first convolution."""
+    state = torch.get_rng_state()
+    network = MilNetwork(preset_options("paper", 2, 3), seed=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        layer = nn.Conv2d(2, 32, 3)
+    assert torch.equal(network.encoder[1].weight, layer.weight)
+    assert torch.equal(network.encoder[1].bias, layer.bias)
+
+
+def test_seeded_dropout_drops_what_torch_drops_after_the_same_seed() -> None:
+    """Without touching torch's own generator; with a seed of its own a second layer goes on where the first stopped."""
+    images = pixels(2, 8, 30, 31).to(memory_format=torch.channels_last)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        wanted = [nn.functional.dropout(images, 0.2), nn.functional.dropout(images, 0.5)]
+    state = torch.get_rng_state()
+    layers = nn.Sequential(SeededDropout(0.2), SeededDropout(0.5))
+    seed_dropout(layers, 3, torch.device("cpu"))
+    assert all(torch.equal(layer(images), expected) for layer, expected in zip(layers, wanted, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(layers.eval()(images), images)
 
 
 @pytest.mark.parametrize(("channels", "classes", "count"), [(3, 12, 484_476), (2, 17, 489_348)])

@@ -166,7 +166,7 @@ def test_the_chosen_precision_is_recorded(model):
     maker = EvidenceMaker(model, device="cpu")
     record = classification_record(maker, [], classes=model.classes)
     assert maker.options.precision == "auto"
-    assert record["options"]["evidence"]["precision"] == str(maker.classifier.runner.choice.precision)[6:]
+    assert record["options"]["evidence"]["precision"] == str(maker.classifier.inference.choice.precision)[6:]
 
 
 def test_a_missing_image_is_a_failed_row(planned, stack, tmp_path):

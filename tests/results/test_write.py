@@ -204,7 +204,7 @@ def test_reading_options_reach_the_files(model, tmp_path):
 def test_calls_that_are_wrong(model, tmp_path):
     """A class unknown, an output folder that is a file."""
     tifffile.imwrite(tmp_path / "a.tif", field())
-    with pytest.raises(OptionsError, match=r"class \['flat'\] is not in the model; its classes: round, long"):
+    with pytest.raises(OptionsError, match="the model does not know the class flat; its classes: round, long"):
         run(model, [tmp_path / "a.tif"], tmp_path / "out", classes=["flat"])
     with pytest.raises(OutputError, match="is a file; expected a folder"):
         run(model, [tmp_path / "a.tif"], tmp_path / "a.tif")
@@ -229,7 +229,7 @@ def test_mismatched_own_objects_fail_that_image_only(model, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", field())
     tifffile.imwrite(tmp_path / "own.tif", np.zeros((5, 5), np.uint16))
     (result,) = run(model, [tmp_path / "a.tif"], tmp_path / "out", objects=tmp_path / "own.tif")
-    assert "the label image is (1, 5, 5); expected (planes, Y, X) = (1, 160, 176)" in result.error
+    assert "the labels are 5 x 5 px, but the image is 160 x 176 px" in result.error
 
 
 def test_images_are_never_written_over(model, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,19 +19,30 @@ from napari_milcnn.errors import OptionsError
 
 FAST = {"epochs": 4, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 SCRIPT = """
+import atexit
+import os
 import sys
-import warnings
 from pathlib import Path
 import torch
 from napari_milcnn import new_model, read_labels, train
 torch.set_num_threads(1)
 folder, kept = Path(sys.argv[1]), sys.argv[2]
 table = read_labels(folder / "labels.csv")
-model = new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16))
+model = new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), batch_norm=sys.argv[5] == "batch norm")
 print("begun", flush=True)
+
+def note_threads():
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    left = [name for name in threads if "gloo" in name]
+    (folder / f"{kept} {os.environ.get('RANK', 0)} threads.txt").write_text("".join(left))
+
+atexit.register(note_threads)  # the earlier it is registered, the later it is called
 for report in train(model, table, checkpoint=folder / f"{kept}.checkpoint", resume=True, epochs=int(sys.argv[3]),
                     batch_size=4, patch=80, device="cpu", precision="float32", learning_rate=float(sys.argv[4])):
     print(report.epoch, flush=True)
+if "RANK" in os.environ:
+    (folder / f"{kept} {os.environ['RANK']}.txt").write_text(report.last.digest)
+    next(train(model, table, epochs=1, device="cpu"))  # a second training by the same processes
 """
 
 
@@ -44,17 +56,32 @@ def state_of(path):
     return torch.load(path, weights_only=True)
 
 
-def begin(folder, kept, epochs, rate=2e-3):
+def begin(folder, kept, epochs):
     """Start, or go on with, a training in a process of its own."""
-    call = [sys.executable, "-c", SCRIPT, str(folder), kept, str(epochs), str(rate)]
+    call = [sys.executable, "-c", SCRIPT, str(folder), kept, str(epochs), "2e-3", "batch norm"]
     return subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
 
 
-def finish(folder, kept, epochs, rate=2e-3):
+def finish(folder, kept, epochs):
     """Run a training, or what is left of it, to its end."""
-    with begin(folder, kept, epochs, rate) as process:
+    with begin(folder, kept, epochs) as process:
         process.communicate()
         assert process.returncode == 0
+
+
+def train_in_processes(count, folder, kept, batch_norm):
+    """Train three epochs in some processes, at a rate so small that rounding errors stay small."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(port)]
+    call = [sys.executable, *launcher, str(script), str(folder), kept, "3", "1e-5", batch_norm]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return state_of(folder / f"{kept}.checkpoint")
 
 
 def test_resuming_gives_the_same_model(table, tmp_path):
@@ -84,7 +111,27 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
         next(train(model_for(table), table, resume=True, **FAST))
 
 
+def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
+    """As an early version wrote it: among the facts of the run, and on the cards in it."""
+    options = {**FAST, "epochs": 2, "intensity_jitter": 0.1}
+    *_, whole = train(model_for(table), table, **options)
+    kept = tmp_path / "kept.checkpoint"
+    first = train(model_for(table), table, checkpoint=kept, **options)
+    next(first), next(first)
+    state = state_of(kept)
+    former = {"flip_rotate": "turns", "intensity_jitter": "gain", "num_workers": "readers", "max_minutes": "minutes"}
+    for new, old in former.items():
+        state["run"] = {name.replace(f"option {new}", f"option {old}"): value for name, value in state["run"].items()}
+        state |= {name: state[name].replace(f'"{new}"', f'"{old}"') for name in ("card", "best_card")}
+    assert "option turns" in state["run"]
+    assert '"gain":0.1' in state["card"]
+    torch.save(state, kept)
+    (last,) = train(model_for(table), table, checkpoint=kept, resume=True, **options)
+    assert last.last.digest == whole.last.digest
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.slow
 def test_killed_five_times(table, tmp_path):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
     finish(tmp_path, "whole", 30)
@@ -104,23 +151,22 @@ def test_killed_five_times(table, tmp_path):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_train_as_one(table, tmp_path):
-    """Batches shared by two processes: the losses of one process to six digits, weights up to rounding.
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", ["batch norm", "no batch norm"])
+def test_two_processes_train_as_one(table, tmp_path, batch_norm):
+    """Both processes end with the same weights; without batch norm losses and weights are those of one process.
 
-    The rate is small, since Adam turns a rounding error of a tiny gradient into a whole step.
+    With batch norm each process of a CPU normalises by its own share, so the losses are other ones. Adam turns a
+    rounding error of a tiny gradient into a whole step, hence the small rate.
     """
-    finish(tmp_path, "one", 3, 1e-5)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
-            str(script), str(tmp_path), "two", "3", "1e-5"]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr
-    one, two = (state_of(tmp_path / f"{name}.checkpoint") for name in ("one", "two"))
-    assert '"device":"cpu, float32 (2 processes)"' in two["card"].replace(", ", ", ")
+    two = train_in_processes(2, tmp_path, "two", batch_norm)
+    assert json.loads(two["card"])["training"]["device"] == "cpu, float32 (2 processes)"
+    assert (tmp_path / "two 0.txt").read_text() == (tmp_path / "two 1.txt").read_text()
+    assert [(tmp_path / f"two {rank} threads.txt").read_text() for rank in (0, 1)] == ["", ""]
+    if batch_norm == "batch norm":
+        return
+    one = train_in_processes(1, tmp_path, "one", batch_norm)
+    losses = [[row["loss"] for row in json.loads(state["card"])["training"]["curve"]] for state in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for name, weights in one["network"].items():
         torch.testing.assert_close(two["network"][name], weights, rtol=1e-3, atol=1e-4)

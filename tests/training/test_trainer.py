@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from dataclasses import replace
 from typing import get_args
 
@@ -15,6 +16,7 @@ import torch
 from napari_milcnn import calibrate, classify, load_model, new_model, read_labels, train
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.model.card import TrainingRecord
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import PoolingName
 from napari_milcnn.training.augment import amplified, turned
@@ -95,6 +97,32 @@ def test_global_random_state_is_left_alone(table):
     torch.manual_seed(5)
     list(train(model_for(table), table, **FAST))
     assert torch.rand(1) == expected
+
+
+def test_other_threads_do_not_change_what_is_dropped(table, tmp_path):
+    """With dropout, alone and beside a thread that loads, makes and runs models and draws random numbers."""
+    model = model_for(table, dropout=0.3, dropout_last=0.5)
+    saved = model.with_card(mean=(100.0,), std=(5.0,)).save(tmp_path / "m.zip")
+    *_, alone = train(model, table, **FAST)
+    rounds, done = [], threading.Event()
+
+    def disturb():
+        while not done.is_set():
+            classify(load_model(saved), table.images[0].file, device="cpu")
+            new_model(["x"], ["c"], widths=(2, 2, 2, 2, 2, 2))
+            torch.manual_seed(torch.randint(9, (1,)).item())
+            rounds.append(1)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        *_, beside = train(model, table, **FAST)
+    finally:
+        done.set()
+        thread.join()
+    assert len(rounds) > 3
+    assert [row.loss for row in beside.last.card.training.curve] == [row.loss for row in alone.last.card.training.curve]
+    assert beside.last.digest == alone.last.digest
 
 
 def test_stop_at_a_batch_keeps_what_was_reported(table):
@@ -226,7 +254,7 @@ def test_new_classes_keep_the_encoder(table):
     assert other.network.head.weight.shape == (3, 3)
     assert (other.card.mean, other.card.classes) == (report.best.card.mean, ("x", "y", "z"))
     assert (other.card.metrics, other.card.reference) == ({}, None)
-    assert other.card.training == {"encoder_of": parent.digest}
+    assert other.card.training == TrainingRecord(encoder_of=parent.digest)
 
 
 def test_a_frozen_encoder_does_not_move(table):
@@ -265,7 +293,7 @@ def test_patience_stops_early(table):
     options = FAST | {"epochs": 9, "patience": 2, "learning_rate": 1e-12}
     reports = list(train(model_for(table), table, **options))
     assert 3 <= len(reports) < 9
-    assert [row["epoch"] for row in reports[-1].last.card.training["curve"]] == list(range(1, len(reports) + 1))
+    assert [row.epoch for row in reports[-1].last.card.training.curve] == list(range(1, len(reports) + 1))
 
 
 def test_gain_multiplies_what_lies_above_the_darkest():
@@ -302,7 +330,7 @@ def test_fine_tuning_drops_the_parents_claims(table):
     (again,) = train(parent, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
     assert again.best.card.metrics == {}
     assert again.best.card.thresholds == {}
-    assert again.best.card.training["started_from"] == parent.digest
+    assert again.best.card.training.started_from == parent.digest
     several = LabelTable(tuple(replace(image, labels=table.classes) for image in table.images))
     with pytest.raises(LabelsError, match="trained for one label per image"):
         next(train(parent, several))

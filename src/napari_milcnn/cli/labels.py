@@ -141,7 +141,7 @@ def _write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, print
     if len(printed):
         shown_table = Table(*printed, box=None, pad_edge=False)
         for row in printed.head(_PRINTED).itertuples(index=False):
-            shown_table.add_row(*map(_cell_text, row))
+            shown_table.add_row(*map(_printed_cell, row))
         output.print(shown_table)
     if len(printed) > _PRINTED:
         output.print(f"and {len(printed) - _PRINTED} more", markup=False)
@@ -149,7 +149,7 @@ def _write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, print
         output.print(f"written to {out}", markup=False)
 
 
-def _cell_text(value: object) -> str:
+def _printed_cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
     return escape(str(value))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading, ZReading
-from napari_milcnn.options import ForegroundOptions, Options, make_options
+from napari_milcnn.options import ForegroundOptions, Options, flag_name, make_options
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
@@ -43,20 +43,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 
 def options_of(
-    *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False
-) -> Callable[[Command], Command]:
+    *kinds: type[Options], prefix: str = "", skip: tuple[str, ...] = (), optional: bool = False,
+    default_text: str | None = None,
+) -> Callable[[Command], Command]:  # fmt: skip
     """Return a decorator that adds the fields of option models to a command with **options, as flags --prefix-name.
 
-    If `optional` is true, an option that is not given is None instead of its default.
+    If `optional` is true, an option that is not given is None instead of its default. `default_text` is shown for all
+    defaults, where they are not those of the models.
     """
     fields = {prefix + n: f for kind in kinds for n, f in kind.model_fields.items() if n not in skip}
-    return _adding([_field_parameter(name, field, optional) for name, field in fields.items()])
+    return _adding([_field_parameter(name, field, optional, default_text) for name, field in fields.items()])
 
 
 def reading_options(command: Command) -> Command:
     """Add the fields of an `ImageReading` to a command with **options, in which their names begin with reading_."""
     return _adding([
-        _parameter(f"reading_{name}", kind, None, typer.Option(f"--{name.replace('_', '-')}", help=text))
+        _parameter(f"reading_{name}", kind, None, typer.Option(flag_name(name), help=text))
         for name, (kind, text) in READING.items()
     ])(command)  # fmt: skip
 
@@ -70,13 +72,13 @@ def _adding(added: list[inspect.Parameter]) -> Callable[[Command], Command]:
     return add
 
 
-def _field_parameter(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
-    kind: Any = str if field.annotation == float | str else field.annotation
-    if not optional:
-        return _parameter(name, kind, field.default, typer.Option(help=field.description))
-    shown_default = str(field.default) if isinstance(field.default, str | int | float) else True
-    option = typer.Option(help=field.description, show_default=shown_default)
-    return _parameter(name, kind | None, None, option)
+def _field_parameter(name: str, field: FieldInfo, optional: bool, default_text: str | None) -> inspect.Parameter:
+    is_text = field.annotation == float | str or get_origin(field.annotation) is tuple
+    kind: Any = str if is_text else field.annotation
+    flags = f"{flag_name(name)}/{flag_name(f'no_{name}')}" if field.annotation is bool else flag_name(name)
+    usual = str(field.default) if optional and isinstance(field.default, str | int | float) else True
+    option = typer.Option(flags, help=field.description, show_default=default_text or usual)
+    return _parameter(name, kind | None if optional else kind, None if optional else field.default, option)
 
 
 def _parameter(name: str, kind: Any, default: object, option: OptionInfo) -> inspect.Parameter:

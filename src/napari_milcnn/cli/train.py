@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, TaskID
 
-from napari_milcnn.cli.option_flags import MODEL, AsJson, Layout, given_options, options_of, reading_of, reading_options
+from napari_milcnn.cli.option_flags import MODEL, Layout, given_options, options_of, reading_of, reading_options
 from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
 from napari_milcnn.errors import MilcnnError, OptionsError
 from napari_milcnn.options import (
@@ -18,6 +19,7 @@ from napari_milcnn.options import (
     ForegroundOptions,
     NetworkOptions,
     TrainOptions,
+    flag_name,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @options_of(TrainOptions, optional=True)
-@options_of(NetworkOptions, skip=("channels", "classes", "widths"), optional=True)
+@options_of(NetworkOptions, skip=("channels", "classes"), optional=True, default_text="as in the preset")
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @reading_options
 def train(
@@ -70,7 +72,14 @@ def train(
     author: Annotated[list[str] | None, typer.Option(help="For the card: who made it; repeatable.")] = None,
     license_: Annotated[str, typer.Option("--license", help="For the card: SPDX identifier, such as CC-BY-4.0.")] = "",
     credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object a line and nothing else on standard output: one for each epoch as it ends, the "
+            "last one with the model's path or the error.",
+        ),
+    ] = False,
     **options: Any,
 ) -> None:
     """Train a model on image-level labels.
@@ -82,13 +91,13 @@ def train(
     from napari_milcnn.inference.devices import keep_freed_memory
     from napari_milcnn.training.plan import TrainingPlan
 
-    with exit_status():
+    with exit_status(), _error_as_json(as_json):
         keep_freed_memory()
         network, foreground = (
             given_options(NetworkOptions, options),
             given_options(ForegroundOptions, options, "foreground_"),
         )
-        ignored = [f"--{key.replace('_', '-')}" for key in network]
+        ignored = [flag_name(key) for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
         facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
@@ -125,36 +134,54 @@ def calibrate(
 
 
 def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
-    """Train as a plan says, showing each epoch."""
-    from napari_milcnn.training.run import EpochPrinter, epoch_row, leads, run_training
+    """Train as a plan says, and show each epoch."""
+    from napari_milcnn.training.run import is_leading_process, run_training
 
     table = plan.table()
     start = plan.start(table)
-    if leads():
+    leading = is_leading_process()
+    if leading:
         messages.print(start.kept, markup=False)
-    printer = EpochPrinter(_written if as_json and leads() else lambda _text: None)
-    rows: list[dict[str, Any]] = []
+    epochs = 0
+    with progress_bar() if leading else nullcontext() as progress:
+        show = _Shown(progress, plan.train_options().epochs)
+        for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
+                                   on_image=show.image, on_batch=show.batch):  # fmt: skip
+            if as_json and leading:
+                _print_rows(report, earlier=epochs == 0)
+            show.epoch(report, quiet=as_json)
+            epochs += 1
+    if epochs == 0:
+        messages.print(f"{plan.checkpoint} belongs to a training that is done; {plan.out} is its model", markup=False)
+    if as_json and leading:
+        _print_json({"model": plan.out})
+
+
+def _print_rows(report: EpochReport, *, earlier: bool) -> None:
+    """Print an epoch as a line of JSON, after those of a training that is resumed, if `earlier`."""
+    from napari_milcnn.training.run import epoch_row
+
+    if earlier:
+        for row in report.last.card.training.curve[:-1]:
+            _print_json(row.model_dump())
+    _print_json(epoch_row(report))
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    from napari_milcnn.training.run import json_line
+
+    print(json_line(facts), flush=True)  # noqa: T201
+
+
+@contextmanager
+def _error_as_json(as_json: bool) -> Iterator[None]:
+    """Print an error as the last line of JSON, where lines of JSON are printed, and pass it on."""
     try:
-        with progress_bar() if leads() else nullcontext() as progress:
-            show = _Shown(progress, plan.train_options().epochs)
-            for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
-                                       on_image=show.image, on_batch=show.batch):  # fmt: skip
-                before = [] if rows else report.last.card.training["curve"][:-1]
-                rows += [*before, epoch_row(report)]
-                for row in rows[-1 - len(before) :]:
-                    printer.epoch(row)
-                show.epoch(report, quiet=as_json)
-    except MilcnnError as error:
-        printer.end(error=str(error))
+        yield
+    except (MilcnnError, OSError) as error:
+        if as_json:
+            _print_json({"error": str(error)})
         raise
-    if not rows:
-        done = f"{plan.checkpoint} is that of a training that is done: {plan.out} is as it left it"
-        messages.print(done, markup=False)
-    printer.end(model=plan.out)
-
-
-def _written(text: str) -> None:
-    print(text, end="", flush=True)  # noqa: T201
 
 
 class _Shown:

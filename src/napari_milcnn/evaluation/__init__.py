@@ -1,1 +1,1 @@
-"""How good a model is on images whose labels are known."""
+"""Measure how good a model is on images whose labels are known."""

@@ -1,7 +1,7 @@
-"""How well evidence finds the cells that show an image's phenotype, scored against known cells.
+"""Measure how well evidence finds the cells that show an image's phenotype, by comparison with truth images.
 
 Truth images are uint8 (Y, X) or (planes, Y, X): 0 background, 1 another cell, 2 a cell of the image's own phenotype.
-Touching cells of one number count as one.
+Touching cells with the same number count as one cell.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from napari_milcnn.inference.pipeline import PlaneResult
 
 OTHER, OWN = 1, 2
 _LEVELS = 60
-"""Thresholds tried for the best Dice."""
+"""Number of thresholds that are tried for the best Dice coefficient."""
 
 
 @dataclass(frozen=True)
 class LocalisationScores:
-    """How well one map of evidence finds the cells of a phenotype; NaN where it cannot be measured.
+    """How well evidence finds the cells of a phenotype; a score that cannot be measured is NaN.
 
     Attributes
     ----------
     pixel_ap : float
-        Average precision of the evidence over all pixels, positive where the truth is 2.
+        Average precision of the evidence over all pixels; pixels with the truth 2 are positive.
     cell_ap : float
-        The same over cells, each with the mean of the evidence inside it; NaN unless there are cells of both kinds.
+        Average precision over cells, each with the mean of the evidence inside it; NaN unless there are cells with the
+        truth 1 and cells with the truth 2.
     dice : float
-        Overlap of the mask that `segment` makes of the evidence with the cells of truth 2.
+        Dice coefficient of the mask that `segment` makes from the evidence and the cells with the truth 2.
     best_dice : float
-        The same at the threshold that suits this map best.
+        Dice coefficient at the threshold that suits this map best.
     pointing : float
-        The pointing game: 1 where the strongest evidence lies in a cell of truth 2, 0 where not; where many pixels are
-        the strongest, the share of them that does. Averaged over planes and images.
+        The pointing game: the share of the pixels with the strongest evidence that lie in a cell with the truth 2; 0 or
+        1 for a single strongest pixel. It is averaged over planes and images.
     """
 
     pixel_ap: float
@@ -54,7 +55,7 @@ class LocalisationScores:
 
 
 def score_field(evidence: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> LocalisationScores:
-    """Score evidence (Y, X) and the mask (Y, X) made of it against a truth (Y, X)."""
+    """Score evidence (Y, X), and the mask (Y, X) that was made from it, against a truth image (Y, X)."""
     own = truth == OWN
     if not own.any():
         return LocalisationScores(math.nan, math.nan, dice(mask, own), math.nan, math.nan)
@@ -79,25 +80,25 @@ def _cell_ap(evidence: np.ndarray, truth: np.ndarray) -> float:
 
 
 def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Overlap of two masks (Y, X); 1 where both are empty."""
+    """Return the Dice coefficient of two masks (Y, X); 1 if both are empty."""
     total = mask.sum() + truth.sum()
     return 1.0 if total == 0 else float(2 * (mask & truth).sum() / total)
 
 
 def mean_scores(scores: list[LocalisationScores]) -> LocalisationScores:
-    """Average each score over those that could be measured; NaN where none could."""
+    """Average each score, leaving out NaN; NaN if there is no other value."""
     rows = {field.name: [getattr(one, field.name) for one in scores] for field in fields(LocalisationScores)}
     measured = {name: [value for value in values if not math.isnan(value)] for name, values in rows.items()}
     return LocalisationScores(**{name: float(np.mean(v)) if v else math.nan for name, v in measured.items()})
 
 
 def score_plane(result: PlaneResult, truth: np.ndarray) -> LocalisationScores:
-    """Score the evidence for one class in a plane against a truth (planes, Y, X) of the whole image.
+    """Score the evidence for one class in a plane against the truth (planes, Y, X) of the whole image.
 
     Raises
     ------
     ComputeError
-        If the plane has no masks; the sentence says why.
+        If the plane has no masks. The message says why.
     """
     if result.evidence is None or result.masks is None:
         raise ComputeError(result.problem)
@@ -105,21 +106,23 @@ def score_plane(result: PlaneResult, truth: np.ndarray) -> LocalisationScores:
 
 
 def truth_file(folder: Path, file: Path) -> Path | None:
-    """Return the truth image of an image; None where the folder has none.
+    """Return the file of the truth image of an image; None if the folder has none.
 
-    Its file has the image's name, with or without `.ome`, or that name as .tif or .png.
+    The file has the name of the image, with or without `.ome`, and the suffix of the image, .tif or .png.
     """
     names = (file.name, *(f"{image_name(file)}{end}" for end in (file.suffix, ".tif", ".ome.tif", ".png")))
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def read_truth(path: Path, image: ImageStack) -> np.ndarray:
-    """Read the truth of an image, int32 (planes, Y, X).
+    """Read the truth image of an image, int32 (planes, Y, X).
 
     Raises
     ------
+    ImageError
+        If the file cannot be read.
     LabelsError
-        If it does not fit the image, or holds anything but 0, 1 and 2.
+        If the truth image does not fit the image, or has numbers other than 0, 1 and 2.
     """
     with replace(open_image(path), only=image.only) as opened:
         truth = checked_labels(np.stack([opened.plane(i, (0,))[0] for i in range(len(opened.planes))]), image)
@@ -127,7 +130,7 @@ def read_truth(path: Path, image: ImageStack) -> np.ndarray:
     if not np.isin(values, (0, OTHER, OWN)).all():
         found = ", ".join(map(str, values[:5])) + ", …" * (len(values) > 5)
         raise LabelsError(
-            f"{path} holds {found}; expected a truth image: 0 background, 1 another cell, 2 a cell of the image's own "
-            "phenotype"
+            f"{path} has the numbers {found}; expected a truth image with 0 for background, 1 for another cell and 2 "
+            "for a cell of the image's own phenotype"
         )
     return truth

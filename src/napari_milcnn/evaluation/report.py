@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -97,8 +97,8 @@ class EvaluationReport:
     intervals : dict
         Name of a metric -> lower and upper end of the 95 % interval over draws of whole groups.
     classes : DataFrame
-        One row per class: images (with this label), said (images to which the model gives it), precision, recall, F1,
-        average precision, ROC AUC, learned b.
+        One row per class: images (number with this label), said (number to which the model gives this class),
+        precision, recall, F1, average precision, ROC AUC, learned b.
     confusion : DataFrame
         Label (rows) against top class (columns), in images; with several labels, 2 x 2 counts of each class.
     reliability : Reliability
@@ -166,7 +166,7 @@ class EvaluationReport:
             "warnings": "; ".join(outcome.warnings), "error": outcome.error,
         }  # fmt: skip
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return the content of metrics.json as plain data, with None for what could not be measured."""
         facts = {
             "model": {"name": self.model.card.name, "sha256": self.model.digest, "classes": self.model.classes},
@@ -210,7 +210,7 @@ class EvaluationReport:
         return folder
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: object) -> object:
     """Turn a value into what JSON can hold: tables become lists of rows, NaN and infinity become None."""
     if isinstance(value, pd.DataFrame):
         return _json_value(value.to_dict("records"))

@@ -1,4 +1,4 @@
-"""The overview picture of an image: the image with outlined objects, the evidence, and the score of each class."""
+"""Draw the overview picture of an image: outlined objects, the class map, and the score of each class."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def write_overview(path: Path, prediction: Prediction, planes: Sequence[ShownPla
     path : Path
         The file.
     prediction : Prediction
-        What the model says of the image.
+        The model's prediction for the image.
     planes : sequence of ShownPlane
         The planes to show, one below the other.
     pixel_size : float or None

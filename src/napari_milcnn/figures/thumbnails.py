@@ -1,4 +1,4 @@
-"""Small pictures of images, optionally with the class map and the objects that a run wrote."""
+"""Draw small pictures of images, optionally with the class map and the objects that a run wrote."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Overlay:
         Raises
         ------
         ImageError
-            If a file cannot be read, or lacks the class or the plane.
+            If a file cannot be read, or does not have the class or the plane.
         """
         grey = picture.astype(np.float32).mean(2, keepdims=True).repeat(3, 2)
         place, step = image.planes[plane], reducing_step(image.plane_shape, THUMBNAIL_SIDE)
@@ -125,12 +125,12 @@ def _index_of_plane(image: ImageStack, place: PlaneIndex, path: Path) -> int:
 
 
 def map_placement(path: Path) -> MapPlacement:
-    """Read where class maps lie on their image from the annotations of `NAME_maps.ome.tif`.
+    """Read the place of class maps on their image from the annotations of `NAME_maps.ome.tif`.
 
     Raises
     ------
     ImageError
-        If the file cannot be read or does not say where the maps lie.
+        If the file cannot be read or does not give the place of the maps.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -139,6 +139,6 @@ def map_placement(path: Path) -> MapPlacement:
         stride, y, x = (float(facts[key] or "") for key in ("stride_px", "first_y_px", "first_x_px"))
     except (KeyError, ValueError, ElementTree.ParseError, tifffile.TiffFileError) as error:
         raise ImageError(
-            f"{path.name} does not say where its maps lie; expected maps written by napari-milcnn"
+            f"{path.name} does not give the place of its maps on the image; expected maps written by napari-milcnn"
         ) from error
     return MapPlacement(stride, y, x)

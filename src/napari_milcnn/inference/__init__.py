@@ -1,1 +1,1 @@
-"""A model applied to images: scores, class maps, evidence, masks, cells."""
+"""Apply a model to images: scores, class maps, evidence, masks, cells."""

@@ -1,4 +1,4 @@
-"""Class maps and where they lie: over their image, against a reference class, inside objects."""
+"""Class maps: laid over their image, compared with a reference class, averaged inside objects."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 
 class MapPlacement(NamedTuple):
-    """Where a class map lies on its image: map pixel (i, j) is centred at (y + stride * i, x + stride * j), in px.
+    """The place of a class map on its image: the centre of map pixel (i, j) is (y + stride * i, x + stride * j), in px.
 
-    Pixel centres are whole numbers, as in napari: a map pixel covers half a stride to either side of its centre.
+    Pixel centres are whole numbers, as in napari. A map pixel covers half a stride to either side of its centre.
     """
 
     stride: float
@@ -20,32 +20,57 @@ class MapPlacement(NamedTuple):
 
 
 def lay_over(class_map: np.ndarray, placement: MapPlacement, shape: Sequence[int]) -> np.ndarray:
-    """Lay class maps (..., Y, X) over their image: linear between the centres of map pixels, constant beyond them.
+    """Lay class maps over their image: linear between the centres of map pixels, constant beyond them.
 
-    Returns float32 (..., Y, X) of the image's shape.
+    Parameters
+    ----------
+    class_map : ndarray
+        Class maps (..., Y, X).
+    placement : MapPlacement
+        The place of the maps on the image.
+    shape : sequence of int
+        Shape (Y, X) of the image.
+
+    Returns
+    -------
+    ndarray
+        float32 (..., Y, X) of the image's shape.
     """
-    rows = _weights(class_map.shape[-2], placement.y, placement.stride, shape[0])
-    columns = _weights(class_map.shape[-1], placement.x, placement.stride, shape[1])
-    across = _between(np.asarray(class_map, np.float32), columns, -1)
-    return _between(across, rows, -2)
+    rows = _interpolation_weights(class_map.shape[-2], placement.y, placement.stride, shape[0])
+    columns = _interpolation_weights(class_map.shape[-1], placement.x, placement.stride, shape[1])
+    across = _interpolated(np.asarray(class_map, np.float32), columns, -1)
+    return _interpolated(across, rows, -2)
 
 
-def _weights(count: int, offset: float, stride: float, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _interpolation_weights(
+    count: int, offset: float, stride: float, pixels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for each image pixel along an axis, the map pixels before and behind it and the share of the second."""
     place = np.clip((np.arange(pixels) - offset) / stride, 0, count - 1)
     low = np.floor(place).astype(int)
     return low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32)
 
 
-def _between(values: np.ndarray, weights: tuple[np.ndarray, np.ndarray, np.ndarray], axis: int) -> np.ndarray:
+def _interpolated(values: np.ndarray, weights: tuple[np.ndarray, np.ndarray, np.ndarray], axis: int) -> np.ndarray:
     low, high, share = weights
     share = share if axis == -1 else share[:, None]
     return np.asarray(values.take(low, axis) * (1 - share) + values.take(high, axis) * share)
 
 
 def relative_to_reference(class_maps: np.ndarray, reference: int) -> np.ndarray:
-    """Class maps p (classes, Y, X) -> p relative_to_reference the reference class: logistic(z - z of the reference).
+    """Compare each class map with that of a reference class: logistic(z - z of the reference).
 
-    The map of the reference itself stays p.
+    Parameters
+    ----------
+    class_maps : ndarray
+        Instance probabilities p (classes, Y, X).
+    reference : int
+        Index of the reference class.
+
+    Returns
+    -------
+    ndarray
+        float32 (classes, Y, X). The map of the reference class itself stays p.
     """
     p = np.clip(class_maps, 1e-7, 1 - 1e-7, dtype=np.float64)
     odds = p / (1 - p)
@@ -55,7 +80,7 @@ def relative_to_reference(class_maps: np.ndarray, reference: int) -> np.ndarray:
 
 
 def mean_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Give each object the mean of each map (classes, Y, X) inside it; 0 outside objects (Y, X)."""
+    """Return maps (classes, Y, X) in which each object (Y, X) has the mean of its pixels; 0 outside the objects."""
     flat = objects.ravel()
     sizes = np.maximum(np.bincount(flat), 1)
     values = np.stack([np.bincount(flat, one.ravel()) / sizes for one in maps])  # (classes, labels)

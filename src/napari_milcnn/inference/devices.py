@@ -1,7 +1,8 @@
-"""Which device computes, in which precision, with how much memory; each choice with its reason in words.
+"""Choose the device and the precision of a computation, with the reason in words, and measure free memory.
 
-Why bfloat16 is chosen by a timing: whether it pays depends on the processor and on the torch build, and on some it is
-slower than float32. The convolutions alone run in it (`torch.autocast`); pooling and everything after stay float32.
+Why a timing decides whether bfloat16 is used: the gain depends on the processor and on the torch build, and bfloat16
+may even be slower than float32. Only the convolutions run in it (`torch.autocast`); pooling and all later steps use
+float32.
 """
 
 from __future__ import annotations
@@ -23,19 +24,29 @@ from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import ACCELERATORS
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch says on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
+"""Words in torch's messages on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device, the precision of its convolutions, and why."""
+    """A device and the precision of its convolutions.
+
+    Attributes
+    ----------
+    device : torch.device
+        The device.
+    precision : torch.dtype
+        float32 or bfloat16.
+    reason : str
+        Why this device was chosen.
+    """
 
     device: torch.device
     precision: torch.dtype
     reason: str
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Return the context in which the encoder runs."""
+        """Return the context in which the encoder runs in this precision."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def __str__(self) -> str:
@@ -48,37 +59,39 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice
     Parameters
     ----------
     device : str
-        auto (the first accelerator that is there, else the CPU), cpu, cuda, cuda:1, mps or xpu.
+        auto (the first accelerator of this computer, otherwise the CPU), cpu, cuda, cuda:1, mps or xpu.
     precision : str
-        float32, bfloat16, or auto: bfloat16 where it is faster.
+        float32, bfloat16, or auto, which takes bfloat16 if it is faster.
 
     Raises
     ------
     OptionsError
-        If the device asked for is not there.
+        If this computer does not have the device.
     """
-    found = [name for name in ACCELERATORS if _is_there(name)]
+    found = [name for name in ACCELERATORS if _is_available(name)]
     if device == "auto":
         chosen = torch.device(found[0] if found else "cpu")
-        reason = f"{name_of(chosen)}" if found else "no GPU found"
+        reason = name_of(chosen) if found else "no GPU found"
     else:
-        chosen = _asked(device, found)
-        reason = "as asked"
+        chosen = _requested_device(device, found)
+        reason = "as requested"
     return DeviceChoice(chosen, _dtype(chosen, precision), reason)
 
 
-def _asked(device: str, found: list[str]) -> torch.device:
+def _requested_device(name: str, found: list[str]) -> torch.device:
     try:
-        asked = torch.device(device)
+        device = torch.device(name)
     except RuntimeError:
-        asked = None
-    if asked is None or (asked.type != "cpu" and not (asked.type in found and _has(asked))):
-        raise OptionsError(f"device {device!r} is not there; found: {', '.join(['cpu', *found])}; leave it to 'auto'")
-    return asked
+        device = None
+    if device is None or (device.type != "cpu" and not (device.type in found and _has_index(device))):
+        raise OptionsError(
+            f"this computer has no device {name!r}; it has {', '.join(['cpu', *found])}; choose one of these, or 'auto'"
+        )
+    return device
 
 
 def name_of(device: torch.device) -> str:
-    """Name of a device in words."""
+    """Return the name of a device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return {"mps": "Apple GPU", "xpu": "Intel GPU"}.get(device.type, platform.processor() or "CPU")
@@ -86,33 +99,34 @@ def name_of(device: torch.device) -> str:
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Compute with so many threads of the CPU inside; None leaves it as it is."""
-    usual = torch.get_num_threads()
+    """Compute with this number of CPU threads inside the block; None leaves the number unchanged."""
+    before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(before)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on a device."""
+    """Return the free memory of a device, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a RuntimeError of torch says that memory ran out."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+    """Return whether torch raised a RuntimeError because memory ran out."""
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory rather than give it back after every layer: 1.5 times faster on a CPU.
+    """Tell glibc to keep freed memory instead of returning it after every layer: 1.5 times faster on a CPU.
 
-    For processes of our own (command line, workers), not for a host program. Returns whether it was done.
+    Call it in processes of our own (command line, workers), never inside a host program such as napari. Returns whether
+    glibc accepted the settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -122,25 +136,25 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
-def _is_there(name: str) -> bool:
+def _is_available(name: str) -> bool:
     backend = torch.backends.mps if name == "mps" else getattr(torch, name)
     return bool(backend.is_available())
 
 
-def _has(device: torch.device) -> bool:
+def _has_index(device: torch.device) -> bool:
     count = getattr(torch, device.type).device_count()
     return (device.index or 0) < int(count)
 
 
 def _dtype(device: torch.device, precision: str) -> torch.dtype:
     if precision == "auto":
-        return torch.bfloat16 if _bfloat16_pays(device.type) else torch.float32
+        return torch.bfloat16 if _bfloat16_is_faster(device.type) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 @cache
-def _bfloat16_pays(device_type: str) -> bool:
-    """Time a middle layer of our networks both ways, interleaved, once a process."""
+def _bfloat16_is_faster(device_type: str) -> bool:
+    """Time a middle layer of our networks in both precisions in turn; the result holds for the process."""
     if device_type == "mps":
         return False
     if device_type == "cuda":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from napari_milcnn.inference.devices import DeviceChoice
 from napari_milcnn.network.mil_network import MilNetwork
+
+Gradients: TypeAlias = tuple[Tensor, ...] | Tensor
+"""What torch hands to a backward hook."""
 
 
 def jacobian_maps(
@@ -26,34 +29,34 @@ def jacobian_maps(
     Parameters
     ----------
     network : MilNetwork
-        Left as it was found: mode, device, hooks and gradients are put back, also on failure.
+        The network. Its mode, device, hooks and gradients are restored afterwards, also after a failure.
     images : Tensor
-        Normalised, float32 (batch, channels, Y, X).
+        Normalised images, float32 (batch, channels, Y, X).
     classes : sequence of int
-        Indices of classes.
+        Indices of the classes.
     rule : str
-        guided (non-negative) or plain.
+        guided, which keeps only positive evidence, or plain, which is the gradient.
     choice : DeviceChoice, optional
-        Where to compute; by default where the network is, in float32.
+        Device and precision; by default the network's device, in float32.
 
     Returns
     -------
     ndarray
-        float32 (batch, classes, Y, X), summed over input channels.
+        Evidence summed over the input channels, float32 (batch, classes, Y, X).
     """
     device = choice.device if choice else next(network.parameters()).device
-    with torch.enable_grad(), _borrowed(network, device), _guided(network.encoder, rule):
+    with torch.enable_grad(), _ready_for_gradients(network, device), _guided(network.encoder, rule):
         pixels = images.detach().to(device).requires_grad_(True)
         with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
             logits = network.class_maps(pixels)
         output = network.read_maps(logits)
         start = (output.probabilities[..., None, None] * logits.sigmoid()).detach()
-        maps = [_back(pixels, logits, start, index, rule) for index in classes]
+        maps = [_evidence_at_pixels(pixels, logits, start, index, rule) for index in classes]
     return torch.stack(maps, 1).cpu().numpy()
 
 
-def _back(pixels: Tensor, logits: Tensor, start: Tensor, index: int, rule: str) -> Tensor:
-    """Evidence of one class at the input, (batch, Y, X)."""
+def _evidence_at_pixels(pixels: Tensor, logits: Tensor, start: Tensor, index: int, rule: str) -> Tensor:
+    """Propagate the evidence of one class from its map to the pixels, (batch, Y, X)."""
     signal = torch.zeros_like(logits)
     signal[:, index] = start[:, index]
     (gradient,) = torch.autograd.grad(logits, pixels, signal, retain_graph=True)
@@ -61,8 +64,8 @@ def _back(pixels: Tensor, logits: Tensor, start: Tensor, index: int, rule: str) 
 
 
 @contextmanager
-def _borrowed(network: MilNetwork, device: torch.device) -> Iterator[None]:
-    """Eval mode, on a device, no gradients for parameters; all put back afterwards."""
+def _ready_for_gradients(network: MilNetwork, device: torch.device) -> Iterator[None]:
+    """Put a network on a device, in eval mode, without gradients for its parameters; restore all of it afterwards."""
     home = next(network.parameters()).device
     modes = [(module, module.training) for module in network.modules()]
     needed = [p.requires_grad for p in network.parameters()]
@@ -79,7 +82,7 @@ def _borrowed(network: MilNetwork, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
-    """Keep only positive evidence behind every ReLU, by hooks that are removed in every case."""
+    """Keep only positive evidence behind every ReLU, with hooks that are always removed afterwards."""
     relus = [layer for layer in layers.modules() if isinstance(layer, nn.ReLU)] if rule == "guided" else []
     hooks = [relu.register_full_backward_hook(_positive) for relu in relus]
     try:
@@ -89,6 +92,6 @@ def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
             hook.remove()
 
 
-def _positive(_module: nn.Module, gradients: Any, _outputs: Any) -> tuple[Tensor]:
-    """Keep the positive part of what a ReLU passes back."""
+def _positive(_module: nn.Module, gradients: Gradients, _outputs: Gradients) -> tuple[Tensor]:
+    """Keep the positive part of the gradient that a ReLU passes back."""
     return (gradients[0].relu(),)

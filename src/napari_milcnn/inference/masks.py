@@ -1,14 +1,14 @@
-"""From evidence to masks, and from masks to objects and their table.
+"""Turn evidence into masks, and masks into objects and their table.
 
-Where several classes claim a pixel or an object, the strongest evidence wins. The threshold rule is ours (the paper
-states none): Otsu on the logarithm of the evidence, whose values span decades, unless the model's card brings its own.
+If several classes claim a pixel or an object, the class with the strongest evidence gets it. The paper states no rule
+for the threshold. Ours is Otsu on the logarithm of the evidence, whose values span decades, unless the model's card has
+a threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +24,22 @@ from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.schema import OBJECT_COLUMNS
 
 _DECADES = 3
-"""Evidence this many decades under the plane's strongest counts as none when Otsu looks at its logarithm."""
+"""Otsu on the logarithm leaves out evidence that is this many decades weaker than the strongest of the plane."""
 
 
 @dataclass(frozen=True)
 class PlaneMasks:
-    """Masks of one plane: objects int32 (Y, X), their table, and the threshold of each class used."""
+    """Masks of one plane.
+
+    Attributes
+    ----------
+    labels : ndarray
+        Objects, int32 (Y, X); 0 is background.
+    objects : DataFrame
+        One row per object, with the columns of `Masks.objects`.
+    thresholds : dict
+        Class -> threshold, for the classes that have masks in this plane.
+    """
 
     labels: np.ndarray
     objects: pd.DataFrame
@@ -46,11 +56,11 @@ class Masks:
         Objects, int32 (planes, Y, X), numbered from 1 in each plane; 0 is background.
     objects : DataFrame
         One row per object: plane, label, class, area_px, area_um2, y, x (centroid, px), mean_evidence, score (the
-        image's score of that class).
+        plane's score of that class).
     classes : tuple of str
-        The classes looked for.
+        The classes of the evidence.
     thresholds : tuple of dict
-        For each plane, class -> threshold used.
+        For each plane, class -> threshold.
     """
 
     labels: np.ndarray
@@ -60,20 +70,20 @@ class Masks:
 
     @property
     def class_image(self) -> np.ndarray:
-        """Class of each pixel, uint16 (planes, Y, X): 1 for the first of `classes`, 0 for background."""
+        """The class of each pixel, uint16 (planes, Y, X): 1 for the first of `classes`, 0 for background."""
         return np.stack([
             class_image(plane, self.objects[self.objects["plane"] == i], self.classes)
             for i, plane in enumerate(self.labels)
         ])  # fmt: skip
 
 
-def segment(evidence: Evidence, **options: Any) -> Masks:
+def segment(evidence: Evidence, **options: object) -> Masks:
     """Turn evidence into masks and objects.
 
     Parameters
     ----------
     evidence : Evidence
-        Of any kind.
+        Evidence of any kind.
     **options
         Fields of `MaskOptions`: threshold, class_thresholds, present, smooth, min_size, fill_holes, split.
 
@@ -85,7 +95,7 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     Raises
     ------
     OptionsError
-        If an option is unknown or impossible, or a class with a threshold of its own is not the model's.
+        If an option is unknown or has an impossible value, or the model does not know a class in `class_thresholds`.
     """
     chosen = checked_mask_options(options, evidence.prediction.classes)
     planes = [
@@ -107,19 +117,19 @@ def segment(evidence: Evidence, **options: Any) -> Masks:
     )
 
 
-def checked_mask_options(values: dict[str, Any], classes: Sequence[str]) -> MaskOptions:
-    """Build mask options for a model with some classes.
+def checked_mask_options(values: Mapping[str, object], classes: Sequence[str]) -> MaskOptions:
+    """Build mask options for a model with these classes.
 
     Raises
     ------
     OptionsError
-        If an option is unknown or impossible, or a class with a threshold of its own is not among the classes.
+        If an option is unknown or has an impossible value, or the model does not know a class in `class_thresholds`.
     """
     options = make_options(MaskOptions, values)
     unknown = [name for name in options.class_thresholds if name not in classes]
     if unknown:
         raise OptionsError(
-            f"a threshold is given for {', '.join(map(repr, unknown))}, which the model does not know; its classes: "
+            f"class_thresholds has a threshold for {', '.join(unknown)}, which the model does not know; its classes: "
             f"{', '.join(classes)}"
         )
     return options
@@ -133,30 +143,55 @@ def segment_plane(
     pixel_size: float | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> PlaneMasks:
-    """Turn one plane's evidence (classes, Y, X), whose classes are `names`, into masks."""
-    wanted = present_classes(prediction, plane.plane, names, options)
-    if not wanted:
+    """Turn the evidence of one plane into masks.
+
+    Parameters
+    ----------
+    plane : PlaneEvidence
+        Evidence (classes, Y, X).
+    prediction : Prediction
+        The prediction from which the evidence was made.
+    names : sequence of str
+        The classes of the evidence.
+    options : MaskOptions
+        How masks are made.
+    pixel_size : float, optional
+        µm per pixel; without it, areas in µm² are NaN.
+    thresholds : mapping, optional
+        Class -> threshold from the model's card.
+    """
+    shown = present_classes(prediction, plane.plane, names, options)
+    if not shown:
         return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
-    maps = plane.maps[[list(names).index(name) for name in wanted]]  # (wanted classes, Y, X)
+    maps = plane.maps[[list(names).index(name) for name in shown]]  # (shown classes, Y, X)
     if options.smooth > 0 and plane.objects is None:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
-    used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(wanted, maps, strict=True)}
+    used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(shown, maps, strict=True)}
     if plane.objects is None:
-        labels, classes = _objects(_winner(maps, list(used.values())), options)
+        labels, classes = _labelled_objects(_strongest(maps, list(used.values())), options)
         values = _means(maps, labels)
     else:
-        values = _of_each(maps, plane.objects)
-        classes = _winner(values, list(used.values())) - 1
+        values = _value_in_each(maps, plane.objects)
+        classes = _strongest(values, list(used.values())) - 1
         labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
-    table = _table(labels, classes, wanted, values, scores, pixel_size)
+    table = _table(labels, classes, shown, values, scores, pixel_size)
     return PlaneMasks(labels, table.assign(plane=plane.plane)[["plane", *OBJECT_COLUMNS]], used)
 
 
 def present_classes(prediction: Prediction, row: int, names: Sequence[str], options: MaskOptions) -> tuple[str, ...]:
-    """Return those of some classes that give masks in one plane of a prediction, by its place in `planes`.
+    """Return the classes that get masks in one plane: those whose score reaches `options.present`, and the top class.
 
-    They are the classes whose score reaches `options.present`, and the top class.
+    Parameters
+    ----------
+    prediction : Prediction
+        Scores of the image.
+    row : int
+        Index of the plane in `prediction.planes`.
+    names : sequence of str
+        The classes to choose from.
+    options : MaskOptions
+        With the lowest score, `present`.
     """
     scores = dict(zip(prediction.classes, prediction.scores[row].tolist(), strict=True))
     least = min(options.present, max(scores.values()))
@@ -164,20 +199,20 @@ def present_classes(prediction: Prediction, row: int, names: Sequence[str], opti
 
 
 def no_masks(shape: tuple[int, int]) -> PlaneMasks:
-    """Return the masks (Y, X) of a plane that shows none of the classes, or that was not classified."""
+    """Return empty masks (Y, X), for a plane that shows none of the classes or was not classified."""
     nothing = np.zeros(shape, np.int32)
     table = _table(nothing, np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
     return PlaneMasks(nothing, table.assign(plane=0)[["plane", *OBJECT_COLUMNS]], {})
 
 
-def _winner(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """Which of the maps (classes, ...) is strongest of those over their threshold: 1 for the first, 0 for none."""
+def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Return the number of the strongest map (classes, ...) above its threshold: 1 for the first map, 0 for none."""
     claims = np.stack([np.where(one > least, one, 0) for one, least in zip(maps, thresholds, strict=True)])
     return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
 
 
 def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:
-    """Threshold of one map (Y, X)."""
+    """Return the threshold of the map (Y, X) of one class; `own` has the thresholds of the model's card."""
     rule = options.class_thresholds.get(name, options.threshold)
     if rule == "auto":
         rule = own.get(name, "otsu")
@@ -187,7 +222,7 @@ def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[st
 
 
 def otsu_of_logarithm(one: np.ndarray) -> float:
-    """Otsu's threshold on the logarithm of the positive evidence of a map; half its maximum where it is constant."""
+    """Return Otsu's threshold on the logarithm of the positive evidence; half the maximum if the map is constant."""
     peak = float(one.max(initial=0))
     values = np.log(one[one > peak * 10.0**-_DECADES], dtype=np.float64)
     if values.size == 0 or np.ptp(values) < 1e-6:
@@ -195,12 +230,15 @@ def otsu_of_logarithm(one: np.ndarray) -> float:
     return float(np.exp(threshold_otsu(values)))
 
 
-def _objects(winner: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Objects of a class image (Y, X) -> labels int32 (Y, X), and the class index of each label from 1 on."""
-    labels, classes, count = np.zeros(winner.shape, np.int32), [np.zeros(1, int)], 0
-    for index in np.unique(winner[winner > 0]):
-        mask = winner == index
-        mask = mask | (_holes(mask) & (winner == 0)) if options.fill_holes else mask
+def _labelled_objects(class_numbers: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Label the objects of a class image (Y, X), 1 for the first class.
+
+    Returns labels, int32 (Y, X), and the class index of each label; the first entry, of label 0, has no meaning.
+    """
+    labels, classes, count = np.zeros(class_numbers.shape, np.int32), [np.zeros(1, int)], 0
+    for index in np.unique(class_numbers[class_numbers > 0]):
+        mask = class_numbers == index
+        mask = mask | (_holes(mask) & (class_numbers == 0)) if options.fill_holes else mask
         found = drop_small(split_touching(mask, options.split), options.min_size)
         labels = np.where(found > 0, found + count, labels).astype(np.int32)
         classes.append(np.full(found.max(), index - 1))
@@ -209,25 +247,25 @@ def _objects(winner: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.n
 
 
 def _holes(mask: np.ndarray) -> np.ndarray:
-    """Background (Y, X) that the objects of a mask enclose: its components that do not reach the edge."""
-    ground = components(~mask, connectivity=1)
-    hole = np.ones(ground.max() + 1, bool)
+    """Return the holes of a mask (Y, X): the components of its background that do not reach the edge."""
+    background = components(~mask, connectivity=1)
+    hole = np.ones(background.max() + 1, bool)
     hole[0] = False
-    for edge in (ground[0], ground[-1], ground[:, 0], ground[:, -1]):
+    for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
         hole[edge] = False
-    return np.asarray(hole[ground])
+    return np.asarray(hole[background])
 
 
 def _means(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean of each map (classes, Y, X) over each label from 0 on, (classes, labels)."""
+    """Return the mean of each map (classes, Y, X) over each label, beginning with label 0: (classes, labels)."""
     sizes = np.maximum(np.bincount(labels.ravel()), 1)
     return np.stack([np.bincount(labels.ravel(), one.ravel()) / sizes for one in maps])
 
 
-def _of_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Value of each map (classes, Y, X) in each object from 0 on, all of whose pixels have the same: (classes, labels).
+def _value_in_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Return the value of each map (classes, Y, X) in each object, beginning with label 0: (classes, labels).
 
-    0 outside objects, and for numbers that no object has.
+    All pixels of an object have the same value. The value of the background, and of numbers without an object, is 0.
     """
     values = np.zeros((len(maps), int(objects.max(initial=0)) + 1), maps.dtype)
     inside = np.flatnonzero(objects)
@@ -244,7 +282,10 @@ def _table(
     scores: Mapping[str, float],
     pixel_size: float | None,
 ) -> pd.DataFrame:
-    """Table of the objects: `values` (classes, labels) is each object's evidence, `classes` (labels,) its own class."""
+    """Make the table of the objects.
+
+    `classes` (labels,) has the index of each label's class in `names`, and `values` (classes, labels) its evidence.
+    """
     rows, columns = np.nonzero(labels)
     flat = labels[rows, columns]
     sizes = np.bincount(flat)
@@ -263,7 +304,7 @@ def _table(
 
 
 def class_image(labels: np.ndarray, objects: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
-    """Class of each pixel of one plane, uint16 (Y, X): 1 for the first class, 0 for background."""
+    """Return the class of each pixel of one plane, uint16 (Y, X): 1 for the first class, 0 for background."""
     of_label = np.zeros(labels.max(initial=0) + 1, np.uint16)
     of_label[objects["label"].to_numpy(int)] = [classes.index(name) + 1 for name in objects["class"]]
     return np.asarray(of_label[labels])

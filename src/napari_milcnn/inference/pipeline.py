@@ -1,25 +1,25 @@
-"""The one loop over images: each is opened, classified plane after plane, and masked.
+"""The one loop over images: it opens each image, classifies it plane by plane, and makes masks.
 
-The command line, the docks, evaluation and localisation all look at images through `analyse`; what goes to disk, into
-layers or into figures is made of the results that it yields.
+The command line, the docks, evaluation and localisation all process images with `analyse`. They write the results that
+it yields to disk, or show them as layers and figures.
 
-What happens when something fails is decided here alone:
+Only this module decides what happens after a failure:
 
-- An impossible option, or a place that results cannot be written to, ends the run.
-- Whatever else goes wrong in an image ends that image: its `ImageEnd` says why, and the next image follows. The planes
-  that were finished before were yielded already and stay.
-- Masks that cannot be made never take the classification with them: the plane has its scores, no masks, and the reason.
+- An impossible option, or a place to which results cannot be written, ends the run.
+- Any other failure ends its image: the `ImageEnd` gives the reason, and the next image follows. Planes that were
+  finished before have already been yielded and are kept.
+- If masks cannot be made, the classification is kept: the plane has its scores, no masks, and the reason.
 
-Why masks are made of the classes that a plane shows, before memory is counted: maps of all classes of a model may not
-fit where those of the two that are shown do.
+Why only the classes that a plane shows get evidence: the maps of two classes may fit into memory when the maps of all
+classes of the model do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,26 +38,26 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """An image to look at, and what to find in it.
+    """An image to process, and what to do with it.
 
     Attributes
     ----------
     name : str
-        What it is called in messages: its path, or the name of a layer.
+        Name of the image in messages: its path, or the name of a layer.
     open : callable
-        Opens it.
+        Function that opens the image.
     planes : sequence of int or None
-        Numbers of the planes to look at; all for None.
+        Indices of the planes to process; None for all.
     masks : MaskOptions or None
-        How evidence becomes masks; no evidence and no masks are made for None.
+        How evidence becomes masks; None for neither evidence nor masks.
     classes : sequence of str or None
-        Classes whose masks are made; all for None.
+        Classes that get masks; None for all.
     objects : callable or None
-        Returns a label image of the user's own, int32 (planes, Y, X), for object evidence.
+        Function that returns the user's own label image for object evidence, int32 (planes, Y, X).
     prediction : Prediction or None
-        What was found before: its planes are masked anew, and not classified again.
+        An earlier prediction. Its planes get masks and are not classified again.
     keep_open : bool
-        Whether the image stays open behind its last step.
+        Whether the image stays open after its last step.
     """
 
     name: str
@@ -72,29 +72,29 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class ImageOpened:
-    """An image was opened; it is open until its `ImageEnd`."""
+    """An image was opened; it stays open until its `ImageEnd`."""
 
     image: ImageStack
 
 
 @dataclass(frozen=True)
 class PlaneResult:
-    """What was found in one plane.
+    """The result for one plane.
 
     Attributes
     ----------
     plane : int
-        Its number in the image's `planes`.
+        Index of the plane in the image's `planes`.
     prediction : Prediction
-        Of this plane alone.
+        Prediction of this plane alone.
     channels : tuple of int
-        The image's channel for each channel of the model.
+        For each channel of the model, the index of the image's channel.
     evidence : PlaneEvidence or None
-        Evidence for the classes that `classes` names, where masks were made.
+        Evidence for the classes that have masks; None without masks.
     masks : PlaneMasks or None
-        Its objects, where they were asked for and could be made.
+        Objects of the plane; None if they were not requested or could not be made.
     problem : str
-        Why there are no masks although they were asked for.
+        Why requested masks could not be made; otherwise empty.
     """
 
     plane: int
@@ -107,7 +107,7 @@ class PlaneResult:
 
 @dataclass(frozen=True)
 class ImageEnd:
-    """An image is done with: all of it was looked at, or `failure` says why not."""
+    """An image is finished: all of it was processed, or `failure` says why not."""
 
     failure: str = ""
 
@@ -116,25 +116,25 @@ ImageEvent = ImageOpened | PlaneResult | ImageEnd
 
 
 def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Iterator[Progress[ImageEvent]]:
-    """Classify images and make their masks, a plane at a time: cancel between steps by leaving the loop.
+    """Classify images and make their masks, a plane at a time. To cancel, leave the loop.
 
     Parameters
     ----------
     maker : EvidenceMaker
-        The model, made ready, with the kind of evidence.
+        The model that is ready on a device, with the kind of evidence.
     requests : sequence of ImageRequest
         The images.
 
     Yields
     ------
     Progress
-        Whose result is an `ImageOpened`, a `PlaneResult` or an `ImageEnd`; `number` says of which request. Every image
-        has exactly one `ImageEnd`.
+        Its result is an `ImageOpened`, a `PlaneResult`, an `ImageEnd` or None, and its `number` is the index of the
+        request. Every image has exactly one `ImageEnd`.
 
     Raises
     ------
     OptionsError
-        If a class is not the model's.
+        If the model does not know a class of a request.
     """
     for request in requests:
         class_indices(maker.model, request.classes)
@@ -142,33 +142,34 @@ def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Iterator[
 
 
 def each_image(
-    requests: Sequence[ImageRequest], look: Callable[[ImageRequest, ImageStack], Iterator[tuple[float, Found | None]]]
+    requests: Sequence[ImageRequest],
+    process: Callable[[ImageRequest, ImageStack], Iterator[tuple[float, Found | None]]],
 ) -> Iterator[Progress[ImageOpened | Found | ImageEnd]]:
-    """Open images one after another and look at each; one that fails says why, and the others go on.
+    """Open and process images one after another; if one fails, its `ImageEnd` has the reason, and the next follows.
 
     Parameters
     ----------
     requests : sequence of ImageRequest
         The images.
-    look : callable
-        Called with a request and its opened image; yields how much of the image is done, and what was found.
+    process : callable
+        Function of a request and its opened image. It yields the share of the image that is done, and a result or None.
     """
     total = len(requests)
     for number, request in enumerate(requests):
         yield Progress(number, total, request.name)
-        for share, event in _one_image(request, look):
+        for share, event in _one_image(request, process):
             yield Progress(number, total, request.name, share, event)
 
 
 def _one_image(
-    request: ImageRequest, look: Callable[[ImageRequest, ImageStack], Iterator[tuple[float, Found | None]]]
+    request: ImageRequest, process: Callable[[ImageRequest, ImageStack], Iterator[tuple[float, Found | None]]]
 ) -> Iterator[tuple[float, ImageOpened | Found | ImageEnd | None]]:
     image: ImageStack | None = None
     try:
         with failures_of(request.name) as reasons:
             image = request.open()
             yield 0.0, ImageOpened(image)
-            yield from look(request, image)
+            yield from process(request, image)
         yield 1.0, ImageEnd("".join(reasons))
     finally:
         if image is not None and not request.keep_open:
@@ -177,7 +178,7 @@ def _one_image(
 
 @contextmanager
 def failures_of(name: str) -> Iterator[list[str]]:
-    """Give a list that holds the reason once the block failed; an error that ends the whole run is let through."""
+    """Yield a list to which the reason is added if the block fails. Errors that end the whole run are raised again."""
     reasons: list[str] = []
     try:
         yield reasons
@@ -187,14 +188,14 @@ def failures_of(name: str) -> Iterator[list[str]]:
         reasons.append(str(error))
     except MemoryError:
         reasons.append(f"{printable(name)} does not fit into memory; crop it or close programs")
-    except Exception as error:  # noqa: BLE001 - one image of thousands must not end the run: it says what it was
+    except Exception as error:  # noqa: BLE001 - one image of thousands must not end the run
         reasons.append(f"{printable(name)} failed: {type(error).__name__}: {error}")
 
 
 def _planes(
     maker: EvidenceMaker, request: ImageRequest, image: ImageStack
 ) -> Iterator[tuple[float, PlaneResult | None]]:
-    """Classify the planes of one image, a batch at a time, and mask each as soon as it is classified."""
+    """Classify the planes of one image, a batch at a time, and make the masks of each plane as soon as it is done."""
     model_input = maker.classifier.model_input(image)
     masker = _Masker(maker, request, model_input)
     done, wanted = 0, len(image.planes if request.planes is None else set(request.planes))
@@ -210,7 +211,7 @@ def _planes(
 def _predictions(
     maker: EvidenceMaker, request: ImageRequest, model_input: ModelInput
 ) -> Iterator[tuple[float, Prediction | None]]:
-    """Return what was found before, else what is found now, with the share of the planes that are classified."""
+    """Yield the earlier prediction, or classify the image; with each part comes the share of classified planes."""
     if request.prediction is not None:
         yield 1.0, request.prediction
         return
@@ -233,14 +234,15 @@ class _Masker:
             self.problem = _missing_masks(reasons)
 
     def result(self, prediction: Prediction) -> PlaneResult:
-        """Return what was found in a plane that is classified."""
+        """Return the result of a plane, given its prediction."""
         plane = self.model_input.image.planes.index(prediction.planes[0])
-        found: dict[str, Any] = {"problem": self.problem}
-        if self.request.masks is not None and not self.problem:
-            with failures_of(self.request.name) as reasons:
-                found["evidence"], found["masks"] = self._masks(prediction, self.request.masks)
-            found["problem"] = _missing_masks(reasons)
-        return PlaneResult(plane, prediction, self.model_input.channels, **found)
+        result = PlaneResult(plane, prediction, self.model_input.channels, problem=self.problem)
+        if self.request.masks is None or self.problem:
+            return result
+        with failures_of(self.request.name) as reasons:
+            evidence, masks = self._masks(prediction, self.request.masks)
+            return replace(result, evidence=evidence, masks=masks)
+        return replace(result, problem=_missing_masks(reasons))
 
     def _masks(self, prediction: Prediction, options: MaskOptions) -> tuple[PlaneEvidence | None, PlaneMasks]:
         image = self.model_input.image

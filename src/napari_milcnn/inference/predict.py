@@ -1,26 +1,29 @@
-"""Whole images of any size, time and z, through a trained model.
+"""Classify whole images of any size with a trained model, plane by plane.
 
-A plane is run in one piece where it fits into memory, else in tiles. Tiles are exact: no layer is padded and every
-tile begins at a multiple of the stride, so the class map put together from tiles is the class map of the plane (up to
-the rounding of the convolutions), and pooling sees it whole.
+A plane is computed in one piece if it fits into memory, and otherwise in tiles. Tiles are exact: no layer is padded and
+every tile begins at a multiple of the stride. The class map put together from tiles is therefore the class map of the
+plane (up to the rounding of the convolutions), and pooling works on the whole map.
 
-Which figure decides: the network's last layer, y, over the temperature on the model's card, read as a softmax where
-each image shows one class and as sigmoids where it may show several (`Prediction.scores`). P, the pooled probability of
-each class alone (`Prediction.probabilities`), says how much of the image shows that class, whatever else it shows.
+The scores decide which class an image shows (`Prediction.scores`). They are the network's last layer, y, divided by the
+temperature on the model's card, then a softmax if each image shows one class, or sigmoids if an image may show several.
+P, the pooled probability of each class alone (`Prediction.probabilities`), says how much of the image shows that class,
+whatever else it shows.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.inference.class_maps import MapPlacement
@@ -31,10 +34,13 @@ from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress
 from napari_milcnn.schema import pooled_column, score_column
 
+ImageSource: TypeAlias = str | os.PathLike[str] | ArrayLike | ImageStack
+"""Everything that `open_image` takes."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of an image.
+    """The result of applying a model to an image.
 
     Attributes
     ----------
@@ -43,21 +49,21 @@ class Prediction:
     probabilities : ndarray
         P, the pooled image-level probability of each class, float32 (planes, classes).
     scores : ndarray
-        Probabilities after the last layer, float32 (planes, classes): these decide.
+        Probabilities after the last layer, float32 (planes, classes). They decide which class an image shows.
     class_maps : ndarray
         Instance probabilities p, float32 (planes, classes, Y, X), one value per instance.
     planes : tuple of PlaneIndex
         Position, time and z of each plane.
     placement : MapPlacement
-        Where the class maps lie on the image, in image pixels.
+        The place of the class maps on the image, in image pixels.
     name : str
         The image's name.
     warnings : tuple of str
-        What was done to the image or the device, in sentences.
+        Sentences about what was done to the image, and about the device.
     device : str
-        Where it was computed, in which precision, and why.
+        The device and the precision of the computation, and why they were chosen.
     seconds : float
-        Time taken, reading included.
+        Time for reading and computing.
     """
 
     classes: tuple[str, ...]
@@ -72,19 +78,19 @@ class Prediction:
     seconds: float
 
     def plane_name(self, index: int) -> str:
-        """Name a plane by the axes along which the image has several, such as 't 3 z 0'; empty for a single plane."""
+        """Name a plane by its place along the axes that vary, such as 't 3 z 0'; empty for a single plane."""
         varying = [i for i, values in enumerate(zip(*self.planes, strict=True)) if len(set(values)) > 1]
         plane = self.planes[index]
         return " ".join(f"{plane._fields[i]} {plane[i]}" for i in varying)
 
     def only(self, row: int) -> Prediction:
-        """Return what is said of one plane, by its place in `planes`."""
+        """Return the prediction of one plane; `row` is its index in `planes`."""
         one = slice(row, row + 1)
         return replace(self, probabilities=self.probabilities[one], scores=self.scores[one],
                        class_maps=self.class_maps[one], planes=self.planes[one])  # fmt: skip
 
     def without_maps(self) -> Prediction:
-        """Return the same prediction without its class maps, to be kept by the thousand."""
+        """Return the same prediction without its class maps, so that thousands of predictions fit into memory."""
         return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy())
 
     @property
@@ -94,12 +100,12 @@ class Prediction:
 
     @property
     def margin(self) -> np.ndarray:
-        """Distance from the highest score to the next, float32 (planes,); 1 for a single class."""
+        """Difference between the highest score and the next, float32 (planes,); 1 for a single class."""
         ordered = np.sort(self.scores, 1)
         return ordered[:, -1] - ordered[:, -2] if len(self.classes) > 1 else np.ones(len(ordered), np.float32)
 
     def table(self) -> pd.DataFrame:
-        """One row per plane: position, t, z, top class, margin, then score and P of each class."""
+        """Return a table with one row per plane: position, t, z, top class, margin, then score and P of each class."""
         rows = pd.DataFrame(self.planes, columns=PlaneIndex._fields)
         rows["top"], rows["margin"] = self.top, self.margin
         for column, values in ((score_column, self.scores), (pooled_column, self.probabilities)):
@@ -108,7 +114,7 @@ class Prediction:
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
-    """Put parts of one image together, in the order of its planes; of a plane that stands in several, the last wins."""
+    """Join predictions of one image in the order of its planes; if several have the same plane, the last one counts."""
     rows = {plane: (part, i) for part in parts for i, plane in enumerate(part.planes)}
     chosen = [rows[plane] for plane in sorted(rows)]
     return replace(
@@ -117,87 +123,99 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
         scores=np.stack([part.scores[i] for part, i in chosen]),
         class_maps=np.stack([part.class_maps[i] for part, i in chosen]),
         planes=tuple(sorted(rows)),
-        warnings=tuple(dict.fromkeys(said for part in parts for said in part.warnings)),
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         seconds=sum(part.seconds for part in parts),
     )
 
 
 class Classifier:
-    """A model made ready on a device, for many images.
+    """A model that is ready on a device to classify many images.
 
     Parameters
     ----------
     model : TrainedModel
-        What to apply.
+        The model to apply.
     **options
         Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
     """
 
-    def __init__(self, model: TrainedModel, **options: Any) -> None:
+    def __init__(self, model: TrainedModel, **options: object) -> None:
         self.model = model
         self.options = make_options(ComputeOptions, options)
-        self.runner = TiledInference(model, self.options)
+        self.inference = TiledInference(model, self.options)
 
-    def model_input(self, image: Any) -> ModelInput:
-        """Open an image as the model takes it; one that is a `ModelInput` already is returned as it is."""
+    def model_input(self, image: ImageSource | ModelInput) -> ModelInput:
+        """Open an image as the input of the model; a `ModelInput` is returned unchanged."""
         if isinstance(image, ModelInput):
             return image
         return model_input(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
 
-    def classify(self, image: Any, planes: Sequence[int] | None = None) -> Prediction:
-        """Classify every plane of an image, or some of them; see `classify`."""
+    def classify(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Prediction:
+        """Classify every plane of an image, or some planes; see the function `classify`."""
         return joined([step.result for step in self.steps(image, planes) if step.result is not None])
 
-    def steps(self, image: Any, planes: Sequence[int] | None = None) -> Iterator[Progress[Prediction]]:
-        """Classify every plane, or those of some numbers, a batch at a time: cancel between steps by leaving the loop.
+    def steps(
+        self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None
+    ) -> Iterator[Progress[Prediction]]:
+        """Classify every plane of an image, or some planes, a batch at a time. To cancel, leave the loop.
+
+        Parameters
+        ----------
+        image : path, array, ImageStack or ModelInput
+            The image.
+        planes : sequence of int, optional
+            Indices of the planes; all by default.
 
         Yields
         ------
         Progress
-            After each tile; its result is the prediction of the planes that were finished with it.
+            After each tile. Its result is the prediction of the planes that are complete with this tile, or None.
 
         Raises
         ------
         ImageError
-            If the image has not the model's channels, cannot be read, or lacks a plane that is asked for.
+            If the image does not have the model's channels or one of the planes, or cannot be read.
         """
-        self.runner.warnings.clear()
-        seen = self.model_input(image)
-        numbers = _plane_numbers(seen.image, planes)
-        tile = self.runner.tile(seen.shape)
-        tiles = map_windows(seen.map_shape, tile, self.model.network.placement)
-        size = self.runner.batch_that_fits(tile)
+        self.inference.warnings.clear()
+        model_input = self.model_input(image)
+        numbers = _plane_numbers(model_input.image, planes)
+        tile = self.inference.tile(model_input.shape)
+        tiles = map_windows(model_input.map_shape, tile, self.model.network.placement)
+        size = self.inference.batch_that_fits(tile)
         total, done = len(numbers) * len(tiles), 0
         for start in range(0, len(numbers), size):
-            batch, began = numbers[start : start + size], time.perf_counter()
-            logits = np.empty((len(batch), len(self.model.classes), *seen.map_shape), np.float32)
+            batch, started = numbers[start : start + size], time.perf_counter()
+            logits = np.empty((len(batch), len(self.model.classes), *model_input.map_shape), np.float32)
             for window in tiles:
                 y0, y1, x0, x1 = window
-                logits[:, :, y0:y1, x0:x1] = self.runner.run(seen, [Tile(plane, window) for plane in batch])
+                logits[:, :, y0:y1, x0:x1] = self.inference.run(model_input, [Tile(plane, window) for plane in batch])
                 done += len(batch)
                 if window is not tiles[-1]:
-                    yield Progress(done, total, seen.image.name)
-            part = self._prediction(seen, batch, logits, time.perf_counter() - began)
-            yield Progress(done, total, seen.image.name, result=part)
+                    yield Progress(done, total, model_input.image.name)
+            part = self._prediction(model_input, batch, logits, time.perf_counter() - started)
+            yield Progress(done, total, model_input.image.name, result=part)
 
-    def _prediction(self, seen: ModelInput, planes: Sequence[int], logits: np.ndarray, seconds: float) -> Prediction:
-        output = self.runner.read_maps(logits)
+    def _prediction(
+        self, model_input: ModelInput, planes: Sequence[int], logits: np.ndarray, seconds: float
+    ) -> Prediction:
+        """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
+        output = self.inference.read_maps(logits)
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities.numpy(),
             scores=scores_from_logits(self.model, output.scores).numpy(),
             class_maps=torch.from_numpy(logits).sigmoid().numpy(),
-            planes=tuple(seen.image.planes[plane] for plane in planes),
-            placement=seen.placement,
-            name=seen.image.name,
-            warnings=(*seen.warnings, *self.runner.warnings),
-            device=str(self.runner.choice),
+            planes=tuple(model_input.image.planes[plane] for plane in planes),
+            placement=model_input.placement,
+            name=model_input.image.name,
+            warnings=(*model_input.warnings, *self.inference.warnings),
+            device=str(self.inference.choice),
             seconds=seconds,
         )
 
 
 def scores_from_logits(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
-    """Read the last layer's y (planes, classes) as the scores that decide."""
+    """Turn the last layer's y (planes, classes) into scores: divide by the temperature, then softmax or sigmoids."""
     y = y / model.card.temperature
     return y.softmax(1) if model.card.single_label else y.sigmoid()
 
@@ -206,36 +224,41 @@ def _plane_numbers(image: ImageStack, planes: Sequence[int] | None) -> list[int]
     count = len(image.planes)
     wanted = sorted(set(range(count) if planes is None else planes))
     if not wanted or not all(0 <= plane < count for plane in wanted):
-        raise ImageError(f"planes {wanted} were asked for, but the {count} planes of {image.name} count from 0")
+        raise ImageError(
+            f"planes {wanted} cannot be classified: {image.name} has {count} planes; expected one or more numbers from "
+            f"0 to {count - 1}"
+        )
     return wanted
 
 
-def classify(model: TrainedModel, image: Any, planes: Sequence[int] | None = None, **options: Any) -> Prediction:
-    """Classify every plane (position, t, z) of an image, or some of them.
+def classify(
+    model: TrainedModel, image: ImageSource | ModelInput, planes: Sequence[int] | None = None, **options: object
+) -> Prediction:
+    """Classify every plane (position, t, z) of an image, or some planes.
 
     Parameters
     ----------
     model : TrainedModel
-        What to apply.
+        The model to apply.
     image : path, array or ImageStack
         Anything `open_image` takes.
     planes : sequence of int, optional
-        Numbers of the planes, in the order of `ImageStack.planes`; all by default.
+        Indices of the planes in `ImageStack.planes`; all by default.
     **options
         Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
 
     Returns
     -------
     Prediction
-        Scores and P (planes, classes), class maps (planes, classes, Y, X).
+        Scores and P (planes, classes), and class maps (planes, classes, Y, X).
 
     Raises
     ------
     ImageError
-        If the image cannot be read or has not the model's channels.
+        If the image cannot be read, or does not have the model's channels or one of the planes.
     OptionsError
-        If an option is unknown or impossible.
+        If an option is unknown or has an impossible value.
     ComputeError
-        If the device fails where no smaller step is left.
+        If the device fails, or not even one receptive field fits into memory.
     """
     return Classifier(model, **options).classify(image, planes)

@@ -1,4 +1,4 @@
-"""Running a network's class maps over planes, in batches and tiles, on a device that may run out of memory."""
+"""Compute class maps of planes in batches and tiles, on a device that may run out of memory."""
 
 from __future__ import annotations
 
@@ -25,28 +25,34 @@ _MEMORY_SHARE = 0.5
 
 
 class Tile(NamedTuple):
-    """A window of one plane's class map, in map pixels."""
+    """A window of the class map of one plane, in map pixels."""
 
     plane: int
     window: Window
 
 
 class TiledInference:
-    """Computes class-map logits; halves the batch, then the tile, then moves to the CPU when memory runs out.
+    """Computes class-map logits. When memory runs out, it halves the batch, then the tile, then moves to the CPU.
 
     Parameters
     ----------
     model : TrainedModel
-        Its network is copied, never changed.
+        The model. Its network is copied and never changed.
     options : ComputeOptions
         Device, precision, engine, tile and batch size.
 
     Attributes
     ----------
     choice : DeviceChoice
-        Where and in which precision it runs now.
+        The current device and precision.
     warnings : list of str
-        What it had to do to fit into memory.
+        Sentences about what was done to fit into memory.
+
+    Raises
+    ------
+    OptionsError
+        If the computer does not have the device, the tile is smaller than the receptive field, or OpenVINO is not
+        installed.
     """
 
     def __init__(self, model: TrainedModel, options: ComputeOptions) -> None:
@@ -69,7 +75,7 @@ class TiledInference:
             self._class_maps = self._torch_maps
 
     def tile(self, shape: tuple[int, int]) -> int:
-        """Side of the tiles, in px, for a plane of `shape` (Y, X)."""
+        """Return the side of the tiles, in px, for a plane of `shape` (Y, X)."""
         field = self.model.network.placement.receptive_field
         if self.options.tile is not None:
             return self.options.tile
@@ -79,37 +85,37 @@ class TiledInference:
         return max(field, min(_LARGEST_TILE, int((budget / bytes_per_pixel(self.model.network)) ** 0.5)))
 
     def batch_that_fits(self, tile: int) -> int:
-        """Planes in one batch of tiles of that side: the batch size asked for, or fewer where memory is short."""
+        """Return the number of planes in a batch of tiles of this side: the batch size, or less if memory is short."""
         budget = free_memory(self.choice.device) * _MEMORY_SHARE
         return max(1, min(self.options.batch_size, int(budget / (bytes_per_pixel(self.model.network) * tile**2))))
 
     def read_maps(self, class_maps: np.ndarray) -> NetworkOutput:
-        """Pool whole class maps, logits (planes, classes, Y, X), and apply the last layer, on the CPU."""
+        """Pool whole class maps, logits (planes, classes, Y, X), and apply the last layer, both on the CPU."""
         with torch.inference_mode():
             return self.model.network.read_maps(torch.from_numpy(class_maps))
 
     def run(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
-        """Class-map logits, float32 (classes, Y, X), of each tile; all windows of one size.
+        """Compute the class-map logits, float32 (classes, Y, X), of each tile. All windows have the same size.
 
         Raises
         ------
         ComputeError
-            If the smallest step does not fit into the CPU's memory, or the device fails.
+            If a single receptive field does not fit into the CPU's memory, or the device fails.
         """
         try:
             images = np.stack([model_input.read(tile.plane, image_window(tile.window, model_input)) for tile in tiles])
             return list(self.class_maps(images))
         except MemoryError:
-            pass
-        window = tiles[0].window
-        if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
-            self._warn(f"out of memory on {self.choice.device}: planes were run in smaller tiles")
-            return [self._run_quartered(model_input, tile) for tile in tiles]
-        self._leave_device()
-        return self.run(model_input, tiles)
+            pass  # the next attempt begins below, where the memory of this one is free again
+        return self._run_smaller(model_input, tiles)
 
     def instances(self, crops: np.ndarray) -> np.ndarray:
-        """Logits (crops, classes) of normalised crops (crops, channels, Y, X) of one receptive field each.
+        """Compute the logits (crops, classes) of crops of one receptive field each.
+
+        Parameters
+        ----------
+        crops : ndarray
+            Normalised crops, float32 (crops, channels, Y, X).
 
         Raises
         ------
@@ -119,24 +125,30 @@ class TiledInference:
         try:
             return self.class_maps(crops)[:, :, 0, 0]
         except MemoryError:
-            self._leave_device()
+            self._move_to_cpu()
         return self.instances(crops)
 
-    def _leave_device(self) -> None:
-        """Go on with the CPU, where there is another device to leave."""
+    def _move_to_cpu(self) -> None:
+        """Continue on the CPU.
+
+        Raises
+        ------
+        ComputeError
+            If the CPU is already in use.
+        """
         if self.choice.device.type == "cpu":
             raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
-        self._warn(f"out of memory on {self.choice.device}: the CPU took over")
+        self._warn(f"out of memory on {self.choice.device}: the computation continued on the CPU")
         self.choice = choose_device("cpu", self.options.precision)
         self._prepare()
 
     def class_maps(self, images: np.ndarray) -> np.ndarray:
-        """Class-map logits (batch, classes, Y, X) of normalised images (batch, channels, Y, X).
+        """Compute the class-map logits (batch, classes, Y, X) of normalised images (batch, channels, Y, X).
 
         Raises
         ------
         MemoryError
-            If not even one image fits.
+            If a single image does not fit into memory.
         ComputeError
             If the device fails.
         """
@@ -150,15 +162,25 @@ class TiledInference:
         if len(images) == 1:
             raise MemoryError
         self.batch_size = len(images) // 2
-        self._warn(f"out of memory on {self.choice.device}: batches were made smaller")
+        self._warn(f"out of memory on {self.choice.device}: smaller batches were used")
         return self.class_maps(images)
 
+    def _run_smaller(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
+        """Compute tiles that do not fit into memory in quarters, or on the CPU if they are single instances."""
+        window = tiles[0].window
+        if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
+            self._warn(f"out of memory on {self.choice.device}: smaller tiles were used")
+            return [self._run_quartered(model_input, tile) for tile in tiles]
+        self._move_to_cpu()
+        return self.run(model_input, tiles)
+
     def _run_quartered(self, model_input: ModelInput, tile: Tile) -> np.ndarray:
+        """Compute a tile in four parts."""
         y0, y1, x0, x1 = tile.window
         whole = np.empty((len(self.model.classes), y1 - y0, x1 - x0), np.float32)
         for part in windows((y1 - y0, x1 - x0), (max(1, (y1 - y0 + 1) // 2), max(1, (x1 - x0 + 1) // 2))):
-            moved = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
-            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(model_input, [Tile(tile.plane, moved)])[0]
+            window = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
+            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(model_input, [Tile(tile.plane, window)])[0]
         return whole
 
     def _warn(self, text: str) -> None:
@@ -176,7 +198,7 @@ def _chunks(images: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def windows(shape: tuple[int, int], size: tuple[int, int]) -> list[Window]:
-    """Cut (Y, X) into windows of at most `size`, row by row."""
+    """Cut a plane (Y, X) into windows of at most `size` (Y, X), row by row."""
     return [
         Window(y, min(y + size[0], shape[0]), x, min(x + size[1], shape[1]))
         for y in range(0, shape[0], size[0])
@@ -191,7 +213,7 @@ def map_windows(shape: tuple[int, int], tile: int, placement: Placement) -> list
 
 
 def image_window(window: Window, model_input: ModelInput) -> Window:
-    """Return the pixels that a window of the class map sees."""
+    """Return the window of model pixels from which a window of the class map is computed."""
     placement = model_input.model.network.placement
     reach = placement.receptive_field - placement.stride
     y0, y1, x0, x1 = (edge * placement.stride for edge in window)
@@ -199,7 +221,7 @@ def image_window(window: Window, model_input: ModelInput) -> Window:
 
 
 def inference_copy(network: MilNetwork) -> MilNetwork:
-    """Copy a network for inference: batch norm folded into the convolutions, ReLU in place, channels last."""
+    """Copy a network for inference: batch norm is folded into the convolutions, and ReLU works in place."""
     fast = copy.deepcopy(network).eval().requires_grad_(False)
     layers: list[nn.Module] = []
     for layer in fast.encoder:
@@ -217,7 +239,7 @@ def inference_copy(network: MilNetwork) -> MilNetwork:
 
 
 def bytes_per_pixel(network: MilNetwork) -> int:
-    """Memory that one image pixel needs at the widest point of the encoder, in bytes, with room to spare."""
+    """Return the memory per image pixel at the widest point of the encoder, in bytes, times a safety factor of 3."""
     widest, area, channels = 0.0, 1.0, network.options.channels
     for layer in network.encoder:
         before = channels * area
@@ -252,6 +274,8 @@ def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> Callable[[Tenso
 
 
 class _MapsOnly(nn.Module):
+    """The layers of a network up to its class maps."""
+
     def __init__(self, network: MilNetwork) -> None:
         super().__init__()
         copied = copy.deepcopy(network).eval()

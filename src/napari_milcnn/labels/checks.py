@@ -151,12 +151,12 @@ def _learned_from(model: TrainedModel, table: LabelTable) -> frozenset[int]:
     labelled = [row for row, image in enumerate(table.images) if image.labels]
     part = replace(table, images=tuple(table.images[row] for row in labelled))
     record = model.card.training
-    chosen = record.get("options", {})
+    chosen = record.options
     try:
         split = part.with_split(chosen.get("validation", 0), chosen.get("seed", 0))
     except LabelsError:  # a table with one group is not the one that the model was trained on
         return frozenset()
-    if split.part("train").counts() != record.get("images"):
+    if split.part("train").counts() != record.images:
         return frozenset()
     return frozenset(row for row, image in zip(labelled, split.images, strict=True) if image.split == "train")
 

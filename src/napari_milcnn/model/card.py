@@ -5,9 +5,63 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from napari_milcnn.options import ForegroundOptions, NetworkOptions, Options
+
+
+class _AsRead(Options):
+    """A record that is written back as it was read, because the digest of a model covers it.
+
+    Facts that an older version did not know are not added, and facts that this version does not know are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=True, ser_json_inf_nan="strings")
+
+    @model_serializer(mode="wrap")
+    def _only_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name in self.model_fields_set}
+
+
+class EpochRecord(_AsRead):
+    """Figures of one epoch: a point of the training curve."""
+
+    epoch: int = Field(description="Number of the epoch, from 1.")
+    loss: float = Field(description="Joint loss, averaged over the images of the epoch: the sum of the next two.")
+    pooled_loss: float = Field(description="Binary cross-entropy of the pooled probability P.")
+    last_loss: float = Field(description="Cross-entropy of the last layer's y.")
+    validation_accuracy: float | None = Field(None, description="None where there were no validation images.")
+    validation_loss: float | None = Field(None, description="None where there were no validation images.")
+    validation_mean_average_precision: float | None = Field(None, description="None where it could not be measured.")
+    is_best: bool = Field(False, description="Whether the model was the best so far.")
+    learned_b: tuple[float, ...] | None = Field(None, description="Noisy-AND's thresholds, one for each class.")
+
+
+class TrainingRecord(_AsRead):
+    """How a model was trained. Empty for a model that was not."""
+
+    epoch: int | None = Field(None, description="Epochs that the model was trained for.")
+    options: dict[str, Any] = Field({}, description="Fields of `TrainOptions`, under the names of the version that "
+                                                    "trained the model.")  # fmt: skip
+    device: str | None = Field(None, description="Device that it was trained on, and why.")
+    started_from: str | None = Field(None, description="Digest of the trained model that the training started from.")
+    images: dict[str, int] = Field({}, description="Training images of each class.")
+    validation_images: dict[str, int] = Field({}, description="Validation images of each class.")
+    curve: tuple[EpochRecord, ...] = Field((), description="Figures of every epoch.")
+    confusion: tuple[tuple[int, ...], ...] | None = Field(
+        None, description="Counts of the validation images, as `confusion_table` has them."
+    )
+    encoder_of: str | None = Field(None, description="Digest of the model whose encoder was taken over.")
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the network was trained as a whole, so that all its layers are of use."""
+        return self.epoch is not None
+
+    @property
+    def has_learned_encoder(self) -> bool:
+        """Whether at least the encoder was trained, so that the normalisation is that of its training images."""
+        return self.has_learned or self.encoder_of is not None
 
 
 class ModelCard(Options):
@@ -29,8 +83,8 @@ class ModelCard(Options):
         None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
     )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
-    mean: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
-    std: tuple[float, ...] = Field(description="Of the training set, per channel, on raw intensities.")
+    mean: tuple[float, ...] = Field(description="Mean raw intensity of the training set, one for each channel.")
+    std: tuple[float, ...] = Field(description="Standard deviation of the same, one for each channel.")
     network: NetworkOptions
     foreground: ForegroundOptions = ForegroundOptions()
     reference: str | None = Field(
@@ -42,7 +96,7 @@ class ModelCard(Options):
         1.0, gt=0, allow_inf_nan=False, description="The last layer's y is divided by it before scores are read, so "
                                                     "that they are as sure as they are right."
     )  # fmt: skip
-    training: dict[str, Any] = Field({}, description="Options and course of the training.")
+    training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
 
     def thresholds_for(self, kind: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from pydantic import ValidationError
 from napari_milcnn.errors import ModelError
 from napari_milcnn.model.card import ModelCard
 from napari_milcnn.network.mil_network import MilNetwork
+
+if TYPE_CHECKING:
+    from bioimageio.spec.model.v0_5 import ModelDescr
 
 _PAPER = "Kraus, Ba & Frey: Classifying and segmenting microscopy images with deep multiple instance learning (2016)"
 _TENSORS = ("image", "class_maps", "probabilities", "scores")
@@ -33,7 +36,6 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
         If bioimageio.spec finds the description wrong.
     """
     from bioimageio.spec import ValidationContext, save_bioimageio_package_to_stream
-    from bioimageio.spec.model.v0_5 import ModelDescr
 
     torch.save(network.state_dict(), folder / "weights.pt")
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
@@ -41,12 +43,40 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
     with _WRITING, warnings.catch_warnings(), context:
         warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves it to Python to close its files
+        described = _described(network, card, peaks)  # checks the files that it names as well
         try:
-            described = ModelDescr(**_description(network, card, peaks))  # checks it, and the files it names
             with out.open("wb") as stream:
                 save_bioimageio_package_to_stream(described, output_stream=stream)
-        except (ValidationError, ValueError) as error:
-            raise ModelError(f"the model cannot be described as a bioimage.io model: {error}") from error
+        except ValueError as error:
+            raise ModelError(f"the model cannot be written as a bioimage.io model: {error}") from error
+
+
+def check_description(network: MilNetwork, card: ModelCard) -> None:
+    """Find out whether a model can be saved, before time is spent on training it; nothing is written.
+
+    Raises
+    ------
+    ModelError
+        If a fact on the card, such as its licence, is one that bioimage.io models do not have.
+    """
+    from bioimageio.spec import ValidationContext
+
+    with ValidationContext(file_name="rdf.yaml", perform_io_checks=False):
+        _described(network, card, dict.fromkeys(_TENSORS[1:], 1.0))
+
+
+def _described(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> ModelDescr:
+    """Describe a model, as bioimageio.spec checks it; `peaks` are the largest values of the test outputs."""
+    from bioimageio.spec.model.v0_5 import ModelDescr
+
+    try:
+        return ModelDescr(**_description(network, card, peaks))
+    except ValidationError as error:
+        first = error.errors()[0]
+        found, expected = (f"{text!s:.120}" for text in (first["input"], first["msg"]))
+        raise ModelError(
+            f"the model cannot be described as a bioimage.io model: its {first['loc'][0]} is {found!r}; {expected}"
+        ) from error
 
 
 def _readme(card: ModelCard) -> str:

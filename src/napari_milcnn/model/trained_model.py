@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,6 @@ from napari_milcnn.model.card import ModelCard
 from napari_milcnn.model.package_write import write_package
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ForegroundOptions, make_options, preset_options
-
-_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +82,7 @@ class TrainedModel:
             Of the new layers' random start.
         """
         network = self.card.network.model_copy(update={"classes": len(classes)})
-        with _drawing(seed):
-            built = MilNetwork(network).eval()
+        built = MilNetwork(network, seed).eval()
         built.encoder.load_state_dict(self.network.encoder.state_dict())
         reference = self.card.reference if self.card.reference in classes else None
         facts = {
@@ -119,14 +114,6 @@ class TrainedModel:
         with replacing(path) as draft, tempfile.TemporaryDirectory() as folder:
             write_package(self.network, self.card, Path(folder), draft)
         return path
-
-
-@contextmanager
-def _drawing(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from a seed; one at a time, since all threads share one generator."""
-    with _ALONE, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def new_model(
@@ -168,8 +155,7 @@ def new_model(
         if isinstance(names, str) or not names or len(set(names)) < len(names):
             raise OptionsError(f"{kind} must be a list of different names, found {names!r}")
     options = preset_options(preset, len(channels), len(classes), **network)
-    with _drawing(seed):
-        built = MilNetwork(options).eval()
+    built = MilNetwork(options, seed).eval()
     facts = {
         "classes": tuple(classes), "channels": tuple(channels), "pixel_size": pixel_size, "network": options,
         "mean": (0.0,) * len(channels), "std": (1.0,) * len(channels), "foreground": foreground or ForegroundOptions(),
@@ -180,8 +166,7 @@ def new_model(
 
 def rebuilt(card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
     """Build a model from its card and a state dict, whose tensors are copied."""
-    with _drawing(0):  # a random start that the weights replace
-        network = MilNetwork(card.network)
+    network = MilNetwork(card.network)  # its random start is replaced by the weights
     network.load_state_dict(weights)
     return TrainedModel(network.eval(), card)
 

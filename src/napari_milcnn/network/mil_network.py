@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from napari_milcnn.network.dropout import SeededDropout
 from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.onednn_layout import blocked_pays, encode_blocked
 from napari_milcnn.network.pooling import NoisyAnd, make_pooling
@@ -54,16 +55,26 @@ class MilNetwork(nn.Module):
     """The multiple instance learning network: `encoder` -> `maps` -> `pooling` -> `head`.
 
     Takes normalised images, float (batch, channels, Y, X), and returns a `NetworkOutput`.
+
+    Parameters
+    ----------
+    options : NetworkOptions
+        What it is built from.
+    seed : int
+        Random seed of the convolutions' weights. torch's global generator is neither used nor changed: a training in
+        another thread may draw from it.
     """
 
-    def __init__(self, options: NetworkOptions) -> None:
+    def __init__(self, options: NetworkOptions, seed: int = 0) -> None:
         super().__init__()
         self.options = options
         self.encoder = nn.Sequential(*_encoder_layers(options))
-        self.maps = nn.Conv2d(options.widths[-1], options.classes, 1)
+        # On the device meta no weights are drawn, which torch would take from its global generator.
+        self.maps = nn.Conv2d(options.widths[-1], options.classes, 1, device="meta").to_empty(device="cpu")
         b = options.b or _USUAL_B
         self.pooling = make_pooling(options.pooling, options.classes, a=options.a, r=options.r, b=b)
-        self.head = nn.Linear(options.classes, options.classes)
+        self.head = nn.Linear(options.classes, options.classes, device="meta").to_empty(device="cpu")
+        _draw_convolutions(self, torch.Generator().manual_seed(seed))
         self._start(b, _PAPER_MAP, torch.full((options.classes,), 4.0), 0.0)
 
     def start_at(self, share: float, instances: int) -> None:
@@ -148,7 +159,7 @@ def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:
     layers += _convolution(w[2], w[3], 3, options, pool=True)  # 106, 52
     layers += _convolution(w[3], w[4], 3, options, pool=True)  # 50, 24
     layers += _convolution(w[4], w[5], 1, options)  # 24
-    return [*layers, nn.Dropout(options.dropout_last)]
+    return [*layers, SeededDropout(options.dropout_last)]
 
 
 def _convolution(
@@ -159,8 +170,19 @@ def _convolution(
     The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
     in place here: the Jacobian maps hook these ReLUs.
     """
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm)]
+    convolution = nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm, device="meta")
+    layers: list[nn.Module] = [convolution.to_empty(device="cpu")]
     layers += [nn.BatchNorm2d(outputs)] if options.batch_norm else []
     layers += [nn.MaxPool2d(3, 2)] if pool else []
     layers.append(nn.ReLU())
-    return [*layers, nn.Dropout(options.dropout)] if pool and options.dropout else layers
+    return [*layers, SeededDropout(options.dropout)] if pool and options.dropout else layers
+
+
+def _draw_convolutions(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of convolutions that were built without any, as torch's own `Conv2d` draws them."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+            if layer.bias is not None:
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -29,8 +29,8 @@ def blocked_pays(images: Tensor) -> bool:
 def encode_blocked(encoder: nn.Sequential, images: Tensor) -> Tensor:
     """Encode images (batch, channels, Y, X), float32 on the CPU, as `encoder(images)` does; gradients flow back.
 
-    Layers that oneDNN cannot learn through, such as dropout, batch norm in evaluation and batch norm over several
-    processes, leave the layout and come back.
+    Layers that oneDNN cannot learn through, such as dropout and batch norm in evaluation, leave the layout and come
+    back.
     """
     features = images.to_mkldnn()
     for layer in encoder:

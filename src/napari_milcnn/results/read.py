@@ -68,7 +68,7 @@ def read_results(path: str | Path) -> OpenedResults:
     table_path = _table_path(Path(path))
     table, classes = _read_predictions(table_path)
     folder = table_path.parent
-    record = _read_record(folder / RECORD) if "t" in table else None
+    record = _read_run_summary(folder / RECORD) if "t" in table else None
     metrics = _read_metrics(folder / METRICS) if "fold" in table else None
     found = OpenedResults(
         table_path, table, classes, _single_label(table, classes, metrics), {},
@@ -177,7 +177,7 @@ def _single_label(table: pd.DataFrame, classes: Sequence[str], metrics: Metrics 
     return len(classes) > 1 and bool(np.allclose(sums, 1, atol=1e-3))
 
 
-def _read_record(path: Path) -> _RunSummary | None:
+def _read_run_summary(path: Path) -> _RunSummary | None:
     found = _read_json(path)
     try:
         return None if found is None else _RunSummary.model_validate(found)

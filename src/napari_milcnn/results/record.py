@@ -102,7 +102,7 @@ def classification_record(
     command : sequence of str
         The command line, if one was typed.
     """
-    model, choice = maker.model, maker.classifier.runner.choice
+    model, choice = maker.model, maker.classifier.inference.choice
     precision = str(choice.precision).removeprefix("torch.")  # "auto" may choose another one the next time
     options = {
         "evidence": maker.options.model_dump() | {"precision": precision},

@@ -6,6 +6,7 @@ A checkpoint is read with `weights_only=True`: it holds tensors and plain values
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import torch
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
+from napari_milcnn.options import current_names
 
 _FORMAT = 1
+_OPTION = "option "
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,29 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         state = Checkpoint(**{name: found[name] for name in Checkpoint.__dataclass_fields__})
+        recorded = _with_current_names(state.run)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
         raise OptionsError(
             f"{path} is no checkpoint of a training ({type(error).__name__}); train without resume (--resume) to "
             "start anew"
         ) from error
-    changed = [f"{name} (was {state.run.get(name)}, is {value})" for name, value in run.items()
-               if state.run.get(name) != value]  # fmt: skip
+    changed = [f"{name} (was {recorded.get(name)}, is {value})" for name, value in run.items()
+               if recorded.get(name) != value]  # fmt: skip
     if changed:
         raise ResumeError(
             f"{path} belongs to another training, which differs in {'; '.join(changed)}; give what that one was "
             "started with, or train without resume (--resume) to start anew"
         )
     return state
+
+
+def option_facts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Name training options as they stand among the facts of a run."""
+    return {f"{_OPTION}{name}": value for name, value in options.items()}
+
+
+def _with_current_names(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Give options their present names among the facts of a run."""
+    options = {name.removeprefix(_OPTION): value for name, value in run.items() if name.startswith(_OPTION)}
+    others = {name: value for name, value in run.items() if not name.startswith(_OPTION)}
+    return {**others, **option_facts(current_names(options))}

@@ -11,22 +11,26 @@ reads the epochs that it prints.
 
 from __future__ import annotations
 
-import json
-import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from napari_milcnn.atomic_write import check_writable
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.labels.table import LabelTable, check_images, read_labels
 from napari_milcnn.model.package_read import load_model
+from napari_milcnn.model.package_write import check_description
 from napari_milcnn.model.trained_model import TrainedModel, new_model
-from napari_milcnn.options import TRAIN_PRESETS, ForegroundOptions, TrainOptions, make_options
-from napari_milcnn.results.record import versions
-from napari_milcnn.results.write import write_json
-
-_ENDED, _STOPPED = "ended", "stopped"
+from napari_milcnn.options import (
+    TRAIN_PRESETS,
+    ForegroundOptions,
+    NetworkOptions,
+    TrainOptions,
+    flag_words,
+    make_options,
+    option_words,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class TrainingPlan:
     network: dict[str, Any] = field(default_factory=dict)
     foreground: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str | tuple[str, ...] | None] = field(default_factory=dict)
     reading: ImageReading = AS_THEY_SAY
 
     @property
@@ -102,16 +106,16 @@ class TrainingPlan:
         return read_labels(self.labels, self.reading, self.layout)
 
     def start(self, table: LabelTable) -> Start:
-        """Make or load the model to start from, with its card filled in, and see whether it can be written.
+        """Make or load the model to start from, with its card filled in, and check that it can be saved.
 
         Raises
         ------
         MilcnnError
-            If the plan cannot be carried out: said before anything is trained.
+            If the plan cannot be carried out, before anything is trained.
         """
         begun = self.beginning(table)
-        check = self.out.with_name(f".{self.out.stem}-check{self.out.suffix}")
-        begun.model.save(check).unlink(missing_ok=True)  # what cannot be, is said now; two may try at once
+        check_writable(self.out)
+        check_description(begun.model.network, begun.model.card)
         return begun
 
     def beginning(self, table: LabelTable) -> Start:
@@ -123,9 +127,8 @@ class TrainingPlan:
                                "another name")  # fmt: skip
         begun = _initial(self.init, table) if self.init else self._fresh(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
-        said = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
-        said |= {name: value for name, value in self.facts.items() if value}
-        model = begun.model.with_card(**said)
+        usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
+        model = begun.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
         told = {**model.card.foreground.model_dump(), **self.foreground}
         model = model.with_card(foreground=make_options(ForegroundOptions, told))
         return Start(model, begun.kept)
@@ -146,74 +149,28 @@ class TrainingPlan:
         return Start(model, f"a fresh network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
 
     def command(self, *, resume: bool = False) -> list[str]:
-        """Return the words of the command that does the same without a window."""
-        words = ["train", str(self.labels), "--out", str(self.out)]
+        """Return the words of the command that trains the same model: napari-milcnn and these."""
         usual = make_options(TrainOptions, TRAIN_PRESETS.get(self.preset or "compact", {})).model_dump()
-        told = {name: value for name, value in self.options.items() if value != usual.get(name)}
-        named = {"layout": self.layout, "init": self.init, "preset": self.preset}
-        for name, value in {**named, **self.network, **told}.items():
-            words += _option(name, value)
-        for name, value in self.foreground.items():
-            words += _option(f"foreground_{name}", value)
-        for name, value in self.facts.items():
-            for one in value if isinstance(value, tuple | list) else (value,):
-                words += _option({"authors": "author"}.get(name, name), one or None)
-        for one in fields(self.reading):
-            value = getattr(self.reading, one.name)
-            given = value != getattr(AS_THEY_SAY, one.name)
-            words += _option(one.name, ",".join(value) if isinstance(value, tuple) else value) if given else []
-        return [*words, *(["--resume"] if resume else [])]
+        chosen = self.train_options().model_dump()
+        words = ["train", str(self.labels), "--out", str(self.out)]
+        for name, value in {"layout": self.layout, "init": self.init, "preset": self.preset}.items():
+            words += flag_words(name, value)
+        words += option_words(NetworkOptions, self.network)
+        words += option_words(TrainOptions, {name: value for name, value in chosen.items() if value != usual[name]})
+        words += option_words(ForegroundOptions, self.foreground, "foreground_")
+        return [*words, *self._card_words(), *self._reading_words(), *(["--resume"] if resume else [])]
 
-    def save(self, epochs: int, *, ended: bool) -> None:
-        """Write the record: the plan as plain values, its command, and how many epochs of it are done."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)} | {"reading": asdict(self.reading)}
-        command = shlex.join(["napari-milcnn", *self.command()])
-        write_json(self.record, {"command": command, "epochs_done": epochs, "state": _ENDED if ended else _STOPPED,
-                                 "plan": values, "versions": versions()})  # fmt: skip
+    def _card_words(self) -> list[str]:
+        """Write the facts for the card as options; several authors are several options."""
+        facts = {name: value for name, value in self.facts.items() if value}
+        authors = facts.pop("authors", ())
+        words = [word for name, value in facts.items() for word in flag_words(name, value)]
+        return [*words, *(word for author in authors or () for word in flag_words("author", author))]
 
-
-@dataclass(frozen=True)
-class StoppedTraining:
-    """A training that was stopped, or killed: its plan, and how many epochs are done; with none it starts anew."""
-
-    plan: TrainingPlan
-    epochs: int
-
-
-def stopped_training(folder: Path) -> StoppedTraining | None:
-    """Return the training that was last at work in a folder, if it did not come to its end; None if there is none."""
-    for path in sorted(folder.glob("*.training.json"), key=lambda one: one.stat().st_mtime, reverse=True):
-        try:
-            told = json.loads(path.read_text("utf-8"))
-            plan = _plan_of(told["plan"], path.parent)
-            epochs, stopped = int(told["epochs_done"]), told["state"] == _STOPPED
-            return StoppedTraining(plan, epochs) if stopped and (epochs == 0 or plan.checkpoint.exists()) else None
-        except (ValueError, KeyError, TypeError, OSError):  # not ours, or damaged: there is nothing to go on from
-            continue
-    return None
-
-
-def _plan_of(values: dict[str, Any], folder: Path) -> TrainingPlan:
-    """Make a plan of what stands in a record; the folder may have been moved as a whole."""
-    reading = values["reading"]
-    channels = reading["channels"]
-    reading = ImageReading(**{**reading, "channels": None if channels is None else tuple(channels)})
-    labels, out = Path(values["labels"]), folder / Path(values["out"]).name
-    labels = labels if labels.exists() else folder / labels.name
-    layout = values["layout"] and Path(values["layout"])
-    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in values["facts"].items()}
-    return TrainingPlan(**{**values, "labels": labels, "out": out, "layout": layout, "reading": reading,
-                           "facts": facts})  # fmt: skip
-
-
-def _option(name: str, value: Any) -> list[str]:
-    """Write one option; nothing for None."""
-    if value is None:
-        return []
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{dashed}" if value else f"--no-{dashed}"]
-    return [f"--{dashed}", str(value)]
+    def _reading_words(self) -> list[str]:
+        values = {one.name: getattr(self.reading, one.name) for one in fields(self.reading)}
+        return [word for name, value in values.items() if value != getattr(AS_THEY_SAY, name)
+                for word in flag_words(name, value)]  # fmt: skip
 
 
 def _initial(init: str, table: LabelTable) -> Start:

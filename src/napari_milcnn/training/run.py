@@ -8,24 +8,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from napari_milcnn.errors import ComputeError
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.trainer import EpochReport, OnBatch, train
 
-_LOOK = 0.2
-"""Seconds between two looks at what a followed training printed."""
+_POLL_SECONDS = 0.2
+"""Time between two looks at what a followed training printed."""
 _LAST_LINES = 12
 
 
-def leads() -> bool:
-    """Whether this is the process that prints and saves, of those that `accelerate launch` started."""
+def is_leading_process() -> bool:
+    """Whether this process prints and saves, of those that `accelerate launch` started."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -64,67 +67,54 @@ def run_training(
     """
     report: EpochReport | None = None
     options = plan.train_options()
-    recorded = resume or not leads()
+    recorded = resume or not is_leading_process()
 
     def batch(done: int, total: int) -> bool:
         nonlocal recorded
         if not recorded:  # the record of a training before this one is left until this one has begun
-            plan.save(0, ended=False)
+            save_record(plan, 0, TrainingState.STOPPED)
             recorded = True
         return on_batch is None or on_batch(done, total)
 
     try:
         for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
                             on_image=on_image, on_batch=batch, **options.model_dump()):  # fmt: skip
-            if leads():
+            if is_leading_process():
                 if report.is_best or not plan.out.exists():
                     report.best.save(plan.out)
-                plan.save(report.epoch, ended=_is_complete(report, options.patience))
+                save_record(plan, report.epoch, _state_after(report, options.patience))
             yield report
     finally:
-        if report is not None and leads():
+        if report is not None and is_leading_process():
             plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last)
 
 
-def _is_complete(report: EpochReport, patience: int | None) -> bool:
-    """Whether no epoch follows, but for a time that is up."""
-    settled = patience is not None and report.epoch - report.best.card.training["epoch"] >= patience
-    return settled or report.epoch == report.epochs
+def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
+    """Tell whether an epoch is left; one that is left because the time is up can be trained later."""
+    settled = patience is not None and report.epoch - (report.best.card.training.epoch or 0) >= patience
+    return TrainingState.ENDED if settled or report.epoch == report.epochs else TrainingState.STOPPED
 
 
 def epoch_row(report: EpochReport) -> dict[str, Any]:
     """Return the figures of an epoch as plain values: what the card's curve has of it, and what it took."""
     took = {"seconds": report.seconds, "waiting": report.waiting, "device": report.device}
-    return {**report.last.card.training["curve"][-1], **took}
+    return {**report.last.card.training.curve[-1].model_dump(), **took}
 
 
-class EpochPrinter:
-    """Prints a training as one JSON document, a line an epoch as they come, so that it can be followed."""
-
-    def __init__(self, write: Callable[[str], Any]) -> None:
-        self._write = write
-        self._rows = 0
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Print one epoch."""
-        self._write(('{"epochs": [\n' if self._rows == 0 else ",\n") + json.dumps(row, default=str))
-        self._rows += 1
-
-    def end(self, **facts: Any) -> None:
-        """Print what is known at the end, and close the document."""
-        begin = '{"epochs": [' if self._rows == 0 else "\n"
-        self._write(begin + "], " + json.dumps(facts, default=str)[1:] + "\n")
+def json_line(facts: Mapping[str, Any]) -> str:
+    """Write facts as one line of JSON, in which NaN and infinity become null."""
+    return to_json(dict(facts), inf_nan_mode="null").decode()
 
 
 def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False) -> Iterator[dict[str, Any] | None]:
-    """Train in processes of their own, started by the command line, one a device.
+    """Train in processes of their own, one for each device, started by the command line.
 
     Parameters
     ----------
     plan : TrainingPlan
         As of `run_training`; the models are read from its files.
     processes : int
-        How many: 1 runs the command line itself, more run it under `accelerate launch`.
+        Number of processes: 1 runs the command line itself, more run it under `accelerate launch`.
     resume : bool
         Go on from the plan's checkpoint.
 
@@ -136,46 +126,44 @@ def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False)
     Raises
     ------
     ComputeError
-        What the command line said when it failed.
+        With the reason that the command line gave when it failed.
     """
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    launch += ["--multi_gpu"] if processes > 1 else []
-    call = [sys.executable, *(launch if processes > 1 else []), "-m", "napari_milcnn", *plan.command(resume=resume)]
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    program = [*(launcher if processes > 1 else []), "-m", "napari_milcnn"]
+    call = [sys.executable, *program, *plan.command(resume=resume), "--json"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        said, errors = Path(folder) / "said", Path(folder) / "errors"
-        with said.open("wb") as out, errors.open("wb") as error_out:
-            process = subprocess.Popen([*call, "--json"], stdout=out, stderr=error_out)
-        try:
-            yield from _rows_of(process, said)
-            if process.returncode:
-                raise ComputeError(_failure(errors))
-        finally:
-            process.terminate()
-            process.wait()
+        messages = Path(folder) / "messages.txt"
+        with (Path(folder) / "epochs.jsonl").open("w+b") as printed, messages.open("wb") as error_output:
+            process = subprocess.Popen(call, stdout=printed, stderr=error_output)
+            try:
+                yield from _epochs_of(process, Path(printed.name))
+            finally:
+                process.terminate()
+                process.wait()
+        if process.returncode:
+            raise ComputeError(f"the training ended without a reason; its last lines: {_last_lines(messages)}")
 
 
-def _rows_of(process: subprocess.Popen[bytes], said: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the epochs that a process prints to a file, as they come, until it ends."""
-    done, runs = 0, True
-    while runs:
-        runs = process.poll() is None
-        rows = _printed_rows(said.read_bytes())
-        yield from rows[done:]
-        done = len(rows)
-        if runs:
-            yield None
-            time.sleep(_LOOK)
+def _epochs_of(process: subprocess.Popen[bytes], printed: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the epochs that a process prints to a file of JSON Lines, as they come, until the process ends."""
+    with printed.open("rb") as file:
+        unfinished, running = b"", True
+        while running:
+            running = process.poll() is None
+            *lines, unfinished = (unfinished + file.read()).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"{"):
+                    continue  # libraries may print lines of their own, such as NCCL its version
+                facts = json.loads(line)
+                if "error" in facts:
+                    raise ComputeError(facts["error"])
+                if "epoch" in facts:
+                    yield facts
+            if running:
+                yield None
+                time.sleep(_POLL_SECONDS)
 
 
-def _printed_rows(document: bytes) -> list[dict[str, Any]]:
-    """Read the epochs of a document of `EpochPrinter` that may not be whole yet: its whole lines."""
-    lines = [line.rstrip(b",") for line in document.split(b"\n")[1:] if line.startswith(b"{")]
-    return [json.loads(line) for line in lines if line.endswith(b"}")]
-
-
-def _failure(errors: Path) -> str:
-    lines = [line for line in errors.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (
-        told[-1] if told else "the training ended without a word; its last lines: " + " / ".join(lines[-_LAST_LINES:])
-    )
+def _last_lines(messages: Path) -> str:
+    lines = messages.read_text("utf-8", errors="replace").splitlines()
+    return " / ".join([line for line in lines if line.strip()][-_LAST_LINES:])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +33,13 @@ from napari_milcnn.errors import ComputeError, LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
-from napari_milcnn.model.card import ModelCard
+from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
+from napari_milcnn.network.dropout import seed_dropout
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.augment import amplified, turned
-from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses, image_weights
 from napari_milcnn.training.patch_dataset import PatchReader, intensity_statistics, read_ahead
@@ -59,7 +60,7 @@ _AHEAD = 2
 """Batches read ahead of the one that is computed."""
 _MEASURED = 64
 """Images that the share of foreground is measured on, at most."""
-_HOW = ("device", "readers", "cache", "minutes", "threads")
+_HOW = ("device", "num_workers", "cache", "max_minutes", "threads")
 """Options that say where, how fast and how long a training runs: with others it may go on from its checkpoint."""
 
 
@@ -82,7 +83,7 @@ class EpochReport:
     is_best : bool
         Whether this epoch's model is it.
     last : TrainedModel
-        This epoch's model. `last.card.training["curve"]` holds the figures of every epoch up to it.
+        This epoch's model. `last.card.training.curve` holds the figures of every epoch up to it.
     learned_b : list of float or None
         Noisy-AND's thresholds, one per class.
     device : str
@@ -236,7 +237,7 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
             f"there is one class, {model.classes[0]}, and every image shows it, so there is nothing to tell apart; "
             "add images that do not show it, under a label of their own such as 'none'"
         )
-    if model.card.training and model.card.single_label and not table.single_label:
+    if model.card.training.has_learned_encoder and model.card.single_label and not table.single_label:
         raise LabelsError(
             "the table has images with several labels, and the model was trained for one label per image; "
             "start from a new model, or keep one label in each row"
@@ -281,10 +282,10 @@ class _Trainer:
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.targets = self.reader.table.targets(model.classes)
         self.run = _run(model, table, options)
-        self.started_from = model.digest if model.card.training else None
-        self.curve: list[dict[str, Any]] = []
+        self.started_from = model.digest if model.card.training.has_learned_encoder else None
+        self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
-        single = model.card.single_label if model.card.training else table.single_label
+        single = model.card.single_label if model.card.training.has_learned_encoder else table.single_label
         self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={}, temperature=1.0)
         self.network = copy.deepcopy(model.network).to(self.choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.encoder.requires_grad_(options.encoder_rate > 0)
@@ -300,12 +301,12 @@ class _Trainer:
 
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
-        if not self.model.card.training:
-            measured = intensity_statistics(self.reader, self.options.readers, on_image)
+        if not self.model.card.training.has_learned_encoder:
+            measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
             if measured is None:
                 return False
             self.model = self.model.with_card(mean=measured.mean, std=measured.std)
-        if "epoch" not in self.model.card.training and self.model.card.network.b is None:
+        if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start()
         self.best = self.model
         return True
@@ -325,20 +326,24 @@ class _Trainer:
         self.schedule.load_state_dict(state.schedule)
         self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
-        self.curve = list(self.model.card.training["curve"])
+        self.curve = self.model.card.training.curve
 
     def epochs(self, kept: Path | None) -> Iterator[EpochReport]:
         """Run what is left of the epochs, keeping the state after each."""
-        self.learner = self.processes.joined(self.network)
-        while len(self.curve) < self.options.epochs and not self._has_settled():
-            report = self._reported(len(self.curve) + 1)
-            if report is None:
-                return
-            yield report
-            if kept is not None and self.processes.rank == 0:
-                save_checkpoint(kept, self._state())
-            if self._is_late():
-                return
+        self.learner = self.processes.distribute(self.network)
+        try:
+            while len(self.curve) < self.options.epochs and not self._has_settled():
+                report = self._reported(len(self.curve) + 1)
+                if report is None:
+                    return
+                yield report
+                if kept is not None and self.processes.rank == 0:
+                    save_checkpoint(kept, self._state())
+                if self._is_late():
+                    return
+        except Exception:
+            self.processes.abandon()
+            raise
 
     def estimate(self) -> TrainingEstimate:
         """Take two steps, the first of them to warm up, and classify one validation image."""
@@ -346,6 +351,7 @@ class _Trainer:
         size = math.ceil(len(self.targets) / self.steps)
         order = np.arange(len(self.targets))
         self.learner = self.network
+        seed_dropout(self.network, 0, self.choice.device)
         self._to_train()
         reading, step = 0.0, 0.0
         with _activations(self.network) as kept:
@@ -362,17 +368,17 @@ class _Trainer:
         validation = (time.perf_counter() - asked) * len(held.images)
         weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
         return TrainingEstimate(
-            self.steps * max(step, reading / self.options.readers) + validation, 4 * weights + 2 * sum(kept),
+            self.steps * max(step, reading / self.options.num_workers) + validation, 4 * weights + 2 * sum(kept),
             self.steps, len(self.targets), len(held.images), str(self.choice),
         )  # fmt: skip
 
     def _has_settled(self) -> bool:
-        since = next((i for i, row in enumerate(reversed(self.curve)) if row["is_best"]), 0)
+        since = next((i for i, row in enumerate(reversed(self.curve)) if row.is_best), 0)
         return self.options.patience is not None and since >= self.options.patience
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, to which all keep."""
-        late = self.options.minutes is not None and time.monotonic() - self.began > 60 * self.options.minutes
+        late = self.options.max_minutes is not None and time.monotonic() - self.began > 60 * self.options.max_minutes
         return self.processes.sum([float(late and self.processes.rank == 0)])[0] > 0
 
     def _reported(self, epoch: int) -> EpochReport | None:
@@ -382,17 +388,21 @@ class _Trainer:
         if done is None:
             return None
         pooled, last, waiting = done
+        self.processes.align_buffers(self.network)
         candidate = self._snapshot(epoch)
         logits = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if logits is None else validation_of(logits, self.model.card.single_label)
         is_best = is_better(validation, self._best_validation(), self.model.card.single_label)
-        row = {"epoch": epoch, "loss": pooled + last, "pooled_loss": pooled, "last_loss": last,
-               "validation_accuracy": None if validation is None else validation.accuracy,
-               "validation_loss": None if validation is None else validation.loss,
-               "validation_mean_average_precision": known_precision(validation),
-               "is_best": is_best, "learned_b": candidate.network.learned_b}  # fmt: skip
-        self.curve = [*self.curve, row]
-        latest = candidate.with_card(training={**candidate.card.training, "curve": self.curve})
+        b = candidate.network.learned_b
+        row = EpochRecord(
+            epoch=epoch, loss=pooled + last, pooled_loss=pooled, last_loss=last,
+            validation_accuracy=None if validation is None else validation.accuracy,
+            validation_loss=None if validation is None else validation.loss,
+            validation_mean_average_precision=known_precision(validation),
+            is_best=is_best, learned_b=None if b is None else tuple(b),
+        )  # fmt: skip
+        self.curve = (*self.curve, row)
+        latest = candidate.with_card(training=candidate.card.training.model_copy(update={"curve": self.curve}))
         latest = with_metrics(latest, validation)
         if logits is not None:
             latest = with_confusion(latest, logits)
@@ -406,10 +416,10 @@ class _Trainer:
 
     def _best_validation(self) -> Validation | None:
         """Look up the validation of the best epoch so far."""
-        best = next((row for row in reversed(self.curve) if row["is_best"]), None)
-        if best is None or best["validation_loss"] is None:
+        best = next((row for row in reversed(self.curve) if row.is_best), None)
+        if best is None or best.validation_accuracy is None or best.validation_loss is None:
             return None
-        return Validation(best["validation_accuracy"], best["validation_loss"])
+        return Validation(best.validation_accuracy, best.validation_loss)
 
     def _epoch(self, epoch: int) -> tuple[float, float, float] | None:
         """Run the batches of one epoch: both losses and the share of time spent waiting; None if it was stopped."""
@@ -417,24 +427,23 @@ class _Trainer:
         order = self._order(rng)
         sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
         batches = [part.tolist() for part in np.array_split(np.arange(len(order)), self.steps)]
-        with torch.random.fork_rng(devices=[self.choice.device] if self.choice.device.type == "cuda" else []):
-            torch.manual_seed(int(rng.integers(2**31)))
-            self._to_train()
+        seed_dropout(self.network, int(rng.integers(2**31)), self.choice.device)
+        self._to_train()
 
-            def read(places: list[int]) -> tuple[np.ndarray, np.ndarray, int]:
-                mine = self.processes.share(places)
-                return self._batch(order, mine, epoch), order[mine], len(places)
+        def read(places: list[int]) -> tuple[np.ndarray, np.ndarray, int]:
+            mine = self.processes.share(places)
+            return self._batch(order, mine, epoch), order[mine], len(places)
 
-            with closing(read_ahead(read, batches, self.options.readers, _AHEAD)) as ahead:
-                for step in range(1, self.steps + 1):
-                    asked = time.perf_counter()
-                    images, chosen, size = next(ahead)
-                    waited += time.perf_counter() - asked
-                    *losses, stopped = self.processes.sum([*self._step(images, chosen, size),
-                                                           float(not self.on_batch(step, self.steps))])  # fmt: skip
-                    if stopped:
-                        return None
-                    sums += losses
+        with closing(read_ahead(read, batches, self.options.num_workers, _AHEAD)) as ahead:
+            for step in range(1, self.steps + 1):
+                asked = time.perf_counter()
+                images, chosen, size = next(ahead)
+                waited += time.perf_counter() - asked
+                *losses, stopped = self.processes.sum([*self._step(images, chosen, size),
+                                                       float(not self.on_batch(step, self.steps))])  # fmt: skip
+                if stopped:
+                    return None
+                sums += losses
         pooled, last = sums / len(order)
         return float(pooled), float(last), waited / (time.perf_counter() - began)
 
@@ -477,7 +486,7 @@ class _Trainer:
             ) from error
         return float(pooled.detach()), float(last.detach())
 
-    def _batch(self, order: np.ndarray, places: list[int], epoch: int) -> np.ndarray:
+    def _batch(self, order: np.ndarray, places: Sequence[int], epoch: int) -> np.ndarray:
         """Normalised, turned and mirrored patches, float32 (batch, channels, Y, X), of some places in the order."""
         rngs = [np.random.default_rng([self.options.seed, epoch, place + 1]) for place in places]
         patches = [self.reader.patch(int(order[place]), self.options.patch, rng)
@@ -485,21 +494,19 @@ class _Trainer:
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
         step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
-        if self.options.turns:
+        if self.options.flip_rotate:
             patches = [turned(patch, int(rng.integers(0, 8)) // step * step)
                        for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
-        patches = [amplified(patch, self.options.gain, rng) for patch, rng in zip(patches, rngs, strict=True)]
+        patches = [
+            amplified(patch, self.options.intensity_jitter, rng) for patch, rng in zip(patches, rngs, strict=True)
+        ]
         return np.stack([self.model.normalise(patch) for patch in patches])
 
     def _snapshot(self, epoch: int) -> TrainedModel:
-        record = {
-            "epoch": epoch,
-            "options": self.options.model_dump(),
-            "device": str(self.choice),
-            "started_from": self.started_from,
-            "images": self.reader.table.counts(),
-            "validation_images": self.table.part("validation").counts(),
-        }
+        record = TrainingRecord(
+            epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
+            images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
+        )  # fmt: skip
         return rebuilt(self.model.with_card(training=record).card, self.network.state_dict())
 
     def _state(self) -> Checkpoint:
@@ -540,7 +547,7 @@ def _device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 def _run(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
     """Say in plain values what makes a run what it is: a checkpoint of another run is refused."""
     images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
-    chosen = {f"option {name}": value for name, value in options.model_dump(exclude=set(_HOW)).items()}
+    chosen = option_facts(options.model_dump(exclude=set(_HOW)))
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
 
 

@@ -123,8 +123,9 @@ def with_confusion(model: TrainedModel, found: ImageOutputs) -> TrainedModel:
     """Note the confusion of the validation images on the card, as `confusion_table` has it."""
     single = model.card.single_label
     scores = (found.scores.softmax(1) if single else found.scores.sigmoid()).numpy()
-    counts = confusion_table(scores, found.targets.numpy(), model.classes, single).to_numpy().tolist()
-    return model.with_card(training={**model.card.training, "confusion": counts})
+    table = confusion_table(scores, found.targets.numpy(), model.classes, single)
+    counts = tuple(map(tuple, table.to_numpy().tolist()))
+    return model.with_card(training=model.card.training.model_copy(update={"confusion": counts}))
 
 
 def validation_temperature(found: ImageOutputs, single_label: bool) -> float:

@@ -95,6 +95,7 @@ def test_the_table_the_bars_and_the_layer_tell_the_same(dock, viewer, qtbot):
     assert set(values) - {0} == set(features["index"])
 
 
+@pytest.mark.slow
 def test_numbers_equal_those_of_the_command_line_and_of_python(dock, viewer, qtbot, model, tmp_path):
     classified(dock, viewer, qtbot, TIMELAPSE)
     dock.export_box.folder.setText(str(tmp_path / "dock"))
@@ -110,6 +111,7 @@ def test_numbers_equal_those_of_the_command_line_and_of_python(dock, viewer, qtb
     )
 
 
+@pytest.mark.slow
 def test_the_record_runs_again_to_the_same_numbers(dock, viewer, qtbot, tmp_path):
     from napari_milcnn.results.replay import replay
 
@@ -133,6 +135,7 @@ def exported(dock, qtbot, folder: Path) -> None:
     qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
 
 
+@pytest.mark.slow
 def test_this_plane_alone_is_recorded_and_run_again_by_the_command_line(dock, viewer, qtbot, tmp_path):
     from typer.testing import CliRunner
 
@@ -155,6 +158,7 @@ def test_this_plane_alone_is_recorded_and_run_again_by_the_command_line(dock, vi
     )
 
 
+@pytest.mark.slow
 def test_two_images_exported_to_one_folder_are_both_kept(dock, viewer, qtbot, tmp_path):
     from napari_milcnn.results.replay import replay
 
@@ -240,6 +244,7 @@ def test_tiffs_and_a_folder_dropped_on_the_dock_are_classified_in_turn(dock, vie
     assert len(viewer.layers) == 3  # the first that could be opened: its two channels and its masks
 
 
+@pytest.mark.slow
 def test_a_row_of_a_dropped_image_opens_it_with_its_masks(dock, viewer, qtbot):
     drop(dock, FIELD, SAMPLES / "training" / "images" / "mitochondria-01_1.ome.tif")
     finished(dock, qtbot, 2)
@@ -312,6 +317,7 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
 
 
 @pytest.mark.parametrize("kind", ["class_map", "jacobian"])
+@pytest.mark.slow
 def test_other_evidence_gives_other_masks(dock, viewer, qtbot, kind):
     classified(dock, viewer, qtbot)
     before = np.array(viewer.layers["nucleus-01_1 masks"].data)
@@ -423,7 +429,8 @@ def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, mod
     qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
 
 
-def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, qtbot, capsys):
+@pytest.mark.slow
+def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, qtbot, record_property):
     classified(dock, viewer, qtbot, FIELD)  # the first labels layer compiles napari's shaders
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 6), name="long", axis_labels=("t", "c", "y", "x"))
     ticks: list[float] = []
@@ -434,6 +441,5 @@ def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, q
     finished(dock, qtbot)
     clock.stop()
     longest = max(later - before for before, later in pairwise(ticks))
-    with capsys.disabled():
-        print(f"\nlongest stall of the window during a classification: {1000 * longest:.0f} ms")  # noqa: T201 - the figure is what the test is for
+    record_property("longest stall of the window during a classification", f"{1000 * longest:.0f} ms")
     assert len(dock.entry().predictions) == 48

@@ -101,6 +101,7 @@ def test_an_empty_dock_says_what_to_open(dock):
     assert dock._after.isHidden()
 
 
+@pytest.mark.slow
 def test_a_folder_dropped_is_opened_with_the_layout_beside_its_images(dock, qtbot, written):
     opened(dock, qtbot, written / "screen")
     assert dock.facts.text().splitlines()[:2] == ["screen", "4 images · 6 planes · 3 classes"]
@@ -231,6 +232,7 @@ def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, wr
     assert f"{view.list.item(0).text().split(chr(10))[0]} masks" in viewer.layers
 
 
+@pytest.mark.slow
 def test_every_picture_is_saved_as_png_and_svg_and_read_back(dock, qtbot, written, tmp_path):
     opened(dock, qtbot, written / "screen")
     for title in VIEWS[1:]:

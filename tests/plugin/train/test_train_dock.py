@@ -25,6 +25,7 @@ from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.run import run_training
 from qt_actions import drop
 
@@ -110,6 +111,7 @@ def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
     return truth
 
 
+@pytest.mark.slow
 def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     """Label 24 images with keys and train on them; at least 12 of 16 other images are right, where chance gives 8.
 
@@ -144,9 +146,10 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     )  # fmt: skip
     right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.images]
     assert np.sum(right) >= 12
-    assert classifier.picture.masks_of(classifier.entry()).data.any()
+    assert classifier.writer.masks_of(classifier.entry()).data.any()
 
 
+@pytest.mark.slow
 def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table, tmp_path):
     """The command that the dock copies writes the same weights when it runs in a terminal."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -158,7 +161,7 @@ def test_the_window_and_the_command_line_train_the_same_model(dock, qtbot, table
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-m", "napari_milcnn", *words[1:]], check=True, env=environment)
     ours, theirs = (mil.load_model(tmp_path / name) for name in ("model.zip", "again.zip"))
-    assert ours.card.training["curve"] == theirs.card.training["curve"]
+    assert ours.card.training.curve == theirs.card.training.curve
     weights = theirs.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in ours.network.state_dict().items())
 
@@ -183,6 +186,7 @@ def test_an_impossible_training_gives_its_reason(dock, qtbot, table, tmp_path):
     assert dock.start_button.isEnabled()
 
 
+@pytest.mark.slow
 def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     """A paused training waits; a stopped one saves its epochs and is evaluated; a resumed one continues."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -202,7 +206,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    done = dock.stopped.epochs
+    done = dock.stopped.epochs_done
     assert there[0] < done < 60
     assert dock.report is not None
     dock.plan_box.options["epochs"].value = 3  # Resume ignores the form: it continues the training with its own options
@@ -211,7 +215,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
     dock.stop_button.click()
     settled(dock, qtbot)
-    assert mil.load_model(tmp_path / "model.zip").card.training["options"]["epochs"] == 60
+    assert mil.load_model(tmp_path / "model.zip").card.training.options["epochs"] == 60
 
 
 def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_path):
@@ -225,6 +229,7 @@ def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_pa
     assert dock.report is None
 
 
+@pytest.mark.slow
 def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 1})
@@ -243,6 +248,7 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     assert not dock.outcome_box.card.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     """A paused one waits; a stopped one gives no metrics; a model that was trained before can still be used."""
     opened(dock, qtbot, tmp_path / "labels.csv")
@@ -268,6 +274,7 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
+@pytest.mark.slow
 def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1)
@@ -337,6 +344,7 @@ wait(lambda: False)
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path, training):
     """Killing napari while labelling loses no label; killing it during a training loses at most one epoch."""
     (tmp_path / "labels.csv").unlink()
@@ -352,7 +360,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     assert all(image.labels == (("none", "spots")[int(image.file.stem) % 2],) for image in labelled)
     assert len(dock.label_box.labelling.images) == 16
     if training:
-        assert dock.stopped.epochs >= 2
+        assert dock.stopped.epochs_done >= 2
         assert not dock.resume_button.isHidden()
         dock.resume_button.click()
         qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
@@ -364,6 +372,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         assert dock.stopped is None
 
 
+@pytest.mark.slow
 def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
     """Opening writes nothing; the training writes the table that it reads."""
     for image in table.images:
@@ -378,6 +387,7 @@ def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
     assert mil.load_model(tmp_path / "screen" / "model.zip").classes == ("none", "spots")
 
 
+@pytest.mark.slow
 def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, table, tmp_path, monkeypatch):
     """Two processes on the CPU stand in for two GPUs: curves and metrics arrive as from a training in this process."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -388,12 +398,13 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     assert dock.message.text() == "Done."
     assert dock._epochs == (2, 2)
     assert dock.report is not None
-    assert mil.load_model(tmp_path / "model.zip").card.training["device"].endswith("(2 processes)")
+    assert mil.load_model(tmp_path / "model.zip").card.training.device.endswith("(2 processes)")
 
 
 def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qtbot, table, tmp_path):
     """Labelling can continue beside a stopped training; the model of another folder is saved in that folder."""
-    TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"}).save(0, ended=False)
+    plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"})
+    save_record(plan, 0, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
     assert dock.stopped is not None
     assert dock.tabs.currentIndex() == 1
@@ -414,6 +425,7 @@ def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qt
     assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
 
 
+@pytest.mark.slow
 def test_resume_is_refused_with_a_message_after_labels_changed(dock, qtbot, table, tmp_path):
     """The model of the stopped training stays; the message does not offer the button that was refused."""
     plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", options=FAST)
@@ -421,7 +433,7 @@ def test_resume_is_refused_with_a_message_after_labels_changed(dock, qtbot, tabl
     reports = run_training(plan, read, plan.start(read).model)
     next(reports), next(reports)  # the checkpoint of the first epoch is written when the second is requested
     reports.close()
-    plan.save(1, ended=False)
+    save_record(plan, 1, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
     before = plan.out.read_bytes()
     dock.label_box.table.select([0])
@@ -451,6 +463,7 @@ def test_a_model_that_is_trained_further_is_not_overwritten(dock, qtbot, table, 
     assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
 
 
+@pytest.mark.slow
 def test_a_trained_model_can_be_used_whatever_comes_after(dock, qtbot, table, tmp_path):
     """Use the model after a cross-validation and after its file was deleted; Stop works again after an estimate."""
     opened(dock, qtbot, tmp_path / "labels.csv")

@@ -64,7 +64,8 @@ from napari_milcnn.plugin.user_settings import user_settings
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.training.plan import StoppedTraining, TrainingPlan
+    from napari_milcnn.training.plan import TrainingPlan
+    from napari_milcnn.training.record import RunRecord
     from napari_milcnn.training.trainer import TrainingEstimate
 
 LABEL_TAB, TRAIN_TAB, USE_TAB = range(3)
@@ -87,7 +88,7 @@ class TrainDock(QWidget):
         self.viewer = napari_viewer
         self.model: TrainedModel | None = None
         self.report: EvaluationReport | None = None
-        self.stopped: StoppedTraining | None = None
+        self.stopped: RunRecord | None = None
         self._job: Job | None = None
         self._gate = Gate()
         self._start_job: Job | None = None
@@ -270,7 +271,7 @@ class TrainDock(QWidget):
 
     def _find_stopped(self, labels: Path) -> None:
         """Look for a training in the folder of the labels that was stopped or killed."""
-        from napari_milcnn.training.plan import stopped_training
+        from napari_milcnn.training.record import stopped_training
 
         if self._labels_path is not None:
             self.plan_box.show_out(None)
@@ -280,7 +281,9 @@ class TrainDock(QWidget):
         if self.stopped is not None:
             self.plan_box.show_plan(self.stopped.plan)
             epochs = self.stopped.plan.train_options().epochs
-            self._say(f"A training stopped after epoch {self.stopped.epochs} of {epochs}. Press Resume to continue.")
+            self._say(
+                f"A training stopped after epoch {self.stopped.epochs_done} of {epochs}. Press Resume to continue."
+            )
             self.tabs.setCurrentIndex(TRAIN_TAB)
 
     def _offer_last(self) -> None:
@@ -354,7 +357,7 @@ class TrainDock(QWidget):
         plan = self.stopped.plan if resume and self.stopped is not None else self._saved_plan()
         if plan is None or self.busy:
             return
-        resume = resume and self.stopped is not None and self.stopped.epochs > 0
+        resume = resume and self.stopped is not None and self.stopped.epochs_done > 0
         self._before = self._plan, self.model, self.report
         self._plan, self.stopped, self.model, self.report = plan, None, None, None
         self.warning.say("")
@@ -455,7 +458,7 @@ class TrainDock(QWidget):
         self.device.say(epoch.rows[-1]["device"])
 
     def _show_confusion(self, model: TrainedModel | None) -> None:
-        counts = model.card.training.get("confusion") if model is not None else None
+        counts = model.card.training.confusion if model is not None else None
         self.confusion_title.setVisible(counts is not None)
         if counts is None or model is None:
             self._confused = None
@@ -486,7 +489,7 @@ class TrainDock(QWidget):
 
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
-        epochs, minutes = values["epochs"], values["minutes"]
+        epochs, minutes = values["epochs"], values["max_minutes"]
         text = (f"{duration(found.seconds)} per epoch: {found.images} images in {found.batches} batches, "
                 f"{found.validation_images} for validation. {_epochs(epochs)} take{'s'[: epochs == 1]} about "
                 f"{duration(found.seconds * epochs)}. Memory: {found.memory / 1e9:.1f} GB on "
@@ -496,14 +499,14 @@ class TrainDock(QWidget):
         self.estimate.say(text)
 
     def _on_trained(self, ending: Ending) -> None:
-        from napari_milcnn.training.plan import stopped_training
+        from napari_milcnn.training.record import stopped_training
 
         plan, model = self._plan, self.model
         self._end(ending, "Done.")
         if plan is None:
             return
         self.stopped = stopped_training(plan.out.parent)
-        if ending.error and self.stopped is not None and not self.stopped.epochs:
+        if ending.error and self.stopped is not None and not self.stopped.epochs_done:
             self.stopped = None
         if model is None:  # no epoch was finished: show the model from before again
             self._plan, self.model, self.report = self._before
@@ -513,7 +516,7 @@ class TrainDock(QWidget):
             self.tabs.setCurrentIndex(USE_TAB)
         if self.stopped is not None and model is not None and (ending.stopped or ending.error):
             why = self.message.text().rstrip(".")
-            self._say(f"{why}. {_epochs(self.stopped.epochs)} saved; press Resume to continue.",
+            self._say(f"{why}. {_epochs(self.stopped.epochs_done)} saved; press Resume to continue.",
                       ERROR if ending.error else WARNING)  # fmt: skip
         if ending.error and model is not None and self.report is None:
             self._show_outcome(f"The model could not be evaluated: {ending.error}")

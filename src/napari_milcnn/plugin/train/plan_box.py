@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from napari_milcnn.images.open import ImageReading
     from napari_milcnn.training.plan import TrainingPlan
 
-IN_SIGHT = ("epochs", "minutes", "patch", "encoder_rate", "validation")
+IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
 _FREEZE = (("all of it learns", 1.0), ("encoder gently", 0.1), ("encoder frozen", 0.0))
-_LABELS = {"minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "what learns",
+_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "what learns",
            "validation": "kept for validation"}  # fmt: skip
 _FRESH = "fresh network"
 _FILE = "file"

@@ -119,7 +119,8 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
         on_batch=lambda done, total: passes(Share(done, total, "batches")),
     )  # fmt: skip
     for report in _in_words_of_the_dock(reports):
-        rows = (*(rows or report.last.card.training["curve"][:-1]), epoch_row(report))
+        rows = rows or tuple(row.model_dump() for row in report.last.card.training.curve[:-1])
+        rows = (*rows, epoch_row(report))
         best = report.best
         yield from (Begun(warning=warning) for warning in said)
         said.clear()
