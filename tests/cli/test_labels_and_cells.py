@@ -168,7 +168,7 @@ def test_cells_that_are_not_labels_are_refused(run, model, folder, tmp_path, lab
         "cells", folder / "a.ome.tif", "--objects", tmp_path / "cells.tif", "-m", model, "-o", tmp_path / "c.csv"
     )
     assert done.exit_code == 2
-    assert "the label image holds" in done.stderr
+    assert "the labels have" in done.stderr
     assert not (tmp_path / "c.csv").exists()
 
 

@@ -29,7 +29,7 @@ def test_channels_match_by_order_with_a_warning() -> None:
     assert numbers == (0, 1)
     assert warning == (
         "image: the channels are taken by their order, not by name (model = image: GFP = EGFP, RFP = mCherry); "
-        "name them by channels= (command line: --channels) if this is wrong."
+        "name the channels (option channels) if this is wrong."
     )
     unnamed = open_image(TCYX, axes="TCYX")
     assert match_channels(["GFP", "RFP"], unnamed)[1] is not None
@@ -45,5 +45,5 @@ def test_channels_that_do_not_match() -> None:
         match_channels(["GFP", "Cy5"], named("GFP", "RFP", "DAPI"))
     with pytest.raises(ImageError, match=r"has the channels RFP, Cy5, but the model needs GFP, RFP"):
         match_channels(["GFP", "RFP"], named("RFP", "Cy5"))
-    with pytest.raises(ImageError, match="--channels"):
+    with pytest.raises(ImageError, match="option channels"):
         match_channels(["GFP", "RFP"], open_image(TCYX[0, 0]))

@@ -142,7 +142,7 @@ def test_plain_pages_are_asked_about(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path}: shape (3, 40, 50) with the axes IYX does not tell which axis is which; name the axes, one letter per "
         "axis out of P (position), T, Z, C, Y, X and S (colour samples): for example "
-        'axes="CYX" or axes="TYX" (command line: --axes CYX)'
+        'axes="CYX" or axes="TYX"'
     )
     with open_image(path, axes="tyx") as image:
         np.testing.assert_array_equal(every_plane(image)[:, 0], TCYX[:, 0])

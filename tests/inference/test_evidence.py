@@ -1,4 +1,4 @@
-"""Evidence: Jacobian maps against captum and by hand, class maps laid over, objects; the network left as found."""
+"""Evidence: Jacobian maps against captum and by hand, class maps, objects; the network is left unchanged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_jacobian_equals_captum(preset: str, size: int, rule: str, request: Any)
 
 
 def test_all_classes_come_from_one_forward_run(compact: TrainedModel, monkeypatch: Any) -> None:
-    """The class maps are computed once, however many classes are asked for."""
+    """The class maps are computed once, for any number of classes."""
     runs = []
     whole = MilNetwork.class_maps
     monkeypatch.setattr(MilNetwork, "class_maps", lambda self, images: (runs.append(1), whole(self, images))[1])
@@ -168,7 +168,7 @@ def test_a_shift_by_one_stride_shifts_the_map(compact: TrainedModel, rule: str) 
 
 
 def state_of(network: MilNetwork) -> dict[str, Any]:
-    """Everything a borrower could leave changed."""
+    """Return everything that `jacobian_maps` could leave changed."""
     modules = list(network.modules())
     return {
         "training": [module.training for module in modules],
@@ -217,7 +217,7 @@ def test_the_network_is_left_as_found(odd_model: TrainedModel, rule: str) -> Non
 
 @pytest.mark.parametrize("moment", ["class_maps", "read_maps"])
 def test_the_network_is_left_as_found_on_failure(odd_model: TrainedModel, moment: str, monkeypatch: Any) -> None:
-    """Also where the forward run breaks off."""
+    """The network is also unchanged after a failed forward run."""
     before = state_of(odd_model.network)
 
     def broken(*_: Any) -> None:
@@ -283,7 +283,7 @@ def test_jacobian_evidence_is_the_networks(compact: TrainedModel) -> None:
 
 @pytest.mark.parametrize("kind", ["object", "class_map", "jacobian"])
 def test_classes_are_chosen_by_name(compact: TrainedModel, kind: Any) -> None:
-    """Asked for c and a, evidence has them in this order."""
+    """Evidence for c and a has these classes in this order."""
     image = stack(2, 100, 120)
     every = evidence(compact, image, kind=kind, **EXACT)
     some = evidence(compact, image, ["c", "a"], kind=kind, **EXACT)
@@ -301,7 +301,7 @@ def test_classes_are_chosen_by_name(compact: TrainedModel, kind: Any) -> None:
     ],
 )
 def test_wrong_classes_are_refused(compact: TrainedModel, classes: Any, sentence: str) -> None:
-    """Unknown names, a bare string, none and repeated ones, each in words."""
+    """Unknown names, a bare string, no names and repeated names are refused, each with its message."""
     with pytest.raises(OptionsError, match=sentence):
         evidence(compact, stack(2, 100, 120), classes, **EXACT)
 
@@ -335,14 +335,14 @@ def test_a_prediction_is_not_made_twice(compact: TrainedModel, monkeypatch: Any)
 
 
 def test_thresholds_come_from_the_card(compact: TrainedModel) -> None:
-    """Those of the kind asked for, if the card has any."""
+    """The thresholds are those of the kind of evidence, if the card has any."""
     model = compact.with_card(thresholds={"object": {"a": 0.3}, "jacobian": {"b": 7.0}})
     for kind, expected in (("object", {"a": 0.3}), ("jacobian", {"b": 7.0}), ("class_map", {})):
         assert evidence(model, stack(2, 80, 80), kind=kind, **EXACT).thresholds == expected
 
 
 def test_unknown_options_are_refused(compact: TrainedModel) -> None:
-    """A misspelt option and an unknown kind."""
+    """A misspelt option and an unknown kind are refused."""
     with pytest.raises(OptionsError, match="no option 'thresh'"):
         evidence(compact, stack(2, 80, 80), thresh=1)
     with pytest.raises(OptionsError, match="option 'kind' is 'gradcam'"):
@@ -396,7 +396,7 @@ def test_objects_over_the_whole_plane_and_none_at_all(compact: TrainedModel) -> 
     ],
 )
 def test_label_images_that_do_not_fit_are_refused(compact: TrainedModel, labels: np.ndarray, sentence: str) -> None:
-    """Before anything is computed."""
+    """Labels are checked before anything is computed."""
     with pytest.raises(LabelsError, match=sentence):
         evidence(compact, stack(2, 2, 90, 100, axes="TCYX"), foreground=labels, **EXACT)
 
@@ -411,7 +411,7 @@ def squares() -> ImageStack:
 
 @pytest.mark.parametrize(("channel", "row"), [(None, 70), ("GFP", 70), ("RFP", 10), ("DAPI", 40)])
 def test_the_foreground_is_found_in_the_channel_named(compact: TrainedModel, channel: str | None, row: int) -> None:
-    """By the model's name, else the image's; by default the model's first channel."""
+    """The channel has the model's name, else the image's; the default is the model's first channel."""
     options = ForegroundOptions(channel=channel, smooth=0)
     for found in (
         evidence(compact, squares(), foreground=options, **EXACT),
@@ -436,7 +436,7 @@ def test_the_models_name_of_a_channel_wins_where_channels_go_by_order(compact: T
 
 
 def test_an_unknown_foreground_channel_is_refused(compact: TrainedModel) -> None:
-    """The sentence names the channels of both."""
+    """The message has the channels of the model and of the image."""
     sentence = r"'CFP' is neither in the model \(GFP, RFP\) nor in image \(RFP, DAPI, GFP\)"
     with pytest.raises(ImageError, match=sentence):
         evidence(compact, squares(), foreground=ForegroundOptions(channel="CFP"), **EXACT)
@@ -514,7 +514,7 @@ def test_margins_and_resampling_together() -> None:
 
 
 def test_planes_come_one_at_a_time(compact: TrainedModel, monkeypatch: Any) -> None:
-    """The maker reads plane by plane as its generator is asked, and counts them."""
+    """The maker reads a plane only when its generator yields the plane's evidence."""
     image = stack(3, 2, 80, 90, axes="TCYX")
     maker = EvidenceMaker(compact, kind="jacobian", **EXACT)
     prediction = maker.classifier.classify(image)
@@ -530,10 +530,12 @@ def test_planes_come_one_at_a_time(compact: TrainedModel, monkeypatch: Any) -> N
 
 
 def test_evidence_in_bfloat16_is_close(compact: TrainedModel) -> None:
-    """Where the convolutions run in bfloat16 the guided map keeps its shape."""
+    """With convolutions in bfloat16 the guided map is almost the same."""
     images = pixels_of(compact, stack(2, 150, 160))
     high = jacobian_maps(compact.network, images, [0])
-    low = jacobian_maps(compact.network, images, [0], choice=DeviceChoice(torch.device("cpu"), torch.bfloat16, "asked"))
+    low = jacobian_maps(
+        compact.network, images, [0], choice=DeviceChoice(torch.device("cpu"), torch.bfloat16, "as requested")
+    )
     assert low.dtype == np.float32
     assert np.corrcoef(high.ravel(), low.ravel())[0, 1] > 0.9
 
@@ -562,6 +564,6 @@ def test_object_evidence_is_read_against_the_reference(compact: TrainedModel) ->
 
 
 def test_a_reference_is_one_of_the_classes(compact: TrainedModel) -> None:
-    """The message names the classes there are."""
+    """The message lists the classes of the model."""
     with pytest.raises(OptionsError, match="reference class 'control' is not among the classes: a, b, c"):
         compact.with_card(reference="control")

@@ -63,7 +63,7 @@ def test_local_finds_spots_on_an_uneven_background() -> None:
 @pytest.mark.parametrize("smooth", [0, 1.5])
 @pytest.mark.parametrize("value", [0, 255, 1000.1, 1e-4])
 def test_a_constant_image_has_no_objects(value: float, smooth: float, method: str) -> None:
-    """Nothing rises above anything: no object, whatever the value."""
+    """A constant image has no objects, whatever its value."""
     for dtype in (np.uint16, np.float32):
         image = np.full((40, 50), value, dtype)
         labels = find_objects(image, ForegroundOptions(method=method, smooth=smooth))
@@ -118,7 +118,7 @@ def test_touching_discs_are_split(distance: float, count: int) -> None:
 
 
 def test_find_objects_splits_by_its_option() -> None:
-    """The option reaches the watershed."""
+    """The option `split` of `find_objects` decides whether touching discs are split."""
     image = 200 * discs((60, 80), [(30, 30), (30, 48)], 10).astype(np.uint8)
     assert find_objects(image, ForegroundOptions()).max() == 2
     assert find_objects(image, ForegroundOptions(split=0)).max() == 1
@@ -162,7 +162,7 @@ def test_small_objects_are_dropped_and_the_others_renumbered() -> None:
 
 
 def test_half_maximum_puts_each_edge_at_half_its_own_height() -> None:
-    """Two blurred discs of one size, one half as bright: Otsu eats the dim one and swells the bright one."""
+    """Two blurred discs of one size, one half as bright: with Otsu the dim one shrinks and the bright one grows."""
     y, x = np.ogrid[:80, :160]
     discs = [np.hypot(y - 40, x - centre) <= 10 for centre in (40, 120)]
     image = ndimage.gaussian_filter(160.0 * discs[0] + 300.0 * discs[1], 3)

@@ -1,4 +1,4 @@
-"""From evidence to masks: thresholds, who wins, clean-up, and a table whose numbers a person can work out."""
+"""From evidence to masks: thresholds, the strongest class, clean-up, and a table that a person can work out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evidence_of(
     objects: Any = None,
     pixel_size: float | None = None,
     thresholds: dict[str, float] | None = None,
-    asked: tuple[str, ...] = ("a", "b"),
+    requested: tuple[str, ...] = ("a", "b"),
 ) -> Evidence:
     """Make evidence of the classes a and b by hand; each plane is (classes, Y, X), `scores` one row for all or each."""
     maps = np.stack(planes).astype(np.float32)
@@ -38,7 +38,7 @@ def evidence_of(
     )
     kind = "class_map" if objects is None else "object"
     held = None if objects is None else np.asarray(objects, np.int32)
-    return Evidence(asked, kind, maps, held, prediction, pixel_size, thresholds or {})
+    return Evidence(requested, kind, maps, held, prediction, pixel_size, thresholds or {})
 
 
 def two_squares(a: float = 0.8, b: float = 0.6) -> np.ndarray:
@@ -94,7 +94,7 @@ def test_the_threshold_of_a_nearly_constant_map(spread: float) -> None:
 
 
 def test_the_threshold_of_nothing_lets_nothing_through() -> None:
-    """Zeros, and values below zero."""
+    """Maps of zeros and of negative values have no pixels above their threshold."""
     for value in (0.0, -2.0):
         one = np.full((5, 5), value, np.float32)
         assert not (one > max(otsu_of_logarithm(one), 0)).any()
@@ -120,7 +120,7 @@ def ramp() -> np.ndarray:
     ],
 )
 def test_threshold_rules(threshold: Any, own: dict[str, float], pixels: int | None) -> None:
-    """A number, a quantile, the model's own, or Otsu on the logarithm where there is none of its own."""
+    """The threshold is a number, a quantile, the one on the model's card, or Otsu on the logarithm."""
     masks = segment(evidence_of(ramp(), thresholds=own), threshold=threshold, min_size=0)
     expected = (ramp()[0] > otsu_of_logarithm(ramp()[0].astype(np.float32))).sum()
     assert (masks.labels > 0).sum() == (expected if pixels is None else pixels)
@@ -141,12 +141,12 @@ def test_a_class_may_have_a_threshold_of_its_own() -> None:
 
 
 def test_a_threshold_for_an_unknown_class_is_refused() -> None:
-    """With the classes that there are, among them one that was not asked for."""
-    assert segment(evidence_of(two_squares()[:1], asked=("a",)), class_thresholds={"b": 0.7}).thresholds[0].keys() == {
-        "a"
-    }
+    """The message has all classes of the model, also one that was not requested."""
+    assert segment(evidence_of(two_squares()[:1], requested=("a",)), class_thresholds={"b": 0.7}).thresholds[
+        0
+    ].keys() == {"a"}
     with pytest.raises(
-        OptionsError, match="class_thresholds has a threshold for c, which the model does not know; its classes: a, b"
+        OptionsError, match="a threshold is given for 'c', which the model does not know; its classes: a, b"
     ):
         segment(evidence_of(two_squares()), class_thresholds={"a": 0.1, "c": 0.7})
     with pytest.raises(OptionsError, match=r"option 'class_thresholds.a' is 'high': Input should be a valid number"):
@@ -157,13 +157,13 @@ def test_a_threshold_for_an_unknown_class_is_refused() -> None:
 
 @pytest.mark.parametrize("threshold", ["best", "q1.5", "q", "qx", "-q0.5"])
 def test_unknown_thresholds_are_refused(threshold: str) -> None:
-    """With what is expected."""
+    """The message says what is expected."""
     with pytest.raises(OptionsError, match=r"option 'threshold' is .*(a quantile such as q0\.95|between q0 and q1)"):
         segment(evidence_of(ramp()), threshold=threshold)
 
 
 def test_unknown_options_are_refused() -> None:
-    """A misspelt option names those there are."""
+    """The message for a misspelt option lists the options."""
     with pytest.raises(
         OptionsError, match="no option 'minsize'; expected one of threshold, class_thresholds, present, smooth"
     ):
@@ -200,7 +200,7 @@ def test_the_table_in_numbers(pixel_size: float | None) -> None:
 
 
 def test_the_mean_is_of_the_objects_own_class() -> None:
-    """Where both classes have evidence, the table holds the winner's mean over the object."""
+    """Where both classes have evidence, the table has the mean evidence of the class that gets the object."""
     maps = two_squares(a=0.8)
     maps[1, 10:20, 20:30] = 0.3
     maps[0, 10:15, 20:30] = 0.9
@@ -268,11 +268,11 @@ def test_several_planes() -> None:
     assert [set(used) for used in masks.thresholds] == [{"a", "b"}, {"a", "b"}, {"a"}]
 
 
-# Who wins, who is present
+# The strongest class, and classes that are present
 
 
 def test_the_strongest_wins() -> None:
-    """Where two squares overlap the stronger class has the pixels, and the other what is left."""
+    """Where two squares overlap, the stronger class gets the pixels, and the other class gets the rest."""
     maps = np.zeros((2, 40, 60))
     maps[0, 10:30, 10:30] = 0.6
     maps[1, 10:30, 20:40] = 0.7
@@ -302,7 +302,7 @@ def test_only_evidence_above_the_own_threshold_claims() -> None:
     ],
 )
 def test_only_present_classes_give_masks(scores: Any, present: float, classes: list[str]) -> None:
-    """Classes whose score reaches `present`, and the top class; 0 lets all."""
+    """These are the classes whose score reaches `present`, and the top class; with 0 all classes get masks."""
     masks = segment(evidence_of(two_squares(), scores=scores), threshold=0.5, present=present)
     assert masks.objects["class"].tolist() == classes
     assert list(masks.thresholds[0]) == classes
@@ -311,7 +311,7 @@ def test_only_present_classes_give_masks(scores: Any, present: float, classes: l
 def test_classes_asked_for_in_another_order() -> None:
     """Scores and names follow the evidence's classes, not the model's."""
     maps = two_squares()[::-1]
-    table = segment(evidence_of(maps, scores=(0.9, 0.7), asked=("b", "a")), threshold=0.5).objects
+    table = segment(evidence_of(maps, scores=(0.9, 0.7), requested=("b", "a")), threshold=0.5).objects
     assert table["class"].tolist() == ["b", "a"]
     assert table["area_px"].tolist() == [200, 100]
     np.testing.assert_allclose(table["score"], [0.7, 0.9], atol=1e-6)
@@ -420,7 +420,7 @@ def test_objects_without_background() -> None:
 
 
 def test_no_object_reaches_the_threshold() -> None:
-    """Objects there are, none above it: an empty table."""
+    """If no object is above the threshold, the table is empty."""
     objects = np.zeros((1, 30, 40), np.int32)
     objects[0, 5:15, 5:15] = 4
     maps = np.where(objects > 0, 0.1, 0.0).repeat(2, 0)
@@ -466,7 +466,7 @@ def test_a_one_class_model_gives_masks() -> None:
 
 
 def test_an_image_that_shows_none_of_the_classes_asked_for_has_no_masks(compact):
-    """Asked for a class that is neither the top one nor present, with and without smoothing."""
+    """The only requested class is neither the top class nor present, with and without smoothing."""
     image = open_image(noise(2, 96, 96), axes="CYX", channels=["GFP", "RFP"])
     prediction = classify(compact, image)
     lowest = prediction.classes[int(prediction.scores[0].argmin())]

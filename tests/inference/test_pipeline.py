@@ -1,4 +1,4 @@
-"""The loop over images: parts, chosen planes, and what is left after a stop or a failure."""
+"""The loop over images: parts, chosen planes, and what is kept after a stop or a failure."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_planes_that_are_not_there_are_refused(compact, stack, planes):
         mil.classify(compact, stack, planes=planes)
 
 
-def request_of(image, **wishes):
-    """Ask for an image that is open already, and stays so."""
-    return ImageRequest(image.name, lambda: image, keep_open=True, **wishes)
+def request_of(image, **fields):
+    """Make a request for an image that is already open and stays open."""
+    return ImageRequest(image.name, lambda: image, keep_open=True, **fields)
 
 
 def planes_of(steps):
-    """Return number of the request and of the plane -> result."""
+    """Return (index of the request, index of the plane) -> result."""
     return {(step.number, step.result.plane): step.result for step in steps if isinstance(step.result, PlaneResult)}
 
 
 def ends_of(steps):
-    """Return why each image failed, empty where it did not."""
+    """Return why each image failed; empty if it did not."""
     return [step.result.failure for step in steps if isinstance(step.result, ImageEnd)]
 
 
@@ -87,7 +87,7 @@ def test_each_image_is_opened_and_ended_once(compact, stack):
 
 
 def test_an_image_is_closed_unless_it_stays_open(compact, stack, tmp_path):
-    """As it is when the loop is left early."""
+    """An image is also closed if the loop is left early."""
     path = tmp_path / "a.zarr"
     zarr.save_array(str(path), np.asarray(stack.data))
     opened = []
@@ -158,7 +158,7 @@ def fails(error):
         (OSError(5, "Input/output error"), "broken failed: OSError: [Errno 5] Input/output error"),
     ],
 )
-def test_an_image_that_fails_says_why_and_the_next_is_looked_at(compact, stack, error, reason):
+def test_an_image_that_fails_says_why_and_the_next_is_processed(compact, stack, error, reason):
     requests = [ImageRequest("broken", fails(error)), request_of(stack)]
     steps = list(analyse(EvidenceMaker(compact), requests))
     assert ends_of(steps) == [reason, ""]

@@ -114,7 +114,7 @@ def test_groups_stay_on_one_side_and_every_class_on_both():
 
 def test_one_group_cannot_be_split():
     """The message names the group and two ways out."""
-    with pytest.raises(LabelsError, match=r"all 2 images are of one group, 'w'.*--validation 0"):
+    with pytest.raises(LabelsError, match=r"all 2 images are of one group, 'w'.*\(option validation: 0\)"):
         table_of(["w", "w"], ["a", "b"]).with_split(0.2, 0)
     assert table_of(["w", "w"], ["a", "b"]).with_split(0, 0).part("train").counts() == {"a": 1, "b": 1}
 
@@ -445,7 +445,9 @@ def test_the_fields_of_a_plate_may_be_named_one_by_one(tmp_path, plate):
 
 def test_what_is_wrong_with_a_layout(tmp_path, plate):
     """A plate needs one, only a plate has one; wells that it lacks and the usual mistakes are one list."""
-    with pytest.raises(LabelsError, match=r"is an OME-Zarr plate of 3 wells; give a CSV .* \(command line: --layout\)"):
+    with pytest.raises(
+        LabelsError, match=r"is an OME-Zarr plate of 3 wells; give its layout, a CSV .* \(option layout\)"
+    ):
         read_labels(plate)
     with pytest.raises(LabelsError, match="is not an OME-Zarr plate and has no layout"):
         read_labels(tmp_path, layout=tmp_path / "layout.csv")

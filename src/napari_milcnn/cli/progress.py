@@ -59,8 +59,9 @@ def progress_bar() -> ProgressBar:
 def shown(steps: Iterator[Progress[Result]], name: str) -> Iterator[Progress[Result]]:
     """Yield the steps of a job, and show a bar with its progress."""
     with progress_bar() as bar:
-        task = bar.add_task(name, total=None)
+        task = None  # a call that is wrong ends without a bar
         for step in steps:
+            task = bar.add_task(name) if task is None else task
             bar.update(task, completed=step.fraction * step.total, total=step.total,
                        description=escape((step.doing or name)[-30:]))  # fmt: skip
             yield step

@@ -56,7 +56,7 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
         raise ImageError(
             f"{image.path or image.name} has the channels {', '.join(image.channels)}, but the model needs "
             f"{', '.join(wanted)}; name the image's channels in their order, with the model's names where they are "
-            'the same, by channels=["..."] (command line: --channels)'
+            "the same (option channels)"
         )
     numbers = tuple(range(len(plain)))
     if len(plain) == 1 and not image.channels_named:
@@ -64,7 +64,7 @@ def match_channels(wanted: Sequence[str], image: ImageStack) -> tuple[tuple[int,
     mapping = ", ".join(f"{a} = {b}" for a, b in zip(wanted, image.channels, strict=True))
     return numbers, (
         f"{image.path or image.name}: the channels are taken by their order, not by name "
-        f"(model = image: {mapping}); name them by channels= (command line: --channels) if this is wrong."
+        f"(model = image: {mapping}); name the channels (option channels) if this is wrong."
     )
 
 

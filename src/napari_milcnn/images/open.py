@@ -296,10 +296,9 @@ def _resolve_axes(found: str | None, shape: tuple[int, ...], given: str | None, 
     if "?" in letters or not {"Y", "X"} <= set(letters) or _repeats(letters):
         of_axes = f" with the axes {found}" if found else ""
         examples = " or ".join(f'axes="{example}"' for example in _examples(letters, shape))
-        first = _examples(letters, shape)[0]
         raise ImageError(
             f"{name}: shape {shape}{of_axes} does not tell which axis is which; name the axes, {AXES_HELP}: "
-            f"for example {examples} (command line: --axes {first})"
+            f"for example {examples}"
         )
     return letters
 

@@ -87,8 +87,8 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:
         raise LabelsError(
-            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose labels that were made "
-            "from this image"
+            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose "
+            "labels that were made from this image"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise LabelsError(f"the labels have the type {labels.dtype}; expected whole numbers, 0 for background")

@@ -129,7 +129,7 @@ def checked_mask_options(values: Mapping[str, object], classes: Sequence[str]) -
     unknown = [name for name in options.class_thresholds if name not in classes]
     if unknown:
         raise OptionsError(
-            f"class_thresholds has a threshold for {', '.join(unknown)}, which the model does not know; its classes: "
+            f"a threshold is given for {', '.join(map(repr, unknown))}, which the model does not know; its classes: "
             f"{', '.join(classes)}"
         )
     return options

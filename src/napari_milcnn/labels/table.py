@@ -157,8 +157,8 @@ class LabelTable:
             return self
         if validation == 0:
             return self._split(np.zeros(len(self.images), bool))
-        groups = self._groups(2, "cannot be split; add groups, a split column, or train with validation=0 "
-                                 "(--validation 0)")  # fmt: skip
+        groups = self._groups(2, "cannot be split; add groups, a split column, or keep no group for "
+                                 "validation (option validation: 0)")  # fmt: skip
         return self._split(held_out(groups, self.targets(self.classes), validation, seed))
 
     def folds(self, k: int, seed: int) -> tuple[LabelTable, ...]:
@@ -258,10 +258,10 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     wells = plate_wells(path)
     if (wells is None) != (layout is None):
         raise LabelsError(
-            f"{path} is not an OME-Zarr plate and has no layout; leave out layout= (command line: --layout)"
+            f"{path} is not an OME-Zarr plate and has no layout; leave the layout out (option layout)"
             if wells is None
-            else f"{path} is an OME-Zarr plate of {len(wells)} wells; give a CSV with the columns well and label by "
-            "layout= (command line: --layout)"
+            else f"{path} is an OME-Zarr plate of {len(wells)} wells; give its layout, a CSV with the columns well and "
+            "label (option layout)"
         )
     source = path if layout is None else Path(layout)
     problems, warnings = Problems(), Problems()

@@ -82,15 +82,15 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
         recorded = _with_current_names(state.run)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
         raise OptionsError(
-            f"{path} is no checkpoint of a training ({type(error).__name__}); train without resume (--resume) to "
-            "start anew"
+            f"{path} is no checkpoint of a training ({type(error).__name__}); train without resume to start "
+            "from scratch"
         ) from error
     changed = [f"{name} (was {recorded.get(name)}, is {value})" for name, value in run.items()
                if recorded.get(name) != value]  # fmt: skip
     if changed:
         raise ResumeError(
-            f"{path} belongs to another training, which differs in {'; '.join(changed)}; give what that one was "
-            "started with, or train without resume (--resume) to start anew"
+            f"{path} belongs to another training, which differs in {'; '.join(changed)}; use the settings of that "
+            "training, or train without resume to start from scratch"
         )
     return state
 

@@ -247,7 +247,7 @@ def _check(model: TrainedModel, table: LabelTable, options: TrainOptions) -> Non
     if absent:
         raise LabelsError(
             f"no training image shows {', '.join(absent)}; each class needs at least one image, in a group that is not "
-            "kept for validation: label more, or keep none for validation (--validation 0)"
+            "kept for validation: label more images, or keep none for validation (option validation: 0)"
         )
     _check_sizes(model, options)
 
