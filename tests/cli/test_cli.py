@@ -106,7 +106,7 @@ def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
         (("--class-threshold", "round"), "--class-threshold is 'round'; expected CLASS=NUMBER, such as nucleus=0.42"),
         (("--class-threshold", "round=q0.9"), "expected CLASS=NUMBER"),
         (("--class-threshold", "=0.5"), "expected CLASS=NUMBER"),
-        (("--class-threshold", "flat=0.5"), "class_thresholds has a threshold for flat, which the model does not know"),
+        (("--class-threshold", "flat=0.5"), "a threshold is given for 'flat', which the model does not know"),
     ],
 )
 def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, message):

@@ -276,7 +276,7 @@ def test_files_that_are_not_records(tmp_path, text, message):
         (
             "masks",
             {"class_thresholds": {"flat": 0.5}},
-            "class_thresholds has a threshold for flat, which the model does not know",
+            "a threshold is given for 'flat', which the model does not know",
         ),
         ("reading", {"pixel_size": -1}, "pixel_size is -1.0; expected µm per pixel"),
         ("reading", {"z": "mean"}, "option 'options.reading.z' is 'mean'"),
