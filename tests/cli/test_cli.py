@@ -95,7 +95,7 @@ def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--model", "nowhere.zip"), "nowhere.zip does not exist"),
         (("--threshold", "high"), "expected auto, otsu, a number such as 0.4"),
@@ -109,12 +109,12 @@ def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
         (("--class-threshold", "flat=0.5"), "a threshold is given for 'flat', which the model does not know"),
     ],
 )
-def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, said):
+def test_exit_status_2_where_the_call_is_wrong(run, model, image, tmp_path, arguments, message):
     """Each wrong call ends with 2 and a sentence, and writes no table."""
     call = ("classify", image, "-m", model, "-o", tmp_path / "out", *arguments)
     result = run(*call)
     assert result.exit_code == 2
-    assert said in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert not (tmp_path / "out" / "predictions.csv").exists()
 
@@ -197,13 +197,13 @@ def test_calibrate_writes_a_model(run, table, tmp_path):
 
 
 def test_a_damaged_first_image_is_in_the_list(run, table, tmp_path):
-    """Although the first image says what channels a new model has, all that is wrong is still said at once."""
+    """A new model takes its channels from the first image, and still all problems are listed at once."""
     for image in table.images[:2]:
         image.file.write_bytes(b"no image")
-    said = run("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip").stderr
-    assert "2 problems" in said
-    assert "line 2 '0.tif'" in said
-    assert "line 3 '1.tif'" in said
+    message = run("train", tmp_path / "labels.csv", "-o", tmp_path / "m.zip").stderr
+    assert "2 problems" in message
+    assert "line 2 '0.tif'" in message
+    assert "line 3 '1.tif'" in message
 
 
 def test_train_says_at_once_what_would_fail_at_the_end(run, tmp_path, image):
@@ -256,16 +256,16 @@ def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
     assert "already holds a screen" in result.stderr
 
 
-@pytest.mark.parametrize(("call", "said"), [
+@pytest.mark.parametrize(("call", "message"), [
     (("--size", 20000), "option 'size' is (20000, 20000): expected a side of 64 to 16384 px"),
     (("--multi-label", 2), "option 'multi_label' is 2.0: Input should be less than or equal to 1"),
     (("--size", 64, "--fields", 1, "--read-noise", -1), "option 'read_noise' is -1.0"),
 ])  # fmt: skip
-def test_impossible_simulations_end_with_a_sentence(run, tmp_path, call, said):
+def test_impossible_simulations_end_with_a_sentence(run, tmp_path, call, message):
     """Exit status 2 and nothing written; every option of a simulation has a flag."""
     result = run("simulate", tmp_path / "out", *call)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -290,11 +290,11 @@ def test_interrupt_leaves_whole_files(model, image, tmp_path):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         try:
-            said = process.communicate(timeout=60)[1]
+            message = process.communicate(timeout=60)[1]
         finally:
             process.kill()
-    assert process.returncode == 130, said
-    assert "all finished results are kept" in said
+    assert process.returncode == 130, message
+    assert "all finished results are kept" in message
     table = pd.read_csv(out / "predictions.csv")
     record = json.loads((out / "run.json").read_text())
     assert len(table) + len(record["unfinished"]) == 400

@@ -26,7 +26,7 @@ def findings(table, model=None, **options):
 def discs(tmp_path):
     """Eight images of 80 px with a disc in channel c0 (even numbers) or c1 (odd ones), labelled so, each its group.
 
-    Image 3 shows c1 a little more than the others, and image 2 lacks c1 a little more.
+    Image 3 shows c1 a little more than the others, and image 2 shows c1 a little less.
     """
     images = []
     for i in range(8):
@@ -64,21 +64,21 @@ def test_a_label_that_the_model_contradicts(discs):
     )
 
 
-def test_an_image_that_the_model_learned_from_is_named_so(discs):
+def test_a_finding_says_that_the_model_was_trained_with_the_label(discs):
     """The record's split of this table, and its counts, say that the wrong image was learned from; other counts not."""
     table = changed(discs, 3, labels=("c0",))
     options = {"validation": 0.0, "seed": 0}
-    for counts, said in (({"c0": 5, "c1": 3}, True), ({"c0": 4, "c1": 3}, False)):
+    for counts, trained in (({"c0": 5, "c1": 3}, True), ({"c0": 4, "c1": 3}, False)):
         model = delta_model(2).with_card(training={"options": options, "images": counts})
         (found,) = findings(table, model, precision="float32")
-        assert ("although it was trained with this label" in found.sentence) == said
+        assert ("although it was trained with this label" in found.sentence) == trained
 
 
 def test_several_labels(discs):
     """Image 2 shows c0 alone and is labelled both: the model misses c1."""
     table = changed(discs, 2, labels=("c0", "c1"))
     model = delta_model(2)
-    assert findings(table, model) == ()  # one class an image: it cannot be asked
+    assert findings(table, model) == ()  # it gives one class per image, so two labels cannot be compared
     with torch.no_grad():
         model.network.head.bias.fill_(-2.0)  # an absent class then scores .12, not one half
     (found,) = findings(table, model.with_card(single_label=False), precision="float32")
@@ -102,10 +102,12 @@ def test_the_same_image_under_two_names(discs):
     found = findings(changed(discs, 5, labels=()))
     assert {(one.kind, one.rows) for one in found} == {("duplicate", (0, 1)), ("duplicate", (2, 4)),
                                                        ("duplicate", (2, 5))}  # fmt: skip
-    said = {one.rows: one.sentence for one in found}
-    assert said[0, 1].startswith("0.tif and 1.tif are the same image, labelled c0 and c1; correct the wrong label, ")
+    sentences = {one.rows: one.sentence for one in found}
+    assert sentences[0, 1].startswith(
+        "0.tif and 1.tif are the same image, labelled c0 and c1; correct the wrong label, "
+    )
     for rows in ((2, 4), (2, 5)):
-        assert said[rows].endswith("are the same image, so it counts twice; remove one of them")
+        assert sentences[rows].endswith("are the same image, so it counts twice; remove one of them")
 
 
 def test_a_group_on_both_sides(discs):

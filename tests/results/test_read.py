@@ -86,7 +86,7 @@ def made_up(single: bool = True, **options):
 @pytest.mark.parametrize("single", [True, False])
 @pytest.mark.parametrize("metrics", [True, False])
 def test_an_opened_evaluation_says_what_the_report_says(tmp_path, single, metrics):
-    """Also computed anew from predictions.csv alone; a class called NA is no gap."""
+    """The same holds if predictions.csv is there alone; a class called NA is not a gap."""
     report = made_up(single)
     folder = report.save(tmp_path / "out")
     if not metrics:
@@ -102,8 +102,8 @@ def test_an_opened_evaluation_says_what_the_report_says(tmp_path, single, metric
     np.testing.assert_allclose(reliability(found).observed, report.reliability.observed, atol=1e-5)
     assert found.warnings[-1] == "1 of 7 images failed; the column error says why"
     for label in report.confusion.index:
-        for said in report.confusion:
-            assert len(confused(found, label, said)) == report.confusion.loc[label, said]
+        for answer in report.confusion:
+            assert len(confused(found, label, answer)) == report.confusion.loc[label, answer]
 
 
 @pytest.mark.parametrize("single", [True, False])
@@ -218,7 +218,7 @@ def test_a_layout_by_well(run, tmp_path):
 
 def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
     found = read_results(run)
-    for text, said in (
+    for text, message in (
         ("file,label\nelsewhere.tif,a\n", "fits none of the images: its first file is 'elsewhere.tif'"),
         ("name,label\nx,a\n", 'has neither a column "file" nor a column "well"; found name, label'),
         ("file,label\n", "has no rows"),
@@ -226,7 +226,7 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
         ("plate,well,dose\n1,A01,1\n2,A1,2\n", "lists the well A01 more than once; wells of several plates need"),
     ):
         (tmp_path / "other.csv").write_text(text)
-        with pytest.raises(ResultsError, match=said):
+        with pytest.raises(ResultsError, match=message):
             with_layout(found, tmp_path / "other.csv")
 
 
@@ -258,7 +258,7 @@ def test_a_path_of_windows_is_found_beside_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("file,name,top,margin,score a,P a,warnings,error\n", "has columns but no rows"),
@@ -271,14 +271,14 @@ def test_a_path_of_windows_is_found_beside_the_table(tmp_path):
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,,,,,\ny,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", "damaged or half-"),
     ],
 )
-def test_what_is_not_ours_or_half_written_is_refused_in_words(tmp_path, text, said):
+def test_foreign_or_half_written_tables_are_refused(tmp_path, text, message):
     folder = write_run(tmp_path, [])
     (folder / "predictions.csv").write_text(text)
-    with pytest.raises(ResultsError, match=said):
+    with pytest.raises(ResultsError, match=message):
         read_results(folder)
 
 
-def test_what_is_no_folder_of_results_is_refused(tmp_path):
+def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match=r"has no predictions.csv \(it is not a results folder\)"):
         read_results(tmp_path)
     (tmp_path / "run.json").write_text("{")

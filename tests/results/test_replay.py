@@ -161,8 +161,8 @@ def test_own_objects_and_one_class_are_recorded(model, stack, tmp_path, monkeypa
     pd.testing.assert_frame_equal(tables[0].drop(columns="file"), tables[1].drop(columns="file"))
 
 
-def test_the_precision_that_it_came_to_is_recorded(model):
-    """Where auto was asked for, the record says float32 or bfloat16: timing decides, and may decide otherwise."""
+def test_the_chosen_precision_is_recorded(model):
+    """For auto, the record says float32 or bfloat16: timing decides, and may decide differently next time."""
     maker = EvidenceMaker(model, device="cpu")
     record = classification_record(maker, [], classes=model.classes)
     assert maker.options.precision == "auto"
@@ -179,14 +179,14 @@ def test_a_missing_image_is_a_failed_row(planned, stack, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
 def test_undecodable_file_names_are_kept(planned, stack, tmp_path):
-    """Bytes that are no UTF-8 in an image's name."""
+    """Bytes that are not UTF-8 in an image's name."""
     name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tif"))
     stack.rename(name)
     (result,) = [r for s in replay(changed(planned, files=[str(name)]), tmp_path / "again") if (r := s.result)]
     assert result.error == ""
 
 
-def test_an_image_that_was_no_file_is_refused(model, tmp_path):
+def test_an_image_that_was_not_a_file_is_refused(model, tmp_path):
     """A record of a layer in memory is written, and says why it cannot be run again."""
     record = classification_record(
         EvidenceMaker(model, device="cpu"), [None], classes=["long"], mask_options=MaskOptions()
@@ -198,7 +198,7 @@ def test_an_image_that_was_no_file_is_refused(model, tmp_path):
 
 
 def test_a_changed_model_is_refused(record, model, tmp_path):
-    """The file was written anew with another card: both digests are said, and --model."""
+    """The file was written again with another card: the message names both digests and --model."""
     other = mil.load_model(model.with_card(description="another").save(model.path))
     with pytest.raises(ModelError) as caught:
         list(replay(record, tmp_path / "again"))
@@ -231,20 +231,20 @@ def test_a_shipped_model_is_found_by_its_name(planned, tmp_path):
     assert steps[-1].result.error == ""
 
 
-def test_other_versions_are_said(planned, stack, tmp_path):
-    """In one sentence; none where they are the same."""
+def test_other_versions_give_a_warning(planned, stack, tmp_path):
+    """One sentence names all of them; equal versions give no warning."""
     stack.unlink()
-    said: list[str] = []
-    list(replay(planned, tmp_path / "again", on_warning=said.append))
-    assert said == []
+    warnings: list[str] = []
+    list(replay(planned, tmp_path / "again", on_warning=warnings.append))
+    assert warnings == []
     older = changed(planned, versions=versions() | {"torch": "0.1", "gone": "2"})
-    list(replay(older, tmp_path / "again", on_warning=said.append))
-    (sentence,) = said
+    list(replay(older, tmp_path / "again", on_warning=warnings.append))
+    (sentence,) = warnings
     assert f"torch 0.1 (here {versions()['torch']}), gone 2 (here not installed); numbers may differ" in sentence
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             b"",
@@ -259,16 +259,16 @@ def test_other_versions_are_said(planned, stack, tmp_path):
         (b'{"format": 1}', "cannot be run again: option 'model' is missing; option 'options' is missing; .*unchanged"),
     ],
 )
-def test_files_that_are_no_record(tmp_path, text, said):
+def test_files_that_are_not_records(tmp_path, text, message):
     """What was found, and what was expected."""
     (tmp_path / "run.json").write_bytes(text)
-    with pytest.raises(OptionsError, match=said):
+    with pytest.raises(OptionsError, match=message):
         list(replay(tmp_path / "run.json", tmp_path / "again"))
     assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "said"),
+    ("part", "change", "message"),
     [
         ("evidence", {"kind": "hunch"}, "option 'options.evidence.kind' is 'hunch'"),
         ("evidence", {"wavelength": 5}, "there is no option 'options.evidence.wavelength'"),
@@ -283,11 +283,11 @@ def test_files_that_are_no_record(tmp_path, text, said):
         ("reading", {"colour": "red"}, "option 'options.reading.colour' is 'red': Unexpected"),
     ],
 )
-def test_edited_records_are_refused(planned, tmp_path, part, change, said):
+def test_edited_records_are_refused(planned, tmp_path, part, change, message):
     """Each impossible or unknown value with its name."""
     options = json.loads(planned.read_text())["options"]
     options[part] |= change
-    with pytest.raises(OptionsError, match=said):
+    with pytest.raises(OptionsError, match=message):
         list(replay(changed(planned, options=options), tmp_path / "again"))
 
 
@@ -333,7 +333,7 @@ def test_command_line_warns_and_fails_as_ever(run, planned, stack):
         (("--class-threshold", "a=1"), "--class-threshold"),
     ],
 )
-def test_what_the_record_says_is_not_said_again(run, more, named):
+def test_options_of_the_record_are_refused_beside_it(run, more, named):
     """Images and options beside --replay are refused, also where they are the defaults."""
     done = run("classify", *more, "--replay", "run.json")
     assert done.exit_code == 2
@@ -341,9 +341,9 @@ def test_what_the_record_says_is_not_said_again(run, more, named):
 
 
 def test_without_replay_image_model_and_out_are_needed(run, stack, model, tmp_path):
-    """One sentence for each of them that lacks."""
+    """Each missing one gives the same sentence."""
     whole = {"image": (stack,), "model": ("-m", model.path), "out": ("-o", tmp_path / "o")}
-    for lacking in whole:
-        done = run("classify", *(part for name, given in whole.items() if name != lacking for part in given))
+    for missing in whole:
+        done = run("classify", *(part for name, given in whole.items() if name != missing for part in given))
         assert done.exit_code == 2
         assert "to classify, give IMAGE..., --model and --out, or --replay with a run.json" in done.stderr

@@ -146,8 +146,7 @@ def test_what_a_record_says_beside_its_images_is_kept(classify, tmp_path):
     written = record(tmp_path)
     (tmp_path / "out" / "run.json").write_text(json.dumps(written | {"note": "plate 3"}))
     classify("b", mask_options={"present": 0, "threshold": 0.5})
-    kept = record(tmp_path)
-    assert kept == written | {
+    assert record(tmp_path) == written | {
         "note": "plate 3", "files": written["files"][:1], "names": ["a"], "planes": [None],
         "images": written["images"][:1],
     }  # fmt: skip
