@@ -54,7 +54,7 @@ class TrainingPlan:
     layout : Path or None
         Which well of a plate shows what.
     init : str or None
-        Model to start from; None for a fresh network.
+        Model to start from; None for a new network.
     preset : str or None
         Network of a fresh model and how it learns; None for compact.
     network, foreground, options : dict
@@ -146,7 +146,7 @@ class TrainingPlan:
             raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
         preset = self.preset or "compact"
         model = new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **self.network)
-        return Start(model, f"a fresh network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
+        return Start(model, f"a new network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
 
     def command(self, *, resume: bool = False) -> list[str]:
         """Return the words of the command that trains the same model: napari-milcnn and these."""
@@ -177,9 +177,9 @@ def _initial(init: str, table: LabelTable) -> Start:
     """Load the model to start from; where its classes are not the table's only the encoder is kept."""
     model = load_model(init)
     if set(table.classes) == set(model.classes):
-        return Start(model, f"{model.card.name} goes on learning, all of it kept: {_classes(len(model.classes))}")
+        return Start(model, f"the whole network of {model.card.name}: {_classes(len(model.classes))}")
     fresh = model.with_classes(table.classes, single_label=table.single_label)
-    return Start(fresh, f"encoder of {model.card.name} kept, head new: {_classes(len(table.classes))} "
+    return Start(fresh, f"the encoder of {model.card.name}; the head starts from scratch: {_classes(len(table.classes))} "
                         f"({', '.join(table.classes)}) in place of {', '.join(model.classes)}")  # fmt: skip
 
 

@@ -380,7 +380,7 @@ def test_training_on_a_folder_for_each_class(dock, qtbot, table, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         image.file.rename(folder / image.file.name)
     opened(dock, qtbot, tmp_path / "screen")
-    assert dock.plan_box.kept.text() == "a fresh network (compact): 2 classes, channel 0"
+    assert dock.plan_box.kept.text() == "a new network (compact): 2 classes, channel 0"
     assert not list((tmp_path / "screen").glob("labels.csv"))
     trained(dock, qtbot, epochs=1)
     assert dock.message.text() == "Done."

@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from napari_milcnn.training.plan import TrainingPlan
 
 IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
-_FREEZE = (("all of it learns", 1.0), ("encoder gently", 0.1), ("encoder frozen", 0.0))
-_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "what learns",
+_FREEZE = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
+_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
            "validation": "kept for validation"}  # fmt: skip
-_FRESH = "fresh network"
+_NEW = "new network"
 _FILE = "file"
 
 
 class PlanBox(QWidget):
-    """Choose what a training starts from, how it learns and where its model goes.
+    """Choose the start of a training, its settings and the file of its model.
 
     Signals
     -------
     changed
-        Another start was chosen.
+        The user chose another start.
     """
 
     changed = Signal()
@@ -52,7 +52,7 @@ class PlanBox(QWidget):
         super().__init__()
         self.start = NarrowComboBox()
         self.start.setAccessibleName("Start from")
-        self.start.setToolTip("A model that knows such images needs fewer labels; a fresh network takes nothing over.")
+        self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _FREEZE})
         for name, label in _LABELS.items():
@@ -61,7 +61,7 @@ class PlanBox(QWidget):
         self.more = options_form(TrainOptions, folded, {"device": DEVICES})
         self.out = QLineEdit()
         self.out.setPlaceholderText("model.zip")
-        self.out.setToolTip("Written after each better epoch; beside it what a stopped training goes on from")
+        self.out.setToolTip("Model file, written after each better epoch; the state of the training is saved beside it")
         self.browse = QPushButton("…")
         self.browse.setFixedWidth(32)
         self.browse.setAccessibleName("Choose the model file")
@@ -83,7 +83,7 @@ class PlanBox(QWidget):
         layout.addWidget(heading("Start from"))
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
-        layout.addWidget(heading("How it learns"))
+        layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
         more = QCollapsible("More options")
         more.addWidget(self.more.native)
@@ -93,12 +93,12 @@ class PlanBox(QWidget):
     # The start
 
     def _fill(self, chosen: Any = None) -> None:
-        """Offer fresh networks, the current model, shipped ones and those used last."""
-        chosen = chosen or self.start.currentData() or (_FRESH, "compact")
+        """Offer new networks, the current model, shipped models and recent ones."""
+        chosen = chosen or self.start.currentData() or (_NEW, "compact")
         with QSignalBlocker(self.start):
             self.start.clear()
             for preset in PRESETS:
-                self.start.addItem(f"{_FRESH}, {preset}", (_FRESH, preset))
+                self.start.addItem(f"{_NEW}, {preset}", (_NEW, preset))
             model = current.model
             files = {model.card.name: model.path} if model is not None and model.path is not None else {}
             files |= {name: path for name, path in shipped_models().items() if path not in files.values()}
@@ -122,7 +122,7 @@ class PlanBox(QWidget):
             chosen = (_FILE, path) if path else None
         self._fill(chosen)
         kind, what = self.start.currentData()
-        if kind == _FRESH:
+        if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
         self.changed.emit()
 
@@ -150,7 +150,7 @@ class PlanBox(QWidget):
         from napari_milcnn.training.plan import TrainingPlan
 
         kind, what = self.start.currentData()
-        preset = what if kind == _FRESH else None
+        preset = what if kind == _NEW else None
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
         plan = TrainingPlan(
@@ -167,7 +167,7 @@ class PlanBox(QWidget):
         return path if text else self._usual_path(labels.parent)
 
     def _usual_path(self, folder: Path) -> Path:
-        """Return model.zip of a folder, or model-2.zip and so on: a model that is there is not lost to a new one."""
+        """Return model.zip of a folder, or model-2.zip and so on: an existing model is never overwritten."""
         names = (f"model-{number}.zip" if number > 1 else "model.zip" for number in count(1))
         path = folder / next(name for name in names if not (folder / name).exists())
         self.out.setPlaceholderText(path.name)
@@ -175,7 +175,7 @@ class PlanBox(QWidget):
 
     def show_plan(self, plan: TrainingPlan) -> None:
         """Show a plan, as it was started before."""
-        self._fill((_FILE, plan.init) if plan.init else (_FRESH, plan.preset or "compact"))
+        self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
         self.show_out(plan)
         self.facts = plan.facts
@@ -195,5 +195,5 @@ class PlanBox(QWidget):
 
 
 def _spare_threads() -> int:
-    """Count the cores but one, which is left to the window."""
+    """Count the cores less one, which stays free for the window."""
     return max(1, (psutil.cpu_count(logical=False) or 1) - 1)
