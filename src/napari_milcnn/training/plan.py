@@ -179,8 +179,8 @@ def _initial(init: str, table: LabelTable) -> Start:
     if set(table.classes) == set(model.classes):
         return Start(model, f"the whole network of {model.card.name}: {_classes(len(model.classes))}")
     fresh = model.with_classes(table.classes, single_label=table.single_label)
-    return Start(fresh, f"the encoder of {model.card.name}; the head starts from scratch: {_classes(len(table.classes))} "
-                        f"({', '.join(table.classes)}) in place of {', '.join(model.classes)}")  # fmt: skip
+    what = f"{_classes(len(table.classes))} ({', '.join(table.classes)}) in place of {', '.join(model.classes)}"
+    return Start(fresh, f"the encoder of {model.card.name}; the head starts from scratch: {what}")
 
 
 def _classes(count: int) -> str:
