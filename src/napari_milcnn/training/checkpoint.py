@@ -82,7 +82,7 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
         recorded = _with_current_names(state.run)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
         raise OptionsError(
-            f"{path} is no checkpoint of a training ({type(error).__name__}); train without resume to start "
+            f"{path} is not a checkpoint of a training ({type(error).__name__}); train without resume to start "
             "from scratch"
         ) from error
     changed = [f"{name} (was {recorded.get(name)}, is {value})" for name, value in run.items()
