@@ -1,6 +1,6 @@
-"""Every parameter once: Python keywords, command-line options, forms and the run record all read these models.
+"""Every parameter, defined once: Python keywords, command-line options, forms and run records all read these models.
 
-An option's default, its limits and the sentence that explains it stand here and nowhere else.
+The default of an option, its limits and the sentence that explains it are here and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Engine = Literal["torch", "openvino"]
 EXPORTED = ("masks", "maps", "tables", "picture")
 """What can be written of one image."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Width = Annotated[int, Field(ge=1, le=2048)]
 
@@ -45,10 +45,10 @@ def make_options(kind: type[AnyOptions], values: dict[str, Any]) -> AnyOptions:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise OptionsError("; ".join(_sentence(kind, dict(e)) for e in error.errors())) from error
+        raise OptionsError("; ".join(_error_sentence(kind, dict(e)) for e in error.errors())) from error
 
 
-def _sentence(kind: type[Options], error: dict[str, Any]) -> str:
+def _error_sentence(kind: type[Options], error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"] if part not in {"float", "str"}) or kind.__name__
     if error["type"] == "missing":
         return f"option {name!r} is missing"
@@ -82,23 +82,27 @@ def option_words(kind: type[Options], values: Mapping[str, Any], prefix: str = "
 class NetworkOptions(Options):
     """What a network is built from."""
 
-    channels: int = Field(ge=1, le=256, description="Image channels that go in.")
-    classes: int = Field(ge=1, le=2048, description="Classes that come out.")
-    pooling: PoolingName = Field("noisy_and", description="How a class map becomes the image's probability.")
-    a: float = Field(10.0, gt=0, description="Noisy-AND: slope.")
-    r: float = Field(2.5, gt=0, description="Generalised mean and LSE: sharpness; 1 is close to the average.")
-    b: Share | None = Field(
-        None, description="Where Noisy-AND's thresholds and every instance probability start: about half the share of "
-                          "the map that the phenotype covers; default: measured on the training images."
+    channels: int = Field(ge=1, le=256, description="Number of image channels.")
+    classes: int = Field(ge=1, le=2048, description="Number of classes.")
+    pooling: PoolingName = Field(
+        "noisy_and", description="Pooling function that turns a class map into the probability of the image."
+    )
+    a: float = Field(10.0, gt=0, description="Slope of Noisy-AND.")
+    r: float = Field(2.5, gt=0, description="Sharpness of the generalised mean and of LSE; 1 is close to the average.")
+    b: Fraction | None = Field(
+        None, description="Start value of Noisy-AND's thresholds and of all instance probabilities: about half the "
+                          "share of an image that the phenotype covers; default: measured on the training images."
     )  # fmt: skip
-    first_pool: bool = Field(True, description="Average-pool 3/2 before the first convolution (the paper's network).")
+    first_pool: bool = Field(
+        True, description="Average pool of 3 px with stride 2 before the first convolution, as in the paper."
+    )
     batch_norm: bool = Field(False, description="Batch norm after each convolution.")
     widths: tuple[Width, Width, Width, Width, Width, Width] = Field(
         (32, 64, 64, 128, 128, 1000),
         description="Channels after each of the six convolutions, such as 16,32,48,96,128,256.",
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout after each max pool.")
-    dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout before the map layer.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate after each max pool.")
+    dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout rate before the map layer.")
 
     @field_validator("widths", mode="before")
     @classmethod

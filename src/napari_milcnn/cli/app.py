@@ -15,7 +15,7 @@ import typer
 from napari_milcnn.cli.classify import classify, demo
 from napari_milcnn.cli.evaluate import evaluate
 from napari_milcnn.cli.info import info, simulate
-from napari_milcnn.cli.train import calibrate, train
+from napari_milcnn.cli.train import calibrate_command, train_command
 
 app = typer.Typer(
     name="napari-milcnn",
@@ -25,8 +25,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (classify, train, calibrate, evaluate, info, simulate, demo):
-    app.command()(command)
+app.command("classify")(classify)
+app.command("train")(train_command)
+app.command("calibrate")(calibrate_command)
+app.command("evaluate")(evaluate)
+app.command("info")(info)
+app.command("simulate")(simulate)
+app.command("demo")(demo)
 
 
 def main() -> None:

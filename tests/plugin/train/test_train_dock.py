@@ -374,7 +374,7 @@ def test_a_folder_for_each_class_is_trained_on_as_it_is(dock, qtbot, table, tmp_
         folder.mkdir(parents=True, exist_ok=True)
         image.file.rename(folder / image.file.name)
     opened(dock, qtbot, tmp_path / "screen")
-    assert dock.plan_box.kept.text() == "a fresh network (compact): 2 classes, channel 0"
+    assert dock.plan_box.kept.text() == "a new network (compact): 2 classes, channel 0"
     assert not list((tmp_path / "screen").glob("labels.csv"))
     trained(dock, qtbot, epochs=1)
     assert dock.message.text() == "Done."

@@ -1,4 +1,4 @@
-"""What a training starts from, how it learns and where its model goes: the form of a `TrainingPlan`."""
+"""The form of a `TrainingPlan`: what a training starts from, how it learns and where its model goes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from napari_milcnn.training.plan import TrainingPlan
 
 IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
-_FREEZE = (("all of it learns", 1.0), ("encoder gently", 0.1), ("encoder frozen", 0.0))
-_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "what learns",
+_ENCODER_RATES = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
+_FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
            "validation": "kept for validation"}  # fmt: skip
-_FRESH = "fresh network"
+_NEW = "new network"
 _FILE = "file"
 
 
@@ -43,7 +43,7 @@ class PlanBox(QWidget):
     Signals
     -------
     changed
-        Another start was chosen.
+        Another model to start from was chosen.
     """
 
     changed = Signal()
@@ -52,16 +52,16 @@ class PlanBox(QWidget):
         super().__init__()
         self.start = NarrowComboBox()
         self.start.setAccessibleName("Start from")
-        self.start.setToolTip("A model that knows such images needs fewer labels; a fresh network takes nothing over.")
+        self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
-        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _FREEZE})
-        for name, label in _LABELS.items():
+        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
+        for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
         folded = [name for name in TrainOptions.model_fields if name not in IN_SIGHT]
         self.more = options_form(TrainOptions, folded, {"device": ["auto", "cpu", "cuda", "mps", "xpu"]})
         self.out = QLineEdit()
         self.out.setPlaceholderText("model.zip")
-        self.out.setToolTip("Written after each better epoch; beside it what a stopped training goes on from")
+        self.out.setToolTip("The best model so far is saved here after each epoch, with what Resume needs beside it")
         self.browse = QPushButton("…")
         self.browse.setFixedWidth(32)
         self.browse.setAccessibleName("Choose the model file")
@@ -93,12 +93,12 @@ class PlanBox(QWidget):
     # The start
 
     def _fill(self, chosen: Any = None) -> None:
-        """Offer fresh networks, the current model, shipped ones and those used last."""
-        chosen = chosen or self.start.currentData() or (_FRESH, "compact")
+        """Offer new networks, the current model, shipped ones and those used last."""
+        chosen = chosen or self.start.currentData() or (_NEW, "compact")
         with QSignalBlocker(self.start):
             self.start.clear()
             for preset in PRESETS:
-                self.start.addItem(f"{_FRESH}, {preset}", (_FRESH, preset))
+                self.start.addItem(f"{_NEW}, {preset}", (_NEW, preset))
             model = current.model
             files = {model.card.name: model.path} if model is not None and model.path is not None else {}
             files |= {name: path for name, path in shipped_models().items() if path not in files.values()}
@@ -122,7 +122,7 @@ class PlanBox(QWidget):
             chosen = (_FILE, path) if path else None
         self._fill(chosen)
         kind, what = self.start.currentData()
-        if kind == _FRESH:
+        if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
         self.changed.emit()
 
@@ -150,7 +150,7 @@ class PlanBox(QWidget):
         from napari_milcnn.training.plan import TrainingPlan
 
         kind, what = self.start.currentData()
-        preset = what if kind == _FRESH else None
+        preset = what if kind == _NEW else None
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
         plan = TrainingPlan(
@@ -175,7 +175,7 @@ class PlanBox(QWidget):
 
     def show_plan(self, plan: TrainingPlan) -> None:
         """Show a plan, as it was started before."""
-        self._fill((_FILE, plan.init) if plan.init else (_FRESH, plan.preset or "compact"))
+        self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
         self.show_out(plan)
         self.facts = plan.facts
@@ -195,5 +195,5 @@ class PlanBox(QWidget):
 
 
 def _spare_threads() -> int:
-    """Count the cores but one, which is left to the window."""
+    """Return the number of cores less one, which keeps the window responsive."""
     return max(1, (psutil.cpu_count(logical=False) or 1) - 1)

@@ -13,7 +13,7 @@ from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.plugin.qt.forms import chip, heading
 
 if TYPE_CHECKING:
-    from napari_milcnn.training.preview import Glance
+    from napari_milcnn.training.preview import PreviewImage
 
 SHOWN = 4
 _WIDTH = 132
@@ -41,7 +41,7 @@ class GlanceBox(QWidget):
         layout.addLayout(grid)
         self.hide()
 
-    def show_glances(self, found: Sequence[Glance], classes: Sequence[str]) -> None:
+    def show_glances(self, found: Sequence[PreviewImage], classes: Sequence[str]) -> None:
         """Show these pictures in place of the last ones."""
         self.setVisible(bool(found))
         colours = class_colours(tuple(classes))
@@ -57,7 +57,7 @@ class GlanceBox(QWidget):
                 caption.setText(f"{chip(colours[glance.label], glance.label)} {glance.score:.2f}{said}")
 
 
-def _pixmap(glance: Glance) -> QPixmap:
+def _pixmap(glance: PreviewImage) -> QPixmap:
     height, width, _ = glance.rgb.shape
     picture = QImage(glance.rgb.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
     return QPixmap.fromImage(picture.copy()).scaledToWidth(_WIDTH, Qt.TransformationMode.SmoothTransformation)
