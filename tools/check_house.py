@@ -29,8 +29,6 @@ ONE_LINE = ("docs/images", "sample_data", "tests")
 """Folders that have one line in the map, whatever they hold."""
 MEASURED = ("src", "tests", "benchmarks", "docs", "tools")
 """Folders whose files and functions are measured; those without any code or text are data and may be large."""
-TWINS_FAIL = False
-"""Whether a name defined twice is a mistake; otherwise it is a warning."""
 
 _DOCK = "the docks are rebuilt on sessions by an issue of their own"
 LARGE = {
@@ -48,7 +46,7 @@ MOST_TWINS = 9
 def mistakes(root: Path) -> list[str]:
     """Collect the mistakes of all three rules, one sentence each."""
     found = [*map_mistakes(root), *size_mistakes(root)]
-    return [*found, *twin_mistakes(root)] if TWINS_FAIL else found
+    return [*found, *twin_mistakes(root)]
 
 
 def map_mistakes(root: Path) -> list[str]:
@@ -191,9 +189,7 @@ def _name(root: Path, path: Path) -> str:
 
 
 def main(root: Path) -> int:
-    """Print the mistakes and warnings -> the exit status."""
-    if not TWINS_FAIL:
-        sys.stdout.writelines(f"warning: {line}\n" for line in twin_mistakes(root))
+    """Print the mistakes -> the exit status."""
     found = mistakes(root)
     sys.stdout.writelines(f"{line}\n" for line in found)
     sys.stdout.write(f"the house: {len(found)} {'mistake' if len(found) == 1 else 'mistakes'}\n")

@@ -48,7 +48,7 @@ def test_cache_holds_no_more_than_its_room(two_images):
     reader = PatchReader(new_model(["x", "y"], ["c"]), two_images, cache=0)
     for index in (1, 0, 1):
         reader.patch(index, 0, np.random.default_rng(0))
-    assert len(reader._kept) == 1
+    assert len(reader._cached) == 1
 
 
 def test_intensity_statistics(tmp_path):
@@ -93,7 +93,7 @@ def test_images_too_large_for_the_cache_are_read_by_windows(tmp_path, cache):
     found = [(t, y, x) for t in (0, 1) for y in range(321) for x in range(421) if image[t, y, x] == patch[0, 0]]
     assert any(np.array_equal(image[t, y : y + 80, x : x + 80], patch) for t, y, x in found)
     assert intensity_statistics(reader, threads=2).mean[0] == pytest.approx(image.mean())
-    assert len(reader._kept) == (2 if cache else 0)
+    assert len(reader._cached) == (2 if cache else 0)
 
 
 def test_read_ahead_keeps_the_order_and_passes_errors_on():

@@ -56,26 +56,22 @@ def test_time_that_is_up_ends_it_after_the_epoch(table, tmp_path):
     assert [report.epoch for report in reports] == [1]
 
 
-def test_what_is_kept_is_said(table, tmp_path):
+def test_a_plan_says_what_it_starts_from(table, tmp_path):
     known = lively_model(channels=("channel 0",)).with_card(name="abc", training={"epoch": 3})
     known.save(tmp_path / "abc.zip")
     plan = plan_for(tmp_path, init=str(tmp_path / "abc.zip"))
-    assert (
-        plan.start(plan.table()).kept
-        == "the encoder of abc; the head starts from scratch: 2 classes (none, spots) in place of a, b, c"
+    assert plan.start(plan.table()).summary == (
+        "the encoder of abc and a new head: 2 classes (none, spots; abc has a, b, c)"
     )
     fresh = plan_for(tmp_path).start(plan.table())
-    assert fresh.kept == "a new network (compact): 2 classes, channel 0"
+    assert fresh.summary == "a new network (compact): 2 classes, channel 0"
     assert fresh.model.card.name == "m"
     with pytest.raises(OptionsError, match=r"saved as one \.zip file, found .*m\.pt"):
         plan_for(tmp_path, out=tmp_path / "m.pt").start(plan.table())
     with pytest.raises(OptionsError, match=r"abc\.zip is the model to start from and would be overwritten"):
         plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
     lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
-    assert (
-        "the head starts from scratch: 2 classes (none, spots) in place of none, other, spots"
-        in plan.start(plan.table()).kept
-    )
+    assert "a new head: 2 classes (none, spots; MIL-CNN has none, other, spots)" in plan.start(plan.table()).summary
 
 
 def test_a_model_that_could_not_be_saved_is_refused_before_training(table, tmp_path):

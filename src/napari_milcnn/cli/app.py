@@ -22,7 +22,7 @@ from napari_milcnn.cli.evaluate import evaluate_command
 from napari_milcnn.cli.info import info, simulate
 from napari_milcnn.cli.labels import check_command, next_command
 from napari_milcnn.cli.progress import output
-from napari_milcnn.cli.train import calibrate, train
+from napari_milcnn.cli.train import calibrate_command, train_command
 
 
 def _print_version(wanted: bool) -> None:
@@ -40,9 +40,9 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "classify": classify_command,
-    "train": train,
+    "train": train_command,
     "evaluate": evaluate_command,
-    "calibrate": calibrate,
+    "calibrate": calibrate_command,
     "cells": cells_command,
     "next": next_command,
     "check": check_command,

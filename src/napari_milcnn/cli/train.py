@@ -1,4 +1,4 @@
-"""The commands train and calibrate."""
+"""The commands `train` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options_of(NetworkOptions, skip=("channels", "classes"), optional=True, default_text="as in the preset")
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @reading_options
-def train(
+def train_command(
     labels: Annotated[
         Path,
         typer.Argument(
@@ -46,32 +46,34 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Model to start from, a new one by default. Of a model of other classes the encoder is kept."
+            help="Model to start from; a new network by default. If its classes differ, only its encoder is used."
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"Network of a new model and how it learns: {', '.join(PRESETS)}; compact by default. "
-            "Options given beside it win."
+            help=f"Preset of a new network and of how it learns: {', '.join(PRESETS)}; compact by default. "
+            "Other options override it."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with a training that was stopped or killed; from the start if it never began.")
+        bool, typer.Option(help="Go on with a training that was stopped; from the start if none was.")
     ] = False,
     reference: Annotated[
         str | None,
         typer.Option(
-            help="Class whose images show no other class (control, wild type): evidence for the "
-            "others is read against it."
+            help="Class whose images show no other class (control, wild type); evidence for other classes is "
+            "relative to it."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the model is called on its card.")] = None,
-    description: Annotated[str, typer.Option(help="For the card.")] = "",
-    trained_on: Annotated[str, typer.Option(help="For the card: what it was trained on, what it is good for.")] = "",
-    author: Annotated[list[str] | None, typer.Option(help="For the card: who made it; repeatable.")] = None,
-    license_: Annotated[str, typer.Option("--license", help="For the card: SPDX identifier, such as CC-BY-4.0.")] = "",
-    credit: Annotated[str, typer.Option(help="For the card: whose data, under which licence.")] = "",
+    name: Annotated[str | None, typer.Option(help="Card: name of the model.")] = None,
+    description: Annotated[str, typer.Option(help="Card: one or two sentences on the model.")] = "",
+    trained_on: Annotated[str, typer.Option(help="Card: what it was trained on, and what it is good for.")] = "",
+    author: Annotated[list[str] | None, typer.Option(help="Card: an author; may be repeated.")] = None,
+    license_: Annotated[
+        str, typer.Option("--license", help="Card: licence as an SPDX identifier, such as CC-BY-4.0.")
+    ] = "",
+    credit: Annotated[str, typer.Option(help="Card: owner and licence of the data.")] = "",
     as_json: Annotated[
         bool,
         typer.Option(
@@ -84,9 +86,9 @@ def train(
 ) -> None:
     """Train a model on image-level labels.
 
-    After every epoch the best model so far is on disk as M.zip, and the state to --resume from as M.checkpoint. Where
-    the last epoch's model is not the best it is kept as M-last.zip. For several GPUs or machines: accelerate launch -m
-    napari_milcnn train ...
+    After every epoch the best model so far is saved as M.zip, and the state that --resume goes on from as M.checkpoint.
+    If the model of the last epoch is not the best, it is saved as M-last.zip. For several GPUs or machines: accelerate
+    launch -m napari_milcnn train ...
     """
     from napari_milcnn.inference.devices import keep_freed_memory
     from napari_milcnn.training.plan import TrainingPlan
@@ -99,7 +101,7 @@ def train(
         )
         ignored = [flag_name(key) for key in network]
         if init and (ignored or preset):
-            raise OptionsError(f"--init brings its own network: leave out {', '.join(ignored or ['--preset'])}")
+            raise OptionsError(f"--init has a network of its own; leave out {', '.join(ignored or ['--preset'])}")
         facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
                  "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         plan = TrainingPlan(
@@ -110,7 +112,7 @@ def train(
 
 
 @reading_options
-def calibrate(
+def calibrate_command(
     labels: Annotated[
         Path, typer.Argument(help="Table of images that the model did not train on.", metavar="LABELS.csv")
     ],
@@ -121,14 +123,14 @@ def calibrate(
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     **options: Any,
 ) -> None:
-    """Set how sure a model is, and the balance between its classes, by images it did not train on."""
+    """Calibrate a model, and the balance between its classes, on images that it did not train on."""
     from napari_milcnn.labels.table import read_labels
     from napari_milcnn.model.package_read import load_model
-    from napari_milcnn.training.validation import calibrate as calibrated
+    from napari_milcnn.training.validation import calibrate
 
     with exit_status():
         table = read_labels(labels, reading_of(options), layout)
-        result = calibrated(load_model(model), table, device=device)
+        result = calibrate(load_model(model), table, device=device)
         result.save(out)
         output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
 
@@ -141,10 +143,10 @@ def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
     start = plan.start(table)
     leading = is_leading_process()
     if leading:
-        messages.print(start.kept, markup=False)
+        messages.print(start.summary, markup=False)
     epochs = 0
     with progress_bar() if leading else nullcontext() as progress:
-        show = _Shown(progress, plan.train_options().epochs)
+        show = _TrainingProgress(progress, plan.train_options().epochs)
         for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
                                    on_image=show.image, on_batch=show.batch):  # fmt: skip
             if as_json and leading:
@@ -184,8 +186,8 @@ def _error_as_json(as_json: bool) -> Iterator[None]:
         raise
 
 
-class _Shown:
-    """Progress of a training: a bar over the images measured, then over all batches."""
+class _TrainingProgress:
+    """Shows how far a training is: a bar over the images that are read, then over all batches."""
 
     def __init__(self, progress: Progress | None, epochs: int) -> None:
         self.progress = progress
@@ -216,11 +218,11 @@ class _Shown:
 
 def _epoch_text(report: EpochReport) -> str:
     validation = report.validation
-    said = (
+    result = (
         "no validation"
         if validation is None
         else f"validation accuracy {validation.accuracy:.3f}, loss {validation.loss:.3f}"
     )
     best = "  saved" if report.is_best else ""
-    took = f"{report.seconds:.0f} s ({report.waiting:.0%} waiting for images)"
-    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {said}  {took}{best}"
+    time = f"{report.seconds:.0f} s ({report.waiting:.0%} waiting for images)"
+    return f"epoch {report.epoch:>3}/{report.epochs}  loss {report.loss:.3f}  {result}  {time}{best}"

@@ -1,14 +1,15 @@
-"""Whether a score of .8 means right in eight of ten, and the one number that mends it.
+"""Calibration: whether answers with a score of .8 are right in eight of ten images, and how to make it so.
 
-Temperature scaling (Guo et al. 2017): the last layer's y is divided by one number T before softmax or sigmoid. Ranks
-and top classes stay as they are; only how sure the scores sound changes.
+Temperature scaling (Guo et al. 2017) divides the last layer's y by one number T before softmax or sigmoid. Ranks and
+top classes stay as they are; only the confidence changes.
 
-Offsets besides T (`fit_offsets`) move the balance between classes: a model that learned from fields full of a phenotype
-takes a field with few affected cells for one with none, and a number added to each class mends what its maps know all
-along. Top classes then change, so they are fitted on images that neither trained the model nor judge it.
+Offsets besides T (`fit_offsets`) change the balance between classes. A model that learned from fields full of a
+phenotype takes a field with few affected cells for one with none, although its class maps show them; a number added for
+each class corrects that. Because top classes change, offsets are fitted on images that neither trained the model nor
+evaluate it.
 
-Why T is left at 1 where every answer is right: the likelihood then rises without end as T falls, and the T found would
-say how narrow the search was, not how sure the model may be.
+T stays 1 where every answer is right: the likelihood then rises without end as T falls, and the T found would depend on
+the limits of the search only.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ BINS = 15
 FEWEST_IMAGES = 20
 """With fewer images no temperature is fitted."""
 COLDEST, HOTTEST = 0.05, 20.0
-_HELD = 1e-3
-"""Weight that holds the logarithm of T and the offsets to zero."""
+_PENALTY = 1e-3
+"""Weight of the squares of log T and of the offsets in the cost."""
 _SMALLEST = 1e-7
-"""Scores are float32: nearer to 0 or 1 their logits are rounding."""
+"""Scores nearer than this to 0 or 1 are clipped: they are float32, so the rest is rounding."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often answers of a confidence are right.
+    """How often answers are right, for each bin of confidence.
 
     Attributes
     ----------
     confidence : ndarray
         Mean confidence of each bin, float64 (bins,); NaN for an empty one.
     observed : ndarray
-        Share of its answers that are right, float64 (bins,); NaN for an empty one.
+        Share of right answers in each bin, float64 (bins,); NaN for an empty one.
     count : ndarray
-        Answers in it, int (bins,).
+        Number of answers in each bin, int (bins,).
     """
 
     confidence: np.ndarray
@@ -50,14 +51,14 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the gap between the two, averaged over answers; NaN where there is none."""
+        """Expected calibration error: the gap between the two, averaged over answers; NaN without answers."""
         filled = self.count > 0
         gaps = np.abs(self.confidence - self.observed)[filled]
         return float(np.average(gaps, weights=self.count[filled])) if filled.any() else math.nan
 
 
 def reliability_curve(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sort answers (answers,) into bins of equal width over 0 to 1, by confidence."""
+    """Sort answers (answers,) by confidence into bins of equal width from 0 to 1."""
     place = np.clip((confidence * bins).astype(int), 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -66,14 +67,15 @@ def reliability_curve(confidence: np.ndarray, right: np.ndarray, bins: int = BIN
 
 
 def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
-    """Gap between confidence and how often it is right, for scores and 0 or 1 targets (images, classes)."""
+    """Compute the expected calibration error of scores and 0 or 1 targets, both (images, classes)."""
     return reliability_curve(*answers(scores, targets, single_label)).error
 
 
 def answers(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence and rightness of each answer, float64 (answers,).
+    """Return the confidence of each answer and whether it is right, 1 or 0, both float64 (answers,).
 
-    One label per image: one answer an image, its top class. Several: one for each image and class, "it is there".
+    With one label per image each image gives one answer, its top class. With several each image and class gives one:
+    that the image shows the class.
     """
     if not single_label:
         return scores.ravel().astype(float), targets.ravel().astype(float)
@@ -124,12 +126,12 @@ def fit_offsets(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> 
     -------
     temperature : float
     offsets : ndarray
-        (classes,), with mean 0 for a softmax. Held to zero by a weight of a thousandth, as though by few images.
+        (classes,), with mean 0 for a softmax. A small penalty keeps them near 0 where images are few.
     """
     logits, targets = np.asarray(logits, float), np.asarray(targets, float)
 
     def cost(x: np.ndarray) -> float:
-        return _loss(logits * math.exp(-x[0]) + x[1:], targets, single_label) + _HELD * float((x**2).sum())
+        return _loss(logits * math.exp(-x[0]) + x[1:], targets, single_label) + _PENALTY * float((x**2).sum())
 
     found = minimize(cost, np.zeros(1 + logits.shape[1]), method="L-BFGS-B").x
     offsets = found[1:] - (found[1:].mean() if single_label else 0)
@@ -150,12 +152,12 @@ def _loss(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
 
 
 def scores_of(logits: np.ndarray, single_label: bool, temperature: float = 1.0) -> np.ndarray:
-    """Scores of the last layer's y, (images, classes)."""
+    """Return the scores of the last layer's y, (images, classes)."""
     cooled = logits / temperature
     return np.asarray(softmax(cooled, axis=1) if single_label else expit(cooled))
 
 
 def logits_of(scores: np.ndarray, single_label: bool) -> np.ndarray:
-    """Logits that give these scores (images, classes); for a softmax up to a number added to all of an image."""
+    """Return logits of scores (images, classes); for a softmax up to a constant for each image."""
     bounded = np.clip(scores.astype(float), _SMALLEST, 1 - _SMALLEST)
     return np.asarray(np.log(bounded) if single_label else np.log(bounded) - np.log1p(-bounded))

@@ -1,4 +1,4 @@
-"""Figures of merit, of scores and labels alone: accuracy, precision, ranks, confusion.
+"""Figures of merit from scores and labels: accuracy, precision, ranks, confusion.
 
 The top class is the answer where each image shows one class; with several labels every class with a score above one
 half is a yes. A figure that the images cannot give (no image of a class) is NaN.
@@ -16,16 +16,16 @@ from sklearn.metrics import confusion_matrix
 def weighted_figures(
     weights: np.ndarray, scores: np.ndarray, targets: np.ndarray, single_label: bool
 ) -> dict[str, np.ndarray]:
-    """Headline figures of many draws at once.
+    """Compute the main figures of many draws of images at once.
 
     Parameters
     ----------
     weights : ndarray
-        How often each draw has each image, (draws, images).
+        How often each image is in each draw, (draws, images).
     scores, targets : ndarray
         (images, classes).
     single_label : bool
-        Whether the top class is the answer, or every class above one half.
+        Whether the answer is the top class, or else every class with a score above one half.
 
     Returns
     -------
@@ -34,11 +34,11 @@ def weighted_figures(
     """
     yes = answered(scores, single_label)
     total = weights.sum(1, keepdims=True)
-    hits, shown, said = (weights @ values for values in (yes * targets, targets, yes))  # (draws, classes)
+    hits, shown, predicted = (weights @ values for values in (yes * targets, targets, yes))  # (draws, classes)
     with np.errstate(invalid="ignore"):
         recall = hits / shown
-        f1 = np.where(shown > 0, 2 * hits / (shown + said), np.nan)
-        rejected = (total - shown - said + hits) / (total - shown)
+        f1 = np.where(shown > 0, 2 * hits / (shown + predicted), np.nan)
+        rejected = (total - shown - predicted + hits) / (total - shown)
         share = hits.sum(1) / total[:, 0]
     ranked = [ranking_figures(weights, s, t) for s, t in zip(scores.T, targets.T, strict=True)]
     ap, auc = (np.stack(one, 1) for one in zip(*ranked, strict=True))  # (draws, classes)

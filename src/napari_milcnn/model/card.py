@@ -1,4 +1,4 @@
-"""The card of a model: everything that is said of it beside its weights."""
+"""The card of a model: all facts about it beside its weights."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class ModelCard(Options):
     description: str = Field("", description="One or two sentences.")
     authors: tuple[str, ...] = ("unknown",)
     license: str = Field("", description="SPDX identifier, such as CC-BY-4.0; empty where none was given.")
-    credit: str = Field("", description="Whose data it was trained on, and under which licence.")
-    trained_on: str = Field("", description="What it was trained on and the range it is good for.")
+    credit: str = Field("", description="Owner and licence of the data that it was trained on.")
+    trained_on: str = Field("", description="What it was trained on, and which images it is good for.")
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     pixel_size: float | None = Field(
@@ -88,24 +88,24 @@ class ModelCard(Options):
     network: NetworkOptions
     foreground: ForegroundOptions = ForegroundOptions()
     reference: str | None = Field(
-        None, description="Class whose images show no other class (control, wild type, basal): object evidence for the "
-                          "others is read against it."
+        None, description="Class whose images show no other class (control, wild type, basal); object evidence for the "
+                          "others is relative to it."
     )  # fmt: skip
     thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
     temperature: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="The last layer's y is divided by it before scores are read, so "
-                                                    "that they are as sure as they are right."
+        1.0, gt=0, allow_inf_nan=False, description="Divisor of the last layer's y, so that a score of .8 is right in "
+                                                    "eight of ten images."
     )  # fmt: skip
     training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
-    metrics: dict[str, float] = Field({}, description="What was measured, and by which name.")
+    metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
 
     def thresholds_for(self, kind: str) -> dict[str, float]:
-        """Class -> threshold for one kind of evidence.
+        """Return class -> threshold for one kind of evidence.
 
-        Those stated; for evidence read against a reference class one half is a start, where both are as likely.
+        Where the evidence is relative to a reference class, one half is the default: there both are equally likely.
         """
-        against = kind == "object" and self.reference is not None
-        halves = {name: 0.5 for name in self.classes if against and name != self.reference}
+        is_relative = kind == "object" and self.reference is not None
+        halves = {name: 0.5 for name in self.classes if is_relative and name != self.reference}
         return {**halves, **self.thresholds.get(kind, {})}
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Read a model zip that may be damaged, foreign or hostile: nothing of it is run, and what is wrong is said."""
+"""Read a model zip that may be damaged, foreign or hostile: no code in it is run, and a refusal says why."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ DEEPEST_DESCRIPTION = 64
 _ARCHITECTURES = tuple(
     (module, "build_network") for module in ("napari_milcnn.network.mil_network", "napari_milcnn.core.network")
 )
-"""Of models written now, and of those that version 0.1.0 wrote."""
-
+"""Names of our network in model files: that of today, and that of files written by version 0.1.0."""
 
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGED_ZIP = (
@@ -64,17 +63,17 @@ def load_model(path: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        If the file is missing, damaged, foreign or unsafe; the sentence says which.
+        If the file is missing, damaged, foreign or unsafe; the message says which.
     """
     try:
         path = _find(Path(path))
     except OSError as error:
         raise ModelError(f"{path} cannot be opened: {error.strerror}") from error
     files = _unpack(path)
-    description = _description(path, files)
+    description = _read_description(path, files)
     _check_hashes(path, description, files)
-    card = _card(path, description)
-    return replace(_built(path, card, _weights(path, description, files)), path=path)
+    card = _read_card(path, description)
+    return replace(_build(path, card, _read_weights(path, description, files)), path=path)
 
 
 def _find(path: Path) -> Path:
@@ -97,13 +96,13 @@ def _unpack(path: Path) -> dict[str, bytes]:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             for problem in _unsafe(entries):
                 raise ModelError(f"{path} is refused: {problem}; get the model from its source again")
-            return {entry.filename: _read(archive, entry) for entry in entries}
+            return {entry.filename: _read_entry(archive, entry) for entry in entries}
     except _DAMAGED_ZIP as error:
         raise ModelError(f"{path} is not a whole zip file ({error}); copy or download it again") from error
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Read no more than the size that was checked: `ZipFile.read` unpacks up to 2 GiB whatever size is stated."""
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read no more than the size that was checked; `ZipFile.read` unpacks up to 2 GiB whatever size is stated."""
     with archive.open(entry) as file:
         return file.read(entry.file_size)
 
@@ -125,7 +124,7 @@ def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
         yield f"it unpacks to {size / 1e9:.1f} GB, more than {LARGEST_FILE / 1e9:.1f} GB"
 
 
-def _description(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
+def _read_description(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
     text = files.get("rdf.yaml", files.get("bioimageio.yaml"))
     if text is None:
         raise ModelError(f"{path} holds no rdf.yaml, so it is not a bioimage.io model; found {sorted(files)[:5]}")
@@ -136,15 +135,15 @@ def _description(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
             raise ModelError(f"{path} is refused: its description {problem}")
         description = yaml.load(text, _Yaml)
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({said})") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({reason})") from error
     if not isinstance(description, dict) or description.get("type") != "model":
         raise ModelError(f"{path}: its rdf.yaml describes no model")
     return description
 
 
 def _runaway(text: bytes) -> Iterator[str]:
-    """Find what makes a short description grow or keep the reader busy, event by event, before anything is built."""
+    """Find what would make a short description grow or keep the reader busy, before anything is built from it."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -163,7 +162,7 @@ def _check_hashes(path: Path, description: dict[str, Any], files: dict[str, byte
 
 
 def _stated_hashes(node: Any) -> Iterator[tuple[str, str]]:
-    """Every (source, sha256) pair in a description."""
+    """Yield every (source, sha256) pair in a description."""
     if isinstance(node, dict):
         if isinstance(node.get("source"), str) and isinstance(node.get("sha256"), str):
             yield node["source"], node["sha256"]
@@ -174,7 +173,7 @@ def _stated_hashes(node: Any) -> Iterator[tuple[str, str]]:
             yield from _stated_hashes(child)
 
 
-def _card(path: Path, description: dict[str, Any]) -> ModelCard:
+def _read_card(path: Path, description: dict[str, Any]) -> ModelCard:
     config = description.get("config")
     facts = config.get("milcnn") if isinstance(config, dict) else None
     if not isinstance(facts, dict):
@@ -184,11 +183,11 @@ def _card(path: Path, description: dict[str, Any]) -> ModelCard:
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, ("config.milcnn", *first["loc"])))
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise ModelError(f"{path}: its {where} is wrong: {said}; was it made by a newer version?") from error
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise ModelError(f"{path}: its {where} is wrong: {reason}; was it made by a newer version?") from error
 
 
-def _weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
+def _read_weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
     weights = description.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
     source, stated = (entry.get("source"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
@@ -209,7 +208,7 @@ def _weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -
     return dict(state)
 
 
-def _built(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
+def _build(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
     try:
         model = rebuilt(card, weights)
     except RuntimeError as error:

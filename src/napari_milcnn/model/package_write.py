@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PAPER = "Kraus, Ba & Frey: Classifying and segmenting microscopy images with deep multiple instance learning (2016)"
 _TENSORS = ("image", "class_maps", "probabilities", "scores")
 _WRITING = threading.Lock()
-"""bioimageio.spec writes with one emitter of YAML for all threads."""
+"""Held while bioimageio.spec writes: it uses one YAML emitter for all threads."""
 
 
 def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path) -> None:
@@ -43,10 +43,10 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
     with _WRITING, warnings.catch_warnings(), context:
         warnings.simplefilter("ignore", ResourceWarning)  # bioimageio.spec leaves it to Python to close its files
-        described = _described(network, card, peaks)  # checks the files that it names as well
+        description = _describe(network, card, peaks)  # checks the files that it names as well
         try:
             with out.open("wb") as stream:
-                save_bioimageio_package_to_stream(described, output_stream=stream)
+                save_bioimageio_package_to_stream(description, output_stream=stream)
         except ValueError as error:
             raise ModelError(f"the model cannot be written as a bioimage.io model: {error}") from error
 
@@ -62,15 +62,15 @@ def check_description(network: MilNetwork, card: ModelCard) -> None:
     from bioimageio.spec import ValidationContext
 
     with ValidationContext(file_name="rdf.yaml", perform_io_checks=False):
-        _described(network, card, dict.fromkeys(_TENSORS[1:], 1.0))
+        _describe(network, card, dict.fromkeys(_TENSORS[1:], 1.0))
 
 
-def _described(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> ModelDescr:
+def _describe(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> ModelDescr:
     """Describe a model, as bioimageio.spec checks it; `peaks` are the largest values of the test outputs."""
     from bioimageio.spec.model.v0_5 import ModelDescr
 
     try:
-        return ModelDescr(**_description(network, card, peaks))
+        return ModelDescr(**_description_facts(network, card, peaks))
     except ValidationError as error:
         first = error.errors()[0]
         found, expected = (f"{text!s:.120}" for text in (first["input"], first["msg"]))
@@ -85,7 +85,7 @@ def _readme(card: ModelCard) -> str:
 
 
 def _test_size(network: MilNetwork) -> int:
-    """Side of the test image: a multiple of the stride that gives a map of about 4 x 4."""
+    """Return the side of the test image, px: a multiple of the stride that gives a map of about 4 x 4."""
     placement = network.placement
     return placement.stride * (-(-placement.receptive_field // placement.stride) + 3)
 
@@ -109,7 +109,7 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
 
 
-def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, Any]:
+def _description_facts(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, Any]:
     from bioimageio.spec.generic.v0_3 import Author, CiteEntry
 
     name = re.sub(r"[^A-Za-z0-9_+\- ()]", "-", card.name)
@@ -125,7 +125,7 @@ def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) 
         "type": "model",
         "inputs": [_input(network, card)],
         "outputs": _outputs(network, card),
-        "weights": {"pytorch_state_dict": _weights(network)},
+        "weights": {"pytorch_state_dict": _weights_facts(network)},
         "config": {
             "milcnn": json.loads(card.model_dump_json()),
             "bioimageio": {"reproducibility_tolerance": [_tolerance(name, peak) for name, peak in peaks.items()]},
@@ -134,17 +134,17 @@ def _description(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) 
 
 
 def _tolerance(name: str, peak: float) -> dict[str, Any]:
-    """State a tolerance: the format allows 1 % of an output's largest value, which can be small for probabilities."""
+    """Return the tolerance of an output: the format allows 1 % of its largest value, which may be small."""
     return {"output_ids": [name], "relative_tolerance": 1e-3, "absolute_tolerance": min(1e-3, 0.005 * peak)}
 
 
-def _format_version() -> Any:
+def _format_version() -> str:
     from bioimageio.spec.model.v0_5 import ModelDescr
 
     return ModelDescr.implemented_format_version
 
 
-def _weights(network: MilNetwork) -> dict[str, Any]:
+def _weights_facts(network: MilNetwork) -> dict[str, Any]:
     return {
         "source": "weights.pt",
         "pytorch_version": torch.__version__.split("+")[0],
@@ -196,12 +196,12 @@ def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, Any]]:
         ("scores", "Image-level probability of each class after the last layer.", [], [*cooled, last]),
     )
     return [
-        {"id": name, "description": said, "axes": [{"type": "batch"}, channel, *more], "data": {"type": "float32"},
+        {"id": name, "description": text, "axes": [{"type": "batch"}, channel, *more], "data": {"type": "float32"},
          "test_tensor": {"source": f"{name}.npy"}, "postprocessing": post}
-        for name, said, more, post in rows
+        for name, text, more, post in rows
     ]  # fmt: skip
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
-    """Names as the identifiers that the format asks for; the names as typed stand in config.milcnn."""
+    """Turn names into the identifiers that the format asks for; config.milcnn has the names as typed."""
     return [f"n{i}_" + re.sub(r"\W", "_", name.lower()) for i, name in enumerate(names)]

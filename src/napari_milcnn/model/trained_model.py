@@ -1,11 +1,12 @@
 """A trained model: network, classes, channels, normalisation and pixel size; one zip on disk.
 
-The zip is a valid bioimage.io 0.5 model, written and checked with `bioimageio.spec`. What only we know (the classes'
-names as typed, normalisation, foreground, thresholds, training record, figures) stands in its `config.milcnn`.
+The zip is a valid bioimage.io 0.5 model, written and checked with `bioimageio.spec`. Facts that the format does not
+know (names of classes as typed, normalisation, foreground, thresholds, training record, figures) are in its
+`config.milcnn`.
 
-Loading runs nothing from the file: the zip's names and sizes are checked before anything is unpacked, every hash that
-the description states is checked before anything is read, the description is plain YAML without aliases, the weights
-are read with `weights_only=True` into the network that *our* code builds, whose size `NetworkOptions` limits.
+Loading runs no code from the file. Names and sizes in the zip are checked before anything is unpacked, and every hash
+that the description states before anything is read. The description is plain YAML without aliases. The weights are read
+with `weights_only=True` into the network that *our* code builds, whose size `NetworkOptions` limits.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class TrainedModel:
     network : MilNetwork
         The network, in eval mode, on the CPU.
     card : ModelCard
-        Classes, channels, pixel size, normalisation and everything else said of it.
+        Classes, channels, pixel size, normalisation and all other facts.
+    path : Path or None
+        File that it was loaded from, if it was.
     """
 
     network: MilNetwork
@@ -61,7 +64,7 @@ class TrainedModel:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over weights and card: the same for the same model, whatever file it lies in."""
+        """SHA-256 over weights and card: the same for the same model, whichever file it was loaded from."""
         weights = b"".join(v.detach().cpu().numpy().tobytes() for v in self.network.state_dict().values())
         return sha256(weights + self.card.model_dump_json().encode())
 
@@ -70,16 +73,16 @@ class TrainedModel:
         return replace(self, card=make_options(ModelCard, {**self.card.model_dump(), **changes}))
 
     def with_classes(self, classes: Sequence[str], *, single_label: bool = True, seed: int = 0) -> TrainedModel:
-        """Return a model of other classes to fine-tune: the encoder and the normalisation are kept, the rest is new.
+        """Return a model of other classes to fine-tune: with this encoder and normalisation, and a new head.
 
         Parameters
         ----------
         classes : sequence of str
-            What the new model tells apart.
+            Classes of the new model.
         single_label : bool
             Whether each image will show exactly one of them.
         seed : int
-            Of the new layers' random start.
+            Random seed for the weights of the new layers.
         """
         network = self.card.network.model_copy(update={"classes": len(classes)})
         built = MilNetwork(network, seed).eval()
@@ -92,10 +95,10 @@ class TrainedModel:
         return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
 
     def normalise(self, raw: np.ndarray) -> np.ndarray:
-        """Raw intensities (channels, Y, X) -> float32, by the training set's mean and standard deviation."""
+        """Return (raw - mean) / std of raw intensities (channels, Y, X), float32, by the training set's statistics."""
         mean = np.asarray(self.card.mean, np.float32)[:, None, None]
         std = np.asarray(self.card.std, np.float32)[:, None, None]
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which readers refuse in words
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the model input refuses
             return np.asarray((raw.astype(np.float32) - mean) / std)
 
     def save(self, path: str | Path) -> Path:
@@ -140,9 +143,9 @@ def new_model(
     foreground : ForegroundOptions, optional
         How the cells are found for object evidence.
     reference : str, optional
-        The class whose images show no other class (control, wild type): evidence for the others is read against it.
+        The class whose images show no other class (control, wild type); evidence for the others is relative to it.
     seed : int
-        Of the random start.
+        Random seed for the weights.
     **network
         Any field of `NetworkOptions`, such as pooling="max".
 

@@ -1,4 +1,4 @@
-"""Where the pixels of a class map lie on the image: stride, receptive field, offset."""
+"""Where the pixels of a class map are on the image: stride, receptive field, offset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Placement(NamedTuple):
-    """Where a class map lies on the image: map pixel j is centred at offset + stride * j and sees `receptive_field`."""
+    """Position of a class map on the image: the centre of map pixel j is at offset + stride * j, px."""
 
     receptive_field: int
     """Side of the square of image pixels that one map pixel sees."""
@@ -19,7 +19,7 @@ class Placement(NamedTuple):
 
     @classmethod
     def of_layers(cls, layers: nn.Module) -> Placement:
-        """Walk over the convolutions and pools of a sequential, unpadded module."""
+        """Compute the placement from the convolutions and pools of a sequential, unpadded module."""
         field, stride = 1, 1
         for layer in layers.modules():
             if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
@@ -28,10 +28,10 @@ class Placement(NamedTuple):
         return cls(field, stride, (field - 1) / 2)
 
     def map_size(self, pixels: int) -> int:
-        """Side of the class map of an image side of `pixels`; 0 where the image is smaller than the field."""
+        """Return the side of the class map of an image side of `pixels`; 0 for less than a receptive field."""
         return max(0, (pixels - self.receptive_field) // self.stride + 1)
 
 
 def side_of(size: Any) -> int:
-    """Return the side of a square kernel or stride."""
+    """Return the side of a square kernel or stride, which torch gives as one number or two."""
     return int(size[0] if isinstance(size, tuple) else size)

@@ -1,21 +1,22 @@
 """The network, top to bottom: a fully convolutional encoder, one map per class, MIL pooling, one linear layer.
 
-Kraus, Ba & Frey 2016, section 2.3 and figure 2. The preset `paper` is the paper's network; `compact` is ours, for
-cells of about 64 px and small training sets: no first average pool, batch norm in place of dropout after the pools.
+Kraus, Ba & Frey 2016, section 2.3 and figure 2. The preset `paper` is the paper's network. The preset `compact` is
+ours, for cells of about 64 px and small training sets: without the first average pool, and with batch norm in place of
+dropout.
 
 Stated departures from the paper
 --------------------------------
-* The kernel sizes stand in no table of the paper; they are those that its figure and an independent
-  reimplementation agree on (484,476 parameters for 3 channels and 12 classes).
-* The bias of the map layer starts at logit(b): every p then starts at b, where Noisy-AND is steepest. Started apart
-  (b = 0.1, p = 0.5) the pool saturates at .976 and learns slowly. b itself is half the share of the map that shows
-  cells, measured on the training images (`MilNetwork.start_at`).
-* The linear layer starts at a multiple of the identity rather than at random: P_i then speaks for class i from the
-  first step. The multiple is measured with b; it is 4 where b is given.
+* The paper has no table of kernel sizes; these are the ones that its figure and an independent reimplementation agree
+  on (484,476 parameters for 3 channels and 12 classes).
+* The bias of the map layer starts at logit(b): every p then starts at b, where Noisy-AND is steepest. If the two start
+  apart (b = 0.1, p = 0.5), the pooling saturates at .976 and learns slowly. b itself starts at half the share of the
+  map that shows cells, measured on the training images (`MilNetwork.start_at`).
+* The linear layer starts at a multiple of the identity rather than at random: P_i then counts for class i from the
+  first step. The multiple is measured together with b; it is 4 where b is given.
 
-No layer is padded, so a value of a class map depends on nothing but its own receptive field: an image run in tiles
-gives the very maps of the image in one piece, and a crop of one receptive field classifies a single cell.
-Receptive field, stride and offset are computed from the layers (`Placement.of_layers`), never typed in.
+No layer is padded, so a value of a class map depends on its own receptive field only: an image computed in tiles gives
+exactly the maps of the whole image, and a crop of one receptive field classifies a single cell. Receptive field, stride
+and offset are computed from the layers (`Placement.of_layers`), never typed in.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ from napari_milcnn.network.onednn_layout import blocked_pays, encode_blocked
 from napari_milcnn.network.pooling import NoisyAnd, make_pooling
 from napari_milcnn.options import NetworkOptions, make_options
 
-_DECIDED_BY_ONE = ("noisy_or", "isr")
-"""Pools that one instance decides: with p started at b, a few hundred instances would already give P = 1, whose
-gradient is zero. There p starts at one in the number of instances."""
+_ONE_INSTANCE_DECIDES = ("noisy_or", "isr")
+"""Poolings that one positive instance decides. There p starts at one in the number of instances: started at b, a few
+hundred instances would already give P = 1, whose gradient is zero."""
 _PAPER_MAP = 576
 """Instances of the paper's 24 x 24 class map."""
-_USUAL_B = 0.1
+_DEFAULT_B = 0.1
+"""Where b starts until it is measured on the training images."""
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of a batch of images."""
+    """Output of the network for a batch of images."""
 
     class_maps: Tensor
     """Class-map logits z, float32 (batch, classes, Y, X); p = sigmoid(z) are the instance probabilities."""
@@ -59,7 +61,7 @@ class MilNetwork(nn.Module):
     Parameters
     ----------
     options : NetworkOptions
-        What it is built from.
+        Size and kind of its layers.
     seed : int
         Random seed of the convolutions' weights. torch's global generator is neither used nor changed: a training in
         another thread may draw from it.
@@ -71,19 +73,19 @@ class MilNetwork(nn.Module):
         self.encoder = nn.Sequential(*_encoder_layers(options))
         # On the device meta no weights are drawn, which torch would take from its global generator.
         self.maps = nn.Conv2d(options.widths[-1], options.classes, 1, device="meta").to_empty(device="cpu")
-        b = options.b or _USUAL_B
+        b = options.b or _DEFAULT_B
         self.pooling = make_pooling(options.pooling, options.classes, a=options.a, r=options.r, b=b)
         self.head = nn.Linear(options.classes, options.classes, device="meta").to_empty(device="cpu")
         _draw_convolutions(self, torch.Generator().manual_seed(seed))
         self._start(b, _PAPER_MAP, torch.full((options.classes,), 4.0), 0.0)
 
     def start_at(self, share: float, instances: int) -> None:
-        """Set thresholds, map layer's bias and linear layer for images of which a share shows cells.
+        """Set b, the map layer's bias and the linear layer for images in which cells cover a share of the area.
 
-        Noisy-AND's b starts at half that share, within .02 and .5: an image all of whose cells show a class then lies
-        above b, one without any below. Every p starts at b. The linear layer starts as the multiple of the identity
-        for which y reads 2 where that share of the map shows a class and -2 where none does: from the first step, for
-        sparse and for dense images and for every pooling, P_i speaks for class i.
+        Noisy-AND's b starts at half that share, but between .02 and .5: an image all of whose cells show a class is
+        then above b, and one without such cells below it. Every p starts at b. The linear layer starts as the multiple
+        of the identity for which y is 2 where that share of the map shows a class and -2 where none does. From the
+        first step, for sparse and dense images and for every pooling, P_i then counts for class i.
 
         Parameters
         ----------
@@ -101,7 +103,7 @@ class MilNetwork(nn.Module):
             self._start(b, instances, 4 / self.pooling(full)[0].clamp(min=0.04), -2.0)
 
     def _start(self, b: float, instances: int, weights: Tensor, bias: float) -> None:
-        p = 1 / instances if self.options.pooling in _DECIDED_BY_ONE else b
+        p = 1 / instances if self.options.pooling in _ONE_INSTANCE_DECIDES else b
         with torch.no_grad():
             self.maps.bias.fill_(math.log(p / (1 - p)))  # type: ignore[union-attr]
             self.head.weight.copy_(torch.diag(weights))
@@ -150,7 +152,7 @@ def build_network(**options: Any) -> MilNetwork:
 
 
 def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:
-    """List the layers of the encoder; sizes on the right for a 900 x 900 image and the preset `paper`."""
+    """List the layers of the encoder; on the right, their sizes for a 900 x 900 image and the preset `paper`."""
     w = options.widths
     layers: list[nn.Module] = [nn.AvgPool2d(3, 2)] if options.first_pool else []  # 449
     layers += _convolution(options.channels, w[0], 3, options)  # 447
@@ -165,10 +167,10 @@ def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:
 def _convolution(
     inputs: int, outputs: int, kernel: int, options: NetworkOptions, *, pool: bool = False
 ) -> list[nn.Module]:
-    """Convolution, then batch norm, max pool and dropout where asked for, around a ReLU.
+    """List a convolution, its ReLU and, if wanted, batch norm, max pool and dropout.
 
-    The ReLU stands behind the max pool: both orders give the same numbers, and this one a quarter of the work. Never
-    in place here: the Jacobian maps hook these ReLUs.
+    The ReLU comes after the max pool: both orders give the same numbers, and this one is a quarter of the work. It must
+    not work in place, because the Jacobian maps hook it.
     """
     convolution = nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm, device="meta")
     layers: list[nn.Module] = [convolution.to_empty(device="cpu")]

@@ -1,9 +1,9 @@
-"""Learning on a CPU in the memory layout that oneDNN computes in.
+"""Training on a CPU in the memory layout that oneDNN computes in.
 
-oneDNN, torch's library for CPUs, keeps eight or sixteen channels of a pixel together ("blocked"). Channels first it
-reorders every layer's images to that and back; channels last, on a CPU without AVX-512, the gradient of a convolution's
-weights and the backward pass of batch norm are slow. An image that stays blocked from the first layer to the last pays
-for neither. The numbers are those of any other layout up to rounding; what it is worth is measured by
+oneDNN, torch's library for CPUs, stores eight or sixteen channels of a pixel together ("blocked"). It reorders images
+that have channels first into that layout and back at every layer. With channels last, on a CPU without AVX-512, the
+gradient of a convolution's weights and the backward pass of batch norm are slow. Images that stay blocked from the
+first layer to the last avoid both. The numbers are those of any other layout up to rounding; the gain is measured by
 benchmarks/speed/training.py.
 """
 
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 _PROCESSORS = ("AVX2", "AVX512")
-"""What torch calls the processors that oneDNN has kernels of this layout for; on others it may fall back to loops."""
+"""Processors, as torch names them, for which oneDNN has kernels of this layout; on others it may be slower."""
 _LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.MaxPool2d, nn.ReLU)
-"""The kinds of layers that oneDNN has; not their subclasses, which may do anything."""
+"""Layers that oneDNN can train in this layout; not their subclasses, which may compute something else."""
 
 
 def blocked_pays(images: Tensor) -> bool:
-    """Whether to learn from these images in blocked layout: in float32, on a CPU that has kernels for it."""
+    """Tell whether to train on these images in blocked layout: in float32, on a CPU that has kernels for it."""
     plain = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     known = onednn and torch.backends.cpu.get_cpu_capability() in _PROCESSORS

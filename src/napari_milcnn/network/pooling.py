@@ -4,14 +4,14 @@ Kraus, Ba & Frey 2016, section 2.2 (Noisy-AND, and the rivals it is compared wit
 *logits* z, float (batch, classes, Y, X), with instance probabilities p = sigmoid(z), and returns the image-level
 probability P, float32 (batch, classes).
 
-Why logits: the products and powers over up to a million instances are only stable in the logarithm, which a rounded
-p of exactly 0 or 1 has already lost. Why float32 whatever comes in: in bfloat16 a P of .998 reads 1.
+Logits, because products and powers over up to a million instances are stable only as logarithms, which are lost once p
+is rounded to 0 or 1. Float32 for every input, because in bfloat16 a P of .998 becomes 1.
 
-Why the logits are clamped to +-80: sigmoid(-80) is the last decade that float32 holds; an infinite logit would turn
-the gradient of a log-sum-exp into NaN, and beyond 80 no p changes.
+Logits are clamped to +-80: beyond 80 no p changes in float32, and an infinite logit would turn the gradient of a
+log-sum-exp into NaN.
 
-Why P is clamped to [0, 1]: a mean or a logarithm of float32 rounds to 1.0000002 where every p is 1, and the
-cross-entropy of the loss refuses that.
+P is clamped to [0, 1]: a mean or a logarithm in float32 is rounded to 1.0000002 where every p is 1, which the
+cross-entropy of the loss refuses.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LARGEST_LOGIT = 80.0
 
 
 def _instances(logits: Tensor) -> Tensor:
-    """Class-map logits (batch, classes, Y, X) -> float32 (batch, classes, instances), finite."""
+    """Flatten class-map logits (batch, classes, Y, X) to finite float32 (batch, classes, instances)."""
     return logits.float().flatten(2).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
 
 
 def _probability(rounded: Tensor) -> Tensor:
-    """Put back into [0, 1] what rounding pushed out of it."""
+    """Clamp to [0, 1] what rounding moved out of it."""
     return rounded.clamp(0, 1)
 
 

@@ -23,7 +23,7 @@ OURS = "napari_milcnn"
 CHANNEL_COLOURMAPS = ("green", "magenta", "cyan", "yellow", "red", "blue")
 _OPACITY = 0.6
 
-_SAMPLED_PIXELS = 512
+_PIXELS_FOR_LIMITS = 512
 """Pixels along the longer side of a plane that its limits are read from, about."""
 LIMITS = (0.1, 99.9)
 """Percentiles of the first plane that an image is shown between."""
@@ -172,6 +172,6 @@ def cell_features(table: pd.DataFrame) -> pd.DataFrame:
 def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
     """Intensities (low, high) of each channel that the first plane is shown between."""
     plane = image.plane(0)
-    step = max(1, max(image.plane_shape) // _SAMPLED_PIXELS)
+    step = max(1, max(image.plane_shape) // _PIXELS_FOR_LIMITS)
     low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
     return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))

@@ -1,4 +1,4 @@
-"""The state of a training run on disk, from which a killed run goes on as though it had not been killed.
+"""The checkpoint of a training: its state on disk, from which it goes on as though it had never been stopped.
 
 A checkpoint is read with `weights_only=True`: it holds tensors and plain values, and reading it runs no code.
 """
@@ -23,17 +23,17 @@ _OPTION = "option "
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on after an epoch.
+    """What a training needs to go on after an epoch.
 
     Attributes
     ----------
     run : dict
-        What makes the run what it is: hashes of the model that it started from and of the table, and the options. A
-        checkpoint of another run is refused.
+        Facts that identify the training: hashes of the model that it started from and of the table, and the options. A
+        checkpoint of another training is refused.
     network, optimiser, schedule : dict
         State dicts.
     card : str
-        The card of the model in training, as JSON; its curve says how many epochs are done.
+        Card of the model in training, as JSON; its curve has one row for each epoch done.
     best : dict
         State dict of the best network so far.
     best_card : str
@@ -50,7 +50,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, state: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint; a failure leaves the old one as it was.
 
     Raises
     ------
@@ -60,19 +60,19 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     with replacing(path) as draft:
         try:
             torch.save({"format": _FORMAT, **vars(state)}, draft)
-        except RuntimeError as error:  # how torch says that the disk is full
+        except RuntimeError as error:  # torch's error where the disk is full
             raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
 
 
 def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
-    """Read the checkpoint of a run; None where there is none yet.
+    """Read the checkpoint of the training with these facts; None where there is none yet.
 
     Raises
     ------
     OptionsError
         If it is damaged.
     ResumeError
-        If it is that of another run.
+        If it belongs to another training.
     """
     if not path.exists():
         return None
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
         found = torch.load(path, map_location="cpu", weights_only=True)
         state = Checkpoint(**{name: found[name] for name in Checkpoint.__dataclass_fields__})
         recorded = _with_current_names(state.run)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
         raise OptionsError(
             f"{path} is not a checkpoint of a training ({type(error).__name__}); train without resume to start "
             "from scratch"

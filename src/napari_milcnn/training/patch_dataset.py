@@ -1,7 +1,7 @@
 """Random patches of labelled images, changed at random and read ahead by threads, and the images' statistics.
 
-Planes are read when they are needed. A cache of a given size keeps the last ones; of a plane too large for it only the
-windows that patches need are read, so a training set may be far larger than memory.
+Planes are read when they are needed. A cache of a given size holds those that were used last. Of a plane that is too
+large for the cache only the windows of the patches are read, so a training set may be far larger than memory.
 """
 
 from __future__ import annotations
@@ -34,17 +34,22 @@ _DRAWS = 4
 """Windows drawn for a patch before the fullest of them is taken."""
 _STRIP = 2**24
 """Pixels of a plane that are measured at a time."""
-_SAMPLED = 2**18
-"""Pixels of a plane that its foreground is told by, about."""
+_SAMPLED_PIXELS = 2**18
+"""Pixels of a plane, about, from which its foreground is estimated."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 class Foreground(NamedTuple):
-    """What of a plane is bright enough to be cells.
+    """The part of a plane that is bright enough to be cells.
 
-    Otsu's threshold of the channel that the model finds its objects in, and the share of pixels above it.
+    Attributes
+    ----------
+    threshold : float
+        Otsu's threshold of the channel that the model finds its objects in.
+    share : float
+        Share of the pixels above it.
     """
 
     threshold: float
@@ -53,13 +58,7 @@ class Foreground(NamedTuple):
 
 @dataclass(frozen=True)
 class IntensityStatistics:
-    """Raw intensities over a set of images.
-
-    Attributes
-    ----------
-    mean, std : tuple of float
-        One number per channel.
-    """
+    """Mean and standard deviation of raw intensities over a set of images, one number for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -67,7 +66,7 @@ class IntensityStatistics:
 
 @dataclass
 class _Facts:
-    """What was learned of an image when it was first opened."""
+    """What is known of an image once it was opened: planes, (Y, X), and whether its planes fit into the cache."""
 
     planes: int
     shape: tuple[int, int]
@@ -76,42 +75,42 @@ class _Facts:
 
 
 class PatchReader:
-    """Reads patches of the images of a table through a model's eyes; threads may share one.
+    """Reads patches of the images of a table as input of a model; threads may share one reader.
 
     Parameters
     ----------
     model : TrainedModel
-        Gives channels, pixel size, and the channel that shows the cells.
+        Model whose channels and pixel size the patches have, and whose foreground channel shows the cells.
     table : LabelTable
-        Which images. Every plane of an image carries the image's labels.
+        Images. Every plane of an image has the image's labels.
     cache : float
-        GiB of images kept in memory once read.
+        Memory, in GiB, for planes that were already read.
     """
 
     def __init__(self, model: TrainedModel, table: LabelTable, cache: float = 1.0) -> None:
         self.model = model
         self.table = table
-        self._room = int(cache * 2**30)
-        self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._cache_bytes = int(cache * 2**30)
+        self._cached: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._facts: dict[int, _Facts] = {}
         self._lock = threading.Lock()
         named = model.card.foreground.channel
         self._channel = 0 if named is None else model.channels.index(named)
 
     def planes(self, index: int) -> int:
-        """Count the planes of an image."""
+        """Return the number of planes of an image."""
         return self._known(index).planes
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(Y, X) of an image as the model sees it."""
+        """Return (Y, X) of an image at the pixel size of the model."""
         return self._known(index).shape
 
     def patch(self, index: int, side: int, rng: np.random.Generator) -> np.ndarray:
         """Raw intensities of a random patch, (channels, side, side), of a random plane; whole for side 0.
 
-        The window is drawn evenly over the plane; where it holds less than half of the plane's own share of foreground
-        it is drawn again, four times at most, and the fullest is taken: a corner without cells does not show what the
-        image's label says. An image smaller than the patch is reflected outwards to its size.
+        The window is drawn evenly over the plane. Where it holds less than half of the plane's own share of foreground
+        it is drawn again, four times at most, and the one with most foreground is taken: a corner without cells does
+        not show what the image's label says. An image smaller than the patch is reflected outwards to its size.
         """
         facts = self._known(index)
         plane = int(rng.integers(facts.planes))
@@ -131,7 +130,7 @@ class PatchReader:
         return best
 
     def foreground(self, index: int, plane: int) -> Foreground:
-        """Tell what of a plane is bright enough to be cells, from about every n-th pixel of it."""
+        """Estimate the part of a plane that is bright enough to be cells, from a sample of its pixels."""
         facts = self._known(index)
         if plane not in facts.foreground:
             channel = self._sample(index, plane, facts)[self._channel]
@@ -141,7 +140,7 @@ class PatchReader:
         return facts.foreground[plane]
 
     def sums(self, index: int) -> np.ndarray:
-        """Count, sum and sum of squares of raw intensities over all planes of an image, float64 (3, channels)."""
+        """Return count, sum and sum of squares of raw intensities over all planes, float64 (3, channels)."""
         facts = self._known(index)
         total = np.zeros((3, len(self.model.channels)))
         rows = max(1, _STRIP // facts.shape[1])
@@ -157,20 +156,20 @@ class PatchReader:
             with self.table.open(self.table.images[index]) as image:
                 seen = model_input(self.model, image)
                 size = len(seen.channels) * seen.shape[0] * seen.shape[1] * image.dtype.itemsize
-                self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._room // 4)
+                self._facts[index] = _Facts(len(image.planes), seen.shape, size <= self._cache_bytes // 4)
         return self._facts[index]
 
     def _plane(self, index: int, plane: int) -> np.ndarray:
         """Raw intensities of one plane, (channels, Y, X), from the cache where it is there."""
         with self._lock:
-            if (index, plane) in self._kept:
-                self._kept.move_to_end((index, plane))
-                return self._kept[index, plane]
+            if (index, plane) in self._cached:
+                self._cached.move_to_end((index, plane))
+                return self._cached[index, plane]
         raw = self._read(index, plane, None)
         with self._lock:
-            self._kept[index, plane] = raw
-            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._room:
-                self._kept.popitem(last=False)
+            self._cached[index, plane] = raw
+            while len(self._cached) > 1 and sum(plane.nbytes for plane in self._cached.values()) > self._cache_bytes:
+                self._cached.popitem(last=False)
         return raw
 
     def _window(self, index: int, plane: int, window: Window) -> np.ndarray:
@@ -184,9 +183,9 @@ class PatchReader:
             return seen.read_raw(plane, window)
 
     def _sample(self, index: int, plane: int, facts: _Facts) -> np.ndarray:
-        """About `_SAMPLED` pixels of a plane, (channels, Y, X): a grid of them, or windows of a plane too large."""
+        """Read about `_SAMPLED_PIXELS` pixels of a plane, (channels, Y, X): a grid, or windows of a plane too large."""
         if facts.whole:
-            step = max(1, int((facts.shape[0] * facts.shape[1] / _SAMPLED) ** 0.5))
+            step = max(1, int((facts.shape[0] * facts.shape[1] / _SAMPLED_PIXELS) ** 0.5))
             return self._plane(index, plane)[:, ::step, ::step]
         side = min(256, *facts.shape)
         places = [(int(y * (facts.shape[0] - side)), int(x * (facts.shape[1] - side))) for y in (0.3, 0.7)
@@ -320,10 +319,10 @@ def jitter_intensity(image: np.ndarray, spread: float, rng: np.random.Generator)
 def intensity_statistics(
     reader: PatchReader, threads: int = 1, on_image: OnImage | None = None
 ) -> IntensityStatistics | None:
-    """Mean and standard deviation of raw intensities over a table's images, one number per channel.
+    """Measure mean and standard deviation of raw intensities over the images of a table, for each channel.
 
-    On raw intensities and over the whole set (paper, section 3.1): scaling each image by itself would remove the
-    signal of a dose. None where `on_image` stopped it.
+    They are taken over the whole set (paper, section 3.1): scaling each image by itself would remove the effect of a
+    dose on brightness. None where `on_image` stopped the measurement.
 
     Raises
     ------

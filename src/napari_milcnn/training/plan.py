@@ -1,16 +1,21 @@
-"""A training from plan to model file, as the command line and the Train dock both run it.
+"""The plan of a training, which the command line and the Train dock both carry out.
 
-A plan says everything in plain values: which table, from what the network starts, how it learns, where the model goes.
-After every epoch the best model so far is on disk as M.zip, and the state that a stopped or killed run goes on from as
-M.checkpoint; where the last epoch's model is not the best it is kept as M-last.zip. M.training.json holds the plan and
-the command that repeats it.
+A plan holds in plain values which images are learned from, what the network starts from, how it learns, and where the
+model goes. Files of a training, beside the model M.zip:
 
-Several devices train in processes of their own: `follow_training` starts the command line under `accelerate launch` and
-reads the epochs that it prints.
+M.zip
+    The best model so far, written after every epoch.
+M-last.zip
+    The model of the last epoch, where that is not the best one.
+M.checkpoint
+    The state from which a training that was stopped or killed goes on.
+M.training.json
+    The record: the plan, the epochs that are done, and the command that repeats the training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -35,34 +40,42 @@ from napari_milcnn.options import (
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from: the model, and what of it is kept, in words."""
+    """What a training starts from.
+
+    Attributes
+    ----------
+    model : TrainedModel
+        The model before the first epoch, with its card filled in.
+    summary : str
+        One sentence: a new network, or which parts of which model are used.
+    """
 
     model: TrainedModel
-    kept: str
+    summary: str
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is trained, from what, how, and where it goes.
+    """What a training learns from, how it learns, and where its model goes.
 
     Attributes
     ----------
     labels : Path
-        The table, folder of one folder per class, or plate.
+        Table of labels, folder with one folder of images for each class, or OME-Zarr plate.
     out : Path
         Model .zip to write.
     layout : Path or None
-        Which well of a plate shows what.
+        Table of the wells of a plate and their labels.
     init : str or None
         Model to start from; None for a new network.
     preset : str or None
-        Network of a fresh model and how it learns; None for compact.
+        Preset of a new network and of how it learns; None for compact.
     network, foreground, options : dict
-        Fields of `NetworkOptions`, `ForegroundOptions` and `TrainOptions` that are not left at their defaults.
+        Fields of `NetworkOptions`, `ForegroundOptions` and `TrainOptions` that differ from the preset.
     facts : dict
-        For the card: name, description, trained_on, credit, authors, license, reference.
+        Facts for the card: name, description, trained_on, credit, authors, license, reference.
     reading : ImageReading
-        Axes, channels and pixel size where the images do not say.
+        Axes, channels and pixel size of images whose files do not say them.
     """
 
     labels: Path
@@ -78,21 +91,21 @@ class TrainingPlan:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state of the run is kept."""
+        """File of the state that a stopped training goes on from."""
         return self.out.with_suffix(".checkpoint")
 
     @property
     def record(self) -> Path:
-        """Where the plan itself is kept, with the command that repeats it and how far it came."""
+        """File of the record: the plan, the epochs that are done, and the command that repeats the training."""
         return self.out.with_suffix(".training.json")
 
     @property
     def last(self) -> Path:
-        """Where the last epoch's model goes if it is not the best."""
+        """File of the last epoch's model, where that is not the best one."""
         return self.out.with_name(f"{self.out.stem}-last.zip")
 
     def train_options(self) -> TrainOptions:
-        """Return how it learns: what the preset says, and what was given beside it.
+        """Return the options of the training: those of the preset, changed by those of the plan.
 
         Raises
         ------
@@ -113,27 +126,33 @@ class TrainingPlan:
         MilcnnError
             If the plan cannot be carried out, before anything is trained.
         """
-        begun = self.beginning(table)
+        start = self.initial_model(table)
         check_writable(self.out)
-        check_description(begun.model.network, begun.model.card)
-        return begun
+        check_description(start.model.network, start.model.card)
+        return start
 
-    def beginning(self, table: LabelTable) -> Start:
-        """Make or load the model to start from, with its card filled in; nothing is written."""
+    def initial_model(self, table: LabelTable) -> Start:
+        """Make or load the model to start from, with its card filled in; nothing is written.
+
+        Raises
+        ------
+        MilcnnError
+            If the model to start from, the images or the options cannot be used.
+        """
         if self.out.suffix.lower() != ".zip" or self.out.is_dir():
             raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
         if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
             raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
                                "another name")  # fmt: skip
-        begun = _initial(self.init, table) if self.init else self._fresh(table)
+        start = _start_from_model(self.init, table) if self.init else self._start_anew(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
         usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
-        model = begun.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
-        told = {**model.card.foreground.model_dump(), **self.foreground}
-        model = model.with_card(foreground=make_options(ForegroundOptions, told))
-        return Start(model, begun.kept)
+        model = start.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
+        foreground = {**model.card.foreground.model_dump(), **self.foreground}
+        model = model.with_card(foreground=make_options(ForegroundOptions, foreground))
+        return Start(model, start.summary)
 
-    def _fresh(self, table: LabelTable) -> Start:
+    def _start_anew(self, table: LabelTable) -> Start:
         """Make a new model with the classes of a table and the channels and pixel size of its first image."""
         try:
             with table.open(table.images[0]) as image:
@@ -146,7 +165,7 @@ class TrainingPlan:
             raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
         preset = self.preset or "compact"
         model = new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **self.network)
-        return Start(model, f"a new network ({preset}): {_classes(len(table.classes))}, {', '.join(channels)}")
+        return Start(model, f"a new network ({preset}): {_count_of_classes(table.classes)}, {', '.join(channels)}")
 
     def command(self, *, resume: bool = False) -> list[str]:
         """Return the words of the command that trains the same model: napari-milcnn and these."""
@@ -173,15 +192,15 @@ class TrainingPlan:
                 for word in flag_words(name, value)]  # fmt: skip
 
 
-def _initial(init: str, table: LabelTable) -> Start:
-    """Load the model to start from; where its classes are not the table's only the encoder is kept."""
-    model = load_model(init)
+def _start_from_model(init: str, table: LabelTable) -> Start:
+    """Load the model to start from; where its classes are not those of the table, use its encoder only."""
+    model, classes = load_model(init), _count_of_classes(table.classes)
     if set(table.classes) == set(model.classes):
-        return Start(model, f"the whole network of {model.card.name}: {_classes(len(model.classes))}")
-    fresh = model.with_classes(table.classes, single_label=table.single_label)
-    what = f"{_classes(len(table.classes))} ({', '.join(table.classes)}) in place of {', '.join(model.classes)}"
-    return Start(fresh, f"the encoder of {model.card.name}; the head starts from scratch: {what}")
+        return Start(model, f"the whole network of {model.card.name}, {classes}")
+    other = model.with_classes(table.classes, single_label=table.single_label)
+    names = f"{', '.join(table.classes)}; {model.card.name} has {', '.join(model.classes)}"
+    return Start(other, f"the encoder of {model.card.name} and a new head: {classes} ({names})")
 
 
-def _classes(count: int) -> str:
-    return f"{count} class{'es'[: 2 * (count != 1)]}"
+def _count_of_classes(classes: Sequence[str]) -> str:
+    return "1 class" if len(classes) == 1 else f"{len(classes)} classes"

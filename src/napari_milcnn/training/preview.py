@@ -1,4 +1,4 @@
-"""Small pictures of where a model looks, made between epochs so that one sees it learn where to look."""
+"""Small pictures of the class maps of a few images, made between the epochs of a training."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 
-_STRONGEST = 0.75
-"""Share of the class's colour where its map is 1."""
+_STRONGEST_TINT = 0.75
+"""Share of the class's colour in the picture where its class map is 1."""
 
 
 @dataclass(frozen=True)
-class Glance:
+class PreviewImage:
     """One image with the class map of its label laid over it.
 
     Attributes
     ----------
     image : LabelledImage
-        Which one.
+        The image.
     label : str
-        Its first label: the class that is shown.
+        Its first label: the class whose map is shown.
     score : float
-        What the model says of that class.
+        Score of that class.
     top : str
-        The class that the model says.
+        Class with the highest score.
     rgb : ndarray
-        uint8 (Y, X, 3).
+        The picture, uint8 (Y, X, 3).
     """
 
     image: LabelledImage
@@ -44,16 +44,18 @@ class Glance:
     rgb: np.ndarray
 
 
-def watched(table: LabelTable, count: int) -> tuple[LabelledImage, ...]:
-    """Choose images to glance at: validation images where there are any, one of each class in turn."""
-    held = table.part("validation").images or table.images
-    by_class = {name: [image for image in held if image.labels[0] == name] for name in table.classes}
-    turns = max(map(len, by_class.values()), default=0)
-    return tuple(images[turn] for turn in range(turns) for images in by_class.values() if turn < len(images))[:count]
+def choose_images(table: LabelTable, count: int) -> tuple[LabelledImage, ...]:
+    """Choose images to preview: validation images where there are any, one of each class in turn."""
+    candidates = table.part("validation").images or table.images
+    by_class = {name: [image for image in candidates if image.labels[0] == name] for name in table.classes}
+    rounds = max(map(len, by_class.values()), default=0)
+    return tuple(images[i] for i in range(rounds) for images in by_class.values() if i < len(images))[:count]
 
 
-def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledImage], device: str) -> Iterator[Glance]:
-    """Look at the first plane of some images of a table.
+def preview_images(
+    model: TrainedModel, table: LabelTable, images: Sequence[LabelledImage], device: str
+) -> Iterator[PreviewImage]:
+    """Classify the first plane of some images of a table and draw the class map of their label.
 
     Raises
     ------
@@ -70,11 +72,11 @@ def glances(model: TrainedModel, table: LabelTable, images: Sequence[LabelledIma
         placement = MapPlacement(*(one / step for one in found.placement))
         over = lay_over(found.class_maps[0, index], placement, picture.shape[:2])
         rgb = _tinted(picture, over, class_colours(model.classes)[row.labels[0]])
-        yield Glance(row, row.labels[0], float(found.scores[0, index]), found.top[0], rgb)
+        yield PreviewImage(row, row.labels[0], float(found.scores[0, index]), found.top[0], rgb)
 
 
 def _tinted(rgb: np.ndarray, share: np.ndarray, colour: str) -> np.ndarray:
     """Mix a colour into uint8 (Y, X, 3) where a map (Y, X), 0 to 1, is high."""
-    strength = _STRONGEST * share[..., None]
+    strength = _STRONGEST_TINT * share[..., None]
     mixed = rgb * (1 - strength) + 255 * np.array(to_rgb(colour)) * strength
     return np.asarray(mixed.round().astype(np.uint8))

@@ -1,4 +1,8 @@
-"""A training carried out as its plan says: here, or in processes of its own."""
+"""A training carried out as its plan says: in this process, or in processes of its own.
+
+Several devices train in processes of their own: `follow_training` starts the command line under `accelerate launch` and
+reads the epochs that it prints.
+"""
 
 from __future__ import annotations
 
@@ -42,28 +46,30 @@ def run_training(
     on_image: OnImage | None = None,
     on_batch: OnBatch | None = None,
 ) -> Iterator[EpochReport]:
-    """Train as a plan says, saving the best model so far after each epoch.
+    """Train as a plan says, and save the best model so far after each epoch.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What, how and where to.
-    table, model
-        `plan.table()`, and the model of `plan.start(table)`.
+        How to train, and where the model goes.
+    table : LabelTable
+        `plan.table()`.
+    model : TrainedModel
+        The model of `plan.start(table)`.
     resume : bool
-        Go on from the plan's checkpoint; from the start where there is none yet.
+        Go on from the plan's checkpoint, or from the start where there is none yet.
     on_warning, on_image, on_batch : callable, optional
         As of `train`.
 
     Yields
     ------
     EpochReport
-        After each epoch, its model saved; leave the loop to stop.
+        After each epoch, once its model is saved; leave the loop to stop.
 
     Raises
     ------
     MilcnnError
-        As `train`; or if a file cannot be written.
+        As `train`, or if a file cannot be written.
     """
     report: EpochReport | None = None
     options = plan.train_options()
@@ -71,7 +77,7 @@ def run_training(
 
     def batch(done: int, total: int) -> bool:
         nonlocal recorded
-        if not recorded:  # the record of a training before this one is left until this one has begun
+        if not recorded:  # until its first batch, a training leaves the record of an earlier one alone
             save_record(plan, 0, TrainingState.STOPPED)
             recorded = True
         return on_batch is None or on_batch(done, total)
@@ -96,7 +102,7 @@ def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
 
 
 def epoch_row(report: EpochReport) -> dict[str, Any]:
-    """Return the figures of an epoch as plain values: what the card's curve has of it, and what it took."""
+    """Return the figures of an epoch as plain values: those of the card's curve, and time and device."""
     took = {"seconds": report.seconds, "waiting": report.waiting, "device": report.device}
     return {**report.last.card.training.curve[-1].model_dump(), **took}
 
@@ -112,7 +118,7 @@ def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False)
     Parameters
     ----------
     plan : TrainingPlan
-        As of `run_training`; the models are read from its files.
+        As of `run_training`; its model is read from its file.
     processes : int
         Number of processes: 1 runs the command line itself, more run it under `accelerate launch`.
     resume : bool

@@ -39,9 +39,9 @@ from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, i
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
+    image_outputs,
     is_better,
     known_precision,
-    outputs,
     validation_of,
     validation_temperature,
     with_confusion,
@@ -63,27 +63,27 @@ class EpochReport:
     Attributes
     ----------
     epoch, epochs : int
-        This one, from 1, and how many there will be at most.
+        Number of this epoch, from 1, and of all epochs at most.
     loss : float
-        Joint loss, averaged over the epoch's images: the sum of the two below.
+        Joint loss, averaged over the epoch's images: the sum of the next two.
     pooled_loss, last_loss : float
         Binary cross-entropy of P, and cross-entropy of y.
     validation : Validation or None
-        None where no image was kept aside; never a made-up zero.
+        Result on the validation images; None where there are none.
     best : TrainedModel
-        The best model so far by validation, or the latest where there is none.
+        The best model so far by validation, or the latest where there are no validation images.
     is_best : bool
-        Whether this epoch's model is it.
+        Whether this epoch's model is the best.
     last : TrainedModel
-        This epoch's model. `last.card.training.curve` holds the figures of every epoch up to it.
+        This epoch's model. `last.card.training.curve` has the figures of every epoch up to this one.
     learned_b : list of float or None
-        Noisy-AND's thresholds, one per class.
+        Noisy-AND's thresholds, one for each class; None for other poolings.
     device : str
-        Where it was computed, and why.
+        Device that computed it, and why it was chosen.
     seconds : float
         Time taken, validation included.
     waiting : float
-        Share of the time of the batches that the device waited for images to be read.
+        Share of that time, without validation, in which the device waited for images.
     """
 
     epoch: int
@@ -117,24 +117,24 @@ def train(
     Parameters
     ----------
     model : TrainedModel
-        Where to start from; it is not changed. An untrained model takes its normalisation from the training images,
-        and b and its last layer from the share of them that shows cells (`MilNetwork.start_at`). To fine-tune a model
-        to other classes, give `model.with_classes(labels.classes)`.
+        Model to start from; it is not changed. For an untrained model the normalisation is measured on the training
+        images, and b and the last layer start from the share of them that shows cells (`MilNetwork.start_at`). To
+        fine-tune a model to other classes, pass `model.with_classes(labels.classes)`.
     labels : LabelTable
-        Images and their labels; without a split column whole groups are put aside for validation.
+        Images and their labels. Without a split column whole groups are put aside for validation.
     checkpoint : path, optional
-        File that the state of the run is kept in, written when the next report is asked for.
+        File for the state of the training. It is written when the next report is asked for.
     resume : bool
-        Go on from the checkpoint; from the start where there is none yet. The reports that follow, and the model, are
-        those of a run that was never stopped.
+        Go on from the checkpoint, or from the start where there is none yet. The reports that follow, and the model,
+        are those of a training that was never stopped.
     on_warning : callable, optional
-        Called before the first epoch with each sentence that should be known of the images and their split.
+        Called before the first epoch with each warning about the images and their split.
     on_image : callable, optional
         Called with (images done, images in all) while all images are opened and, for a new model, again while the
         training images are measured; return False to stop.
     on_batch : callable, optional
-        Called with (batches done, batches in all) of the epoch; return False to stop. The epoch under way is dropped,
-        what was reported before is kept.
+        Called with (batches done, batches in all) of the epoch; return False to stop. The unfinished epoch is dropped,
+        earlier reports stay valid.
     **options
         Fields of `TrainOptions`.
 
@@ -146,9 +146,9 @@ def train(
     Raises
     ------
     LabelsError
-        If the table has labels that the model has not, nothing to train on, or images that cannot be trained on.
+        If the table has labels that the model does not know, no training images of a class, or unusable images.
     OptionsError
-        If an option is unknown or impossible, or the checkpoint is that of another run.
+        If an option is unknown or impossible, or the checkpoint belongs to another training.
     """
     chosen = make_options(TrainOptions, options)
     table = labels.with_split(chosen.validation, chosen.seed)
@@ -361,7 +361,7 @@ class _Trainer:
             return None
         self.processes.align_buffers(self.learner.network)
         candidate = self._candidate(epoch)
-        found = outputs(candidate, self.table.part("validation"), self.choice, self.processes)
+        found = image_outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if found is None else validation_of(found, candidate.card.single_label)
         is_best = is_better(validation, self._best_validation(), candidate.card.single_label)
         learned_b = candidate.network.learned_b
@@ -438,7 +438,7 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
             trainer.learner.step(batch, trainer.processes.count)
             reading, step = read - asked, time.perf_counter() - read
     asked = time.perf_counter()
-    outputs(trainer.best, replace(held, images=held.images[:1]), trainer.choice, trainer.processes)
+    image_outputs(trainer.best, replace(held, images=held.images[:1]), trainer.choice, trainer.processes)
     validation = (time.perf_counter() - asked) * len(held.images)
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     return TrainingEstimate(

@@ -1,4 +1,4 @@
-"""How a model does on images kept aside, and its calibration on such images."""
+"""How good a model is on images that it did not train on, and its calibration on such images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from napari_milcnn.training.losses import image_losses
 
 @dataclass(frozen=True)
 class Validation:
-    """How a model does on images kept aside.
+    """How good a model is on images that it did not train on.
 
     Attributes
     ----------
     accuracy : float
-        Share of images whose top class is right; with several labels per image, share of right yes-or-no answers.
+        Share of images whose top class is right; with several labels per image, share of yes-or-no answers that are.
     loss : float
         Joint loss, averaged over images.
     mean_average_precision : float
@@ -44,15 +44,16 @@ class Validation:
 def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
     """Set a trained model's temperature and the balance between its classes by images that it did not train on.
 
-    Maps, evidence and P stay as they are; y gets a number added for each class and is divided by the temperature. For a
-    model that is to serve images with rarer phenotypes than those it learned from.
+    Class maps, evidence and P stay as they are. y gets an offset for each class and is divided by the temperature. Use
+    it where phenotypes are rarer than in the training images.
 
     Parameters
     ----------
     model : TrainedModel
         It is not changed.
     labels : LabelTable
-        Images of every class, as many for each as may be met; none of training, none that the model is judged by.
+        Images of every class, in about the proportions in which they will be met. They must not be images of the
+        training, nor those on which the model is evaluated later.
     device : str
         auto, cpu, cuda, cuda:1, mps or xpu.
 
@@ -65,7 +66,7 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     if absent:
         raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
     plain = model.with_card(temperature=1.0)
-    found = outputs(plain, labels, choose_device(device), Processes())
+    found = image_outputs(plain, labels, choose_device(device), Processes())
     assert found is not None
     temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
     network = copy.deepcopy(model.network)
@@ -76,15 +77,17 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
 
 @dataclass(frozen=True)
 class ImageOutputs:
-    """What a model says of whole images, one row each: y, P and targets, float32 (images, classes)."""
+    """Outputs of a model for whole images: y, P, and the targets, each float32 (images, classes)."""
 
     scores: Tensor
     probabilities: Tensor
     targets: Tensor
 
 
-def outputs(model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes) -> ImageOutputs | None:
-    """Classify whole images of a table, each the mean over its planes; None for an empty table."""
+def image_outputs(
+    model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes
+) -> ImageOutputs | None:
+    """Classify whole images of a table, averaged over the planes of each; None for an empty table."""
     if not table.images:
         return None
     precision = str(choice.precision).removeprefix("torch.")
@@ -113,14 +116,14 @@ def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
 
 
 def known_precision(validation: Validation | None) -> float | None:
-    """Return the mean average precision of a validation, or None where there is none: a curve has no NaN."""
+    """Return the mean average precision of a validation, or None where it could not be measured."""
     if validation is None or math.isnan(validation.mean_average_precision):
         return None
     return validation.mean_average_precision
 
 
 def with_confusion(model: TrainedModel, found: ImageOutputs) -> TrainedModel:
-    """Note the confusion of the validation images on the card, as `confusion_table` has it."""
+    """Write the confusion of the validation images on the card, as `confusion_table` counts it."""
     single = model.card.single_label
     scores = (found.scores.softmax(1) if single else found.scores.sigmoid()).numpy()
     table = confusion_table(scores, found.targets.numpy(), model.classes, single)
@@ -129,14 +132,15 @@ def with_confusion(model: TrainedModel, found: ImageOutputs) -> TrainedModel:
 
 
 def validation_temperature(found: ImageOutputs, single_label: bool) -> float:
-    """Fit the temperature on validation, where nothing was learned."""
+    """Fit the temperature on the validation images, from which nothing was learned."""
     return fit_temperature(found.scores.numpy(), found.targets.numpy(), single_label)
 
 
 def is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
-    """Higher accuracy, then lower loss; with several labels lower loss, since "no" to every class is mostly right.
+    """Tell whether a validation is better than the best so far: higher accuracy, or as high and a lower loss.
 
-    Without validation the latest is the best.
+    With several labels per image only the loss counts, since "no" to every class is mostly right. Without validation
+    the latest model is the best.
     """
     if new is None or best is None:
         return True
@@ -146,7 +150,7 @@ def is_better(new: Validation | None, best: Validation | None, single_label: boo
 
 
 def with_metrics(model: TrainedModel, validation: Validation | None) -> TrainedModel:
-    """Note the figures of a validation on the card."""
+    """Write the figures of a validation on the card."""
     if validation is None:
         return model
     name = "validation accuracy" if model.card.single_label else "validation accuracy, yes or no for each class"

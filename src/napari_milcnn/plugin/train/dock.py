@@ -404,7 +404,7 @@ class TrainDock(QWidget):
             case Epoch():
                 self._on_epoch(step)
             case Looks():
-                self.previews.show_previews(step.glances, step.classes)
+                self.previews.show_previews(step.previews, step.classes)
             case Outcome():
                 self._on_outcome(step)
             case None:

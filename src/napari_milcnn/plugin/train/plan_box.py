@@ -1,4 +1,4 @@
-"""What a training starts from, how it learns and where its model goes: the form of a `TrainingPlan`."""
+"""The form of a `TrainingPlan`: what a training starts from, how it learns and where its model goes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from napari_milcnn.training.plan import TrainingPlan
 
 IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
-_FREEZE = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
-_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
+_ENCODER_RATES = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
+_FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
            "validation": "kept for validation"}  # fmt: skip
 _NEW = "new network"
 _FILE = "file"
@@ -43,7 +43,7 @@ class PlanBox(QWidget):
     Signals
     -------
     changed
-        The user chose another start.
+        Another model to start from was chosen.
     """
 
     changed = Signal()
@@ -54,14 +54,14 @@ class PlanBox(QWidget):
         self.start.setAccessibleName("Start from")
         self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
-        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _FREEZE})
-        for name, label in _LABELS.items():
+        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
+        for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
         folded = [name for name in TrainOptions.model_fields if name not in IN_SIGHT]
         self.more = options_form(TrainOptions, folded, {"device": DEVICES})
         self.out = QLineEdit()
         self.out.setPlaceholderText("model.zip")
-        self.out.setToolTip("Model file, written after each better epoch; the state of the training is saved beside it")
+        self.out.setToolTip("The best model so far is saved here after each epoch, with what Resume needs beside it")
         self.browse = QPushButton("…")
         self.browse.setFixedWidth(32)
         self.browse.setAccessibleName("Choose the model file")
@@ -93,7 +93,7 @@ class PlanBox(QWidget):
     # The start
 
     def _fill(self, chosen: Any = None) -> None:
-        """Offer new networks, the current model, shipped models and recent ones."""
+        """Offer new networks, the current model, shipped ones and those used last."""
         chosen = chosen or self.start.currentData() or (_NEW, "compact")
         with QSignalBlocker(self.start):
             self.start.clear()
@@ -195,5 +195,5 @@ class PlanBox(QWidget):
 
 
 def _spare_threads() -> int:
-    """Count the cores less one, which stays free for the window."""
+    """Return the number of cores less one, which keeps the window responsive."""
     return max(1, (psutil.cpu_count(logical=False) or 1) - 1)

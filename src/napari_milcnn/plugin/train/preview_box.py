@@ -13,7 +13,7 @@ from napari_milcnn.plugin.qt.forms import chip, heading, vertical_layout
 from napari_milcnn.plugin.qt.icons import array_pixmap
 
 if TYPE_CHECKING:
-    from napari_milcnn.training.preview import Glance
+    from napari_milcnn.training.preview import PreviewImage
 
 _MOST_PREVIEWS = 4
 _PREVIEW_WIDTH = 132
@@ -40,7 +40,7 @@ class PreviewBox(QWidget):
         layout.addLayout(grid)
         self.hide()
 
-    def show_previews(self, previews: Sequence[Glance], classes: Sequence[str]) -> None:
+    def show_previews(self, previews: Sequence[PreviewImage], classes: Sequence[str]) -> None:
         """Show these previews in place of the last ones."""
         self.setVisible(bool(previews))
         colours = class_colours(tuple(classes))

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from napari_milcnn.labels.table import LabelTable
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.training.plan import TrainingPlan
-    from napari_milcnn.training.preview import Glance
+    from napari_milcnn.training.preview import PreviewImage
     from napari_milcnn.training.trainer import EpochReport, TrainingEstimate
 
 Passes = Callable[["Share"], bool]
-_WATCHED = 4
+_PREVIEWED = 4
+"""Images shown after every epoch."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Epoch:
 class Looks:
     """Where the network of the latest epoch looks, and its classes."""
 
-    glances: tuple[Glance, ...]
+    previews: tuple[PreviewImage, ...]
     classes: tuple[str, ...]
 
 
@@ -87,7 +88,7 @@ def devices() -> Iterator[Devices]:
 
 def kept(plan: TrainingPlan, table: LabelTable) -> Iterator[Begun]:
     """Say what a training of this plan would start from, with labels that may not be on disk yet."""
-    yield Begun(plan.beginning(table).kept)
+    yield Begun(plan.initial_model(table).summary)
 
 
 def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
@@ -95,26 +96,26 @@ def estimated(plan: TrainingPlan) -> Iterator[TrainingEstimate]:
     from napari_milcnn.training.trainer import estimate
 
     table = plan.table()
-    yield estimate(plan.beginning(table).model, table, **plan.train_options().model_dump())
+    yield estimate(plan.initial_model(table).model, table, **plan.train_options().model_dump())
 
 
 def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Begun | Epoch | Looks | Outcome]:
     """Train in this process: as `napari-milcnn train` does, with pictures between the epochs."""
     from napari_milcnn.model.package_read import load_model
-    from napari_milcnn.training.preview import glances, watched
+    from napari_milcnn.training.preview import choose_images, preview_images
     from napari_milcnn.training.run import epoch_row, run_training
 
     options = plan.train_options()
     table = plan.table()
     start = plan.start(table)
     table = table.with_split(options.validation, options.seed)
-    chosen = watched(table, _WATCHED)
-    said: list[str] = []
-    yield Begun(start.kept)
+    chosen = choose_images(table, _PREVIEWED)
+    warnings: list[str] = []
+    yield Begun(start.summary)
     rows: tuple[dict[str, Any], ...] = ()
     best: TrainedModel | None = None
     reports = run_training(
-        plan, table, start.model, resume=resume, on_warning=said.append,
+        plan, table, start.model, resume=resume, on_warning=warnings.append,
         on_image=lambda done, total: passes(Share(done, total, "reading images")),
         on_batch=lambda done, total: passes(Share(done, total, "batches")),
     )  # fmt: skip
@@ -122,10 +123,10 @@ def training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[Be
         rows = rows or tuple(row.model_dump() for row in report.last.card.training.curve[:-1])
         rows = (*rows, epoch_row(report))
         best = report.best
-        yield from (Begun(warning=warning) for warning in said)
-        said.clear()
+        yield from (Begun(warning=warning) for warning in warnings)
+        warnings.clear()
         yield Epoch(rows, report.epochs, best)
-        yield Looks(tuple(glances(report.last, table, chosen, options.device)), best.classes)
+        yield Looks(tuple(preview_images(report.last, table, chosen, options.device)), best.classes)
     if passes(Share(0, 1, "validation")):
         yield from outcome(plan, best or load_model(plan.out), table)
 
@@ -148,7 +149,7 @@ def following(plan: TrainingPlan, processes: int, *, resume: bool) -> Iterator[B
     from napari_milcnn.training.run import follow_training
 
     rows: tuple[dict[str, Any], ...] = ()
-    yield Begun(plan.start(plan.table()).kept)
+    yield Begun(plan.start(plan.table()).summary)
     for row in follow_training(plan, processes, resume=resume):
         if row is None:
             yield None
@@ -179,7 +180,7 @@ def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator
     from napari_milcnn.evaluation.report import EvaluationReport
 
     table = plan.table()
-    start = plan.beginning(table)
+    start = plan.initial_model(table)
     options = plan.train_options()
     steps = evaluation_steps(start.model, table, folds=folds, train_options=options.model_dump(), device=options.device)
     trained = 0
