@@ -124,7 +124,7 @@ def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
         yield f"it unpacks to {size / 1e9:.1f} GB, more than {LARGEST_FILE / 1e9:.1f} GB"
 
 
-def _read_description(path: Path, files: dict[str, bytes]) -> dict[str, Any]:
+def _read_description(path: Path, files: dict[str, bytes]) -> dict[str, object]:
     text = files.get("rdf.yaml", files.get("bioimageio.yaml"))
     if text is None:
         raise ModelError(f"{path} holds no rdf.yaml, so it is not a bioimage.io model; found {sorted(files)[:5]}")
@@ -153,7 +153,7 @@ def _runaway(text: bytes) -> Iterator[str]:
             yield f"is nested more than {DEEPEST_DESCRIPTION} deep"
 
 
-def _check_hashes(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> None:
+def _check_hashes(path: Path, description: dict[str, object], files: dict[str, bytes]) -> None:
     for source, expected in _stated_hashes(description):
         if source not in files:
             raise ModelError(f"{path} lacks the file {source!r} that its description names; copy or download it again")
@@ -173,7 +173,7 @@ def _stated_hashes(node: Any) -> Iterator[tuple[str, str]]:
             yield from _stated_hashes(child)
 
 
-def _read_card(path: Path, description: dict[str, Any]) -> ModelCard:
+def _read_card(path: Path, description: dict[str, object]) -> ModelCard:
     config = description.get("config")
     facts = config.get("milcnn") if isinstance(config, dict) else None
     if not isinstance(facts, dict):
@@ -187,7 +187,7 @@ def _read_card(path: Path, description: dict[str, Any]) -> ModelCard:
         raise ModelError(f"{path}: its {where} is wrong: {reason}; was it made by a newer version?") from error
 
 
-def _read_weights(path: Path, description: dict[str, Any], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
+def _read_weights(path: Path, description: dict[str, object], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
     weights = description.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
     source, stated = (entry.get("source"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)

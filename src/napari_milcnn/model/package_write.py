@@ -109,7 +109,7 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
 
 
-def _description_facts(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, Any]:
+def _description_facts(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> dict[str, object]:
     from bioimageio.spec.generic.v0_3 import Author, CiteEntry
 
     name = re.sub(r"[^A-Za-z0-9_+\- ()]", "-", card.name)
@@ -133,7 +133,7 @@ def _description_facts(network: MilNetwork, card: ModelCard, peaks: dict[str, fl
     }  # fmt: skip
 
 
-def _tolerance(name: str, peak: float) -> dict[str, Any]:
+def _tolerance(name: str, peak: float) -> dict[str, object]:
     """Return the tolerance of an output: the format allows 1 % of its largest value, which may be small."""
     return {"output_ids": [name], "relative_tolerance": 1e-3, "absolute_tolerance": min(1e-3, 0.005 * peak)}
 
@@ -144,7 +144,7 @@ def _format_version() -> str:
     return ModelDescr.implemented_format_version
 
 
-def _weights_facts(network: MilNetwork) -> dict[str, Any]:
+def _weights_facts(network: MilNetwork) -> dict[str, object]:
     return {
         "source": "weights.pt",
         "pytorch_version": torch.__version__.split("+")[0],
@@ -156,7 +156,7 @@ def _weights_facts(network: MilNetwork) -> dict[str, Any]:
     }
 
 
-def _input(network: MilNetwork, card: ModelCard) -> dict[str, Any]:
+def _input(network: MilNetwork, card: ModelCard) -> dict[str, object]:
     size = {"min": _test_size(network), "step": network.placement.stride}
     along = {"axis": "channel", "mean": list(card.mean), "std": list(card.std)}
     return {
@@ -173,11 +173,11 @@ def _input(network: MilNetwork, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _unit(pixel_size: float | None) -> dict[str, Any]:
+def _unit(pixel_size: float | None) -> dict[str, object]:
     return {} if pixel_size is None else {"unit": "micrometer", "scale": pixel_size}
 
 
-def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, Any]]:
+def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, object]]:
     placement = network.placement
     scale = placement.stride * (card.pixel_size or 1.0)
     lost = 1 - -(-placement.receptive_field // placement.stride)

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ class TrainedModel:
         weights = b"".join(v.detach().cpu().numpy().tobytes() for v in self.network.state_dict().values())
         return sha256(weights + self.card.model_dump_json().encode())
 
-    def with_card(self, **changes: Any) -> TrainedModel:
+    def with_card(self, **changes: object) -> TrainedModel:
         """Return the same model with some facts on its card changed."""
         return replace(self, card=make_options(ModelCard, {**self.card.model_dump(), **changes}))
 
@@ -128,7 +127,7 @@ def new_model(
     foreground: ForegroundOptions | None = None,
     reference: str | None = None,
     seed: int = 0,
-    **network: Any,
+    **network: object,
 ) -> TrainedModel:
     """Make an untrained model.
 
@@ -194,6 +193,6 @@ def card_text(model: TrainedModel) -> str:
     return "\n".join(f"{name:<{max(map(len, rows)) + 2}}{value}" for name, value in rows.items() if value)
 
 
-def card_json(model: TrainedModel) -> dict[str, Any]:
+def card_json(model: TrainedModel) -> dict[str, object]:
     """Return a model's card as plain data."""
     return {**json.loads(model.card.model_dump_json()), "sha256": model.digest}

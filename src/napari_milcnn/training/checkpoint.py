@@ -9,9 +9,9 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
@@ -40,12 +40,12 @@ class Checkpoint:
         Its card, as JSON.
     """
 
-    run: dict[str, Any]
-    network: dict[str, Any]
-    optimiser: dict[str, Any]
-    schedule: dict[str, Any]
+    run: dict[str, object]
+    network: dict[str, Tensor]
+    optimiser: dict[str, object]
+    schedule: dict[str, object]
     card: str
-    best: dict[str, Any]
+    best: dict[str, Tensor]
     best_card: str
 
 
@@ -64,7 +64,7 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
             raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
 
 
-def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
+def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     """Read the checkpoint of the training with these facts; None where there is none yet.
 
     Raises
@@ -95,12 +95,12 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> Checkpoint | None:
     return state
 
 
-def option_facts(options: Mapping[str, Any]) -> dict[str, Any]:
+def option_facts(options: Mapping[str, object]) -> dict[str, object]:
     """Name training options as they stand among the facts of a run."""
     return {f"{_OPTION}{name}": value for name, value in options.items()}
 
 
-def _with_current_names(run: Mapping[str, Any]) -> dict[str, Any]:
+def _with_current_names(run: Mapping[str, object]) -> dict[str, object]:
     """Give options their present names among the facts of a run."""
     options = {name.removeprefix(_OPTION): value for name, value in run.items() if name.startswith(_OPTION)}
     others = {name: value for name, value in run.items() if not name.startswith(_OPTION)}

@@ -7,7 +7,7 @@ numbers that every image's gradient passes through; at one rate for all they hol
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,9 @@ from napari_milcnn.training.patch_dataset import Batch
 class LearnerState(NamedTuple):
     """State dicts of a network and of what trains it."""
 
-    network: dict[str, Any]
-    optimiser: dict[str, Any]
-    schedule: dict[str, Any]
+    network: dict[str, Tensor]
+    optimiser: dict[str, object]
+    schedule: dict[str, object]
 
 
 class Learner:

@@ -84,8 +84,8 @@ class TrainingPlan:
     init: str | None = None
     preset: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
-    foreground: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    foreground: dict[str, object] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     facts: dict[str, str | tuple[str, ...] | None] = field(default_factory=dict)
     reading: ImageReading = AS_THEY_SAY
 

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import to_json
 
@@ -101,18 +100,18 @@ def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
     return TrainingState.ENDED if settled or report.epoch == report.epochs else TrainingState.STOPPED
 
 
-def epoch_row(report: EpochReport) -> dict[str, Any]:
+def epoch_row(report: EpochReport) -> dict[str, object]:
     """Return the figures of an epoch as plain values: those of the card's curve, and time and device."""
     took = {"seconds": report.seconds, "waiting": report.waiting, "device": report.device}
     return {**report.last.card.training.curve[-1].model_dump(), **took}
 
 
-def json_line(facts: Mapping[str, Any]) -> str:
+def json_line(facts: Mapping[str, object]) -> str:
     """Write facts as one line of JSON, in which NaN and infinity become null."""
     return to_json(dict(facts), inf_nan_mode="null").decode()
 
 
-def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False) -> Iterator[dict[str, Any] | None]:
+def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False) -> Iterator[dict[str, object] | None]:
     """Train in processes of their own, one for each device, started by the command line.
 
     Parameters
@@ -150,7 +149,7 @@ def follow_training(plan: TrainingPlan, processes: int, *, resume: bool = False)
             raise ComputeError(f"the training ended without a reason; its last lines: {_last_lines(messages)}")
 
 
-def _epochs_of(process: subprocess.Popen[bytes], printed: Path) -> Iterator[dict[str, Any] | None]:
+def _epochs_of(process: subprocess.Popen[bytes], printed: Path) -> Iterator[dict[str, object] | None]:
     """Yield the epochs that a process prints to a file of JSON Lines, as they come, until the process ends."""
     with printed.open("rb") as file:
         unfinished, running = b"", True

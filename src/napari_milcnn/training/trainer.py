@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def train(
     on_warning: Callable[[str], None] | None = None,
     on_image: OnImage | None = None,
     on_batch: OnBatch | None = None,
-    **options: Any,
+    **options: object,
 ) -> Iterator[EpochReport]:
     """Train a model on image-level labels, an epoch at a time.
 
@@ -197,7 +197,7 @@ class TrainingEstimate:
     device: str
 
 
-def estimate(model: TrainedModel, labels: LabelTable, **options: Any) -> TrainingEstimate:
+def estimate(model: TrainedModel, labels: LabelTable, **options: object) -> TrainingEstimate:
     """Try two batches and one validation image of a training, to tell how long an epoch of it will take.
 
     Parameters
@@ -487,7 +487,7 @@ def _choose_device(options: TrainOptions, processes: Processes) -> DeviceChoice:
     return choice
 
 
-def _run_facts(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, Any]:
+def _run_facts(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, object]:
     """Return in plain values what makes a run what it is: a checkpoint of another run is refused."""
     images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
     chosen = option_facts(options.model_dump(exclude=set(_NOT_LEARNING)))
