@@ -1,8 +1,11 @@
-"""What a user does with the mouse that Qt's own test functions lack, and what is left when it is done."""
+"""What a user does that Qt's own test functions lack, and what is left when it is done."""
 
 from __future__ import annotations
 
 import gc
+import logging
+import random
+import traceback
 import warnings
 from pathlib import Path
 
@@ -30,3 +33,39 @@ def windows() -> set[str]:
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         QApplication.processEvents()
     return {f"{type(one).__name__} {one.objectName()} {one.windowTitle()}" for one in QApplication.topLevelWidgets()}
+
+
+class RandomWalk:
+    """A user who does one thing after another: each method `do_…` of a subclass is one of them.
+
+    A subclass has `perform`, which does an action and lets the window work, and `rest`, which waits until all is done.
+    """
+
+    def __init__(self, viewer, folder: Path, seed: int) -> None:
+        self.viewer, self.folder, self.random = viewer, folder, random.Random(seed)
+        self.log, self.faults = [], []
+        self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+
+    def step(self) -> None:
+        """Do something; what it raises is kept for the end of the walk."""
+        action = self.random.choice(self.actions)
+        self.log.append(action.__name__[3:])
+        try:
+            self.perform(action)
+        except Exception:  # noqa: BLE001 - `assert_no_faults` reports all of them
+            self.faults.append((len(self.log), traceback.format_exc()))
+
+    def go(self, qtbot, actions: int, last=lambda: None) -> None:
+        """Do many actions, rest, do the last one and rest; what was raised inside Qt is kept with the action."""
+        with qtbot.captureExceptions() as raised:
+            for act in (*[self.step] * actions, lambda: self.rest(qtbot), last, lambda: self.rest(qtbot)):
+                act()
+                self.faults += [(len(self.log), "".join(traceback.format_exception(*one))) for one in raised]
+                raised.clear()
+
+    def assert_no_faults(self, caplog) -> None:
+        """Nothing was raised, and no thread logged an error."""
+        report = "\n".join(f"after {self.log[max(0, at - 6) : at]}:\n{text}" for at, text in self.faults)
+        assert not self.faults, report
+        logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
+        assert not logged, [caplog.handler.format(one) for one in logged]

@@ -6,19 +6,22 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from conftest import lively_model, noise
 from napari_milcnn import classify, load_model, open_image
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.metrics.calibration import (
     answers,
-    expected_calibration_error,
     fit_offsets,
     fit_temperature,
     logits_of,
     reliability_curve,
-    scores_of,
 )
+
+
+def scores_of(logits, single_label, temperature=1.0):
+    return softmax(logits / temperature, axis=1) if single_label else expit(logits / temperature)
 
 
 def three_of_four(logit, images=40):
@@ -62,7 +65,7 @@ def test_calibration_error_by_hand():
     """Ten answers at .95 of which 5 are right, and ten at .55 of which 5: (.45 + .05) / 2."""
     scores = np.array([[0.95, 0.05]] * 10 + [[0.55, 0.45]] * 10)
     targets = np.array([[1, 0], [0, 1]] * 10)
-    assert expected_calibration_error(scores, targets, single_label=True) == pytest.approx(0.25)
+    assert reliability_curve(*answers(scores, targets, single_label=True)).error == pytest.approx(0.25)
     assert math.isnan(reliability_curve(np.empty(0), np.empty(0)).error)
 
 

@@ -265,6 +265,24 @@ def test_an_unforeseen_failure_is_one_images_row(model, tmp_path, monkeypatch):
     assert not second.error
 
 
+def test_an_old_file_that_cannot_be_removed_is_one_images_error(model, tmp_path, monkeypatch):
+    """Masks of an earlier format, held open by another program: the new results are there, and the row says it."""
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", field())
+    files, options = [tmp_path / "a.tif", tmp_path / "b.tif"], {"mask_options": {"threshold": 0.0, "present": 0.0}}
+    run(model, files, tmp_path / "out", masks_as="zarr", **options)
+
+    def held(path):
+        raise PermissionError(13, "held open", str(path))
+
+    monkeypatch.setattr("napari_milcnn.results.folder.shutil.rmtree", held)
+    results = run(model, files, tmp_path / "out", **options)
+    assert [("PermissionError" in one.error, "a_labels.ome.zarr" in one.error) for one in results] == [
+        (True, True), (True, False),
+    ]  # fmt: skip
+    assert all((tmp_path / "out" / f"{name}_labels.ome.tif").exists() for name in "ab")
+
+
 def test_values_beyond_float32_are_one_images_error(model, tmp_path):
     """Finite in 64 bits, infinite in 32: refused with what to do."""
     tifffile.imwrite(tmp_path / "a.tif", np.full((100, 100), 1e300))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import log_expit, log_softmax
 
 BINS = 15
 FEWEST_IMAGES = 20
@@ -64,11 +64,6 @@ def reliability_curve(confidence: np.ndarray, right: np.ndarray, bins: int = BIN
     with np.errstate(invalid="ignore"):
         means, observed = (np.bincount(place, values, minlength=bins) / count for values in (confidence, right))
     return Reliability(means, observed, count)
-
-
-def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
-    """Compute the expected calibration error of scores and 0 or 1 targets, both (images, classes)."""
-    return reliability_curve(*answers(scores, targets, single_label)).error
 
 
 def answers(scores: np.ndarray, targets: np.ndarray, single_label: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -149,12 +144,6 @@ def _loss(logits: np.ndarray, targets: np.ndarray, single_label: bool) -> float:
     if single_label:
         return float(-(targets * log_softmax(logits, 1)).sum(1).mean())
     return float(-(targets * log_expit(logits) + (1 - targets) * log_expit(-logits)).sum(1).mean())
-
-
-def scores_of(logits: np.ndarray, single_label: bool, temperature: float = 1.0) -> np.ndarray:
-    """Return the scores of the last layer's y, (images, classes)."""
-    cooled = logits / temperature
-    return np.asarray(softmax(cooled, axis=1) if single_label else expit(cooled))
 
 
 def logits_of(scores: np.ndarray, single_label: bool) -> np.ndarray:

@@ -228,7 +228,9 @@ class _Run:
                     written += findings.write(self.out, {part}, self.masks_as or "tiff")
                 errors += reasons
             rows, objects = findings.rows(), findings.objects()
-            self._remove_old(name, written)
+            with failures_of(str(file)) as reasons:
+                self._remove_old(name, written)
+            errors += reasons
         error = "; ".join(errors)
         if error:
             failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])

@@ -3,24 +3,20 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
 import napari_milcnn as mil
 from conftest import lively_model, noise
 from napari_milcnn.plugin.classify import model_box
 from napari_milcnn.plugin.current_model import current
-from qt_actions import windows
+from qt_actions import RandomWalk, drop, windows
 
 napari_layers = pytest.importorskip("napari.layers")
 ACTIONS, SEEDS = 300, (0,)
@@ -50,15 +46,14 @@ def write_files(folder: Path) -> None:
     lively_model(classes=("b", "d"), channels=("GFP",)).with_card(name="other").save(folder / "other.zip")
 
 
-class Walk:
-    """A user who does one thing after another."""
+class Walk(RandomWalk):
+    """A user of the Classify dock."""
 
     def __init__(self, viewer, folder: Path, seed: int) -> None:
-        self.viewer, self.folder, self.random = viewer, folder, random.Random(seed)
+        super().__init__(viewer, folder, seed)
         self.images = [*sorted(folder.glob("*.tif")), folder / "again" / "pair.ome.tif"]
         self.images += [folder / "movie.ome.tif", folder / "pair.ome.tif"] * 2
-        self.stall, self.planes, self.log, self.faults = 0.0, set(), [], []
-        self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+        self.stall, self.planes = 0.0, set()
         self.open_dock()
 
     def open_dock(self) -> None:
@@ -66,14 +61,9 @@ class Walk:
         self.holder, self.dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
         self.dock.options["device"].value = "cpu"
 
-    def step(self) -> None:
-        """Do something, then let the window work for a while."""
-        action = self.random.choice(self.actions)
-        self.log.append(action.__name__[3:])
-        try:
-            action()
-        except Exception:  # noqa: BLE001 - all of them are told at the end of the walk
-            self.faults.append((len(self.log), traceback.format_exc()))
+    def perform(self, action) -> None:
+        """Do an action, then let the window work for a while."""
+        action()
         self.breathe(self.random.choice((0, 0.01, 0.03, 0.1)))
         self.planes |= {(id(entry), plane) for entry in self.dock.images for plane in entry.predictions}
 
@@ -104,14 +94,6 @@ class Walk:
         qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=30_000)
         self.breathe(0.3)
 
-    def drop(self, widget, *paths: Path) -> None:
-        """Drop files, as a file manager does."""
-        mime = QMimeData()
-        mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-        how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-        QApplication.sendEvent(widget, QDragEnterEvent(QPoint(5, 5), *how))
-        QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
-
     def click(self, button) -> None:
         """Click what can be clicked."""
         if button.isVisibleTo(self.dock):
@@ -139,20 +121,20 @@ class Walk:
         self.viewer.add_image(noise(96, 96, 3).astype(np.uint8), rgb=True, name="colours")
 
     def do_drop_on_dock(self):
-        self.drop(self.dock, *self.random.sample(self.images, self.random.choice((1, 1, 3))))
+        drop(self.dock, *self.random.sample(self.images, self.random.choice((1, 1, 3))))
 
     def do_drop_folder(self):
-        self.drop(self.dock, self.folder / self.random.choice(("screen", "empty", "absent")))
+        drop(self.dock, self.folder / self.random.choice(("screen", "empty", "absent")))
 
     def do_drop_broken(self):
-        self.drop(self.dock, self.folder / self.random.choice(("bad.zip", "screen/broken.tif")))
+        drop(self.dock, self.folder / self.random.choice(("bad.zip", "screen/broken.tif")))
 
     def do_drop_model(self):
         zips = [self.folder / name for name in ("lively.zip", "lively.zip", "other.zip")]
-        self.drop(self.random.choice((self.dock, self.viewer.window._qt_viewer)), self.random.choice(zips))
+        drop(self.random.choice((self.dock, self.viewer.window._qt_viewer)), self.random.choice(zips))
 
     def do_drop_on_canvas(self):
-        self.drop(self.viewer.window._qt_viewer, self.random.choice(self.images))
+        drop(self.viewer.window._qt_viewer, self.random.choice(self.images))
 
     def do_remove_layer(self):
         layer = self.any_layer()
@@ -243,7 +225,7 @@ class Walk:
             self.click(self.dock.model_box.unload_button)
 
     def do_lively(self):
-        self.drop(self.dock, self.folder / "lively.zip")
+        drop(self.dock, self.folder / "lively.zip")
         self.breathe(0.3)
 
     def do_classify(self):
@@ -370,21 +352,10 @@ def folder(tmp_path, monkeypatch):
 def test_whatever_a_user_does_nothing_raises(make_napari_viewer, qtbot, folder, caplog, record_property, seed):
     walk = Walk(make_napari_viewer(), folder, seed)
     before = windows()
-    with qtbot.captureExceptions() as raised:
-        for _ in range(ACTIONS):
-            known = len(raised)
-            walk.step()
-            walk.faults += [(len(walk.log), "".join(traceback.format_exception(*one))) for one in raised[known:]]
-        known = len(raised)
-        walk.rest(qtbot)
-        walk.faults += [(len(walk.log), "".join(traceback.format_exception(*one))) for one in raised[known:]]
-        raised.clear()
+    walk.go(qtbot, ACTIONS)
     stall = f"{1000 * walk.stall:.0f} ms, {len(walk.planes)} planes"
     record_property(f"longest stall of the window in a random walk, seed {seed}", stall)
-    told = "\n".join(f"after {walk.log[max(0, at - 6) : at]}:\n{text}" for at, text in walk.faults)
-    assert not walk.faults, told
-    logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
-    assert not logged, [caplog.handler.format(one) for one in logged]
+    walk.assert_no_faults(caplog)
     assert windows() <= before
     assert len(walk.planes) > 5
 
@@ -406,7 +377,7 @@ def test_an_image_whose_layers_are_removed_is_forgotten_and_a_dropped_one_keeps_
     make_napari_viewer, qtbot, folder
 ):
     walk = Walk(make_napari_viewer(), folder, 0)
-    walk.drop(walk.dock, folder / "pair.ome.tif")
+    drop(walk.dock, folder / "pair.ome.tif")
     qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)
     walk.viewer.open(folder / "movie.ome.tif")
     walk.dock.run_button.click()
@@ -423,7 +394,7 @@ def test_images_dropped_without_a_model_wait_for_one(make_napari_viewer, qtbot, 
     walk = Walk(make_napari_viewer(), folder, 0)
     model = current.model
     current.clear()
-    walk.drop(walk.dock, folder / "pair.ome.tif")
+    drop(walk.dock, folder / "pair.ome.tif")
     assert walk.dock.message.text() == "Choose a model first; the images wait."
     current.set(model)
     qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import time
-import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -18,19 +15,18 @@ from conftest import noise
 from napari_milcnn.plugin.current_model import current
 
 pytest.importorskip("napari")
-from qt_actions import windows
+from qt_actions import RandomWalk, windows
 
 ACTIONS, SEEDS = 120, (0,)
 FAST = {"epochs": 3, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
 
 
-class Walk:
-    """A user of the Train dock who does one thing after another."""
+class Walk(RandomWalk):
+    """A user of the Train dock."""
 
     def __init__(self, viewer, folder: Path, seed: int) -> None:
-        self.viewer, self.folder, self.random = viewer, folder, random.Random(seed)
-        self.log, self.faults, self.epochs = [], [], 0
-        self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+        super().__init__(viewer, folder, seed)
+        self.epochs = 0
         self.open_dock()
 
     def open_dock(self) -> None:
@@ -42,16 +38,11 @@ class Walk:
             form[name].value = value
         self.box.open([self.folder])
 
-    def step(self) -> None:
-        """Do something, then let the window work for a while; the table on disk equals the one in the dock."""
-        action = self.random.choice(self.actions)
-        self.log.append(action.__name__[3:])
-        try:
-            action()
-            self.breathe(self.random.choice((0, 0.01, 0.05, 0.1)))
-            self.check()
-        except Exception:  # noqa: BLE001 - the end of the walk reports all of them
-            self.faults.append((len(self.log), traceback.format_exc()))
+    def perform(self, action) -> None:
+        """Do an action, then let the window work for a while; the table on disk equals the one in the dock."""
+        action()
+        self.breathe(self.random.choice((0, 0.01, 0.05, 0.1)))
+        self.check()
 
     def breathe(self, seconds: float) -> None:
         end = time.perf_counter() + seconds
@@ -299,24 +290,11 @@ def folder(table, tmp_path, tmp_path_factory, monkeypatch):
 def test_whatever_a_user_does_no_label_is_lost(make_napari_viewer, qtbot, folder, caplog, record_property, seed):
     walk = Walk(make_napari_viewer(), folder, seed)
     before = windows()
-    with qtbot.captureExceptions() as raised:
-        qtbot.waitUntil(lambda: walk.box.labelling is not None, timeout=60_000)
-        for _ in range(ACTIONS):
-            known = len(raised)
-            walk.step()
-            walk.faults += [(len(walk.log), "".join(traceback.format_exception(*one))) for one in raised[known:]]
-        known = len(raised)
-        walk.rest(qtbot)
-        walk.do_learn()
-        walk.rest(qtbot)
-        walk.faults += [(len(walk.log), "".join(traceback.format_exception(*one))) for one in raised[known:]]
-        raised.clear()
+    qtbot.waitUntil(lambda: walk.box.labelling is not None, timeout=60_000)
+    walk.go(qtbot, ACTIONS, last=walk.do_learn)
     walk.check()
     found = f"{walk.epochs} epochs at most, {len(walk.box.labelling.labelled())} labels"
     record_property(f"random walk over the Train dock, seed {seed}", found)
-    report = "\n".join(f"after {walk.log[max(0, at - 6) : at]}:\n{text}" for at, text in walk.faults)
-    assert not walk.faults, report
-    logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
-    assert not logged, [caplog.handler.format(one) for one in logged]
+    walk.assert_no_faults(caplog)
     assert windows() <= before
     assert walk.epochs >= 1, walk.dock.message.text()
