@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Result = TypeVar("Result", covariant=True)
 
@@ -36,3 +37,7 @@ class Progress(Generic[Result]):
     def fraction(self) -> float:
         """Finished share of the whole job, from 0 to 1."""
         return min((self.number + self.share) / self.total, 1.0) if self.total else 1.0
+
+
+Steps: TypeAlias = Generator[Progress[Result], None, None]
+"""A job that is done step by step as it is iterated over; closing it stops it and keeps what is finished."""

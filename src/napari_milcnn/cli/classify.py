@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +29,7 @@ from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOption
 
 if TYPE_CHECKING:
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.progress import Progress
+    from napari_milcnn.progress import Steps
     from napari_milcnn.results.folder import ImageResult
 
 
@@ -101,7 +100,7 @@ def _replay(record: Path, out: Path | None, model: str | None, device: str | Non
     _show_classification(steps, trained, out, as_json)
 
 
-def _show_classification(steps: Iterator[Progress[ImageResult]], model: TrainedModel, out: Path, as_json: bool) -> None:
+def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Path, as_json: bool) -> None:
     """Classify images, print the results, and exit with status 1 if an image failed."""
     from napari_milcnn.inference.devices import keep_freed_memory
 

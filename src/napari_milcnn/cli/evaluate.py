@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +25,7 @@ from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptio
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
-    from napari_milcnn.progress import Progress
+    from napari_milcnn.progress import Steps
 
 
 @options_of(TrainOptions, prefix="train_", optional=True)
@@ -78,7 +77,7 @@ def evaluate_command(
             raise typer.Exit(1)
 
 
-def _report_of(steps: Iterator[Progress[ImageOutcome | EvaluationReport]]) -> EvaluationReport:
+def _report_of(steps: Steps[ImageOutcome | EvaluationReport]) -> EvaluationReport:
     """Evaluate, show the progress and each image that fails, and return the report."""
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 

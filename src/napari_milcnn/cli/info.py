@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import AsJson, loaded, options_of
 from napari_milcnn.cli.progress import exit_status, output, progress_bar
 from napari_milcnn.simulation.options import SimulationOptions, square_field
@@ -60,12 +62,11 @@ def simulate(
     from napari_milcnn.simulation.localisations import LOCALISATIONS
     from napari_milcnn.simulation.screen import simulate_screen
 
-    with exit_status(), progress_bar() as progress:
+    with exit_status(), progress_bar() as progress, interrupt_between_steps() as stop_if_interrupted:
         steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **options))
         task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
-        try:
+        with closing(steps):
             for _ in steps:
                 progress.advance(task)
-        finally:
-            steps.close()
+                stop_if_interrupted()
     output.print(f"images, truth and labels.csv in {out}", markup=False)

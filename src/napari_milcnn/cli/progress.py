@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import typer
 from rich.console import Console
@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
+from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.errors import MilcnnError
-from napari_milcnn.progress import Progress, Result
+from napari_milcnn.progress import Result, Steps
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -56,18 +57,19 @@ def progress_bar() -> ProgressBar:
     return ProgressBar(*columns, console=messages, transient=False)
 
 
-def shown(steps: Iterator[Progress[Result]], name: str) -> Iterator[Progress[Result]]:
+def shown(steps: Steps[Result], name: str) -> Steps[Result]:
     """Yield the steps of a job, and show a bar with its progress."""
-    with progress_bar() as bar:
+    with closing(steps), progress_bar() as bar, interrupt_between_steps() as stop_if_interrupted:
         task = None  # a call that is wrong ends without a bar
         for step in steps:
             task = bar.add_task(name) if task is None else task
             bar.update(task, completed=step.fraction * step.total, total=step.total,
                        description=escape((step.doing or name)[-30:]))  # fmt: skip
             yield step
+            stop_if_interrupted()
 
 
-def last_result(steps: Iterator[Progress[Result]], name: str) -> Result:
+def last_result(steps: Steps[Result], name: str) -> Result:
     """Run a job to its end, show its progress, and return the result of its last step."""
     *_, last = shown(steps, name)
     assert last.result is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import MODEL, Layout, given_options, options_of, reading_of, reading_options
 from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
 from napari_milcnn.errors import MilcnnError, OptionsError
@@ -145,8 +146,8 @@ def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
     if leading:
         messages.print(start.summary, markup=False)
     epochs = 0
-    with progress_bar() if leading else nullcontext() as progress:
-        show = _TrainingProgress(progress, plan.train_options().epochs)
+    with progress_bar() if leading else nullcontext() as progress, interrupt_between_steps() as stop_if_interrupted:
+        show = _TrainingProgress(progress, plan.train_options().epochs, stop_if_interrupted)
         for report in run_training(plan, table, start.model, resume=resume, on_warning=show.warning,
                                    on_image=show.image, on_batch=show.batch):  # fmt: skip
             if as_json and leading:
@@ -189,8 +190,9 @@ def _error_as_json(as_json: bool) -> Iterator[None]:
 class _TrainingProgress:
     """Shows how far a training is: a bar over the images that are read, then over all batches."""
 
-    def __init__(self, progress: Progress | None, epochs: int) -> None:
+    def __init__(self, progress: Progress | None, epochs: int, stop_if_interrupted: Callable[[], None]) -> None:
         self.progress = progress
+        self.stop_if_interrupted = stop_if_interrupted
         self.epochs = epochs
         self.done = 0
         self.task = TaskID(0) if progress is None else progress.add_task("reading", total=None)
@@ -200,11 +202,13 @@ class _TrainingProgress:
             warn(sentence)
 
     def image(self, done: int, total: int) -> bool:
+        self.stop_if_interrupted()
         if self.progress is not None:
             self.progress.update(self.task, completed=done, total=total, description="reading images")
         return True
 
     def batch(self, done: int, total: int) -> bool:
+        self.stop_if_interrupted()
         if self.progress is not None:
             self.progress.update(self.task, completed=self.done * total + done, total=total * self.epochs,
                                  description=f"epoch {self.done + 1}")  # fmt: skip

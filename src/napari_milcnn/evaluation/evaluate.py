@@ -42,7 +42,7 @@ from napari_milcnn.metrics.calibration import answers, fit_temperature, logits_o
 from napari_milcnn.metrics.classification import confusion_table, weighted_figures
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import EvaluateOptions, EvidenceOptions, MaskOptions, TrainOptions, make_options
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.training.trainer import train
 
 FEWEST_GROUPS = 5
@@ -103,7 +103,7 @@ def evaluation_steps(
     folds: int | None = None,
     train_options: Mapping[str, object] | None = None,
     **options: object,
-) -> Iterator[Progress[ImageOutcome | EvaluationReport]]:
+) -> Steps[ImageOutcome | EvaluationReport]:
     """Measure a model, an image or an epoch at a time; see `evaluate`. To cancel, leave the loop.
 
     Yields
@@ -165,7 +165,7 @@ def _truth_folder(truth: str | Path) -> Path:
 
 def _predict(
     model: TrainedModel, table: LabelTable, options: EvaluateOptions, truth: Path | None, fold: int | None = None
-) -> Iterator[Progress[ImageOutcome]]:
+) -> Steps[ImageOutcome]:
     shared = {name: getattr(options, name) for name in EvidenceOptions.model_fields}
     truths = [_truth_of(row, truth) for row in table.images]
     requests = [_request(table, row, path) for row, path in zip(table.images, truths, strict=True)]
@@ -236,7 +236,7 @@ def _cross_validate(
     options: EvaluateOptions,
     truth: Path | None,
     training: TrainOptions,
-) -> Iterator[Progress[ImageOutcome]]:
+) -> Steps[ImageOutcome]:
     """Train on all folds but one and predict the one held out, for each fold.
 
     The validation images that choose the best epoch come from the folds that are trained on.

@@ -31,7 +31,7 @@ from napari_milcnn.inference.masks import PlaneMasks, no_masks, present_classes,
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 
 Found = TypeVar("Found")
 
@@ -115,7 +115,7 @@ class ImageEnd:
 ImageEvent = ImageOpened | PlaneResult | ImageEnd
 
 
-def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Iterator[Progress[ImageEvent]]:
+def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Steps[ImageEvent]:
     """Classify images and make their masks, a plane at a time. To cancel, leave the loop.
 
     Parameters
@@ -144,7 +144,7 @@ def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Iterator[
 def each_image(
     requests: Sequence[ImageRequest],
     process: Callable[[ImageRequest, ImageStack], Iterator[tuple[float, Found | None]]],
-) -> Iterator[Progress[ImageOpened | Found | ImageEnd]]:
+) -> Steps[ImageOpened | Found | ImageEnd]:
     """Open and process images one after another; if one fails, its `ImageEnd` has the reason, and the next follows.
 
     Parameters

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.schema import pooled_column, score_column
 
 ImageSource: TypeAlias = str | os.PathLike[str] | ArrayLike | ImageStack
@@ -154,9 +154,7 @@ class Classifier:
         """Classify every plane of an image, or some planes; see the function `classify`."""
         return joined([step.result for step in self.steps(image, planes) if step.result is not None])
 
-    def steps(
-        self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None
-    ) -> Iterator[Progress[Prediction]]:
+    def steps(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Steps[Prediction]:
         """Classify every plane of an image, or some planes, a batch at a time. To cancel, leave the loop.
 
         Parameters

@@ -28,7 +28,7 @@ from napari_milcnn.labels.mislabels import suspected_mislabels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class Finding:
     sentence: str
 
 
-def check_labels(
-    table: LabelTable, model: TrainedModel | None = None, **options: object
-) -> Iterator[Progress[tuple[Finding, ...]]]:
+def check_labels(table: LabelTable, model: TrainedModel | None = None, **options: object) -> Steps[tuple[Finding, ...]]:
     """Look for labels that may be wrong, one image at a time; leave the loop between two steps to cancel.
 
     Parameters
@@ -92,9 +90,7 @@ def check_labels(
     yield Progress(len(rows), len(rows), result=tuple(found))
 
 
-def _scored(
-    maker: EvidenceMaker, table: LabelTable, rows: Sequence[int]
-) -> Iterator[Progress[dict[int, np.ndarray] | Finding]]:
+def _scored(maker: EvidenceMaker, table: LabelTable, rows: Sequence[int]) -> Steps[dict[int, np.ndarray] | Finding]:
     """Classify the images of some rows; each step gives the row and its mean scores (classes,), or why it failed."""
     requests = [ImageRequest(str(table.images[row].file), partial(table.open, table.images[row])) for row in rows]
     planes: list[np.ndarray] = []

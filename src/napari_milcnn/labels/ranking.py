@@ -33,7 +33,7 @@ from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 
 _SPREAD = 500
 """Number of images that are ranked one by one. The images after them are sorted once, by uncertainty and distance to
@@ -75,7 +75,7 @@ class Embedded(NamedTuple):
 
 def rank_images(
     model: TrainedModel, table: LabelTable, rows: Sequence[int], *, known: Sequence[int] = (), **options: object
-) -> Iterator[Progress[Ranking]]:
+) -> Steps[Ranking]:
     """Rank images by how much their labels would teach, one image at a time; leave the loop between steps to cancel.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import MasksAs
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import Findings, FindingsOfImage
 from napari_milcnn.results.record import check_room, classification_record, write_record
 from napari_milcnn.results.write import OBJECT_ROW, ResultTables, image_files
@@ -79,7 +79,7 @@ def classify_files(
     planes: Mapping[Path, Sequence[int]] | None = None,
     command: Sequence[str] = (),
     **options: object,
-) -> Iterator[Progress[ImageResult]]:
+) -> Steps[ImageResult]:
     """Classify images one after another and write the results to a folder.
 
     An image that fails gets a row with its error, its finished results are kept, and the run goes on with the next
@@ -192,7 +192,7 @@ class _Run:
             )
         check_room(self.out, dict(zip(self.names, self.files, strict=True)))
 
-    def steps(self, command: Sequence[str]) -> Iterator[Progress[ImageResult]]:
+    def steps(self, command: Sequence[str]) -> Steps[ImageResult]:
         began, found = time.perf_counter(), None
         try:
             for step in analyse(self.maker, [self._request(file) for file in self.files]):

@@ -7,7 +7,7 @@ numbers up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -17,7 +17,7 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options, make_options
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Steps
 from napari_milcnn.results.folder import ImageResult, classify_files
 from napari_milcnn.results.record import RECORD_FORMAT, versions
 from napari_milcnn.results.write import read_json
@@ -61,7 +61,7 @@ def replay(
     *,
     command: Sequence[str] = (),
     on_warning: Callable[[str], None] | None = None,
-) -> Iterator[Progress[ImageResult]]:
+) -> Steps[ImageResult]:
     """Run a recorded classification again.
 
     Parameters

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import PlaneEvidence
     from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.progress import Progress
+    from napari_milcnn.progress import Progress, Steps
 
 _REDRAW = 0.5
 """Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
@@ -695,7 +695,7 @@ class ClassifyDock(QWidget):
         assert model is not None
         assert source is not None
 
-        def steps() -> Iterator[Progress[ImageEvent]]:
+        def steps() -> Steps[ImageEvent]:
             from napari_milcnn.inference.evidence import EvidenceMaker
             from napari_milcnn.inference.pipeline import ImageRequest, analyse
             from napari_milcnn.inference.predict import joined

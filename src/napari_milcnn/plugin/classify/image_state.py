@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_milcnn.plugin.results_to_layers import limits_of
-from napari_milcnn.progress import Progress
+from napari_milcnn.progress import Progress, Steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ class DroppedImage:
 
 def run(
     model: TrainedModel, images: Sequence[ImageState], evidence: dict[str, Any], masks: MaskOptions
-) -> Iterator[Progress[ImageEvent | DroppedImage]]:
+) -> Steps[ImageEvent | DroppedImage]:
     """Classify images in turn, and mask those that have layers; the number of each step is the place in `images`.
 
     Yields

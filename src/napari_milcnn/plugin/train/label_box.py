@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from napari_milcnn.labels.checks import Finding
     from napari_milcnn.labels.labelling import Labelling
     from napari_milcnn.labels.ranking import Ranking
-    from napari_milcnn.progress import Progress
+    from napari_milcnn.progress import Progress, Steps
 
 _TABLES = "Tables (*.csv *.tsv *.txt)"
 _NOTHING_OPEN = (
@@ -601,7 +601,7 @@ class LabelBox(QWidget):
             return
         table, rows, known = labelling.everything(), labelling.unlabelled(), labelling.labelled()
 
-        def steps() -> Iterator[Progress[Ranking]]:
+        def steps() -> Steps[Ranking]:
             from napari_milcnn.labels.ranking import rank_images
 
             yield from rank_images(model, table, rows, known=known)
@@ -630,7 +630,7 @@ class LabelBox(QWidget):
             return
         table = labelling.everything()
 
-        def steps() -> Iterator[Progress[tuple[Finding, ...]]]:
+        def steps() -> Steps[tuple[Finding, ...]]:
             from napari_milcnn.labels.checks import check_labels
 
             yield from check_labels(table, model)
