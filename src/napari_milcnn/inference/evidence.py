@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
@@ -257,7 +258,7 @@ def evidence(
     foreground_options = foreground if isinstance(foreground, ForegroundOptions) else None
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = None if foreground is None or foreground_options else checked_labels(np.asarray(foreground), stack)
+    labels = None if foreground is None or foreground_options else checked_labels(in_memory(foreground), stack)
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
