@@ -138,11 +138,12 @@ def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> lis
 
 
 def compose(
-    data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation"
-) -> LabelTable:
-    """Compose fields and read their table."""
+    data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation",
+    cells: Path | None = None,
+) -> LabelTable:  # fmt: skip
+    """Compose fields and read their table; `cells` is a folder of other cells than those of the data."""
     subprocess.run(
-        [sys.executable, str(data / "compose_fields.py"), str(data / "mitocheck"), str(out), "--split", split,
+        [sys.executable, str(data / "compose_fields.py"), str(cells or data / "mitocheck"), str(out), "--split", split,
          "--per-class", str(per_class), "--fraction", *map(str, fraction)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
