@@ -139,12 +139,12 @@ def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> lis
 
 def compose(
     data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation",
-    cells: Path | None = None,
+    cells: Path | None = None, seed: int = 0,
 ) -> LabelTable:  # fmt: skip
     """Compose fields and read their table; `cells` is a folder of other cells than those of the data."""
     subprocess.run(
         [sys.executable, str(data / "compose_fields.py"), str(cells or data / "mitocheck"), str(out), "--split", split,
-         "--per-class", str(per_class), "--fraction", *map(str, fraction)],
+         "--per-class", str(per_class), "--fraction", *map(str, fraction), "--seed", str(seed)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return mil.read_labels(out / "labels.csv")
