@@ -54,7 +54,7 @@ def main() -> None:
     finished = Finished(args.work, {"options": args.options, "per_class": args.per_class})
     held(args.data, args.work, args.per_class)
     wanted = [{"case": case, "seed": seed} for case in args.cases for seed in range(args.seeds or SEEDS[case])]
-    rows = run_all(finished, wanted, one_run, args.workers, data=args.data, work=args.work, per_class=args.per_class,
+    rows = run_all(finished, wanted, one_run, args.workers, data=args.data, folder=args.work, per_class=args.per_class,
                    options=args.options)  # fmt: skip
     report("Small and uneven tables", lines(rows[rows["case"].isin(args.cases)]), keep=args.record)
 
@@ -99,10 +99,10 @@ def chosen(case: str, images: tuple[LabelledImage, ...]) -> tuple[LabelledImage,
 
 
 def one_run(
-    case: str, seed: int, data: Path, work: Path, per_class: int, options: dict[str, Any]
+    case: str, seed: int, data: Path, folder: Path, per_class: int, options: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Train a model and the peer: one row with the accuracy of the kept and the last model, and of the peer."""
-    whole = once(data, work / f"train-{case}-{seed}", COMPOSED[case], "train", seed=seed)
+    whole = once(data, folder / f"train-{case}-{seed}", COMPOSED[case], "train", seed=seed)
     images = chosen(case, whole.images)
     learned = replace(whole, images=images)
     model = mil.new_model(learned.classes, ["DNA"], seed=seed)
@@ -110,7 +110,7 @@ def one_run(
     for told in mil.train(model, learned, **validation, seed=seed, device="cpu", **options):
         sys.stderr.write(f"{case}, seed {seed}: epoch {told.epoch}/{told.epochs}, loss {told.loss:.3f}, "
                          f"{told.seconds:.0f} s\n")  # fmt: skip
-    scored = [row for row in held(data, work, per_class).images if row.labels[0] in learned.classes]
+    scored = [row for row in held(data, folder, per_class).images if row.labels[0] in learned.classes]
     truth = [row.labels[0] for row in scored]
     train_rows = [row for row in images if row.split != "validation"]
     peer = forest(table_features(replace(learned, images=tuple(train_rows))), [row.labels[0] for row in train_rows])

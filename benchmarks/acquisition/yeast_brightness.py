@@ -71,7 +71,7 @@ def main() -> None:
     for light in LIGHTS:
         simulated(work / light, light, plan)
     wanted = [{"light": light, "seed": seed} for light in LIGHTS for seed in plan.seeds]
-    rows = run_all(finished, wanted, one_run, args.workers, work=work, plan=plan, device=args.device)
+    rows = run_all(finished, wanted, one_run, args.workers, folder=work, plan=plan, device=args.device)
     report("Yeast, brightness differing tenfold between fields", lines(rows), keep=args.record)
 
 
@@ -115,9 +115,9 @@ def exposure(rng: np.random.Generator) -> Acquisition:
     return Acquisition(gfp_exposure=float(gfp), rfp_exposure=float(rfp))
 
 
-def one_run(light: str, seed: int, work: Path, plan: Plan, device: str) -> list[dict[str, Any]]:
+def one_run(light: str, seed: int, folder: Path, plan: Plan, device: str) -> list[dict[str, Any]]:
     """Train a network on one screen and score its test fields: a row for each, with a column for each class."""
-    whole = mil.read_labels(work / light / "divided.csv")
+    whole = mil.read_labels(folder / light / "divided.csv")
     model = mil.new_model(whole.classes, CHANNELS, pixel_size=PIXEL_SIZE, seed=seed, widths=plan.widths)
     for told in mil.train(model, whole, **dict(plan.options), seed=seed, device=device):
         sys.stderr.write(f"{light}, seed {seed}: epoch {told.epoch}, loss {told.loss:.3f}, {told.seconds:.0f} s\n")
