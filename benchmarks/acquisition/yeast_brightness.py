@@ -9,7 +9,8 @@ division by proteins of `benchmarks/accuracy/yeast.py`, with the same options an
 its own screen: accuracy of fields and proteins with one localisation, mean average precision. The peer is hand-made
 features of objects of each channel (`benchmarks/peers.py`) and a random forest.
 
-`--options` goes to `train`, in place of the epochs, patch and batch size of the plan: '{"epochs": 30}'.
+`--options` goes to `train`, in place of the epochs, patch and batch size of the plan: '{"epochs": 30}'. `--model` goes
+to `new_model`, beside the widths.
 
 Budget: ten minutes on two cores (`--workers 2`, one thread each). Screens and finished runs are kept in --work, and the
 same call goes on from there. `--quick` shows in under a minute that everything runs.
@@ -21,7 +22,7 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class Plan:
     classes: tuple[str, ...] = LOCALISATIONS
     seeds: tuple[int, ...] = (0,)
     options: tuple[tuple[str, Any], ...] = (("epochs", 30), ("patch", 256), ("batch_size", 8))
+    model: tuple[tuple[str, Any], ...] = ()
     widths: tuple[int, ...] = (16, 16, 32, 64, 64, 128)
 
 
@@ -65,7 +67,8 @@ def main() -> None:
     """Simulate what is missing, train what is not done, judge and record."""
     args = arguments()
     plan = QUICK if args.quick else Plan()
-    plan = Plan(**{**asdict(plan), "options": tuple({**dict(plan.options), **args.options}.items())})
+    options = tuple({**dict(plan.options), **args.options}.items())
+    plan = replace(plan, options=options, model=tuple(args.model.items()))
     work = args.work / ("quick" if args.quick else "full")
     finished = Finished(work, asdict(plan))
     for light in LIGHTS:
@@ -80,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/yeast_brightness"), help="for finished runs")
     parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="further options of train")
+    parser.add_argument("--model", type=json.loads, default={}, metavar="JSON", help="further options of new_model")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="under a minute, to see that it runs")
@@ -118,7 +122,8 @@ def exposure(rng: np.random.Generator) -> Acquisition:
 def one_run(light: str, seed: int, folder: Path, plan: Plan, device: str) -> list[dict[str, Any]]:
     """Train a network on one screen and score its test fields: a row for each, with a column for each class."""
     whole = mil.read_labels(folder / light / "divided.csv")
-    model = mil.new_model(whole.classes, CHANNELS, pixel_size=PIXEL_SIZE, seed=seed, widths=plan.widths)
+    chosen = {"widths": plan.widths, **dict(plan.model)}
+    model = mil.new_model(whole.classes, CHANNELS, pixel_size=PIXEL_SIZE, seed=seed, **chosen)
     for told in mil.train(model, whole, **dict(plan.options), seed=seed, device=device):
         sys.stderr.write(f"{light}, seed {seed}: epoch {told.epoch}, loss {told.loss:.3f}, {told.seconds:.0f} s\n")
     tested, learned = whole.part("test").images, whole.part("train").images
