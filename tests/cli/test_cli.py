@@ -136,7 +136,7 @@ def test_info(run, model):
 def test_simulate_then_train_then_classify(run, tmp_path):
     """The three commands after one another, on three small fields a class; the model names what it learned from."""
     screen = tmp_path / "screen"
-    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1).exit_code == 0
+    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1, "--plates-alike").exit_code == 0
     table = pd.read_csv(screen / "labels.csv")
     assert len(table) == 16
     result = run(
