@@ -19,6 +19,7 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from napari_milcnn.errors import ImageError, OptionsError
+from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.stack import Window
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.labels.image_checks import OnImage
@@ -66,12 +67,16 @@ class IntensityStatistics:
 
 @dataclass
 class _Facts:
-    """What is known of an image once it was opened: planes, (Y, X), and whether its planes fit into the cache."""
+    """What is known of an image once it was opened: planes, (Y, X), and whether its planes fit into the cache.
+
+    What was measured of a plane is kept under its number.
+    """
 
     planes: int
     shape: tuple[int, int]
     whole: bool
     foreground: dict[int, Foreground] = field(default_factory=dict)
+    intensity: dict[int, IntensityScale] = field(default_factory=dict)
 
 
 class PatchReader:
@@ -80,7 +85,9 @@ class PatchReader:
     Parameters
     ----------
     model : TrainedModel
-        Model whose channels and pixel size the patches have, and whose foreground channel shows the cells.
+        Model whose channels and pixel size the patches have, whose foreground channel shows the cells, and which says
+        how intensities are scaled. Once mean and standard deviation of the training images are known, set the model
+        that has them.
     table : LabelTable
         Images. Every plane of an image has the image's labels.
     cache : float
@@ -106,7 +113,9 @@ class PatchReader:
         return self._known(index).shape
 
     def patch(self, index: int, side: int, rng: np.random.Generator) -> np.ndarray:
-        """Raw intensities of a random patch, (channels, side, side), of a random plane; whole for side 0.
+        """Cut a random patch, (channels, side, side), from a random plane, scaled as the model scales it.
+
+        The whole plane is taken for side 0.
 
         The window is drawn evenly over the plane. Where it holds less than half of the plane's own share of foreground
         it is drawn again, four times at most, and the one with most foreground is taken: a corner without cells does
@@ -115,7 +124,7 @@ class PatchReader:
         facts = self._known(index)
         plane = int(rng.integers(facts.planes))
         if side == 0 or min(facts.shape) <= side:
-            return _cut(self._plane(index, plane), side, rng)
+            return self.intensity(index, plane).apply(_cut(self._plane(index, plane), side, rng))
         best, most = None, -1.0
         wanted = self.foreground(index, plane)
         for _ in range(_DRAWS):
@@ -127,7 +136,18 @@ class PatchReader:
             if share >= wanted.share / 2:
                 break
         assert best is not None
-        return best
+        return self.intensity(index, plane).apply(best)
+
+    def intensity(self, index: int, plane: int) -> IntensityScale:
+        """Return what the intensities of a plane are scaled by, as `ModelInput.intensity` does."""
+        fixed = self.model.fixed_intensity
+        if fixed is not None:
+            return fixed
+        known = self._known(index).intensity
+        if plane not in known:
+            with self.table.open(self.table.images[index]) as image:
+                known[plane] = model_input(self.model, image).intensity(plane)
+        return known[plane]
 
     def foreground(self, index: int, plane: int) -> Foreground:
         """Estimate the part of a plane that is bright enough to be cells, from a sample of its pixels."""
@@ -258,26 +278,26 @@ class TrainingBatches:
             return rng.choice(images, images, p=self._weights / images)
         return rng.permutation(images)
 
-    def of_epoch(self, model: TrainedModel, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
-        """Yield this process's share of every batch of an epoch, read ahead by threads, normalised for the model."""
+    def of_epoch(self, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
+        """Yield this process's share of every batch of an epoch, read ahead by threads."""
         places = [part.tolist() for part in np.array_split(np.arange(len(order)), self.count)]
 
         def read(part: list[int]) -> Batch:
-            return self.read(model, order, part, epoch)
+            return self.read(order, part, epoch)
 
         return read_ahead(read, places, self._options.num_workers, _BATCHES_AHEAD)
 
-    def read(self, model: TrainedModel, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
+    def read(self, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
         """Read this process's share of the batch of the images at some places in the order of an epoch."""
         mine = list(self._processes.share(places))
         rngs = [np.random.default_rng([self._options.seed, epoch, place + 1]) for place in mine]
         chosen = order[mine]
-        images = np.stack([model.normalise(patch) for patch in self._patches(chosen, rngs)])
+        images = np.stack(self._patches(chosen, rngs))
         weights = self._weights[chosen] if self._options.balance == "weights" else None
         return Batch(images, self.targets[chosen], weights, len(places))
 
     def _patches(self, images: np.ndarray, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
-        """Read a random patch of each image, raw (channels, Y, X), changed in ways that leave its label as it is."""
+        """Read a random patch of each image, (channels, Y, X), changed in ways that leave its label as it is."""
         options = self._options
         patches = [self.reader.patch(int(i), options.patch, rng) for i, rng in zip(images, rngs, strict=True)]
         if len({patch.shape for patch in patches}) > 1:
@@ -339,10 +359,39 @@ def intensity_statistics(
     count, total, squares = sums
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    flat = [name for name, s in zip(reader.model.channels, std, strict=True) if s == 0]
+    _refuse_flat(reader, std)
+    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def measure_planes(reader: PatchReader, threads: int = 1, on_image: OnImage | None = None) -> bool:
+    """Measure background and spread of every plane of a table, which the reader keeps; False where it was stopped.
+
+    Raises
+    ------
+    ImageError
+        If a channel has one value in each plane.
+    """
+    images = len(reader.table.images)
+
+    def widest_of(index: int) -> np.ndarray:
+        spreads = [reader.intensity(index, plane).spread for plane in range(reader.planes(index))]
+        return np.asarray(np.max(spreads, 0))
+
+    widest = np.zeros(len(reader.model.channels))
+    with closing(read_ahead(widest_of, range(images), threads, 2 * threads)) as measured:
+        for done, part in enumerate(measured, start=1):
+            widest = np.maximum(widest, part)
+            if on_image is not None and not on_image(done, images):
+                return False
+    _refuse_flat(reader, widest)
+    return True
+
+
+def _refuse_flat(reader: PatchReader, spread: np.ndarray) -> None:
+    """Refuse images of which a channel has no spread, (channels,)."""
+    flat = [name for name, s in zip(reader.model.channels, spread, strict=True) if s == 0]
     if flat:
         raise ImageError(f"channel {', '.join(flat)} has one value in all training images; check the files")
-    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def read_ahead(
