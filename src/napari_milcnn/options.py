@@ -350,8 +350,8 @@ class TrainOptions(Options):
                             "is sampling where a class has more than 1.5 times the images of another."
     )  # fmt: skip
     average: float = Field(
-        0.98, ge=0, lt=1, description="The model is the average of the network over the last steps, each of which "
-                                      "counts this many times the next; 0 takes the network as it is."
+        0.98, ge=0, le=0.999, description="The model is the average of the network over the last steps, each of which "
+                                         "counts this many times the next; 0 takes the network as it is."
     )  # fmt: skip
     flip_rotate: bool = Field(
         True, description="Flip and rotate patches at random; turn off where up and down mean something."
