@@ -27,6 +27,7 @@ MasksAs = Literal["tiff", "zarr"]
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
+Normalise = Literal["training", "image"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
@@ -128,6 +129,22 @@ class NetworkOptions(Options):
         return value.split(",") if isinstance(value, str) else value
 
 
+class InputOptions(Options):
+    """How an image becomes the input of a network."""
+
+    normalise: Normalise = Field(
+        "image", description="How intensities are scaled. image: each plane and channel by its own background and "
+                             "spread, where brightness changes with lamp, exposure, camera or staining; training: all "
+                             "by mean and standard deviation of the training images, where brightness itself is what "
+                             "is to be learned, such as the dose of a reporter, and the microscope stays the same."
+    )  # fmt: skip
+    scale: float = Field(
+        1.0, ge=0.05, le=1, description="Factor by which images are resized before the network sees them, relative to "
+                                        "the training images: .5 shows it twice as much around each place in a quarter "
+                                        "of the time. Objects of about 25 px suit the preset compact."
+    )  # fmt: skip
+
+
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "compact": {"first_pool": False, "batch_norm": True, "widths": (16, 32, 48, 96, 128, 256), "dropout": 0.0,
@@ -137,6 +154,10 @@ PRESETS: dict[str, dict[str, object]] = {
 
 `paper` has a receptive field of 135 px and a stride of 32 px. `compact` has 67 px and 16 px, for cells of about 64 px.
 """
+
+
+INPUT_PRESETS: dict[str, dict[str, object]] = {"paper": {"normalise": "training"}, "compact": {}}
+"""Input options by the name of the network's preset: `paper` as published."""
 
 
 def preset_options(preset: str, channels: int, classes: int, **changes: object) -> NetworkOptions:

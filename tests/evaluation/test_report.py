@@ -34,7 +34,9 @@ def folder(tmp_path):
         tifffile.imwrite(tmp_path / f"{i}.tif", rng.normal(100, 5, (96, 96)).astype(np.uint16))
         rows.append(f"{i}.tif,{('long', 'round')[i % 2]},well{i}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(5.0,))
+    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(
+        normalise="training", mean=(100.0,), std=(5.0,)
+    )
     model.save(tmp_path / "m.zip")
     return tmp_path
 

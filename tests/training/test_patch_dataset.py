@@ -26,7 +26,7 @@ def two_images(tmp_path):
 
 def test_patches_are_parts_of_the_image(two_images):
     """A patch is a window of its plane; a time-lapse gives patches of every time."""
-    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    reader = PatchReader(new_model(["x", "y"], ["c"], normalise="training"), two_images)
     rng = np.random.default_rng(0)
     patch = reader.patch(0, 20, rng)
     assert patch.shape == (1, 20, 20)
@@ -37,7 +37,7 @@ def test_patches_are_parts_of_the_image(two_images):
 
 def test_small_images_are_reflected_to_the_patch(two_images):
     """A 30 px image fills a 48 px patch with nothing but its own values."""
-    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images)
+    reader = PatchReader(new_model(["x", "y"], ["c"], normalise="training"), two_images)
     patch = reader.patch(1, 48, np.random.default_rng(0))
     assert patch.shape == (1, 48, 48)
     assert len(np.unique(patch)) == 1
@@ -45,7 +45,7 @@ def test_small_images_are_reflected_to_the_patch(two_images):
 
 def test_cache_holds_no_more_than_its_room(two_images):
     """With no room, only the image last read stays."""
-    reader = PatchReader(new_model(["x", "y"], ["c"]), two_images, cache=0)
+    reader = PatchReader(new_model(["x", "y"], ["c"], normalise="training"), two_images, cache=0)
     for index in (1, 0, 1):
         reader.patch(index, 0, np.random.default_rng(0))
     assert len(reader._cached) == 1
@@ -56,7 +56,7 @@ def test_intensity_statistics(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
     tifffile.imwrite(tmp_path / "b.tif", np.full((8, 8), 4, np.uint16))
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
-    reader = PatchReader(new_model(["x", "y"], ["c"]), read_labels(tmp_path / "labels.csv"))
+    reader = PatchReader(new_model(["x", "y"], ["c"], normalise="training"), read_labels(tmp_path / "labels.csv"))
     assert intensity_statistics(reader) == IntensityStatistics((2.0,), (2.0,))
 
 
@@ -64,7 +64,7 @@ def test_flat_channel_is_refused(tmp_path):
     """A channel of one value cannot be normalised."""
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\n")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint16))
-    reader = PatchReader(new_model(["x"], ["DNA"]), read_labels(tmp_path / "labels.csv"))
+    reader = PatchReader(new_model(["x"], ["DNA"], normalise="training"), read_labels(tmp_path / "labels.csv"))
     with pytest.raises(ImageError, match="channel DNA has one value"):
         intensity_statistics(reader)
 
@@ -75,7 +75,7 @@ def test_a_patch_without_cells_is_drawn_again(tmp_path):
     image[:100, :100] = 500
     tifffile.imwrite(tmp_path / "a.tif", image)
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\n")
-    reader = PatchReader(new_model(["x"], ["c"]), read_labels(tmp_path / "labels.csv"))
+    reader = PatchReader(new_model(["x"], ["c"], normalise="training"), read_labels(tmp_path / "labels.csv"))
     assert reader.foreground(0, 0).share == pytest.approx(1 / 9, abs=0.01)
     rng = np.random.default_rng(0)
     filled = [(reader.patch(0, 100, rng) > 100).mean() >= 1 / 18 for _ in range(100)]
@@ -88,7 +88,7 @@ def test_images_too_large_for_the_cache_are_read_by_windows(tmp_path, cache):
     image = np.random.default_rng(0).integers(0, 999, (2, 400, 500)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", image, tile=(64, 64), metadata={"axes": "TYX"}, ome=True)
     (tmp_path / "labels.csv").write_text("file,label\na.ome.tif,x\n")
-    reader = PatchReader(new_model(["x"], ["c"]), read_labels(tmp_path / "labels.csv"), cache)
+    reader = PatchReader(new_model(["x"], ["c"], normalise="training"), read_labels(tmp_path / "labels.csv"), cache)
     patch = reader.patch(0, 80, np.random.default_rng(1))[0]
     found = [(t, y, x) for t in (0, 1) for y in range(321) for x in range(421) if image[t, y, x] == patch[0, 0]]
     assert any(np.array_equal(image[t, y : y + 80, x : x + 80], patch) for t, y, x in found)

@@ -63,7 +63,7 @@ def test_training_learns_spots(table):
 
 def test_normalisation_is_measured_on_the_training_images_only(table):
     """The card's mean is that of the twelve training images."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     images = np.stack([tifffile.imread(image.file) for image in table.part("train").images]).astype(float)
     assert report.best.card.mean[0] == pytest.approx(images.mean())
     assert report.best.card.std[0] == pytest.approx(images.std())
@@ -153,7 +153,7 @@ def test_no_validation_is_said_not_made_up(table):
 
 def test_fine_tuning_keeps_the_normalisation(table, tmp_path):
     """A model that was trained before keeps the mean it was trained with, through save and load."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     saved = load_model(report.best.save(tmp_path / "m.zip"))
     (again,) = train(saved, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
     assert again.best.card.mean == report.best.card.mean
@@ -275,7 +275,7 @@ def test_the_measured_start_speaks_for_every_pooling(pooling):
 
 def test_new_classes_keep_the_encoder(table):
     """The encoder and the normalisation stay, the layers behind it are new, and the card forgets old claims."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     parent = report.best.with_card(reference="none")
     other = parent.with_classes(["x", "y", "z"])
     for mine, old in zip(other.network.encoder.parameters(), report.best.network.encoder.parameters(), strict=True):

@@ -7,7 +7,10 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import ForegroundOptions, NetworkOptions, Options
+from napari_milcnn.options import ForegroundOptions, NetworkOptions, Normalise, Options
+
+_ADDED_LATER = frozenset({"normalise", "scale"})
+"""Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
 
 
 class _AsRead(Options):
@@ -85,8 +88,17 @@ class ModelCard(Options):
         None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
     )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
-    mean: tuple[float, ...] = Field(description="Mean raw intensity of the training set, one for each channel.")
-    std: tuple[float, ...] = Field(description="Standard deviation of the same, one for each channel.")
+    normalise: Normalise = Field("training", description="How intensities are scaled, as `InputOptions` says.")
+    scale: float = Field(
+        1.0, gt=0, le=1, allow_inf_nan=False, description="Pixels of the network per pixel of the training images."
+    )
+    mean: tuple[float, ...] = Field(
+        description="Mean raw intensity of the training set, one for each channel; 0 where it is not used, because "
+                    "images are scaled by their own intensities."
+    )  # fmt: skip
+    std: tuple[float, ...] = Field(
+        description="Standard deviation of the same, one for each channel; 1 where it is not used."
+    )
     network: NetworkOptions
     foreground: ForegroundOptions = ForegroundOptions()
     reference: str | None = Field(
@@ -100,6 +112,17 @@ class ModelCard(Options):
     )  # fmt: skip
     training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
+
+    @property
+    def network_pixel_size(self) -> float | None:
+        """µm per pixel of the network's input: that of the training images, divided by `scale`."""
+        return None if self.pixel_size is None else self.pixel_size / self.scale
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write the card of a model that uses nothing new as before, because the digest of a model covers it."""
+        usual = {name: type(self).model_fields[name].default for name in _ADDED_LATER}
+        return {name: value for name, value in write(self).items() if name not in usual or value != usual[name]}
 
     def thresholds_for(self, kind: str) -> dict[str, float]:
         """Return class -> threshold for one kind of evidence.

@@ -35,7 +35,7 @@ from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.learner import Learner, LearnerState
-from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, intensity_statistics
+from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, intensity_statistics, measure_planes
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
@@ -297,14 +297,21 @@ class _Trainer:
 
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
-        if not self.model.card.training.has_learned_encoder:
-            measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
-            if measured is None:
-                return False
-            self.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        if not self.model.card.training.has_learned_encoder and not self._measure_intensities(on_image):
+            return False
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
         self.best = self.model
+        return True
+
+    def _measure_intensities(self, on_image: OnImage) -> bool:
+        """Measure how intensities are scaled, on the training images; False if it was stopped."""
+        if self.model.fixed_intensity is None:
+            return measure_planes(self.reader, self.options.num_workers, on_image)
+        measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
+        if measured is None:
+            return False
+        self.model = self.reader.model = self.model.with_card(mean=measured.mean, std=measured.std)
         return True
 
     def _start_at_foreground(self) -> None:
@@ -319,7 +326,7 @@ class _Trainer:
     def restore(self, state: Checkpoint) -> None:
         """Go back to where a run was after an epoch."""
         self.learner.restore(LearnerState(state.network, state.averaged, state.optimiser, state.schedule))
-        self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
+        self.model = self.reader.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
 
@@ -400,7 +407,7 @@ class _Trainer:
         order = self.batches.order(rng)
         sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
         self.learner.begin_epoch(int(rng.integers(2**31)))
-        with closing(self.batches.of_epoch(self.model, order, epoch)) as batches:
+        with closing(self.batches.of_epoch(order, epoch)) as batches:
             for step in range(1, self.batches.count + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -426,7 +433,7 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
         for number in range(min(2, batches.count)):
             places = [place % images for place in range(number * size, (number + 1) * size)]
             asked = time.perf_counter()
-            batch = batches.read(trainer.model, np.arange(images), places, 1)
+            batch = batches.read(np.arange(images), places, 1)
             read = time.perf_counter()
             sizes.clear()
             trainer.learner.step(batch, trainer.processes.count)
