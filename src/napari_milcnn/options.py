@@ -139,9 +139,10 @@ class InputOptions(Options):
                              "is to be learned, such as the dose of a reporter, and the microscope stays the same."
     )  # fmt: skip
     scale: float = Field(
-        1.0, ge=0.05, le=1, description="Factor by which images are resized before the network sees them, relative to "
-                                        "the training images: .5 shows it twice as much around each place in a quarter "
-                                        "of the time. Objects of about 25 px suit the preset compact."
+        1.0, ge=0, le=1, description="Factor by which images are resized before the network sees them, relative to the "
+                                     "training images: .5 shows it twice as much around each place in a quarter of the "
+                                     "time. 0: measured when training begins, so that objects of the foreground "
+                                     "channel are about 25 px across; 1 where they are smaller or cannot be measured."
     )  # fmt: skip
 
 

@@ -69,6 +69,15 @@ def test_normalisation_is_measured_on_the_training_images_only(table):
     assert report.best.card.std[0] == pytest.approx(images.std())
 
 
+@pytest.mark.parametrize("scale", [0, 0.8])
+def test_input_of_each_image_and_scale_are_kept_on_the_card(table, scale):
+    """Nothing is measured over the set then; squares of 9 px are too small to be shown smaller."""
+    model = model_for(table, normalise="image", scale=scale)
+    (report,) = train(model, table, **FAST | {"epochs": 1, "patch": 70})
+    card = report.best.card
+    assert (card.normalise, card.scale, card.mean, card.std) == ("image", scale or 1.0, (0.0,), (1.0,))
+
+
 def test_the_model_given_is_not_changed(table):
     """Weights and card stay as they were."""
     model = model_for(table)

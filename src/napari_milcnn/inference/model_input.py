@@ -158,7 +158,7 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     channels, channel_warning = match_channels(model.channels, image)
     warnings = [*image.warnings, *([channel_warning] if channel_warning else [])]
     ratio = _pixel_size_ratio(model, image) if match_pixel_size else 1.0
-    zoom = ratio * model.card.scale
+    zoom = ratio * model.card.network_scale
     if ratio != 1:
         warnings.append(
             f"the image was resampled from {image.pixel_size:.4g} to the model's {model.pixel_size:.4g} µm per pixel; "

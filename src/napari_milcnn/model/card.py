@@ -90,7 +90,11 @@ class ModelCard(Options):
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
     normalise: Normalise = Field("training", description="How intensities are scaled, as `InputOptions` says.")
     scale: float = Field(
-        1.0, gt=0, le=1, allow_inf_nan=False, description="Pixels of the network per pixel of the training images."
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Pixels of the network per pixel of the training images; 0 until the training measures it.",
     )
     mean: tuple[float, ...] = Field(
         description="Mean raw intensity of the training set, one for each channel; 0 where it is not used, because "
@@ -114,9 +118,14 @@ class ModelCard(Options):
     metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
 
     @property
+    def network_scale(self) -> float:
+        """Pixels of the network per pixel of the training images: `scale`, or 1 as long as that is not measured."""
+        return self.scale or 1.0
+
+    @property
     def network_pixel_size(self) -> float | None:
-        """µm per pixel of the network's input: that of the training images, divided by `scale`."""
-        return None if self.pixel_size is None else self.pixel_size / self.scale
+        """µm per pixel of the network's input: that of the training images, divided by their scale."""
+        return None if self.pixel_size is None else self.pixel_size / self.network_scale
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -183,7 +183,7 @@ def _preprocessing(card: ModelCard) -> tuple[str, list[dict[str, object]]]:
     The format has no step for background and spread as we measure them, so a model that needs them takes images that
     are scaled already, and its README says how.
     """
-    resized = "" if card.scale == 1 else f", at {card.scale:.3g} of the size of the training images"
+    resized = "" if card.network_scale == 1 else f", at {card.scale:.3g} of the size of the training images"
     if card.normalise == "training":
         along = {"axis": "channel", "mean": list(card.mean), "std": list(card.std)}
         step: dict[str, object] = {"id": "fixed_zero_mean_unit_variance", "kwargs": along}
@@ -199,7 +199,7 @@ def _input_notes(card: ModelCard) -> str:
         "napari-milcnn does it by itself, other programs have to do it before."
     )
     resized = f"Images are resized to {card.scale:.3g} of the size of the training images."
-    notes = [*([scaled] if card.normalise != "training" else []), *([resized] if card.scale != 1 else [])]
+    notes = [*([scaled] if card.normalise != "training" else []), *([resized] if card.network_scale != 1 else [])]
     return "\n\n".join(["## Input", *notes, ""]) + "\n" if notes else ""
 
 

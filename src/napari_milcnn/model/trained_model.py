@@ -210,7 +210,9 @@ def _input_sentence(card: ModelCard) -> str:
         "training": "intensities are scaled by mean and standard deviation of the training images",
         "image": "each plane is scaled by its own background and spread",
     }
-    resized = "" if card.scale == 1 else f"; the network sees images at {card.scale:.3g} of the training images' size"
+    resized = (
+        "" if card.network_scale == 1 else f"; the network sees images at {card.scale:.3g} of the training images' size"
+    )
     return ways[card.normalise] + resized
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.stack import Window
-from napari_milcnn.inference.model_input import ModelInput, model_input
+from napari_milcnn.inference.model_input import LARGEST_ZOOM, ModelInput, model_input
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -38,6 +39,16 @@ _STRIP = 2**24
 """Pixels of a plane that are measured at a time."""
 _SAMPLED_PIXELS = 2**18
 """Pixels of a plane, about, from which its foreground is estimated."""
+
+OBJECT_SIZE = 25.0
+"""Diameter of an object, px, at the scale that is measured."""
+_WORTH_RESIZING = 0.85
+"""Largest measured scale at which images are resized: above it the time saved is not worth the blur."""
+_IMAGES_WITH_OBJECTS = 24
+"""Images, at most, in which objects are measured."""
+_WINDOW_OF_OBJECTS = 1024
+_FEWEST_OBJECTS, _SMALLEST_OBJECT, _MOST_FOREGROUND = 3, 20, 0.5
+"""An image has clear objects if it has as many of at least 20 px, on at most half of its area."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -125,8 +136,8 @@ class PatchReader:
         facts = self._known(index)
         plane = int(rng.integers(facts.planes))
         if side == 0 or min(facts.shape) <= side:
-            cut = _cut(self._plane(index, plane), (side, side) if side else facts.shape, rng)
-            return self.intensity(index, plane).apply(cut)
+            raw = _cut(self._plane(index, plane), (side, side) if side else facts.shape, rng)
+            return self.intensity(index, plane).apply(raw)
         best, most = None, -1.0
         wanted = self.foreground(index, plane)
         for _ in range(_DRAWS):
@@ -160,6 +171,15 @@ class PatchReader:
             threshold = float(channel.max() if flat else threshold_otsu(channel))
             facts.foreground[plane] = Foreground(threshold, float((channel > threshold).mean()))
         return facts.foreground[plane]
+
+    def object_mask(self, index: int) -> np.ndarray:
+        """Find what reaches half of the foreground channel's spread in the middle of a first plane, bool (Y, X)."""
+        facts = self._known(index)
+        y, x = (max(0, (size - _WINDOW_OF_OBJECTS) // 2) for size in facts.shape)
+        height, width = (min(size, _WINDOW_OF_OBJECTS) for size in facts.shape)
+        raw = self._window(index, 0, Window(y, y + height, x, x + width))
+        channel = self.intensity(index, 0).apply(raw)[self._channel]
+        return np.asarray(ndimage.binary_fill_holes(ndimage.gaussian_filter(channel, 1) > 0.5))
 
     def sums(self, index: int) -> np.ndarray:
         """Return count, sum and sum of squares of raw intensities over all planes, float64 (3, channels)."""
@@ -314,7 +334,7 @@ class TrainingBatches:
         return Batch(np.stack(patches), self.targets[chosen], weights, len(places))
 
     def _patch(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Read a random patch of an image, (channels, Y, X), at a random magnification."""
+        """Read a random patch of an image, normalised (channels, Y, X), at a random magnification."""
         zoom, side = draw_zoom(self._options, rng), self._options.patch
         patch = self.reader.patch(index, round(side / zoom), rng)
         shape = (side, side) if side else (patch.shape[1], patch.shape[2])
@@ -366,6 +386,45 @@ def intensity_statistics(
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     _refuse_flat(reader, std)
     return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def measured_scale(model: TrainedModel, table: LabelTable) -> float:
+    """Measure the scale at which the typical object of the training images is `OBJECT_SIZE` px across.
+
+    Returns 1 where objects are smaller, or cannot be measured (`typical_diameter`), and where it would be nearly 1.
+    """
+    diameter = typical_diameter(model, table)
+    scale = 1.0 if diameter is None else round(OBJECT_SIZE / diameter, 2)
+    return max(scale, 1 / LARGEST_ZOOM) if scale <= _WORTH_RESIZING else 1.0
+
+
+def typical_diameter(model: TrainedModel, table: LabelTable) -> float | None:
+    """Measure the diameter of the objects of a table's images, in px of these images; None where they do not agree.
+
+    Objects are what reaches half of the spread of the channel in which the model finds its foreground. Over a disc, the
+    distance to its edge is on average a sixth of its diameter, and discs that touch hardly change that; so six times
+    the mean distance to the edge is the diameter, without a need to part the objects. An image counts if it has enough
+    objects, and background between them. Half of the images have to count, and the middle half of their diameters to
+    agree within a third.
+    """
+    reader = PatchReader(model.with_card(scale=1.0, normalise="image"), table)
+    images = len(table.images)
+    chosen = range(0, images, math.ceil(images / _IMAGES_WITH_OBJECTS))
+    found = [diameter for index in chosen if (diameter := _diameter_of_objects(reader, index)) is not None]
+    if 2 * len(found) < len(chosen):
+        return None
+    low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
+    return float(middle) if high - low <= middle / 3 else None
+
+
+def _diameter_of_objects(reader: PatchReader, index: int) -> float | None:
+    """Measure the diameter of the objects in the middle of an image's first plane; None without clear objects."""
+    mask = reader.object_mask(index)
+    parts, _ = ndimage.label(mask)
+    objects = np.count_nonzero(np.bincount(parts.ravel())[1:] >= _SMALLEST_OBJECT)
+    if objects < _FEWEST_OBJECTS or mask.mean() > _MOST_FOREGROUND:
+        return None
+    return 6 * float(ndimage.distance_transform_edt(mask)[mask].mean())
 
 
 def measure_planes(reader: PatchReader, threads: int = 1, on_image: OnImage | None = None) -> bool:

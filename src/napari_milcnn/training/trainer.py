@@ -35,7 +35,13 @@ from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.learner import Learner, LearnerState
-from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, intensity_statistics, measure_planes
+from napari_milcnn.training.patch_dataset import (
+    PatchReader,
+    TrainingBatches,
+    intensity_statistics,
+    measure_planes,
+    measured_scale,
+)
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
@@ -280,6 +286,9 @@ class _Trainer:
 
     def __init__(self, model: TrainedModel, table: LabelTable, options: TrainOptions, on_batch: OnBatch | None) -> None:
         fresh = not model.card.training.has_learned_encoder
+        started = model
+        if fresh and model.card.scale == 0:
+            model = model.with_card(scale=measured_scale(model, table.part("train")))
         self.options = options
         self.on_batch = on_batch or (lambda _done, _total: True)
         self.table = table
@@ -287,7 +296,7 @@ class _Trainer:
         self.choice = _choose_device(options, self.processes)
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.batches = TrainingBatches(self.reader, options, self.processes)
-        self.run = _run_facts(model, table, options)
+        self.run = _run_facts(started, table, options)
         self.started_from = None if fresh else model.digest
         self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
