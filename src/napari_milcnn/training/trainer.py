@@ -45,6 +45,7 @@ from napari_milcnn.training.validation import (
     validation_of,
     validation_temperature,
     with_confusion,
+    with_look,
     with_metrics,
 )
 
@@ -333,14 +334,23 @@ class _Trainer:
                 report = self._train_epoch(len(self.curve) + 1)
                 if report is None:
                     return
+                late = self._is_late()
+                if late or len(self.curve) == self.options.epochs or self._has_settled():
+                    report = self._with_look(report)
                 yield report
                 if checkpoint is not None and self.processes.rank == 0:
                     save_checkpoint(checkpoint, self._checkpoint())
-                if self._is_late():
+                if late:
                     return
         except Exception:
             self.processes.abandon()
             raise
+
+    def _with_look(self, report: EpochReport) -> EpochReport:
+        """Let the best model know, at the end, what its training images look like."""
+        parts = (self.table.part("train"), self.table.part("validation"))
+        self.best = with_look(report.best, *parts, self.choice, self.processes)
+        return replace(report, best=self.best, last=self.best if report.is_best else report.last)
 
     def _has_settled(self) -> bool:
         """Whether the validation has not become better for as long as patience lasts."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
 from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.inference.unlike import FEWEST_LOOKS, training_look
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
@@ -20,6 +21,11 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses
+
+_MOST_LOOKED = 128
+"""Most images, training or held, that are measured to know what they look like."""
+_PLANES_LOOKED = 4
+"""Most planes of each of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     """Set a trained model's temperature and the balance between its classes by images that it did not train on.
 
     Class maps, evidence and P stay as they are. y gets an offset for each class and is divided by the temperature. Use
-    it where phenotypes are rarer than in the training images.
+    it where phenotypes are rarer than in the training images. A model that does not know what its training images look
+    like takes these images for them, so that it can say which others are unlike (`inference.unlike`).
 
     Parameters
     ----------
@@ -66,13 +73,15 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     if absent:
         raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
     plain = model.with_card(temperature=1.0)
-    found = image_outputs(plain, labels, choose_device(device), Processes())
+    choice, processes = choose_device(device), Processes()
+    found = image_outputs(plain, labels, choice, processes)
     assert found is not None
     temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
     network = copy.deepcopy(model.network)
     with torch.no_grad():
         network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
-    return replace(model.with_card(temperature=temperature), network=network, path=None)
+    known = model if model.card.training.look else with_look(model, labels, None, choice, processes)
+    return replace(known.with_card(temperature=temperature), network=network, path=None)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,7 @@ def image_outputs(
     """Classify whole images of a table, averaged over the planes of each; None for an empty table."""
     if not table.images:
         return None
-    precision = str(choice.precision).removeprefix("torch.")
-    classifier = Classifier(model, device=str(choice.device), precision=precision)
+    classifier = _classifier(model, choice)
     rows: list[tuple[list[float], list[float]]] = []
     for image in processes.share(table.images):
         with table.open(image) as opened:
@@ -101,6 +109,38 @@ def image_outputs(
     logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
     pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
     return ImageOutputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
+
+
+def _classifier(model: TrainedModel, choice: DeviceChoice) -> Classifier:
+    return Classifier(model, device=str(choice.device), precision=str(choice.precision).removeprefix("torch."))
+
+
+def with_look(
+    model: TrainedModel, training: LabelTable, held: LabelTable | None, choice: DeviceChoice, processes: Processes
+) -> TrainedModel:
+    """Write on the card what the training images look like, with limits from images that were held out.
+
+    A model whose training images are too few to tell is returned as it is.
+    """
+    classifier = _classifier(model, choice)
+    known = _vectors(classifier, training, processes)
+    if len(known) < FEWEST_LOOKS:
+        return model
+    others = known[:0] if held is None or not held.images else _vectors(classifier, held, processes)
+    size = 2 * model.network.maps.in_channels  # features come first, statistics after them
+    look = training_look(known[:, :size], known[:, size:], others[:, :size], others[:, size:])
+    return model.with_card(training=model.card.training.model_copy(update={"look": look}))
+
+
+def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> np.ndarray:
+    """Measure features and statistics of images, spread evenly over the table, as (planes, values)."""
+    chosen = table.images[:: -(-len(table.images) // _MOST_LOOKED)]
+    rows: list[list[float]] = []
+    for image in processes.share(chosen):
+        with table.open(image) as opened:
+            planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
+            rows += np.concatenate(classifier.vectors(opened, planes), 1).tolist()
+    return np.array(processes.gather(rows))
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
