@@ -30,7 +30,7 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.tiling import Tile, TiledInference, TileMaps, map_windows
-from napari_milcnn.inference.unlike import feature_vectors, plane_look, unlike
+from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_look, shows_something, unlike
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
@@ -72,7 +72,8 @@ class Prediction:
     unlike_reasons : tuple of str
         For each plane, what differs from the training images, or that there is nothing to classify; else empty.
     has_structure : ndarray
-        Whether a plane shows more than noise, bool (planes,). A plane that does not has no top class.
+        Whether a plane shows more than noise, bool (planes,); where training images show no more, True. A plane that
+        does not has no top class.
     """
 
     classes: tuple[str, ...]
@@ -224,16 +225,16 @@ class Classifier:
             part = self._prediction(model_input, batch, maps, started)
             yield Progress(done, total, model_input.image.name, result=part)
 
-    def vectors(self, image: ImageSource, planes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Measure what `training_look` learns from: features (planes, values) and statistics (planes, values)."""
+    def vectors(self, image: ImageSource, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
+        """Measure what `training_look` learns from: features (planes, values), and the look of each plane."""
         model_input = self.model_input(image)
         tiles = map_windows(model_input.map_shape, self.inference.tile(model_input.shape), self.model.network.placement)
         moments = np.zeros((len(planes), 2, self.model.network.maps.in_channels))
         for row, plane in enumerate(planes):
             for window in tiles:
                 moments[row] += self.inference.encode(model_input, [Tile(plane, window)])[0].moments
-        statistics = [plane_look(model_input, plane).statistics.ravel() for plane in planes]
-        return feature_vectors(moments, math.prod(model_input.map_shape)), np.stack(statistics)
+        looks = [plane_look(model_input, plane) for plane in planes]
+        return feature_vectors(moments, math.prod(model_input.map_shape)), looks
 
     def _prediction(
         self, model_input: ModelInput, planes: Sequence[int], maps: _PlaneMaps, started: float
@@ -255,7 +256,7 @@ class Classifier:
             seconds=time.perf_counter() - started,
             unlike=values,
             unlike_reasons=reasons,
-            has_structure=np.array([look.has_structure for look in looks]),
+            has_structure=np.array([shows_something(self.model, look) for look in looks]),
         )
 
 

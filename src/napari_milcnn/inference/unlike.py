@@ -207,7 +207,10 @@ class _StructureTest:
 
 
 def training_look(
-    features: np.ndarray, statistics: np.ndarray, held_features: np.ndarray, held_statistics: np.ndarray
+    features: np.ndarray,
+    looks: Sequence[PlaneLook],
+    held_features: np.ndarray,
+    held_looks: Sequence[PlaneLook],
 ) -> TrainingLook:
     """Describe training images by their vectors.
 
@@ -215,9 +218,9 @@ def training_look(
     ----------
     features : ndarray
         Of the training images, (images, 2 * features), as of `feature_vectors`.
-    statistics : ndarray
-        Of the training images, (images, channels * statistics).
-    held_features, held_statistics : ndarray
+    looks : sequence of PlaneLook
+        Of the training images.
+    held_features, held_looks
         The same of images that were kept out of the training; there may be none.
 
     Raises
@@ -229,14 +232,20 @@ def training_look(
         raise ModelError(
             f"{len(features)} training images are too few to know what they look like; give at least {FEWEST_LOOKS}"
         )
+    statistics, held_statistics = _statistics_of(looks), _statistics_of(held_looks)
     least = np.tile(_LEAST_SPREADS, statistics.shape[1] // len(STATISTICS))
     held = len(held_features) if len(held_features) >= FEWEST_LOOKS else 0
     learned = _PLATES_MARGIN if held else _PLATES_MARGIN * _LEARNED_MARGIN
     return TrainingLook(
-        images=len(features), held=held,
+        images=len(features), held=held, structureless=sum(not look.has_structure for look in looks),
         features=_cloud(features, held_features[:held], np.zeros(1), _SHRINKAGES[0], learned),
         statistics=_cloud(statistics, held_statistics[:held], least, _SHRINKAGES[1], _PLATES_MARGIN),
     )  # fmt: skip
+
+
+def _statistics_of(looks: Sequence[PlaneLook]) -> np.ndarray:
+    """Return the statistics of planes as vectors, (planes, channels * statistics)."""
+    return np.array([look.statistics.ravel() for look in looks])
 
 
 def _cloud(known: np.ndarray, held: np.ndarray, least: np.ndarray, shrinkage: float, margin: float) -> Cloud:
@@ -279,6 +288,12 @@ def _fitted(vectors: np.ndarray, least: np.ndarray, least_shrinkage: float) -> C
     return Cloud.of_arrays(centre, scale, axes[:kept], floor + (1 - shrinkage) * own[:kept], rest, 1.0)
 
 
+def shows_something(model: TrainedModel, look: PlaneLook) -> bool:
+    """Whether a plane can have a class: it has structure, or there are training images that have none either."""
+    known = model.card.training.look
+    return look.has_structure or (known is not None and known.structureless > 0)
+
+
 def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Compare planes with the training images of a model.
 
@@ -301,15 +316,12 @@ def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]
     """
     look = model.card.training.look
     if look is None:
-        return np.full(len(looks), np.nan, np.float32), tuple(
-            "" if one.has_structure else NO_STRUCTURE for one in looks
-        )
-    statistics = np.stack([one.statistics.ravel() for one in looks])
-    parts = np.stack([look.features.distances(features), look.statistics.distances(statistics)])
+        return np.full(len(looks), np.nan, np.float32), tuple("" if x.has_structure else NO_STRUCTURE for x in looks)
+    parts = np.stack([look.features.distances(features), look.statistics.distances(_statistics_of(looks))])
     values = parts.max(0)
     reasons = []
     for value, one in zip(values, looks, strict=True):
-        if not one.has_structure:
+        if not shows_something(model, one):
             reasons.append(NO_STRUCTURE)
         else:
             reasons.append(_reason(model, look, one) if value > 1 else "")

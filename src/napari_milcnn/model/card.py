@@ -105,6 +105,10 @@ class TrainingLook(_AsRead):
         description="Images, kept out of the training, that the limits were measured on; 0 where there were none: each "
                     "half of the training images then served for the other."
     )  # fmt: skip
+    structureless: int = Field(
+        0, description="How many of the training images show nothing above their noise; if any, such images have a "
+                       "class of their own."
+    )  # fmt: skip
     features: Cloud = Field(description="Mean, then standard deviation, over the map, of the encoder's features.")
     statistics: Cloud = Field(description="Plain statistics of each channel (`inference.unlike.STATISTICS`).")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
 from napari_milcnn.inference.predict import Classifier
-from napari_milcnn.inference.unlike import FEWEST_LOOKS, training_look
+from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, training_look
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
@@ -126,21 +126,21 @@ def with_look(
     known = _vectors(classifier, training, processes)
     if len(known) < FEWEST_LOOKS:
         return model
-    others = known[:0] if held is None or not held.images else _vectors(classifier, held, processes)
-    size = 2 * model.network.maps.in_channels  # features come first, statistics after them
-    look = training_look(known[:, :size], known[:, size:], others[:, :size], others[:, size:])
+    others = [] if held is None or not held.images else _vectors(classifier, held, processes)
+    parts = [(np.array([one for one, _ in rows]), [look for _, look in rows]) for rows in (known, others)]
+    look = training_look(*parts[0], *parts[1])
     return model.with_card(training=model.card.training.model_copy(update={"look": look}))
 
 
-def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> np.ndarray:
-    """Measure features and statistics of images, spread evenly over the table, as (planes, values)."""
+def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> list[tuple[np.ndarray, PlaneLook]]:
+    """Measure features and look of planes of images that are spread evenly over the table."""
     chosen = table.images[:: -(-len(table.images) // _MOST_LOOKED)]
-    rows: list[list[float]] = []
+    rows: list[tuple[np.ndarray, PlaneLook]] = []
     for image in processes.share(chosen):
         with table.open(image) as opened:
             planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
-            rows += np.concatenate(classifier.vectors(opened, planes), 1).tolist()
-    return np.array(processes.gather(rows))
+            rows += zip(*classifier.vectors(opened, planes), strict=True)
+    return processes.gather(rows)
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
