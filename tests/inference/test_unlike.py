@@ -105,8 +105,7 @@ def test_a_plane_without_structure_has_no_class_and_no_masks(level, noise):
 
 
 def test_where_training_images_are_empty_too_an_empty_plane_has_a_class(knowing):
-    look = knowing.card.training.look.model_copy(update={"structureless": 3})
-    model = knowing.with_card(training=knowing.card.training.model_copy(update={"look": look}))
+    model = knowing.with_card(training=knowing.card.training.model_copy(update={"structureless": 3}))
     assert classify(model, as_camera(np.zeros((2, SIDE, SIDE))), **EXACT).top[0] in model.classes
 
 

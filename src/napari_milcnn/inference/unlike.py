@@ -102,12 +102,23 @@ def plane_look(model_input: ModelInput, plane: int) -> PlaneLook:
     for window in windows(model_input.shape, (_SIDE, _SIDE)):
         for sampler, channel in zip(sampled, model_input.read(plane, window), strict=True):
             sampler.add(channel)
+    return PlaneLook(np.stack([one.statistics() for one in sampled]), has_structure(model_input, plane))
+
+
+def has_structure(model_input: ModelInput, plane: int) -> bool:
+    """Whether any channel of a plane shows more than noise.
+
+    Raises
+    ------
+    ImageError
+        If the plane cannot be read.
+    """
     image = model_input.image
     tests = [_StructureTest() for _ in model_input.channels]
     for window in windows(image.plane_shape, (_SIDE, _SIDE)):
         for test, channel in zip(tests, image.plane(plane, model_input.channels, window), strict=True):
             test.add(channel)
-    return PlaneLook(np.stack([one.statistics() for one in sampled]), any(test.is_positive for test in tests))
+    return any(test.is_positive for test in tests)
 
 
 def feature_vectors(moments: np.ndarray, places: int) -> np.ndarray:
@@ -237,7 +248,7 @@ def training_look(
     held = len(held_features) if len(held_features) >= FEWEST_LOOKS else 0
     learned = _PLATES_MARGIN if held else _PLATES_MARGIN * _LEARNED_MARGIN
     return TrainingLook(
-        images=len(features), held=held, structureless=sum(not look.has_structure for look in looks),
+        images=len(features), held=held,
         features=_cloud(features, held_features[:held], np.zeros(1), _SHRINKAGES[0], learned),
         statistics=_cloud(statistics, held_statistics[:held], least, _SHRINKAGES[1], _PLATES_MARGIN),
     )  # fmt: skip
@@ -290,8 +301,7 @@ def _fitted(vectors: np.ndarray, least: np.ndarray, least_shrinkage: float) -> C
 
 def shows_something(model: TrainedModel, look: PlaneLook) -> bool:
     """Whether a plane can have a class: it has structure, or there are training images that have none either."""
-    known = model.card.training.look
-    return look.has_structure or (known is not None and known.structureless > 0)
+    return look.has_structure or bool(model.card.training.structureless)
 
 
 def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -333,25 +343,29 @@ def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
     known = look.statistics.middle.reshape(one.statistics.shape)
     z = look.statistics.standardised(one.statistics.reshape(1, -1)).reshape(one.statistics.shape)
     sees_raw = getattr(model.card, "normalise", "training") == "training"
-    named: list[tuple[float, str]] = []
+    named: list[tuple[float, str, str]] = []
     for channel, *rows in zip(model.channels, z, one.statistics, known, strict=True):
-        ahead = f"{channel}: " if len(model.channels) > 1 else ""
         own, found, typical = (dict(zip(STATISTICS, row.tolist(), strict=True)) for row in rows)
         ratio = math.exp(found["range"] - typical["range"])
         differences = [*(_light(own, ratio) if sees_raw else _contrast(own)), *_shape(own, found)]
-        named += [(strength, ahead + text) for strength, text in differences]
-    named.sort(reverse=True)
-    texts = dict.fromkeys(text for strength, text in named if strength >= _NAMED)
-    if not texts and look.statistics.distances(one.statistics.reshape(1, -1))[0] > 1:
+        named += [(strength, text, channel) for strength, text in differences]
+    named.sort(key=lambda item: -item[0])
+    if named[0][0] < _NAMED and look.statistics.distances(_statistics_of([one]))[0] > 1:
         return named[0][1]
-    return "; ".join(list(texts)[:_MOST_NAMED]) or NEW_FEATURES
+    channels: dict[str, list[str]] = {}
+    for strength, text, channel in named:
+        if strength >= _NAMED:
+            channels.setdefault(text, []).append(channel)
+    several = len(model.channels) > 1
+    texts = [f"{', '.join(names)}: {text}" if several else text for text, names in channels.items()]
+    return "; ".join(texts[:_MOST_NAMED]) or NEW_FEATURES
 
 
 def _light(z: dict[str, float], ratio: float) -> Iterator[tuple[float, str]]:
     """Yield how strikingly the intensities of a channel differ, and the words for it."""
     strength = max(map(abs, (z["dark"], z["median"], z["range"], z["spread"])))
     if not 1 / _BIT_DEPTH < ratio < _BIT_DEPTH:
-        yield strength, f"another bit depth: its range of intensities is {ratio:.3g} times that of the training images"
+        yield strength, f"another bit depth: its range of intensities is {ratio:.2g} times that of the training images"
     elif max(abs(z["range"]), abs(z["spread"])) >= _NAMED:
         brighter = z["median"] + z["dark"] + z["range"] + z["spread"] > 0
         yield strength, "too bright" if brighter else "too dark"

@@ -105,10 +105,6 @@ class TrainingLook(_AsRead):
         description="Images, kept out of the training, that the limits were measured on; 0 where there were none: each "
                     "half of the training images then served for the other."
     )  # fmt: skip
-    structureless: int = Field(
-        0, description="How many of the training images show nothing above their noise; if any, such images have a "
-                       "class of their own."
-    )  # fmt: skip
     features: Cloud = Field(description="Mean, then standard deviation, over the map, of the encoder's features.")
     statistics: Cloud = Field(description="Plain statistics of each channel (`inference.unlike.STATISTICS`).")
 
@@ -128,6 +124,10 @@ class TrainingRecord(_AsRead):
         None, description="Counts of the validation images, as `confusion_table` has them."
     )
     encoder_of: str | None = Field(None, description="Digest of the model whose encoder was taken over.")
+    structureless: int | None = Field(
+        None, description="Training images that show nothing above their noise; if any, such images have a "
+                          "class of their own. None where unknown."
+    )  # fmt: skip
     look: TrainingLook | None = Field(None, description="What the training images look like; None where unknown.")
 
     @property

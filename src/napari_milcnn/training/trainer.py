@@ -39,6 +39,7 @@ from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, i
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
+    count_structureless,
     image_outputs,
     is_better,
     known_precision,
@@ -286,6 +287,7 @@ class _Trainer:
         self.batches = TrainingBatches(self.reader, options, self.processes)
         self.run = _run_facts(model, table, options)
         self.started_from = None if fresh else model.digest
+        self.structureless: int | None = None
         self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
         single = table.single_label if fresh else model.card.single_label
@@ -301,6 +303,7 @@ class _Trainer:
             self.model = self.model.with_card(mean=measured.mean, std=measured.std)
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
+        self.structureless = count_structureless(self.model, self.reader.table, self.processes)
         self.best = self.model
         return True
 
@@ -319,6 +322,7 @@ class _Trainer:
         self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
+        self.structureless = self.model.card.training.structureless
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -389,6 +393,7 @@ class _Trainer:
         record = TrainingRecord(
             epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
             images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
+            structureless=self.structureless,
         )  # fmt: skip
         return rebuilt(self.model.with_card(training=record).card, self.learner.network.state_dict())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Classifier
-from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, training_look
-from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, has_structure, training_look
+from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
 from napari_milcnn.model.trained_model import TrainedModel
@@ -81,6 +83,9 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     with torch.no_grad():
         network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
     known = model if model.card.training.look else with_look(model, labels, None, choice, processes)
+    if known.card.training.structureless is None:
+        count = count_structureless(model, labels, processes)
+        known = known.with_card(training=known.card.training.model_copy(update={"structureless": count}))
     return replace(known.with_card(temperature=temperature), network=network, path=None)
 
 
@@ -132,11 +137,23 @@ def with_look(
     return model.with_card(training=model.card.training.model_copy(update={"look": look}))
 
 
+def count_structureless(model: TrainedModel, table: LabelTable, processes: Processes) -> int:
+    """Count the images, of those spread evenly over the table, whose first plane shows nothing above its noise."""
+    empty: list[bool] = []
+    for image in processes.share(_spread(table)):
+        with table.open(image) as opened:
+            empty.append(not has_structure(model_input(model, opened), 0))
+    return sum(processes.gather(empty))
+
+
+def _spread(table: LabelTable) -> Sequence[LabelledImage]:
+    return table.images[:: -(-len(table.images) // _MOST_LOOKED)]
+
+
 def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> list[tuple[np.ndarray, PlaneLook]]:
     """Measure features and look of planes of images that are spread evenly over the table."""
-    chosen = table.images[:: -(-len(table.images) // _MOST_LOOKED)]
     rows: list[tuple[np.ndarray, PlaneLook]] = []
-    for image in processes.share(chosen):
+    for image in processes.share(_spread(table)):
         with table.open(image) as opened:
             planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
             rows += zip(*classifier.vectors(opened, planes), strict=True)
