@@ -10,6 +10,14 @@ PLANE_COLUMNS: Final = ("position", "t", "z")
 OBJECT_COLUMNS: Final = ("label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score")
 """Columns about an object of a mask, besides those of its image and plane."""
 
+UNLIKE: Final = "unlike"
+UNLIKE_REASON: Final = "unlike reason"
+"""Columns that say whether a plane is unlike the training images (above 1), and in what."""
+NO_CLASS: Final = ""
+"""The top class of a plane that shows nothing to classify."""
+NOTHING: Final = "nothing to classify"
+"""What is said in its place."""
+
 _SCORE, _POOLED, _INSTANCE = "score ", "P ", "p "
 
 

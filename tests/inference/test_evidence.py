@@ -326,7 +326,7 @@ def test_a_prediction_is_not_made_twice(compact: TrainedModel, monkeypatch: Any)
     def never(*_: Any) -> None:
         raise AssertionError("run again")
 
-    monkeypatch.setattr(TiledInference, "run", never)
+    monkeypatch.setattr(TiledInference, "encode", never)
     found = evidence(compact, image, kind="class_map", prediction=prediction, **EXACT)
     assert found.prediction is prediction
     assert (found.maps == expected).all()

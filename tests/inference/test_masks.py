@@ -34,8 +34,9 @@ def evidence_of(
     values = np.broadcast_to(np.array(scores, np.float32), (len(maps), 2)).copy()
     indices = tuple(PlaneIndex(0, t, 0) for t in range(len(maps)))
     prediction = Prediction(
-        ("a", "b"), values, values, maps[:, :, :1, :1], indices, MapPlacement(1, 0, 0), "image", (), "cpu", 0.0
-    )
+        ("a", "b"), values, values, maps[:, :, :1, :1], indices, MapPlacement(1, 0, 0), "image", (), "cpu", 0.0,
+        np.zeros(len(maps), np.float32), ("",) * len(maps), np.ones(len(maps), bool),
+    )  # fmt: skip
     kind = "class_map" if objects is None else "object"
     held = None if objects is None else np.asarray(objects, np.int32)
     return Evidence(requested, kind, maps, held, prediction, pixel_size, thresholds or {})

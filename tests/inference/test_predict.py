@@ -254,7 +254,8 @@ def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "
     values = np.array(scores, np.float32)
     planes = tuple(PlaneIndex(0, t, 0) for t in range(len(values)))
     maps = np.zeros((*values.shape, 1, 1), np.float32)
-    return Prediction(classes, values / 2, values, maps, planes, MapPlacement(16, 33, 33), "image", (), "cpu", 0.0)
+    return Prediction(classes, values / 2, values, maps, planes, MapPlacement(16, 33, 33), "image", (), "cpu", 0.0,
+                      np.zeros(len(planes), np.float32), ("",) * len(planes), np.ones(len(planes), bool))  # fmt: skip
 
 
 def test_top_margin_and_table() -> None:

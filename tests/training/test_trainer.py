@@ -403,3 +403,22 @@ def test_a_checkpoint_of_other_planes_is_refused(table, tmp_path):
     other = LabelTable((*images[:-1], replace(images[-1], plane="T16")))
     with pytest.raises(OptionsError, match=r"differs in the table \(was"):
         next(train(model, other, checkpoint=saved, resume=True, **FAST | {"epochs": 1}))
+
+
+def test_at_the_end_the_model_knows_what_its_training_images_look_like(table):
+    """Half of them are noise, so noise is no reason against a class; a brighter image is named as such."""
+    first, last = train(model_for(table, b=0.3), table, **FAST)
+    assert first.best.card.training.look is None
+    look = last.best.card.training.look
+    assert (look.images, look.held, last.best.card.training.structureless) == (12, 4, 6)
+    image = tifffile.imread(table.images[1].file)
+    same, brighter = (classify(last.best, image + more, device="cpu", precision="float32") for more in (0, 200))
+    assert same.unlike[0] <= 1
+    assert brighter.unlike[0] > 1
+    assert "too bright" in brighter.unlike_reasons[0]
+    assert classify(last.best, table.images[0].file, device="cpu").top[0] in table.classes
+
+
+def test_calibrating_gives_an_old_model_that_knowledge(table):
+    known = calibrate(model_for(table, b=0.3), table, device="cpu").card.training.look
+    assert (known.images, known.held) == (16, 0)

@@ -182,6 +182,8 @@ def segment_plane(
 def present_classes(prediction: Prediction, row: int, names: Sequence[str], options: MaskOptions) -> tuple[str, ...]:
     """Return the classes that get masks in one plane: those whose score reaches `options.present`, and the top class.
 
+    A plane that shows nothing to classify gets none.
+
     Parameters
     ----------
     prediction : Prediction
@@ -193,6 +195,8 @@ def present_classes(prediction: Prediction, row: int, names: Sequence[str], opti
     options : MaskOptions
         With the lowest score, `present`.
     """
+    if not prediction.has_structure[row]:
+        return ()
     scores = dict(zip(prediction.classes, prediction.scores[row].tolist(), strict=True))
     least = min(options.present, max(scores.values()))
     return tuple(name for name in names if scores[name] >= least)

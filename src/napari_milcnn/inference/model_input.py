@@ -157,6 +157,11 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     """
     channels, channel_warning = match_channels(model.channels, image)
     warnings = [*image.warnings, *([channel_warning] if channel_warning else [])]
+    if model.pixel_size is not None and image.pixel_size is None:
+        warnings.append(
+            f"the image does not say its pixel size and was taken to have the model's, {model.pixel_size:.4g} µm; "
+            "objects of another size are not recognised, so give the pixel size if it differs"
+        )
     ratio = _pixel_size_ratio(model, image) if match_pixel_size else 1.0
     zoom = ratio * model.card.network_scale
     if ratio != 1:

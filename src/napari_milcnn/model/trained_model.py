@@ -34,6 +34,9 @@ from napari_milcnn.options import (
     preset_options,
 )
 
+_FEW_LOOKS = 20
+"""Training images below which it is only roughly known what they look like."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
@@ -197,6 +200,7 @@ def card_text(model: TrainedModel) -> str:
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
         "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
         "reference": card.reference,
+        "training images": _look_sentence(card),
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
@@ -216,6 +220,20 @@ def _input_sentence(card: ModelCard) -> str:
     return ways[card.normalise] + resized
 
 
+def _look_sentence(card: ModelCard) -> str:
+    """Say whether the model knows what its training images look like, and from how many."""
+    look = card.training.look
+    if look is None:
+        return ""
+    limits = f"limits from {look.held} others" if look.held else "limits from halves of them, as no others were known"
+    few = "; they are few, so images that are unlike them are found roughly" if look.images < _FEW_LOOKS else ""
+    return f"known by the look of {look.images}, {limits}{few}"
+
+
 def card_json(model: TrainedModel) -> dict[str, object]:
-    """Return a model's card as plain data."""
-    return {**json.loads(model.card.model_dump_json()), "sha256": model.digest}
+    """Return a model's card as plain data, without the packed arrays of what its training images look like."""
+    facts = json.loads(model.card.model_dump_json())
+    look = facts["training"].pop("look", None)
+    if look is not None:
+        facts["training"]["look"] = {"images": look["images"], "held": look["held"]}
+    return {**facts, "sha256": model.digest}

@@ -35,7 +35,7 @@ from napari_milcnn.results.opened import (
     read_csv,
 )
 from napari_milcnn.results.write import read_json
-from napari_milcnn.schema import PLANE_COLUMNS, class_of, is_pooled, is_score, score_columns
+from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE_REASON, class_of, is_pooled, is_score, score_columns
 
 
 class _Opening(BaseModel, frozen=True):
@@ -120,7 +120,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if not_numbers:
         text = _first_text(table[not_numbers[0]])
         raise ResultsError(f"{path}: the column {not_numbers[0]} holds {text!r}; expected numbers")
-    cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | (table["top"] == ""))
+    cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | _is_cut_off(table))
     if cut_off.any():
         line = int(cut_off.to_numpy().argmax()) + 2
         raise ResultsError(
@@ -133,6 +133,12 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if unknown:
         raise ResultsError(f"{path}: the top class {min(unknown)} has no column of scores; the file is damaged")
     return with_name(with_margin(table, scores)), classes
+
+
+def _is_cut_off(table: pd.DataFrame) -> pd.Series:
+    """Tell where the top class is missing although the plane shows something to classify."""
+    said = table[UNLIKE_REASON] != "" if UNLIKE_REASON in table else False
+    return (table["top"] == NO_CLASS) & ~(pd.Series(said, index=table.index))
 
 
 def _no_columns(names: Sequence[str]) -> str:

@@ -45,6 +45,7 @@ from napari_milcnn.training.patch_dataset import (
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
+    count_structureless,
     has_settled,
     image_outputs,
     is_better,
@@ -52,6 +53,7 @@ from napari_milcnn.training.validation import (
     validation_of,
     validation_temperature,
     with_confusion,
+    with_look,
     with_metrics,
 )
 
@@ -298,6 +300,7 @@ class _Trainer:
         self.batches = TrainingBatches(self.reader, options, self.processes)
         self.run = _run_facts(started, table, options)
         self.started_from = None if fresh else model.digest
+        self.structureless: int | None = None
         self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
         single = table.single_label if fresh else model.card.single_label
@@ -310,6 +313,7 @@ class _Trainer:
             return False
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
+        self.structureless = count_structureless(self.model, self.reader.table, self.processes)
         self.best = self.model
         return True
 
@@ -338,6 +342,7 @@ class _Trainer:
         self.model = self.reader.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
+        self.structureless = self.model.card.training.structureless
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -349,18 +354,30 @@ class _Trainer:
         """Train the epochs that are left, and write the state to a file after each."""
         self.learner.distribute(self.processes)
         try:
-            while len(self.curve) < self.options.epochs and not has_settled(self.curve, self.options.patience):
+            while not self._is_done():
                 report = self._train_epoch(len(self.curve) + 1)
                 if report is None:
                     return
+                late = self._is_late()
+                if late or self._is_done():
+                    report = self._with_look(report)
                 yield report
                 if checkpoint is not None and self.processes.rank == 0:
                     save_checkpoint(checkpoint, self._checkpoint())
-                if self._is_late():
+                if late:
                     return
         except Exception:
             self.processes.abandon()
             raise
+
+    def _is_done(self) -> bool:
+        return len(self.curve) >= self.options.epochs or has_settled(self.curve, self.options.patience)
+
+    def _with_look(self, report: EpochReport) -> EpochReport:
+        """Let the best model know, at the end, what its training images look like."""
+        parts = (self.table.part("train"), self.table.part("validation"))
+        self.best = with_look(report.best, *parts, self.choice, self.processes)
+        return replace(report, best=self.best, last=self.best if report.is_best else report.last)
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, which counts for all."""
@@ -396,6 +413,7 @@ class _Trainer:
         record = TrainingRecord(
             epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
             images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
+            structureless=self.structureless,
         )  # fmt: skip
         return rebuilt(self.model.with_card(training=record).card, self.learner.averaged.state_dict())
 

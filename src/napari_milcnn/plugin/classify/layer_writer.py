@@ -58,7 +58,7 @@ class LayerWriter:
         return reading
 
     def write(self, entry: ImageState, plane: int, masks: PlaneMasks | None) -> None:
-        """Write the masks of one plane; `refresh_masks` shows them."""
+        """Write the masks of one plane, empty where they are hidden; `refresh_masks` shows them."""
         if masks is None or entry.source is None:
             return
         if entry.labels is None:
@@ -68,7 +68,7 @@ class LayerWriter:
         start = entry.start_of(plane, len(numbers) - 1)
         own = _numbers(entry, masks, start)
         numbers[masks.objects["label"]] = own
-        entry.labels[plane] = numbers[masks.labels]
+        entry.labels[plane] = 0 if entry.hides_masks(plane) else numbers[masks.labels]
         entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_TABLE_COLUMNS]
         entry.joined = None
 
