@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import ForegroundOptions, NetworkOptions, Options
+from napari_milcnn.options import FORMER_FOREGROUND, ForegroundOptions, NetworkOptions, Options, make_options
 
 
 class _AsRead(Options):
@@ -86,7 +86,7 @@ class ModelCard(Options):
     mean: tuple[float, ...] = Field(description="Mean raw intensity of the training set, one for each channel.")
     std: tuple[float, ...] = Field(description="Standard deviation of the same, one for each channel.")
     network: NetworkOptions
-    foreground: ForegroundOptions = ForegroundOptions()
+    foreground: ForegroundOptions = make_options(ForegroundOptions, FORMER_FOREGROUND)
     reference: str | None = Field(
         None, description="Class whose images show no other class (control, wild type, basal); object evidence for the "
                           "others is relative to it."

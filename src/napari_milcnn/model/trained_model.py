@@ -140,7 +140,7 @@ def new_model(
     pixel_size : float, optional
         µm per pixel.
     foreground : ForegroundOptions, optional
-        How the cells are found for object evidence.
+        How the cells are found for object evidence; what is left out is measured on the training images.
     reference : str, optional
         The class whose images show no other class (control, wild type); evidence for the others is relative to it.
     seed : int
@@ -184,13 +184,19 @@ def card_text(model: TrainedModel) -> str:
         "channels": ", ".join(card.channels), "pixel size": size,
         "network": f"receptive field {placement.receptive_field} px, one instance every {placement.stride} px, "
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
-        "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
+        "foreground": _foreground_text(card),
         "reference": card.reference,
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
     }  # fmt: skip
     return "\n".join(f"{name:<{max(map(len, rows)) + 2}}{value}" for name, value in rows.items() if value)
+
+
+def _foreground_text(card: ModelCard) -> str:
+    options = card.foreground
+    size = "" if options.size is None else f", objects of about {options.size:g} px"
+    return f"{options.channel or card.channels[0]}, {options.method or 'measured at training'}{size}"
 
 
 def card_json(model: TrainedModel) -> dict[str, object]:
