@@ -206,7 +206,7 @@ def test_lobes_of_one_cell_stay_together() -> None:
 def test_touching_cells_are_split_at_their_size() -> None:
     """Nine discs that touch are nine objects, in whole pixels of the mask, also where one row is dim."""
     mask = discs((120, 120), [(y, x) for y in (30, 60, 90) for x in (30, 60, 90)], 15)
-    bright = np.where(np.arange(120)[:, None] < 45, 40.0, 160.0) * mask
+    bright = np.where(np.arange(120)[:, None] < 45, 80.0, 160.0) * mask
     labels = split_at_size(mask, bright, 30)
     assert labels.max() == 9
     assert ((labels > 0) == mask).all()

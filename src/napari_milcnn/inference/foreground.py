@@ -22,12 +22,15 @@ from napari_milcnn.options import FORMER_FOREGROUND, ForegroundOptions, make_opt
 _NEIGHBOURHOOD = 6
 """Sigma of the neighbourhood that `local` compares with, and the distance by which `half_maximum` may move an edge
 outwards, as a multiple of the smoothing."""
-_SMOOTH, _SPLIT, _LEAST_AREA = 0.05, 0.25, 0.06
+_SMOOTH, _SPLIT, _LEAST_AREA = 0.05, 0.36, 0.06
 """Sigma before the threshold and sigma at which objects are split, as shares of the typical diameter, and area of the
-smallest object, as a share of a typical disc."""
-_NEAR, _WHOLE = 0.85, 1.4
+smallest object, as a share of a typical disc. Chosen on fields of training plates: with a smaller sigma a nucleus of
+two lobes is cut, with a larger one cells that touch become one."""
+_NEAR, _WHOLE = 0.95, 2.4
 """Parts are one object where their centres are nearer than this share of the typical diameter, and their areas together
 are no more than this many typical discs."""
+_WEIGHT = 1 / 16
+"""Power of the intensities in the image whose hills are objects; with a higher one, bright objects swallow dim ones."""
 _SIZES = 2.0 ** np.arange(2, 8, 0.25)
 """Diameters, in px, from which the typical one is taken."""
 _FINEST = 3.0
@@ -117,8 +120,8 @@ def split_at_size(mask: np.ndarray, intensities: np.ndarray, size: float) -> np.
     """Label the objects of a mask (Y, X), split and joined at the scale of a typical object.
 
     The mask is smoothed until each object is a hill, or a few, such as the lobes of one nucleus. It is
-    weighted by the fourth root of the intensities above the background: where cells fill the plane their brightness
-    tells them apart, and a dim cell is not swallowed by a bright neighbour. Each pixel belongs to the hill that
+    weighted by a low power of the intensities above the background: where cells fill the plane their brightness tells
+    them apart, and a dim cell is not swallowed by a bright neighbour. Each pixel belongs to the hill that
     steepest ascent leads to: the watershed of the smoothed image without its queue of pixels, several times quicker.
     Parts that are near each other and together no larger than an object are then joined.
 
@@ -139,7 +142,7 @@ def split_at_size(mask: np.ndarray, intensities: np.ndarray, size: float) -> np.
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     background = float(np.median(intensities[~mask])) if not mask.all() else float(intensities.min())
-    weight = np.where(mask, np.sqrt(np.sqrt(np.maximum(intensities - background, 0))), 0)
+    weight = np.where(mask, np.maximum(intensities - background, 0) ** _WEIGHT, 0)
     step = max(1, int(_SPLIT * size / _FINEST))
     inside = _reduced(mask.astype(np.float32), step) > 0
     hills = ndimage.gaussian_filter(_reduced(weight, step), _SPLIT * size / step)
