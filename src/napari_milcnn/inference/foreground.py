@@ -119,11 +119,11 @@ def _to_half_maximum(objects: np.ndarray, smooth: np.ndarray, reach: float) -> n
 def split_at_size(mask: np.ndarray, intensities: np.ndarray, size: float) -> np.ndarray:
     """Label the objects of a mask (Y, X), split and joined at the scale of a typical object.
 
-    The mask is smoothed until each object is a hill, or a few, such as the lobes of one nucleus. It is
-    weighted by a low power of the intensities above the background: where cells fill the plane their brightness tells
-    them apart, and a dim cell is not swallowed by a bright neighbour. Each pixel belongs to the hill that
-    steepest ascent leads to: the watershed of the smoothed image without its queue of pixels, several times quicker.
-    Parts that are near each other and together no larger than an object are then joined.
+    The mask is smoothed until each object is a hill, or a few, such as the lobes of one nucleus. It is weighted by a
+    low power of the intensities above the background: where cells fill the plane their brightness tells them apart, and
+    a dim cell is not swallowed by a bright neighbour. Each pixel belongs to the hill that steepest ascent leads to: the
+    watershed of the smoothed image without its queue of pixels, several times quicker. Parts that are near each other
+    and together no larger than a large object are then joined.
 
     Parameters
     ----------
@@ -185,6 +185,8 @@ def _joined(labels: np.ndarray, size: float) -> np.ndarray:
         if first != second and areas[first] + areas[second] <= _WHOLE * np.pi / 4 * size**2:
             areas[first] += areas[second]
             whole[whole == second] = first
+    kept, place = np.unique(whole[1:], return_inverse=True)
+    whole[1:] = np.arange(1, len(kept) + 1)[place]
     return np.asarray(whole[labels])
 
 
