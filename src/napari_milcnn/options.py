@@ -10,7 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_milcnn.errors import OptionsError
 
@@ -205,22 +214,53 @@ class ComputeOptions(Options):
 
 
 class ForegroundOptions(Options):
-    """How the cells, or the bright structures, of an image are found for object evidence."""
+    """How the cells, or the bright structures, of an image are found for object evidence.
+
+    What is left out is measured on the training images when a model is new, and stands on its card.
+    """
 
     channel: str | None = Field(
         None, description="Channel in which objects are found; default: the one that the model names."
     )
-    method: Literal["otsu", "local", "half_maximum"] = Field(
-        "otsu", description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
-                            "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
-                            "object is put at half its own height."
+    method: Literal["otsu", "local", "half_maximum"] | None = Field(
+        None, description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
+                          "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
+                          "object is put at half its own height. Default: the one whose objects agree best with each "
+                          "other."
     )  # fmt: skip
-    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold.")
-    split: float = Field(
-        6.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
-                               "0 splits none."
+    size: float | None = Field(
+        None, gt=0, description="Diameter of a typical object, in px of the model; default: measured on the training "
+                                "images."
     )  # fmt: skip
-    min_size: int = Field(20, ge=0, description="Area of the smallest object that is kept, in px of the model.")
+    smooth: float | None = Field(
+        None, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold; default: a "
+                                "twentieth of `size`."
+    )  # fmt: skip
+    split: float | None = Field(
+        None, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
+                                "0 splits none. Default: objects are split at the scale of `size`, and parts of one "
+                                "object stay together."
+    )  # fmt: skip
+    min_size: int | None = Field(
+        None, ge=0, description="Area of the smallest object that is kept, in px of the model; default: 6 % of a disc "
+                                "of `size`."
+    )  # fmt: skip
+
+    def over(self, base: ForegroundOptions) -> ForegroundOptions:
+        """Return options in which what was left out is taken from `base`; another size brings its own lengths."""
+        dropped = () if self.size is None else ("smooth", "split", "min_size")
+        usual = {name: value for name, value in base if name not in dropped}
+        given = {name: value for name, value in self if value is not None}
+        return make_options(ForegroundOptions, {**usual, **given})
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a size that is not known: the digest of a model covers its card, and old cards have no size."""
+        return {name: value for name, value in write(self).items() if name != "size" or value is not None}
+
+
+FORMER_FOREGROUND: dict[str, object] = {"method": "otsu", "smooth": 1.5, "split": 6.0, "min_size": 20}
+"""Foreground options that hold where nothing was measured, as on the cards of early versions."""
 
 
 class EvidenceOptions(ComputeOptions):
@@ -236,7 +276,7 @@ class EvidenceOptions(ComputeOptions):
                               "the gradient."
     )  # fmt: skip
     foreground: ForegroundOptions | None = Field(
-        None, description="How objects are found for object evidence; default: as the model's card says."
+        None, description="How objects are found for object evidence; what is left out is as the model's card says."
     )
 
 

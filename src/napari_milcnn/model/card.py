@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import ForegroundOptions, NetworkOptions, Normalise, Options
+from napari_milcnn.options import FORMER_FOREGROUND, ForegroundOptions, NetworkOptions, Normalise, Options, make_options
 
 _ADDED_LATER = frozenset({"normalise", "scale"})
 """Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
@@ -181,7 +181,7 @@ class ModelCard(Options):
         description="Standard deviation of the same, one for each channel; 1 where it is not used."
     )
     network: NetworkOptions
-    foreground: ForegroundOptions = ForegroundOptions()
+    foreground: ForegroundOptions = make_options(ForegroundOptions, FORMER_FOREGROUND)
     reference: str | None = Field(
         None, description="Class whose images show no other class (control, wild type, basal); object evidence for the "
                           "others is relative to it."

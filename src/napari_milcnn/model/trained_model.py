@@ -152,7 +152,7 @@ def new_model(
     normalise, scale : optional
         Fields of `InputOptions`; by default as the preset has them.
     foreground : ForegroundOptions, optional
-        How the cells are found for object evidence.
+        How the cells are found for object evidence; what is left out is measured on the training images.
     reference : str, optional
         The class whose images show no other class (control, wild type); evidence for the others is relative to it.
     seed : int
@@ -198,7 +198,7 @@ def card_text(model: TrainedModel) -> str:
         "channels": ", ".join(card.channels), "pixel size": size, "input": _input_sentence(card),
         "network": f"receptive field {placement.receptive_field} px, one instance every {placement.stride} px, "
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
-        "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
+        "foreground": _foreground_text(card),
         "reference": card.reference,
         "training images": _look_sentence(card),
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
@@ -228,6 +228,12 @@ def _look_sentence(card: ModelCard) -> str:
     limits = f"limits from {look.held} others" if look.held else "limits from halves of them, as no others were known"
     few = "; they are few, so images that are unlike them are found roughly" if look.images < _FEW_LOOKS else ""
     return f"known by the look of {look.images}, {limits}{few}"
+
+
+def _foreground_text(card: ModelCard) -> str:
+    options = card.foreground
+    size = "" if options.size is None else f", objects of about {options.size:g} px"
+    return f"{options.channel or card.channels[0]}, {options.method or 'measured at training'}{size}"
 
 
 def card_json(model: TrainedModel) -> dict[str, object]:

@@ -37,6 +37,8 @@ _DRAWS = 4
 """Windows drawn for a patch before the fullest of them is taken."""
 _STRIP = 2**24
 """Pixels of a plane that are measured at a time."""
+_MEASURED_SIDE = 1024
+"""Side, in px, of the middle of an image on which the size of its objects is measured."""
 _SAMPLED_PIXELS = 2**18
 """Pixels of a plane, about, from which its foreground is estimated."""
 
@@ -180,6 +182,13 @@ class PatchReader:
         raw = self._window(index, 0, Window(y, y + height, x, x + width))
         channel = self.intensity(index, 0).apply(raw)[self._channel]
         return np.asarray(ndimage.binary_fill_holes(ndimage.gaussian_filter(channel, 1) > 0.5))
+
+    def object_channel(self, index: int) -> np.ndarray:
+        """Return the channel in which objects are found, (Y, X), of the middle of an image's middle plane."""
+        facts = self._known(index)
+        (y, x), side = ((size - min(size, _MEASURED_SIDE)) // 2 for size in facts.shape), _MEASURED_SIDE
+        window = Window(y, min(y + side, facts.shape[0]), x, min(x + side, facts.shape[1]))
+        return np.asarray(self._window(index, facts.planes // 2, window)[self._channel])
 
     def sums(self, index: int) -> np.ndarray:
         """Return count, sum and sum of squares of raw intensities over all planes, float64 (3, channels)."""

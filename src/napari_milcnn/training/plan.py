@@ -150,8 +150,8 @@ class TrainingPlan:
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
         usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
         model = start.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
-        foreground = {**model.card.foreground.model_dump(), **self.foreground}
-        model = model.with_card(foreground=make_options(ForegroundOptions, foreground))
+        foreground = make_options(ForegroundOptions, self.foreground).over(model.card.foreground)
+        model = model.with_card(foreground=foreground)
         return Start(model, start.summary)
 
     def _start_anew(self, table: LabelTable) -> Start:

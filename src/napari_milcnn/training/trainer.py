@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
+from napari_milcnn.inference.foreground import is_known, measure_foreground
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
 from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
@@ -59,6 +60,8 @@ from napari_milcnn.training.validation import (
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""
+_MOST_SEGMENTED = 16
+"""Most images on which the size of objects, and the method that finds them, is measured."""
 _MOST_MEASURED = 64
 """Most images that the share of foreground is measured on."""
 _NOT_LEARNING = ("device", "num_workers", "cache", "max_minutes", "threads")
@@ -311,6 +314,8 @@ class _Trainer:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
         if not self.model.card.training.has_learned_encoder and not self._measure_intensities(on_image):
             return False
+        if not self.model.card.training.has_learned and not is_known(self.model.card.foreground):
+            self._measure_foreground()
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
         self.structureless = count_structureless(self.model, self.reader.table, self.processes)
@@ -326,6 +331,12 @@ class _Trainer:
             return False
         self.model = self.reader.model = self.model.with_card(mean=measured.mean, std=measured.std)
         return True
+
+    def _measure_foreground(self) -> None:
+        """Measure how objects are found, where the plan leaves it open."""
+        images = len(self.reader.table.images)
+        sample = [self.reader.object_channel(i) for i in range(0, images, math.ceil(images / _MOST_SEGMENTED))]
+        self.model = self.model.with_card(foreground=measure_foreground(sample, self.model.card.foreground))
 
     def _start_at_foreground(self) -> None:
         """Set b and the last layer for the share of the training images that shows cells."""

@@ -252,8 +252,8 @@ class ClassifyDock(QWidget):
             self.mask_box.count.setText("")
             return
         size = entry.source.image.pixel_size
-        area = float(masks.objects["area_px"].sum())
-        self.mask_box.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
+        area = float(masks.shown["area_px"].sum())
+        self.mask_box.say_count(len(masks.shown), area * (size or 1) ** 2, "µm²" if size else "px")
 
     def _on_moved(self, _event: Any = None) -> None:
         self._show_plane()
@@ -784,7 +784,7 @@ class ClassifyDock(QWidget):
                 write_table(Path(path), self.results_box.objects.frame)
             else:
                 found = [(entry, entry.prediction) for entry in self.images]
-                rows = [prediction_rows(_file(one), one.name, each) for one, each in found if each is not None]
+                rows = [prediction_rows(_file(one), one.name, each, one.counts) for one, each in found if each]
                 if not rows:
                     raise ImageError("nothing was classified yet; click Classify first")
                 write_table(Path(path), pd.concat(rows, ignore_index=True))
