@@ -75,7 +75,7 @@ def training() -> tuple[dict[str, Any], mil.TrainedModel, mil.LabelTable]:
     """Weights, losses and validation of two epochs."""
     labels = mil.read_labels(mil.sample_folder() / "training" / "labels.csv")
     foreground = mil.ForegroundOptions(channel="RFP")
-    model = mil.new_model(labels.classes, ["GFP", "RFP"], pixel_size=0.16, foreground=foreground)
+    model = mil.new_model(labels.classes, ["GFP", "RFP"], pixel_size=0.16, foreground=foreground, normalise="training")
     options = {"epochs": 2, "patch": 256, "seed": 0, "precision": "float32", "device": "cpu"}
     reports = list(mil.train(model, labels, **options))
     weights = {name: digest(value.numpy().tobytes()) for name, value in reports[-1].last.network.state_dict().items()}

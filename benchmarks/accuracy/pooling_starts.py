@@ -57,7 +57,9 @@ def main() -> None:
 def one_run(share: str, pooling: str, start: str, folder: Path) -> list[dict[str, Any]]:
     """Train from one start: a row for each epoch."""
     labels = mil.read_labels(folder / share / "labels.csv")
-    model = mil.new_model(labels.classes, ["digits"], pooling=pooling, b=STARTS[start], widths=PLAN.widths)
+    model = mil.new_model(
+        labels.classes, ["digits"], pooling=pooling, b=STARTS[start], normalise="training", widths=PLAN.widths
+    )
     if start == "p = .5":
         torch.nn.init.zeros_(model.network.maps.bias)
     options = {"epochs": PLAN.epochs, "batch_size": PLAN.batch_size, "learning_rate": PLAN.learning_rate,

@@ -111,7 +111,7 @@ def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> tuple[float, fl
     """Measure background and spread of sorted intensities (pixels,)."""
     if ordered[0] == ordered[-1]:
         return float(ordered[0]), 0.0
-    noise = _noise(ordered, steps)
+    noise = _noise_level(ordered, steps)
     background = _commonest(ordered, noise)
     distance = np.abs(ordered - background)
     least = LEAST_CONTRAST * noise
@@ -124,7 +124,7 @@ def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> tuple[float, fl
     return background, max(spread, least)
 
 
-def _noise(ordered: np.ndarray, steps: np.ndarray) -> float:
+def _noise_level(ordered: np.ndarray, steps: np.ndarray) -> float:
     """Estimate the standard deviation of the noise, at least half of the smallest step of the intensities."""
     jumps = np.diff(ordered)
     return max(float(np.median(steps)) * _TO_SIGMA, float(jumps[jumps > 0].min()) / 2)
