@@ -203,6 +203,17 @@ def test_the_share_of_objects_by_hand(run):
     assert points["value"].tolist() == [0.5, 1, 0]
 
 
+def test_the_share_of_cells_by_hand(run):
+    """Counts of cells in predictions.csv come first: they tell a class without cells from one that is not counted."""
+    found = read_results(run)
+    each = {"images/A01_s1.tif": 2.0, "images/B02_s1.tif": np.nan}
+    table = found.table.assign(cells=4.0, **{"cells a": found.table["file"].map(each).fillna(0)})
+    table.loc[table["file"] == "images/B02_s1.tif", "cells a"] = np.nan
+    points = dose_points(replace(found, table=table), "dose", "a", SHARE)
+    assert points["value"].tolist()[0] == 0.25  # the mean over two images of the well, one of them without
+    assert "B02" not in set(points["group"])
+
+
 def test_a_layout_by_well(run, tmp_path):
     (tmp_path / "plate.csv").write_text("Well;Compound;conc\nA1;none;0\nb02;water;3,5\n")
     found = with_layout(read_results(run), tmp_path / "plate.csv")

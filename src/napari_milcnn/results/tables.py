@@ -16,7 +16,7 @@ from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
 from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
-from napari_milcnn.schema import is_count, is_pooled, is_score, score_column
+from napari_milcnn.schema import CELLS, cells_column, is_count, is_pooled, is_score, score_column
 
 _DOSES = ("dose", "conc")
 """Words in the names of columns of doses; columns with such a name are offered first."""
@@ -161,7 +161,13 @@ def _well_names(found: OpenedResults) -> list[str]:
 
 
 def _shares(found: OpenedResults, class_name: str) -> pd.Series:
-    """Return the share of a class in the objects of each image; NaN for an image without objects."""
+    """Return the share of a class in the cells of each image; NaN without cells, or where the class is not counted."""
+    if cells_column(class_name) in found.table:
+        planes = found.table.groupby("file")
+        counted, cells = (
+            planes[name].agg(lambda one: one.sum(skipna=False)) for name in (cells_column(class_name), CELLS)
+        )
+        return found.images["file"].map(counted / cells.where(cells > 0))
     if found.objects is None:
         raise ResultsError("the run wrote no objects.csv; classify again with masks to count objects")
     own = (found.objects["class"] == class_name).groupby(found.objects["file"]).mean()
