@@ -10,7 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_milcnn.errors import OptionsError
 
@@ -27,6 +36,7 @@ MasksAs = Literal["tiff", "zarr"]
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
+Normalise = Literal["training", "image"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
@@ -128,6 +138,23 @@ class NetworkOptions(Options):
         return value.split(",") if isinstance(value, str) else value
 
 
+class InputOptions(Options):
+    """How an image becomes the input of a network."""
+
+    normalise: Normalise = Field(
+        "image", description="How intensities are scaled. image: each plane and channel by its own background and "
+                             "spread, where brightness changes with lamp, exposure, camera or staining; training: all "
+                             "by mean and standard deviation of the training images, where brightness itself is what "
+                             "is to be learned, such as the dose of a reporter, and the microscope stays the same."
+    )  # fmt: skip
+    scale: float = Field(
+        1.0, ge=0, le=1, description="Factor by which images are resized before the network sees them, relative to the "
+                                     "training images: .5 shows it twice as much around each place in a quarter of the "
+                                     "time. 0: measured when training begins, so that objects of the foreground "
+                                     "channel are about 25 px across; 1 where they are smaller or cannot be measured."
+    )  # fmt: skip
+
+
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "compact": {"first_pool": False, "batch_norm": True, "widths": (16, 32, 48, 96, 128, 256), "dropout": 0.0,
@@ -137,6 +164,10 @@ PRESETS: dict[str, dict[str, object]] = {
 
 `paper` has a receptive field of 135 px and a stride of 32 px. `compact` has 67 px and 16 px, for cells of about 64 px.
 """
+
+
+INPUT_PRESETS: dict[str, dict[str, object]] = {"paper": {"normalise": "training"}, "compact": {}}
+"""Input options by the name of the network's preset: `paper` as published."""
 
 
 def preset_options(preset: str, channels: int, classes: int, **changes: object) -> NetworkOptions:
@@ -166,8 +197,9 @@ class ComputeOptions(Options):
 
     device: Device = Field("auto", description=DEVICE_HELP)
     precision: Precision = Field(
-        "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes the faster one."
-    )
+        "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes bfloat16 where the "
+                            "processor has instructions for it."
+    )  # fmt: skip
     engine: Engine = Field(
         "torch", description="Engine that runs the network: torch, or openvino (CPU only; needs the extra 'openvino')."
     )
@@ -182,22 +214,53 @@ class ComputeOptions(Options):
 
 
 class ForegroundOptions(Options):
-    """How the cells, or the bright structures, of an image are found for object evidence."""
+    """How the cells, or the bright structures, of an image are found for object evidence.
+
+    What is left out is measured on the training images when a model is new, and stands on its card.
+    """
 
     channel: str | None = Field(
         None, description="Channel in which objects are found; default: the one that the model names."
     )
-    method: Literal["otsu", "local", "half_maximum"] = Field(
-        "otsu", description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
-                            "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
-                            "object is put at half its own height."
+    method: Literal["otsu", "local", "half_maximum"] | None = Field(
+        None, description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
+                          "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
+                          "object is put at half its own height. Default: the one whose objects agree best with each "
+                          "other."
     )  # fmt: skip
-    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold.")
-    split: float = Field(
-        6.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
-                               "0 splits none."
+    size: float | None = Field(
+        None, gt=0, description="Diameter of a typical object, in px of the model; default: measured on the training "
+                                "images."
     )  # fmt: skip
-    min_size: int = Field(20, ge=0, description="Area of the smallest object that is kept, in px of the model.")
+    smooth: float | None = Field(
+        None, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold; default: a "
+                                "twentieth of `size`."
+    )  # fmt: skip
+    split: float | None = Field(
+        None, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
+                                "0 splits none. Default: objects are split at the scale of `size`, and parts of one "
+                                "object stay together."
+    )  # fmt: skip
+    min_size: int | None = Field(
+        None, ge=0, description="Area of the smallest object that is kept, in px of the model; default: 6 % of a disc "
+                                "of `size`."
+    )  # fmt: skip
+
+    def over(self, base: ForegroundOptions) -> ForegroundOptions:
+        """Return options in which what was left out is taken from `base`; another size brings its own lengths."""
+        dropped = () if self.size is None else ("smooth", "split", "min_size")
+        usual = {name: value for name, value in base if name not in dropped}
+        given = {name: value for name, value in self if value is not None}
+        return make_options(ForegroundOptions, {**usual, **given})
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a size that is not known: the digest of a model covers its card, and old cards have no size."""
+        return {name: value for name, value in write(self).items() if name != "size" or value is not None}
+
+
+FORMER_FOREGROUND: dict[str, object] = {"method": "otsu", "smooth": 1.5, "split": 6.0, "min_size": 20}
+"""Foreground options that hold where nothing was measured, as on the cards of early versions."""
 
 
 class EvidenceOptions(ComputeOptions):
@@ -213,7 +276,7 @@ class EvidenceOptions(ComputeOptions):
                               "the gradient."
     )  # fmt: skip
     foreground: ForegroundOptions | None = Field(
-        None, description="How objects are found for object evidence; default: as the model's card says."
+        None, description="How objects are found for object evidence; what is left out is as the model's card says."
     )
 
 
@@ -282,7 +345,8 @@ def _threshold_from_text(text: str) -> float | str:
     return text
 
 
-_FORMER_NAMES = {"turns": "flip_rotate", "gain": "intensity_jitter", "readers": "num_workers", "minutes": "max_minutes"}
+_FORMER_NAMES = {"turns": "flip_rotate", "gain": "vary_intensity", "intensity_jitter": "vary_intensity",
+                 "readers": "num_workers", "minutes": "max_minutes"}  # fmt: skip
 """Names of training options in model files, records and checkpoints of early versions."""
 
 
@@ -298,7 +362,14 @@ def current_names(options: Mapping[str, object]) -> dict[str, object]:
 class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
-    epochs: int = Field(16, ge=1, description="Number of times that each training image is seen.")
+    epochs: int = Field(
+        16, ge=1, description="Number of epochs. Each goes through the training images, several times if they are few "
+                              "(epoch_steps), and then through the validation images."
+    )  # fmt: skip
+    epoch_steps: int = Field(
+        75, ge=1, description="Batches in an epoch, at least: a small table is gone through several times. 1 goes "
+                              "through every table once."
+    )  # fmt: skip
     batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
     patch: int = Field(
         320, ge=0, description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
@@ -315,16 +386,38 @@ class TrainOptions(Options):
         1.0, ge=0, description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 "
                                "freezes it."
     )  # fmt: skip
-    balance: Literal["none", "weights", "sampling"] = Field(
-        "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
-    )
+    balance: Literal["auto", "none", "weights", "sampling"] = Field(
+        "auto", description="Rare classes: weights lets their images count more, sampling draws them more often; auto "
+                            "is sampling where a class has more than 1.5 times the images of another."
+    )  # fmt: skip
+    average: float = Field(
+        0.98, ge=0, le=0.999, description="The model is the average of the network over the last steps, each of which "
+                                         "counts this many times the next; 0 takes the network as it is."
+    )  # fmt: skip
     flip_rotate: bool = Field(
         True, description="Flip and rotate patches at random; turn off where up and down mean something."
     )
-    intensity_jitter: float = Field(
-        0.0, ge=0, le=1, description="Spread of the random factor that the intensities of a patch are multiplied by, "
-                                     "for stainings that vary; 0 where brightness is what is to be learned."
+    vary_intensity: float = Field(
+        0.35, ge=0, le=2, description="Exposure and staining: the intensities above the background are multiplied by a "
+                                      "random factor, whose natural logarithm has this standard deviation; 0 where "
+                                      "brightness is what is to be learned."
     )  # fmt: skip
+    vary_offset: float = Field(
+        0.2, ge=0, le=2, description="Background: raised or lowered by at most this share of the image's spread of "
+                                     "intensities."
+    )  # fmt: skip
+    vary_noise: float = Field(
+        0.1, ge=0, le=1, description="Camera noise, shot and read: standard deviation of at most this share of the "
+                                     "image's spread of intensities."
+    )  # fmt: skip
+    vary_blur: float = Field(1.5, ge=0, le=20, description="Focus: blurred by a Gaussian of at most this sigma, in px.")
+    vary_size: float = Field(
+        1.33, ge=1, le=4, description="Magnification: shown at most this many times larger or smaller; 1 where size is "
+                                      "what is to be learned."
+    )  # fmt: skip
+    vary_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the patches to which each of these changes is applied; 0 changes none."
+    )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better validation; default: never."
     )
@@ -355,7 +448,11 @@ class TrainOptions(Options):
 
 TRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
-              "head_rate": 1.0},
+              "head_rate": 1.0, "epoch_steps": 1, "average": 0.0, "balance": "none", "vary_share": 0.0},
     "compact": {},
 }  # fmt: skip
-"""Training options by the name of the network's preset: `paper` as published (Adam 1e-3, patches of 900 px)."""
+"""Training options by the name of the network's preset.
+
+`paper` is as published: Adam 1e-3, patches of 900 px, no images changed other than by rotation and reflection, no
+averaged weights.
+"""

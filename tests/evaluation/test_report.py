@@ -35,7 +35,9 @@ def folder(tmp_path):
         tifffile.imwrite(tmp_path / f"{i}.tif", rng.normal(100, 5, (96, 96)).astype(np.uint16))
         rows.append(f"{i}.tif,{('long', 'round')[i % 2]},well{i}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(5.0,))
+    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(
+        normalise="training", mean=(100.0,), std=(5.0,)
+    )
     model.save(tmp_path / "m.zip")
     return tmp_path
 
@@ -129,7 +131,7 @@ def test_command_line_folds_and_refusals(folder):
     from napari_milcnn.cli.app import app
 
     call = ["evaluate", str(folder / "labels.csv"), "-m", str(folder / "m.zip"), "-o", str(folder / "out"), *CPU]
-    train = ["--train-epochs", "1", "--train-patch", "0", "--train-device", "cpu"]
+    train = ["--train-epochs", "1", "--train-epoch-steps", "1", "--train-patch", "0", "--train-device", "cpu"]
     done = CliRunner().invoke(app, [*call, "--folds", "2", *train])
     assert done.exit_code == 0, done.output
     assert "balanced accuracy" in done.stdout

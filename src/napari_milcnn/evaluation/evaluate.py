@@ -275,6 +275,8 @@ def _untrained(model: TrainedModel, single_label: bool, seed: int) -> TrainedMod
         name=card.name,
         single_label=single_label,
         pixel_size=card.pixel_size,
+        normalise=card.normalise,
+        scale=card.scale,
         foreground=card.foreground,
         reference=card.reference,
     )

@@ -180,11 +180,11 @@ def _draw_image(
     rgb = plane.rgb.copy()
     handles = []
     if plane.masks is not None:
-        classes = class_image(plane.masks.labels, plane.masks.objects, prediction.classes)[:: plane.step, :: plane.step]
+        classes = class_image(plane.masks.labels, plane.masks.shown, prediction.classes)[:: plane.step, :: plane.step]
         edges = find_boundaries(plane.masks.labels[:: plane.step, :: plane.step], mode="inner")
         for number, name in enumerate(prediction.classes, start=1):
             rgb[edges & (classes == number)] = to_rgb(colours[name])
-            count = int((plane.masks.objects["class"] == name).sum())
+            count = int((plane.masks.shown["class"] == name).sum())
             handles += [Line2D([], [], color=colours[name], lw=3, label=f"{name} ({count})")] if count else []
     plane_name = prediction.plane_name(plane.index)
     _draw_picture(axes, rgb, " · ".join(filter(None, [plane_name, "objects" if handles else "image"])))

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
-from napari_milcnn.inference.class_maps import MapPlacement, lay_over, mean_inside, relative_to_reference
+from napari_milcnn.inference.class_maps import MapPlacement, lay_over, means_inside, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice, free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
@@ -55,11 +56,18 @@ class PlaneEvidence:
         Evidence, float32 (classes, Y, X), of the image's size.
     objects : ndarray or None
         Foreground objects of object evidence, int32 (Y, X); None for the other kinds.
+    values : ndarray or None
+        Object evidence of every class of the model in each object, float32 (classes, labels), beginning with label 0;
+        None for the other kinds.
+    reference : str or None
+        Class that object evidence is compared with, if there is one.
     """
 
     plane: int
     maps: np.ndarray
     objects: np.ndarray | None
+    values: np.ndarray | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,10 @@ class Evidence:
         µm per image pixel.
     thresholds : dict
         Class -> threshold from the model's card, for the classes that have one for this kind.
+    values : tuple of ndarray or None
+        For each plane, the object evidence of every class of the model, float32 (classes, labels).
+    reference : str or None
+        Class that object evidence is compared with, if there is one.
     """
 
     classes: tuple[str, ...]
@@ -91,6 +103,8 @@ class Evidence:
     prediction: Prediction
     pixel_size: float | None
     thresholds: dict[str, float]
+    values: tuple[np.ndarray, ...] | None = None
+    reference: str | None = None
 
 
 class EvidenceMaker:
@@ -139,15 +153,17 @@ class EvidenceMaker:
         model_input = self.classifier.model_input(image)
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
-            plane, objects = model_input.image.planes.index(place), None
+            plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
             if self.options.kind == "object":
                 objects = foreground[plane] if foreground is not None else self.foreground(model_input, plane)
-            maps = self._maps(model_input, prediction.class_maps[row], plane, chosen, objects)
-            yield PlaneEvidence(row, maps, objects)
+                values = self._values(model_input, maps, objects)
+                yield PlaneEvidence(row, values[chosen][:, objects], objects, values, self.model.card.reference)
+            else:
+                yield PlaneEvidence(row, self._maps(model_input, maps, plane, chosen), None)
 
     def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Find the objects of one plane, int32 (Y, X), as the options or the model's card say."""
-        options = self.options.foreground or self.model.card.foreground
+        options = (self.options.foreground or ForegroundOptions()).over(self.model.card.foreground)
         model_input = self.classifier.model_input(image)
         channel = model_input.image.plane(plane, (self._foreground_channel(model_input, options),))[0]
         return find_objects(channel, scaled(options, 1 / model_input.zoom))
@@ -165,16 +181,18 @@ class EvidenceMaker:
             f"nor in {image.name} ({', '.join(image.channels)}); choose one of these channels"
         )
 
-    def _maps(
-        self, model_input: ModelInput, maps: np.ndarray, plane: int, chosen: list[int], objects: np.ndarray | None
-    ) -> np.ndarray:
+    def _values(self, model_input: ModelInput, maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """Return the evidence of every class in each object (Y, X), float32 (classes, labels)."""
+        if self.model.card.reference is not None:
+            maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
+        laid = (lay_over(one[None], model_input.placement, model_input.image.plane_shape) for one in maps)
+        return np.concatenate([means_inside(one, objects) for one in laid])
+
+    def _maps(self, model_input: ModelInput, maps: np.ndarray, plane: int, chosen: list[int]) -> np.ndarray:
         if self.options.kind == "jacobian":
             pixels = torch.from_numpy(model_input.read(plane))[None]
             return _at_image_pixels(self._jacobian(pixels, chosen)[0], model_input)
-        if objects is not None and self.model.card.reference is not None:
-            maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
-        laid = lay_over(maps[chosen], model_input.placement, model_input.image.plane_shape)
-        return laid if objects is None else mean_inside(laid, objects)
+        return lay_over(maps[chosen], model_input.placement, model_input.image.plane_shape)
 
     def _jacobian(self, pixels: Tensor, chosen: list[int]) -> np.ndarray:
         choice = self.classifier.inference.choice
@@ -257,7 +275,7 @@ def evidence(
     foreground_options = foreground if isinstance(foreground, ForegroundOptions) else None
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = None if foreground is None or foreground_options else checked_labels(np.asarray(foreground), stack)
+    labels = None if foreground is None or foreground_options else checked_labels(in_memory(foreground), stack)
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
@@ -273,6 +291,8 @@ def evidence(
         prediction=prediction,
         pixel_size=stack.pixel_size,
         thresholds=model.card.thresholds_for(maker.options.kind),
+        values=tuple(plane.values for plane in planes if plane.values is not None) or None,
+        reference=model.card.reference,
     )
 
 

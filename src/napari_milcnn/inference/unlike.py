@@ -54,7 +54,7 @@ _BLOCKS = (4, 8, 16)
 _AXES = 48
 """Most directions of a cloud."""
 _TINY = 1e-6
-_SHARE = 1e-3
+_KEPT_SHARE = 1e-3
 """Added to a share before its logarithm."""
 _LEAST_SPREADS = (0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.2, 0.05)
 """Least standard deviation of each statistic: training images of one camera may have the same darkest grey level."""
@@ -175,9 +175,9 @@ class _Sampler:
         noise = float(np.median(np.abs(diagonal[levels <= np.median(levels)]))) / 0.6745
         return np.array([
             math.asinh(dark), math.asinh(median), math.log(span + _TINY), math.log(spread + _TINY),
-            math.log(energy[0] / energy.sum()), math.log(noise / (span + _TINY) + _SHARE),
-            float((sizes[2:] * energy[2:]).sum() / energy[2:].sum()), math.log(self.at_top / count + _SHARE),
-            math.log(float((pixels > dark + span / 4).mean()) + _SHARE),
+            math.log(energy[0] / energy.sum()), math.log(noise / (span + _TINY) + _KEPT_SHARE),
+            float((sizes[2:] * energy[2:]).sum() / energy[2:].sum()), math.log(self.at_top / count + _KEPT_SHARE),
+            math.log(float((pixels > dark + span / 4).mean()) + _KEPT_SHARE),
         ])  # fmt: skip
 
 
@@ -342,7 +342,7 @@ def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
     """Say in what a plane differs, the most striking difference first."""
     known = look.statistics.middle.reshape(one.statistics.shape)
     z = look.statistics.standardised(one.statistics.reshape(1, -1)).reshape(one.statistics.shape)
-    sees_raw = getattr(model.card, "normalise", "training") == "training"
+    sees_raw = model.card.normalise == "training"
     named: list[tuple[float, str, str]] = []
     for channel, *rows in zip(model.channels, z, one.statistics, known, strict=True):
         own, found, typical = (dict(zip(STATISTICS, row.tolist(), strict=True)) for row in rows)
@@ -393,6 +393,6 @@ def _shape(z: dict[str, float], found: dict[str, float]) -> Iterator[tuple[float
         yield sharper, "more fine detail"
     yield abs(z["scale"]), "larger objects" if z["scale"] > 0 else "smaller objects"
     yield abs(z["covered"]), "structures cover more of it" if z["covered"] > 0 else "almost empty"
-    share = math.exp(found["saturated"]) - _SHARE
+    share = math.exp(found["saturated"]) - _KEPT_SHARE
     if share >= _LEAST_SATURATED:
         yield z["saturated"] * 10, f"saturated: {100 * share:.2g} % of its pixels are at the maximum"

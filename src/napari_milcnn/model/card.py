@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import ForegroundOptions, NetworkOptions, Options
+from napari_milcnn.options import FORMER_FOREGROUND, ForegroundOptions, NetworkOptions, Normalise, Options, make_options
+
+_ADDED_LATER = frozenset({"normalise", "scale"})
+"""Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
 
 
 class _AsRead(Options):
@@ -35,6 +38,8 @@ class EpochRecord(_AsRead):
     validation_accuracy: float | None = Field(None, description="None where there were no validation images.")
     validation_loss: float | None = Field(None, description="None where there were no validation images.")
     validation_mean_average_precision: float | None = Field(None, description="None where it could not be measured.")
+    validation_brier: float | None = Field(None, description="Brier score; None where it was not measured.")
+    validation_brier_error: float | None = Field(None, description="Standard error of it, over the images.")
     is_best: bool = Field(False, description="Whether the model was the best so far.")
     learned_b: tuple[float, ...] | None = Field(None, description="Noisy-AND's thresholds, one for each class.")
 
@@ -160,10 +165,23 @@ class ModelCard(Options):
         None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
     )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
-    mean: tuple[float, ...] = Field(description="Mean raw intensity of the training set, one for each channel.")
-    std: tuple[float, ...] = Field(description="Standard deviation of the same, one for each channel.")
+    normalise: Normalise = Field("training", description="How intensities are scaled, as `InputOptions` says.")
+    scale: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Pixels of the network per pixel of the training images; 0 until the training measures it.",
+    )
+    mean: tuple[float, ...] = Field(
+        description="Mean raw intensity of the training set, one for each channel; 0 where it is not used, because "
+                    "images are scaled by their own intensities."
+    )  # fmt: skip
+    std: tuple[float, ...] = Field(
+        description="Standard deviation of the same, one for each channel; 1 where it is not used."
+    )
     network: NetworkOptions
-    foreground: ForegroundOptions = ForegroundOptions()
+    foreground: ForegroundOptions = make_options(ForegroundOptions, FORMER_FOREGROUND)
     reference: str | None = Field(
         None, description="Class whose images show no other class (control, wild type, basal); object evidence for the "
                           "others is relative to it."
@@ -175,6 +193,22 @@ class ModelCard(Options):
     )  # fmt: skip
     training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
+
+    @property
+    def network_scale(self) -> float:
+        """Pixels of the network per pixel of the training images: `scale`, or 1 as long as that is not measured."""
+        return self.scale or 1.0
+
+    @property
+    def network_pixel_size(self) -> float | None:
+        """µm per pixel of the network's input: that of the training images, divided by their scale."""
+        return None if self.pixel_size is None else self.pixel_size / self.network_scale
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write the card of a model that uses nothing new as before, because the digest of a model covers it."""
+        usual = {name: type(self).model_fields[name].default for name in _ADDED_LATER}
+        return {name: value for name, value in write(self).items() if name not in usual or value != usual[name]}
 
     def thresholds_for(self, kind: str) -> dict[str, float]:
         """Return class -> threshold for one kind of evidence.

@@ -236,7 +236,7 @@ class _Run:
         if error:
             failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
             rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
-        result = _result(file, name, findings, len(objects), tuple(written), error)
+        result = _result(file, name, findings, int(objects["shown"].sum()), tuple(written), error)
         self.tables.put(printable(file), name, rows, objects)
         self.finished.append(result)
         self._save_if_due()

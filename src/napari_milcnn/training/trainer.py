@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
+from napari_milcnn.inference.foreground import is_known, measure_foreground
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
 from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
@@ -35,11 +36,18 @@ from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.learner import Learner, LearnerState
-from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, intensity_statistics
+from napari_milcnn.training.patch_dataset import (
+    PatchReader,
+    TrainingBatches,
+    intensity_statistics,
+    measure_planes,
+    measured_scale,
+)
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
     count_structureless,
+    has_settled,
     image_outputs,
     is_better,
     known_precision,
@@ -52,6 +60,8 @@ from napari_milcnn.training.validation import (
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""
+_MOST_SEGMENTED = 16
+"""Most images on which the size of objects, and the method that finds them, is measured."""
 _MOST_MEASURED = 64
 """Most images that the share of foreground is measured on."""
 _NOT_LEARNING = ("device", "num_workers", "cache", "max_minutes", "threads")
@@ -75,7 +85,7 @@ class EpochReport:
     best : TrainedModel
         The best model so far by validation, or the latest where there are no validation images.
     is_best : bool
-        Whether this epoch's model is the best.
+        Whether this epoch's model is the best (`is_better`).
     last : TrainedModel
         This epoch's model. `last.card.training.curve` has the figures of every epoch up to this one.
     learned_b : list of float or None
@@ -187,6 +197,8 @@ class TrainingEstimate:
         Bytes in use at once on the device, about: network, optimiser, and a batch with all that learning keeps of it.
     batches, images, validation_images : int
         Number of each in one epoch.
+    passes : int
+        Number of times that an epoch goes through the images.
     device : str
         Device, and why it was chosen.
     """
@@ -196,6 +208,7 @@ class TrainingEstimate:
     batches: int
     images: int
     validation_images: int
+    passes: int
     device: str
 
 
@@ -278,6 +291,9 @@ class _Trainer:
 
     def __init__(self, model: TrainedModel, table: LabelTable, options: TrainOptions, on_batch: OnBatch | None) -> None:
         fresh = not model.card.training.has_learned_encoder
+        started = model
+        if fresh and model.card.scale == 0:
+            model = model.with_card(scale=measured_scale(model, table.part("train")))
         self.options = options
         self.on_batch = on_batch or (lambda _done, _total: True)
         self.table = table
@@ -285,7 +301,7 @@ class _Trainer:
         self.choice = _choose_device(options, self.processes)
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.batches = TrainingBatches(self.reader, options, self.processes)
-        self.run = _run_facts(model, table, options)
+        self.run = _run_facts(started, table, options)
         self.started_from = None if fresh else model.digest
         self.structureless: int | None = None
         self.curve: tuple[EpochRecord, ...] = ()
@@ -296,16 +312,31 @@ class _Trainer:
 
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
-        if not self.model.card.training.has_learned_encoder:
-            measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
-            if measured is None:
-                return False
-            self.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        if not self.model.card.training.has_learned_encoder and not self._measure_intensities(on_image):
+            return False
+        if not self.model.card.training.has_learned and not is_known(self.model.card.foreground):
+            self._measure_foreground()
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
         self.structureless = count_structureless(self.model, self.reader.table, self.processes)
         self.best = self.model
         return True
+
+    def _measure_intensities(self, on_image: OnImage) -> bool:
+        """Measure how intensities are scaled, on the training images; False if it was stopped."""
+        if self.model.fixed_intensity is None:
+            return measure_planes(self.reader, self.options.num_workers, on_image)
+        measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
+        if measured is None:
+            return False
+        self.model = self.reader.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        return True
+
+    def _measure_foreground(self) -> None:
+        """Measure how objects are found, where the plan leaves it open."""
+        images = len(self.reader.table.images)
+        sample = [self.reader.object_channel(i) for i in range(0, images, math.ceil(images / _MOST_SEGMENTED))]
+        self.model = self.model.with_card(foreground=measure_foreground(sample, self.model.card.foreground))
 
     def _start_at_foreground(self) -> None:
         """Set b and the last layer for the share of the training images that shows cells."""
@@ -318,8 +349,8 @@ class _Trainer:
 
     def restore(self, state: Checkpoint) -> None:
         """Go back to where a run was after an epoch."""
-        self.learner.restore(LearnerState(state.network, state.optimiser, state.schedule))
-        self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
+        self.learner.restore(LearnerState(state.network, state.averaged, state.optimiser, state.schedule))
+        self.model = self.reader.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
         self.structureless = self.model.card.training.structureless
@@ -334,12 +365,12 @@ class _Trainer:
         """Train the epochs that are left, and write the state to a file after each."""
         self.learner.distribute(self.processes)
         try:
-            while len(self.curve) < self.options.epochs and not self._has_settled():
+            while not self._is_done():
                 report = self._train_epoch(len(self.curve) + 1)
                 if report is None:
                     return
                 late = self._is_late()
-                if late or len(self.curve) == self.options.epochs or self._has_settled():
+                if late or self._is_done():
                     report = self._with_look(report)
                 yield report
                 if checkpoint is not None and self.processes.rank == 0:
@@ -350,16 +381,14 @@ class _Trainer:
             self.processes.abandon()
             raise
 
+    def _is_done(self) -> bool:
+        return len(self.curve) >= self.options.epochs or has_settled(self.curve, self.options.patience)
+
     def _with_look(self, report: EpochReport) -> EpochReport:
         """Let the best model know, at the end, what its training images look like."""
         parts = (self.table.part("train"), self.table.part("validation"))
         self.best = with_look(report.best, *parts, self.choice, self.processes)
         return replace(report, best=self.best, last=self.best if report.is_best else report.last)
-
-    def _has_settled(self) -> bool:
-        """Whether the validation has not become better for as long as patience lasts."""
-        since = next((i for i, row in enumerate(reversed(self.curve)) if row.is_best), 0)
-        return self.options.patience is not None and since >= self.options.patience
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, which counts for all."""
@@ -374,12 +403,14 @@ class _Trainer:
         if losses is None:
             return None
         self.processes.align_buffers(self.learner.network)
+        self.processes.align_buffers(self.learner.averaged)
         candidate = self._candidate(epoch)
         found = image_outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if found is None else validation_of(found, candidate.card.single_label)
-        is_best = is_better(validation, self._best_validation(), candidate.card.single_label)
         learned_b = candidate.network.learned_b
-        self.curve = (*self.curve, _epoch_record(epoch, losses, validation, is_best, learned_b))
+        record = _epoch_record(epoch, losses, validation, learned_b)
+        is_best = is_better((*self.curve, record))
+        self.curve = (*self.curve, record.model_copy(update={"is_best": is_best}))
         latest = self._with_results(candidate, validation, found)
         self.model = self.model.with_card(training=latest.card.training)
         self.best = latest if is_best else self.best
@@ -389,13 +420,13 @@ class _Trainer:
         )  # fmt: skip
 
     def _candidate(self, epoch: int) -> TrainedModel:
-        """Copy the network as it is after an epoch."""
+        """Copy the averaged network as it is after an epoch."""
         record = TrainingRecord(
             epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
             images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
             structureless=self.structureless,
         )  # fmt: skip
-        return rebuilt(self.model.with_card(training=record).card, self.learner.network.state_dict())
+        return rebuilt(self.model.with_card(training=record).card, self.learner.averaged.state_dict())
 
     def _with_results(
         self, model: TrainedModel, validation: Validation | None, found: ImageOutputs | None
@@ -408,20 +439,13 @@ class _Trainer:
         model = with_confusion(model, found)
         return model.with_card(temperature=validation_temperature(found, model.card.single_label))
 
-    def _best_validation(self) -> Validation | None:
-        """Look up the validation of the best epoch so far."""
-        best = next((row for row in reversed(self.curve) if row.is_best), None)
-        if best is None or best.validation_accuracy is None or best.validation_loss is None:
-            return None
-        return Validation(best.validation_accuracy, best.validation_loss)
-
     def _learn(self, epoch: int) -> _EpochLosses | None:
         """Learn from the batches of one epoch; None if it was stopped."""
         rng = np.random.default_rng([self.options.seed, epoch])
         order = self.batches.order(rng)
         sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
         self.learner.begin_epoch(int(rng.integers(2**31)))
-        with closing(self.batches.of_epoch(self.model, order, epoch)) as batches:
+        with closing(self.batches.of_epoch(order, epoch)) as batches:
             for step in range(1, self.batches.count + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -440,14 +464,14 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
     """Take two steps, the first of them to warm up, and classify one validation image."""
     batches, network, held = trainer.batches, trainer.learner.network, trainer.table.part("validation")
     images = len(batches.targets)
-    size = math.ceil(images / batches.count)
+    size = math.ceil(images * batches.passes / batches.count)
     reading, step = 0.0, 0.0
     trainer.learner.begin_epoch(0)
     with _activation_sizes(network) as sizes:
         for number in range(min(2, batches.count)):
             places = [place % images for place in range(number * size, (number + 1) * size)]
             asked = time.perf_counter()
-            batch = batches.read(trainer.model, np.arange(images), places, 1)
+            batch = batches.read(np.arange(images), places, 1)
             read = time.perf_counter()
             sizes.clear()
             trainer.learner.step(batch, trainer.processes.count)
@@ -459,19 +483,21 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
     return TrainingEstimate(
         seconds=batches.count * max(step, reading / trainer.options.num_workers) + validation,
         memory=4 * weights + 2 * sum(sizes), batches=batches.count, images=images,
-        validation_images=len(held.images), device=str(trainer.choice),
+        validation_images=len(held.images), passes=batches.passes, device=str(trainer.choice),
     )  # fmt: skip
 
 
 def _epoch_record(
-    epoch: int, losses: _EpochLosses, validation: Validation | None, is_best: bool, learned_b: list[float] | None
+    epoch: int, losses: _EpochLosses, validation: Validation | None, learned_b: list[float] | None
 ) -> EpochRecord:
+    found = {} if validation is None else {
+        "validation_accuracy": validation.accuracy, "validation_loss": validation.loss,
+        "validation_mean_average_precision": known_precision(validation),
+        "validation_brier": validation.brier, "validation_brier_error": validation.brier_error,
+    }  # fmt: skip
     return EpochRecord(
         epoch=epoch, loss=losses.pooled + losses.last, pooled_loss=losses.pooled, last_loss=losses.last,
-        validation_accuracy=None if validation is None else validation.accuracy,
-        validation_loss=None if validation is None else validation.loss,
-        validation_mean_average_precision=known_precision(validation),
-        is_best=is_best, learned_b=None if learned_b is None else tuple(learned_b),
+        learned_b=None if learned_b is None else tuple(learned_b), **found,
     )  # fmt: skip
 
 

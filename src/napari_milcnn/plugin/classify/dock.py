@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QW
 from superqt import QCollapsible
 
 from napari_milcnn.errors import ImageError, MilcnnError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.options import DEVICES, ComputeOptions, MaskOptions, make_options
 from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
@@ -251,8 +252,8 @@ class ClassifyDock(QWidget):
             self.mask_box.count.setText("")
             return
         size = entry.source.image.pixel_size
-        area = float(masks.objects["area_px"].sum())
-        self.mask_box.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
+        area = float(masks.shown["area_px"].sum())
+        self.mask_box.say_count(len(masks.shown), area * (size or 1) ** 2, "µm²" if size else "px")
 
     def _on_moved(self, _event: Any = None) -> None:
         self._show_plane()
@@ -756,7 +757,7 @@ class ClassifyDock(QWidget):
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.inference.cells import classify_cells
 
-            labels = source.to_planes(np.asarray(cells))
+            labels = source.to_planes(in_memory(cells))
             labels = labels[np.newaxis] if labels.ndim == 2 else labels
             yield labels, classify_cells(model, source.image, labels, **options)
 
@@ -783,7 +784,7 @@ class ClassifyDock(QWidget):
                 write_table(Path(path), self.results_box.objects.frame)
             else:
                 found = [(entry, entry.prediction) for entry in self.images]
-                rows = [prediction_rows(_file(one), one.name, each) for one, each in found if each is not None]
+                rows = [prediction_rows(_file(one), one.name, each, one.counts) for one, each in found if each]
                 if not rows:
                     raise ImageError("nothing was classified yet; click Classify first")
                 write_table(Path(path), pd.concat(rows, ignore_index=True))

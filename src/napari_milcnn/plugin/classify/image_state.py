@@ -100,6 +100,11 @@ class ImageState:
 
         return joined(list(self.predictions.values())) if self.predictions else None
 
+    @property
+    def counts(self) -> list[dict[str, float]]:
+        """The counts of cells in each plane of the prediction; empty for a plane without masks."""
+        return [self.masks[plane].counts if plane in self.masks else {} for plane in sorted(self.predictions)]
+
     def take(self, result: PlaneResult) -> None:
         """Keep what was found in a plane."""
         self.predictions[result.plane], self.channels = result.prediction, result.channels

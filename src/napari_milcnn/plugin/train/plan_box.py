@@ -12,7 +12,15 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxL
 from superqt import QCollapsible
 
 from napari_milcnn.model.shipped import shipped_models
-from napari_milcnn.options import DEVICES, PRESETS, TRAIN_PRESETS, TrainOptions, make_options
+from napari_milcnn.options import (
+    DEVICES,
+    INPUT_PRESETS,
+    PRESETS,
+    TRAIN_PRESETS,
+    InputOptions,
+    TrainOptions,
+    make_options,
+)
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
@@ -54,6 +62,7 @@ class PlanBox(QWidget):
         self.start.setAccessibleName("Start from")
         self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
+        self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {})
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
         for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
@@ -83,6 +92,7 @@ class PlanBox(QWidget):
         layout.addWidget(heading("Start from"))
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
+        layout.addWidget(self.seen.native)
         layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
         more = QCollapsible("More options")
@@ -111,6 +121,7 @@ class PlanBox(QWidget):
             self.start.addItem("open a model…", None)
             places = [self.start.itemData(i) for i in range(self.start.count())]
             self.start.setCurrentIndex(places.index(tuple(chosen)) if tuple(chosen) in places else 0)
+        self.seen.native.setEnabled(self.start.currentData()[0] == _NEW)  # a trained model keeps its own
 
     def _on_model(self, _model: Any = None) -> None:
         self._fill()
@@ -124,6 +135,7 @@ class PlanBox(QWidget):
         kind, what = self.start.currentData()
         if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
+            self._show_seen(INPUT_PRESETS[what])
         self.changed.emit()
 
     # The form
@@ -134,6 +146,11 @@ class PlanBox(QWidget):
         for form in (self.options, self.more):
             for widget in form:
                 widget.value = values[widget.name] or (_spare_threads() if widget.name == "threads" else 0)
+
+    def _show_seen(self, values: dict[str, Any]) -> None:
+        """Show these options of the network's input, and the defaults of all others."""
+        for name, value in make_options(InputOptions, values):
+            self.seen[name].value = value
 
     def values(self) -> dict[str, Any]:
         """Return every option as it stands in the form."""
@@ -153,9 +170,15 @@ class PlanBox(QWidget):
         preset = what if kind == _NEW else None
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
+        seen = {
+            name: value
+            for name, value in form_values(self.seen, InputOptions).items()
+            if preset is not None and value != getattr(make_options(InputOptions, INPUT_PRESETS[preset]), name)
+        }
         plan = TrainingPlan(
             labels, self.out_path(labels), init=what if kind == _FILE else None,
-            preset=preset if preset != "compact" else None, options=options, facts=self.facts, reading=reading,
+            preset=preset if preset != "compact" else None, seen=seen, options=options, facts=self.facts,
+            reading=reading,
         )  # fmt: skip
         plan.train_options()
         return plan
@@ -177,6 +200,7 @@ class PlanBox(QWidget):
         """Show a plan, as it was started before."""
         self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
+        self._show_seen({**INPUT_PRESETS.get(plan.preset or "compact", {}), **plan.seen})
         self.show_out(plan)
         self.facts = plan.facts
 
