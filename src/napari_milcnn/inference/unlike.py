@@ -379,7 +379,9 @@ def _contrast(z: dict[str, float]) -> Iterator[tuple[float, str]]:
         abs(z["range"]),
         "its brightest pixels stand out more" if z["range"] > 0 else "its brightest pixels stand out less",
     )
-    yield max(abs(z["dark"]), abs(z["median"])), "another background"
+    darker = z["dark"] < 0 and abs(z["dark"]) > abs(z["median"])
+    text = "structures darker than its bright background" if darker else "another background"
+    yield max(abs(z["dark"]), abs(z["median"])), text
 
 
 def _shape(z: dict[str, float], found: dict[str, float]) -> Iterator[tuple[float, str]]:
