@@ -157,7 +157,9 @@ def test_suspected_mislabels():
 
 def test_images_through_a_model(table):
     """Each step is one image; a broken image is listed and left out of the metrics."""
-    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(normalise="training", mean=(100.0,), std=(20.0,))
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(
+        normalise="training", mean=(100.0,), std=(20.0,), training={"structureless": 1}
+    )
     table.images[3].file.write_bytes(b"no image")
     steps = list(evaluation_steps(model, table, draws=50, **CPU))
     assert [step.number for step in steps] == [*range(1, 13), 12]

@@ -407,7 +407,7 @@ def test_a_checkpoint_of_other_planes_is_refused(table, tmp_path):
 
 def test_at_the_end_the_model_knows_what_its_training_images_look_like(table):
     """Half of them are noise, so noise is no reason against a class; a brighter image is named as such."""
-    first, last = train(model_for(table, b=0.3), table, **FAST)
+    first, last = train(model_for(table, b=0.3, normalise="training"), table, **FAST)
     assert first.best.card.training.look is None
     look = last.best.card.training.look
     assert (look.images, look.held, last.best.card.training.structureless) == (12, 4, 6)

@@ -342,7 +342,7 @@ def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
     """Say in what a plane differs, the most striking difference first."""
     known = look.statistics.middle.reshape(one.statistics.shape)
     z = look.statistics.standardised(one.statistics.reshape(1, -1)).reshape(one.statistics.shape)
-    sees_raw = getattr(model.card, "normalise", "training") == "training"
+    sees_raw = model.card.normalise == "training"
     named: list[tuple[float, str, str]] = []
     for channel, *rows in zip(model.channels, z, one.statistics, known, strict=True):
         own, found, typical = (dict(zip(STATISTICS, row.tolist(), strict=True)) for row in rows)
@@ -379,7 +379,9 @@ def _contrast(z: dict[str, float]) -> Iterator[tuple[float, str]]:
         abs(z["range"]),
         "its brightest pixels stand out more" if z["range"] > 0 else "its brightest pixels stand out less",
     )
-    yield max(abs(z["dark"]), abs(z["median"])), "another background"
+    darker = z["dark"] < 0 and abs(z["dark"]) > abs(z["median"])
+    text = "structures darker than its bright background" if darker else "another background"
+    yield max(abs(z["dark"]), abs(z["median"])), text
 
 
 def _shape(z: dict[str, float], found: dict[str, float]) -> Iterator[tuple[float, str]]:
