@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_milcnn.errors import OptionsError
 
-EvidenceKind = Literal["object", "class_map", "jacobian"]
+EvidenceKind = Literal["object", "class_map", "class_map_image", "jacobian"]
+DETAILS = (1, 2, 4)
+"""Values of `EvidenceOptions.detail`."""
 ACCELERATORS = ("cuda", "xpu", "mps")
 """Devices other than the CPU, the one to be preferred first."""
 DEVICES = ("auto", "cpu", *ACCELERATORS)
@@ -203,10 +205,16 @@ class ForegroundOptions(Options):
 class EvidenceOptions(ComputeOptions):
     """How the evidence is made that shows where in an image a class is found."""
 
-    kind: EvidenceKind = Field(
-        "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "
-                              "it; class_map: the class map is laid over the image; jacobian: the evidence is "
-                              "propagated back to the pixels."
+    kind: EvidenceKind | None = Field(
+        None, description="Kind of evidence. object: each foreground object gets the mean of the class map inside it; "
+                          "class_map: the class map is laid over the image; class_map_image: the class map times the "
+                          "brightness of the image; jacobian: the evidence is propagated back to the pixels; default: "
+                          "the kind on the model's card."
+    )  # fmt: skip
+    detail: int | None = Field(
+        None, description="For class_map and class_map_image: map pixels along each axis in place of one, 1, 2 or 4; "
+                          "the network then runs 1, 4 or 16 times; default: as on the model's card for the card's own "
+                          "kind, otherwise 1."
     )  # fmt: skip
     rule: Literal["guided", "plain"] = Field(
         "guided", description="Rule for Jacobian maps: guided keeps only positive evidence at every layer; plain is "
@@ -215,6 +223,13 @@ class EvidenceOptions(ComputeOptions):
     foreground: ForegroundOptions | None = Field(
         None, description="How objects are found for object evidence; default: as the model's card says."
     )
+
+    @field_validator("detail")
+    @classmethod
+    def _known_detail(cls, value: int | None) -> int | None:
+        if value is not None and value not in DETAILS:
+            raise ValueError("expected 1, 2 or 4")
+        return value
 
 
 class EvaluateOptions(EvidenceOptions):

@@ -31,6 +31,7 @@ def jacobian_maps(
     classes: Sequence[int],
     rule: str = "guided",
     choice: DeviceChoice | None = None,
+    pooled: Tensor | None = None,
 ) -> np.ndarray:
     """Propagate evidence for some classes back to the pixels, all from one forward run.
 
@@ -46,6 +47,8 @@ def jacobian_maps(
         guided, which keeps only positive evidence, or plain, which is the gradient.
     choice : DeviceChoice, optional
         Device and precision; by default the network's device, in float32.
+    pooled : Tensor, optional
+        P of whole images of which `images` are parts, float32 (batch, all classes); by default that of `images`.
 
     Returns
     -------
@@ -57,8 +60,8 @@ def jacobian_maps(
         pixels = images.detach().to(device).requires_grad_(True)
         with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
             logits = network.class_maps(pixels)
-        output = network.read_maps(logits)
-        start = (output.probabilities[..., None, None] * logits.sigmoid()).detach()
+        pooled = network.read_maps(logits).probabilities if pooled is None else pooled.to(device)
+        start = (pooled[..., None, None] * logits.sigmoid()).detach()
         maps = [_evidence_at_pixels(pixels, logits, start, index, rule) for index in classes]
     return torch.stack(maps, 1).cpu().numpy()
 

@@ -100,7 +100,7 @@ def segment(evidence: Evidence, **options: object) -> Masks:
     chosen = checked_mask_options(options, evidence.prediction.classes)
     planes = [
         segment_plane(
-            PlaneEvidence(i, maps, None if evidence.objects is None else evidence.objects[i]),
+            PlaneEvidence(i, maps, None if evidence.objects is None else evidence.objects[i], evidence.classes),
             evidence.prediction,
             evidence.classes,
             chosen,

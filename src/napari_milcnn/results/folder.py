@@ -73,6 +73,7 @@ def classify_files(
     classes: Sequence[str] | None = None,
     masks: bool = True,
     masks_as: MasksAs = "tiff",
+    save_evidence: bool = False,
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: Mapping[str, object] | None = None,
@@ -99,6 +100,8 @@ def classify_files(
         Whether to make masks.
     masks_as : str
         Format of label images: tiff, or zarr for OME-Zarr, which cannot hold images of several positions.
+    save_evidence : bool
+        Whether to write the evidence from which the masks are made, NAME_evidence.ome.tif.
     objects : Path, optional
         Your own label images for object evidence: one file, or a folder with one file per image, of the same name.
     reading : ImageReading
@@ -133,6 +136,7 @@ def classify_files(
         out,
         classes,
         masks_as if masks else None,
+        save_evidence,
         objects,
         reading,
         dict(mask_options or {}),
@@ -152,6 +156,7 @@ class _Run:
         out: Path,
         classes: Sequence[str] | None,
         masks_as: MasksAs | None,
+        save_evidence: bool,
         objects: Path | None,
         reading: ImageReading,
         mask_options: dict[str, object],
@@ -164,6 +169,12 @@ class _Run:
         self.mask_options = checked_mask_options(mask_options, model.classes)
         self.maker = EvidenceMaker(model, **options)
         class_indices(model, self.classes)
+        self.evidence_notes = _evidence_notes(self.maker) if save_evidence else None
+        if save_evidence and masks_as is None:
+            raise OptionsError(
+                "evidence is to be saved, but no masks are made: evidence is computed for the classes that get masks; "
+                "make masks, or do not save evidence"
+            )
         self._check_objects()
         self.names = output_names([file.absolute() for file in files])
         self._check_out()
@@ -199,7 +210,7 @@ class _Run:
                 event = step.result
                 file, name = self.files[step.number], self.names[step.number]
                 if isinstance(event, ImageOpened):
-                    found = FindingsOfImage(event.image, str(file), name)
+                    found = FindingsOfImage(event.image, str(file), name, self.evidence_notes)
                 elif isinstance(event, PlaneResult) and found is not None:
                     found.take(event)
                 result = self._finish(file, name, found, event) if isinstance(event, ImageEnd) else None
@@ -223,7 +234,7 @@ class _Run:
         written: list[Path] = []
         rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_ROW)
         if findings is not None:
-            for part in (*(["masks"] if findings.masks else []), "maps", "picture"):
+            for part in (*(["masks"] if findings.masks else []), "evidence", "maps", "picture"):
                 with failures_of(str(file)) as reasons:
                     written += findings.write(self.out, {part}, self.masks_as or "tiff")
                 errors += reasons
@@ -243,7 +254,8 @@ class _Run:
 
     def _remove_old(self, name: str, written: Sequence[Path]) -> None:
         """Remove files that an earlier run wrote for the image and this run did not: its new rows contradict them."""
-        old = _possible_files(self.out, name) if self.masks_as is not None else image_files(self.out, name, None)[1:]
+        files = image_files(self.out, name, None)
+        old = _possible_files(self.out, name) if self.masks_as is not None else (files.maps, files.overview)
         for path in set(old) - set(written):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -268,7 +280,7 @@ class _Run:
         record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
-            names=self.names, command=command,
+            save_evidence=self.evidence_notes is not None, names=self.names, command=command,
             planes=[self.planes.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
@@ -276,6 +288,13 @@ class _Run:
             "unfinished": [str(file) for name, file in files.items() if name not in self.tables.names],
         }  # fmt: skip
         write_record(self.out, record)
+
+
+def _evidence_notes(maker: EvidenceMaker) -> dict[str, str]:
+    """Say how evidence was made, for the annotations of its file."""
+    options = maker.options
+    more = {"jacobian": {"rule": options.rule}, "object": {}}.get(str(options.kind), {"detail": str(options.detail)})
+    return {"evidence": str(options.kind), **more, "model": maker.model.card.name, "sha256": maker.model.digest}
 
 
 def _possible_files(out: Path, name: str) -> set[Path]:
