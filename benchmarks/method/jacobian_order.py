@@ -4,7 +4,7 @@
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. On fields of plates that the model never saw, the guided map of each
 field's own class is compared between the paper's order (ReLU, then pool: `jacobian_maps`) and the order in which our
-network computes (pool, then ReLU, with the rule applied behind each ReLU, as versions before 0.2 did): the sum of the
+network computes (pool, then ReLU, with the rule applied behind each ReLU, as earlier versions did): the sum of the
 absolute differences as a share of the map's sum, and the Dice coefficient of the two masks that Otsu's threshold gives.
 """
 

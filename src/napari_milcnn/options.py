@@ -29,6 +29,18 @@ MasksAs = Literal["tiff", "zarr"]
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
+POOLINGS: dict[PoolingName, str] = {
+    "noisy_and": "For classes that many cells of an image show, but not all: the image shows the class once a share of "
+                 "it does, and training learns that share.",
+    "noisy_or": "For rare events in small images: one sure place is enough, and many unsure places add up to a yes.",
+    "isr": "For rare events: like noisy_or, but a single sure place counts for more than many unsure ones.",
+    "generalised_mean": "For shares that differ widely between images: between the average and the strongest place, "
+                        "as r says.",
+    "lse": "Like generalised_mean, but closer to the average at the same r.",
+    "max": "For one clear cell in an image: the strongest place alone decides, and it alone learns from each image.",
+    "average": "For what covers the whole image, such as tissue, lawns and textures: P is the mean over the image.",
+}  # fmt: skip
+"""When to take each pooling function, in a sentence."""
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
@@ -245,6 +257,10 @@ class EvaluateOptions(EvidenceOptions):
         description="Number of draws of whole groups for the 95 % intervals; 0 for no intervals.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Random seed for the draws and for the folds.")
+    faithfulness: bool = Field(
+        False, description="Measure, for each kind of evidence, how much of a class's score hangs on the pixels of its "
+                           "mask; needs no truth images."
+    )  # fmt: skip
 
 
 class MaskOptions(Options):

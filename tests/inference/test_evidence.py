@@ -6,12 +6,14 @@ import copy
 import itertools
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import captum.attr
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from conftest import blob, centroid, delta_model, lively_model, noise
@@ -20,7 +22,7 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.class_maps import lay_over, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.evidence import EvidenceMaker, evidence
+from napari_milcnn.inference.evidence import EvidenceMaker, evidence, suited_evidence
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.predict import Classifier, classify
 from napari_milcnn.inference.tiling import TiledInference, bytes_per_pixel
@@ -415,9 +417,28 @@ def test_the_kind_is_the_models_own_where_none_is_asked_for(compact: TrainedMode
         options = EvidenceMaker(own, **given).options
         assert (options.kind, options.detail) == expected
     assert "class_map_image: a lawn" in card_text(own)
+    cells = np.ones((90, 100), int)
+    assert evidence(own, stack(2, 90, 100), foreground=cells, **EXACT).kind == "object"
     assert compact.with_card(evidence=None).digest == compact.digest
     with pytest.raises(OptionsError, match="option 'detail' is 3: expected 1, 2 or 4"):
         EvidenceMaker(compact, detail=3)
+
+
+def test_the_kind_that_suits_is_objects_where_these_are_alike(compact: TrainedModel) -> None:
+    """Six discs of one size in most images: objects. Pieces of all sizes, or none: the class map at detail 4."""
+    discs, rng = np.zeros((2, 160, 240), np.float32), np.random.default_rng(0)
+    for number in range(6):
+        discs += 100 * (blob((160, 240), (40 + 80 * (number // 3), 40 + 80 * (number % 3)), 6) > 0.3)
+    texture = [100 * ndimage.gaussian_filter(rng.normal(0, 1, (160, 240)), 2) + 50 for _ in range(2)]
+
+    def images(*pixels: Any) -> list[Any]:
+        return [partial(open_image, np.asarray(one, np.float32), axes="CYX", channels=CHANNELS) for one in pixels]
+
+    own = suited_evidence(compact, images(discs, discs, texture))
+    assert (own.kind, own.reason) == ("object", "2 of 3 images have several objects of one size")
+    own = suited_evidence(compact, images(discs, texture, np.zeros((2, 160, 240))))
+    assert (own.kind, own.detail) == ("class_map_image", 4)
+    assert own.reason == "only 1 of 3 images have several objects of one size"
 
 
 # Objects

@@ -22,7 +22,7 @@ against known cells, and against a network whose last layers were randomised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +34,14 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
 from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, mean_inside, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
-from napari_milcnn.inference.foreground import find_objects, scaled
+from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
 from napari_milcnn.inference.tiling import Tile, bytes_per_pixel, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.options import ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
+from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
@@ -258,6 +258,30 @@ class EvidenceMaker:
             )
 
 
+def suited_evidence(model: TrainedModel, images: Sequence[Callable[[], ImageStack]]) -> OwnEvidence:
+    """Choose the kind of evidence that suits a model's images, by whether its foreground finds consistent objects.
+
+    Objects, if most of the images have them (`are_consistent`); otherwise the class map times the image, at a quarter
+    of the network's step. The choice needs no annotation, and no figure of the model's enters it.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model, with its foreground.
+    images : sequence of callable
+        Functions that open the images, at best images of which the model has learned nothing; of each, the middle plane
+        counts.
+    """
+    maker, count = EvidenceMaker(model, kind="object", device="cpu", precision="float32"), 0
+    for opened in images:
+        with opened() as image:
+            count += are_consistent(maker.foreground(image, len(image.planes) // 2))
+    found = f"{count} of {len(images)} images have several objects of one size"
+    if 2 * count > len(images):
+        return OwnEvidence(kind="object", reason=found)
+    return OwnEvidence(kind="class_map_image", detail=DETAILS[-1], reason=f"only {found}")
+
+
 def evidence(
     model: TrainedModel,
     image: ImageSource,
@@ -279,7 +303,7 @@ def evidence(
         The classes; all by default.
     foreground : ndarray of int, or ForegroundOptions, optional
         For object evidence: a label image of your own, (planes, Y, X) or (Y, X), from any segmentation program, or how
-        to find the objects; by default as the model's card says.
+        to find the objects; by default as the model's card says. With a label image, the kind is object by default.
     prediction : Prediction, optional
         Result of `classify` for the same image, if you have it; then the image is not classified again.
     **options
@@ -302,9 +326,11 @@ def evidence(
         If the evidence does not fit into memory. The message says how much would.
     """
     foreground_options = foreground if isinstance(foreground, ForegroundOptions) else None
+    has_labels = foreground is not None and foreground_options is None
+    options |= {"kind": "object"} if has_labels and options.get("kind") is None else {}
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = None if foreground is None or foreground_options else checked_labels(np.asarray(foreground), stack)
+    labels = checked_labels(np.asarray(foreground), stack) if has_labels else None
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)

@@ -103,7 +103,8 @@ def classify_files(
     save_evidence : bool
         Whether to write the evidence from which the masks are made, NAME_evidence.ome.tif.
     objects : Path, optional
-        Your own label images for object evidence: one file, or a folder with one file per image, of the same name.
+        Your own label images for object evidence, which is then the default kind: one file, or a folder with one file
+        per image, of the same name.
     reading : ImageReading
         Axes, channels and pixel size of files that do not say them.
     mask_options : mapping, optional
@@ -167,7 +168,8 @@ class _Run:
         self.classes = tuple(classes) if classes else model.classes
         self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
-        self.maker = EvidenceMaker(model, **options)
+        own_kind = {"kind": "object"} if objects is not None and options.get("kind") is None else {}
+        self.maker = EvidenceMaker(model, **{**options, **own_kind})
         class_indices(model, self.classes)
         self.evidence_notes = _evidence_notes(self.maker) if save_evidence else None
         if save_evidence and masks_as is None:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxL
 from superqt import QCollapsible
 
 from napari_milcnn.model.shipped import shipped_models
-from napari_milcnn.options import DEVICES, PRESETS, TRAIN_PRESETS, TrainOptions, make_options
+from napari_milcnn.options import DEVICES, POOLINGS, PRESETS, TRAIN_PRESETS, NetworkOptions, TrainOptions, make_options
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
@@ -22,6 +22,7 @@ from napari_milcnn.plugin.qt.forms import (
     heading,
     options_form,
     row,
+    vertical_layout,
 )
 from napari_milcnn.plugin.user_settings import recent_models
 
@@ -35,6 +36,7 @@ _FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encode
            "validation": "kept for validation"}  # fmt: skip
 _NEW = "new network"
 _FILE = "file"
+_USUAL_POOLING = str(NetworkOptions.model_fields["pooling"].default)
 
 
 class PlanBox(QWidget):
@@ -54,6 +56,11 @@ class PlanBox(QWidget):
         self.start.setAccessibleName("Start from")
         self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
+        self.pooling = NarrowComboBox()
+        self.pooling.setAccessibleName("Pooling")
+        self.pooling.setToolTip(str(NetworkOptions.model_fields["pooling"].description))
+        self.pooling.addItems(list(POOLINGS))
+        self.when = Note()
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
         for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
@@ -73,7 +80,9 @@ class PlanBox(QWidget):
         self.more["threads"].value = _spare_threads()
         self._lay_out()
         self._fill()
+        self._show_pooling()
         self.start.activated.connect(self._on_start)
+        self.pooling.currentIndexChanged.connect(self._show_pooling)
         self.browse.clicked.connect(self._on_browse)
         connect_while_alive(current.changed, self._on_model, self)
 
@@ -83,6 +92,10 @@ class PlanBox(QWidget):
         layout.addWidget(heading("Start from"))
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
+        self._pooling_part = QWidget()
+        vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
+        self._pooling_part.layout().addWidget(self.when)
+        layout.addWidget(self._pooling_part)
         layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
         more = QCollapsible("More options")
@@ -112,6 +125,11 @@ class PlanBox(QWidget):
             places = [self.start.itemData(i) for i in range(self.start.count())]
             self.start.setCurrentIndex(places.index(tuple(chosen)) if tuple(chosen) in places else 0)
 
+    def _show_pooling(self, _index: int = 0) -> None:
+        """Say when to take the chosen pooling; a model to start from has its own."""
+        self._pooling_part.setVisible(self.start.currentData()[0] == _NEW)
+        self.when.say(POOLINGS[self.pooling.currentText()])
+
     def _on_model(self, _model: Any = None) -> None:
         self._fill()
 
@@ -124,6 +142,7 @@ class PlanBox(QWidget):
         kind, what = self.start.currentData()
         if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
+        self._show_pooling()
         self.changed.emit()
 
     # The form
@@ -153,9 +172,12 @@ class PlanBox(QWidget):
         preset = what if kind == _NEW else None
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
+        pooling = self.pooling.currentText() if kind == _NEW else _USUAL_POOLING
         plan = TrainingPlan(
             labels, self.out_path(labels), init=what if kind == _FILE else None,
-            preset=preset if preset != "compact" else None, options=options, facts=self.facts, reading=reading,
+            preset=preset if preset != "compact" else None,
+            network={} if pooling == _USUAL_POOLING else {"pooling": pooling}, options=options, facts=self.facts,
+            reading=reading,
         )  # fmt: skip
         plan.train_options()
         return plan
@@ -177,6 +199,8 @@ class PlanBox(QWidget):
         """Show a plan, as it was started before."""
         self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
+        self.pooling.setCurrentText(str(plan.network.get("pooling", _USUAL_POOLING)))
+        self._show_pooling()
         self.show_out(plan)
         self.facts = plan.facts
 
