@@ -12,6 +12,7 @@ import tifffile
 import napari_milcnn as mil
 from conftest import blob, delta_model
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.evaluation.faithfulness import with_faithfulness
 from napari_milcnn.evaluation.report import html
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.options import ForegroundOptions
@@ -69,6 +70,9 @@ def test_the_report_has_the_table(spots: LabelTable, tmp_path: Path) -> None:
     assert (
         (tmp_path / "out" / "faithfulness.csv").read_text().startswith("class,evidence,images,area,score,without the")
     )
+    assert report.faithfulness is not None
+    card = with_faithfulness(report.model, report.faithfulness).card
+    assert card.metrics["score, object: the mask alone"] == pytest.approx(0.971, abs=0.001)
     plain = mil.evaluate(delta_model(2), spots, draws=0, **CPU)
     assert plain.faithfulness is None
     assert "hang on the masks" not in html(plain)

@@ -78,6 +78,21 @@ def faithfulness(model: TrainedModel, labels: LabelTable, *, seed: int = 0, **op
     return last.result
 
 
+def with_faithfulness(model: TrainedModel, table: pd.DataFrame) -> TrainedModel:
+    """Write on a model's card what is left of a class's score without its mask and by the mask alone, for each kind.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model that was measured.
+    table : DataFrame
+        `Faithfulness.table`; the rows over all classes are written.
+    """
+    rows = table[table["class"] == "all"].to_dict("records")
+    figures = {f"score, {row['evidence']}: {name}": float(row[name]) for row in rows for name in _SCORES[1:]}
+    return model.with_card(metrics={**model.card.metrics, **figures})
+
+
 def faithfulness_steps(
     model: TrainedModel, labels: LabelTable, seed: int, options: Mapping[str, object]
 ) -> Steps[Faithfulness]:
@@ -97,7 +112,7 @@ def faithfulness_steps(
         with failures_of(row.name) as reasons, labels.open(row) as image:
             rows += _measured(makers, image, row, rng)
         problems += reasons
-    yield Progress(len(chosen), len(chosen), "faithfulness", result=Faithfulness(_summary(rows), tuple(problems)))
+    yield Progress(len(chosen), len(chosen), "faithfulness", result=Faithfulness(_averages(rows), tuple(problems)))
 
 
 def _spaced(labels: LabelTable) -> list[LabelledImage]:
@@ -146,7 +161,7 @@ def _background(raw: np.ndarray, objects: np.ndarray, rng: np.random.Generator) 
     return raw.reshape(len(raw), -1)[:, places].reshape(raw.shape)
 
 
-def _summary(rows: list[dict[str, object]]) -> pd.DataFrame:
+def _averages(rows: list[dict[str, object]]) -> pd.DataFrame:
     """Average over the images of each class and kind of evidence, and of each kind."""
     columns = ["class", "evidence", "images", "area", *_SCORES]
     table = pd.DataFrame(rows, columns=[name for name in columns if name != "images"])
