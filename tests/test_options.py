@@ -51,7 +51,7 @@ def test_an_unknown_option_is_refused_and_the_known_ones_are_listed(kind: type[O
 def test_former_names_of_training_options_are_read() -> None:
     """Old records have them; beside the present name a former one is a mistake."""
     old = {"turns": False, "gain": 0.3, "readers": 5, "minutes": 2.5, "epochs": 3}
-    new = {"flip_rotate": False, "intensity_jitter": 0.3, "num_workers": 5, "max_minutes": 2.5, "epochs": 3}
+    new = {"flip_rotate": False, "vary_intensity": 0.3, "num_workers": 5, "max_minutes": 2.5, "epochs": 3}
     assert current_names(old) == new
     assert make_options(TrainOptions, old) == make_options(TrainOptions, new)
     with pytest.raises(OptionsError, match=r"there is no option 'turns'; expected one of .*flip_rotate"):

@@ -63,7 +63,7 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     names = {}
     assert "epochs=12" in code
-    exec(compile(code.replace("epochs=12", "epochs=2"), "README.md", "exec"), names)
+    exec(compile(code.replace("epochs=12", "epochs=2, epoch_steps=1"), "README.md", "exec"), names)
     assert names["prediction"].classes == ("cell periphery", "mitochondria", "nucleus")
     assert names["masks"].labels.shape == (1, 512, 512)
     assert "cells" in capsys.readouterr().out

@@ -23,7 +23,7 @@ import tifffile
 
 from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
 from napari_milcnn.simulation.microscope import simulate_field
-from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions
 from napari_milcnn.simulation.screen import simulate_screen
 from napari_milcnn.simulation.timelapse import simulate_timelapse
 
@@ -63,7 +63,7 @@ def images() -> None:
     small = SimulationOptions(size=(256, 256), cells=(11, 19))
     movie, _, _ = simulate_timelapse("cytoplasm", "nucleus", 8, small, 105)
     write_ome(SAMPLES / "yeast-timelapse.ome.tif", movie, "TCYX")
-    chosen = small.model_copy(update={"multi_label": 0.0})
+    chosen = small.model_copy(update={"multi_label": 0.0, **PLATES_ALIKE})
     list(simulate_screen(SAMPLES / "training", localisations=TRAINING, fields_per_class=10, seed=7, options=chosen))
 
 

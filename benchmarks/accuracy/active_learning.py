@@ -206,7 +206,8 @@ def started(pool: LabelTable, count: int, rng: np.random.Generator) -> list[int]
 
 def learned(model: TrainedModel, table: LabelTable, visits: int, seed: int) -> TrainedModel:
     """Train to the last epoch, on so many images."""
-    options = {"patch": 0, "validation": 0, "balance": "sampling", "device": "cpu"}
+    options = {"patch": 0, "validation": 0, "balance": "sampling", "device": "cpu",
+               "epoch_steps": 1, "average": 0, "vary_share": 0}  # fmt: skip
     *_, last = mil.train(model, table, epochs=math.ceil(visits / len(table.images)), seed=seed, **options)
     return last.last
 

@@ -242,7 +242,8 @@ def one_run(
     network = {"pooling": pooling, "a": a, "r": r} | ({} if plan.widths is None else {"widths": plan.widths})
     model = mil.new_model(labels.classes, STAINS, plan.preset, seed=seed, **network)
     options = {"epochs": plan.epochs, "patch": plan.patch, "batch_size": plan.batch_size, "cache": 4.0,
-               "learning_rate": plan.learning_rate, "schedule": "constant", "head_rate": 1.0}  # fmt: skip
+               "learning_rate": plan.learning_rate, "schedule": "constant", "head_rate": 1.0,
+               "epoch_steps": 1, "average": 0, "balance": "none", "vary_share": 0}  # fmt: skip
     for told in mil.train(model, labels, **options, seed=seed, device=device):
         selection = "" if told.validation is None else f", selection accuracy {told.validation.accuracy:.3f}"
         sys.stderr.write(f"left out {left_out}: epoch {told.epoch}, loss {told.loss:.3f}{selection}\n")

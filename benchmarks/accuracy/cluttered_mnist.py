@@ -189,7 +189,7 @@ def one_run(pooling: str, seed: int, folder: Path, plan: Plan, device: str) -> l
     network = {} if plan.widths is None else {"widths": plan.widths}
     model = mil.new_model(labels.classes, ["digits"], pooling=pooling, seed=seed, **network)
     options = {"epochs": plan.epochs, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate, "patch": 0,
-               "flip_rotate": False}  # fmt: skip
+               "flip_rotate": False, "epoch_steps": 1, "average": 0, "balance": "none", "vary_share": 0}  # fmt: skip
     reports = list(mil.train(model, labels, **options, device=device, seed=seed))
     chosen = [one for one in reports if one.is_best][-1]
     for one in reports:

@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tifffile
 import torch
 from scipy import ndimage
@@ -138,14 +139,17 @@ def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> lis
 
 
 def compose(
-    data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation"
-) -> LabelTable:
-    """Compose fields and read their table."""
+    data: Path, out: Path, per_class: int, fraction: tuple[float, float], split: str = "validation",
+    cells: Path | None = None, seed: int = 0,
+) -> LabelTable:  # fmt: skip
+    """Compose fields and read their table; `cells` is a folder of other cells than those of the data."""
     subprocess.run(
-        [sys.executable, str(data / "compose_fields.py"), str(data / "mitocheck"), str(out), "--split", split,
-         "--per-class", str(per_class), "--fraction", *map(str, fraction)],
+        [sys.executable, str(data / "compose_fields.py"), str(cells or data / "mitocheck"), str(out), "--split", split,
+         "--per-class", str(per_class), "--fraction", *map(str, fraction), "--seed", str(seed)],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    if split == "select":  # plates held back in training the shipped model, which a table of labels calls validation
+        pd.read_csv(out / "labels.csv").assign(split="validation").to_csv(out / "labels.csv", index=False)
     return mil.read_labels(out / "labels.csv")
 
 

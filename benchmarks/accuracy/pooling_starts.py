@@ -61,7 +61,8 @@ def one_run(share: str, pooling: str, start: str, folder: Path) -> list[dict[str
     if start == "p = .5":
         torch.nn.init.zeros_(model.network.maps.bias)
     options = {"epochs": PLAN.epochs, "batch_size": PLAN.batch_size, "learning_rate": PLAN.learning_rate,
-               "patch": 0, "flip_rotate": False, "schedule": "constant"}  # fmt: skip
+               "patch": 0, "flip_rotate": False, "schedule": "constant",
+               "epoch_steps": 1, "average": 0, "balance": "none", "vary_share": 0}  # fmt: skip
     return [{"epoch": told.epoch, "accuracy": told.validation.accuracy} for told in mil.train(model, labels, **options)]
 
 

@@ -72,7 +72,7 @@ def train(table: Path) -> None:
     """Train one epoch and print the largest resident size, in GB, and the share of time waited."""
     keep_freed_memory()
     labels = mil.read_labels(table)
-    (report,) = mil.train(mil.new_model(labels.classes, ["c"]), labels, epochs=1, validation=0)
+    (report,) = mil.train(mil.new_model(labels.classes, ["c"]), labels, epochs=1, epoch_steps=1, validation=0)
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9} {report.waiting}\n")
 
 

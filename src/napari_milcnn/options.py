@@ -180,8 +180,9 @@ class ComputeOptions(Options):
 
     device: Device = Field("auto", description=DEVICE_HELP)
     precision: Precision = Field(
-        "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes the faster one."
-    )
+        "auto", description="Precision of the convolutions: float32, bfloat16, or auto, which takes bfloat16 where the "
+                            "processor has instructions for it."
+    )  # fmt: skip
     engine: Engine = Field(
         "torch", description="Engine that runs the network: torch, or openvino (CPU only; needs the extra 'openvino')."
     )
@@ -313,7 +314,8 @@ def _threshold_from_text(text: str) -> float | str:
     return text
 
 
-_FORMER_NAMES = {"turns": "flip_rotate", "gain": "intensity_jitter", "readers": "num_workers", "minutes": "max_minutes"}
+_FORMER_NAMES = {"turns": "flip_rotate", "gain": "vary_intensity", "intensity_jitter": "vary_intensity",
+                 "readers": "num_workers", "minutes": "max_minutes"}  # fmt: skip
 """Names of training options in model files, records and checkpoints of early versions."""
 
 
@@ -329,7 +331,14 @@ def current_names(options: Mapping[str, object]) -> dict[str, object]:
 class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
-    epochs: int = Field(16, ge=1, description="Number of times that each training image is seen.")
+    epochs: int = Field(
+        16, ge=1, description="Number of epochs. Each goes through the training images, several times if they are few "
+                              "(epoch_steps), and then through the validation images."
+    )  # fmt: skip
+    epoch_steps: int = Field(
+        75, ge=1, description="Batches in an epoch, at least: a small table is gone through several times. 1 goes "
+                              "through every table once."
+    )  # fmt: skip
     batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
     patch: int = Field(
         320, ge=0, description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
@@ -346,16 +355,38 @@ class TrainOptions(Options):
         1.0, ge=0, description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 "
                                "freezes it."
     )  # fmt: skip
-    balance: Literal["none", "weights", "sampling"] = Field(
-        "none", description="Rare classes: weights lets their images count more, sampling draws them more often."
-    )
+    balance: Literal["auto", "none", "weights", "sampling"] = Field(
+        "auto", description="Rare classes: weights lets their images count more, sampling draws them more often; auto "
+                            "is sampling where a class has more than 1.5 times the images of another."
+    )  # fmt: skip
+    average: float = Field(
+        0.98, ge=0, lt=1, description="The model is the average of the network over the last steps, each of which "
+                                      "counts this many times the next; 0 takes the network as it is."
+    )  # fmt: skip
     flip_rotate: bool = Field(
         True, description="Flip and rotate patches at random; turn off where up and down mean something."
     )
-    intensity_jitter: float = Field(
-        0.0, ge=0, le=1, description="Spread of the random factor that the intensities of a patch are multiplied by, "
-                                     "for stainings that vary; 0 where brightness is what is to be learned."
+    vary_intensity: float = Field(
+        0.35, ge=0, le=2, description="Exposure and staining: the intensities above the background are multiplied by a "
+                                      "random factor, whose natural logarithm has this standard deviation; 0 where "
+                                      "brightness is what is to be learned."
     )  # fmt: skip
+    vary_offset: float = Field(
+        0.2, ge=0, le=2, description="Background: raised or lowered by at most this share of the image's spread of "
+                                     "intensities."
+    )  # fmt: skip
+    vary_noise: float = Field(
+        0.1, ge=0, le=1, description="Camera noise, shot and read: standard deviation of at most this share of the "
+                                     "image's spread of intensities."
+    )  # fmt: skip
+    vary_blur: float = Field(1.5, ge=0, le=20, description="Focus: blurred by a Gaussian of at most this sigma, in px.")
+    vary_size: float = Field(
+        1.33, ge=1, le=4, description="Magnification: shown at most this many times larger or smaller; 1 where size is "
+                                      "what is to be learned."
+    )  # fmt: skip
+    vary_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the patches to which each of these changes is applied; 0 changes none."
+    )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better validation; default: never."
     )
@@ -386,7 +417,11 @@ class TrainOptions(Options):
 
 TRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {"epochs": 100, "batch_size": 16, "patch": 900, "learning_rate": 1e-3, "schedule": "constant",
-              "head_rate": 1.0},
+              "head_rate": 1.0, "epoch_steps": 1, "average": 0.0, "balance": "none", "vary_share": 0.0},
     "compact": {},
 }  # fmt: skip
-"""Training options by the name of the network's preset: `paper` as published (Adam 1e-3, patches of 900 px)."""
+"""Training options by the name of the network's preset.
+
+`paper` is as published: Adam 1e-3, patches of 900 px, no images changed other than by rotation and reflection, no
+averaged weights.
+"""

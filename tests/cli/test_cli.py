@@ -161,12 +161,12 @@ def test_info(run, model):
 def test_simulate_then_train_then_classify(run, tmp_path):
     """The three commands after one another, on three small fields a class; the model names what it learned from."""
     screen = tmp_path / "screen"
-    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1).exit_code == 0
+    assert run("simulate", screen, "--fields", 2, "--size", 128, "--seed", 1, "--plates-alike").exit_code == 0
     table = pd.read_csv(screen / "labels.csv")
     assert len(table) == 16
     result = run(
         "train", screen / "labels.csv", "-o", tmp_path / "y.zip", "--epochs", 1, "--patch", 128, "--device", "cpu",
-        "--validation", 0, "--foreground-channel", "RFP", "--b", 0.2, "--name", "tiny yeast",
+        "--epoch-steps", 1, "--validation", 0, "--foreground-channel", "RFP", "--b", 0.2, "--name", "tiny yeast",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "no validation" in result.stdout
@@ -176,7 +176,7 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert model.card.network.b == 0.2
     assert model.card.foreground.channel == "RFP"
     again = run("train", screen / "labels.csv", "-o", tmp_path / "z.zip", "--init", tmp_path / "y.zip", "--epochs", 1,
-                "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
+                "--epoch-steps", 1, "--patch", 128, "--validation", 0, "--device", "cpu", "--json")  # fmt: skip
     first, last = map(json.loads, again.stdout.splitlines())
     assert (first["epoch"], last) == (1, {"model": str(tmp_path / "z.zip")})
     result = run("classify", screen / "images", "-m", tmp_path / "z.zip", "-o", tmp_path / "out", "--no-masks", *CPU)
@@ -184,7 +184,7 @@ def test_simulate_then_train_then_classify(run, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 16
 
 
-SHORT = ("--patch", 80, "--batch-size", 4, *CPU)
+SHORT = ("--epoch-steps", 1, "--patch", 80, "--batch-size", 4, *CPU)
 
 
 def test_training_resumes_and_fine_tunes(run, table, tmp_path):
@@ -250,7 +250,8 @@ def test_files_that_do_not_say_their_axes(run, tmp_path):
         tifffile.imwrite(tmp_path / f"{name}.tif", rng.integers(0, 99, (2, 80, 80)).astype(np.uint16))
     (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,y\n")
     how = ("--axes", "CYX", "--channels", "GFP,RFP", "--pixel-size", 0.3)
-    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "n.zip", "--validation", 0, "--epochs", 1, "--patch", 0)
+    short = ("--validation", 0, "--epochs", 1, "--epoch-steps", 1, "--patch", 0)
+    call = ("train", tmp_path / "labels.csv", "-o", tmp_path / "n.zip", *short)
     assert 'axes="CYX"' in run(*call).stderr
     assert run(*call, *how).exit_code == 0
     model = mil.load_model(tmp_path / "n.zip")
@@ -362,7 +363,7 @@ def test_a_plate_is_trained_calibrated_and_evaluated_by_its_layout(run, tmp_path
     plate, layout = write_plate(tmp_path / "p.ome.zarr", wells), tmp_path / "layout.csv"
     layout.write_text("well,label\nA1,control\nA2,drug\nB1,control\nB2,drug\n")
     made, tuned = tmp_path / "m.zip", tmp_path / "t.zip"
-    short = ("--epochs", 1, "--patch", 0, "--batch-size", 4, "--b", 0.3)
+    short = ("--epochs", 1, "--epoch-steps", 1, "--patch", 0, "--batch-size", 4, "--b", 0.3)
     done = run("train", plate, "--layout", layout, "-o", made, *short, *CPU)
     assert done.exit_code == 0, done.output
     assert mil.load_model(made).classes == ("control", "drug")

@@ -21,7 +21,7 @@ from napari_milcnn.options import EvaluateOptions
 
 CPU = {"device": "cpu", "precision": "float32"}
 NARROW = {"widths": (8, 8, 8, 16, 16, 16)}
-TRAIN = {"epochs": 1, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
+TRAIN = {"epochs": 1, "epoch_steps": 1, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
 
 
 def measured(rows, classes=("a", "b"), single=True, **options):

@@ -128,7 +128,7 @@ def test_command_line_folds_and_refusals(folder):
     from napari_milcnn.cli.app import app
 
     call = ["evaluate", str(folder / "labels.csv"), "-m", str(folder / "m.zip"), "-o", str(folder / "out"), *CPU]
-    train = ["--train-epochs", "1", "--train-patch", "0", "--train-device", "cpu"]
+    train = ["--train-epochs", "1", "--train-epoch-steps", "1", "--train-patch", "0", "--train-device", "cpu"]
     done = CliRunner().invoke(app, [*call, "--folds", "2", *train])
     assert done.exit_code == 0, done.output
     assert "balanced accuracy" in done.stdout

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dask.array
+import dask.callbacks
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_files import TCYX
-from napari_milcnn.images.lazy_array import LazyArray
+from napari_milcnn.images.lazy_array import LazyArray, in_memory
+from napari_milcnn.images.open import open_image
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,3 +44,15 @@ def test_lazy_array_refuses_what_it_cannot() -> None:
             lazy[key]
     with pytest.raises(TypeError):
         lazy["a"]
+
+
+def test_dask_is_read_without_the_callbacks_of_other_threads():
+    """Napari's cache is such a callback; it would fail over what another thread computes at the same time."""
+    started = []
+    pixels = dask.array.from_array(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), chunks=(1, 3, 4))
+    with dask.callbacks.Callback(start=started.append):
+        np.testing.assert_array_equal(open_image(pixels, axes="ZYX").plane(1)[0], np.arange(12, 24).reshape(3, 4))
+        np.testing.assert_array_equal(in_memory(pixels[0]), np.arange(12).reshape(3, 4))
+        assert started == []
+        pixels.compute()
+        assert len(started) == 1

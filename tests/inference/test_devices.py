@@ -69,27 +69,46 @@ def test_a_third_of_two_gpus_is_refused(two_cuda_gpus: None) -> None:
         choose_device("cuda:2")
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
-    """A timing decides, unless a precision is requested."""
-    monkeypatch.setattr(devices, "_bfloat16_is_faster", lambda device_type: faster)
-    assert choose_device("cpu", "auto").precision == (torch.bfloat16 if faster else torch.float32)
+@pytest.fixture
+def instructions(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """Pretend that the processor has these instructions."""
+    found: dict[str, bool] = {}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    devices._has_bfloat16.cache_clear()
+    yield found
+    devices._has_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_the_instructions_of_the_processor_decide_the_precision(
+    instructions: dict[str, bool], found: dict[str, bool], expected: torch.dtype
+) -> None:
+    """However busy the computer is, unless a precision is requested."""
+    instructions.update(found)
+    assert choose_device("cpu", "auto").precision == expected
     assert choose_device("cpu", "bfloat16").precision == torch.bfloat16
     assert choose_device("cpu", "float32").precision == torch.float32
 
 
-def test_the_timing_runs_and_is_taken_once() -> None:
-    """It gives yes or no on any machine, and the second call does not measure again."""
-    devices._bfloat16_is_faster.cache_clear()
-    first = devices._bfloat16_is_faster("cpu")
-    assert isinstance(first, bool)
-    assert devices._bfloat16_is_faster("cpu") is first
-    assert devices._bfloat16_is_faster.cache_info().hits == 1
+def test_a_torch_that_cannot_tell_computes_in_float32(
+    instructions: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Releases before 2.10 do not name the instructions of the processor."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_device("cpu", "auto").precision == torch.float32
 
 
 def test_a_gpu_of_apple_runs_in_float32() -> None:
-    """bfloat16 is never timed on it."""
-    assert devices._bfloat16_is_faster("mps") is False
+    """Whatever its processor has."""
+    assert devices._has_bfloat16("mps") is False
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

@@ -16,13 +16,14 @@ from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import SimulatedField, simulate_field
-from napari_milcnn.simulation.options import SimulationOptions, square_field
+from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions, square_field
 from napari_milcnn.simulation.screen import simulate_screen
 from napari_milcnn.simulation.timelapse import simulate_timelapse
 
 SMALL = SimulationOptions(size=(224, 256), cells=(10, 14))
 ALL_SHOW = SMALL.model_copy(update={"penetrance": (1.0, 1.0), "strain_spread": 0.0, "brightness": 250.0})
 TINY = SimulationOptions(size=(96, 96), cells=(2, 3))
+ALIKE = TINY.model_copy(update=PLATES_ALIKE)
 
 
 def pixels_of_cells(field: SimulatedField) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -237,7 +238,8 @@ def test_timelapse_refuses_what_it_cannot_do() -> None:
 def listed(out: Path) -> pd.DataFrame:
     """Return labels.csv, after a check that it and the folder list the same complete fields."""
     table = pd.read_csv(out / "labels.csv")
-    assert list(table.columns) == ["file", "label", "group", "split"]
+    assert list(table.columns) == ["file", "label", "group", "split", "plate"]
+    assert set(pd.read_csv(out / "truth" / "plates.csv")["plate"]) == set(table["plate"])
     assert sorted(table["file"]) == sorted(f"images/{path.name}" for path in (out / "images").iterdir())
     cells = pd.read_csv(out / "truth" / "cells.csv", keep_default_na=False)
     assert list(cells.columns) == ["file", "label", "classes"]
@@ -266,7 +268,7 @@ def test_screen_writes_images_truth_and_tables(tmp_path: Path) -> None:
 
 def test_screen_image_is_ome_tiff(tmp_path: Path) -> None:
     """Axes, pixel size and channel names are read back by another library."""
-    path = next(simulate_screen(tmp_path, fields_per_class=1, options=TINY))
+    path = next(simulate_screen(tmp_path, fields_per_class=1, options=ALIKE))
     with tifffile.TiffFile(path) as file:
         assert file.is_ome
         assert file.series[0].axes == "CYX"
@@ -321,7 +323,7 @@ def test_screen_does_not_mix_with_another(tmp_path: Path) -> None:
 
 def test_screen_without_a_field_has_no_tables(tmp_path: Path) -> None:
     """A screen that fails at its first field leaves no empty table in the way of the next try."""
-    crowded = TINY.model_copy(update={"cells": (500, 500)})
+    crowded = ALIKE.model_copy(update={"cells": (500, 500)})
     with pytest.raises(OptionsError, match="no room for 500 cells"):
         next(simulate_screen(tmp_path, options=crowded))
     assert not list(tmp_path.rglob("*.csv"))

@@ -19,7 +19,7 @@ from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.run import epoch_row, follow_training, json_line, run_training
 from napari_milcnn.training.trainer import estimate
 
-FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 2, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 
 
 def plan_for(folder, **changes):

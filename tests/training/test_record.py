@@ -11,7 +11,7 @@ from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.record import TrainingState, read_record, save_record, stopped_training
 from napari_milcnn.training.run import run_training
 
-FAST = {"epochs": 2, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 2, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 
 
 def plan_for(folder, **changes):

@@ -17,7 +17,7 @@ import torch
 from napari_milcnn import new_model, train
 from napari_milcnn.errors import OptionsError
 
-FAST = {"epochs": 4, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 4, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 SCRIPT = """
 import atexit
 import os
@@ -38,11 +38,12 @@ def note_threads():
 
 atexit.register(note_threads)  # the earlier it is registered, the later it is called
 for report in train(model, table, checkpoint=folder / f"{kept}.checkpoint", resume=True, epochs=int(sys.argv[3]),
-                    batch_size=4, patch=80, device="cpu", precision="float32", learning_rate=float(sys.argv[4])):
+                    epoch_steps=1, batch_size=4, patch=80, device="cpu", precision="float32",
+                    learning_rate=float(sys.argv[4])):
     print(report.epoch, flush=True)
 if "RANK" in os.environ:
     (folder / f"{kept} {os.environ['RANK']}.txt").write_text(report.last.digest)
-    next(train(model, table, epochs=1, device="cpu"))  # a second training by the same processes
+    next(train(model, table, epochs=1, epoch_steps=1, device="cpu"))  # a second training by the same processes
 """
 
 
@@ -113,13 +114,13 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
 
 def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
     """As an early version wrote it: among the facts of the run, and on the cards in it."""
-    options = {**FAST, "epochs": 2, "intensity_jitter": 0.1}
+    options = {**FAST, "epochs": 2, "vary_intensity": 0.1}
     *_, whole = train(model_for(table), table, **options)
     kept = tmp_path / "kept.checkpoint"
     first = train(model_for(table), table, checkpoint=kept, **options)
     next(first), next(first)
     state = state_of(kept)
-    former = {"flip_rotate": "turns", "intensity_jitter": "gain", "num_workers": "readers", "max_minutes": "minutes"}
+    former = {"flip_rotate": "turns", "vary_intensity": "gain", "num_workers": "readers", "max_minutes": "minutes"}
     for new, old in former.items():
         state["run"] = {name.replace(f"option {new}", f"option {old}"): value for name, value in state["run"].items()}
         state |= {name: state[name].replace(f'"{new}"', f'"{old}"') for name in ("card", "best_card")}

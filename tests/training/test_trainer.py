@@ -18,11 +18,12 @@ from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.card import TrainingRecord
 from napari_milcnn.network.mil_network import NetworkOutput
-from napari_milcnn.options import PoolingName
-from napari_milcnn.training.losses import image_losses, image_weights
-from napari_milcnn.training.patch_dataset import flip_rotate, jitter_intensity
+from napari_milcnn.options import PoolingName, TrainOptions
+from napari_milcnn.training.distributed import Processes
+from napari_milcnn.training.losses import balance_of, image_losses, image_weights
+from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches
 
-FAST = {"epochs": 2, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 2, "epoch_steps": 1, "batch_size": 4, "patch": 0, "device": "cpu", "precision": "float32"}
 
 
 def model_for(table, **network):
@@ -45,14 +46,6 @@ def test_a_right_negative_costs_nothing():
     pooled, last = image_losses(output, torch.tensor([[1.0, 0.0]]), single_label=True)
     assert float(pooled) == 0
     assert float(last) == pytest.approx(0, abs=1e-6)
-
-
-def test_the_eight_turns_are_different_and_exact():
-    """Eight rotations and reflections of a 2 x 2 image without symmetry."""
-    image = np.arange(4).reshape(1, 2, 2)
-    seen = {flip_rotate(image, which).tobytes() for which in range(8)}
-    assert len(seen) == 8
-    np.testing.assert_array_equal(flip_rotate(image, 0), image)
 
 
 def test_training_learns_spots(table):
@@ -213,6 +206,42 @@ def test_no_batch_is_left_with_one_image(table):
         next(train(model_for(table), table, **FAST | {"batch_size": 1, "patch": 67}))
 
 
+def test_a_small_table_is_gone_through_several_times(table):
+    """Twelve images in three batches, seven at least: three passes, each image three times, one validation."""
+    calls = []
+    (report,) = train(
+        model_for(table), table, on_batch=lambda *done: calls.append(done) or True,
+        **FAST | {"epochs": 1, "epoch_steps": 7, "vary_share": 0},
+    )  # fmt: skip
+    assert calls[-1] == (9, 9)
+    assert len(report.last.card.training.curve) == 1
+    batches = TrainingBatches(PatchReader(model_for(table), table.part("train")), TrainOptions(**FAST | {
+        "epoch_steps": 7}), Processes())  # fmt: skip
+    assert np.bincount(batches.order(np.random.default_rng(0))).tolist() == [3] * 12
+
+
+@pytest.mark.parametrize("patch", [0, 80])
+def test_patches_have_one_shape_at_every_magnification(table, patch):
+    """Whole images too, cut or reflected to their own shape."""
+    options = TrainOptions(**FAST | {"patch": patch, "vary_share": 1, "vary_size": 2})
+    model = model_for(table).with_card(mean=(100.0,), std=(5.0,))
+    batches = TrainingBatches(PatchReader(model, table.part("train")), options, Processes())
+    batch = batches.read(model, np.arange(12), range(12), 1)
+    assert batch.images.shape == (12, 1, patch or 96, patch or 96)
+    assert batch.images.dtype == np.float32
+    again = batches.read(model, np.arange(12), range(12), 1)
+    np.testing.assert_array_equal(batch.images, again.images)
+
+
+def test_an_image_is_decoded_once(table, monkeypatch):
+    """Over measuring and three passes, as long as the cache holds it."""
+    read = []
+    plain = PatchReader._read
+    monkeypatch.setattr(PatchReader, "_read", lambda self, *place: read.append(place[0]) or plain(self, *place))
+    next(train(model_for(table), table, **FAST | {"epochs": 1, "epoch_steps": 7}))
+    assert sorted(read) == list(range(12))
+
+
 def test_start_is_measured_on_the_training_images(table):
     """Half the share of the images that is bright, from .02 on, is where b starts, unless it is given."""
     start = {"epochs": 1, "learning_rate": 1e-9, "validation": 0}
@@ -272,6 +301,12 @@ def test_rare_classes_weigh_more():
     np.testing.assert_allclose(image_weights(targets), [2 / 3, 2 / 3, 2 / 3, 2])
 
 
+def test_classes_are_balanced_where_they_are_uneven():
+    """Three images of each of two classes, or three and two, are left alone; four and two are not."""
+    even, nearly, uneven = (np.repeat(np.eye(2), counts, axis=0) for counts in ((3, 3), (3, 2), (4, 2)))
+    assert [balance_of(targets) for targets in (even, nearly, uneven)] == ["none", "none", "sampling"]
+
+
 @pytest.mark.parametrize("balance", ["weights", "sampling"])
 def test_balancing_an_unbalanced_table(table, balance):
     """With two of eleven images of one class, both ways change what is learned, and stay finite."""
@@ -294,16 +329,6 @@ def test_patience_stops_early(table):
     reports = list(train(model_for(table), table, **options))
     assert 3 <= len(reports) < 9
     assert [row.epoch for row in reports[-1].last.card.training.curve] == list(range(1, len(reports) + 1))
-
-
-def test_gain_multiplies_what_lies_above_the_darkest():
-    """100 to 300 with the darkest at 100: the ratio of the two brighter pixels' heights stays 1 to 2."""
-    image = np.array([[[100, 200, 300]]], np.uint16)
-    out = jitter_intensity(image, 0.5, np.random.default_rng(0))
-    assert out[0, 0, 0] == 100
-    assert (out[0, 0, 2] - 100) / (out[0, 0, 1] - 100) == pytest.approx(2)
-    assert out[0, 0, 1] != 200
-    assert jitter_intensity(image, 0, np.random.default_rng(0)) is image
 
 
 def test_calibrating_moves_the_last_layer_only(table):

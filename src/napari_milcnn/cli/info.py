@@ -12,7 +12,7 @@ import typer
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import AsJson, loaded, options_of
 from napari_milcnn.cli.progress import exit_status, output, progress_bar
-from napari_milcnn.simulation.options import SimulationOptions, square_field
+from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions, square_field
 
 BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
 """Options of a simulation without a flag of the same name: --size sets the first two, the others are pairs."""
@@ -56,12 +56,16 @@ def simulate(
     fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
     size: Annotated[int, typer.Option(help="Side of a field, in px.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed gives the same screen.")] = 0,
+    plates_alike: Annotated[
+        bool, typer.Option("--plates-alike", help="Take all plates in the same way: 0 for every --plate option.")
+    ] = False,
     **options: object,
 ) -> None:
     """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
     from napari_milcnn.simulation.localisations import LOCALISATIONS
     from napari_milcnn.simulation.screen import simulate_screen
 
+    options |= PLATES_ALIKE if plates_alike else {}
     with exit_status(), progress_bar() as progress, interrupt_between_steps() as stop_if_interrupted:
         steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **options))
         task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))

@@ -153,11 +153,21 @@ class LazyArray:
         elif "S" in self._letters:
             steps["S"] = channels
         key = tuple(0 if letter == "-" else as_slice(steps[letter]) for letter in self._letters)
-        block = in_order(np.asarray(part[key]), self._letters.replace("-", ""), "PTZCSYX")
+        block = in_order(in_memory(part[key]), self._letters.replace("-", ""), "PTZCSYX")
         block = block.reshape(*block.shape[:3], block.shape[3] * block.shape[4], *block.shape[5:])
         if both:  # whole channels were read: keep the samples that were asked for
             block = block[:, :, :, [channel - steps["C"][0] * self._samples for channel in channels]]
         return block
+
+
+def in_memory(pixels: object) -> Array:
+    """Return the pixels of a slice in memory; those of a dask array are computed without dask's global callbacks.
+
+    napari's cache is such a callback while the window slices a dask array. It would record what another thread
+    computes at the same time, and either of them would then fail over records that the other has cleared.
+    """
+    compute = getattr(pixels, "compute", None)
+    return np.asarray(pixels if compute is None else compute(callbacks=()))
 
 
 def do_nothing() -> None:

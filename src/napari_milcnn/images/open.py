@@ -26,7 +26,7 @@ from numpy.typing import DTypeLike
 
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.channels import as_names, channel_names, given_names
-from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing
+from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
 from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, image_name
@@ -182,7 +182,7 @@ class _AlongZ:
 
     def __getitem__(self, key: tuple[int | slice, ...]) -> Array:
         before, behind = key[: self._at], key[self._at :]
-        return reduce(np.maximum, (np.asarray(self._data[(*before, z, *behind)]) for z in range(self._depth)))
+        return reduce(np.maximum, (in_memory(self._data[(*before, z, *behind)]) for z in range(self._depth)))
 
 
 def _assemble(

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.lazy_array import Array, ArrayLike, LazyArray, as_slice
+from napari_milcnn.images.lazy_array import Array, ArrayLike, LazyArray, as_slice, in_memory
 
 FOREIGN: Final = (
     ArithmeticError,
@@ -242,7 +242,7 @@ class ImageStack:
         blocks = []
         for some in _ranges_to_read(channels):
             at = tuple(as_slice(some) if axis == "C" else key[axis] for axis in self.axes)
-            block = np.asarray(self.data[at])
+            block = in_memory(self.data[at])
             blocks.append(block if "C" in self.axes else block[np.newaxis])
         return np.concatenate(blocks, dtype=self.dtype)
 

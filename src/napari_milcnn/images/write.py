@@ -36,7 +36,7 @@ import tifffile
 
 from napari_milcnn.atomic_write import replacing, replacing_folder
 from napari_milcnn.errors import LabelsError, OutputError
-from napari_milcnn.images.lazy_array import Array, ArrayLike
+from napari_milcnn.images.lazy_array import Array, ArrayLike, in_memory
 from napari_milcnn.images.stack import PlaneIndex
 
 NAMESPACE: Final = "napari-milcnn"
@@ -229,7 +229,7 @@ class LabelsImage:
         for at in product(*(range(length) for length in self.lengths(order))):
             places = dict(zip(order, at, strict=True))
             key = tuple(slice(None) if letter in "YX" else places[letter] for letter in self.axes)
-            plane = np.asarray(self.data[key])
+            plane = in_memory(self.data[key])
             yield at, _label_numbers(plane if upright else plane.T, self.name)
 
 

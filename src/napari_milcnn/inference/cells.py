@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import ModelInput
@@ -82,7 +83,7 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     LabelsError
         If the shape, the type or the numbers do not fit.
     """
-    labels = np.asarray(labels)
+    labels = in_memory(labels)
     labels = labels[None] if labels.ndim == 2 else labels
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:

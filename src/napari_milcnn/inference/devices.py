@@ -1,16 +1,15 @@
 """Choose the device and the precision of a computation, with the reason in words, and measure free memory.
 
-Why a timing decides whether bfloat16 is used: the gain depends on the processor and on the torch build, and bfloat16
-may even be slower than float32. Only the convolutions run in it (`torch.autocast`); pooling and all later steps use
-float32.
+Why the processor's own instructions decide whether bfloat16 is used: without them it is slower than float32, with them
+faster. A timing would not do: it depends on what else the computer does, and two sessions on one computer, one in each
+precision, count different numbers of objects in an image. Only the convolutions run in bfloat16 (`torch.autocast`);
+pooling and all later steps use float32.
 """
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from functools import cache
 
 import psutil
 import torch
-from torch import nn
 
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import ACCELERATORS
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """Words in torch's messages on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
+
+_CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of processors for bfloat16, as torch names them; oneDNN computes convolutions with them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice
     device : str
         auto (the first accelerator of this computer, otherwise the CPU), cpu, cuda, cuda:1, mps or xpu.
     precision : str
-        float32, bfloat16, or auto, which takes bfloat16 if it is faster.
+        float32, bfloat16, or auto, which takes bfloat16 where the processor has instructions for it. The same computer
+        and the same torch always give the same.
 
     Raises
     ------
@@ -148,25 +150,18 @@ def _has_index(device: torch.device) -> bool:
 
 def _dtype(device: torch.device, precision: str) -> torch.dtype:
     if precision == "auto":
-        return torch.bfloat16 if _bfloat16_is_faster(device.type) else torch.float32
+        return torch.bfloat16 if _has_bfloat16(device.type) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 @cache
-def _bfloat16_is_faster(device_type: str) -> bool:
-    """Time a middle layer of our networks in both precisions in turn; the result holds for the process."""
-    if device_type == "mps":
-        return False
+def _has_bfloat16(device_type: str) -> bool:
+    """Tell whether a kind of device has instructions for bfloat16; no where torch is too old to know."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    layer = nn.Conv2d(32, 64, 3).to(device_type).eval()
-    image = torch.rand(1, 32, 192, 192, device=device_type).to(memory_format=torch.channels_last)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    with torch.inference_mode():
-        for _ in range(6):
-            for enabled in seconds:
-                start = time.perf_counter()
-                with torch.autocast(device_type, torch.bfloat16, enabled=enabled):
-                    float(layer(image).sum())
-                seconds[enabled].append(time.perf_counter() - start)
-    return bool(statistics.median(seconds[True]) < 0.9 * statistics.median(seconds[False]))
+    if device_type == "xpu":
+        return hasattr(torch.xpu, "is_bf16_supported") and bool(torch.xpu.is_bf16_supported(including_emulation=False))
+    if device_type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return any(bool(found.get(name)) for name in _CPU_BFLOAT16)
+    return False

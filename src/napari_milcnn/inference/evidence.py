@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
@@ -330,7 +331,7 @@ def evidence(
     options |= {"kind": "object"} if has_labels and options.get("kind") is None else {}
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = checked_labels(np.asarray(foreground), stack) if has_labels else None
+    labels = checked_labels(in_memory(foreground), stack) if foreground is not None and has_labels else None
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)

@@ -33,6 +33,8 @@ class EpochRecord(_AsRead):
     validation_accuracy: float | None = Field(None, description="None where there were no validation images.")
     validation_loss: float | None = Field(None, description="None where there were no validation images.")
     validation_mean_average_precision: float | None = Field(None, description="None where it could not be measured.")
+    validation_brier: float | None = Field(None, description="Brier score; None where it was not measured.")
+    validation_brier_error: float | None = Field(None, description="Standard error of it, over the images.")
     is_best: bool = Field(False, description="Whether the model was the best so far.")
     learned_b: tuple[float, ...] | None = Field(None, description="Noisy-AND's thresholds, one for each class.")
 

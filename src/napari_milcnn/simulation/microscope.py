@@ -20,6 +20,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.simulation.acquisition import (
+    NEUTRAL,
+    Acquisition,
+    drawn_at_usual_size,
+    resized_labels,
+    taken,
+)
 from napari_milcnn.simulation.cell import (
     CHANNELS,
     FOOTPRINT,
@@ -43,7 +50,8 @@ class SimulatedField:
     Attributes
     ----------
     image : ndarray
-        (C, Y, X) uint16, channels as in `CHANNELS`, pixels of `PIXEL_SIZE` µm, values in camera counts.
+        (C, Y, X), channels as in `CHANNELS`; uint16 camera counts and pixels of `PIXEL_SIZE` µm, unless the
+        acquisition says otherwise.
     cells : ndarray
         (Y, X) uint16, 0 is background; a mother and its bud have one label.
     cell_classes : dict
@@ -52,7 +60,7 @@ class SimulatedField:
         Image-level labels: the localisations of the protein.
     """
 
-    image: NDArray[np.uint16]
+    image: NDArray[np.uint8 | np.uint16]
     cells: NDArray[np.uint16]
     cell_classes: dict[int, tuple[str, ...]]
     labels: tuple[str, ...]
@@ -116,14 +124,22 @@ def draw_protein(labels: tuple[str, ...], options: SimulationOptions, rng: np.ra
     )
 
 
-def draw_field(protein: Protein, options: SimulationOptions, rng: np.random.Generator) -> SimulatedField:
-    """Draw one field of a strain: its cells, what each shows, and the picture."""
-    cells = place_cells(options, rng)
+def draw_field(
+    protein: Protein, options: SimulationOptions, rng: np.random.Generator, acquisition: Acquisition = NEUTRAL
+) -> SimulatedField:
+    """Draw one field of a strain: its cells, what each shows, and the picture as its plate was taken."""
+    drawn = drawn_at_usual_size(options, acquisition)
+    cells = place_cells(drawn, rng)
     shown = _draw_shown(len(cells), protein.labels, options, rng)
     mixes = [_mix(classes, protein, options, rng) for classes in shown]
     bodies = [body_on_grid(cell) for cell in cells]
-    image = expose(bodies, mixes, protein, illumination_of(options, rng), options, rng)
-    return SimulatedField(image, label_image(bodies, options), dict(enumerate(shown, start=1)), protein.labels)
+    light, illumination = (
+        field_light(bodies, mixes, protein, drawn, acquisition),
+        illumination_of(drawn, rng, acquisition),
+    )
+    image = taken(light, illumination, acquisition, options, rng)
+    labels = resized_labels(label_image(bodies, drawn), acquisition, options)
+    return SimulatedField(image, labels, dict(enumerate(shown, start=1)), protein.labels)
 
 
 def _draw_shown(
@@ -228,24 +244,22 @@ def label_image(bodies: Sequence[Body], options: SimulationOptions) -> NDArray[n
     return labels[PAD:-PAD, PAD:-PAD].copy()
 
 
-def expose(
+def field_light(
     bodies: Sequence[Body],
     mixes: Sequence[Mapping[str, float]],
     protein: Protein,
-    illumination: Floats,
     options: SimulationOptions,
-    rng: np.random.Generator,
-) -> NDArray[np.uint16]:
-    """Take one image (C, Y, X) of cells, each with its share of the protein at each localisation."""
+    acquisition: Acquisition = NEUTRAL,
+) -> Floats:
+    """Return the photons (C, Y, X) of cells, each with its share of the protein at each localisation, and of medium."""
     height, width = options.size
     light = np.zeros((len(CHANNELS), height + 2 * PAD, width + 2 * PAD), np.float32)
     for body, mix in zip(bodies, mixes, strict=True):
         light[(slice(None), *body.window)] += _cell_light(body, mix, protein, options)
     haze = gaussian_filter(light, (0, 1.4 / PIXEL_SIZE, 1.4 / PIXEL_SIZE))
-    seen = (light + options.haze * (haze - light) + options.background)[:, PAD:-PAD, PAD:-PAD]
-    photons = rng.poisson(seen * illumination)
-    counts = options.gain * photons + options.offset + rng.normal(0, options.read_noise, photons.shape)
-    return counts.round().clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
+    medium = options.background * acquisition.background
+    seen: Floats = (light + options.haze * (haze - light) + medium)[:, PAD:-PAD, PAD:-PAD]
+    return seen
 
 
 def _cell_light(body: Body, mix: Mapping[str, float], protein: Protein, options: SimulationOptions) -> Floats:
@@ -260,11 +274,12 @@ def _cell_light(body: Body, mix: Mapping[str, float], protein: Protein, options:
     return np.stack([binned(channel) for channel in blurred])
 
 
-def illumination_of(options: SimulationOptions, rng: np.random.Generator) -> Floats:
+def illumination_of(options: SimulationOptions, rng: np.random.Generator, acquisition: Acquisition = NEUTRAL) -> Floats:
     """Return the relative illumination (Y, X): 1 near the middle and less towards the corners."""
     height, width = options.size
     centre = 0.5 + rng.uniform(-0.12, 0.12, 2)
     y = (np.arange(height) / height - centre[0])[:, None]
     x = (np.arange(width) / width - centre[1])[None, :]
-    relative: Floats = (1 - options.vignetting * 2 * (y**2 + x**2)).clip(0.05).astype(np.float32)
+    loss = options.vignetting * acquisition.vignetting
+    relative: Floats = (1 - loss * 2 * (y**2 + x**2)).clip(0.05).astype(np.float32)
     return relative

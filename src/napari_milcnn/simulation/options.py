@@ -31,7 +31,12 @@ _Count = Annotated[int, Field(ge=1, le=MOST_CELLS)]
 
 
 class SimulationOptions(Options):
-    """How simulated fields look. Lengths are in µm, light in photons a pixel."""
+    """How simulated fields look. Lengths are in µm, light in photons a pixel.
+
+    The options that begin with `plate_` say how differently the plates of a screen were taken; 0 in all of them: in the
+    same way. They vary by default, so that nothing that is trained or measured on a screen depends on one microscope
+    without anyone seeing it.
+    """
 
     size: Annotated[tuple[int, int], AfterValidator(_sides)] = Field(
         (512, 512), description="Size of a field in pixels (Y, X) of 0.16 µm."
@@ -60,6 +65,29 @@ class SimulationOptions(Options):
     gain: float = Field(3.5, gt=0, description="Camera counts a photon.")
     offset: float = Field(120.0, ge=0, description="Camera counts in the dark.")
     read_noise: float = Field(5.0, ge=0, description="Read noise in camera counts (sd).")
+    plate_exposure: float = Field(
+        0.35,
+        ge=0,
+        description="Spread of the exposure of each channel between plates of a screen (sd of its logarithm).",
+    )
+    plate_background: float = Field(
+        0.35, ge=0, description="Spread of the light of the medium between plates (sd of its logarithm)."
+    )
+    plate_noise: float = Field(0.35, ge=0, description="Spread of the read noise between plates (sd of its logarithm).")
+    plate_defocus: float = Field(0.2, ge=0, description="Largest blur of a plate beside the focal plane, sd in µm.")
+    plate_size: float = Field(
+        0.1, ge=0, le=1, description="Largest difference in magnification between a plate and the usual, as a share."
+    )
+    plate_vignetting: ShareOrAll = Field(
+        0.5, description="Largest difference in vignetting between a plate and the usual, as a share of it."
+    )
+    plate_storage: ShareOrAll = Field(
+        0.25, description="Share of the plates whose files store an eighth (8 bit) or 16 times the camera counts."
+    )
+
+
+PLATES_ALIKE = {name: 0.0 for name in SimulationOptions.model_fields if name.startswith("plate_")}
+"""Changes to the options for a screen whose plates were all taken in the same way."""
 
 
 def square_field(side: int, **changes: object) -> SimulationOptions:

@@ -6,6 +6,8 @@ Decisions:
 
 - A field is drawn from the seed, its strain and its number alone, so that it does not depend on how many others there
   are.
+- Strains of one number, one of each class, are on one plate, so that every plate has all classes, a plate lies on one
+  side of the split, and how a plate was taken says nothing about a class.
 - The tables list complete fields only, whether the screen ends, fails or is stopped.
 """
 
@@ -23,7 +25,8 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.write import write_ome_tiff
-from napari_milcnn.simulation.cell import CHANNELS, PIXEL_SIZE
+from napari_milcnn.simulation.acquisition import Acquisition, draw_acquisition
+from napari_milcnn.simulation.cell import CHANNELS
 from napari_milcnn.simulation.localisations import LOCALISATIONS
 from napari_milcnn.simulation.microscope import (
     SimulatedField,
@@ -40,8 +43,10 @@ class _Job:
 
     Attributes
     ----------
-    name, group, split, labels
-        The name of its files, its strain, its side of the split, and its localisations.
+    name, group, plate, split, labels
+        The name of its files, its strain, its plate, its side of the split, and its localisations.
+    acquisition
+        How its plate was taken.
     seeds
         Seeds of the random numbers of the strain.
     number
@@ -50,18 +55,21 @@ class _Job:
 
     name: str
     group: str
+    plate: str
     split: str
     labels: tuple[str, ...]
+    acquisition: Acquisition
     seeds: tuple[int, ...]
     number: int
 
 
 @dataclass
 class _CompleteFields:
-    """Rows of labels.csv and of truth/cells.csv, for the fields that are complete."""
+    """Rows of labels.csv, truth/cells.csv and truth/plates.csv, for the fields that are complete."""
 
     fields: list[dict[str, str]] = field(default_factory=list)
     cells: list[dict[str, str | int]] = field(default_factory=list)
+    plates: dict[str, dict[str, float | str]] = field(default_factory=dict)
 
 
 def simulate_screen(
@@ -76,10 +84,11 @@ def simulate_screen(
 ) -> Generator[Path, None, None]:
     """Simulate a localisation screen into a folder, one field at a step.
 
-    The folder then holds images/NAME.ome.tif (axes CYX, uint16), truth/NAME.tif (label image YX, uint16),
-    truth/cells.csv (file, label, classes: one row per cell) and labels.csv (file, label, group, split; several
-    localisations are separated by `|`). The group is the strain: its fields share protein and expression, and are on
-    one side of the split. The tables are written when the generator ends or is closed.
+    The folder then holds images/NAME.ome.tif (axes CYX, uint16 or uint8), truth/NAME.tif (label image YX, uint16),
+    truth/cells.csv (file, label, classes: one row per cell), truth/plates.csv (plate and how it was taken, see
+    `Acquisition`) and labels.csv (file, label, group, split, plate; several localisations are separated by `|`). The
+    group is the strain: its fields share protein and expression, and are on one side of the split. A plate holds a
+    strain of each class. The tables are written when the generator ends or is closed.
 
     Parameters
     ----------
@@ -94,7 +103,7 @@ def simulate_screen(
     seed : int, optional
         The same seed and options give the same arrays.
     options : SimulationOptions, optional
-        How the fields look.
+        How the fields look, and how differently the plates were taken.
 
     Yields
     ------
@@ -112,7 +121,7 @@ def simulate_screen(
     _check_numbers(fields_per_class, fields_per_strain, validation, seed)
     if (out / "labels.csv").exists():
         raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
-    jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options.multi_label)
+    jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options)
     return _write_screen(out, list(jobs), options)
 
 
@@ -127,21 +136,25 @@ def _check_numbers(fields_per_class: int, fields_per_strain: int, validation: fl
 
 
 def _plan(
-    names: tuple[str, ...], per_class: int, per_strain: int, validation: float, seed: int, multi_label: float
+    names: tuple[str, ...], per_class: int, per_strain: int, validation: float, seed: int, options: SimulationOptions
 ) -> Iterator[_Job]:
     """List the fields with the classes taking turns, so that a screen that is cut short still holds all classes."""
     strains = -(-per_class // per_strain)
     kept_back = min(max(round(validation * strains), validation > 0), strains - 1)
     for strain in range(strains):
+        acquisition = draw_acquisition(options, np.random.default_rng([seed, strain, *b"plate"]))
         for name in names:
             seeds = (seed, LOCALISATIONS.index(name), strain)
             rng = np.random.default_rng([*seeds, 0])
             others = [other for other in names if other != name]
-            second = (str(rng.choice(others)),) if others and rng.uniform() < multi_label else ()
+            second = (str(rng.choice(others)),) if others and rng.uniform() < options.multi_label else ()
             group = f"{name.replace(' ', '-')}-{strain + 1:02d}"
             split = "validation" if strain >= strains - kept_back else "train"
             for number in range(min(per_strain, per_class - strain * per_strain)):
-                yield _Job(f"{group}_{number + 1}", group, split, (name, *second), seeds, number + 1)
+                yield _Job(
+                    name=f"{group}_{number + 1}", group=group, plate=f"plate-{strain + 1:02d}", split=split,
+                    labels=(name, *second), acquisition=acquisition, seeds=seeds, number=number + 1,
+                )  # fmt: skip
 
 
 def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -> Generator[Path, None, None]:
@@ -149,7 +162,8 @@ def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -
     try:
         for job in jobs:
             protein = draw_protein(job.labels, options, np.random.default_rng([*job.seeds, 0, 1]))
-            simulated = draw_field(protein, options, np.random.default_rng([*job.seeds, job.number]))
+            rng = np.random.default_rng([*job.seeds, job.number])
+            simulated = draw_field(protein, options, rng, job.acquisition)
             yield _write_field(out, job, simulated, tables)
     finally:
         if tables.fields:
@@ -157,8 +171,9 @@ def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -
 
 
 def _write_truth_tables(out: Path, tables: _CompleteFields) -> None:
-    """Write both tables, labels.csv last: all that it lists is then complete."""
-    for name, rows in (("truth/cells.csv", tables.cells), ("labels.csv", tables.fields)):
+    """Write the tables, labels.csv last: all that it lists is then complete."""
+    plates = [{"plate": name, **facts} for name, facts in tables.plates.items()]
+    for name, rows in (("truth/cells.csv", tables.cells), ("truth/plates.csv", plates), ("labels.csv", tables.fields)):
         with replacing(out / name) as part:
             pd.DataFrame(rows).to_csv(part, index=False)
 
@@ -168,11 +183,14 @@ def _write_field(out: Path, job: _Job, simulated: SimulatedField, tables: _Compl
     image = out / "images" / f"{job.name}.ome.tif"
     with replacing(out / "truth" / f"{job.name}.tif") as part:
         tifffile.imwrite(part, simulated.cells, compression="zlib")
-    write_ome_tiff(image, [PlaneIndex(0, 0, 0)], simulated.image[np.newaxis], CHANNELS, PIXEL_SIZE, {})
+    write_ome_tiff(image, [PlaneIndex(0, 0, 0)], simulated.image[np.newaxis], CHANNELS, job.acquisition.pixel_size, {})
     file = f"images/{image.name}"
     tables.cells += [
         {"file": file, "label": label, "classes": "|".join(classes)}
         for label, classes in simulated.cell_classes.items()
     ]
-    tables.fields.append({"file": file, "label": "|".join(job.labels), "group": job.group, "split": job.split})
+    tables.plates[job.plate] = job.acquisition.row()
+    tables.fields.append(
+        {"file": file, "label": "|".join(job.labels), "group": job.group, "split": job.split, "plate": job.plate}
+    )
     return image

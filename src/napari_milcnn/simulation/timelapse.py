@@ -7,11 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.simulation.acquisition import NEUTRAL, taken
 from napari_milcnn.simulation.cell import body_on_grid
 from napari_milcnn.simulation.microscope import (
     checked_localisations,
     draw_protein,
-    expose,
+    field_light,
     illumination_of,
     label_image,
     place_cells,
@@ -66,7 +67,8 @@ def simulate_timelapse(
     for frame in range(frames):
         bodies = [body_on_grid(cell, growth=0.6 + 0.4 * frame / (frames - 1)) for cell in cells]
         mixes = [_relocating_mix(label_from, label_to, share, protein.leak) for share in moved[frame].tolist()]
-        pictures.append(expose(bodies, mixes, protein, illumination, options, rng))
+        light = field_light(bodies, mixes, protein, options)
+        pictures.append(taken(light, illumination, NEUTRAL, options, rng).astype(np.uint16, copy=False))
         outlines.append(label_image(bodies, options))
     return np.stack(pictures), np.stack(outlines), _truth_table(moved, label_from, label_to)
 

@@ -17,7 +17,7 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
 from napari_milcnn.options import current_names
 
-_FORMAT = 1
+_FORMAT = 2
 _OPTION = "option "
 
 
@@ -30,7 +30,7 @@ class Checkpoint:
     run : dict
         Facts that identify the training: hashes of the model that it started from and of the table, and the options. A
         checkpoint of another training is refused.
-    network, optimiser, schedule : dict
+    network, averaged, optimiser, schedule : dict
         State dicts.
     card : str
         Card of the model in training, as JSON; its curve has one row for each epoch done.
@@ -42,6 +42,7 @@ class Checkpoint:
 
     run: dict[str, object]
     network: dict[str, Tensor]
+    averaged: dict[str, Tensor]
     optimiser: dict[str, object]
     schedule: dict[str, object]
     card: str
@@ -70,7 +71,7 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     Raises
     ------
     OptionsError
-        If it is damaged.
+        If it is damaged, or of another version of this program.
     ResumeError
         If it belongs to another training.
     """
@@ -78,6 +79,7 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        _check_format(path, found["format"])
         state = Checkpoint(**{name: found[name] for name in Checkpoint.__dataclass_fields__})
         recorded = _with_current_names(state.run)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -93,6 +95,14 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
             "training, or train without resume to start from scratch"
         )
     return state
+
+
+def _check_format(path: Path, found: object) -> None:
+    if found != _FORMAT:
+        raise OptionsError(
+            f"{path} is a checkpoint of format {found}; this version goes on from format {_FORMAT} only: train without "
+            "resume to start from scratch, or go on with the version that wrote it"
+        )
 
 
 def option_facts(options: Mapping[str, object]) -> dict[str, object]:

@@ -2,15 +2,21 @@
 
 Noisy-AND's thresholds and the last layer learn at ten times the rate of the rest (`head_rate`). They are a handful of
 numbers that every image's gradient passes through; at one rate for all they hold the encoder back for many epochs.
+
+What is validated and kept is not the network after its last step but an exponential average over its last steps, of
+parameters and of batch norm's running statistics (`average`). The network itself jumps from step to step at a high
+learning rate, and its running statistics are those of the last ten small batches.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, is_out_of_memory
@@ -26,6 +32,7 @@ class LearnerState(NamedTuple):
     """State dicts of a network and of what trains it."""
 
     network: dict[str, Tensor]
+    averaged: dict[str, Tensor]
     optimiser: dict[str, object]
     schedule: dict[str, object]
 
@@ -58,6 +65,12 @@ class Learner:
         self._optimiser = _make_optimiser(self.network, options)
         self._schedule = _make_schedule(self._optimiser, options, steps * options.epochs)
         self._module: nn.Module = self.network
+        self._average = AveragedModel(self.network, multi_avg_fn=_moving_average(options.average), use_buffers=True)
+
+    @property
+    def averaged(self) -> MilNetwork:
+        """The average of the network over its last steps; as it was at the start until the first step."""
+        return cast("MilNetwork", self._average.module)
 
     def distribute(self, processes: Processes) -> None:
         """Learn from the gradients of all processes from now on."""
@@ -102,6 +115,7 @@ class Learner:
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             self._schedule.step()
+            self._average.update_parameters(self.network)
         except RuntimeError as error:
             raise _compute_error(error, tuple(pixels.shape), self._choice) from error
         except ValueError as error:  # batch norm, where one patch gives a map of one instance
@@ -122,13 +136,32 @@ class Learner:
 
     def state(self) -> LearnerState:
         """Return what `restore` needs to go on from here."""
-        return LearnerState(self.network.state_dict(), self._optimiser.state_dict(), self._schedule.state_dict())
+        return LearnerState(
+            self.network.state_dict(), self._average.state_dict(), self._optimiser.state_dict(),
+            self._schedule.state_dict(),
+        )  # fmt: skip
 
     def restore(self, state: LearnerState) -> None:
         """Go back to a state."""
         self.network.load_state_dict(state.network)
+        self._average.load_state_dict(state.averaged)
         self._optimiser.load_state_dict(state.optimiser)
         self._schedule.load_state_dict(state.schedule)
+
+
+def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """Return how an average goes on by a step: it forgets faster at first, so that the random start is soon gone."""
+
+    def go_on(averaged: Sequence[Tensor], latest: Sequence[Tensor], steps: Tensor | int) -> None:
+        done = int(steps)
+        weight = 1 - min(decay, (1 + done) / (10 + done))
+        for average, value in zip(averaged, latest, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:  # batch norm's number of batches
+                average.copy_(value)
+
+    return go_on
 
 
 def _make_optimiser(network: MilNetwork, options: TrainOptions) -> torch.optim.Adam:

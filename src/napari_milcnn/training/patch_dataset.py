@@ -25,8 +25,9 @@ from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import TrainOptions
+from napari_milcnn.training.augment import draw_zoom, flip_rotate, resized, vary_acquisition
 from napari_milcnn.training.distributed import Processes
-from napari_milcnn.training.losses import image_weights
+from napari_milcnn.training.losses import balance_of, image_weights
 
 _BATCHES_AHEAD = 2
 """Batches read ahead of the one that is computed."""
@@ -115,7 +116,7 @@ class PatchReader:
         facts = self._known(index)
         plane = int(rng.integers(facts.planes))
         if side == 0 or min(facts.shape) <= side:
-            return _cut(self._plane(index, plane), side, rng)
+            return _cut(self._plane(index, plane), (side, side) if side else facts.shape, rng)
         best, most = None, -1.0
         wanted = self.foreground(index, plane)
         for _ in range(_DRAWS):
@@ -194,14 +195,14 @@ class PatchReader:
         return np.concatenate(windows, axis=1)
 
 
-def _cut(raw: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut a random square from an image (channels, Y, X), reflected outwards where it is smaller; whole for side 0."""
-    if side == 0:
-        return raw
-    short = [max(0, side - size) for size in raw.shape[1:]]
-    raw = np.pad(raw, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
-    y, x = (int(rng.integers(size - side + 1)) for size in raw.shape[1:])
-    return raw[:, y : y + side, x : x + side]
+def _cut(image: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Cut a random window of a shape (Y, X) from an image (channels, Y, X), reflected outwards where it is smaller."""
+    if image.shape[1:] == shape:
+        return image
+    short = [max(0, wanted - size) for wanted, size in zip(shape, image.shape[1:], strict=True)]
+    image = np.pad(image, ((0, 0), *((s // 2, s - s // 2) for s in short)), mode="symmetric")
+    y, x = (int(rng.integers(size - wanted + 1)) for size, wanted in zip(image.shape[1:], shape, strict=True))
+    return image[:, y : y + shape[0], x : x + shape[1]]
 
 
 class Batch(NamedTuple):
@@ -228,6 +229,15 @@ class Batch(NamedTuple):
 class TrainingBatches:
     """The batches of a training: random patches of all its images, in another order in every epoch.
 
+    Attributes
+    ----------
+    passes : int
+        Number of times that an epoch goes through the table, so that it has `epoch_steps` batches at least.
+    count : int
+        Batches of an epoch.
+    balance : str
+        How classes are balanced: none, weights or sampling.
+
     Parameters
     ----------
     reader : PatchReader
@@ -246,17 +256,20 @@ class TrainingBatches:
     def __init__(self, reader: PatchReader, options: TrainOptions, processes: Processes) -> None:
         self.reader = reader
         self.targets = reader.table.targets(reader.model.classes)
-        self.count = _count_batches(len(self.targets), options.batch_size, processes.count)
+        batches = _count_batches(len(self.targets), options.batch_size, processes.count)
+        self.passes = math.ceil(options.epoch_steps / batches)
+        self.count = self.passes * batches
+        self.balance = balance_of(self.targets) if options.balance == "auto" else options.balance
         self._weights = image_weights(self.targets)
         self._options = options
         self._processes = processes
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the images of an epoch, (images,), in their order; balanced sampling draws them by their weights."""
+        """Draw the images of an epoch, (images * passes,), in order; balanced sampling draws them by their weights."""
         images = len(self.targets)
-        if self._options.balance == "sampling":
-            return rng.choice(images, images, p=self._weights / images)
-        return rng.permutation(images)
+        if self.balance == "sampling":
+            return rng.choice(images, images * self.passes, p=self._weights / self._weights.sum())
+        return np.concatenate([rng.permutation(images) for _ in range(self.passes)])
 
     def of_epoch(self, model: TrainedModel, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
         """Yield this process's share of every batch of an epoch, read ahead by threads, normalised for the model."""
@@ -272,26 +285,32 @@ class TrainingBatches:
         mine = list(self._processes.share(places))
         rngs = [np.random.default_rng([self._options.seed, epoch, place + 1]) for place in mine]
         chosen = order[mine]
-        images = np.stack([model.normalise(patch) for patch in self._patches(chosen, rngs)])
-        weights = self._weights[chosen] if self._options.balance == "weights" else None
-        return Batch(images, self.targets[chosen], weights, len(places))
-
-    def _patches(self, images: np.ndarray, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
-        """Read a random patch of each image, raw (channels, Y, X), changed in ways that leave its label as it is."""
-        options = self._options
-        patches = [self.reader.patch(int(i), options.patch, rng) for i, rng in zip(images, rngs, strict=True)]
+        patches = [self._patch(model, int(i), rng) for i, rng in zip(chosen, rngs, strict=True)]
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
-        step = 1 if patches[0].shape[1] == patches[0].shape[2] else 2  # a quarter turn would change an oblong's shape
-        if options.flip_rotate:
-            patches = [flip_rotate(patch, int(rng.integers(0, 8)) // step * step)
-                       for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
-        return [jitter_intensity(patch, options.intensity_jitter, rng)
-                for patch, rng in zip(patches, rngs, strict=True)]  # fmt: skip
+        patches = [self._changed(patch, rng) for patch, rng in zip(patches, rngs, strict=True)]
+        weights = self._weights[chosen] if self.balance == "weights" else None
+        return Batch(np.stack(patches), self.targets[chosen], weights, len(places))
+
+    def _patch(self, model: TrainedModel, index: int, rng: np.random.Generator) -> np.ndarray:
+        """Read a random patch of an image, normalised (channels, Y, X), at a random magnification."""
+        zoom, side = draw_zoom(self._options, rng), self._options.patch
+        patch = model.normalise(self.reader.patch(index, round(side / zoom), rng))
+        shape = (side, side) if side else (patch.shape[1], patch.shape[2])
+        if side == 0:  # a whole image keeps its shape: what is too much is cut off, what is missing is reflected
+            patch = _cut(patch, (round(shape[0] / zoom), round(shape[1] / zoom)), rng)
+        return resized(patch, shape)
+
+    def _changed(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Change a normalised patch (channels, Y, X) in ways that leave its label as it is."""
+        step = 1 if patch.shape[1] == patch.shape[2] else 2  # a quarter turn would change an oblong's shape
+        if self._options.flip_rotate:
+            patch = flip_rotate(patch, int(rng.integers(0, 8)) // step * step)
+        return vary_acquisition(patch, self._options, rng)
 
 
 def _count_batches(images: int, size: int, processes: int) -> int:
-    """Count the batches of an epoch, of nearly equal size, so that none has a single image: batch norm needs more."""
+    """Count the batches of a pass, of nearly equal size, so that none has a single image: batch norm needs more."""
     batches = max(1, math.ceil(images / size))
     smallest = images // batches
     if smallest < processes:
@@ -299,21 +318,6 @@ def _count_batches(images: int, size: int, processes: int) -> int:
             f"a batch of {smallest} cannot be shared by {processes} processes; make batch_size larger, or start fewer"
         )
     return batches
-
-
-def flip_rotate(image: np.ndarray, which: int) -> np.ndarray:
-    """Return one of the eight exact rotations and reflections of an image (channels, Y, X), 0 to 7; 0 is itself."""
-    rotated = np.rot90(image, which % 4, axes=(1, 2))
-    return np.ascontiguousarray(rotated[:, :, ::-1] if which >= 4 else rotated)
-
-
-def jitter_intensity(image: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """Multiply what lies above the darkest pixel of each channel by exp(normal(0, spread)), (channels, Y, X)."""
-    if spread == 0:
-        return image
-    factors = np.exp(rng.normal(0, spread, len(image))).astype(np.float32)[:, None, None]
-    darkest = image.min((1, 2), keepdims=True).astype(np.float32)
-    return np.asarray(darkest + (image - darkest) * factors)
 
 
 def intensity_statistics(

@@ -24,6 +24,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.trainer import EpochReport, OnBatch, train
+from napari_milcnn.training.validation import has_settled
 
 _POLL_SECONDS = 0.2
 """Time between two looks at what a followed training printed."""
@@ -96,7 +97,7 @@ def run_training(
 
 def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
     """Tell whether an epoch is left; one that is left because the time is up can be trained later."""
-    settled = patience is not None and report.epoch - (report.best.card.training.epoch or 0) >= patience
+    settled = has_settled(report.last.card.training.curve, patience)
     return TrainingState.ENDED if settled or report.epoch == report.epochs else TrainingState.STOPPED
 
 

@@ -41,6 +41,7 @@ from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, i
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
+    has_settled,
     image_outputs,
     is_better,
     known_precision,
@@ -75,7 +76,7 @@ class EpochReport:
     best : TrainedModel
         The best model so far by validation, or the latest where there are no validation images.
     is_best : bool
-        Whether this epoch's model is the best.
+        Whether this epoch's model is the best (`is_better`).
     last : TrainedModel
         This epoch's model. `last.card.training.curve` has the figures of every epoch up to this one.
     learned_b : list of float or None
@@ -187,6 +188,8 @@ class TrainingEstimate:
         Bytes in use at once on the device, about: network, optimiser, and a batch with all that learning keeps of it.
     batches, images, validation_images : int
         Number of each in one epoch.
+    passes : int
+        Number of times that an epoch goes through the images.
     device : str
         Device, and why it was chosen.
     """
@@ -196,6 +199,7 @@ class TrainingEstimate:
     batches: int
     images: int
     validation_images: int
+    passes: int
     device: str
 
 
@@ -323,7 +327,7 @@ class _Trainer:
 
     def restore(self, state: Checkpoint) -> None:
         """Go back to where a run was after an epoch."""
-        self.learner.restore(LearnerState(state.network, state.optimiser, state.schedule))
+        self.learner.restore(LearnerState(state.network, state.averaged, state.optimiser, state.schedule))
         self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
@@ -338,7 +342,7 @@ class _Trainer:
         """Train the epochs that are left, and write the state to a file after each."""
         self.learner.distribute(self.processes)
         try:
-            while len(self.curve) < self.options.epochs and not self._has_settled():
+            while len(self.curve) < self.options.epochs and not has_settled(self.curve, self.options.patience):
                 report = self._train_epoch(len(self.curve) + 1)
                 if report is None:
                     return
@@ -350,11 +354,6 @@ class _Trainer:
         except Exception:
             self.processes.abandon()
             raise
-
-    def _has_settled(self) -> bool:
-        """Whether the validation has not become better for as long as patience lasts."""
-        since = next((i for i, row in enumerate(reversed(self.curve)) if row.is_best), 0)
-        return self.options.patience is not None and since >= self.options.patience
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, which counts for all."""
@@ -369,12 +368,14 @@ class _Trainer:
         if losses is None:
             return None
         self.processes.align_buffers(self.learner.network)
+        self.processes.align_buffers(self.learner.averaged)
         candidate = self._candidate(epoch)
         found = image_outputs(candidate, self.table.part("validation"), self.choice, self.processes)
         validation = None if found is None else validation_of(found, candidate.card.single_label)
-        is_best = is_better(validation, self._best_validation(), candidate.card.single_label)
         learned_b = candidate.network.learned_b
-        self.curve = (*self.curve, _epoch_record(epoch, losses, validation, is_best, learned_b))
+        record = _epoch_record(epoch, losses, validation, learned_b)
+        is_best = is_better((*self.curve, record))
+        self.curve = (*self.curve, record.model_copy(update={"is_best": is_best}))
         latest = self._with_results(candidate, validation, found)
         self.model = self.model.with_card(training=latest.card.training)
         self.best = latest if is_best else self.best
@@ -384,12 +385,12 @@ class _Trainer:
         )  # fmt: skip
 
     def _candidate(self, epoch: int) -> TrainedModel:
-        """Copy the network as it is after an epoch."""
+        """Copy the averaged network as it is after an epoch."""
         record = TrainingRecord(
             epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
             images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
         )  # fmt: skip
-        return rebuilt(self.model.with_card(training=record).card, self.learner.network.state_dict())
+        return rebuilt(self.model.with_card(training=record).card, self.learner.averaged.state_dict())
 
     def _with_results(
         self, model: TrainedModel, validation: Validation | None, found: ImageOutputs | None
@@ -401,13 +402,6 @@ class _Trainer:
             return model
         model = with_confusion(model, found)
         return model.with_card(temperature=validation_temperature(found, model.card.single_label))
-
-    def _best_validation(self) -> Validation | None:
-        """Look up the validation of the best epoch so far."""
-        best = next((row for row in reversed(self.curve) if row.is_best), None)
-        if best is None or best.validation_accuracy is None or best.validation_loss is None:
-            return None
-        return Validation(best.validation_accuracy, best.validation_loss)
 
     def _learn(self, epoch: int) -> _EpochLosses | None:
         """Learn from the batches of one epoch; None if it was stopped."""
@@ -434,7 +428,7 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
     """Take two steps, the first of them to warm up, and classify one validation image."""
     batches, network, held = trainer.batches, trainer.learner.network, trainer.table.part("validation")
     images = len(batches.targets)
-    size = math.ceil(images / batches.count)
+    size = math.ceil(images * batches.passes / batches.count)
     reading, step = 0.0, 0.0
     trainer.learner.begin_epoch(0)
     with _activation_sizes(network) as sizes:
@@ -453,19 +447,21 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
     return TrainingEstimate(
         seconds=batches.count * max(step, reading / trainer.options.num_workers) + validation,
         memory=4 * weights + 2 * sum(sizes), batches=batches.count, images=images,
-        validation_images=len(held.images), device=str(trainer.choice),
+        validation_images=len(held.images), passes=batches.passes, device=str(trainer.choice),
     )  # fmt: skip
 
 
 def _epoch_record(
-    epoch: int, losses: _EpochLosses, validation: Validation | None, is_best: bool, learned_b: list[float] | None
+    epoch: int, losses: _EpochLosses, validation: Validation | None, learned_b: list[float] | None
 ) -> EpochRecord:
+    found = {} if validation is None else {
+        "validation_accuracy": validation.accuracy, "validation_loss": validation.loss,
+        "validation_mean_average_precision": known_precision(validation),
+        "validation_brier": validation.brier, "validation_brier_error": validation.brier_error,
+    }  # fmt: skip
     return EpochRecord(
         epoch=epoch, loss=losses.pooled + losses.last, pooled_loss=losses.pooled, last_loss=losses.last,
-        validation_accuracy=None if validation is None else validation.accuracy,
-        validation_loss=None if validation is None else validation.loss,
-        validation_mean_average_precision=known_precision(validation),
-        is_best=is_best, learned_b=None if learned_b is None else tuple(learned_b),
+        learned_b=None if learned_b is None else tuple(learned_b), **found,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +17,14 @@ from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
+from napari_milcnn.model.card import EpochRecord
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses
+
+_SMOOTHED = 3
+"""Epochs over which validation is smoothed."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,19 @@ class Validation:
         Joint loss, averaged over images.
     mean_average_precision : float
         Average precision, averaged over the classes that have images of both kinds; NaN where none has.
+    brier : float
+        Brier score: the squared error of the scores, summed over classes and averaged over images. 0 is perfect; a
+        class scored 1 in place of another costs 2.
+    brier_error : float
+        Its standard error, from how much the images differ, with one image added that is wrong: a few images that are
+        all right do not show how much others would differ.
     """
 
     accuracy: float
     loss: float
     mean_average_precision: float = math.nan
+    brier: float = math.nan
+    brier_error: float = math.nan
 
 
 def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
@@ -104,7 +117,7 @@ def image_outputs(
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
-    """Measure accuracy, loss and precision of classified images."""
+    """Measure how good the scores of classified images are."""
     output = NetworkOutput(found.scores, found.probabilities, found.scores)
     losses = image_losses(output, found.targets, single_label)
     if single_label:
@@ -112,7 +125,13 @@ def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
     else:
         hits = (found.scores > 0) == (found.targets > 0.5)
     ranks = mean_average_precision(found.scores.numpy(), found.targets.numpy())
-    return Validation(float(hits.float().mean()), float((losses[0] + losses[1]).mean()), ranks)
+    scores = found.scores.softmax(1) if single_label else found.scores.sigmoid()
+    squares = (scores - found.targets).square().sum(1).numpy().astype(np.float64)
+    with_a_wrong_one = np.append(squares, 2.0)
+    return Validation(
+        float(hits.float().mean()), float((losses[0] + losses[1]).mean()), ranks, float(squares.mean()),
+        float(with_a_wrong_one.std() / math.sqrt(len(with_a_wrong_one))),
+    )  # fmt: skip
 
 
 def known_precision(validation: Validation | None) -> float | None:
@@ -136,17 +155,40 @@ def validation_temperature(found: ImageOutputs, single_label: bool) -> float:
     return fit_temperature(found.scores.numpy(), found.targets.numpy(), single_label)
 
 
-def is_better(new: Validation | None, best: Validation | None, single_label: bool) -> bool:
-    """Tell whether a validation is better than the best so far: higher accuracy, or as high and a lower loss.
+def is_better(curve: Sequence[EpochRecord]) -> bool:
+    """Tell whether the model of the latest epoch is kept in place of the one kept so far.
 
-    With several labels per image only the loss counts, since "no" to every class is mostly right. Without validation
-    the latest model is the best.
+    It is, unless validation speaks against it: its Brier score, smoothed over three epochs, must be at most one
+    standard error above the lowest so far. Without validation images the latest model is kept.
+
+    Why the latest in doubt: weights are averaged, and the learning rate falls towards the end, so later models are
+    rarely worse. What tells them apart on a few validation images is mostly luck. Accuracy first, as it was before,
+    kept the untrained network of the first epoch that happened to have seven of seven images right. The one standard
+    error is that of Breiman et al. (Classification and Regression Trees, 1984), who use it for the simplest model in
+    place of the latest.
+
+    Why the Brier score: the loss has no upper limit, so one image that is wrong with certainty outweighs all others,
+    and an untrained network, certain of nothing, has less. The Brier score of an untrained network is far from good
+    however many images it has right.
     """
-    if new is None or best is None:
+    if not curve or curve[-1].validation_brier is None:
         return True
-    if not single_label:
-        return new.loss < best.loss
-    return (new.accuracy, -new.loss) > (best.accuracy, -best.loss)
+    smoothed = _smoothed_brier(curve)
+    lowest = int(np.argmin(smoothed))
+    return smoothed[-1] <= smoothed[lowest] + (curve[lowest].validation_brier_error or 0)
+
+
+def has_settled(curve: Sequence[EpochRecord], patience: int | None) -> bool:
+    """Tell whether the smoothed Brier score has not become lower for as many epochs as patience has."""
+    if patience is None or not curve or curve[-1].validation_brier is None:
+        return False
+    return len(curve) - 1 - int(np.argmin(_smoothed_brier(curve))) >= patience
+
+
+def _smoothed_brier(curve: Sequence[EpochRecord]) -> list[float]:
+    """Average the Brier score of each epoch with those of the two epochs before it."""
+    scores = [math.nan if row.validation_brier is None else row.validation_brier for row in curve]
+    return [float(np.mean(scores[max(0, end - _SMOOTHED) : end])) for end in range(1, len(scores) + 1)]
 
 
 def with_metrics(model: TrainedModel, validation: Validation | None) -> TrainedModel:

@@ -31,7 +31,7 @@ from napari_milcnn.training.run import run_training
 from qt_actions import drop
 
 pytest.importorskip("napari")
-FAST = {"epochs": 2, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 2, "epoch_steps": 1, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
 FIELDS = SimulationOptions(
     size=(128, 128), cells=(5, 8), penetrance=(0.8, 1.0), strain_spread=0.1, weak=(0.1, 0.15), multi_label=0.0
 )
@@ -336,6 +336,7 @@ if len(sys.argv) > 3:
     for name, value in dict(epochs=60, patch=80).items():
         dock.plan_box.options[name].value = value
     dock.plan_box.more["batch_size"].value = 4
+    dock.plan_box.more["epoch_steps"].value = 1
     dock.start_button.click()
     wait(lambda: dock._epochs[0] >= 2)
     print("trained", flush=True)

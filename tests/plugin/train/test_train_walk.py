@@ -18,7 +18,7 @@ pytest.importorskip("napari")
 from qt_actions import RandomWalk, windows
 
 ACTIONS, SEEDS = 120, (0,)
-FAST = {"epochs": 3, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
+FAST = {"epochs": 3, "epoch_steps": 1, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
 
 
 class Walk(RandomWalk):

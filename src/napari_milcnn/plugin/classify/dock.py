@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QW
 from superqt import QCollapsible
 
 from napari_milcnn.errors import ImageError, MilcnnError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.options import DEVICES, ComputeOptions, MaskOptions, make_options
 from napari_milcnn.plugin.classify.adds_box import AddsBox
 from napari_milcnn.plugin.classify.cells_box import CellsBox
@@ -759,7 +760,7 @@ class ClassifyDock(QWidget):
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.inference.cells import classify_cells
 
-            labels = source.to_planes(np.asarray(cells))
+            labels = source.to_planes(in_memory(cells))
             labels = labels[np.newaxis] if labels.ndim == 2 else labels
             yield labels, classify_cells(model, source.image, labels, **options)
 

@@ -490,7 +490,8 @@ class TrainDock(QWidget):
     def _on_estimate(self, found: TrainingEstimate) -> None:
         values = self.plan_box.values()
         epochs, minutes = values["epochs"], values["max_minutes"]
-        text = (f"{duration(found.seconds)} per epoch: {found.images} images in {found.batches} batches, "
+        often = f", {found.passes} times each," if found.passes > 1 else ""
+        text = (f"{duration(found.seconds)} per epoch: {found.images} images{often} in {found.batches} batches, "
                 f"{found.validation_images} for validation. {_epochs(epochs)} take{'s'[: epochs == 1]} about "
                 f"{duration(found.seconds * epochs)}. Memory: {found.memory / 1e9:.1f} GB on "
                 f"{found.device}.")  # fmt: skip

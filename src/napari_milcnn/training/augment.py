@@ -1,0 +1,77 @@
+"""Random changes of training patches: rotation and reflection, and what another microscope would have done to them.
+
+A patch is changed as an image is made: its size (magnification), its blur (focus), the intensity of each channel
+(staining, exposure, lamp), its background, and the noise of the camera. Each change is applied to a share of the
+patches, `vary_share`, independently of the others. Focus and magnification are those of the whole image; staining,
+exposure, background and noise are drawn for each channel.
+
+Patches are normalised before they are changed: 1 is the spread of intensities, in which offset and noise are given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from napari_milcnn.options import TrainOptions
+
+_DARKEST = 0.01
+"""Quantile of a channel that is its background."""
+_STEP = 4
+"""Every fourth pixel each way tells the background."""
+
+
+def draw_zoom(options: TrainOptions, rng: np.random.Generator) -> float:
+    """Draw the magnification of a patch, evenly on a logarithmic scale; 1 for a patch that keeps its size."""
+    if not _is_drawn(options.vary_size - 1, options, rng):
+        return 1.0
+    return float(options.vary_size ** rng.uniform(-1, 1))
+
+
+def resized(patch: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize a patch, float32 (channels, Y, X), to another shape (Y, X), smoothed before it is made smaller."""
+    if patch.shape[1:] == shape:
+        return patch
+    pixels = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None]
+    return np.asarray(F.interpolate(pixels, shape, mode="bilinear", antialias=True)[0])
+
+
+def flip_rotate(image: np.ndarray, which: int) -> np.ndarray:
+    """Return one of the eight exact rotations and reflections of an image (channels, Y, X), 0 to 7; 0 is itself."""
+    rotated = np.rot90(image, which % 4, axes=(1, 2))
+    return np.ascontiguousarray(rotated[:, :, ::-1] if which >= 4 else rotated)
+
+
+def vary_acquisition(patch: np.ndarray, options: TrainOptions, rng: np.random.Generator) -> np.ndarray:
+    """Change focus, intensity, background and noise of a normalised patch, float32 (channels, Y, X), at random."""
+    if _is_drawn(options.vary_blur, options, rng):
+        sigma = rng.uniform(0, options.vary_blur)
+        patch = ndimage.gaussian_filter(patch, (0, sigma, sigma), mode="reflect", truncate=3)
+    return np.stack([_vary_channel(channel, options, rng) for channel in patch])
+
+
+def _vary_channel(channel: np.ndarray, options: TrainOptions, rng: np.random.Generator) -> np.ndarray:
+    """Change intensity, background and noise of one channel (Y, X)."""
+    background = np.quantile(channel[::_STEP, ::_STEP], _DARKEST).astype(np.float32)
+    signal = channel - background
+    if _is_drawn(options.vary_intensity, options, rng):
+        signal *= np.float32(np.exp(rng.normal(0, options.vary_intensity)))
+    if _is_drawn(options.vary_offset, options, rng):
+        background += np.float32(rng.uniform(-options.vary_offset, options.vary_offset))
+    if _is_drawn(options.vary_noise, options, rng):
+        signal += _noise(signal, rng.uniform(0, options.vary_noise), rng)
+    return np.asarray(signal + background)
+
+
+def _noise(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw noise (Y, X), a random part of it shot noise, whose variance grows with the signal; sigma is at signal 1."""
+    shot = np.float32(rng.uniform())
+    variance = (1 - shot) + shot * np.maximum(signal, 0)
+    return np.asarray(np.float32(sigma) * np.sqrt(variance) * rng.standard_normal(signal.shape, np.float32))
+
+
+def _is_drawn(strength: float, options: TrainOptions, rng: np.random.Generator) -> bool:
+    """Draw whether a change of this strength is applied; a strength of 0 draws nothing."""
+    return strength > 0 and bool(rng.random() < options.vary_share)
