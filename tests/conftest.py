@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def lively_model(preset: str = "compact", **options: Any) -> TrainedModel:
     """Make a small untrained model of classes a, b, c and channels GFP, RFP; over noise its logits are 0 +- 1."""
-    settings = {"classes": ("a", "b", "c"), "channels": ("GFP", "RFP"), **SMALL, **options}
+    settings = {"classes": ("a", "b", "c"), "channels": ("GFP", "RFP"), "normalise": "training", **SMALL, **options}
     model = new_model(preset=preset, **settings)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -72,7 +72,8 @@ def delta_model(channels: int = 1, **options: Any) -> TrainedModel:
     is the 31 x 31 px in the middle of the receptive field of 67 px.
     """
     names = [f"c{i}" for i in range(channels)]
-    model = new_model(names, names, batch_norm=False, widths=(channels,) * 6, pooling="max", **options)
+    settings = {"batch_norm": False, "widths": (channels,) * 6, "pooling": "max", "normalise": "training", **options}
+    model = new_model(names, names, **settings)
     with torch.no_grad():
         for layer in model.network.encoder:
             if isinstance(layer, nn.Conv2d):

@@ -10,7 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_milcnn.errors import OptionsError
 
@@ -41,6 +50,7 @@ POOLINGS: dict[PoolingName, str] = {
     "average": "For what covers the whole image, such as tissue, lawns and textures: P is the mean over the image.",
 }  # fmt: skip
 """When to take each pooling function, in a sentence."""
+Normalise = Literal["training", "image"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
@@ -142,6 +152,23 @@ class NetworkOptions(Options):
         return value.split(",") if isinstance(value, str) else value
 
 
+class InputOptions(Options):
+    """How an image becomes the input of a network."""
+
+    normalise: Normalise = Field(
+        "image", description="How intensities are scaled. image: each plane and channel by its own background and "
+                             "spread, where brightness changes with lamp, exposure, camera or staining; training: all "
+                             "by mean and standard deviation of the training images, where brightness itself is what "
+                             "is to be learned, such as the dose of a reporter, and the microscope stays the same."
+    )  # fmt: skip
+    scale: float = Field(
+        1.0, ge=0, le=1, description="Factor by which images are resized before the network sees them, relative to the "
+                                     "training images: .5 shows it twice as much around each place in a quarter of the "
+                                     "time. 0: measured when training begins, so that objects of the foreground "
+                                     "channel are about 25 px across; 1 where they are smaller or cannot be measured."
+    )  # fmt: skip
+
+
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "compact": {"first_pool": False, "batch_norm": True, "widths": (16, 32, 48, 96, 128, 256), "dropout": 0.0,
@@ -151,6 +178,10 @@ PRESETS: dict[str, dict[str, object]] = {
 
 `paper` has a receptive field of 135 px and a stride of 32 px. `compact` has 67 px and 16 px, for cells of about 64 px.
 """
+
+
+INPUT_PRESETS: dict[str, dict[str, object]] = {"paper": {"normalise": "training"}, "compact": {}}
+"""Input options by the name of the network's preset: `paper` as published."""
 
 
 def preset_options(preset: str, channels: int, classes: int, **changes: object) -> NetworkOptions:
@@ -197,22 +228,53 @@ class ComputeOptions(Options):
 
 
 class ForegroundOptions(Options):
-    """How the cells, or the bright structures, of an image are found for object evidence."""
+    """How the cells, or the bright structures, of an image are found for object evidence.
+
+    What is left out is measured on the training images when a model is new, and stands on its card.
+    """
 
     channel: str | None = Field(
         None, description="Channel in which objects are found; default: the one that the model names."
     )
-    method: Literal["otsu", "local", "half_maximum"] = Field(
-        "otsu", description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
-                            "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
-                            "object is put at half its own height."
+    method: Literal["otsu", "local", "half_maximum"] | None = Field(
+        None, description="Method that finds objects. otsu: one threshold for each plane; local: comparison with the "
+                          "neighbourhood, for spots and uneven light; half_maximum: like otsu, then the edge of each "
+                          "object is put at half its own height. Default: the one whose objects agree best with each "
+                          "other."
     )  # fmt: skip
-    smooth: float = Field(1.5, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold.")
-    split: float = Field(
-        6.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
-                               "0 splits none."
+    size: float | None = Field(
+        None, gt=0, description="Diameter of a typical object, in px of the model; default: measured on the training "
+                                "images."
     )  # fmt: skip
-    min_size: int = Field(20, ge=0, description="Area of the smallest object that is kept, in px of the model.")
+    smooth: float | None = Field(
+        None, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold; default: a "
+                                "twentieth of `size`."
+    )  # fmt: skip
+    split: float | None = Field(
+        None, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
+                                "0 splits none. Default: objects are split at the scale of `size`, and parts of one "
+                                "object stay together."
+    )  # fmt: skip
+    min_size: int | None = Field(
+        None, ge=0, description="Area of the smallest object that is kept, in px of the model; default: 6 % of a disc "
+                                "of `size`."
+    )  # fmt: skip
+
+    def over(self, base: ForegroundOptions) -> ForegroundOptions:
+        """Return options in which what was left out is taken from `base`; another size brings its own lengths."""
+        dropped = () if self.size is None else ("smooth", "split", "min_size")
+        usual = {name: value for name, value in base if name not in dropped}
+        given = {name: value for name, value in self if value is not None}
+        return make_options(ForegroundOptions, {**usual, **given})
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a size that is not known: the digest of a model covers its card, and old cards have no size."""
+        return {name: value for name, value in write(self).items() if name != "size" or value is not None}
+
+
+FORMER_FOREGROUND: dict[str, object] = {"method": "otsu", "smooth": 1.5, "split": 6.0, "min_size": 20}
+"""Foreground options that hold where nothing was measured, as on the cards of early versions."""
 
 
 class EvidenceOptions(ComputeOptions):
@@ -234,7 +296,7 @@ class EvidenceOptions(ComputeOptions):
                               "the gradient."
     )  # fmt: skip
     foreground: ForegroundOptions | None = Field(
-        None, description="How objects are found for object evidence; default: as the model's card says."
+        None, description="How objects are found for object evidence; what is left out is as the model's card says."
     )
 
     @field_validator("detail")
@@ -360,8 +422,8 @@ class TrainOptions(Options):
                             "is sampling where a class has more than 1.5 times the images of another."
     )  # fmt: skip
     average: float = Field(
-        0.98, ge=0, lt=1, description="The model is the average of the network over the last steps, each of which "
-                                      "counts this many times the next; 0 takes the network as it is."
+        0.98, ge=0, le=0.999, description="The model is the average of the network over the last steps, each of which "
+                                         "counts this many times the next; 0 takes the network as it is."
     )  # fmt: skip
     flip_rotate: bool = Field(
         True, description="Flip and rotate patches at random; turn off where up and down mean something."

@@ -7,10 +7,21 @@ from typing import Final
 
 PLANE_COLUMNS: Final = ("position", "t", "z")
 """Columns that give the place of a plane in its image."""
-OBJECT_COLUMNS: Final = ("label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score")
-"""Columns about an object of a mask, besides those of its image and plane."""
+OBJECT_COLUMNS: Final = ("label", "class", "shown", "area_px", "area_um2", "y", "x", "mean_evidence", "score")
+"""Columns about an object, besides those of its image and plane, and before those with its evidence for each class.
+`shown` is True for the objects in the masks."""
+CELLS: Final = "cells"
+"""Column with the number of cells, the foreground objects, of a plane."""
 
-_SCORE, _POOLED, _INSTANCE = "score ", "P ", "p "
+UNLIKE: Final = "unlike"
+UNLIKE_REASON: Final = "unlike reason"
+"""Columns that say whether a plane is unlike the training images (above 1), and in what."""
+NO_CLASS: Final = ""
+"""The top class of a plane that shows nothing to classify."""
+NOTHING: Final = "nothing to classify"
+"""What is said in its place."""
+
+_SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 
 
 def score_column(name: str) -> str:
@@ -28,6 +39,21 @@ def instance_column(name: str) -> str:
     return _INSTANCE + name
 
 
+def evidence_column(name: str) -> str:
+    """Return the name of the column with an object's evidence for a class: against the reference, if there is one."""
+    return _EVIDENCE + name
+
+
+def cells_column(name: str) -> str:
+    """Return the name of the column with the number of cells of a class in a plane."""
+    return _CELLS + name
+
+
+def share_column(name: str) -> str:
+    """Return the name of the column with the share of a class in the cells of a plane, 0 to 1."""
+    return _SHARE + name
+
+
 def score_columns(classes: Iterable[str]) -> list[str]:
     """Return the names of the columns with the scores of some classes."""
     return [score_column(name) for name in classes]
@@ -41,6 +67,11 @@ def is_score(column: object) -> bool:
 def is_pooled(column: object) -> bool:
     """Whether a column holds P of a class."""
     return str(column).startswith(_POOLED)
+
+
+def is_count(column: object) -> bool:
+    """Whether a column holds the number of cells of a plane, or the number or share of those of a class."""
+    return column == CELLS or str(column).startswith((_CELLS, _SHARE))
 
 
 def class_of(column: str) -> str:

@@ -34,7 +34,9 @@ def run():
 @pytest.fixture
 def model(tmp_path):
     """Save an untrained model."""
-    model = mil.new_model(["round", "long"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    model = mil.new_model(["round", "long"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(
+        normalise="training", mean=(100.0,), std=(30.0,)
+    )
     return model.save(tmp_path / "m.zip")
 
 
@@ -212,7 +214,9 @@ def test_training_resumes_and_fine_tunes(run, table, tmp_path):
 
 def test_calibrate_writes_a_model(run, table, tmp_path):
     """A temperature is fitted, and the model written."""
-    model = mil.new_model(table.classes, ["c"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(30.0,))
+    model = mil.new_model(table.classes, ["c"], widths=(4, 4, 4, 8, 8, 8)).with_card(
+        normalise="training", mean=(100.0,), std=(30.0,)
+    )
     model.save(tmp_path / "m.zip")
     done = run(
         "calibrate", tmp_path / "labels.csv", "-m", tmp_path / "m.zip", "-o", tmp_path / "c.zip", "--device", "cpu"

@@ -157,7 +157,7 @@ def test_suspected_mislabels():
 
 def test_images_through_a_model(table):
     """Each step is one image; a broken image is listed and left out of the metrics."""
-    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(normalise="training", mean=(100.0,), std=(20.0,))
     table.images[3].file.write_bytes(b"no image")
     steps = list(evaluation_steps(model, table, draws=50, **CPU))
     assert [step.number for step in steps] == [*range(1, 13), 12]
@@ -173,7 +173,7 @@ def test_score_is_the_mean_over_planes(table, tmp_path):
     """Two planes of an image: its score is the mean of theirs."""
     from napari_milcnn import classify
 
-    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(normalise="training", mean=(100.0,), std=(20.0,))
     stack = np.stack([tifffile.imread(image.file) for image in table.images[:3:2]])
     tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "TYX"})
     (tmp_path / "one.csv").write_text("file,label\nstack.tif,spots\n")
@@ -260,7 +260,7 @@ def test_truth_gives_localisation(table, tmp_path):
     (tmp_path / "truth").mkdir()
     for i in (0, 1):
         tifffile.imwrite(tmp_path / "truth" / f"{i}.tif", truth)
-    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(normalise="training", mean=(100.0,), std=(20.0,))
     report = evaluate(model, table, truth=tmp_path / "truth", kind="class_map", **CPU)
     assert report.localisation[["class", "images"]].to_numpy().tolist() == [["spots", 2], ["all", 2]]
     assert report.localisation["pixel AP"].between(0, 1).all()
@@ -277,7 +277,7 @@ def test_planes_of_one_file_are_measured_as_files_are(table, tmp_path):
     for i, plane in enumerate(truth):
         tifffile.imwrite(tmp_path / "truth" / f"{i}.tif", plane.astype(np.uint8))
     images = [replace(image, file=tmp_path / "all.ome.tif", plane=f"T{i}") for i, image in enumerate(table.images)]
-    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(mean=(100.0,), std=(20.0,))
+    model = new_model(["none", "spots"], ["c"], **NARROW).with_card(normalise="training", mean=(100.0,), std=(20.0,))
     files, planes = (
         evaluate(model, one, truth=tmp_path / "truth", **CPU) for one in (table, replace(table, images=tuple(images)))
     )

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def folder(tmp_path):
         tifffile.imwrite(tmp_path / f"{i}.tif", rng.normal(100, 5, (96, 96)).astype(np.uint16))
         rows.append(f"{i}.tif,{('long', 'round')[i % 2]},well{i}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(mean=(100.0,), std=(5.0,))
+    model = new_model(["long", "round"], ["DNA"], widths=(4, 4, 4, 8, 8, 8)).with_card(
+        normalise="training", mean=(100.0,), std=(5.0,)
+    )
     model.save(tmp_path / "m.zip")
     return tmp_path
 
@@ -136,3 +139,17 @@ def test_command_line_folds_and_refusals(folder):
     wrong = CliRunner().invoke(app, [*call, *train])
     assert wrong.exit_code == 2
     assert "give a number of folds" in wrong.stderr
+
+
+def test_accuracy_is_given_within_and_outside_the_range_of_the_training_images():
+    """Two images within, one of them right; two outside, both right; without the knowledge there is no table."""
+    report = made_up()
+    assert report.unlike is None
+    assert any("does not know what its training images look like" in text for text in report.warnings)
+    values = (0.5, 1.0, 1.5, 9.0)
+    outcomes = [replace(one, unlike=value) for one, value in zip(report.outcomes, values, strict=True)]
+    known = measure(report.model, report.table, outcomes, EvaluateOptions())
+    assert known.unlike["images"].tolist() == [2, 2]
+    assert known.unlike["accuracy"].tolist() == [0.5, 1.0]
+    assert known.predictions["unlike"].tolist() == [*values]
+    assert "Images that are unlike the training images" in html(known)

@@ -42,7 +42,7 @@ def stack(*shape: int, axes: str = "CYX", **more: Any) -> ImageStack:
 
 def pixels_of(model: TrainedModel, image: ImageStack) -> Tensor:
     """Read the first plane, normalised, float32 (1, channels, Y, X)."""
-    return torch.from_numpy(model.normalise(image.plane(0)))[None]
+    return torch.from_numpy(model.fixed_intensity.apply(image.plane(0)))[None]
 
 
 class Weighted(nn.Module):
@@ -292,7 +292,7 @@ def test_jacobian_evidence_is_the_networks(compact: TrainedModel) -> None:
     assert found.maps.dtype == np.float32
     assert (found.classes, found.kind, found.objects) == (("a", "b", "c"), "jacobian", None)
     for plane in (0, 1):
-        pixels = torch.from_numpy(compact.normalise(image.plane(plane)))[None]
+        pixels = torch.from_numpy(compact.fixed_intensity.apply(image.plane(plane)))[None]
         assert (found.maps[plane] == jacobian_maps(compact.network, pixels, [0, 1, 2], "plain")[0]).all()
 
 
@@ -341,7 +341,7 @@ def test_a_prediction_is_not_made_twice(compact: TrainedModel, monkeypatch: Any)
     def never(*_: Any) -> None:
         raise AssertionError("run again")
 
-    monkeypatch.setattr(TiledInference, "run", never)
+    monkeypatch.setattr(TiledInference, "encode", never)
     found = evidence(compact, image, kind="class_map", prediction=prediction, **EXACT)
     assert found.prediction is prediction
     assert (found.maps == expected).all()

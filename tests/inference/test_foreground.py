@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as components
 
-from napari_milcnn.inference.foreground import drop_small, find_objects, split_touching
+from napari_milcnn.inference.foreground import (
+    agreement,
+    drop_small,
+    find_objects,
+    is_known,
+    measure_foreground,
+    split_at_size,
+    split_touching,
+    typical_size,
+)
 from napari_milcnn.options import ForegroundOptions
 
 
@@ -174,3 +183,60 @@ def test_half_maximum_puts_each_edge_at_half_its_own_height() -> None:
     assert areas["half_maximum"] == pytest.approx([true, true], rel=0.2)
     assert areas["otsu"][0] < 0.86 * true
     assert areas["otsu"][1] > 1.2 * true
+
+
+# The scale comes from the images
+
+LOBES = [(40, 40), (40, 58), (40, 100), (100, 40), (112, 54), (100, 100)]
+"""Two cells of two lobes, 18 px apart, and two of one lobe; cells are 44 px and more apart."""
+
+
+def lobed_cells() -> np.ndarray:
+    """Two cells of two lobes and two of one, of about 28 px, uint8 (150, 150)."""
+    lobes = discs((150, 150), LOBES, 10) | discs((150, 150), [LOBES[2], LOBES[5]], 14)
+    return (20 + 150 * lobes).astype(np.uint8)
+
+
+def test_lobes_of_one_cell_stay_together() -> None:
+    """At the size of a cell, 28 px, there are four cells; by a distance of 6 px the lobes come apart."""
+    assert find_objects(lobed_cells(), ForegroundOptions(size=28)).max() == 4
+    assert find_objects(lobed_cells(), ForegroundOptions(size=28, split=6)).max() == 6
+
+
+def test_touching_cells_are_split_at_their_size() -> None:
+    """Nine discs that touch are nine objects, in whole pixels of the mask, also where one row is dim."""
+    mask = discs((120, 120), [(y, x) for y in (30, 60, 90) for x in (30, 60, 90)], 15)
+    bright = np.where(np.arange(120)[:, None] < 45, 80.0, 160.0) * mask
+    labels = split_at_size(mask, bright, 30)
+    assert labels.max() == 9
+    assert ((labels > 0) == mask).all()
+    assert len({int(labels[y, x]) for y in (30, 60, 90) for x in (30, 60, 90)}) == 9
+    assert split_at_size(np.zeros((5, 5), bool), np.zeros((5, 5)), 30).max() == 0
+
+
+@pytest.mark.parametrize("radius", [5, 10, 20])
+def test_the_typical_size_is_measured(radius: int) -> None:
+    """Discs far apart: their diameter within a fifth, whatever the gain."""
+    image = discs((240, 240), [(60, 60), (60, 180), (180, 60), (180, 180)], radius).astype(np.float32)
+    assert typical_size(image) == pytest.approx(2 * radius, rel=0.2)
+    assert typical_size(100 + 3 * image) == pytest.approx(typical_size(image), rel=1e-3)
+
+
+def test_what_is_given_is_not_measured() -> None:
+    """Size and method are measured, what was given stays, and images without structure tell nothing."""
+    found = measure_foreground([lobed_cells(), np.zeros((50, 50))], ForegroundOptions(min_size=7))
+    assert found.size == pytest.approx(26, abs=5)
+    assert (found.method, found.min_size, found.split) == ("otsu", 7, None)
+    assert is_known(found)
+    assert not is_known(ForegroundOptions(method="local", size=None))
+    assert measure_foreground([np.zeros((50, 50))]) == ForegroundOptions()
+    assert measure_foreground([lobed_cells()], ForegroundOptions(size=40, method="local")).size == 40
+
+
+def test_discs_of_one_size_agree_best() -> None:
+    """Equal discs have an agreement of one; bars, and discs of two sizes, have less; two objects say nothing."""
+    equal, _ = ndimage.label(discs((110, 150), CENTRES, 9))
+    uneven, _ = ndimage.label(discs((110, 150), CENTRES[:2], 9) | discs((110, 150), CENTRES[2:], 3))
+    assert agreement(equal) == pytest.approx(1, abs=0.05)
+    assert agreement(uneven) < 0.7
+    assert agreement(np.minimum(equal, 2)) == 0

@@ -18,7 +18,7 @@ from napari_milcnn.inference.evidence import Evidence, evidence
 from napari_milcnn.inference.masks import class_image, otsu_of_logarithm, segment
 from napari_milcnn.inference.predict import Prediction, classify
 
-COLUMNS = ["plane", "label", "class", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
+COLUMNS = ["plane", "label", "class", "shown", "area_px", "area_um2", "y", "x", "mean_evidence", "score"]
 
 
 def evidence_of(
@@ -34,8 +34,9 @@ def evidence_of(
     values = np.broadcast_to(np.array(scores, np.float32), (len(maps), 2)).copy()
     indices = tuple(PlaneIndex(0, t, 0) for t in range(len(maps)))
     prediction = Prediction(
-        ("a", "b"), values, values, maps[:, :, :1, :1], indices, MapPlacement(1, 0, 0), "image", (), "cpu", 0.0
-    )
+        ("a", "b"), values, values, maps[:, :, :1, :1], indices, MapPlacement(1, 0, 0), "image", (), "cpu", 0.0,
+        np.zeros(len(maps), np.float32), ("",) * len(maps), np.ones(len(maps), bool),
+    )  # fmt: skip
     kind = "class_map" if objects is None else "object"
     held = None if objects is None else np.asarray(objects, np.int32)
     return Evidence(requested, kind, maps, held, prediction, pixel_size, thresholds or {})
@@ -223,7 +224,8 @@ def test_class_image() -> None:
 
 def assert_types(table: pd.DataFrame) -> None:
     """Check columns and their types, the same whether or not there are rows."""
-    assert list(table) == COLUMNS
+    assert list(table)[: len(COLUMNS)] == COLUMNS
+    assert all(name.startswith("evidence ") for name in list(table)[len(COLUMNS) :])
     for name in ("plane", "label"):
         assert pd.api.types.is_integer_dtype(table[name]), name
     for name in ("area_px", "area_um2", "y", "x", "mean_evidence", "score"):
@@ -391,11 +393,12 @@ def test_objects_keep_their_outlines() -> None:
     maps = np.zeros((2, 60, 80))
     maps[0][objects[0] == 7], maps[1][objects[0] == 3], maps[0][objects[0] == 12] = 0.9, 0.7, 0.2
     masks = segment(evidence_of(maps, objects=objects), threshold=0.5, smooth=3, split=4, min_size=10)
-    assert masks.objects["class"].tolist() == ["b", "a"]
+    assert masks.objects["class"].tolist() == ["b", "a", ""]
+    assert masks.objects["shown"].tolist() == [True, True, False]
     assert (masks.labels[0] == 3).sum() == 140
     assert ((masks.labels[0] == 3) == (objects[0] == 3)).all()
     assert ((masks.labels[0] == 7) == ring).all()
-    np.testing.assert_allclose(masks.objects["mean_evidence"], [0.7, 0.9], atol=1e-6)
+    np.testing.assert_allclose(masks.objects["mean_evidence"], [0.7, 0.9, np.nan], atol=1e-6)
 
 
 def test_objects_that_touch_stay_apart() -> None:
@@ -420,12 +423,13 @@ def test_objects_without_background() -> None:
 
 
 def test_no_object_reaches_the_threshold() -> None:
-    """If no object is above the threshold, the table is empty."""
+    """If no object is above the threshold, none is shown."""
     objects = np.zeros((1, 30, 40), np.int32)
     objects[0, 5:15, 5:15] = 4
     maps = np.where(objects > 0, 0.1, 0.0).repeat(2, 0)
     masks = segment(evidence_of(maps, objects=objects), threshold=0.5)
     assert masks.labels.max() == 0
+    assert masks.objects["shown"].tolist() == [False]
     assert_types(masks.objects)
 
 
@@ -440,12 +444,13 @@ def test_from_image_to_masks(kind: Any) -> None:
     prediction = classify(model, image, device="cpu", precision="float32")
     found = evidence(model, image, kind=kind, prediction=prediction, device="cpu", precision="float32")
     masks = segment(found, present=0, min_size=5)
-    assert len(masks.objects) > 2
+    shown = masks.objects[masks.objects["shown"]]
+    assert len(shown) > 2
     assert_types(masks.objects)
     for i, plane in enumerate(masks.labels):
-        rows = masks.objects[masks.objects["plane"] == i]
-        assert rows["label"].tolist() == [*range(1, plane.max() + 1)]
-        assert rows["area_px"].tolist() == np.bincount(plane.ravel())[1:].tolist()
+        rows = shown[shown["plane"] == i]
+        assert rows["label"].tolist() == np.unique(plane[plane > 0]).tolist()
+        assert rows["area_px"].tolist() == np.bincount(plane.ravel())[rows["label"]].tolist()
         assert rows["area_um2"].tolist() == (0.25 * rows["area_px"]).tolist()
         assert rows["area_px"].min() >= 5
         for row in rows.itertuples():
@@ -473,4 +478,60 @@ def test_an_image_that_shows_none_of_the_classes_asked_for_has_no_masks(compact)
     for kind in ("object", "class_map"):
         masks = segment(evidence(compact, image, [lowest], kind=kind), present=1.0, smooth=1.0)
         assert not masks.labels.any()
-        assert len(masks.objects) == 0
+        assert not masks.objects["shown"].any()
+
+
+# Every object has a row
+
+
+def five_cells(values: list[list[float]], scores: list[float], *, reference: str | None = "control", **options: Any):
+    """Masks of five cells of 10 x 10 px in a row; `values` has a row for each of the classes control, a and b."""
+    objects = np.zeros((10, 60), np.int32)
+    for number in range(1, 6):
+        objects[:, 12 * (number - 1) : 12 * (number - 1) + 10] = number
+    each = np.c_[np.zeros(3), np.array(values)].astype(np.float32)
+    found = np.array([scores], np.float32)
+    names = ("control", "a", "b")
+    prediction = Prediction(
+        names, found, found, np.zeros((1, 3, 1, 1), np.float32), (PlaneIndex(0, 0, 0),), MapPlacement(1, 0, 0),
+        "image", (), "cpu", 0.0,
+    )  # fmt: skip
+    halves = {} if reference is None else {"a": 0.5, "b": 0.5}
+    return segment(
+        Evidence(names, "object", each[:, objects][None], objects[None], prediction, None, halves, (each,), reference),
+        **options,
+    )
+
+
+VALUES = [[0.1, 0.2, 0.3, 0.4, 0.0], [0.9, 0.6, 0.2, 0.1, 0.4], [0.2, 0.7, 0.8, 0.1, 0.1]]
+
+
+def test_every_object_has_a_class_and_the_shown_ones_are_marked() -> None:
+    """Class a is shown and claims cells 1 and 2; b, which is not, gets cell 3; control gets 4; 5 has no evidence."""
+    masks = five_cells(VALUES, [0.1, 0.8, 0.1])
+    assert masks.objects["class"].tolist() == ["a", "a", "b", "control", ""]
+    assert masks.objects["shown"].tolist() == [True, True, False, False, False]
+    assert np.unique(masks.labels).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(masks.objects["evidence b"], VALUES[2], rtol=1e-6)
+    np.testing.assert_allclose(masks.objects["mean_evidence"], [0.9, 0.6, 0.8, 0.4, np.nan], rtol=1e-6)
+    assert (masks.class_image > 0).sum() == 200
+
+
+def test_an_object_that_no_class_claims_belongs_to_the_reference() -> None:
+    """Where control is shown its mask has all cells that neither a nor b claims; a threshold of its own limits it."""
+    masks = five_cells(VALUES, [0.9, 0.05, 0.05])
+    assert masks.objects["class"].tolist() == ["a", "b", "b", "control", ""]
+    assert masks.objects["shown"].tolist() == [False, False, False, True, False]
+    limited = five_cells(VALUES, [0.9, 0.05, 0.05], class_thresholds={"control": 0.5})
+    assert limited.objects["class"].tolist() == ["a", "b", "b", "", ""]
+
+
+def test_cells_and_shares_are_counted() -> None:
+    """Five cells, two of class a; without a reference a class that is not shown has no threshold and no count."""
+    objects = five_cells(VALUES, [0.1, 0.8, 0.1])
+    assert objects.counts[0]["cells"] == 5
+    assert (objects.counts[0]["cells a"], objects.counts[0]["share a"]) == (2, 0.4)
+    assert (objects.counts[0]["cells b"], objects.counts[0]["share control"]) == (1, 0.2)
+    alone = five_cells(VALUES, [0.1, 0.8, 0.1], reference=None).counts[0]
+    assert alone["cells"] == 5
+    assert np.isnan(alone["share b"])

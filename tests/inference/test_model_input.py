@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from conftest import blob, centroid, delta_model, lively_model, noise
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.inference.cells import classify_cells
 from napari_milcnn.inference.class_maps import MapPlacement, lay_over
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import classify
@@ -31,9 +34,9 @@ def one_channel(pixels: np.ndarray, pixel_size: float | None = None) -> ImageSta
     return open_image(pixels[None], axes="CYX", channels=["c0"], pixel_size=pixel_size)
 
 
-def shifted_model(pixel_size: float | None = None) -> TrainedModel:
+def shifted_model(pixel_size: float | None = None, scale: float = 1.0) -> TrainedModel:
     """Return the hand-made model, its logit 8 v - 4 so that a blob of height 1 spans p = .018 to .982."""
-    model = delta_model(pixel_size=pixel_size)
+    model = delta_model(pixel_size=pixel_size, scale=scale)
     model.network.maps.weight.data.fill_(8.0)
     model.network.maps.bias.data.fill_(-4.0)
     return model
@@ -46,7 +49,7 @@ def test_channels_are_found_by_name_in_the_models_order() -> None:
     """Channels in another order, with one more between them, are sorted and normalised: (raw - mean) / std."""
     pixels = np.stack([np.full((70, 80), value, np.uint16) for value in (1, 2, 3)])
     image = open_image(pixels, axes="CYX", channels=["RFP", "DAPI", "GFP"])
-    model = new_model(["a", "b"], ["GFP", "RFP"]).with_card(mean=(1.0, 5.0), std=(4.0, 2.0))
+    model = lively_model(classes=("a", "b")).with_card(mean=(1.0, 5.0), std=(4.0, 2.0))
     found = model_input(model, image)
     assert found.channels == (2, 0)
     assert found.warnings == ()
@@ -69,7 +72,79 @@ def test_missing_channels_are_refused(compact: TrainedModel) -> None:
         model_input(compact, open_image(noise(1, 70, 80), axes="CYX", channels=["GFP"]))
 
 
+# Intensities
+
+BY_IMAGE = lively_model(normalise="image")
+
+
+@pytest.mark.parametrize("change", [lambda v: v * 257, lambda v: v / np.float32(255), lambda v: v * 0.5 + 20.0])
+def test_scores_do_not_depend_on_lamp_and_format(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """With `image`, another gain, offset and type of number give the scores of the image as it was."""
+    pixels = noise(2, 150, 160)
+    expected = classify(BY_IMAGE, open_image(pixels, axes="CYX", channels=["GFP", "RFP"]), **EXACT)
+    other = open_image(change(pixels.astype(np.uint32)), axes="CYX", channels=["GFP", "RFP"])
+    np.testing.assert_allclose(classify(BY_IMAGE, other, **EXACT).scores, expected.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_tile_is_scaled_as_its_plane(scale: float) -> None:
+    """A window has the numbers of the whole plane, resampled or not, so tiles give the class maps of the plane."""
+    model = lively_model(normalise="image", scale=scale)
+    pixels = noise(2, 300, 320)
+    pixels[:, 200:, 200:] *= 5
+    image = open_image(pixels, axes="CYX", channels=["GFP", "RFP"])
+    found = model_input(model, image)
+    cut = found.read(0, Window(3, 70, 10, 50))
+    np.testing.assert_allclose(cut, found.read(0)[:, 3:70, 10:50], rtol=1e-5, atol=1e-6)
+    whole, tiled = classify(model, image, **EXACT), classify(model, image, tile=67, **EXACT)
+    np.testing.assert_allclose(tiled.class_maps, whole.class_maps, atol=1e-5)
+
+
+def test_each_plane_of_a_stack_is_scaled_by_itself() -> None:
+    """A time-lapse that fades gives the same input at every time, and a blank plane gives zeros."""
+    first = noise(1, 100, 120).astype(np.float32)
+    found = model_input(
+        new_model(["a"], ["c"], widths=(2,) * 6),
+        open_image(np.stack([first, 0.25 * first + 7, 0 * first]), axes="TCYX", channels=["c"]),
+    )
+    np.testing.assert_allclose(found.read(1), found.read(0), atol=1e-4)
+    assert (found.read(2) == 0).all()
+
+
+def test_single_cells_are_scaled_by_their_plane() -> None:
+    """Two identical crops on planes of other brightness differ: the plane counts, not the crop."""
+    pixels = noise(2, 200, 200)
+    labels = np.zeros((200, 200), np.int32)
+    labels[80:120, 80:120] = 1
+    bright = pixels.copy()
+    bright[:, :40] *= 8
+    rows = [classify_cells(BY_IMAGE, open_image(v, axes="CYX", channels=["GFP", "RFP"]), labels, **EXACT)
+            for v in (pixels, bright, 2 * pixels)]  # fmt: skip
+    one, other, twice = (row.filter(like="p ").to_numpy() for row in rows)
+    np.testing.assert_allclose(twice, one, atol=1e-5)
+    assert abs(other - one).max() > 1e-3
+
+
 # Resampling
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(None, 0.5), (1.0, 0.5), (1.05, 0.5), (0.4, 0.2)])
+def test_the_scale_of_the_model_combines_with_the_pixel_size(size: float | None, zoom: float) -> None:
+    """A model of scale 1/2 halves its training images, and an image of another pixel size so that both agree."""
+    model = lively_model(pixel_size=1.0, scale=0.5)
+    found = model_input(model, stack(200, 400, pixel_size=size))
+    assert (found.zoom, found.shape) == (pytest.approx(zoom), (max(FIELD, 200 * zoom), max(FIELD, 400 * zoom)))
+    assert any("resampled" in text for text in found.warnings) is (size == 0.4)
+    assert model_input(model, stack(200, 400, pixel_size=size), match_pixel_size=False).zoom == 0.5
+    assert model.card.network_pixel_size == 2.0
+
+
+def test_objects_keep_their_place_at_half_the_size() -> None:
+    """A blob lies where it lies in the image whatever the scale of the model."""
+    image = one_channel(blob((400, 480), (183.3, 267.8), 40))
+    prediction = classify(shifted_model(scale=0.5), image, **EXACT)
+    y, x = centroid(lay_over(prediction.class_maps[0, 0], prediction.placement, (400, 480)))
+    assert (y, x) == (pytest.approx(183.3, abs=1.5), pytest.approx(267.8, abs=1.5))
 
 
 @settings(deadline=None, max_examples=60)

@@ -168,14 +168,14 @@ def test_an_image_that_fails_says_why_and_the_next_is_processed(compact, stack, 
 def test_planes_that_were_finished_before_a_failure_are_kept(compact, stack, monkeypatch):
     """The third of five planes cannot be read: two planes are there, and the reason."""
     maker = EvidenceMaker(compact, batch_size=1)
-    real = maker.classifier.inference.run
+    real = maker.classifier.inference.encode
 
     def run(model_input, tiles):
         if tiles[0].plane == 2:
             raise ImageError("plane 2 cannot be read")
         return real(model_input, tiles)
 
-    monkeypatch.setattr(maker.classifier.inference, "run", run)
+    monkeypatch.setattr(maker.classifier.inference, "encode", run)
     steps = list(analyse(maker, [request_of(stack, masks=ALL), request_of(stack, planes=[4])]))
     assert ends_of(steps) == ["plane 2 cannot be read", ""]
     assert sorted(planes_of(steps)) == [(0, 0), (0, 1), (1, 4)]

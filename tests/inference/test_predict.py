@@ -14,6 +14,7 @@ import torch
 
 from conftest import blob, delta_model, lively_model, noise
 from napari_milcnn.errors import ComputeError, ImageError, LabelsError, OptionsError
+from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.inference.cells import LARGEST_LABEL, classify_cells
@@ -42,7 +43,7 @@ def reference(model: TrainedModel, image: ImageStack, plane: int = 0) -> tuple[n
     """Class maps p, P and softmax scores of one plane, straight from the network."""
     network = copy.deepcopy(model.network).eval()
     with torch.no_grad():
-        output = network(torch.from_numpy(model.normalise(image.plane(plane)))[None])
+        output = network(torch.from_numpy(model.fixed_intensity.apply(image.plane(plane)))[None])
     return output.class_maps.sigmoid().numpy()[0], output.probabilities.numpy()[0], output.scores.softmax(1).numpy()[0]
 
 
@@ -253,7 +254,8 @@ def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "
     values = np.array(scores, np.float32)
     planes = tuple(PlaneIndex(0, t, 0) for t in range(len(values)))
     maps = np.zeros((*values.shape, 1, 1), np.float32)
-    return Prediction(classes, values / 2, values, maps, planes, MapPlacement(16, 33, 33), "image", (), "cpu", 0.0)
+    return Prediction(classes, values / 2, values, maps, planes, MapPlacement(16, 33, 33), "image", (), "cpu", 0.0,
+                      np.zeros(len(planes), np.float32), ("",) * len(planes), np.ones(len(planes), bool))  # fmt: skip
 
 
 def test_top_margin_and_table() -> None:
@@ -367,14 +369,14 @@ def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel,
     """A MemoryError of numpy while a window is read and normalised is handled like one of the device."""
     image = stack(2, 203, 261)
     expected = classify(compact, image, **EXACT)
-    normalise = TrainedModel.normalise
+    apply = IntensityScale.apply
 
-    def short(self: TrainedModel, raw: np.ndarray) -> np.ndarray:
+    def short(self: IntensityScale, raw: np.ndarray) -> np.ndarray:
         if raw.size > 2 * 150 * 150:
             raise MemoryError
-        return normalise(self, raw)
+        return apply(self, raw)
 
-    monkeypatch.setattr(TrainedModel, "normalise", short)
+    monkeypatch.setattr(IntensityScale, "apply", short)
     prediction = classify(compact, image, **EXACT)
     assert_same(prediction, expected)
     assert prediction.warnings == ("out of memory on cpu: smaller tiles were used",)
@@ -458,7 +460,11 @@ def test_a_cell_is_its_own_crop(compact: TrainedModel) -> None:
     for number, y, x in ((255, 91, 121), (7, 140, 70)):
         crop = image.plane(0)[:, y - 33 : y + 34, x - 33 : x + 34]
         with torch.no_grad():
-            p = compact.network(torch.from_numpy(compact.normalise(crop))[None]).class_maps.sigmoid().flatten()
+            p = (
+                compact.network(torch.from_numpy(compact.fixed_intensity.apply(crop))[None])
+                .class_maps.sigmoid()
+                .flatten()
+            )
         np.testing.assert_allclose(table.loc[number, ["p a", "p b", "p c"]].tolist(), p.numpy(), atol=1e-5)
 
 

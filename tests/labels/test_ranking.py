@@ -65,7 +65,7 @@ def test_scores_agree_with_classification(compact, tile):
     assert isinstance(found, Embedded)
     expected = classify(compact, image, precision="float32").scores.mean(0)
     np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-6)
-    normalised = torch.from_numpy(np.stack([compact.normalise(plane) for plane in pixels]))
+    normalised = torch.from_numpy(np.stack([compact.fixed_intensity.apply(plane) for plane in pixels]))
     with torch.inference_mode():
         features = compact.network.encoder(normalised).mean((0, 2, 3)).numpy()
     np.testing.assert_allclose(found.embedding, features, rtol=1e-3, atol=1e-4)

@@ -40,7 +40,7 @@ CARD = {
 
 def lively(classes: tuple[str, ...] = ("round", "long"), **options: Any) -> TrainedModel:
     """Make a small model in which no parameter and no buffer keeps its starting value."""
-    model = new_model(classes, ("GFP", "RFP"), pixel_size=0.65, seed=4, **{**THIN, **options})
+    model = new_model(classes, ("GFP", "RFP"), pixel_size=0.65, seed=4, **{"normalise": "training", **THIN, **options})
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, value in model.network.state_dict().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_normalisation_is_the_cards() -> None:
     """(raw - mean) / std per channel, float32, from whole numbers without overflow."""
     model = lively().with_card(mean=(100.0, 10.0), std=(50.0, 2.0))
     raw = np.array([[[0, 200]], [[10, 14]]], np.uint16)
-    found = model.normalise(raw)
+    found = model.fixed_intensity.apply(raw)
     assert found.dtype == np.float32
     assert found.tolist() == [[[-2, 2]], [[0, 2]]]
 
@@ -160,12 +161,51 @@ def test_the_test_tensors_are_what_the_network_says(tmp_path: Path, single_label
     assert model.network.training
     arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(data)) for name, data in files.items() if ".npy" in name}
     model.network.eval()
-    output = model.network(torch.from_numpy(model.normalise(arrays["image"][0])[None]))
+    output = model.network(torch.from_numpy(model.fixed_intensity.apply(arrays["image"][0])[None]))
     scores = output.scores.softmax(1) if single_label else output.scores.sigmoid()
     wanted = {"class_maps": output.class_maps.sigmoid(), "probabilities": output.probabilities, "scores": scores}
     assert arrays["class_maps"].std() > 0.1
     for name, tensor in wanted.items():
         np.testing.assert_allclose(arrays[name], tensor.detach().numpy(), atol=1e-4)
+
+
+def test_a_model_that_scales_each_image_says_so_to_other_programs(tmp_path: Path) -> None:
+    """The format knows no such step: none is written, the test image is scaled already, and the README says how."""
+    model = lively(normalise="image", scale=0.5)
+    path = model.save(tmp_path / "m.zip")
+    files = read(path)
+    description = load_model_description(path, perform_io_checks=True)
+    (found,) = description.inputs
+    assert [step.id for step in found.preprocessing] == ["ensure_dtype"]  # which the library adds itself
+    assert found.description == (
+        "Intensities less background, over spread, as README.md says, at 0.5 of the size of the training images."
+    )
+    assert found.axes[2].scale == pytest.approx(2 * 0.65)
+    assert "napari_milcnn.images.intensity" in files["README.md"].decode()
+    image, maps = (torch.from_numpy(np.load(io.BytesIO(files[name]))) for name in ("image.npy", "class_maps.npy"))
+    torch.testing.assert_close(model.network(image).class_maps.sigmoid(), maps, atol=1e-4, rtol=0)
+    loaded = load_model(path)
+    assert (loaded.card.normalise, loaded.card.scale, loaded.digest) == ("image", 0.5, model.digest)
+    assert "each plane is scaled by its own background and spread; the network sees images at 0.5" in card_text(loaded)
+
+
+def test_a_card_that_uses_nothing_new_is_written_as_before() -> None:
+    """The digest covers the written card, so what version 0.1.0 did not know is written only where it is used."""
+    card = lively().card
+    assert not {"normalise", "scale"} & set(json.loads(card.model_dump_json()))
+    assert (card.normalise, card.scale) == ("training", 1.0)
+    assert lively().with_card(normalise="image").digest != lively().digest
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "found"),
+    [("compact", {}, ("image", 1.0)), ("paper", {}, ("training", 1.0)),
+     ("paper", {"normalise": "image", "scale": 0.4}, ("image", 0.4))],
+)  # fmt: skip
+def test_the_preset_says_how_an_image_is_read(preset: str, options: dict[str, Any], found: tuple[str, float]) -> None:
+    """The paper's network has the paper's normalisation; what is given goes first."""
+    card = new_model(["a"], ["x"], preset, **options, **THIN).card
+    assert (card.normalise, card.scale) == found
 
 
 @pytest.mark.parametrize("name", ["ab", "Kéfir/β: 2", "x" * 100])

@@ -31,7 +31,9 @@ TABLES = ("predictions.csv", "objects.csv")
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Save an untrained model of the classes round and long, and return its path."""
-    model = mil.new_model(["round", "long"], ["DNA"], **SMALL).with_card(mean=(100.0,), std=(30.0,))
+    model = mil.new_model(["round", "long"], ["DNA"], **SMALL).with_card(
+        normalise="training", mean=(100.0,), std=(30.0,)
+    )
     return model.save(tmp_path_factory.mktemp("model") / "m.zip")
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,12 @@ FAST = {"epochs": 2, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "
 def plan_for(folder, **changes):
     """Plan a quick training of the table of `conftest`."""
     return TrainingPlan(**{"labels": folder / "labels.csv", "out": folder / "m.zip", "options": FAST, **changes})
+
+
+def renamed(table, classes):
+    """Give the images of a table other labels."""
+    names = dict(zip(table.classes, classes, strict=True))
+    return tuple(replace(image, labels=tuple(names[one] for one in image.labels)) for image in table.images)
 
 
 def run(plan, **options):
@@ -72,6 +79,20 @@ def test_a_plan_says_what_it_starts_from(table, tmp_path):
         plan_for(tmp_path, init=str(tmp_path / "abc.zip"), out=tmp_path / "abc.zip").start(plan.table())
     lively_model(classes=("none", "other", "spots"), channels=("channel 0",)).save(tmp_path / "abc.zip")
     assert "a new head: 2 classes (none, spots; MIL-CNN has none, other, spots)" in plan.start(plan.table()).summary
+
+
+def test_the_input_is_chosen_for_new_networks_and_kept_by_trained_ones(table, tmp_path):
+    new = plan_for(tmp_path, seen={"normalise": "training", "scale": 0.9})
+    model = new.start(table).model
+    assert (model.card.normalise, model.card.scale) == ("training", 0.9)
+    assert "--normalise training --scale 0.9" in shlex.join(new.command())
+    parent = model.with_card(training={"epoch": 3}).save(tmp_path / "parent.zip")
+    for name in (["none", "spots"], ["none", "dots"]):
+        child = plan_for(tmp_path, init=str(parent)).start(replace(table, images=renamed(table, name))).model
+        assert (child.card.normalise, child.card.scale) == ("training", 0.9)
+    assert plan_for(tmp_path, init=str(parent), seen={"scale": 0.9}).start(table).model.card.scale == 0.9
+    with pytest.raises(OptionsError, match=r"option 'normalise' is image, but m, .* learned with training; leave"):
+        plan_for(tmp_path, init=str(parent), seen={"normalise": "image"}).start(table)
 
 
 def test_a_model_that_could_not_be_saved_is_refused_before_training(table, tmp_path):

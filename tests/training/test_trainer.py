@@ -63,10 +63,19 @@ def test_training_learns_spots(table):
 
 def test_normalisation_is_measured_on_the_training_images_only(table):
     """The card's mean is that of the twelve training images."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     images = np.stack([tifffile.imread(image.file) for image in table.part("train").images]).astype(float)
     assert report.best.card.mean[0] == pytest.approx(images.mean())
     assert report.best.card.std[0] == pytest.approx(images.std())
+
+
+@pytest.mark.parametrize("scale", [0, 0.8])
+def test_input_of_each_image_and_scale_are_kept_on_the_card(table, scale):
+    """Nothing is measured over the set then; squares of 9 px are too small to be shown smaller."""
+    model = model_for(table, normalise="image", scale=scale)
+    (report,) = train(model, table, **FAST | {"epochs": 1, "patch": 70})
+    card = report.best.card
+    assert (card.normalise, card.scale, card.mean, card.std) == ("image", scale or 1.0, (0.0,), (1.0,))
 
 
 def test_the_model_given_is_not_changed(table):
@@ -153,7 +162,7 @@ def test_no_validation_is_said_not_made_up(table):
 
 def test_fine_tuning_keeps_the_normalisation(table, tmp_path):
     """A model that was trained before keeps the mean it was trained with, through save and load."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     saved = load_model(report.best.save(tmp_path / "m.zip"))
     (again,) = train(saved, table.part("train"), **FAST | {"epochs": 1, "validation": 0})
     assert again.best.card.mean == report.best.card.mean
@@ -226,10 +235,10 @@ def test_patches_have_one_shape_at_every_magnification(table, patch):
     options = TrainOptions(**FAST | {"patch": patch, "vary_share": 1, "vary_size": 2})
     model = model_for(table).with_card(mean=(100.0,), std=(5.0,))
     batches = TrainingBatches(PatchReader(model, table.part("train")), options, Processes())
-    batch = batches.read(model, np.arange(12), range(12), 1)
+    batch = batches.read(np.arange(12), range(12), 1)
     assert batch.images.shape == (12, 1, patch or 96, patch or 96)
     assert batch.images.dtype == np.float32
-    again = batches.read(model, np.arange(12), range(12), 1)
+    again = batches.read(np.arange(12), range(12), 1)
     np.testing.assert_array_equal(batch.images, again.images)
 
 
@@ -275,7 +284,7 @@ def test_the_measured_start_speaks_for_every_pooling(pooling):
 
 def test_new_classes_keep_the_encoder(table):
     """The encoder and the normalisation stay, the layers behind it are new, and the card forgets old claims."""
-    (report,) = train(model_for(table), table, **FAST | {"epochs": 1})
+    (report,) = train(model_for(table, normalise="training"), table, **FAST | {"epochs": 1})
     parent = report.best.with_card(reference="none")
     other = parent.with_classes(["x", "y", "z"])
     for mine, old in zip(other.network.encoder.parameters(), report.best.network.encoder.parameters(), strict=True):
@@ -394,3 +403,22 @@ def test_a_checkpoint_of_other_planes_is_refused(table, tmp_path):
     other = LabelTable((*images[:-1], replace(images[-1], plane="T16")))
     with pytest.raises(OptionsError, match=r"differs in the table \(was"):
         next(train(model, other, checkpoint=saved, resume=True, **FAST | {"epochs": 1}))
+
+
+def test_at_the_end_the_model_knows_what_its_training_images_look_like(table):
+    """Half of them are noise, so noise is no reason against a class; a brighter image is named as such."""
+    first, last = train(model_for(table, b=0.3), table, **FAST)
+    assert first.best.card.training.look is None
+    look = last.best.card.training.look
+    assert (look.images, look.held, last.best.card.training.structureless) == (12, 4, 6)
+    image = tifffile.imread(table.images[1].file)
+    same, brighter = (classify(last.best, image + more, device="cpu", precision="float32") for more in (0, 200))
+    assert same.unlike[0] <= 1
+    assert brighter.unlike[0] > 1
+    assert "too bright" in brighter.unlike_reasons[0]
+    assert classify(last.best, table.images[0].file, device="cpu").top[0] in table.classes
+
+
+def test_calibrating_gives_an_old_model_that_knowledge(table):
+    known = calibrate(model_for(table, b=0.3), table, device="cpu").card.training.look
+    assert (known.images, known.held) == (16, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,7 @@ from napari_milcnn.cli.option_flags import (
 from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown, warn
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, MasksAs
+from napari_milcnn.schema import NOTHING, UNLIKE
 
 if TYPE_CHECKING:
     from napari_milcnn.model.trained_model import TrainedModel
@@ -107,8 +109,11 @@ def _replay(record: Path, out: Path | None, model: str | None, device: str | Non
 def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Path, as_json: bool) -> None:
     """Classify images, print the results, and exit with status 1 if an image failed."""
     from napari_milcnn.inference.devices import keep_freed_memory
+    from napari_milcnn.inference.unlike import UNKNOWN_LOOK
 
     keep_freed_memory()
+    if model.card.training.look is None:
+        warn(UNKNOWN_LOOK)
     results: list[ImageResult] = []
     for step in shown(steps, "classify"):
         if step.result is not None:
@@ -128,40 +133,48 @@ def _print_problems(result: ImageResult) -> None:
         print_failure(result.error)
     for warning in result.warnings:
         messages.print(f"{result.file.name}: {warning}", style="yellow", markup=False)
+    if result.prediction is not None:
+        for sentence in result.prediction.unlike_sentences():
+            messages.print(f"{result.file.name}: {sentence}", style="yellow", markup=False)
 
 
 def _results_table(results: list[ImageResult]) -> Table:
-    table = Table("image", "plane", "top class", "score", "margin", "objects", box=None, pad_edge=False)
+    table = Table("image", "plane", "top class", "score", "margin", "unlike", "objects", box=None, pad_edge=False)
     for result in results:
         if result.prediction is None:
             table.add_row(escape(result.file.name), "", "failed", style="red")
             continue
         prediction = result.prediction
-        for i, (top, score, margin) in enumerate(
-            zip(prediction.top, prediction.scores.max(1), prediction.margin, strict=True)
+        for i, (top, score, margin, unlike) in enumerate(
+            zip(prediction.top, prediction.scores.max(1), prediction.margin, prediction.unlike, strict=True)
         ):
             objects = str(result.objects) if i == 0 else ""
             table.add_row(
                 escape(result.file.name),
                 prediction.plane_name(i),
-                top,
-                f"{score:.3f}",
-                f"{margin:.3f}",
+                top or NOTHING,
+                f"{score:.3f}" if top else "",
+                f"{margin:.3f}" if top else "",
+                "" if math.isnan(unlike) else f"{unlike:.2f}",
                 objects,
+                style="yellow" if prediction.is_unlike[i] else None,
             )
     return table
 
 
 def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dict[str, object]:
     return {
-        "model": {"name": model.card.name, "sha256": model.digest, "classes": model.classes},
+        "model": {"name": model.card.name, "sha256": model.digest, "classes": model.classes,
+                  "knows_training_images": model.card.training.look is not None},
         "out": out,
         "images": [_image_document(result) for result in results],
-    }
+    }  # fmt: skip
 
 
 def _image_document(result: ImageResult) -> dict[str, object]:
     planes = [] if result.prediction is None else result.prediction.table().to_dict("records")
+    for plane in planes:
+        plane[UNLIKE] = None if math.isnan(plane[UNLIKE]) else plane[UNLIKE]
     return {"file": result.file, "error": result.error or None, "warnings": result.warnings, "objects": result.objects,
             "files": result.files, "planes": planes}  # fmt: skip
 

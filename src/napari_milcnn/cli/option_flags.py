@@ -138,7 +138,7 @@ def reading_of(options: Mapping[str, Any]) -> ImageReading:
 
 def foreground_of(options: Mapping[str, object], base: ForegroundOptions) -> ForegroundOptions:
     """Return `base` with the foreground options that were given in place of its own."""
-    return make_options(ForegroundOptions, base.model_dump() | given_options(ForegroundOptions, options, "foreground_"))
+    return make_options(ForegroundOptions, given_options(ForegroundOptions, options, "foreground_")).over(base)
 
 
 def device_beside_replay(ctx: typer.Context) -> str | None:

@@ -18,6 +18,7 @@ from napari_milcnn.options import (
     DEVICE_HELP,
     PRESETS,
     ForegroundOptions,
+    InputOptions,
     NetworkOptions,
     TrainOptions,
     flag_name,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @options_of(TrainOptions, optional=True)
+@options_of(InputOptions, optional=True)
 @options_of(NetworkOptions, skip=("channels", "classes"), optional=True, default_text="as in the preset")
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @reading_options
@@ -96,17 +98,15 @@ def train_command(
 
     with exit_status(), _error_as_json(as_json):
         keep_freed_memory()
-        network, foreground = (
-            given_options(NetworkOptions, options),
-            given_options(ForegroundOptions, options, "foreground_"),
-        )
+        network, seen = given_options(NetworkOptions, options), given_options(InputOptions, options)
+        foreground = given_options(ForegroundOptions, options, "foreground_")
         ignored = [flag_name(key) for key in network]
         if init and (ignored or preset):
             raise OptionsError(f"--init has a network of its own; leave out {', '.join(ignored or ['--preset'])}")
         facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
                  "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         plan = TrainingPlan(
-            labels, out, init=init, preset=preset, network=network, foreground=foreground,
+            labels, out, init=init, preset=preset, network=network, seen=seen, foreground=foreground,
             options=given_options(TrainOptions, options), facts=facts, reading=reading_of(options), layout=layout,
         )  # fmt: skip
         _train(plan, resume=resume, as_json=as_json)

@@ -33,10 +33,12 @@ from napari_milcnn.evaluation.tables import (
     headline_metrics,
     localisation_table,
     uncertain_images,
+    unlike_table,
 )
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
+from napari_milcnn.inference.unlike import UNKNOWN_LOOK
 from napari_milcnn.labels.mislabels import suspected_mislabels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import answers, fit_temperature, logits_of, reliability_curve
@@ -222,6 +224,8 @@ class _OutcomeCollector:
 
     def __init__(self, image: ImageStack, truth: Path | None) -> None:
         self.scores: list[np.ndarray] = []
+        self.unlike: list[tuple[float, str]] = []
+        self.has_structure = False
         self.localisation: list[LocalisationScores] = []
         self.warnings: dict[str, None] = {}
         self.truth: np.ndarray | None = None
@@ -232,7 +236,10 @@ class _OutcomeCollector:
 
     def add(self, result: PlaneResult) -> None:
         """Add the scores of a plane and, if the image has a truth image, of its evidence."""
-        self.scores.append(result.prediction.scores[0])
+        prediction = result.prediction
+        self.scores.append(prediction.scores[0])
+        self.unlike.append((float(prediction.unlike[0]), prediction.unlike_reasons[0]))
+        self.has_structure |= bool(prediction.has_structure[0])
         self.warnings |= dict.fromkeys(result.prediction.warnings)
         if self.truth is None:
             return
@@ -247,7 +254,11 @@ class _OutcomeCollector:
         """Average the scores over the planes."""
         localisation = mean_scores(self.localisation) if self.localisation else None
         scores = np.stack(self.scores).mean(0, dtype=float)
-        return ImageOutcome(row, len(self.scores), scores, warnings=tuple(self.warnings), localisation=localisation)
+        unlike, reason = max(self.unlike)  # if the model knows its training images no plane is NaN, else all are
+        return ImageOutcome(
+            row, len(self.scores), scores, warnings=tuple(self.warnings), localisation=localisation, unlike=unlike,
+            unlike_reason=reason, has_structure=self.has_structure,
+        )  # fmt: skip
 
 
 def _cross_validate(
@@ -285,6 +296,8 @@ def _untrained(model: TrainedModel, single_label: bool, seed: int) -> TrainedMod
         name=card.name,
         single_label=single_label,
         pixel_size=card.pixel_size,
+        normalise=card.normalise,
+        scale=card.scale,
         foreground=card.foreground,
         reference=card.reference,
     )
@@ -345,6 +358,7 @@ def measure(
         ).reset_index(drop=True),
         uncertain=uncertain_images(measured, scores, model.classes, single),
         localisation=localisation_table(measured),
+        unlike=unlike_table(measured, scores, targets, single),
         folds=fold_table(measured, scores, targets, single),
         warnings=(*interval_warnings, *table.warnings, *_warnings(model, table, outcomes, targets, groups)),
     )
@@ -416,6 +430,11 @@ def _warnings(
     mixed = int(groups["right"].isna().sum())
     if mixed:
         yield f"{mixed} of {len(groups)} groups have images with different labels, so group accuracy leaves them out"
+    empty = sum(not outcome.has_structure for outcome in outcomes)
+    if empty:
+        yield f"{empty} images show nothing to classify; figures count the class of their highest score"
+    if model.card.training.look is None and all(outcome.fold is None for outcome in outcomes):
+        yield UNKNOWN_LOOK
     scored = sum(outcome.localisation is not None for outcome in outcomes)
     if 0 < scored < len(outcomes):
         yield f"localisation is measured on {scored} of {len(outcomes)} images, which have a truth image and one label"

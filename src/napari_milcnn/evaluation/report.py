@@ -35,7 +35,7 @@ from napari_milcnn.results.opened import Metrics, OpenedResults
 from napari_milcnn.results.read import with_margin, with_name
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json, write_table
-from napari_milcnn.schema import score_column, score_columns
+from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, score_column, score_columns
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
 """Results that are shown first, on the page and on the command line."""
@@ -67,6 +67,12 @@ class ImageOutcome:
         The fold in which the image was held out, from 1; None without cross-validation.
     localisation : LocalisationScores or None
         How well evidence finds the cells; None if the image has no truth image.
+    unlike : float
+        The largest `Prediction.unlike` of its planes; NaN if the model does not know its training images.
+    unlike_reason : str
+        What differs in that plane from the training images; empty if nothing does.
+    has_structure : bool
+        Whether any of its planes shows something to classify.
     """
 
     image: LabelledImage
@@ -76,6 +82,9 @@ class ImageOutcome:
     warnings: tuple[str, ...] = ()
     fold: int | None = None
     localisation: LocalisationScores | None = None
+    unlike: float = math.nan
+    unlike_reason: str = ""
+    has_structure: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,9 @@ class EvaluationReport:
         Images whose label the model contradicts, and images of which it is least sure.
     localisation : DataFrame or None
         Evidence against truth images, for each class and overall; None without truth images.
+    unlike : DataFrame or None
+        Images and accuracy of those at most 1 and above 1 in `unlike`; None if the model does not know its training
+        images.
     folds : DataFrame or None
         Headline results of each fold of a cross-validation.
     warnings : tuple of str
@@ -130,6 +142,7 @@ class EvaluationReport:
     mislabels: pd.DataFrame
     uncertain: pd.DataFrame
     localisation: pd.DataFrame | None
+    unlike: pd.DataFrame | None
     folds: pd.DataFrame | None
     warnings: tuple[str, ...]
     faithfulness: pd.DataFrame | None = None
@@ -151,7 +164,7 @@ class EvaluationReport:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row per image: file, label, group, fold, planes, top class, score of each class, warnings, error.
+        """One row per image: file, label, group, fold, planes, top class, unlike, scores, warnings, error.
 
         If the table of labels names planes, the column `plane` follows the column `file`.
         """
@@ -164,7 +177,8 @@ class EvaluationReport:
             "file": printable(image.file), "plane": image.plane,
             "label": "|".join(image.labels), "group": printable(image.group),
             "fold": outcome.fold or "", "planes": outcome.planes,
-            "top": "" if outcome.scores is None else names[scores.argmax()],
+            "top": NO_CLASS if outcome.scores is None or not outcome.has_structure else names[scores.argmax()],
+            UNLIKE: outcome.unlike, UNLIKE_REASON: outcome.unlike_reason,
             **{score_column(name): float(score) for name, score in zip(names, scores, strict=True)},
             "warnings": "; ".join(outcome.warnings), "error": outcome.error,
         }  # fmt: skip
@@ -177,7 +191,7 @@ class EvaluationReport:
             "single_label": self.model.card.single_label, "figures": self.figures, "intervals": self.intervals,
             "classes": self.classes, "folds": self.folds, "localisation": self.localisation,
             "faithfulness": self.faithfulness,
-            "reliability": vars(self.reliability), "warnings": self.warnings,
+            "unlike": self.unlike, "reliability": vars(self.reliability), "warnings": self.warnings,
             "failures": [{"file": printable(o.image.file), "error": o.error} for o in self.failed],
             "options": self.options.model_dump(), "versions": versions(),
         }  # fmt: skip
@@ -284,6 +298,7 @@ def _context(report: EvaluationReport) -> dict[str, object]:
         "localisation": None if report.localisation is None else _page_table(report.localisation),
         "faithfulness": None if report.faithfulness is None else _page_table(report.faithfulness),
         "kind": report.options.kind or ("object" if card.evidence is None else card.evidence.kind),
+        "unlike": None if report.unlike is None else _page_table(report.unlike),
         "folds": None if report.folds is None else _page_table(report.folds),
         "most_rows": _MOST_ROWS,
     }  # fmt: skip

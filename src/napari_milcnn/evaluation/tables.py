@@ -121,6 +121,26 @@ def localisation_table(outcomes: Sequence[ImageOutcome]) -> pd.DataFrame | None:
     return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " ").replace(" ap", " AP"))
 
 
+def unlike_table(
+    outcomes: Sequence[ImageOutcome], scores: np.ndarray, targets: np.ndarray, single: bool
+) -> pd.DataFrame | None:
+    """Make a table of how often answers are right within and outside the range of the training images.
+
+    None if the model does not know its training images.
+    """
+    values = np.array([outcome.unlike for outcome in outcomes])
+    if np.isnan(values).all():
+        return None
+    right = (answered(scores, single) == targets).mean(1) if not single else scores.argmax(1) == targets.argmax(1)
+    confidence = scores.max(1) if single else np.maximum(scores, 1 - scores).mean(1)
+    rows = []
+    for name, part in (("at most 1", values <= 1), ("above 1", values > 1)):
+        figures = (right[part].mean(), confidence[part].mean()) if part.any() else (math.nan, math.nan)
+        rows.append({"unlike": name, "images": int(part.sum()), "accuracy": float(figures[0]),
+                     "mean confidence": float(figures[1])})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def fold_table(
     outcomes: Sequence[ImageOutcome], scores: np.ndarray, targets: np.ndarray, single: bool
 ) -> pd.DataFrame | None:

@@ -21,6 +21,7 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.class_maps import MapPlacement, lay_over
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.schema import NO_CLASS, NOTHING
 
 CHANNEL_COLOURS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.6, 0))
 """RGB colours of the first channels of an image that has several; further channels are not shown."""
@@ -154,10 +155,22 @@ def write_overview(path: Path, prediction: Prediction, planes: Sequence[ShownPla
 
 def _title(prediction: Prediction) -> str:
     if len(prediction.planes) == 1:
-        return f"{prediction.name}: {prediction.top[0]}"
+        return f"{prediction.name}: {prediction.top[0] or NOTHING}{_unlike_words(prediction)}"
     counts = {name: prediction.top.count(name) for name in prediction.classes}
     found = ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n)
-    return f"{prediction.name}: {len(prediction.planes)} planes — {found}"
+    empty = prediction.top.count(NO_CLASS)
+    found = ", ".join(filter(None, [found, f"{NOTHING} {empty}" if empty else ""]))
+    return f"{prediction.name}: {len(prediction.planes)} planes — {found}{_unlike_words(prediction)}"
+
+
+def _unlike_words(prediction: Prediction) -> str:
+    """Say how many planes are unlike the training images; for a single plane, in what."""
+    count = int((prediction.is_unlike & prediction.has_structure).sum())
+    if not count:
+        return ""
+    if len(prediction.planes) > 1:
+        return f" — {count} unlike the training images"
+    return f" — unlike the training images ({prediction.unlike[0]:.1f}): {prediction.unlike_reasons[0]}"
 
 
 def _draw_image(
@@ -167,11 +180,11 @@ def _draw_image(
     rgb = plane.rgb.copy()
     handles = []
     if plane.masks is not None:
-        classes = class_image(plane.masks.labels, plane.masks.objects, prediction.classes)[:: plane.step, :: plane.step]
+        classes = class_image(plane.masks.labels, plane.masks.shown, prediction.classes)[:: plane.step, :: plane.step]
         edges = find_boundaries(plane.masks.labels[:: plane.step, :: plane.step], mode="inner")
         for number, name in enumerate(prediction.classes, start=1):
             rgb[edges & (classes == number)] = to_rgb(colours[name])
-            count = int((plane.masks.objects["class"] == name).sum())
+            count = int((plane.masks.shown["class"] == name).sum())
             handles += [Line2D([], [], color=colours[name], lw=3, label=f"{name} ({count})")] if count else []
     plane_name = prediction.plane_name(plane.index)
     _draw_picture(axes, rgb, " · ".join(filter(None, [plane_name, "objects" if handles else "image"])))
@@ -183,6 +196,9 @@ def _draw_image(
 
 def _draw_evidence(axes: Axes, prediction: Prediction, plane: ShownPlane) -> None:
     """Draw the class map of the top class over the grey image."""
+    if prediction.top[plane.index] == NO_CLASS:
+        _draw_picture(axes, plane.rgb.mean(2), NOTHING)
+        return
     top = prediction.classes.index(prediction.top[plane.index])
     class_map = prediction.class_maps[plane.index, top]
     probability = lay_over_reduced(class_map, prediction.placement, plane.step, plane.rgb.shape[:2])

@@ -300,14 +300,15 @@ def plate_figure(
     classes : sequence of str
         In the model's order.
     shown : str, optional
-        The class whose score is shown; by default each well shows its top class.
+        The class whose score is shown; by default each well shows its top class, or is drawn empty where it
+        shows nothing to classify.
     style, size
         Colours, and width and height in inches.
     """
     rows, columns = shape
     ramp, colours = ScalarMappable(Normalize(0, 1), "viridis"), class_colours(classes)
     if shown is None:
-        filled = [colours[top] for top in wells["top"]]
+        filled = [colours.get(top, style.empty) for top in wells["top"]]
     else:
         filled = [to_hex(colour, keep_alpha=True) for colour in ramp.to_rgba(wells[score_column(shown)].to_numpy())]
     with _styled_figure(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:

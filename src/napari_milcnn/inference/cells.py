@@ -163,8 +163,8 @@ def _centroids_and_areas(labels: np.ndarray) -> pd.DataFrame:
 def _cells_of_plane(classifier: Classifier, model_input: ModelInput, rows: pd.DataFrame) -> np.ndarray:
     """Return p of each class for the objects of one plane, float32 (objects, classes)."""
     field = classifier.model.network.placement.receptive_field
-    raw = model_input.read_raw(int(rows["plane"].iloc[0]))
-    padded = model_input.model.normalise(np.pad(raw, ((0, 0), *[(field // 2, field // 2)] * 2), "reflect"))
+    pixels = model_input.read(int(rows["plane"].iloc[0]))  # scaled by the whole plane, not by single cells
+    padded = np.pad(pixels, ((0, 0), *[(field // 2, field // 2)] * 2), "reflect")
     scaled = (rows[["y", "x"]].to_numpy() + 0.5) * model_input.zoom - 0.5  # centroids in px of the model
     centres = (scaled + np.asarray(model_input.margin)).round().astype(int)
     corners = np.clip(centres, 0, np.asarray(model_input.shape) - 1)

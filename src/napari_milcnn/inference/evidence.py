@@ -33,7 +33,7 @@ from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
-from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, mean_inside, relative_to_reference
+from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, means_inside, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
@@ -62,12 +62,19 @@ class PlaneEvidence:
         Foreground objects of object evidence, int32 (Y, X); None for the other kinds.
     classes : tuple of str
         The classes, in the order of `maps`.
+    values : ndarray or None
+        Object evidence of every class of the model in each object, float32 (classes, labels), beginning with label 0;
+        None for the other kinds.
+    reference : str or None
+        Class that object evidence is compared with, if there is one.
     """
 
     plane: int
     maps: np.ndarray
     objects: np.ndarray | None
     classes: tuple[str, ...]
+    values: np.ndarray | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,10 @@ class Evidence:
         µm per image pixel.
     thresholds : dict
         Class -> threshold from the model's card, for the classes that have one for this kind.
+    values : tuple of ndarray or None
+        For each plane, the object evidence of every class of the model, float32 (classes, labels).
+    reference : str or None
+        Class that object evidence is compared with, if there is one.
     """
 
     classes: tuple[str, ...]
@@ -99,6 +110,8 @@ class Evidence:
     prediction: Prediction
     pixel_size: float | None
     thresholds: dict[str, float]
+    values: tuple[np.ndarray, ...] | None = None
+    reference: str | None = None
 
 
 class EvidenceMaker:
@@ -144,18 +157,21 @@ class EvidenceMaker:
             Evidence of one plane.
         """
         chosen = class_indices(self.model, classes)
+        names = tuple(self.model.classes[index] for index in chosen)
         model_input = self.classifier.model_input(image)
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
-            plane, objects = model_input.image.planes.index(place), None
+            plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
             if self.options.kind == "object":
                 objects = foreground[plane] if foreground is not None else self.foreground(model_input, plane)
-            maps = self._maps(model_input, prediction.only(row), plane, chosen, objects)
-            yield PlaneEvidence(row, maps, objects, tuple(self.model.classes[index] for index in chosen))
+                values = self._values(model_input, maps, objects)
+                yield PlaneEvidence(row, values[chosen][:, objects], objects, names, values, self.model.card.reference)
+            else:
+                yield PlaneEvidence(row, self._maps(model_input, prediction.only(row), plane, chosen), None, names)
 
     def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Find the objects of one plane, int32 (Y, X), as the options or the model's card say."""
-        options = self.options.foreground or self.model.card.foreground
+        options = (self.options.foreground or ForegroundOptions()).over(self.model.card.foreground)
         model_input = self.classifier.model_input(image)
         channel = model_input.image.plane(plane, (self._foreground_channel(model_input, options),))[0]
         return find_objects(channel, scaled(options, 1 / model_input.zoom))
@@ -173,22 +189,21 @@ class EvidenceMaker:
             f"nor in {image.name} ({', '.join(image.channels)}); choose one of these channels"
         )
 
-    def _maps(
-        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], objects: np.ndarray | None
-    ) -> np.ndarray:
+    def _values(self, model_input: ModelInput, maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """Return the evidence of every class in each object (Y, X), float32 (classes, labels)."""
+        if self.model.card.reference is not None:
+            maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
+        laid = (lay_over(one[None], model_input.placement, model_input.image.plane_shape) for one in maps)
+        return np.concatenate([means_inside(one, objects) for one in laid])
+
+    def _maps(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
         if self.options.kind == "jacobian":
             return _at_image_pixels(self._jacobian(model_input, found, plane, chosen), model_input)
-        maps = found.class_maps[0]
-        placement, shape = model_input.placement, model_input.image.plane_shape
-        if objects is not None:
-            if self.model.card.reference is not None:
-                maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
-            return mean_inside(lay_over(maps[chosen], placement, shape), objects)
-        maps, detail = maps[chosen], self.options.detail or 1
+        maps, placement, detail = found.class_maps[0][chosen], model_input.placement, self.options.detail or 1
         if detail > 1:
             maps = self.classifier.inference.finer_maps(model_input, plane, maps, chosen, detail)
             placement = placement._replace(stride=placement.stride / detail)
-        laid = lay_over(maps, placement, shape)
+        laid = lay_over(maps, placement, model_input.image.plane_shape)
         if self.options.kind == "class_map_image":
             laid *= _mean_brightness(model_input, plane)
         return laid
@@ -347,6 +362,8 @@ def evidence(
         prediction=prediction,
         pixel_size=stack.pixel_size,
         thresholds=model.card.thresholds_for(str(maker.options.kind)),
+        values=tuple(plane.values for plane in planes if plane.values is not None) or None,
+        reference=model.card.reference,
     )
 
 

@@ -3,12 +3,18 @@
 If several classes claim a pixel or an object, the class with the strongest evidence gets it. The paper states no rule
 for the threshold. Ours is Otsu on the logarithm of the evidence, whose values span decades, unless the model's card has
 a threshold.
+
+With object evidence every object has a class, by one rule for masks, tables and shares. The classes that the plane
+shows come first: an object belongs to the one with the strongest evidence above its threshold. What none of them claims
+goes to the strongest of the other classes above theirs, and the rest to the reference class, if the model has one and
+its own threshold does not forbid it. The masks show the objects of the classes that the plane shows. A class that the
+plane does not show, and whose threshold would have to come from the plane itself, claims nothing, and is not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,7 +27,7 @@ from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
 from napari_milcnn.inference.foreground import drop_small, split_touching
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions, make_options
-from napari_milcnn.schema import OBJECT_COLUMNS
+from napari_milcnn.schema import CELLS, OBJECT_COLUMNS, cells_column, evidence_column, share_column
 
 _DECADES = 3
 """Otsu on the logarithm leaves out evidence that is this many decades weaker than the strongest of the plane."""
@@ -39,11 +45,20 @@ class PlaneMasks:
         One row per object, with the columns of `Masks.objects`.
     thresholds : dict
         Class -> threshold, for the classes that have masks in this plane.
+    counts : dict
+        Number of cells (foreground objects), and number and share of those of each class, by the names of the columns
+        in predictions.csv. NaN for a class that is not counted; empty for evidence without objects.
     """
 
     labels: np.ndarray
     objects: pd.DataFrame
     thresholds: dict[str, float]
+    counts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The objects in the masks."""
+        return self.objects[self.objects["shown"]]
 
 
 @dataclass(frozen=True)
@@ -55,24 +70,29 @@ class Masks:
     labels : ndarray
         Objects, int32 (planes, Y, X), numbered from 1 in each plane; 0 is background.
     objects : DataFrame
-        One row per object: plane, label, class, area_px, area_um2, y, x (centroid, px), mean_evidence, score (the
-        plane's score of that class).
+        One row per object: plane, label, class, shown, area_px, area_um2, y, x (centroid, px), mean_evidence, score
+        (the plane's score of that class). With object evidence every foreground object has a row, the ones in the masks
+        are marked in `shown`, and further columns hold the evidence for each class; an object of no class has the class
+        "".
     classes : tuple of str
         The classes of the evidence.
     thresholds : tuple of dict
         For each plane, class -> threshold.
+    counts : tuple of dict
+        For each plane, the counts of cells, as in `PlaneMasks`.
     """
 
     labels: np.ndarray
     objects: pd.DataFrame
     classes: tuple[str, ...]
     thresholds: tuple[dict[str, float], ...]
+    counts: tuple[dict[str, float], ...] = ()
 
     @property
     def class_image(self) -> np.ndarray:
         """The class of each pixel, uint16 (planes, Y, X): 1 for the first of `classes`, 0 for background."""
         return np.stack([
-            class_image(plane, self.objects[self.objects["plane"] == i], self.classes)
+            class_image(plane, self.objects[self.objects["shown"] & (self.objects["plane"] == i)], self.classes)
             for i, plane in enumerate(self.labels)
         ])  # fmt: skip
 
@@ -100,7 +120,14 @@ def segment(evidence: Evidence, **options: object) -> Masks:
     chosen = checked_mask_options(options, evidence.prediction.classes)
     planes = [
         segment_plane(
-            PlaneEvidence(i, maps, None if evidence.objects is None else evidence.objects[i], evidence.classes),
+            PlaneEvidence(
+                i,
+                maps,
+                None if evidence.objects is None else evidence.objects[i],
+                evidence.classes,
+                None if evidence.values is None else evidence.values[i],
+                evidence.reference,
+            ),
             evidence.prediction,
             evidence.classes,
             chosen,
@@ -114,6 +141,7 @@ def segment(evidence: Evidence, **options: object) -> Masks:
         objects=pd.concat([plane.objects for plane in planes], ignore_index=True),
         classes=evidence.classes,
         thresholds=tuple(plane.thresholds for plane in planes),
+        counts=tuple(plane.counts for plane in planes),
     )
 
 
@@ -161,26 +189,99 @@ def segment_plane(
         Class -> threshold from the model's card.
     """
     shown = present_classes(prediction, plane.plane, names, options)
-    if not shown:
-        return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
     maps = plane.maps[[list(names).index(name) for name in shown]]  # (shown classes, Y, X)
-    if options.smooth > 0 and plane.objects is None:
+    if plane.objects is not None:
+        return _masks_of_objects(plane, maps, shown, scores, options, pixel_size, thresholds or {})
+    if not shown:
+        return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
+    if options.smooth > 0:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
     used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(shown, maps, strict=True)}
-    if plane.objects is None:
-        labels, classes = _labelled_objects(_strongest(maps, list(used.values())), options)
-        values = _means(maps, labels)
-    else:
-        values = _value_in_each(maps, plane.objects)
-        classes = _strongest(values, list(used.values())) - 1
-        labels = np.where(classes >= 0, np.arange(len(classes)), 0).astype(np.int32)[plane.objects]
-    table = _table(labels, classes, shown, values, scores, pixel_size)
-    return PlaneMasks(labels, table.assign(plane=plane.plane)[["plane", *OBJECT_COLUMNS]], used)
+    labels, classes = _labelled_objects(_strongest(maps, list(used.values())), options)
+    table = _table(labels, classes, shown, _means(maps, labels), scores, pixel_size)
+    return PlaneMasks(labels, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
+
+
+def _masks_of_objects(
+    plane: PlaneEvidence,
+    maps: np.ndarray,
+    shown: Sequence[str],
+    scores: Mapping[str, float],
+    options: MaskOptions,
+    pixel_size: float | None,
+    thresholds: Mapping[str, float],
+) -> PlaneMasks:
+    """Give every foreground object its class, by the rule above; `maps` (shown classes, Y, X) is their evidence."""
+    assert plane.objects is not None
+    names = list(scores)
+    values = plane.values
+    if values is None:  # evidence from elsewhere, of the shown classes alone
+        values = np.zeros((len(names), int(plane.objects.max(initial=0)) + 1), np.float32)
+        values[[names.index(name) for name in shown]] = _value_in_each(maps, plane.objects)
+    used: dict[str, float] = {}
+    for name in names:
+        if name in shown:
+            rest = name == plane.reference and _from_plane(name, options, thresholds, usual_only=True)
+            used[name] = 0.0 if rest else _threshold(maps[shown.index(name)], name, options, thresholds)
+        elif plane.values is not None and not _from_plane(name, options, thresholds):
+            used[name] = _threshold(maps, name, options, thresholds)
+        elif name == plane.reference and _from_plane(name, options, thresholds, usual_only=True):
+            used[name] = 0.0
+    classes = _class_of_each(values, names, shown, plane.reference, used)
+    table = _table(plane.objects, classes, names, values, scores, pixel_size)
+    in_masks = np.isin(classes, [names.index(name) for name in shown])
+    in_masks[0] = False
+    numbers = table["label"].to_numpy(int)
+    evidence = pd.DataFrame(values[:, numbers].T, columns=[evidence_column(name) for name in names])
+    table = table.assign(plane=plane.plane, shown=in_masks[numbers])[["plane", *OBJECT_COLUMNS]].join(evidence)
+    labels = np.where(in_masks, np.arange(len(in_masks)), 0).astype(np.int32)[plane.objects]
+    return PlaneMasks(labels, table, {name: used[name] for name in shown}, _counts(table, names, used))
+
+
+def _class_of_each(
+    values: np.ndarray, names: list[str], shown: Sequence[str], reference: str | None, used: Mapping[str, float]
+) -> np.ndarray:
+    """Return the index of the class of each label, from evidence (classes, labels) and thresholds; -1 for none."""
+    classes = np.full(values.shape[1], -1)
+    others = [name for name in used if name not in shown]
+    tiers = [[name for name in tier if name != reference] for tier in (shown, others)]
+    if reference is not None and reference in used:
+        tiers.append([reference])
+    for tier in tiers:
+        if tier:
+            rows = [names.index(name) for name in tier]
+            found = _strongest(values[rows], [used[name] for name in tier])
+            classes = np.where((classes < 0) & (found > 0), np.array(rows)[found - 1], classes)
+    return classes
+
+
+def _from_plane(name: str, options: MaskOptions, own: Mapping[str, float], *, usual_only: bool = False) -> bool:
+    """Whether the threshold of a class is measured on the plane; with `usual_only`, because nobody asked for another.
+
+    `own` has the thresholds of the model's card.
+    """
+    rule = options.class_thresholds.get(name, options.threshold)
+    if rule == "auto":
+        return name not in own
+    return isinstance(rule, str) and not usual_only
+
+
+def _counts(table: pd.DataFrame, names: Sequence[str], used: Mapping[str, float]) -> dict[str, float]:
+    """Count the objects of a plane, and those of each class, NaN for a class that has no threshold."""
+    total = len(table)
+    each = {name: float((table["class"] == name).sum()) if name in used else np.nan for name in names}
+    return {
+        CELLS: total,
+        **{cells_column(name): count for name, count in each.items()},
+        **{share_column(name): count / total if total else np.nan for name, count in each.items()},
+    }
 
 
 def present_classes(prediction: Prediction, row: int, names: Sequence[str], options: MaskOptions) -> tuple[str, ...]:
     """Return the classes that get masks in one plane: those whose score reaches `options.present`, and the top class.
+
+    A plane that shows nothing to classify gets none.
 
     Parameters
     ----------
@@ -193,6 +294,8 @@ def present_classes(prediction: Prediction, row: int, names: Sequence[str], opti
     options : MaskOptions
         With the lowest score, `present`.
     """
+    if not prediction.has_structure[row]:
+        return ()
     scores = dict(zip(prediction.classes, prediction.scores[row].tolist(), strict=True))
     least = min(options.present, max(scores.values()))
     return tuple(name for name in names if scores[name] >= least)
@@ -202,7 +305,7 @@ def no_masks(shape: tuple[int, int]) -> PlaneMasks:
     """Return empty masks (Y, X), for a plane that shows none of the classes or was not classified."""
     nothing = np.zeros(shape, np.int32)
     table = _table(nothing, np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
-    return PlaneMasks(nothing, table.assign(plane=0)[["plane", *OBJECT_COLUMNS]], {})
+    return PlaneMasks(nothing, table.assign(plane=0, shown=True)[["plane", *OBJECT_COLUMNS]], {})
 
 
 def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
@@ -284,22 +387,24 @@ def _table(
 ) -> pd.DataFrame:
     """Make the table of the objects.
 
-    `classes` (labels,) has the index of each label's class in `names`, and `values` (classes, labels) its evidence.
+    `classes` (labels,) has the index of each label's class in `names`, -1 for none, and `values` (classes, labels) its
+    evidence.
     """
     rows, columns = np.nonzero(labels)
     flat = labels[rows, columns]
     sizes = np.bincount(flat)
     numbers = np.flatnonzero(sizes)
     own, area = classes[numbers], sizes[numbers].astype(float)
+    of_class = own >= 0
     return pd.DataFrame({
         "label": numbers,
-        "class": pd.Series([names[i] for i in own], dtype="str"),
+        "class": pd.Series([names[i] if i >= 0 else "" for i in own], dtype="str"),
         "area_px": area,
         "area_um2": area * (np.nan if pixel_size is None else pixel_size**2),
         "y": np.bincount(flat, rows)[numbers] / area,
         "x": np.bincount(flat, columns)[numbers] / area,
-        "mean_evidence": values[own, numbers],
-        "score": [scores[names[i]] for i in own],
+        "mean_evidence": np.where(of_class, values[own, numbers], np.nan),
+        "score": [scores[names[i]] if i >= 0 else np.nan for i in own],
     })  # fmt: skip
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import match_channels
+from napari_milcnn.images.intensity import IntensityScale, intensity_scale, sample_plane
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.model.trained_model import TrainedModel
@@ -42,7 +43,8 @@ class ModelInput:
     channels : tuple of int
         For each channel of the model, the index of the image's channel.
     zoom : float
-        Model pixels per image pixel; 1 if the image is not resampled.
+        Model pixels per image pixel; 1 if the image is not resampled. It is the scale on the model's card, times the
+        ratio of the pixel sizes where these are known and differ.
     margin : tuple of int
         Number of reflected rows above the image and of reflected columns left of it; 0 unless the image is smaller than
         the receptive field.
@@ -59,6 +61,24 @@ class ModelInput:
     margin: tuple[int, int]
     shape: tuple[int, int]
     warnings: tuple[str, ...]
+    _measured: dict[int, IntensityScale] = field(default_factory=dict, repr=False, compare=False)
+
+    def intensity(self, plane: int) -> IntensityScale:
+        """Return what the intensities of a plane are scaled by: as the model has it, or measured once for the plane.
+
+        It is measured on the whole plane in the image's own pixels, whatever window is read, and before resampling.
+
+        Raises
+        ------
+        ImageError
+            If the plane cannot be read.
+        """
+        fixed = self.model.fixed_intensity
+        if fixed is not None:
+            return fixed
+        if plane not in self._measured:
+            self._measured[plane] = intensity_scale([sample_plane(self.image, plane, self.channels)])
+        return self._measured[plane]
 
     @property
     def scaled_shape(self) -> tuple[int, int]:
@@ -91,7 +111,7 @@ class ModelInput:
         ImageError
             If the plane cannot be read, or has values that float32 cannot hold.
         """
-        normalised = self.model.normalise(self.read_raw(plane, window))
+        normalised = self.intensity(plane).apply(self.read_raw(plane, window))
         if not np.isfinite(normalised).all():
             raise ImageError(f"{self.image.name} has values too large for 32-bit numbers; rescale its intensities")
         return normalised
@@ -137,8 +157,14 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     """
     channels, channel_warning = match_channels(model.channels, image)
     warnings = [*image.warnings, *([channel_warning] if channel_warning else [])]
-    zoom = _zoom(model, image) if match_pixel_size else 1.0
-    if zoom != 1:
+    if model.pixel_size is not None and image.pixel_size is None:
+        warnings.append(
+            f"the image does not say its pixel size and was taken to have the model's, {model.pixel_size:.4g} µm; "
+            "objects of another size are not recognised, so give the pixel size if it differs"
+        )
+    ratio = _pixel_size_ratio(model, image) if match_pixel_size else 1.0
+    zoom = ratio * model.card.network_scale
+    if ratio != 1:
         warnings.append(
             f"the image was resampled from {image.pixel_size:.4g} to the model's {model.pixel_size:.4g} µm per pixel; "
             "to use the image's own pixels, switch off match_pixel_size"
@@ -155,16 +181,16 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     return ModelInput(model, image, channels, zoom, margin, shape, tuple(warnings))
 
 
-def _zoom(model: TrainedModel, image: ImageStack) -> float:
+def _pixel_size_ratio(model: TrainedModel, image: ImageStack) -> float:
     if model.pixel_size is None or image.pixel_size is None:
         return 1.0
-    zoom = image.pixel_size / model.pixel_size
-    if not 1 / LARGEST_ZOOM <= zoom <= LARGEST_ZOOM:
+    ratio = image.pixel_size / model.pixel_size
+    if not 1 / LARGEST_ZOOM <= ratio <= LARGEST_ZOOM:
         raise ImageError(
             f"{image.name} has {image.pixel_size:.4g} µm per pixel and the model has {model.pixel_size:.4g}; expected "
             f"them to differ by at most a factor of {LARGEST_ZOOM}; give the true pixel size of the image"
         )
-    return 1.0 if abs(zoom - 1) <= TOLERATED_PIXEL_SIZE + 1e-9 else zoom
+    return 1.0 if abs(ratio - 1) <= TOLERATED_PIXEL_SIZE + 1e-9 else ratio
 
 
 def _scaled(shape: Sequence[int], zoom: float) -> tuple[int, int]:

@@ -247,10 +247,12 @@ class _Masker:
     def _masks(self, prediction: Prediction, options: MaskOptions) -> tuple[PlaneEvidence | None, PlaneMasks]:
         image = self.model_input.image
         shown = present_classes(prediction, 0, self.names, options)
-        if not shown:
+        if not shown and self.maker.options.kind != "object":
             return None, no_masks(image.plane_shape)
-        (evidence,) = self.maker.planes(self.model_input, prediction, shown, self.objects)
-        return evidence, segment_plane(evidence, prediction, shown, options, image.pixel_size, self.thresholds)
+        names = shown or self.names  # cells are counted where none of the classes is shown, too
+        (evidence,) = self.maker.planes(self.model_input, prediction, names, self.objects)
+        masks = segment_plane(evidence, prediction, names, options, image.pixel_size, self.thresholds)
+        return evidence if shown else None, masks
 
 
 def _missing_masks(reasons: Sequence[str]) -> str:

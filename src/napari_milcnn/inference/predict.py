@@ -12,6 +12,7 @@ whatever else it shows.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,14 +26,15 @@ import torch
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.open import open_image
-from napari_milcnn.images.stack import ImageStack, PlaneIndex
+from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.model_input import ModelInput, model_input
-from napari_milcnn.inference.tiling import Tile, TiledInference, map_windows
+from napari_milcnn.inference.tiling import Tile, TiledInference, TileMaps, map_windows
+from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_look, shows_something, unlike
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
-from napari_milcnn.schema import pooled_column, score_column
+from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, pooled_column, score_column
 
 ImageSource: TypeAlias = str | os.PathLike[str] | ArrayLike | ImageStack
 """Everything that `open_image` takes."""
@@ -64,6 +66,14 @@ class Prediction:
         The device and the precision of the computation, and why they were chosen.
     seconds : float
         Time for reading and computing.
+    unlike : ndarray
+        At most 1 for planes that resemble the training images, above 1 for others, float32 (planes,). NaN if the model
+        does not know its training images.
+    unlike_reasons : tuple of str
+        For each plane, what differs from the training images, or that there is nothing to classify; else empty.
+    has_structure : ndarray
+        Whether a plane shows more than noise, bool (planes,); where training images show no more, True. A plane that
+        does not has no top class.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +86,9 @@ class Prediction:
     warnings: tuple[str, ...]
     device: str
     seconds: float
+    unlike: np.ndarray
+    unlike_reasons: tuple[str, ...]
+    has_structure: np.ndarray
 
     def plane_name(self, index: int) -> str:
         """Name a plane by its place along the axes that vary, such as 't 3 z 0'; empty for a single plane."""
@@ -87,7 +100,8 @@ class Prediction:
         """Return the prediction of one plane; `row` is its index in `planes`."""
         one = slice(row, row + 1)
         return replace(self, probabilities=self.probabilities[one], scores=self.scores[one],
-                       class_maps=self.class_maps[one], planes=self.planes[one])  # fmt: skip
+                       class_maps=self.class_maps[one], planes=self.planes[one], unlike=self.unlike[one],
+                       unlike_reasons=self.unlike_reasons[one], has_structure=self.has_structure[one])  # fmt: skip
 
     def without_maps(self) -> Prediction:
         """Return the same prediction without its class maps, so that thousands of predictions fit into memory."""
@@ -95,8 +109,14 @@ class Prediction:
 
     @property
     def top(self) -> tuple[str, ...]:
-        """The class with the highest score, one for each plane."""
-        return tuple(self.classes[i] for i in self.scores.argmax(1))
+        """The class with the highest score, one for each plane; `NO_CLASS` where there is nothing to classify."""
+        best = (self.classes[i] for i in self.scores.argmax(1))
+        return tuple(name if known else NO_CLASS for name, known in zip(best, self.has_structure, strict=True))
+
+    @property
+    def is_unlike(self) -> np.ndarray:
+        """Whether a plane is unlike the training images or shows nothing, bool (planes,)."""
+        return np.asarray((self.unlike > 1) | ~self.has_structure)  # NaN is not above 1
 
     @property
     def margin(self) -> np.ndarray:
@@ -104,10 +124,20 @@ class Prediction:
         ordered = np.sort(self.scores, 1)
         return ordered[:, -1] - ordered[:, -2] if len(self.classes) > 1 else np.ones(len(ordered), np.float32)
 
+    def unlike_sentences(self) -> tuple[str, ...]:
+        """Say of each plane that is unlike the training images, or shows nothing, in what; its name first."""
+        found = []
+        for row in np.flatnonzero(self.is_unlike):
+            ahead = f"{name}: " if (name := self.plane_name(int(row))) else ""
+            what = f"unlike the training images ({self.unlike[row]:.1f}): " if self.has_structure[row] else ""
+            found.append(f"{ahead}{what}{self.unlike_reasons[row]}")
+        return tuple(found)
+
     def table(self) -> pd.DataFrame:
-        """Return a table with one row per plane: position, t, z, top class, margin, then score and P of each class."""
+        """Return a table with one row per plane: position, t, z, top, margin, unlike, its reason, scores and P."""
         rows = pd.DataFrame(self.planes, columns=PlaneIndex._fields)
         rows["top"], rows["margin"] = self.top, self.margin
+        rows[UNLIKE], rows[UNLIKE_REASON] = self.unlike, self.unlike_reasons
         for column, values in ((score_column, self.scores), (pooled_column, self.probabilities)):
             rows = rows.join(pd.DataFrame(values, columns=[column(name) for name in self.classes]))
         return rows
@@ -123,6 +153,9 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
         scores=np.stack([part.scores[i] for part, i in chosen]),
         class_maps=np.stack([part.class_maps[i] for part, i in chosen]),
         planes=tuple(sorted(rows)),
+        unlike=np.stack([part.unlike[i] for part, i in chosen]),
+        unlike_reasons=tuple(part.unlike_reasons[i] for part, i in chosen),
+        has_structure=np.stack([part.has_structure[i] for part, i in chosen]),
         warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         seconds=sum(part.seconds for part in parts),
     )
@@ -183,33 +216,74 @@ class Classifier:
         total, done = len(numbers) * len(tiles), 0
         for start in range(0, len(numbers), size):
             batch, started = numbers[start : start + size], time.perf_counter()
-            logits = np.empty((len(batch), len(self.model.classes), *model_input.map_shape), np.float32)
+            maps = _PlaneMaps.empty(model_input, len(batch))
             for window in tiles:
-                y0, y1, x0, x1 = window
-                logits[:, :, y0:y1, x0:x1] = self.inference.run(model_input, [Tile(plane, window) for plane in batch])
+                maps.put(window, self.inference.encode(model_input, [Tile(plane, window) for plane in batch]))
                 done += len(batch)
                 if window is not tiles[-1]:
                     yield Progress(done, total, model_input.image.name)
-            part = self._prediction(model_input, batch, logits, time.perf_counter() - started)
+            part = self._prediction(model_input, batch, maps, started)
             yield Progress(done, total, model_input.image.name, result=part)
 
+    def vectors(self, image: ImageSource, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
+        """Measure what `training_look` learns from: features (planes, values), and the look of each plane."""
+        model_input = self.model_input(image)
+        tiles = map_windows(model_input.map_shape, self.inference.tile(model_input.shape), self.model.network.placement)
+        moments = np.zeros((len(planes), 2, self.model.network.maps.in_channels))
+        for row, plane in enumerate(planes):
+            for window in tiles:
+                moments[row] += self.inference.encode(model_input, [Tile(plane, window)])[0].moments
+        looks = [plane_look(model_input, plane) for plane in planes]
+        return feature_vectors(moments, math.prod(model_input.map_shape)), looks
+
     def _prediction(
-        self, model_input: ModelInput, planes: Sequence[int], logits: np.ndarray, seconds: float
+        self, model_input: ModelInput, planes: Sequence[int], maps: _PlaneMaps, started: float
     ) -> Prediction:
         """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
-        output = self.inference.read_maps(logits)
+        output = self.inference.read_maps(maps.logits)
+        looks = [plane_look(model_input, plane) for plane in planes]
+        values, reasons = unlike(self.model, maps.features, looks)
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities.numpy(),
             scores=scores_from_logits(self.model, output.scores).numpy(),
-            class_maps=torch.from_numpy(logits).sigmoid().numpy(),
+            class_maps=torch.from_numpy(maps.logits).sigmoid().numpy(),
             planes=tuple(model_input.image.planes[plane] for plane in planes),
             placement=model_input.placement,
             name=model_input.image.name,
             warnings=(*model_input.warnings, *self.inference.warnings),
             device=str(self.inference.choice),
-            seconds=seconds,
+            seconds=time.perf_counter() - started,
+            unlike=values,
+            unlike_reasons=reasons,
+            has_structure=np.array([shows_something(self.model, look) for look in looks]),
         )
+
+
+@dataclass(frozen=True)
+class _PlaneMaps:
+    """What the network made of whole planes: class-map logits (planes, classes, Y, X), and moments of its features."""
+
+    logits: np.ndarray
+    moments: np.ndarray
+
+    @staticmethod
+    def empty(model_input: ModelInput, planes: int) -> _PlaneMaps:
+        network = model_input.model.network
+        logits = np.empty((planes, network.maps.out_channels, *model_input.map_shape), np.float32)
+        return _PlaneMaps(logits, np.zeros((planes, 2, network.maps.in_channels)))
+
+    def put(self, window: Window, tiles: Sequence[TileMaps]) -> None:
+        """Put in the tiles of all planes at one window of the map."""
+        y0, y1, x0, x1 = window
+        for logits, moments, tile in zip(self.logits, self.moments, tiles, strict=True):
+            logits[:, y0:y1, x0:x1] = tile.logits
+            moments += tile.moments
+
+    @property
+    def features(self) -> np.ndarray:
+        """Mean, then standard deviation, of each feature over the map: (planes, 2 * features)."""
+        return feature_vectors(self.moments, self.logits.shape[2] * self.logits.shape[3])
 
 
 def scores_from_logits(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:

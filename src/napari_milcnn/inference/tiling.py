@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput
 from napari_milcnn.options import ComputeOptions
 
+_MapsAndMoments: TypeAlias = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 _LARGEST_TILE = 4096
 _MEMORY_SHARE = 0.5
 
@@ -33,6 +34,15 @@ class Tile(NamedTuple):
     plane: int
     window: Window
     shift: tuple[int, int] = (0, 0)
+
+
+class TileMaps(NamedTuple):
+    """What the network makes of one tile."""
+
+    logits: np.ndarray
+    """Class-map logits, float32 (classes, Y, X)."""
+    moments: np.ndarray
+    """Sum of each feature of the encoder over the map, then of its square, float64 (2, features)."""
 
 
 class TiledInference:
@@ -73,10 +83,10 @@ class TiledInference:
 
     def _prepare(self) -> None:
         if self.options.engine == "openvino":
-            self._class_maps = _openvino_maps(self.model.network, self.choice)
+            self._maps_and_features = _openvino_maps(self.model.network, self.choice)
         else:
             self._network = inference_copy(self.model.network).to(self.choice.device)
-            self._class_maps = self._torch_maps
+            self._maps_and_features = self._torch_maps
 
     def tile(self, shape: tuple[int, int]) -> int:
         """Return the side of the tiles, in px, for a plane of `shape` (Y, X)."""
@@ -99,7 +109,11 @@ class TiledInference:
             return self.model.network.read_maps(torch.from_numpy(class_maps))
 
     def run(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
-        """Compute the class-map logits, float32 (classes, Y, X), of each tile. All windows have the same size.
+        """Compute the class-map logits, float32 (classes, Y, X), of each tile; see `encode`."""
+        return [tile.logits for tile in self.encode(model_input, tiles)]
+
+    def encode(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[TileMaps]:
+        """Compute the class maps of each tile, and the moments of its features. All windows have the same size.
 
         Raises
         ------
@@ -108,7 +122,7 @@ class TiledInference:
         """
         try:
             images = np.stack([model_input.read(tile.plane, image_window(tile, model_input)) for tile in tiles])
-            return list(self.class_maps(images))
+            return [TileMaps(*maps) for maps in zip(*self.maps_and_moments(images), strict=True)]
         except MemoryError:
             pass  # the next attempt begins below, where the memory of this one is free again
         return self._run_smaller(model_input, tiles)
@@ -151,15 +165,33 @@ class TiledInference:
 
         Raises
         ------
+        MemoryError, ComputeError
+            As `maps_and_moments`.
+        """
+        return self.maps_and_moments(images)[0]
+
+    def maps_and_moments(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute class-map logits and the moments of the features of normalised images (batch, channels, Y, X).
+
+        Returns
+        -------
+        logits : ndarray
+            float32 (batch, classes, Y, X).
+        moments : ndarray
+            Sum of each feature over the map, then of its square, float64 (batch, 2, features).
+
+        Raises
+        ------
         MemoryError
             If a single image does not fit into memory.
         ComputeError
             If the device fails.
         """
         if len(images) > self.batch_size:
-            return np.concatenate([self.class_maps(part) for part in _chunks(images, self.batch_size)])
+            parts = [self.maps_and_moments(part) for part in _chunks(images, self.batch_size)]
+            return np.concatenate([maps for maps, _ in parts]), np.concatenate([moments for _, moments in parts])
         try:
-            return self._class_maps(torch.from_numpy(images))
+            return self._maps_and_features(torch.from_numpy(images))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise ComputeError(f"{self.choice} failed on images {images.shape}: {error}") from error
@@ -167,25 +199,28 @@ class TiledInference:
             raise MemoryError
         self.batch_size = len(images) // 2
         self.warn(f"out of memory on {self.choice.device}: smaller batches were used")
-        return self.class_maps(images)
+        return self.maps_and_moments(images)
 
-    def _run_smaller(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
+    def _run_smaller(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[TileMaps]:
         """Compute tiles that do not fit into memory in quarters, or on the CPU if they are single instances."""
         window = tiles[0].window
         if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
             self.warn(f"out of memory on {self.choice.device}: smaller tiles were used")
             return [self._run_quartered(model_input, tile) for tile in tiles]
         self.move_to_cpu()
-        return self.run(model_input, tiles)
+        return self.encode(model_input, tiles)
 
-    def _run_quartered(self, model_input: ModelInput, tile: Tile) -> np.ndarray:
+    def _run_quartered(self, model_input: ModelInput, tile: Tile) -> TileMaps:
         """Compute a tile in four parts."""
         y0, y1, x0, x1 = tile.window
+        moments = np.zeros((2, self.model.network.maps.in_channels))
         whole = np.empty((len(self.model.classes), y1 - y0, x1 - x0), np.float32)
         for part in windows((y1 - y0, x1 - x0), (max(1, (y1 - y0 + 1) // 2), max(1, (x1 - x0 + 1) // 2))):
             window = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
-            whole[:, part.y0 : part.y1, part.x0 : part.x1] = self.run(model_input, [tile._replace(window=window)])[0]
-        return whole
+            found = self.encode(model_input, [tile._replace(window=window)])[0]
+            whole[:, part.y0 : part.y1, part.x0 : part.x1] = found.logits
+            moments += found.moments
+        return TileMaps(whole, moments)
 
     def finer_maps(
         self, model_input: ModelInput, plane: int, coarse: np.ndarray, classes: Sequence[int], detail: int
@@ -226,7 +261,7 @@ class TiledInference:
         for down, right in [(i, j) for i in range(detail) for j in range(detail) if i or j]:
             part, shift = fine[:, down::detail, right::detail], (down * step, right * step)
             for window in map_windows((part.shape[1], part.shape[2]), tile, placement):
-                (logits,) = self.run(model_input, [Tile(plane, window, shift)])
+                logits = self.encode(model_input, [Tile(plane, window, shift)])[0].logits
                 p = torch.from_numpy(logits[classes]).sigmoid().numpy()
                 part[:, window.y0 : window.y1, window.x0 : window.x1] = p
         return fine
@@ -236,10 +271,21 @@ class TiledInference:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def _torch_maps(self, images: Tensor) -> np.ndarray:
+    def _torch_maps(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode(), self.choice.autocast():
             on_device = images.to(self.choice.device, memory_format=torch.channels_last)
-            return self._network.class_maps(on_device).cpu().numpy()
+            features = self._network.features(on_device)
+            return self._network.maps_of(features).cpu().numpy(), _moments(features)
+
+
+def _moments(features: Tensor) -> np.ndarray:
+    """Sum features (batch, features, Y, X) and their squares over the map, float64 (batch, 2, features).
+
+    Float32 holds the mean and the variance of a map, but not the sum of its squares, which is made of both on the CPU.
+    """
+    variance, mean = (part.double() for part in (one.cpu() for one in torch.var_mean(features, (2, 3), correction=0)))
+    places = features.shape[2] * features.shape[3]
+    return (places * torch.stack([mean, variance + mean**2], 1)).numpy()
 
 
 def _chunks(images: np.ndarray, size: int) -> list[np.ndarray]:
@@ -312,8 +358,8 @@ def bytes_per_pixel(network: MilNetwork) -> int:
     return int(3 * 4 * widest)
 
 
-def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> Callable[[Tensor], np.ndarray]:
-    """Compile the class maps for OpenVINO on the CPU.
+def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> _MapsAndMoments:
+    """Compile class maps and features for OpenVINO on the CPU.
 
     Raises
     ------
@@ -326,21 +372,25 @@ def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> Callable[[Tenso
         raise OptionsError("engine 'openvino' needs OpenVINO: pip install 'napari-milcnn[openvino]'") from error
     example = torch.zeros(1, network.options.channels, 320, 320)
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if choice.precision == torch.bfloat16 else "f32"}
-    compiled = openvino.compile_model(openvino.convert_model(_MapsOnly(network), example_input=example), "CPU", hint)
+    compiled = openvino.compile_model(
+        openvino.convert_model(_MapsAndFeatures(network), example_input=example), "CPU", hint
+    )
 
-    def class_maps(images: Tensor) -> np.ndarray:
-        return np.asarray(compiled(images.numpy())[0])
+    def maps_and_moments(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        found = compiled(images.numpy())
+        return np.asarray(found[0]), _moments(torch.from_numpy(np.array(found[1])))
 
-    return class_maps
+    return maps_and_moments
 
 
-class _MapsOnly(nn.Module):
-    """The layers of a network up to its class maps."""
+class _MapsAndFeatures(nn.Module):
+    """The layers of a network up to its class maps, which are put out together with the features."""
 
     def __init__(self, network: MilNetwork) -> None:
         super().__init__()
         copied = copy.deepcopy(network).eval()
-        self.layers = nn.Sequential(copied.encoder, copied.maps)
+        self.encoder, self.maps = copied.encoder, copied.maps
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)  # type: ignore[no-any-return]
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(images)
+        return self.maps(features), features

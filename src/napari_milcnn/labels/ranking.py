@@ -8,22 +8,19 @@ the gradient embedding of BADGE (Ash et al. 2020, "Deep batch active learning by
 bounds"). BADGE draws the next image at random; here it is the largest, so the same table always gives the same order.
 
 Why the embedding is the mean of the encoder's last feature maps: it describes the image before the classes are read
-from it, works for an image of any size, and needs no second pass. In a copy of the network, the map layer gets one row
-of the identity for each feature. One pass over the image then gives class maps and features, tile by tile and from the
-same model input as in a classification.
+from it, works for an image of any size, and needs no second pass: one pass over the image gives class maps and the
+moments of the features, tile by tile and from the same model input as in a classification.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import model_input
@@ -205,7 +202,7 @@ class Embedder:
     def __init__(self, model: TrainedModel, **options: object) -> None:
         self.model = model
         self.options = make_options(ComputeOptions, options)
-        self.runner = TiledInference(_widened(model), self.options)
+        self.runner = TiledInference(model, self.options)
 
     def steps(self, image: ImageStack) -> Iterator[tuple[float, Embedded | None]]:
         """Embed all planes of an image; yield the finished share after each tile, and the result at the end.
@@ -224,9 +221,9 @@ class Embedder:
             logits = np.empty((1, count, *prepared.map_shape), np.float32)
             for window in tiles:
                 y0, y1, x0, x1 = window
-                part = self.runner.run(prepared, [Tile(plane, window)])[0]
-                logits[0, :, y0:y1, x0:x1] = part[:count]
-                features += part[count:].sum((1, 2), dtype=float)
+                part = self.runner.encode(prepared, [Tile(plane, window)])[0]
+                logits[0, :, y0:y1, x0:x1] = part.logits
+                features += part.moments[0]
                 done += 1
                 yield done / total, None
             scores += self._scores(logits)
@@ -238,17 +235,3 @@ class Embedder:
         with torch.inference_mode():
             output = self.model.network.read_maps(torch.from_numpy(logits))
             return scores_from_logits(self.model, output.scores)[0].numpy()
-
-
-def _widened(model: TrainedModel) -> TrainedModel:
-    """Return a model whose map layer also outputs the encoder's features, after the classes."""
-    network = copy.deepcopy(model.network)
-    count, features = network.maps.out_channels, network.maps.in_channels
-    maps = nn.Conv2d(features, count + features, 1)
-    with torch.no_grad():
-        maps.weight.copy_(torch.cat([network.maps.weight, torch.eye(features)[..., None, None]]))
-        maps.bias.copy_(torch.cat([network.maps.bias, torch.zeros(features)]))  # type: ignore[union-attr,list-item]
-    network.maps = maps
-    names = (*model.classes, *(f"feature {i} of the encoder" for i in range(features)))
-    options = model.card.network.model_copy(update={"classes": len(names)})
-    return replace(model, network=network, card=model.card.model_copy(update={"classes": names, "network": options}))

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import EvidenceKind, ForegroundOptions, NetworkOptions, Options
+from napari_milcnn.options import (
+    FORMER_FOREGROUND,
+    EvidenceKind,
+    ForegroundOptions,
+    NetworkOptions,
+    Normalise,
+    Options,
+    make_options,
+)
+
+_ADDED_LATER = frozenset({"normalise", "scale"})
+"""Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
 
 
 class _AsRead(Options):
@@ -39,6 +52,76 @@ class EpochRecord(_AsRead):
     learned_b: tuple[float, ...] | None = Field(None, description="Noisy-AND's thresholds, one for each class.")
 
 
+class Cloud(_AsRead):
+    """The vectors of many images as an ellipsoid: their mean, and how far they spread in which direction.
+
+    Arrays stand as base64 text: a vector of 512 values and its main directions are then some ten kilobytes.
+    """
+
+    centre: str = Field(description="Mean of each value, float32 (values,).")
+    scale: str = Field(description="Divisor of each value, float32 (values,), all above zero.")
+    axes: str = Field(description="Directions of unit length, float16 (axes, values), of the divided values.")
+    variances: tuple[float, ...] = Field(description="Variance along each of them.")
+    rest: float = Field(gt=0, allow_inf_nan=False, description="Variance along every other direction.")
+    limit: float = Field(gt=0, allow_inf_nan=False, description="Largest distance within the range of known images.")
+
+    @staticmethod
+    def of_arrays(
+        centre: np.ndarray, scale: np.ndarray, axes: np.ndarray, variances: np.ndarray, rest: float, limit: float
+    ) -> Cloud:
+        """Pack centre (values,), scale (values,) and axes (axes, values)."""
+        texts = (_packed(centre, "<f4"), _packed(scale, "<f4"), _packed(axes, "<f2"))
+        return Cloud(centre=texts[0], scale=texts[1], axes=texts[2], variances=tuple(variances.tolist()), rest=rest,
+                     limit=limit)  # fmt: skip
+
+    @property
+    def middle(self) -> np.ndarray:
+        """Mean of each value, float64 (values,)."""
+        return _unpacked(self.centre, "<f4")
+
+    def standardised(self, vectors: np.ndarray) -> np.ndarray:
+        """Return how far each value of vectors (images, values) is from the centre, in its own scale."""
+        return np.asarray((vectors - self.middle) / _unpacked(self.scale, "<f4"))
+
+    def distances(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the Mahalanobis distance of vectors (images, values) from the centre, over the limit: (images,)."""
+        x = self.standardised(vectors)
+        along = x @ _unpacked(self.axes, "<f2").reshape(-1, len(self.middle)).T
+        beside = np.maximum((x**2).sum(1) - (along**2).sum(1), 0)
+        return np.asarray(np.sqrt((along**2 / np.array(self.variances)).sum(1) + beside / self.rest) / self.limit)
+
+    @model_validator(mode="after")
+    def _arrays_agree(self) -> Cloud:
+        centre, scale, axes = _unpacked(self.centre, "<f4"), _unpacked(self.scale, "<f4"), _unpacked(self.axes, "<f2")
+        if not len(centre) or len(scale) != len(centre) or len(axes) != len(centre) * len(self.variances):
+            raise ValueError("centre, scale, axes and variances need to have sizes that agree")
+        known = all(np.isfinite(array).all() for array in (centre, scale, axes, np.array(self.variances)))
+        if not known or not (scale > 0).all() or not all(variance > 0 for variance in self.variances):
+            raise ValueError("centre, scale, axes and variances must be finite, scale and variances above zero")
+        return self
+
+
+def _packed(array: np.ndarray, kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
+
+
+def _unpacked(text: str, kind: str) -> np.ndarray:
+    """Unpack an array of one axis, float64; pydantic turns the ValueError for other text into one of its own."""
+    return np.frombuffer(base64.b64decode(text, validate=True), kind).astype(float)
+
+
+class TrainingLook(_AsRead):
+    """What the training images look like, to tell whether another image resembles them (`inference.unlike`)."""
+
+    images: int = Field(description="Training images that it was measured on.")
+    held: int = Field(
+        description="Images, kept out of the training, that the limits were measured on; 0 where there were none: each "
+                    "half of the training images then served for the other."
+    )  # fmt: skip
+    features: Cloud = Field(description="Mean, then standard deviation, over the map, of the encoder's features.")
+    statistics: Cloud = Field(description="Plain statistics of each channel (`inference.unlike.STATISTICS`).")
+
+
 class TrainingRecord(_AsRead):
     """How a model was trained. Empty for a model that was not."""
 
@@ -54,6 +137,11 @@ class TrainingRecord(_AsRead):
         None, description="Counts of the validation images, as `confusion_table` has them."
     )
     encoder_of: str | None = Field(None, description="Digest of the model whose encoder was taken over.")
+    structureless: int | None = Field(
+        None, description="Training images that show nothing above their noise; if any, such images have a "
+                          "class of their own. None where unknown."
+    )  # fmt: skip
+    look: TrainingLook | None = Field(None, description="What the training images look like; None where unknown.")
 
     @property
     def has_learned(self) -> bool:
@@ -93,10 +181,23 @@ class ModelCard(Options):
         None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
     )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
-    mean: tuple[float, ...] = Field(description="Mean raw intensity of the training set, one for each channel.")
-    std: tuple[float, ...] = Field(description="Standard deviation of the same, one for each channel.")
+    normalise: Normalise = Field("training", description="How intensities are scaled, as `InputOptions` says.")
+    scale: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Pixels of the network per pixel of the training images; 0 until the training measures it.",
+    )
+    mean: tuple[float, ...] = Field(
+        description="Mean raw intensity of the training set, one for each channel; 0 where it is not used, because "
+                    "images are scaled by their own intensities."
+    )  # fmt: skip
+    std: tuple[float, ...] = Field(
+        description="Standard deviation of the same, one for each channel; 1 where it is not used."
+    )
     network: NetworkOptions
-    foreground: ForegroundOptions = ForegroundOptions()
+    foreground: ForegroundOptions = make_options(ForegroundOptions, FORMER_FOREGROUND)
     reference: str | None = Field(
         None, description="Class whose images show no other class (control, wild type, basal); object evidence for the "
                           "others is relative to it."
@@ -112,6 +213,22 @@ class ModelCard(Options):
     )  # fmt: skip
     training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
+
+    @property
+    def network_scale(self) -> float:
+        """Pixels of the network per pixel of the training images: `scale`, or 1 as long as that is not measured."""
+        return self.scale or 1.0
+
+    @property
+    def network_pixel_size(self) -> float | None:
+        """µm per pixel of the network's input: that of the training images, divided by their scale."""
+        return None if self.pixel_size is None else self.pixel_size / self.network_scale
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write the card of a model that uses nothing new as before, because the digest of a model covers it."""
+        usual = {name: type(self).model_fields[name].default for name in _ADDED_LATER}
+        return {name: value for name, value in write(self).items() if name not in usual or value != usual[name]}
 
     def thresholds_for(self, kind: str) -> dict[str, float]:
         """Return class -> threshold for one kind of evidence.
@@ -136,6 +253,9 @@ class ModelCard(Options):
             raise ValueError(
                 f"the reference class {self.reference!r} is not among the classes: {', '.join(self.classes)}"
             )
+        look = self.training.look
+        if look is not None and len(look.features.middle) != 2 * self.network.widths[-1]:
+            raise ValueError("what the training images look like is that of a network with other features")
         if not len(self.mean) == len(self.std) == len(self.channels):
             raise ValueError(f"mean and std need one number for each of {len(self.channels)} channels")
         if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):

@@ -81,7 +81,8 @@ def _describe(network: MilNetwork, card: ModelCard, peaks: dict[str, float]) -> 
 
 def _readme(card: ModelCard) -> str:
     facts = json.dumps(card.metrics, indent=1)
-    return f"# {card.name}\n\n{card.description}\n\n{card.trained_on}\n\n{card.credit}\n\n## Validation\n\n{facts}\n"
+    about = f"# {card.name}\n\n{card.description}\n\n{card.trained_on}\n\n{card.credit}\n\n"
+    return f"{about}{_input_notes(card)}## Validation\n\n{facts}\n"
 
 
 def _test_size(network: MilNetwork) -> int:
@@ -94,9 +95,12 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     """Write a test image and its outputs; return the largest value of each output."""
     side = _test_size(network)
     noise = np.random.default_rng(0).normal(size=(1, len(card.channels), side, side))
-    mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
-    image = (mean + std * noise).astype(np.float32)
-    normalised = torch.from_numpy(((image - mean) / (std + 1e-6)).astype(np.float32))
+    image = noise.astype(np.float32)
+    normalised = torch.from_numpy(image)
+    if card.normalise == "training":
+        mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
+        image = (mean + std * noise).astype(np.float32)
+        normalised = torch.from_numpy(((image - mean) / (std + 1e-6)).astype(np.float32))
     was_training = network.training
     with torch.inference_mode():
         output = network.eval()(normalised)
@@ -158,19 +162,45 @@ def _weights_facts(network: MilNetwork) -> dict[str, object]:
 
 def _input(network: MilNetwork, card: ModelCard) -> dict[str, object]:
     size = {"min": _test_size(network), "step": network.placement.stride}
-    along = {"axis": "channel", "mean": list(card.mean), "std": list(card.std)}
+    text, steps = _preprocessing(card)
     return {
         "id": "image",
-        "description": "Raw intensities; the normalisation is part of the model.",
+        "description": text,
         "axes": [
             {"type": "batch"},
             {"type": "channel", "channel_names": _identifiers(card.channels)},
-            *({"type": "space", "id": axis, "size": size, **_unit(card.pixel_size)} for axis in "yx"),
+            *({"type": "space", "id": axis, "size": size, **_unit(card.network_pixel_size)} for axis in "yx"),
         ],
         "test_tensor": {"source": "image.npy"},
         "data": {"type": "float32"},
-        "preprocessing": [{"id": "fixed_zero_mean_unit_variance", "kwargs": along}],
+        "preprocessing": steps,
     }
+
+
+def _preprocessing(card: ModelCard) -> tuple[str, list[dict[str, object]]]:
+    """Describe the input in at most 128 letters, and the steps that programs other than ours have to carry out on it.
+
+    The format has no step for background and spread as we measure them, so a model that needs them takes images that
+    are scaled already, and its README says how.
+    """
+    resized = "" if card.network_scale == 1 else f", at {card.scale:.3g} of the size of the training images"
+    if card.normalise == "training":
+        along = {"axis": "channel", "mean": list(card.mean), "std": list(card.std)}
+        step: dict[str, object] = {"id": "fixed_zero_mean_unit_variance", "kwargs": along}
+        return f"Raw intensities{resized}; the normalisation is part of the model.", [step]
+    return f"Intensities less background, over spread, as README.md says{resized}.", []
+
+
+def _input_notes(card: ModelCard) -> str:
+    """Say in words what programs other than ours have to do to an image; empty where the description says it all."""
+    scaled = (
+        "Of each channel of each plane its background was subtracted, and the rest divided by its spread, both "
+        "measured on the whole plane as napari_milcnn.images.intensity does. The format has no such step: "
+        "napari-milcnn does it by itself, other programs have to do it before."
+    )
+    resized = f"Images are resized to {card.scale:.3g} of the size of the training images."
+    notes = [*([scaled] if card.normalise != "training" else []), *([resized] if card.network_scale != 1 else [])]
+    return "\n\n".join(["## Input", *notes, ""]) + "\n" if notes else ""
 
 
 def _unit(pixel_size: float | None) -> dict[str, object]:
@@ -179,7 +209,7 @@ def _unit(pixel_size: float | None) -> dict[str, object]:
 
 def _outputs(network: MilNetwork, card: ModelCard) -> list[dict[str, object]]:
     placement = network.placement
-    scale = placement.stride * (card.pixel_size or 1.0)
+    scale = placement.stride * (card.network_pixel_size or 1.0)
     lost = 1 - -(-placement.receptive_field // placement.stride)
     unit = {} if card.pixel_size is None else {"unit": "micrometer"}
     channel = {"type": "channel", "channel_names": _identifiers(card.classes)}

@@ -17,15 +17,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import ModelError, OptionsError
+from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.model.card import ModelCard
 from napari_milcnn.model.package_write import write_package
 from napari_milcnn.network.mil_network import MilNetwork
-from napari_milcnn.options import ForegroundOptions, make_options, preset_options
+from napari_milcnn.options import (
+    INPUT_PRESETS,
+    ForegroundOptions,
+    InputOptions,
+    Normalise,
+    make_options,
+    preset_options,
+)
+
+_FEW_LOOKS = 20
+"""Training images below which it is only roughly known what they look like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +77,11 @@ class TrainedModel:
         weights = b"".join(v.detach().cpu().numpy().tobytes() for v in self.network.state_dict().values())
         return sha256(weights + self.card.model_dump_json().encode())
 
+    @property
+    def fixed_intensity(self) -> IntensityScale | None:
+        """What the intensities of every image are scaled by; None where each image is scaled by its own."""
+        return IntensityScale(self.card.mean, self.card.std) if self.card.normalise == "training" else None
+
     def with_card(self, **changes: object) -> TrainedModel:
         """Return the same model with some facts on its card changed."""
         return replace(self, card=make_options(ModelCard, {**self.card.model_dump(), **changes}))
@@ -94,13 +109,6 @@ class TrainedModel:
         }  # fmt: skip
         return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
 
-    def normalise(self, raw: np.ndarray) -> np.ndarray:
-        """Return (raw - mean) / std of raw intensities (channels, Y, X), float32, by the training set's statistics."""
-        mean = np.asarray(self.card.mean, np.float32)[:, None, None]
-        std = np.asarray(self.card.std, np.float32)[:, None, None]
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the model input refuses
-            return np.asarray((raw.astype(np.float32) - mean) / std)
-
     def save(self, path: str | Path) -> Path:
         """Write the model as one bioimage.io 0.5 zip.
 
@@ -125,6 +133,8 @@ def new_model(
     preset: str = "compact",
     *,
     pixel_size: float | None = None,
+    normalise: Normalise | None = None,
+    scale: float | None = None,
     foreground: ForegroundOptions | None = None,
     reference: str | None = None,
     seed: int = 0,
@@ -139,9 +149,11 @@ def new_model(
     preset : str
         compact (receptive field 67 px, for cells of about 64 px) or paper (135 px).
     pixel_size : float, optional
-        µm per pixel.
+        µm per pixel of the training images.
+    normalise, scale : optional
+        Fields of `InputOptions`; by default as the preset has them.
     foreground : ForegroundOptions, optional
-        How the cells are found for object evidence.
+        How the cells are found for object evidence; what is left out is measured on the training images.
     reference : str, optional
         The class whose images show no other class (control, wild type); evidence for the others is relative to it.
     seed : int
@@ -158,11 +170,13 @@ def new_model(
         if isinstance(names, str) or not names or len(set(names)) < len(names):
             raise OptionsError(f"{kind} must be a list of different names, found {names!r}")
     options = preset_options(preset, len(channels), len(classes), **network)
+    given = {name: value for name, value in (("normalise", normalise), ("scale", scale)) if value is not None}
+    seen = make_options(InputOptions, {**INPUT_PRESETS[preset], **given})
     built = MilNetwork(options, seed).eval()
     facts = {
         "classes": tuple(classes), "channels": tuple(channels), "pixel_size": pixel_size, "network": options,
-        "mean": (0.0,) * len(channels), "std": (1.0,) * len(channels), "foreground": foreground or ForegroundOptions(),
-        "reference": reference,
+        "normalise": seen.normalise, "scale": seen.scale, "mean": (0.0,) * len(channels), "std": (1.0,) * len(channels),
+        "foreground": foreground or ForegroundOptions(), "reference": reference,
     }  # fmt: skip
     return TrainedModel(built, make_options(ModelCard, facts))
 
@@ -182,12 +196,13 @@ def card_text(model: TrainedModel) -> str:
         "model": card.name, "what": card.description, "trained on": card.trained_on, "credit": card.credit,
         "licence": card.license, "authors": ", ".join(card.authors),
         "classes": ", ".join(card.classes) + (" (one per image)" if card.single_label else " (several per image)"),
-        "channels": ", ".join(card.channels), "pixel size": size,
+        "channels": ", ".join(card.channels), "pixel size": size, "input": _input_sentence(card),
         "network": f"receptive field {placement.receptive_field} px, one instance every {placement.stride} px, "
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
-        "foreground": f"{card.foreground.channel or card.channels[0]}, {card.foreground.method}",
+        "foreground": _foreground_text(card),
         "reference": card.reference,
         "evidence": "" if card.evidence is None else f"{card.evidence.kind}: {card.evidence.reason}",
+        "training images": _look_sentence(card),
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "sha256": model.digest,
@@ -195,6 +210,38 @@ def card_text(model: TrainedModel) -> str:
     return "\n".join(f"{name:<{max(map(len, rows)) + 2}}{value}" for name, value in rows.items() if value)
 
 
+def _input_sentence(card: ModelCard) -> str:
+    """Say how an image becomes the input of the network."""
+    ways = {
+        "training": "intensities are scaled by mean and standard deviation of the training images",
+        "image": "each plane is scaled by its own background and spread",
+    }
+    resized = (
+        "" if card.network_scale == 1 else f"; the network sees images at {card.scale:.3g} of the training images' size"
+    )
+    return ways[card.normalise] + resized
+
+
+def _look_sentence(card: ModelCard) -> str:
+    """Say whether the model knows what its training images look like, and from how many."""
+    look = card.training.look
+    if look is None:
+        return ""
+    limits = f"limits from {look.held} others" if look.held else "limits from halves of them, as no others were known"
+    few = "; they are few, so images that are unlike them are found roughly" if look.images < _FEW_LOOKS else ""
+    return f"known by the look of {look.images}, {limits}{few}"
+
+
+def _foreground_text(card: ModelCard) -> str:
+    options = card.foreground
+    size = "" if options.size is None else f", objects of about {options.size:g} px"
+    return f"{options.channel or card.channels[0]}, {options.method or 'measured at training'}{size}"
+
+
 def card_json(model: TrainedModel) -> dict[str, object]:
-    """Return a model's card as plain data."""
-    return {**json.loads(model.card.model_dump_json()), "sha256": model.digest}
+    """Return a model's card as plain data, without the packed arrays of what its training images look like."""
+    facts = json.loads(model.card.model_dump_json())
+    look = facts["training"].pop("look", None)
+    if look is not None:
+        facts["training"]["look"] = {"images": look["images"], "held": look["held"]}
+    return {**facts, "sha256": model.digest}

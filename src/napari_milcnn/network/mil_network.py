@@ -119,16 +119,23 @@ class MilNetwork(nn.Module):
         """Noisy-AND's thresholds, one per class; None for any other pooling."""
         return self.pooling.b.tolist() if isinstance(self.pooling, NoisyAnd) else None
 
-    def class_maps(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, Y, X) -> class-map logits, float32 (batch, classes, Y, X).
+    def features(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, Y, X) -> features of the encoder, float32 (batch, features, Y, X).
 
-        The encoder runs in the caller's autocast precision; the map layer always in float32.
+        The encoder runs in the caller's autocast precision.
         """
         blocked = self.encoder.training and blocked_pays(images)
         # (batch, features, Y / stride, X / stride)
-        features = encode_blocked(self.encoder, images) if blocked else self.encoder(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.maps(features.float())  # type: ignore[no-any-return]
+        return (encode_blocked(self.encoder, images) if blocked else self.encoder(images)).float()
+
+    def maps_of(self, features: Tensor) -> Tensor:
+        """Features (batch, features, Y, X) -> class-map logits (batch, classes, Y, X), always in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.maps(features)  # type: ignore[no-any-return]
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, Y, X) -> class-map logits, float32 (batch, classes, Y, X)."""
+        return self.maps_of(self.features(images))
 
     def read_maps(self, class_maps: Tensor) -> NetworkOutput:
         """Pool class-map logits (batch, classes, Y, X) and apply the linear layer, in float32."""

@@ -66,10 +66,12 @@ class Findings:
 
     def rows(self) -> pd.DataFrame:
         """Return the rows of predictions.csv: one for each plane that was classified."""
-        return prediction_rows(self.file, self.name, self.prediction)
+        planes = [self.image.planes.index(place) for place in self.prediction.planes]
+        counts = [self.masks[plane].counts if plane in self.masks else {} for plane in planes]
+        return prediction_rows(self.file, self.name, self.prediction, counts)
 
     def objects(self) -> pd.DataFrame:
-        """Return the rows of objects.csv: one for each object, sorted by plane."""
+        """Return the rows of objects.csv: one for each object, shown in the masks or not, sorted by plane."""
         tables = [one.objects.assign(plane=plane) for plane, one in sorted(self.masks.items()) if len(one.objects)]
         if not tables:
             return pd.DataFrame(columns=OBJECT_ROW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -248,7 +249,7 @@ class _Run:
         if error:
             failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
             rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
-        result = _result(file, name, findings, len(objects), tuple(written), error)
+        result = _result(file, name, findings, int(objects["shown"].sum()), tuple(written), error)
         self.tables.put(printable(file), name, rows, objects)
         self.finished.append(result)
         self._save_if_due()
@@ -286,6 +287,7 @@ class _Run:
             planes=[self.planes.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
+            "knows_training_images": self.model.card.training.look is not None,
             "images": [_summary(result) for result in self.finished],
             "unfinished": [str(file) for name, file in files.items() if name not in self.tables.names],
         }  # fmt: skip
@@ -320,6 +322,8 @@ def _summary(result: ImageResult) -> dict[str, object]:
     return {
         "file": str(result.file),
         "top": result.prediction.top,
+        "unlike": [None if math.isnan(value) else round(value, 3) for value in result.prediction.unlike.tolist()],
+        "unlike_reasons": result.prediction.unlike_reasons,
         "seconds": round(result.prediction.seconds, 3),
         "objects": result.objects,
         "files": [str(path) for path in result.files],

@@ -20,15 +20,17 @@ from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.wells import Well, parse_well, wells_in
 from napari_milcnn.options import MasksAs
 from napari_milcnn.results.write import image_files
-from napari_milcnn.schema import PLANE_COLUMNS, score_columns
+from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE, UNLIKE_REASON, score_columns
 
 PREDICTIONS, RECORD, METRICS = "predictions.csv", "run.json", "metrics.json"
 WRITTEN_FILES = (
     PREDICTIONS, RECORD, METRICS, "objects.csv", "confusion.csv", "groups.csv", "mislabels.csv", "report.html",
 )  # fmt: skip
 """Files that a classification or an evaluation writes to its folder."""
-TEXT_COLUMNS = ("file", "name", "label", "group", "well", "plate", "compound", "top", "warnings", "error")
-MEASURED = (*PLANE_COLUMNS, "planes", "fold", "margin", "objects")
+TEXT_COLUMNS = (
+    "file", "name", "label", "group", "well", "plate", "compound", "top", UNLIKE_REASON, "warnings", "error",
+)  # fmt: skip
+MEASURED = (*PLANE_COLUMNS, "planes", "fold", "margin", UNLIKE, "objects")
 """Columns of numbers, besides scores, that are written by a classification or an evaluation."""
 LISTED = 5
 """Most names that one message lists."""
@@ -144,13 +146,20 @@ class OpenedResults:
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """One row per classified image: scores are means over its planes, `top` is the class of the highest mean."""
+        """One row per classified image: scores are means over its planes, `top` is the class of the highest mean.
+
+        `unlike` is the largest of its planes; `top` is empty if all of them show nothing to classify.
+        """
         rows = self.table[self.table["error"] == ""]
         others = [name for name in rows if name not in (*self.columns, *MEASURED, "top")]
         grouped = rows.groupby("file", sort=False)
-        found = grouped[others].first().join(grouped[self.columns].mean()).reset_index(drop=True)
+        found = grouped[others].first().join(grouped[self.columns].mean())
+        if UNLIKE in rows:
+            found = found.join(grouped[UNLIKE].max())
+        shown = grouped["top"].max().to_numpy() != NO_CLASS
+        found = found.reset_index(drop=True)
         tops = grouped["top"].first().to_numpy() if self.unit == "images" else self._tops(found)
-        return found.assign(top=tops)
+        return found.assign(top=np.where(shown, tops, NO_CLASS))
 
     @cached_property
     def wells(self) -> list[Well | None]:

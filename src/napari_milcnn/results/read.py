@@ -35,7 +35,16 @@ from napari_milcnn.results.opened import (
     read_csv,
 )
 from napari_milcnn.results.write import read_json
-from napari_milcnn.schema import PLANE_COLUMNS, class_of, is_pooled, is_score, score_columns
+from napari_milcnn.schema import (
+    NO_CLASS,
+    PLANE_COLUMNS,
+    UNLIKE_REASON,
+    class_of,
+    is_count,
+    is_pooled,
+    is_score,
+    score_columns,
+)
 
 
 class _Opening(BaseModel, frozen=True):
@@ -109,7 +118,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
             "predictions.csv of a classification or evaluation"
         )
     texts = [name for name in header if name in TEXT_COLUMNS]
-    numbers = [name for name in header if is_score(name) or is_pooled(name) or name in MEASURED]
+    numbers = [name for name in header if is_score(name) or is_pooled(name) or is_count(name) or name in MEASURED]
     table = read_csv(path, texts, numbers=numbers)
     if table.empty:
         raise ResultsError(f"{path} has columns but no rows: nothing was classified, or the file is half-written")
@@ -120,7 +129,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if not_numbers:
         text = _first_text(table[not_numbers[0]])
         raise ResultsError(f"{path}: the column {not_numbers[0]} holds {text!r}; expected numbers")
-    cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | (table["top"] == ""))
+    cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | _is_cut_off(table))
     if cut_off.any():
         line = int(cut_off.to_numpy().argmax()) + 2
         raise ResultsError(
@@ -133,6 +142,12 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if unknown:
         raise ResultsError(f"{path}: the top class {min(unknown)} has no column of scores; the file is damaged")
     return with_name(with_margin(table, scores)), classes
+
+
+def _is_cut_off(table: pd.DataFrame) -> pd.Series:
+    """Tell where the top class is missing although the plane shows something to classify."""
+    said = table[UNLIKE_REASON] != "" if UNLIKE_REASON in table else False
+    return (table["top"] == NO_CLASS) & ~(pd.Series(said, index=table.index))
 
 
 def _no_columns(names: Sequence[str]) -> str:
@@ -221,7 +236,10 @@ def _read_objects(path: Path) -> pd.DataFrame | None:
     missing = [name for name in ("file", *PLANE_COLUMNS, "label", "class") if name not in objects]
     if missing:
         raise ResultsError(f"{path} has {_no_columns(missing)}; write the results again")
-    return objects
+    if "shown" not in objects:  # early versions listed the objects of the masks only
+        return objects.assign(shown=True)
+    shown = objects["shown"].astype(str).str.lower().isin(("", "nan", "true"))  # empty: written by an early version
+    return objects.assign(**{"class": objects["class"].fillna("")}, shown=shown)
 
 
 def _reading(record: _RunSummary | None) -> ImageReading:

@@ -16,7 +16,7 @@ from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
 from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
-from napari_milcnn.schema import is_pooled, is_score, score_column
+from napari_milcnn.schema import is_count, is_pooled, is_score, score_column
 
 _DOSES = ("dose", "conc")
 """Words in the names of columns of doses; columns with such a name are offered first."""
@@ -124,7 +124,7 @@ def plate_table(found: OpenedResults) -> pd.DataFrame:
 def dose_columns(found: OpenedResults) -> list[str]:
     """Return the columns that may hold doses: numbers that the results do not compute, those named dose first."""
     names = [str(name) for name in found.table if found.table[name].dtype.kind in "iuf" and name not in MEASURED
-             and not is_score(name) and not is_pooled(name)]  # fmt: skip
+             and not is_score(name) and not is_pooled(name) and not is_count(name)]  # fmt: skip
     return sorted(names, key=lambda name: not any(word in name.lower() for word in _DOSES))
 
 

@@ -28,7 +28,7 @@ from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS
 
 _FLOAT_FORMAT = "%.6g"
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
-"""Columns of objects.csv."""
+"""Columns of objects.csv, before those with the evidence for each class."""
 
 
 class ImageFiles(NamedTuple):
@@ -142,9 +142,14 @@ def _write_after(path: Path, old: pd.DataFrame, tables: Sequence[pd.DataFrame]) 
     write_table(path, new[[name for name in widest if name not in last] + last])
 
 
-def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFrame:
-    """Return the rows of predictions.csv for one image: one for each plane that was classified."""
-    rows = prediction.table()
+def prediction_rows(
+    file: str, name: str, prediction: Prediction, counts: Sequence[Mapping[str, float]]
+) -> pd.DataFrame:
+    """Return the rows of predictions.csv for one image: one for each plane that was classified.
+
+    `counts` has the counts of cells of each plane (`PlaneMasks.counts`).
+    """
+    rows = prediction.table().join(pd.DataFrame(counts))
     rows.insert(0, "file", file)
     rows.insert(1, "name", name)
     return rows.assign(warnings="; ".join(prediction.warnings), error="")
@@ -153,7 +158,8 @@ def prediction_rows(file: str, name: str, prediction: Prediction) -> pd.DataFram
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:
     """Return the rows of objects.csv for one image: file, position, t and z replace the number of the plane."""
     indices = pd.DataFrame(planes, columns=list(PLANE_COLUMNS))
-    return objects.join(indices, on="plane").assign(file=file)[OBJECT_ROW]
+    others = [name for name in objects if name not in {"plane", *OBJECT_COLUMNS}]
+    return objects.join(indices, on="plane").assign(file=file)[[*OBJECT_ROW, *others]]
 
 
 def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
@@ -190,7 +196,7 @@ def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: M
             if found is None:
                 yield nothing
                 continue
-            shown = class_image(found.labels, found.objects, tuple(classes))
+            shown = class_image(found.labels, found.shown, tuple(classes))
             yield np.stack([found.labels, shown]).astype(np.uint32)
 
     notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
@@ -239,7 +245,7 @@ def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], mas
     labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
     for plane, found in masks.items():
         labels[plane] = found.labels
-    tables = [one.objects for one in masks.values()] if len(image.planes) == 1 else []
+    tables = [one.shown.drop(columns="shown") for one in masks.values()] if len(image.planes) == 1 else []
     table = pd.concat(tables) if tables else pd.DataFrame({"label": [], "plane": []})
     colours = {name: (*bytes.fromhex(colour[1:]), 255) for name, colour in class_colours(classes).items()}
     write_labels_ome_zarr(path, LabelsImage(

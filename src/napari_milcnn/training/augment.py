@@ -61,11 +61,11 @@ def _vary_channel(channel: np.ndarray, options: TrainOptions, rng: np.random.Gen
     if _is_drawn(options.vary_offset, options, rng):
         background += np.float32(rng.uniform(-options.vary_offset, options.vary_offset))
     if _is_drawn(options.vary_noise, options, rng):
-        signal += _noise(signal, rng.uniform(0, options.vary_noise), rng)
+        signal += _camera_noise(signal, rng.uniform(0, options.vary_noise), rng)
     return np.asarray(signal + background)
 
 
-def _noise(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+def _camera_noise(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Draw noise (Y, X), a random part of it shot noise, whose variance grows with the signal; sigma is at signal 1."""
     shot = np.float32(rng.uniform())
     variance = (1 - shot) + shot * np.maximum(signal, 0)

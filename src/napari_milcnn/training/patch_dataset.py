@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from napari_milcnn.errors import ImageError, OptionsError
+from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.stack import Window
-from napari_milcnn.inference.model_input import ModelInput, model_input
+from napari_milcnn.inference.model_input import LARGEST_ZOOM, ModelInput, model_input
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -35,8 +37,20 @@ _DRAWS = 4
 """Windows drawn for a patch before the fullest of them is taken."""
 _STRIP = 2**24
 """Pixels of a plane that are measured at a time."""
+_MEASURED_SIDE = 1024
+"""Side, in px, of the middle of an image on which the size of its objects is measured."""
 _SAMPLED_PIXELS = 2**18
 """Pixels of a plane, about, from which its foreground is estimated."""
+
+OBJECT_SIZE = 25.0
+"""Diameter of an object, px, at the scale that is measured."""
+_WORTH_RESIZING = 0.85
+"""Largest measured scale at which images are resized: above it the time saved is not worth the blur."""
+_IMAGES_WITH_OBJECTS = 24
+"""Images, at most, in which objects are measured."""
+_WINDOW_OF_OBJECTS = 1024
+_FEWEST_OBJECTS, _SMALLEST_OBJECT, _MOST_FOREGROUND = 3, 20, 0.5
+"""An image has clear objects if it has as many of at least 20 px, on at most half of its area."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -67,12 +81,16 @@ class IntensityStatistics:
 
 @dataclass
 class _Facts:
-    """What is known of an image once it was opened: planes, (Y, X), and whether its planes fit into the cache."""
+    """What is known of an image once it was opened: planes, (Y, X), and whether its planes fit into the cache.
+
+    What was measured of a plane is kept under its number.
+    """
 
     planes: int
     shape: tuple[int, int]
     whole: bool
     foreground: dict[int, Foreground] = field(default_factory=dict)
+    intensity: dict[int, IntensityScale] = field(default_factory=dict)
 
 
 class PatchReader:
@@ -81,7 +99,9 @@ class PatchReader:
     Parameters
     ----------
     model : TrainedModel
-        Model whose channels and pixel size the patches have, and whose foreground channel shows the cells.
+        Model whose channels and pixel size the patches have, whose foreground channel shows the cells, and which says
+        how intensities are scaled. Once mean and standard deviation of the training images are known, set the model
+        that has them.
     table : LabelTable
         Images. Every plane of an image has the image's labels.
     cache : float
@@ -107,7 +127,9 @@ class PatchReader:
         return self._known(index).shape
 
     def patch(self, index: int, side: int, rng: np.random.Generator) -> np.ndarray:
-        """Raw intensities of a random patch, (channels, side, side), of a random plane; whole for side 0.
+        """Cut a random patch, (channels, side, side), from a random plane, scaled as the model scales it.
+
+        The whole plane is taken for side 0.
 
         The window is drawn evenly over the plane. Where it holds less than half of the plane's own share of foreground
         it is drawn again, four times at most, and the one with most foreground is taken: a corner without cells does
@@ -116,7 +138,8 @@ class PatchReader:
         facts = self._known(index)
         plane = int(rng.integers(facts.planes))
         if side == 0 or min(facts.shape) <= side:
-            return _cut(self._plane(index, plane), (side, side) if side else facts.shape, rng)
+            raw = _cut(self._plane(index, plane), (side, side) if side else facts.shape, rng)
+            return self.intensity(index, plane).apply(raw)
         best, most = None, -1.0
         wanted = self.foreground(index, plane)
         for _ in range(_DRAWS):
@@ -128,7 +151,18 @@ class PatchReader:
             if share >= wanted.share / 2:
                 break
         assert best is not None
-        return best
+        return self.intensity(index, plane).apply(best)
+
+    def intensity(self, index: int, plane: int) -> IntensityScale:
+        """Return what the intensities of a plane are scaled by, as `ModelInput.intensity` does."""
+        fixed = self.model.fixed_intensity
+        if fixed is not None:
+            return fixed
+        known = self._known(index).intensity
+        if plane not in known:
+            with self.table.open(self.table.images[index]) as image:
+                known[plane] = model_input(self.model, image).intensity(plane)
+        return known[plane]
 
     def foreground(self, index: int, plane: int) -> Foreground:
         """Estimate the part of a plane that is bright enough to be cells, from a sample of its pixels."""
@@ -139,6 +173,22 @@ class PatchReader:
             threshold = float(channel.max() if flat else threshold_otsu(channel))
             facts.foreground[plane] = Foreground(threshold, float((channel > threshold).mean()))
         return facts.foreground[plane]
+
+    def object_mask(self, index: int) -> np.ndarray:
+        """Find what reaches half of the foreground channel's spread in the middle of a first plane, bool (Y, X)."""
+        facts = self._known(index)
+        y, x = (max(0, (size - _WINDOW_OF_OBJECTS) // 2) for size in facts.shape)
+        height, width = (min(size, _WINDOW_OF_OBJECTS) for size in facts.shape)
+        raw = self._window(index, 0, Window(y, y + height, x, x + width))
+        channel = self.intensity(index, 0).apply(raw)[self._channel]
+        return np.asarray(ndimage.binary_fill_holes(ndimage.gaussian_filter(channel, 1) > 0.5))
+
+    def object_channel(self, index: int) -> np.ndarray:
+        """Return the channel in which objects are found, (Y, X), of the middle of an image's middle plane."""
+        facts = self._known(index)
+        (y, x), side = ((size - min(size, _MEASURED_SIDE)) // 2 for size in facts.shape), _MEASURED_SIDE
+        window = Window(y, min(y + side, facts.shape[0]), x, min(x + side, facts.shape[1]))
+        return np.asarray(self._window(index, facts.planes // 2, window)[self._channel])
 
     def sums(self, index: int) -> np.ndarray:
         """Return count, sum and sum of squares of raw intensities over all planes, float64 (3, channels)."""
@@ -271,31 +321,31 @@ class TrainingBatches:
             return rng.choice(images, images * self.passes, p=self._weights / self._weights.sum())
         return np.concatenate([rng.permutation(images) for _ in range(self.passes)])
 
-    def of_epoch(self, model: TrainedModel, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
-        """Yield this process's share of every batch of an epoch, read ahead by threads, normalised for the model."""
+    def of_epoch(self, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
+        """Yield this process's share of every batch of an epoch, read ahead by threads."""
         places = [part.tolist() for part in np.array_split(np.arange(len(order)), self.count)]
 
         def read(part: list[int]) -> Batch:
-            return self.read(model, order, part, epoch)
+            return self.read(order, part, epoch)
 
         return read_ahead(read, places, self._options.num_workers, _BATCHES_AHEAD)
 
-    def read(self, model: TrainedModel, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
+    def read(self, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
         """Read this process's share of the batch of the images at some places in the order of an epoch."""
         mine = list(self._processes.share(places))
         rngs = [np.random.default_rng([self._options.seed, epoch, place + 1]) for place in mine]
         chosen = order[mine]
-        patches = [self._patch(model, int(i), rng) for i, rng in zip(chosen, rngs, strict=True)]
+        patches = [self._patch(int(i), rng) for i, rng in zip(chosen, rngs, strict=True)]
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
         patches = [self._changed(patch, rng) for patch, rng in zip(patches, rngs, strict=True)]
         weights = self._weights[chosen] if self.balance == "weights" else None
         return Batch(np.stack(patches), self.targets[chosen], weights, len(places))
 
-    def _patch(self, model: TrainedModel, index: int, rng: np.random.Generator) -> np.ndarray:
+    def _patch(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Read a random patch of an image, normalised (channels, Y, X), at a random magnification."""
         zoom, side = draw_zoom(self._options, rng), self._options.patch
-        patch = model.normalise(self.reader.patch(index, round(side / zoom), rng))
+        patch = self.reader.patch(index, round(side / zoom), rng)
         shape = (side, side) if side else (patch.shape[1], patch.shape[2])
         if side == 0:  # a whole image keeps its shape: what is too much is cut off, what is missing is reflected
             patch = _cut(patch, (round(shape[0] / zoom), round(shape[1] / zoom)), rng)
@@ -343,10 +393,78 @@ def intensity_statistics(
     count, total, squares = sums
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    flat = [name for name, s in zip(reader.model.channels, std, strict=True) if s == 0]
+    _refuse_flat(reader, std)
+    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def measured_scale(model: TrainedModel, table: LabelTable) -> float:
+    """Measure the scale at which the typical object of the training images is `OBJECT_SIZE` px across.
+
+    Returns 1 where objects are smaller, or cannot be measured (`typical_diameter`), and where it would be nearly 1.
+    """
+    diameter = typical_diameter(model, table)
+    scale = 1.0 if diameter is None else round(OBJECT_SIZE / diameter, 2)
+    return max(scale, 1 / LARGEST_ZOOM) if scale <= _WORTH_RESIZING else 1.0
+
+
+def typical_diameter(model: TrainedModel, table: LabelTable) -> float | None:
+    """Measure the diameter of the objects of a table's images, in px of these images; None where they do not agree.
+
+    Objects are what reaches half of the spread of the channel in which the model finds its foreground. Over a disc, the
+    distance to its edge is on average a sixth of its diameter, and discs that touch hardly change that; so six times
+    the mean distance to the edge is the diameter, without a need to part the objects. An image counts if it has enough
+    objects, and background between them. Half of the images have to count, and the middle half of their diameters to
+    agree within a third.
+    """
+    reader = PatchReader(model.with_card(scale=1.0, normalise="image"), table)
+    images = len(table.images)
+    chosen = range(0, images, math.ceil(images / _IMAGES_WITH_OBJECTS))
+    found = [diameter for index in chosen if (diameter := _diameter_of_objects(reader, index)) is not None]
+    if 2 * len(found) < len(chosen):
+        return None
+    low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
+    return float(middle) if high - low <= middle / 3 else None
+
+
+def _diameter_of_objects(reader: PatchReader, index: int) -> float | None:
+    """Measure the diameter of the objects in the middle of an image's first plane; None without clear objects."""
+    mask = reader.object_mask(index)
+    parts, _ = ndimage.label(mask)
+    objects = np.count_nonzero(np.bincount(parts.ravel())[1:] >= _SMALLEST_OBJECT)
+    if objects < _FEWEST_OBJECTS or mask.mean() > _MOST_FOREGROUND:
+        return None
+    return 6 * float(ndimage.distance_transform_edt(mask)[mask].mean())
+
+
+def measure_planes(reader: PatchReader, threads: int = 1, on_image: OnImage | None = None) -> bool:
+    """Measure background and spread of every plane of a table, which the reader keeps; False where it was stopped.
+
+    Raises
+    ------
+    ImageError
+        If a channel has one value in each plane.
+    """
+    images = len(reader.table.images)
+
+    def widest_of(index: int) -> np.ndarray:
+        spreads = [reader.intensity(index, plane).spread for plane in range(reader.planes(index))]
+        return np.asarray(np.max(spreads, 0))
+
+    widest = np.zeros(len(reader.model.channels))
+    with closing(read_ahead(widest_of, range(images), threads, 2 * threads)) as measured:
+        for done, part in enumerate(measured, start=1):
+            widest = np.maximum(widest, part)
+            if on_image is not None and not on_image(done, images):
+                return False
+    _refuse_flat(reader, widest)
+    return True
+
+
+def _refuse_flat(reader: PatchReader, spread: np.ndarray) -> None:
+    """Refuse images of which a channel has no spread, (channels,)."""
+    flat = [name for name, s in zip(reader.model.channels, spread, strict=True) if s == 0]
     if flat:
         raise ImageError(f"channel {', '.join(flat)} has one value in all training images; check the files")
-    return IntensityStatistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def read_ahead(

@@ -30,6 +30,7 @@ from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import (
     TRAIN_PRESETS,
     ForegroundOptions,
+    InputOptions,
     NetworkOptions,
     TrainOptions,
     flag_words,
@@ -70,8 +71,8 @@ class TrainingPlan:
         Model to start from; None for a new network.
     preset : str or None
         Preset of a new network and of how it learns; None for compact.
-    network, foreground, options : dict
-        Fields of `NetworkOptions`, `ForegroundOptions` and `TrainOptions` that differ from the preset.
+    network, seen, foreground, options : dict
+        Fields of `NetworkOptions`, `InputOptions`, `ForegroundOptions` and `TrainOptions` that differ from the preset.
     facts : dict
         Facts for the card: name, description, trained_on, credit, authors, license, reference.
     reading : ImageReading
@@ -84,6 +85,7 @@ class TrainingPlan:
     init: str | None = None
     preset: str | None = None
     network: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
     foreground: dict[str, object] = field(default_factory=dict)
     options: dict[str, object] = field(default_factory=dict)
     facts: dict[str, str | tuple[str, ...] | None] = field(default_factory=dict)
@@ -144,12 +146,12 @@ class TrainingPlan:
         if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
             raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
                                "another name")  # fmt: skip
-        start = _start_from_model(self.init, table) if self.init else self._start_anew(table)
+        start = self._start_from_model(self.init, table) if self.init else self._start_anew(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
         usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
         model = start.model.with_card(**{**usual, **{name: value for name, value in self.facts.items() if value}})
-        foreground = {**model.card.foreground.model_dump(), **self.foreground}
-        model = model.with_card(foreground=make_options(ForegroundOptions, foreground))
+        foreground = make_options(ForegroundOptions, self.foreground).over(model.card.foreground)
+        model = model.with_card(foreground=foreground)
         return Start(model, start.summary)
 
     def _start_anew(self, table: LabelTable) -> Start:
@@ -164,8 +166,31 @@ class TrainingPlan:
         if foreground.channel is not None and foreground.channel not in channels:
             raise OptionsError(f"foreground channel {foreground.channel!r} is not in the images: {', '.join(channels)}")
         preset = self.preset or "compact"
-        model = new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground, **self.network)
+        model = new_model(table.classes, channels, preset, pixel_size=pixel_size, foreground=foreground,
+                          **self.seen, **self.network)  # fmt: skip
         return Start(model, f"a new network ({preset}): {_count_of_classes(table.classes)}, {', '.join(channels)}")
+
+    def _start_from_model(self, init: str, table: LabelTable) -> Start:
+        """Load the model to start from; where its classes are not those of the table, use its encoder only.
+
+        Raises
+        ------
+        OptionsError
+            If the plan asks for another input than that of the model.
+        """
+        model, classes = load_model(init), _count_of_classes(table.classes)
+        for name, wanted in self.seen.items():
+            found = getattr(model.card, name)
+            if found != wanted:
+                raise OptionsError(
+                    f"option {name!r} is {wanted}, but {model.card.name}, from which the training starts, learned with "
+                    f"{found}; leave the option out, or start from a new network"
+                )
+        if set(table.classes) == set(model.classes):
+            return Start(model, f"the whole network of {model.card.name}, {classes}")
+        other = model.with_classes(table.classes, single_label=table.single_label)
+        names = f"{', '.join(table.classes)}; {model.card.name} has {', '.join(model.classes)}"
+        return Start(other, f"the encoder of {model.card.name} and a new head: {classes} ({names})")
 
     def command(self, *, resume: bool = False) -> list[str]:
         """Return the words of the command that trains the same model: napari-milcnn and these."""
@@ -174,7 +199,7 @@ class TrainingPlan:
         words = ["train", str(self.labels), "--out", str(self.out)]
         for name, value in {"layout": self.layout, "init": self.init, "preset": self.preset}.items():
             words += flag_words(name, value)
-        words += option_words(NetworkOptions, self.network)
+        words += option_words(NetworkOptions, self.network) + option_words(InputOptions, self.seen)
         words += option_words(TrainOptions, {name: value for name, value in chosen.items() if value != usual[name]})
         words += option_words(ForegroundOptions, self.foreground, "foreground_")
         return [*words, *self._card_words(), *self._reading_words(), *(["--resume"] if resume else [])]
@@ -190,16 +215,6 @@ class TrainingPlan:
         values = {one.name: getattr(self.reading, one.name) for one in fields(self.reading)}
         return [word for name, value in values.items() if value != getattr(AS_THEY_SAY, name)
                 for word in flag_words(name, value)]  # fmt: skip
-
-
-def _start_from_model(init: str, table: LabelTable) -> Start:
-    """Load the model to start from; where its classes are not those of the table, use its encoder only."""
-    model, classes = load_model(init), _count_of_classes(table.classes)
-    if set(table.classes) == set(model.classes):
-        return Start(model, f"the whole network of {model.card.name}, {classes}")
-    other = model.with_classes(table.classes, single_label=table.single_label)
-    names = f"{', '.join(table.classes)}; {model.card.name} has {', '.join(model.classes)}"
-    return Start(other, f"the encoder of {model.card.name} and a new head: {classes} ({names})")
 
 
 def _count_of_classes(classes: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ def run_training(
         for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
                             on_image=on_image, on_batch=batch, **options.model_dump()):  # fmt: skip
             if is_leading_process():
-                if report.is_best or not plan.out.exists():
+                if report.is_best or report.best.card.training.look or not plan.out.exists():
                     report.best.save(plan.out)
                 save_record(plan, report.epoch, _state_after(report, options.patience))
             yield report

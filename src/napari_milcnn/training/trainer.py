@@ -28,6 +28,7 @@ from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
 from napari_milcnn.inference.evidence import suited_evidence
+from napari_milcnn.inference.foreground import is_known, measure_foreground
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
 from napari_milcnn.model.card import EpochRecord, ModelCard, OwnEvidence, TrainingRecord
@@ -37,10 +38,17 @@ from napari_milcnn.options import TrainOptions, make_options
 from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.learner import Learner, LearnerState
-from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches, intensity_statistics
+from napari_milcnn.training.patch_dataset import (
+    PatchReader,
+    TrainingBatches,
+    intensity_statistics,
+    measure_planes,
+    measured_scale,
+)
 from napari_milcnn.training.validation import (
     ImageOutputs,
     Validation,
+    count_structureless,
     has_settled,
     image_outputs,
     is_better,
@@ -48,11 +56,14 @@ from napari_milcnn.training.validation import (
     validation_of,
     validation_temperature,
     with_confusion,
+    with_look,
     with_metrics,
 )
 
 OnBatch = Callable[[int, int], bool]
 """Called after each batch with the batches done and in all; training stops when it returns False."""
+_MOST_SEGMENTED = 16
+"""Most images on which the size of objects, and the method that finds them, is measured."""
 _MOST_MEASURED = 64
 """Most images on which the foreground is measured."""
 _NOT_LEARNING = ("device", "num_workers", "cache", "max_minutes", "threads")
@@ -282,6 +293,9 @@ class _Trainer:
 
     def __init__(self, model: TrainedModel, table: LabelTable, options: TrainOptions, on_batch: OnBatch | None) -> None:
         fresh = not model.card.training.has_learned_encoder
+        started = model
+        if fresh and model.card.scale == 0:
+            model = model.with_card(scale=measured_scale(model, table.part("train")))
         self.options = options
         self.on_batch = on_batch or (lambda _done, _total: True)
         self.table = table
@@ -289,8 +303,9 @@ class _Trainer:
         self.choice = _choose_device(options, self.processes)
         self.reader = PatchReader(model, table.part("train"), options.cache)
         self.batches = TrainingBatches(self.reader, options, self.processes)
-        self.run = _run_facts(model, table, options)
+        self.run = _run_facts(started, table, options)
         self.started_from = None if fresh else model.digest
+        self.structureless: int | None = None
         self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
         single = table.single_label if fresh else model.card.single_label
@@ -299,13 +314,13 @@ class _Trainer:
 
     def prepare(self, on_image: OnImage) -> bool:
         """Measure the training images for a model that has not learned yet; False if it was stopped."""
-        if not self.model.card.training.has_learned_encoder:
-            measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
-            if measured is None:
-                return False
-            self.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        if not self.model.card.training.has_learned_encoder and not self._measure_intensities(on_image):
+            return False
+        if not self.model.card.training.has_learned and not is_known(self.model.card.foreground):
+            self._measure_foreground()
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
+        self.structureless = count_structureless(self.model, self.reader.table, self.processes)
         self.best = self.model = self.model.with_card(evidence=self._suited_evidence())
         return True
 
@@ -315,6 +330,22 @@ class _Trainer:
         images = table.images or self.reader.table.images
         chosen = images[:: math.ceil(len(images) / _MOST_MEASURED)]
         return suited_evidence(self.model, [partial(self.table.open, image) for image in chosen])
+
+    def _measure_intensities(self, on_image: OnImage) -> bool:
+        """Measure how intensities are scaled, on the training images; False if it was stopped."""
+        if self.model.fixed_intensity is None:
+            return measure_planes(self.reader, self.options.num_workers, on_image)
+        measured = intensity_statistics(self.reader, self.options.num_workers, on_image)
+        if measured is None:
+            return False
+        self.model = self.reader.model = self.model.with_card(mean=measured.mean, std=measured.std)
+        return True
+
+    def _measure_foreground(self) -> None:
+        """Measure how objects are found, where the plan leaves it open."""
+        images = len(self.reader.table.images)
+        sample = [self.reader.object_channel(i) for i in range(0, images, math.ceil(images / _MOST_SEGMENTED))]
+        self.model = self.model.with_card(foreground=measure_foreground(sample, self.model.card.foreground))
 
     def _start_at_foreground(self) -> None:
         """Set b and the last layer for the share of the training images that shows cells."""
@@ -328,9 +359,10 @@ class _Trainer:
     def restore(self, state: Checkpoint) -> None:
         """Go back to where a run was after an epoch."""
         self.learner.restore(LearnerState(state.network, state.averaged, state.optimiser, state.schedule))
-        self.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
+        self.model = self.reader.model = rebuilt(ModelCard.model_validate_json(state.card), state.network)
         self.best = rebuilt(ModelCard.model_validate_json(state.best_card), state.best)
         self.curve = self.model.card.training.curve
+        self.structureless = self.model.card.training.structureless
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -342,18 +374,30 @@ class _Trainer:
         """Train the epochs that are left, and write the state to a file after each."""
         self.learner.distribute(self.processes)
         try:
-            while len(self.curve) < self.options.epochs and not has_settled(self.curve, self.options.patience):
+            while not self._is_done():
                 report = self._train_epoch(len(self.curve) + 1)
                 if report is None:
                     return
+                late = self._is_late()
+                if late or self._is_done():
+                    report = self._with_look(report)
                 yield report
                 if checkpoint is not None and self.processes.rank == 0:
                     save_checkpoint(checkpoint, self._checkpoint())
-                if self._is_late():
+                if late:
                     return
         except Exception:
             self.processes.abandon()
             raise
+
+    def _is_done(self) -> bool:
+        return len(self.curve) >= self.options.epochs or has_settled(self.curve, self.options.patience)
+
+    def _with_look(self, report: EpochReport) -> EpochReport:
+        """Let the best model know, at the end, what its training images look like."""
+        parts = (self.table.part("train"), self.table.part("validation"))
+        self.best = with_look(report.best, *parts, self.choice, self.processes)
+        return replace(report, best=self.best, last=self.best if report.is_best else report.last)
 
     def _is_late(self) -> bool:
         """Whether the time is up by the clock of the first process, which counts for all."""
@@ -389,6 +433,7 @@ class _Trainer:
         record = TrainingRecord(
             epoch=epoch, options=self.options.model_dump(), device=str(self.choice), started_from=self.started_from,
             images=self.reader.table.counts(), validation_images=self.table.part("validation").counts(),
+            structureless=self.structureless,
         )  # fmt: skip
         return rebuilt(self.model.with_card(training=record).card, self.learner.averaged.state_dict())
 
@@ -409,7 +454,7 @@ class _Trainer:
         order = self.batches.order(rng)
         sums, waited, began = np.zeros(2), 0.0, time.perf_counter()
         self.learner.begin_epoch(int(rng.integers(2**31)))
-        with closing(self.batches.of_epoch(self.model, order, epoch)) as batches:
+        with closing(self.batches.of_epoch(order, epoch)) as batches:
             for step in range(1, self.batches.count + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -435,7 +480,7 @@ def _measure(trainer: _Trainer) -> TrainingEstimate:
         for number in range(min(2, batches.count)):
             places = [place % images for place in range(number * size, (number + 1) * size)]
             asked = time.perf_counter()
-            batch = batches.read(trainer.model, np.arange(images), places, 1)
+            batch = batches.read(np.arange(images), places, 1)
             read = time.perf_counter()
             sizes.clear()
             trainer.learner.step(batch, trainer.processes.count)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Classifier
-from napari_milcnn.labels.table import LabelTable
+from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, has_structure, training_look
+from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
 from napari_milcnn.model.card import EpochRecord
@@ -25,6 +27,10 @@ from napari_milcnn.training.losses import image_losses
 
 _SMOOTHED = 3
 """Epochs over which validation is smoothed."""
+_MOST_LOOKED = 128
+"""Most images, training or held, that are measured to know what they look like."""
+_PLANES_LOOKED = 4
+"""Most planes of each of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     """Set a trained model's temperature and the balance between its classes by images that it did not train on.
 
     Class maps, evidence and P stay as they are. y gets an offset for each class and is divided by the temperature. Use
-    it where phenotypes are rarer than in the training images.
+    it where phenotypes are rarer than in the training images. A model that does not know what its training images look
+    like takes these images for them, so that it can say which others are unlike (`inference.unlike`).
 
     Parameters
     ----------
@@ -79,13 +86,18 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     if absent:
         raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
     plain = model.with_card(temperature=1.0)
-    found = image_outputs(plain, labels, choose_device(device), Processes())
+    choice, processes = choose_device(device), Processes()
+    found = image_outputs(plain, labels, choice, processes)
     assert found is not None
     temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
     network = copy.deepcopy(model.network)
     with torch.no_grad():
         network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
-    return replace(model.with_card(temperature=temperature), network=network, path=None)
+    known = model if model.card.training.look else with_look(model, labels, None, choice, processes)
+    if known.card.training.structureless is None:
+        count = count_structureless(model, labels, processes)
+        known = known.with_card(training=known.card.training.model_copy(update={"structureless": count}))
+    return replace(known.with_card(temperature=temperature), network=network, path=None)
 
 
 @dataclass(frozen=True)
@@ -103,8 +115,7 @@ def image_outputs(
     """Classify whole images of a table, averaged over the planes of each; None for an empty table."""
     if not table.images:
         return None
-    precision = str(choice.precision).removeprefix("torch.")
-    classifier = Classifier(model, device=str(choice.device), precision=precision)
+    classifier = _classifier(model, choice)
     rows: list[tuple[list[float], list[float]]] = []
     for image in processes.share(table.images):
         with table.open(image) as opened:
@@ -114,6 +125,50 @@ def image_outputs(
     logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
     pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
     return ImageOutputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
+
+
+def _classifier(model: TrainedModel, choice: DeviceChoice) -> Classifier:
+    return Classifier(model, device=str(choice.device), precision=str(choice.precision).removeprefix("torch."))
+
+
+def with_look(
+    model: TrainedModel, training: LabelTable, held: LabelTable | None, choice: DeviceChoice, processes: Processes
+) -> TrainedModel:
+    """Write on the card what the training images look like, with limits from images that were held out.
+
+    A model whose training images are too few to tell is returned as it is.
+    """
+    classifier = _classifier(model, choice)
+    known = _vectors(classifier, training, processes)
+    if len(known) < FEWEST_LOOKS:
+        return model
+    others = [] if held is None or not held.images else _vectors(classifier, held, processes)
+    parts = [(np.array([one for one, _ in rows]), [look for _, look in rows]) for rows in (known, others)]
+    look = training_look(*parts[0], *parts[1])
+    return model.with_card(training=model.card.training.model_copy(update={"look": look}))
+
+
+def count_structureless(model: TrainedModel, table: LabelTable, processes: Processes) -> int:
+    """Count the images, of those spread evenly over the table, whose first plane shows nothing above its noise."""
+    empty: list[bool] = []
+    for image in processes.share(_spread(table)):
+        with table.open(image) as opened:
+            empty.append(not has_structure(model_input(model, opened), 0))
+    return sum(processes.gather(empty))
+
+
+def _spread(table: LabelTable) -> Sequence[LabelledImage]:
+    return table.images[:: -(-len(table.images) // _MOST_LOOKED)]
+
+
+def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> list[tuple[np.ndarray, PlaneLook]]:
+    """Measure features and look of planes of images that are spread evenly over the table."""
+    rows: list[tuple[np.ndarray, PlaneLook]] = []
+    for image in processes.share(_spread(table)):
+        with table.open(image) as opened:
+            planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
+            rows += zip(*classifier.vectors(opened, planes), strict=True)
+    return processes.gather(rows)
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:

@@ -38,14 +38,14 @@ def model(tmp_path):
 
 def network_without_memory(monkeypatch, _images):
     """Let no batch of the first image fit."""
-    real = TiledInference.class_maps
+    real = TiledInference.maps_and_moments
 
-    def class_maps(self, pixels):
+    def maps_and_moments(self, pixels):
         if pixels.shape[-1] < SIDES["a"]:  # what the network sees of the second image is 99 px wide
             raise MemoryError
         return real(self, pixels)
 
-    monkeypatch.setattr(TiledInference, "class_maps", class_maps)
+    monkeypatch.setattr(TiledInference, "maps_and_moments", maps_and_moments)
 
 
 def masks_without_memory(monkeypatch, _images):

@@ -173,6 +173,7 @@ class ClassifyDock(QWidget):
         self.results_box.plane_picked.connect(self._on_plane_picked)
         self.results_box.object_picked.connect(self._on_object_picked)
         self.results_box.save_requested.connect(self._on_save)
+        self.results_box.masks_requested.connect(self._on_masks_requested)
         self.mask_box.changed.connect(self._make_masks)
         self.mask_box.class_changed.connect(self._prepare_preview)
         self.adds_box.kind_changed.connect(self._on_kind)
@@ -246,7 +247,8 @@ class ClassifyDock(QWidget):
     def _show_plane(self) -> None:
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
-        self.results_box.bars.show_prediction(prediction)
+        hidden = entry is not None and plane in entry.masks and entry.hides_masks(plane)
+        self.results_box.show_prediction(prediction, hides_masks=hidden)
         self.results_box.empty.say("" if prediction or not self.images else "Not classified yet.")
         self._say_count()
 
@@ -257,8 +259,8 @@ class ClassifyDock(QWidget):
             self.mask_box.count.setText("")
             return
         size = entry.source.image.pixel_size
-        area = float(masks.objects["area_px"].sum())
-        self.mask_box.say_count(len(masks.objects), area * (size or 1) ** 2, "µm²" if size else "px")
+        area = float(masks.shown["area_px"].sum())
+        self.mask_box.say_count(len(masks.shown), area * (size or 1) ** 2, "µm²" if size else "px")
 
     def _on_moved(self, _event: Any = None) -> None:
         self._show_plane()
@@ -477,8 +479,17 @@ class ClassifyDock(QWidget):
 
     def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()
-        if plane in entry.predictions:
+        if plane in entry.predictions and entry.predictions[plane].has_structure[0]:
             self.mask_box.choose_class(entry.predictions[plane].top[0])
+
+    def _on_masks_requested(self) -> None:
+        """Draw the masks of planes that are unlike the training images too."""
+        entry = self.entry()
+        if entry is not None:
+            entry.shows_unlike = True
+            for plane, masks in entry.masks.items():
+                self.writer.write(entry, plane, masks)
+            self._draw(entry)
 
     # Drop, and images that open
 
@@ -624,6 +635,8 @@ class ClassifyDock(QWidget):
         """Have the evidence of the plane in view made, for the classes it shows and the one chosen."""
         entry, plane = self.entry(), self.plane()
         if entry is None or plane not in entry.predictions or entry.source is None or self.busy:
+            return
+        if not entry.predictions[plane].has_structure[0]:
             return
         names = self._preview_classes(entry, plane)
         if self._preview is not None and self._is_current(self._preview) and set(names) <= set(self._preview.names):
@@ -787,7 +800,7 @@ class ClassifyDock(QWidget):
                 write_table(Path(path), self.results_box.objects.frame)
             else:
                 found = [(entry, entry.prediction) for entry in self.images]
-                rows = [prediction_rows(_file(one), one.name, each) for one, each in found if each is not None]
+                rows = [prediction_rows(_file(one), one.name, each, one.counts) for one, each in found if each]
                 if not rows:
                     raise ImageError("nothing was classified yet; click Classify first")
                 write_table(Path(path), pd.concat(rows, ignore_index=True))

@@ -57,6 +57,8 @@ class ImageState:
     starts : dict
         By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
         many there are.
+    shows_unlike : bool
+        Whether masks of planes that are unlike the training images are drawn.
     state : str
         waiting, running, done, stopped or failed.
     error : str
@@ -78,6 +80,7 @@ class ImageState:
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
     joined: pd.DataFrame | None = None
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    shows_unlike: bool = False
     state: str = "waiting"
     error: str = ""
 
@@ -97,11 +100,20 @@ class ImageState:
 
         return joined(list(self.predictions.values())) if self.predictions else None
 
+    @property
+    def counts(self) -> list[dict[str, float]]:
+        """The counts of cells in each plane of the prediction; empty for a plane without masks."""
+        return [self.masks[plane].counts if plane in self.masks else {} for plane in sorted(self.predictions)]
+
     def take(self, result: PlaneResult) -> None:
         """Keep what was found in a plane."""
         self.predictions[result.plane], self.channels = result.prediction, result.channels
         if result.masks is not None:
             self.masks[result.plane] = result.masks
+
+    def hides_masks(self, plane: int) -> bool:
+        """Whether the masks of a plane are not drawn, because it is unlike the training images."""
+        return not self.shows_unlike and plane in self.predictions and bool(self.predictions[plane].is_unlike[0])
 
     def close(self) -> None:
         """Go back to a file without layers: masks and layers are gone, scores stay."""

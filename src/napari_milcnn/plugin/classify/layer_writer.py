@@ -58,7 +58,7 @@ class LayerWriter:
         return reading
 
     def write(self, entry: ImageState, plane: int, masks: PlaneMasks | None) -> None:
-        """Write the masks of one plane; `refresh_masks` shows them."""
+        """Write the masks of one plane, empty where they are hidden; `refresh_masks` shows them."""
         if masks is None or entry.source is None:
             return
         if entry.labels is None:
@@ -67,9 +67,9 @@ class LayerWriter:
         numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, entry.labels.dtype)
         start = entry.start_of(plane, len(numbers) - 1)
         own = _numbers(entry, masks, start)
-        numbers[masks.objects["label"]] = own
-        entry.labels[plane] = numbers[masks.labels]
-        entry.tables[plane] = masks.objects.assign(plane=plane, index=own)[_TABLE_COLUMNS]
+        numbers[masks.shown["label"]] = own
+        entry.labels[plane] = 0 if entry.hides_masks(plane) else numbers[masks.labels]
+        entry.tables[plane] = masks.shown.assign(plane=plane, index=own)[_TABLE_COLUMNS]
         entry.joined = None
 
     def refresh_masks(self, entry: ImageState) -> None:
@@ -189,7 +189,7 @@ def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:
 
 def _numbers(entry: ImageState, masks: PlaneMasks, start: int) -> np.ndarray:
     assert entry.model is not None
-    return label_numbers(masks.objects["label"].to_numpy(), list(masks.objects["class"]), entry.model.classes, start)
+    return label_numbers(masks.shown["label"].to_numpy(), list(masks.shown["class"]), entry.model.classes, start)
 
 
 def objects_of(entry: ImageState) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import Note, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import ERROR, LIKE, UNSURE, WARNING, Band, Note, heading, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
 from napari_milcnn.plugin.qt.tables import (
     BAR_ROLE,
@@ -22,6 +22,7 @@ from napari_milcnn.plugin.qt.tables import (
     SortedTable,
     filter_field,
 )
+from napari_milcnn.schema import NOTHING
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
@@ -100,7 +101,7 @@ class PlanesModel(HeaderModel):
 
     def titles(self) -> tuple[str, ...]:
         """Return the titles of the columns."""
-        return "image", "plane", "top class", "score", "margin"
+        return "image", "plane", "top class", "score", "margin", "unlike"
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
         """Count the rows."""
@@ -111,25 +112,47 @@ class PlanesModel(HeaderModel):
         entry, plane = self.rows[index.row()]
         column = index.column()
         if plane is None:
-            text = (entry.name, "", entry.error or entry.state, "", "")[column]
+            text = (entry.name, "", entry.error or entry.state, "", "", "")[column]
             return text if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE, Qt.ItemDataRole.ToolTipRole) else None
         prediction = entry.predictions[plane]
         top, score, margin = prediction.top[0], float(prediction.scores.max()), float(prediction.margin[0])
+        unlike = float(prediction.unlike[0])
         name = entry.plane_name(plane)
         if role == Qt.ItemDataRole.DisplayRole:
-            return (entry.name, name, top, f"{score:.3f}", f"{margin:.3f}")[column]
+            return (entry.name, name, top or NOTHING, f"{score:.3f}", f"{margin:.3f}", _unlike_text(unlike))[column]
         if role == SORT_ROLE:
-            return (entry.name, plane, top, score, margin)[column]
+            return (entry.name, plane, top, score, margin, unlike)[column]
         if role == Qt.ItemDataRole.ToolTipRole:
+            said = "; ".join(prediction.unlike_sentences())
+            if said:
+                return f"{entry.name} {name}: {said}{_state_text(entry)}"
             return f"{entry.name} {name}: {top} {score:.3f}, {margin:.3f} above the second class{_state_text(entry)}"
+        if not top:
+            return None
         colour = class_colours(prediction.classes)[top]
         if role == Qt.ItemDataRole.DecorationRole and column == 2:
             return swatch(colour)
         return (min(score, 1.0), colour) if role == BAR_ROLE and column == 3 else None
 
 
+def _unlike_text(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}"
+
+
 def _state_text(entry: ImageState) -> str:
     return "" if entry.state in ("done", "running") else f" ({entry.state}: not all planes were classified)"
+
+
+def _unlike_band(prediction: Prediction) -> tuple[str, str]:
+    """Return what is said of one plane, and the colour behind it."""
+    (sentence,) = prediction.unlike_sentences() or ("",)
+    if not prediction.has_structure[0]:
+        return sentence, ERROR
+    if sentence:
+        return f"{sentence}. Its class may be wrong, however high the score.", WARNING
+    if np.isnan(prediction.unlike[0]):
+        return "The model does not know what its training images look like: calibrate it.", UNSURE
+    return f"like the training images ({prediction.unlike[0]:.2f}, limit 1)", LIKE
 
 
 class ResultsBox(QWidget):
@@ -143,15 +166,21 @@ class ResultsBox(QWidget):
         A row of the table of objects was clicked; the value of its column `index`.
     save_requested : str
         Save the table in view as CSV under this path.
+    masks_requested
+        Draw the masks of planes that are unlike the training images too.
     """
 
     plane_picked = Signal(object, int)
     object_picked = Signal(int)
     save_requested = Signal(str)
+    masks_requested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.bars = ScoreBars()
+        self.unlike = Band()
+        self.masks_button = QPushButton("Show its masks anyway")
+        self.masks_button.hide()
         self.empty = Note()
         self.planes = PlanesModel(self)
         self.plane_table = SortedTable(self.planes)
@@ -162,6 +191,7 @@ class ResultsBox(QWidget):
         self.copy_button, self.save_button = QPushButton("Copy"), QPushButton("Save CSV…")
         self.tabs = QTabWidget()
         self._lay_out()
+        self.masks_button.clicked.connect(self.masks_requested)
         self.filter.textChanged.connect(self._on_filter)
         self.copy_button.clicked.connect(lambda: self._table().copy())
         self.save_button.clicked.connect(self._on_save)
@@ -174,6 +204,8 @@ class ResultsBox(QWidget):
         layout = vertical_layout(self)
         layout.addWidget(heading("Result"))
         layout.addWidget(self.empty)
+        layout.addWidget(self.unlike)
+        layout.addWidget(self.masks_button)
         layout.addWidget(self.bars)
         self.tabs.addTab(self.plane_table, "Planes")
         self.tabs.addTab(self.object_table, "Objects")
@@ -182,6 +214,12 @@ class ResultsBox(QWidget):
         self.object_table.horizontalHeader().setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
+
+    def show_prediction(self, prediction: Prediction | None, *, hides_masks: bool) -> None:
+        """Show the scores of one plane and whether it resembles the training images; nothing for None."""
+        self.bars.show_prediction(prediction)
+        self.unlike.show_on(*(("", "") if prediction is None else _unlike_band(prediction)))
+        self.masks_button.setVisible(hides_masks)
 
     def show_objects(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         """Show the objects of the image in view."""

@@ -27,6 +27,8 @@ from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
 
 ERROR, WARNING = "#d55e00", "#c98500"
+LIKE, UNSURE = "#00785a", "#5b6470"
+"""Grounds of a `Band`: all is well, and nothing is known. With those two they suit white text."""
 """Text colours that are legible in napari's dark and light themes."""
 _DISCONNECTORS: set[Callable[[], None]] = set()
 """Keeps each function of `connect_while_alive` that disconnects a widget until the widget is destroyed."""
@@ -107,6 +109,15 @@ class Note(QLabel):
         self.setText(text)
         self.setStyleSheet(f"color: {colour};" if colour else "")
         self.setVisible(bool(text))
+
+
+class Band(Note):
+    """A note in white on a coloured ground."""
+
+    def show_on(self, text: str, ground: str) -> None:
+        """Show a text; an empty text hides the band."""
+        self.say(text)
+        self.setStyleSheet(f"background: {ground}; color: white; padding: 3px 6px; border-radius: 3px;")
 
 
 class NarrowComboBox(QComboBox):

@@ -19,6 +19,7 @@ from napari_milcnn.plugin.qt.icons import array_pixmap
 from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.results.plot_box import View
 from napari_milcnn.results.tables import histogram, ranked, uncertainty_margins
+from napari_milcnn.schema import NOTHING
 
 if TYPE_CHECKING:
     from napari_milcnn.results.opened import OpenedResults
@@ -136,7 +137,7 @@ class GalleryView(View):
     def _caption(self, number: int) -> str:
         assert self.found is not None
         name = self.class_name()
-        top = str(self.found.table["top"].iat[number])
+        top = str(self.found.table["top"].iat[number]) or NOTHING
         if name is None:
             value = f"{top}, margin {uncertainty_margins(self.found)[number]:.2f}"
         else:
@@ -210,7 +211,9 @@ def thumbs(found: OpenedResults, rows: list[int], class_name: str | None, eviden
                 picture = thumbnail(image, plane)
                 if evidence:
                     shown = class_name or str(found.table["top"].iat[number])
-                    picture = Overlay(*found.names_of(number), shown).over(picture, image, plane)
+                    picture = (
+                        picture if not shown else Overlay(*found.names_of(number), shown).over(picture, image, plane)
+                    )
             yield Thumb(number, picture)
         except (MilcnnError, OSError) as error:
             yield Thumb(number, error=str(error))

@@ -82,7 +82,7 @@ def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step
     from napari_milcnn.images.open import open_image
 
     assert found.objects is not None
-    rows = found.objects[found.objects["file"] == file]
+    rows = found.objects[(found.objects["file"] == file) & found.objects["shown"]]
     tables, start = [], 0
     with open_image(masks) as stored:
         if stored.plane_shape != image.plane_shape or len(stored.planes) != len(image.planes):

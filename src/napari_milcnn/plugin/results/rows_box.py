@@ -18,7 +18,7 @@ from napari_milcnn.plugin.qt.tables import BAR_ROLE, BarDelegate, FrameModel, So
 from napari_milcnn.plugin.results.plot_box import View
 from napari_milcnn.results.opened import MEASURED
 from napari_milcnn.results.write import write_table
-from napari_milcnn.schema import is_pooled, is_score
+from napari_milcnn.schema import NO_CLASS, NOTHING, UNLIKE, UNLIKE_REASON, is_pooled, is_score
 
 if TYPE_CHECKING:
     from napari_milcnn.results.opened import OpenedResults
@@ -85,13 +85,14 @@ class RowsModel(FrameModel):
         at, name = int(self.order[index.row()]), str(self.frame.columns[index.column()])
         value: Any = self.frame.iat[at, index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
-            return _cell_text(value, 3 if name in ("score", "margin") or is_score(name) else None)
+            return _cell_text(value, 3 if name in ("score", "margin", UNLIKE) or is_score(name) else None)
         if role == Qt.ItemDataRole.ToolTipRole:
             return str(self.frame["error"].iat[at] or self.frame["file"].iat[at])
         if role == Qt.ItemDataRole.DecorationRole and name in _CLASSES and value in self._colours:
             return swatch(self._colours[value])
         if role == BAR_ROLE and name == "score" and not np.isnan(value):
-            return min(float(value), 1.0), self._colours[str(self.frame["top"].iat[at])]
+            colour = self._colours.get(str(self.frame["top"].iat[at]))
+            return None if colour is None else (min(float(value), 1.0), colour)
         return None
 
 
@@ -194,10 +195,15 @@ def shown_frame(found: OpenedResults) -> pd.DataFrame:
         for part in parts[1:]:
             planes = planes + " " + part
         front["plane"] = planes.where(table["error"] == "", "")
-    front |= {"top": table["top"], "score": table[found.columns].max(axis=1), "margin": table["margin"]}
+    shown = table["top"].where((table["top"] != NO_CLASS) | (table["error"] != ""), NOTHING)
+    front |= {"top": shown, "score": table[found.columns].max(axis=1), "margin": table["margin"]}
+    if UNLIKE in table and table[UNLIKE].notna().any():
+        front[UNLIKE] = table[UNLIKE]
     last = [*found.columns, "planes", "warnings", "error", "file"]
     measured = [name for name in table if is_pooled(name) or name in MEASURED]
     known = [name for name in table if name not in (*last, *measured, "name", "top")]
     frame = pd.DataFrame(front | {str(name): table[name] for name in (*known, *last) if name in table})
-    empty = [name for name in ("label", "group", "warnings") if name in frame and (frame[name] == "").all()]
+    empty = [
+        name for name in ("label", "group", UNLIKE_REASON, "warnings") if name in frame and (frame[name] == "").all()
+    ]
     return frame.drop(columns=empty)

@@ -12,7 +12,17 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxL
 from superqt import QCollapsible
 
 from napari_milcnn.model.shipped import shipped_models
-from napari_milcnn.options import DEVICES, POOLINGS, PRESETS, TRAIN_PRESETS, NetworkOptions, TrainOptions, make_options
+from napari_milcnn.options import (
+    DEVICES,
+    INPUT_PRESETS,
+    POOLINGS,
+    PRESETS,
+    TRAIN_PRESETS,
+    InputOptions,
+    NetworkOptions,
+    TrainOptions,
+    make_options,
+)
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
@@ -61,6 +71,7 @@ class PlanBox(QWidget):
         self.pooling.setToolTip(str(NetworkOptions.model_fields["pooling"].description))
         self.pooling.addItems(list(POOLINGS))
         self.when = Note()
+        self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {})
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
         for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
@@ -96,6 +107,7 @@ class PlanBox(QWidget):
         vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
         self._pooling_part.layout().addWidget(self.when)
         layout.addWidget(self._pooling_part)
+        layout.addWidget(self.seen.native)
         layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
         more = QCollapsible("More options")
@@ -124,6 +136,7 @@ class PlanBox(QWidget):
             self.start.addItem("open a model…", None)
             places = [self.start.itemData(i) for i in range(self.start.count())]
             self.start.setCurrentIndex(places.index(tuple(chosen)) if tuple(chosen) in places else 0)
+        self.seen.native.setEnabled(self.start.currentData()[0] == _NEW)  # a trained model keeps its own
 
     def _show_pooling(self, _index: int = 0) -> None:
         """Say when to take the chosen pooling; a model to start from has its own."""
@@ -142,6 +155,7 @@ class PlanBox(QWidget):
         kind, what = self.start.currentData()
         if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
+            self._show_seen(INPUT_PRESETS[what])
         self._show_pooling()
         self.changed.emit()
 
@@ -153,6 +167,11 @@ class PlanBox(QWidget):
         for form in (self.options, self.more):
             for widget in form:
                 widget.value = values[widget.name] or (_spare_threads() if widget.name == "threads" else 0)
+
+    def _show_seen(self, values: dict[str, Any]) -> None:
+        """Show these options of the network's input, and the defaults of all others."""
+        for name, value in make_options(InputOptions, values):
+            self.seen[name].value = value
 
     def values(self) -> dict[str, Any]:
         """Return every option as it stands in the form."""
@@ -173,9 +192,14 @@ class PlanBox(QWidget):
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
         pooling = self.pooling.currentText() if kind == _NEW else _USUAL_POOLING
+        seen = {
+            name: value
+            for name, value in form_values(self.seen, InputOptions).items()
+            if preset is not None and value != getattr(make_options(InputOptions, INPUT_PRESETS[preset]), name)
+        }
         plan = TrainingPlan(
             labels, self.out_path(labels), init=what if kind == _FILE else None,
-            preset=preset if preset != "compact" else None,
+            preset=preset if preset != "compact" else None, seen=seen,
             network={} if pooling == _USUAL_POOLING else {"pooling": pooling}, options=options, facts=self.facts,
             reading=reading,
         )  # fmt: skip
@@ -201,6 +225,7 @@ class PlanBox(QWidget):
         self.show_options(plan.train_options().model_dump())
         self.pooling.setCurrentText(str(plan.network.get("pooling", _USUAL_POOLING)))
         self._show_pooling()
+        self._show_seen({**INPUT_PRESETS.get(plan.preset or "compact", {}), **plan.seen})
         self.show_out(plan)
         self.facts = plan.facts
 

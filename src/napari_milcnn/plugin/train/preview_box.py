@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.plugin.qt.forms import chip, heading, vertical_layout
 from napari_milcnn.plugin.qt.icons import array_pixmap
+from napari_milcnn.schema import NOTHING
 
 if TYPE_CHECKING:
     from napari_milcnn.training.preview import PreviewImage
@@ -53,5 +54,5 @@ class PreviewBox(QWidget):
                 pixmap = array_pixmap(preview.rgb)
                 picture.setPixmap(pixmap.scaledToWidth(_PREVIEW_WIDTH, Qt.TransformationMode.SmoothTransformation))
                 picture.setToolTip(str(preview.image.file))
-                wrong = "" if preview.top == preview.label else f", predicted {preview.top}"
+                wrong = "" if preview.top == preview.label else f", predicted {preview.top or NOTHING}"
                 caption.setText(f"{chip(colours[preview.label], preview.label)} {preview.score:.2f}{wrong}")
