@@ -66,7 +66,11 @@ def test_former_names_of_training_options_are_read() -> None:
         (ComputeOptions, {"tile": 1.5}, "option 'tile' is 1.5: .* valid integer"),
         (ComputeOptions, {"precision": "half"}, "option 'precision' is 'half': .*'auto', 'float32' or 'bfloat16'"),
         (ComputeOptions, {"engine": "onnx"}, "option 'engine' is 'onnx': .*'torch' or 'openvino'"),
-        (EvidenceOptions, {"kind": "heat"}, "option 'kind' is 'heat': .*'object', 'class_map' or 'jacobian'"),
+        (
+            EvidenceOptions,
+            {"kind": "heat"},
+            "option 'kind' is 'heat': .*'object', 'class_map', 'class_map_image' or 'jacobian'",
+        ),
         (
             EvidenceOptions,
             {"foreground": {"smooth": -1}},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_milcnn.errors import MilcnnError
     from napari_milcnn.evaluation.evaluate import evaluate
+    from napari_milcnn.evaluation.faithfulness import faithfulness
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.images.open import open_image
     from napari_milcnn.images.stack import ImageStack
@@ -54,6 +55,7 @@ _HOME = {
     "classify_files": "results.folder",
     "evaluate": "evaluation.evaluate",
     "evidence": "inference.evidence",
+    "faithfulness": "evaluation.faithfulness",
     "load_model": "model.package_read",
     "new_model": "model.trained_model",
     "open_image": "images.open",
@@ -87,6 +89,7 @@ __all__ = [
     "classify_files",
     "evaluate",
     "evidence",
+    "faithfulness",
     "load_model",
     "new_model",
     "open_image",

@@ -23,7 +23,9 @@ from pydantic import (
 
 from napari_milcnn.errors import OptionsError
 
-EvidenceKind = Literal["object", "class_map", "jacobian"]
+EvidenceKind = Literal["object", "class_map", "class_map_image", "jacobian"]
+DETAILS = (1, 2, 4)
+"""Values of `EvidenceOptions.detail`."""
 ACCELERATORS = ("cuda", "xpu", "mps")
 """Devices other than the CPU, the one to be preferred first."""
 DEVICES = ("auto", "cpu", *ACCELERATORS)
@@ -36,6 +38,18 @@ MasksAs = Literal["tiff", "zarr"]
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]
+POOLINGS: dict[PoolingName, str] = {
+    "noisy_and": "For classes that many cells of an image show, but not all: the image shows the class once a share of "
+                 "it does, and training learns that share.",
+    "noisy_or": "For rare events in small images: one sure place is enough, and many unsure places add up to a yes.",
+    "isr": "For rare events: like noisy_or, but a single sure place counts for more than many unsure ones.",
+    "generalised_mean": "For shares that differ widely between images: between the average and the strongest place, "
+                        "as r says.",
+    "lse": "Like generalised_mean, but closer to the average at the same r.",
+    "max": "For one clear cell in an image: the strongest place alone decides, and it alone learns from each image.",
+    "average": "For what covers the whole image, such as tissue, lawns and textures: P is the mean over the image.",
+}  # fmt: skip
+"""When to take each pooling function, in a sentence."""
 Normalise = Literal["training", "image"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
@@ -266,10 +280,16 @@ FORMER_FOREGROUND: dict[str, object] = {"method": "otsu", "smooth": 1.5, "split"
 class EvidenceOptions(ComputeOptions):
     """How the evidence is made that shows where in an image a class is found."""
 
-    kind: EvidenceKind = Field(
-        "object", description="Kind of evidence. object: each foreground object gets the mean of the class map inside "
-                              "it; class_map: the class map is laid over the image; jacobian: the evidence is "
-                              "propagated back to the pixels."
+    kind: EvidenceKind | None = Field(
+        None, description="Kind of evidence. object: each foreground object gets the mean of the class map inside it; "
+                          "class_map: the class map is laid over the image; class_map_image: the class map times the "
+                          "brightness of the image; jacobian: the evidence is propagated back to the pixels; default: "
+                          "the kind on the model's card."
+    )  # fmt: skip
+    detail: int | None = Field(
+        None, description="For class_map and class_map_image: map pixels along each axis in place of one, 1, 2 or 4; "
+                          "the network then runs 1, 4 or 16 times; default: as on the model's card for the card's own "
+                          "kind, otherwise 1."
     )  # fmt: skip
     rule: Literal["guided", "plain"] = Field(
         "guided", description="Rule for Jacobian maps: guided keeps only positive evidence at every layer; plain is "
@@ -278,6 +298,13 @@ class EvidenceOptions(ComputeOptions):
     foreground: ForegroundOptions | None = Field(
         None, description="How objects are found for object evidence; what is left out is as the model's card says."
     )
+
+    @field_validator("detail")
+    @classmethod
+    def _known_detail(cls, value: int | None) -> int | None:
+        if value is not None and value not in DETAILS:
+            raise ValueError("expected 1, 2 or 4")
+        return value
 
 
 class EvaluateOptions(EvidenceOptions):
@@ -293,6 +320,10 @@ class EvaluateOptions(EvidenceOptions):
         description="Number of draws of whole groups for the 95 % intervals; 0 for no intervals.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Random seed for the draws and for the folds.")
+    faithfulness: bool = Field(
+        False, description="Measure, for each kind of evidence, how much of a class's score hangs on the pixels of its "
+                           "mask; needs no truth images."
+    )  # fmt: skip
 
 
 class MaskOptions(Options):

@@ -75,6 +75,31 @@ def test_command_line_and_python_agree(run, model, image, tmp_path):
         np.testing.assert_array_equal(labels.plane(0)[0], masks.labels[0])
 
 
+def test_evidence_is_saved(run, model, image, tmp_path):
+    """A finer class map in the file is that of Python."""
+    kind = ("--kind", "class_map_image", "--detail", 2)
+    result = run("classify", image, "-m", model, "-o", tmp_path / "out", *CPU, *kind, "--save-evidence", "--present", 0)
+    assert result.exit_code == 0, result.output
+    options = {"kind": "class_map_image", "detail": 2, "device": "cpu", "precision": "float32"}
+    expected = mil.evidence(mil.load_model(model), image, **options).maps[0]
+    with mil.open_image(tmp_path / "out" / "a_evidence.ome.tif") as found:
+        assert found.channels == ("round", "long")
+        np.testing.assert_allclose(found.plane(0), expected, atol=1e-6)
+
+
+def test_faithfulness_goes_to_the_report_and_a_card(run, model, image, tmp_path):
+    """The model that is written has the figures; without --faithfulness there are none to write."""
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,round\n")
+    call = ("evaluate", tmp_path / "labels.csv", "-m", model, "-o", tmp_path / "out", *CPU, "--draws", 0)
+    refused = run(*call, "--card-out", tmp_path / "n.zip")
+    assert refused.exit_code == 2
+    assert "give --faithfulness, too" in refused.stderr
+    done = run(*call, "--card-out", tmp_path / "n.zip", "--faithfulness")
+    assert done.exit_code == 0, done.output
+    assert "score, object: the mask alone" in mil.load_model(tmp_path / "n.zip").card.metrics
+    assert (tmp_path / "out" / "faithfulness.csv").exists()
+
+
 @pytest.mark.slow
 def test_json_is_the_only_thing_on_standard_output(model, image, tmp_path):
     """A real process: standard output is one JSON document, progress is on standard error."""

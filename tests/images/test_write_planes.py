@@ -59,7 +59,7 @@ def test_planes_may_be_made_while_they_are_written(tmp_path: Path) -> None:
 
     path = tmp_path / "a.ome.tif"
     planes = [PlaneIndex(0, t, 0) for t in range(3)]
-    write_ome_tiff(path, planes, Pages(pages(), (40, 50)), ("a", "b"), None, {})
+    write_ome_tiff(path, planes, Pages(pages(), 2, (40, 50), np.uint32), ("a", "b"), None, {})
     assert asked == [0, 1, 2]
     with open_image(path) as image:
         np.testing.assert_array_equal(every_plane(image), TCYX)
@@ -77,6 +77,6 @@ def test_a_plane_that_cannot_be_made_leaves_the_old_file(tmp_path: Path) -> None
             raise error
 
         with pytest.raises(expected):
-            write_ome_tiff(path, PLANES[:3], Pages(pages(), (20, 30)), ("a", "b"), None, {})
+            write_ome_tiff(path, PLANES[:3], Pages(pages(), 2, (20, 30), np.uint32), ("a", "b"), None, {})
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["a.ome.tif"]

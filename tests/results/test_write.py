@@ -201,6 +201,26 @@ def test_reading_options_reach_the_files(model, tmp_path):
     np.testing.assert_allclose(result.prediction.probabilities, alone.probabilities, rtol=1e-5)
 
 
+def test_evidence_is_written_and_replaced(model, tmp_path):
+    """NAME_evidence.ome.tif has the evidence of the classes that got masks; a run without it removes the old file."""
+    tifffile.imwrite(tmp_path / "a.tif", field())
+    out, options = tmp_path / "out", {"kind": "class_map", "detail": 2}
+    run(model, [tmp_path / "a.tif"], out, save_evidence=True, **options)
+    path = out / "a_evidence.ome.tif"
+    found = mil.open_image(path)
+    record = json.loads((out / "run.json").read_text())
+    assert record["options"]["save_evidence"]
+    expected = mil.evidence(model, tmp_path / "a.tif", list(found.channels), **options, **CPU)
+    assert set(found.channels) <= {"round", "long"}
+    np.testing.assert_allclose(found.plane(0), expected.maps[0], rtol=1e-6)
+    with tifffile.TiffFile(path) as file:
+        assert "class_map" in file.ome_metadata
+    run(model, [tmp_path / "a.tif"], out, **options)
+    assert not path.exists()
+    with pytest.raises(OptionsError, match="evidence is to be saved, but no masks are made"):
+        run(model, [tmp_path / "a.tif"], out, save_evidence=True, masks=False)
+
+
 def test_calls_that_are_wrong(model, tmp_path):
     """A class unknown, an output folder that is a file."""
     tifffile.imwrite(tmp_path / "a.tif", field())

@@ -63,6 +63,9 @@ def classify_command(
     ] = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
     masks_as: Annotated[MasksAs, typer.Option(help="Format of the masks: OME-TIFF or OME-Zarr.")] = "tiff",
+    save_evidence: Annotated[
+        bool, typer.Option("--save-evidence", help="Write the evidence from which masks are made, as OME-TIFF.")
+    ] = False,
     objects: Annotated[
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
@@ -84,7 +87,8 @@ def classify_command(
         trained = loaded(model)
         thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
-            trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as, objects=objects,
+            trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as,
+            save_evidence=save_evidence, objects=objects,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
             reading=reading_of(options), foreground=foreground_of(options, trained.card.foreground),
             **given_options(EvidenceOptions, options),

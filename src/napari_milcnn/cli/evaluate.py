@@ -21,6 +21,7 @@ from napari_milcnn.cli.option_flags import (
     reading_options,
 )
 from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown
+from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -48,11 +49,16 @@ def evaluate_command(
         int | None,
         typer.Option(help="Cross-validate: train a new model, from a random start, for each fold of whole groups."),
     ] = None,
+    card_out: Annotated[
+        Path | None,
+        typer.Option(help="With --faithfulness: write the model with these figures on its card to this .zip."),
+    ] = None,
     as_json: AsJson = False,
     **options: object,
 ) -> None:
     """Measure a model on labelled images: figures, confusion, groups, suspected mislabels, report.html."""
     from napari_milcnn.evaluation.evaluate import evaluation_steps
+    from napari_milcnn.evaluation.faithfulness import with_faithfulness
     from napari_milcnn.inference.devices import keep_freed_memory
     from napari_milcnn.labels.table import read_labels
 
@@ -64,8 +70,12 @@ def evaluate_command(
             trained, table, truth=truth, folds=folds, train_options=given_options(TrainOptions, options, "train_"),
             foreground=foreground_of(options, trained.card.foreground), **given_options(EvaluateOptions, options),
         )  # fmt: skip
+        if card_out is not None and not options["faithfulness"]:
+            raise OptionsError("--card-out writes the faithfulness on the model's card; give --faithfulness, too")
         report = _report_of(steps)
         report.save(out)
+        if card_out is not None and report.faithfulness is not None:
+            with_faithfulness(trained, report.faithfulness).save(card_out)
         if as_json:
             print_json(report.document())
         else:

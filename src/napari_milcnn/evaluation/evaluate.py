@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import LabelsError, OptionsError
+from napari_milcnn.evaluation.faithfulness import Faithfulness, faithfulness_steps
 from napari_milcnn.evaluation.localisation import LocalisationScores, mean_scores, read_truth, score_plane, truth_file
 from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
 from napari_milcnn.evaluation.tables import (
@@ -77,7 +78,7 @@ def evaluate(
     train_options : mapping, optional
         Fields of `TrainOptions`, for cross-validation.
     **options
-        Fields of `EvaluateOptions`: split, draws, seed, kind, and those of `ComputeOptions`.
+        Fields of `EvaluateOptions`: split, draws, seed, faithfulness, kind, and those of `ComputeOptions`.
 
     Returns
     -------
@@ -115,6 +116,11 @@ def evaluation_steps(
         step it is the `EvaluationReport`.
     """
     chosen = make_options(EvaluateOptions, options)
+    if folds is not None and chosen.faithfulness:
+        raise OptionsError(
+            "faithfulness is measured for one trained model, but a cross-validation trains a model for each fold; "
+            "leave out one of the two"
+        )
     model = model if folds is None else _untrained(model, labels.single_label, chosen.seed)
     table = _chosen_images(model, labels, chosen)
     folder = None if truth is None else _truth_folder(truth)
@@ -133,7 +139,19 @@ def evaluation_steps(
         total = step.total
         outcomes += [step.result] if step.result is not None else []
         yield step
-    yield Progress(total, total, "report", result=measure(model, table, outcomes, chosen))
+    report = measure(model, table, outcomes, chosen)
+    if chosen.faithfulness:
+        for part in faithfulness_steps(model, table, chosen.seed, _evidence_options(chosen)):
+            if part.result is None:
+                yield Progress(total, total, f"faithfulness, {part.doing}")
+            else:
+                report = _with_faithfulness(report, part.result)
+    yield Progress(total, total, "report", result=report)
+
+
+def _with_faithfulness(report: EvaluationReport, found: Faithfulness) -> EvaluationReport:
+    failed = [f"faithfulness leaves out {len(found.problems)} images: {found.problems[0]}"] if found.problems else []
+    return replace(report, faithfulness=found.table, warnings=(*report.warnings, *failed))
 
 
 def _chosen_images(model: TrainedModel, labels: LabelTable, options: EvaluateOptions) -> LabelTable:
@@ -168,11 +186,10 @@ def _truth_folder(truth: str | Path) -> Path:
 def _predict(
     model: TrainedModel, table: LabelTable, options: EvaluateOptions, truth: Path | None, fold: int | None = None
 ) -> Steps[ImageOutcome]:
-    shared = {name: getattr(options, name) for name in EvidenceOptions.model_fields}
     truths = [_truth_of(row, truth) for row in table.images]
     requests = [_request(table, row, path) for row, path in zip(table.images, truths, strict=True)]
     collector: _OutcomeCollector | None = None
-    for step in analyse(EvidenceMaker(model, **shared), requests):
+    for step in analyse(EvidenceMaker(model, **_evidence_options(options)), requests):
         row, event = table.images[step.number], step.result
         if isinstance(event, ImageOpened):
             collector = _OutcomeCollector(event.image, truths[step.number])
@@ -185,6 +202,10 @@ def _predict(
                 outcome = collector.outcome(row)
             collector = None
             yield Progress(step.number + 1, step.total, row.name, result=replace(outcome, fold=fold))
+
+
+def _evidence_options(options: EvaluateOptions) -> dict[str, object]:
+    return {name: getattr(options, name) for name in EvidenceOptions.model_fields}
 
 
 def _truth_of(row: LabelledImage, folder: Path | None) -> Path | None:

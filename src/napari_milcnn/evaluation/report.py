@@ -125,6 +125,8 @@ class EvaluationReport:
         Headline results of each fold of a cross-validation.
     warnings : tuple of str
         Sentences that a reader of the report should know.
+    faithfulness : DataFrame or None
+        How much of a class's score hangs on the pixels of its mask (`Faithfulness.table`); None unless asked for.
     """
 
     model: TrainedModel
@@ -143,6 +145,7 @@ class EvaluationReport:
     unlike: pd.DataFrame | None
     folds: pd.DataFrame | None
     warnings: tuple[str, ...]
+    faithfulness: pd.DataFrame | None = None
 
     @property
     def accuracy(self) -> float:
@@ -187,6 +190,7 @@ class EvaluationReport:
             "images": len(self.outcomes) - len(self.failed), "groups": len(self.groups),
             "single_label": self.model.card.single_label, "figures": self.figures, "intervals": self.intervals,
             "classes": self.classes, "folds": self.folds, "localisation": self.localisation,
+            "faithfulness": self.faithfulness,
             "unlike": self.unlike, "reliability": vars(self.reliability), "warnings": self.warnings,
             "failures": [{"file": printable(o.image.file), "error": o.error} for o in self.failed],
             "options": self.options.model_dump(), "versions": versions(),
@@ -195,6 +199,8 @@ class EvaluationReport:
 
     def save(self, folder: str | Path) -> Path:
         """Write metrics.json, confusion.csv, predictions.csv, groups.csv, mislabels.csv and report.html to a folder.
+
+        faithfulness.csv is written where faithfulness was measured.
 
         Parameters
         ----------
@@ -219,6 +225,8 @@ class EvaluationReport:
         write_table(folder / "predictions.csv", self.predictions)
         write_table(folder / "groups.csv", self.groups)
         write_table(folder / "mislabels.csv", self.mislabels)
+        if self.faithfulness is not None:
+            write_table(folder / "faithfulness.csv", self.faithfulness)
         with replacing(folder / "report.html") as draft:
             draft.write_text(html(self), encoding="utf-8")
         return folder
@@ -267,11 +275,12 @@ class _PageTable(NamedTuple):
 
 def _context(report: EvaluationReport) -> dict[str, object]:
     """Return the variables of the template."""
-    single = report.model.card.single_label
+    card = report.model.card
+    single = card.single_label
     names = [name for name in HEADLINES if name != "group accuracy" or len(report.groups) < len(report.outcomes)]
     return {
         "report": report,
-        "card": report.model.card,
+        "card": card,
         "card_lines": [line.split("  ", 1) for line in card_text(report.model).splitlines()],
         "images": len(report.outcomes) - len(report.failed),
         "single": single,
@@ -287,6 +296,8 @@ def _context(report: EvaluationReport) -> dict[str, object]:
         ],
         "uncertain": [row for _, row in _images_of(report.uncertain, _MOST_ROWS)],
         "localisation": None if report.localisation is None else _page_table(report.localisation),
+        "faithfulness": None if report.faithfulness is None else _page_table(report.faithfulness),
+        "kind": report.options.kind or ("object" if card.evidence is None else card.evidence.kind),
         "unlike": None if report.unlike is None else _page_table(report.unlike),
         "folds": None if report.folds is None else _page_table(report.folds),
         "most_rows": _MOST_ROWS,

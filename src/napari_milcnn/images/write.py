@@ -46,13 +46,12 @@ _LARGEST_TIFF: Final = 2**31
 
 
 class Pages:
-    """Planes (channels, Y, X) of uint32 that are made one after another while they are written."""
+    """Planes (channels, Y, X) of one data type that are made one after another while they are written."""
 
-    dtype = np.dtype(np.uint32)
-
-    def __init__(self, pages: Iterator[Array], plane_shape: tuple[int, int]) -> None:
+    def __init__(self, pages: Iterator[Array], channels: int, plane_shape: tuple[int, int], dtype: type) -> None:
         self.pages = pages
-        self.shape = (-1, 2, *plane_shape)
+        self.dtype = np.dtype(dtype)
+        self.shape = (-1, channels, *plane_shape)
 
     def __iter__(self) -> Iterator[Array]:
         return self.pages

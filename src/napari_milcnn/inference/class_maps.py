@@ -1,4 +1,4 @@
-"""Class maps: laid over their image, compared with a reference class, averaged inside objects."""
+"""Class maps: laid over their image, compared with a reference class, averaged inside objects, times brightness."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+_DARK, _BRIGHT = 1.0, 99.9
+"""Percentiles of an image's intensities between which its brightness is scaled."""
 
 
 class MapPlacement(NamedTuple):
@@ -86,3 +89,14 @@ def means_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
     values = np.stack([np.bincount(flat, one.ravel()) / sizes for one in maps])
     values[:, 0] = 0
     return np.asarray(values, np.float32)
+
+
+def brightness(channel: np.ndarray) -> np.ndarray:
+    """Scale a channel (Y, X) to 0 at its darkest percent and 1 at its brightest thousandth, float32; 0 if it is flat.
+
+    Percentiles, so that a few hot or dead pixels change nothing.
+    """
+    low, high = np.percentile(channel, (_DARK, _BRIGHT))
+    if high <= low:
+        return np.zeros(channel.shape, np.float32)
+    return np.asarray(np.clip((channel.astype(np.float32) - low) / (high - low), 0, 1), np.float32)

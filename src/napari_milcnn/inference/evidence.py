@@ -1,4 +1,4 @@
-"""Evidence shows where in an image a class is found. There are three kinds, all with one value per image pixel.
+"""Evidence shows where in an image a class is found. There are four kinds, all with one value per image pixel.
 
 * `object`: the class map, averaged inside each object (cell) of the image's foreground. The network finds *which* cell
   shows the class, and the foreground gives the outline of the cell. If the model names a reference class (control, wild
@@ -6,7 +6,11 @@
   Class maps that were learned from whole images have no common scale: in a field with few affected cells, an affected
   cell may have a p of .3 and still be ten times likelier than not. The comparison removes the scale, so one half is a
   meaningful threshold.
-* `class_map`: the instance probabilities p laid over the image; coarse, one value per stride.
+* `class_map`: the instance probabilities p laid over the image; coarse, one value per stride. With `detail` 2 or 4 the
+  network also runs on the shifted image, and the maps are interleaved to a half or a quarter of the stride.
+* `class_map_image`: the class map times the brightness of the image, its mean over the model's channels, each scaled to
+  its own darkest percent and brightest thousandth. For images without objects (tissue, lawns, texture) whose structures
+  are brighter than their background: the class map says where, and the image gives the outline.
 * `jacobian`: the paper's section 2.5. Evidence starts at the MIL layer as P_i p_ij on class i's map and is propagated
   back through every layer, a(l-1) = f((dz(l)/dz(l-1))^T a(l)), with f = ReLU (`guided`) or identity (`plain`). Because
   z(l) depends on z(l-1) through a ReLU, f = ReLU means the forward ReLU's mask, and a ReLU on the backward signal at
@@ -18,27 +22,27 @@ against known cells, and against a network whose last layers were randomised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import checked_labels
-from napari_milcnn.inference.class_maps import MapPlacement, lay_over, means_inside, relative_to_reference
-from napari_milcnn.inference.devices import DeviceChoice, free_memory, is_out_of_memory
-from napari_milcnn.inference.foreground import find_objects, scaled
+from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, means_inside, relative_to_reference
+from napari_milcnn.inference.devices import free_memory, is_out_of_memory
+from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
-from napari_milcnn.inference.tiling import bytes_per_pixel
+from napari_milcnn.inference.tiling import Tile, bytes_per_pixel, image_window, instances_of, windows
+from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.options import ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
+from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
@@ -56,6 +60,8 @@ class PlaneEvidence:
         Evidence, float32 (classes, Y, X), of the image's size.
     objects : ndarray or None
         Foreground objects of object evidence, int32 (Y, X); None for the other kinds.
+    classes : tuple of str
+        The classes, in the order of `maps`.
     values : ndarray or None
         Object evidence of every class of the model in each object, float32 (classes, labels), beginning with label 0;
         None for the other kinds.
@@ -66,6 +72,7 @@ class PlaneEvidence:
     plane: int
     maps: np.ndarray
     objects: np.ndarray | None
+    classes: tuple[str, ...]
     values: np.ndarray | None = None
     reference: str | None = None
 
@@ -79,7 +86,7 @@ class Evidence:
     classes : tuple of str
         The requested classes, in the order of `maps`.
     kind : str
-        object, class_map or jacobian.
+        object, class_map, class_map_image or jacobian.
     maps : ndarray
         Evidence, float32 (planes, classes, Y, X).
     objects : ndarray or None
@@ -120,7 +127,7 @@ class EvidenceMaker:
 
     def __init__(self, model: TrainedModel, **options: object) -> None:
         self.model = model
-        self.options = make_options(EvidenceOptions, options)
+        self.options = _resolved(make_options(EvidenceOptions, options), model.card.evidence)
         shared = {name: getattr(self.options, name) for name in ComputeOptions.model_fields}
         self.classifier = Classifier(model, **shared)
 
@@ -150,6 +157,7 @@ class EvidenceMaker:
             Evidence of one plane.
         """
         chosen = class_indices(self.model, classes)
+        names = tuple(self.model.classes[index] for index in chosen)
         model_input = self.classifier.model_input(image)
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
@@ -157,9 +165,9 @@ class EvidenceMaker:
             if self.options.kind == "object":
                 objects = foreground[plane] if foreground is not None else self.foreground(model_input, plane)
                 values = self._values(model_input, maps, objects)
-                yield PlaneEvidence(row, values[chosen][:, objects], objects, values, self.model.card.reference)
+                yield PlaneEvidence(row, values[chosen][:, objects], objects, names, values, self.model.card.reference)
             else:
-                yield PlaneEvidence(row, self._maps(model_input, maps, plane, chosen), None)
+                yield PlaneEvidence(row, self._maps(model_input, prediction.only(row), plane, chosen), None, names)
 
     def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Find the objects of one plane, int32 (Y, X), as the options or the model's card say."""
@@ -188,23 +196,67 @@ class EvidenceMaker:
         laid = (lay_over(one[None], model_input.placement, model_input.image.plane_shape) for one in maps)
         return np.concatenate([means_inside(one, objects) for one in laid])
 
-    def _maps(self, model_input: ModelInput, maps: np.ndarray, plane: int, chosen: list[int]) -> np.ndarray:
+    def _maps(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
         if self.options.kind == "jacobian":
-            pixels = torch.from_numpy(model_input.read(plane))[None]
-            return _at_image_pixels(self._jacobian(pixels, chosen)[0], model_input)
-        return lay_over(maps[chosen], model_input.placement, model_input.image.plane_shape)
+            return _at_image_pixels(self._jacobian(model_input, found, plane, chosen), model_input)
+        maps, placement, detail = found.class_maps[0][chosen], model_input.placement, self.options.detail or 1
+        if detail > 1:
+            maps = self.classifier.inference.finer_maps(model_input, plane, maps, chosen, detail)
+            placement = placement._replace(stride=placement.stride / detail)
+        laid = lay_over(maps, placement, model_input.image.plane_shape)
+        if self.options.kind == "class_map_image":
+            laid *= _mean_brightness(model_input, plane)
+        return laid
 
-    def _jacobian(self, pixels: Tensor, chosen: list[int]) -> np.ndarray:
-        choice = self.classifier.inference.choice
-        try:
-            return jacobian_maps(self.model.network, pixels, chosen, self.options.rule, choice)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise ComputeError(f"{choice} failed while propagating evidence: {error}") from error
-            raise ComputeError(_too_large(self.model, (pixels.shape[-2], pixels.shape[-1]), choice)) from error
+    def _jacobian(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
+        """Propagate evidence back to the pixels of a plane, (classes, Y, X) in model pixels.
+
+        In parts, if the plane does not fit into memory in one piece; when memory runs out, in parts half as large, and
+        in the end on the CPU.
+        """
+        inference = self.classifier.inference
+        side = self._largest_part(model_input.shape)
+        while True:
+            try:
+                return self._jacobian_in_parts(model_input, found, plane, chosen, side)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise ComputeError(f"{inference.choice} failed while propagating evidence: {error}") from error
+            if side >= 2 * self.model.network.placement.stride:
+                side = min(side, max(model_input.shape)) // 2
+                inference.warn(f"out of memory on {inference.choice.device}: Jacobian maps were made in smaller parts")
+            else:
+                inference.move_to_cpu()
+                side = self._largest_part(model_input.shape)
+
+    def _largest_part(self, shape: tuple[int, int]) -> int:
+        """Return the side of the parts of Jacobian maps that fit into memory, for a plane of `shape` (Y, X)."""
+        placement, each = self.model.network.placement, _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network)
+        free = free_memory(self.classifier.inference.choice.device)
+        if each * shape[0] * shape[1] <= free:
+            return max(shape)
+        return max(placement.stride, int((free / each) ** 0.5) - 2 * placement.receptive_field)
+
+    def _jacobian_in_parts(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], side: int
+    ) -> np.ndarray:
+        """Compute each part of a Jacobian map from all instances that see it, so that parts are exact."""
+        network, rule, choice = self.model.network, self.options.rule, self.classifier.inference.choice
+        if side >= max(model_input.shape):
+            pixels = torch.from_numpy(model_input.read(plane))[None]
+            return np.asarray(jacobian_maps(network, pixels, chosen, rule, choice)[0])
+        pooled = torch.from_numpy(found.probabilities)
+        whole = np.zeros((len(chosen), *model_input.shape), np.float32)
+        for part in windows(model_input.shape, (side, side)):
+            seen = image_window(Tile(plane, instances_of(part, model_input)), model_input)
+            pixels = torch.from_numpy(model_input.read(plane, seen))[None]
+            maps = jacobian_maps(network, pixels, chosen, rule, choice, pooled)[0]
+            maps = maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
+            whole[:, part.y0 : part.y0 + maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
+        return whole
 
     def check_memory(self, model_input: ModelInput, classes: int, planes: int) -> None:
-        """Check that the maps of this number of planes, and a Jacobian map of one plane, fit into memory.
+        """Check that the maps of this number of planes fit into memory.
 
         Raises
         ------
@@ -220,13 +272,30 @@ class EvidenceMaker:
                 f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; "
                 "choose fewer classes, fewer planes, or a crop of the image"
             )
-        choice = self.classifier.inference.choice
-        if self.options.kind == "jacobian":
-            needed = (
-                _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network) * model_input.shape[0] * model_input.shape[1]
-            )
-            if needed > free_memory(choice.device):
-                raise ComputeError(_too_large(self.model, model_input.shape, choice))
+
+
+def suited_evidence(model: TrainedModel, images: Sequence[Callable[[], ImageStack]]) -> OwnEvidence:
+    """Choose the kind of evidence that suits a model's images, by whether its foreground finds consistent objects.
+
+    Objects, if most of the images have them (`are_consistent`); otherwise the class map times the image, at a quarter
+    of the network's step. The choice needs no annotation, and no figure of the model's enters it.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model, with its foreground.
+    images : sequence of callable
+        Functions that open the images, at best images of which the model has learned nothing; of each, the middle plane
+        counts.
+    """
+    maker, count = EvidenceMaker(model, kind="object", device="cpu", precision="float32"), 0
+    for opened in images:
+        with opened() as image:
+            count += are_consistent(maker.foreground(image, len(image.planes) // 2))
+    found = f"{count} of {len(images)} images have several objects of one size"
+    if 2 * count > len(images):
+        return OwnEvidence(kind="object", reason=found)
+    return OwnEvidence(kind="class_map_image", detail=DETAILS[-1], reason=f"only {found}")
 
 
 def evidence(
@@ -250,11 +319,11 @@ def evidence(
         The classes; all by default.
     foreground : ndarray of int, or ForegroundOptions, optional
         For object evidence: a label image of your own, (planes, Y, X) or (Y, X), from any segmentation program, or how
-        to find the objects; by default as the model's card says.
+        to find the objects; by default as the model's card says. With a label image, the kind is object by default.
     prediction : Prediction, optional
         Result of `classify` for the same image, if you have it; then the image is not classified again.
     **options
-        Fields of `EvidenceOptions`: kind, rule, and those of `classify`.
+        Fields of `EvidenceOptions`: kind, detail, rule, and those of `classify`.
 
     Returns
     -------
@@ -273,9 +342,11 @@ def evidence(
         If the evidence does not fit into memory. The message says how much would.
     """
     foreground_options = foreground if isinstance(foreground, ForegroundOptions) else None
+    has_labels = foreground is not None and foreground_options is None
+    options |= {"kind": "object"} if has_labels and options.get("kind") is None else {}
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = None if foreground is None or foreground_options else checked_labels(in_memory(foreground), stack)
+    labels = checked_labels(in_memory(foreground), stack) if foreground is not None and has_labels else None
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
@@ -285,12 +356,12 @@ def evidence(
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
         classes=chosen,
-        kind=maker.options.kind,
+        kind=str(maker.options.kind),
         maps=np.stack([plane.maps for plane in planes]),
         objects=np.stack(objects) if objects else None,
         prediction=prediction,
         pixel_size=stack.pixel_size,
-        thresholds=model.card.thresholds_for(maker.options.kind),
+        thresholds=model.card.thresholds_for(str(maker.options.kind)),
         values=tuple(plane.values for plane in planes if plane.values is not None) or None,
         reference=model.card.reference,
     )
@@ -345,10 +416,17 @@ def _at_image_pixels(maps: np.ndarray, model_input: ModelInput) -> np.ndarray:
     return lay_over(inner, MapPlacement(1 / model_input.zoom, offset, offset), model_input.image.plane_shape)
 
 
-def _too_large(model: TrainedModel, shape: tuple[int, int], choice: DeviceChoice) -> str:
-    side = int((free_memory(choice.device) / (_JACOBIAN_MEMORY * bytes_per_pixel(model.network))) ** 0.5)
-    return (
-        f"a Jacobian map of {shape[0]} x {shape[1]} px does not fit into the memory of {choice.device}, but about "
-        f"{side} x {side} px would; crop the image, or use evidence of the kind 'object' or 'class_map', which is "
-        "computed in tiles"
-    )
+def _mean_brightness(model_input: ModelInput, plane: int) -> np.ndarray:
+    """Return the brightness of a plane (Y, X), the mean over the model's channels; one channel is read at a time."""
+    total = np.zeros(model_input.image.plane_shape, np.float32)
+    for channel in model_input.channels:
+        total += brightness(model_input.image.plane(plane, (channel,))[0])
+    return np.asarray(total / len(model_input.channels), np.float32)
+
+
+def _resolved(options: EvidenceOptions, own: OwnEvidence | None) -> EvidenceOptions:
+    """Fill in kind and detail from the model's card where they are not given."""
+    own = own or OwnEvidence(kind="object")
+    kind = options.kind or own.kind
+    detail = options.detail or (own.detail if options.kind is None else 1)
+    return options.model_copy(update={"kind": kind, "detail": detail})

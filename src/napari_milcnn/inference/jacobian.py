@@ -1,4 +1,12 @@
-"""Evidence propagated back from the class maps to the pixels (paper, section 2.5)."""
+"""Evidence propagated back from the class maps to the pixels (paper, section 2.5).
+
+The paper's network has each ReLU before its max pool, and its rule f applies at every hidden pre-activation z(l), which
+is the ReLU's input. Our network has the ReLU behind the pool: that gives the same numbers forward, with a quarter of
+the work. Backward the order matters, because windows of the pool overlap: f applies to the sum of what all windows send
+back to a pixel, not to the share of each window. So f is applied to the gradient at the pool's input, and the ReLU
+behind a pool stays plain. Where a window has no positive value, the ReLU behind it sends back nothing, as the one
+before it would. The maps are therefore those of the network in the paper's order.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +31,7 @@ def jacobian_maps(
     classes: Sequence[int],
     rule: str = "guided",
     choice: DeviceChoice | None = None,
+    pooled: Tensor | None = None,
 ) -> np.ndarray:
     """Propagate evidence for some classes back to the pixels, all from one forward run.
 
@@ -38,6 +47,8 @@ def jacobian_maps(
         guided, which keeps only positive evidence, or plain, which is the gradient.
     choice : DeviceChoice, optional
         Device and precision; by default the network's device, in float32.
+    pooled : Tensor, optional
+        P of whole images of which `images` are parts, float32 (batch, all classes); by default that of `images`.
 
     Returns
     -------
@@ -49,8 +60,8 @@ def jacobian_maps(
         pixels = images.detach().to(device).requires_grad_(True)
         with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
             logits = network.class_maps(pixels)
-        output = network.read_maps(logits)
-        start = (output.probabilities[..., None, None] * logits.sigmoid()).detach()
+        pooled = network.read_maps(logits).probabilities if pooled is None else pooled.to(device)
+        start = (pooled[..., None, None] * logits.sigmoid()).detach()
         maps = [_evidence_at_pixels(pixels, logits, start, index, rule) for index in classes]
     return torch.stack(maps, 1).cpu().numpy()
 
@@ -82,9 +93,9 @@ def _ready_for_gradients(network: MilNetwork, device: torch.device) -> Iterator[
 
 @contextmanager
 def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
-    """Keep only positive evidence behind every ReLU, with hooks that are always removed afterwards."""
-    relus = [layer for layer in layers.modules() if isinstance(layer, nn.ReLU)] if rule == "guided" else []
-    hooks = [relu.register_full_backward_hook(_positive) for relu in relus]
+    """Keep only positive evidence at every pre-activation, with hooks that are always removed afterwards."""
+    places = _below_activations(list(layers.modules())) if rule == "guided" else []
+    hooks = [layer.register_full_backward_hook(_positive) for layer in places]
     try:
         yield
     finally:
@@ -92,6 +103,14 @@ def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
             hook.remove()
 
 
+def _below_activations(layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """List the layers whose input is a pre-activation: each ReLU, or the max pool that stands right before it."""
+    pairs = zip([None, *layers], layers, strict=False)
+    return [
+        before if isinstance(before, nn.MaxPool2d) else layer for before, layer in pairs if isinstance(layer, nn.ReLU)
+    ]
+
+
 def _positive(_module: nn.Module, gradients: Gradients, _outputs: Gradients) -> tuple[Tensor]:
-    """Keep the positive part of the gradient that a ReLU passes back."""
+    """Keep the positive part of the gradient that a layer passes back."""
     return (gradients[0].relu(),)

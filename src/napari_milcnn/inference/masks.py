@@ -124,6 +124,7 @@ def segment(evidence: Evidence, **options: object) -> Masks:
                 i,
                 maps,
                 None if evidence.objects is None else evidence.objects[i],
+                evidence.classes,
                 None if evidence.values is None else evidence.values[i],
                 evidence.reference,
             ),

@@ -225,7 +225,7 @@ class _Masker:
     def __init__(self, maker: EvidenceMaker, request: ImageRequest, model_input: ModelInput) -> None:
         self.maker, self.request, self.model_input = maker, request, model_input
         self.names = tuple(request.classes or maker.model.classes)
-        self.thresholds = maker.model.card.thresholds_for(maker.options.kind)
+        self.thresholds = maker.model.card.thresholds_for(str(maker.options.kind))
         self.objects: np.ndarray | None = None
         self.problem = ""
         if request.masks is not None and request.objects is not None:

@@ -26,10 +26,14 @@ _MEMORY_SHARE = 0.5
 
 
 class Tile(NamedTuple):
-    """A window of the class map of one plane, in map pixels."""
+    """A window of the class map of one plane, in map pixels.
+
+    With a shift (Y, X), it is a window of the class map of the plane without its first rows and columns, in px.
+    """
 
     plane: int
     window: Window
+    shift: tuple[int, int] = (0, 0)
 
 
 class TileMaps(NamedTuple):
@@ -117,7 +121,7 @@ class TiledInference:
             If a single receptive field does not fit into the CPU's memory, or the device fails.
         """
         try:
-            images = np.stack([model_input.read(tile.plane, image_window(tile.window, model_input)) for tile in tiles])
+            images = np.stack([model_input.read(tile.plane, image_window(tile, model_input)) for tile in tiles])
             return [TileMaps(*maps) for maps in zip(*self.maps_and_moments(images), strict=True)]
         except MemoryError:
             pass  # the next attempt begins below, where the memory of this one is free again
@@ -139,10 +143,10 @@ class TiledInference:
         try:
             return self.class_maps(crops)[:, :, 0, 0]
         except MemoryError:
-            self._move_to_cpu()
+            self.move_to_cpu()
         return self.instances(crops)
 
-    def _move_to_cpu(self) -> None:
+    def move_to_cpu(self) -> None:
         """Continue on the CPU.
 
         Raises
@@ -152,7 +156,7 @@ class TiledInference:
         """
         if self.choice.device.type == "cpu":
             raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
-        self._warn(f"out of memory on {self.choice.device}: the computation continued on the CPU")
+        self.warn(f"out of memory on {self.choice.device}: the computation continued on the CPU")
         self.choice = choose_device("cpu", self.options.precision)
         self._prepare()
 
@@ -194,16 +198,16 @@ class TiledInference:
         if len(images) == 1:
             raise MemoryError
         self.batch_size = len(images) // 2
-        self._warn(f"out of memory on {self.choice.device}: smaller batches were used")
+        self.warn(f"out of memory on {self.choice.device}: smaller batches were used")
         return self.maps_and_moments(images)
 
     def _run_smaller(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[TileMaps]:
         """Compute tiles that do not fit into memory in quarters, or on the CPU if they are single instances."""
         window = tiles[0].window
         if max(window.y1 - window.y0, window.x1 - window.x0) > 1:
-            self._warn(f"out of memory on {self.choice.device}: smaller tiles were used")
+            self.warn(f"out of memory on {self.choice.device}: smaller tiles were used")
             return [self._run_quartered(model_input, tile) for tile in tiles]
-        self._move_to_cpu()
+        self.move_to_cpu()
         return self.encode(model_input, tiles)
 
     def _run_quartered(self, model_input: ModelInput, tile: Tile) -> TileMaps:
@@ -213,12 +217,57 @@ class TiledInference:
         whole = np.empty((len(self.model.classes), y1 - y0, x1 - x0), np.float32)
         for part in windows((y1 - y0, x1 - x0), (max(1, (y1 - y0 + 1) // 2), max(1, (x1 - x0 + 1) // 2))):
             window = Window(part.y0 + y0, part.y1 + y0, part.x0 + x0, part.x1 + x0)
-            found = self.encode(model_input, [Tile(tile.plane, window)])[0]
+            found = self.encode(model_input, [tile._replace(window=window)])[0]
             whole[:, part.y0 : part.y1, part.x0 : part.x1] = found.logits
             moments += found.moments
         return TileMaps(whole, moments)
 
-    def _warn(self, text: str) -> None:
+    def finer_maps(
+        self, model_input: ModelInput, plane: int, coarse: np.ndarray, classes: Sequence[int], detail: int
+    ) -> np.ndarray:
+        """Compute the class maps of a plane at a finer step: the network runs on the plane shifted, interleaved.
+
+        No layer is padded, so each value is exactly what the network says about the receptive field there.
+
+        Parameters
+        ----------
+        model_input : ModelInput
+            The image.
+        plane : int
+            Index of the plane.
+        coarse : ndarray
+            Instance probabilities p of some classes at the network's own step, (classes, Y, X); they are taken over.
+        classes : sequence of int
+            Indices of these classes.
+        detail : int
+            Map pixels along each axis in place of one; divides the stride.
+
+        Returns
+        -------
+        ndarray
+            p at a step of stride / detail, float32 (classes, Y, X); the first map pixel is where it was.
+
+        Raises
+        ------
+        ComputeError
+            If a single receptive field does not fit into the CPU's memory, or the device fails.
+        """
+        placement = self.model.network.placement
+        step = placement.stride // detail
+        height, width = ((side - placement.receptive_field) // step + 1 for side in model_input.shape)
+        fine = np.empty((len(classes), height, width), np.float32)
+        fine[:, ::detail, ::detail] = coarse
+        tile = self.tile(model_input.shape)
+        for down, right in [(i, j) for i in range(detail) for j in range(detail) if i or j]:
+            part, shift = fine[:, down::detail, right::detail], (down * step, right * step)
+            for window in map_windows((part.shape[1], part.shape[2]), tile, placement):
+                logits = self.encode(model_input, [Tile(plane, window, shift)])[0].logits
+                p = torch.from_numpy(logits[classes]).sigmoid().numpy()
+                part[:, window.y0 : window.y1, window.x0 : window.x1] = p
+        return fine
+
+    def warn(self, text: str) -> None:
+        """Note a sentence about what was done to fit into memory, once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
@@ -258,12 +307,24 @@ def map_windows(shape: tuple[int, int], tile: int, placement: Placement) -> list
     return windows(shape, (side, side))
 
 
-def image_window(window: Window, model_input: ModelInput) -> Window:
-    """Return the window of model pixels from which a window of the class map is computed."""
+def image_window(tile: Tile, model_input: ModelInput) -> Window:
+    """Return the window of model pixels from which a tile of the class map is computed."""
     placement = model_input.model.network.placement
     reach = placement.receptive_field - placement.stride
-    y0, y1, x0, x1 = (edge * placement.stride for edge in window)
-    return Window(y0, y1 + reach, x0, x1 + reach)
+    y0, y1, x0, x1 = (edge * placement.stride for edge in tile.window)
+    down, right = tile.shift
+    return Window(y0 + down, y1 + reach + down, x0 + right, x1 + reach + right)
+
+
+def instances_of(part: Window, model_input: ModelInput) -> Window:
+    """Return the window of the class map whose receptive fields meet a window of model pixels."""
+    placement = model_input.model.network.placement
+    edges = []
+    for first, last, count in zip((part.y0, part.x0), (part.y1, part.x1), model_input.map_shape, strict=True):
+        start = max(0, (first - placement.receptive_field) // placement.stride + 1)
+        stop = min(count, (last - 1) // placement.stride + 1)
+        edges += [min(start, count - 1), max(stop, 1)]
+    return Window(*edges)
 
 
 def inference_copy(network: MilNetwork) -> MilNetwork:

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from napari_milcnn.options import FORMER_FOREGROUND, ForegroundOptions, NetworkOptions, Normalise, Options, make_options
+from napari_milcnn.options import (
+    FORMER_FOREGROUND,
+    EvidenceKind,
+    ForegroundOptions,
+    NetworkOptions,
+    Normalise,
+    Options,
+    make_options,
+)
 
 _ADDED_LATER = frozenset({"normalise", "scale"})
 """Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
@@ -146,6 +154,14 @@ class TrainingRecord(_AsRead):
         return self.has_learned or self.encoder_of is not None
 
 
+class OwnEvidence(_AsRead):
+    """The kind of evidence that suits a model's images, and why."""
+
+    kind: EvidenceKind = Field(description="Kind of evidence.")
+    detail: int = Field(1, description="Fineness of its class map, as `EvidenceOptions.detail`.")
+    reason: str = Field("", description="Why this kind, in a sentence.")
+
+
 class ModelCard(Options):
     """Our own facts about a model, as they stand in `config.milcnn` of its file."""
 
@@ -187,6 +203,10 @@ class ModelCard(Options):
                           "others is relative to it."
     )  # fmt: skip
     thresholds: dict[str, dict[str, float]] = Field({}, description="Kind of evidence -> class -> threshold.")
+    evidence: OwnEvidence | None = Field(
+        None, exclude_if=lambda value: value is None,
+        description="Kind of evidence that is made where none is asked for; objects where the card says nothing.",
+    )  # fmt: skip
     temperature: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="Divisor of the last layer's y, so that a score of .8 is right in "
                                                     "eight of ten images."

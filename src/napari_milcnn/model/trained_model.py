@@ -104,7 +104,8 @@ class TrainedModel:
         reference = self.card.reference if self.card.reference in classes else None
         facts = {
             "classes": tuple(classes), "network": network.model_dump(), "single_label": single_label, "metrics": {},
-            "thresholds": {}, "temperature": 1.0, "reference": reference, "training": {"encoder_of": self.digest},
+            "thresholds": {}, "temperature": 1.0, "reference": reference, "evidence": None,
+            "training": {"encoder_of": self.digest},
         }  # fmt: skip
         return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
 
@@ -200,6 +201,7 @@ def card_text(model: TrainedModel) -> str:
                    f"{sum(p.numel() for p in model.network.parameters()):,} parameters, {card.network.pooling}",
         "foreground": _foreground_text(card),
         "reference": card.reference,
+        "evidence": "" if card.evidence is None else f"{card.evidence.kind}: {card.evidence.reason}",
         "training images": _look_sentence(card),
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},

@@ -177,7 +177,7 @@ def _convolution(
     """List a convolution, its ReLU and, if wanted, batch norm, max pool and dropout.
 
     The ReLU comes after the max pool: both orders give the same numbers, and this one is a quarter of the work. It must
-    not work in place, because the Jacobian maps hook it.
+    not work in place, because the Jacobian maps hook it; they see to it that the order does not matter backward.
     """
     convolution = nn.Conv2d(inputs, outputs, kernel, bias=not options.batch_norm, device="meta")
     layers: list[nn.Module] = [convolution.to_empty(device="cpu")]

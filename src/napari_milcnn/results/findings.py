@@ -1,9 +1,9 @@
-"""Results of one image, collected plane by plane, and its files: label image, class maps, overview picture."""
+"""Results of one image, collected plane by plane, and its files: label image, evidence, class maps, picture."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from napari_milcnn.results.write import (
     image_files,
     object_rows,
     prediction_rows,
+    write_evidence,
     write_labels,
     write_labels_zarr,
     write_maps,
@@ -47,6 +48,11 @@ class Findings:
         Scores and class maps of the planes that were classified.
     masks : mapping
         Masks by number of the plane.
+    evidence : mapping
+        Evidence by class, in the order of the classes, float32 (planes, Y, X), NaN in planes without it; empty unless
+        it is to be written.
+    evidence_notes : mapping
+        How the evidence was made: its kind, and what else it depends on.
     """
 
     file: str
@@ -55,6 +61,8 @@ class Findings:
     channels: tuple[int, ...]
     prediction: Prediction
     masks: Mapping[int, PlaneMasks]
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    evidence_notes: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> pd.DataFrame:
         """Return the rows of predictions.csv: one for each plane that was classified."""
@@ -77,7 +85,7 @@ class Findings:
         out : Path
             Folder.
         parts : collection of str
-            Parts from `EXPORTED`; tables are not written here.
+            Parts from `EXPORTED`, and evidence, which is written where it was kept; tables are not written here.
         masks_as : str
             Format of the label image: tiff or zarr.
 
@@ -91,6 +99,9 @@ class Findings:
             write = write_labels if masks_as == "tiff" else write_labels_zarr
             write(files.labels, self.image, self.prediction.classes, self.masks)
             yield files.labels
+        if "evidence" in parts and self.evidence:
+            write_evidence(files.evidence, self.image, self.evidence, self.evidence_notes)
+            yield files.evidence
         if "maps" in parts:
             write_maps(files.maps, every_plane(self.prediction, self.image), self.image.pixel_size)
             yield files.maps
@@ -113,10 +124,15 @@ class FindingsOfImage:
         The open image.
     file, name : str
         As in `Findings`.
+    evidence_notes : mapping, optional
+        As in `Findings`; evidence is kept only where they are given.
     """
 
-    def __init__(self, image: ImageStack, file: str, name: str) -> None:
-        self._image, self._file, self._name = image, file, name
+    def __init__(
+        self, image: ImageStack, file: str, name: str, evidence_notes: Mapping[str, str] | None = None
+    ) -> None:
+        self._image, self._file, self._name, self._notes = image, file, name, evidence_notes
+        self._evidence: dict[str, np.ndarray] = {}
         self._predictions: list[Prediction] = []
         self._masks: dict[int, PlaneMasks] = {}
         self._labels: np.ndarray | None = None
@@ -135,10 +151,22 @@ class FindingsOfImage:
                 self._labels = scratch_array((len(self._image.planes), *self._image.plane_shape), np.int32)
             self._labels[result.plane] = result.masks.labels
             self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
+        if result.evidence is not None and self._notes is not None:
+            for name, evidence in zip(result.evidence.classes, result.evidence.maps, strict=True):
+                self._evidence_of(name)[result.plane] = evidence
+
+    def _evidence_of(self, name: str) -> np.ndarray:
+        """Return the evidence of a class, (planes, Y, X), to write into."""
+        if name not in self._evidence:
+            self._evidence[name] = scratch_array((len(self._image.planes), *self._image.plane_shape), np.float32)
+            self._evidence[name][:] = np.nan
+        return self._evidence[name]
 
     def findings(self) -> Findings | None:
         """Return the results so far; None if no plane was classified."""
         if not self._predictions:
             return None
-        return Findings(printable(self._file), self._name, self._image, self._channels, joined(self._predictions),
-                        self._masks)  # fmt: skip
+        prediction = joined(self._predictions)
+        evidence = {name: self._evidence[name] for name in prediction.classes if name in self._evidence}
+        return Findings(printable(self._file), self._name, self._image, self._channels, prediction, self._masks,
+                        evidence, self._notes or {})  # fmt: skip

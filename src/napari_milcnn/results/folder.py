@@ -74,6 +74,7 @@ def classify_files(
     classes: Sequence[str] | None = None,
     masks: bool = True,
     masks_as: MasksAs = "tiff",
+    save_evidence: bool = False,
     objects: Path | None = None,
     reading: ImageReading = AS_THEY_SAY,
     mask_options: Mapping[str, object] | None = None,
@@ -100,8 +101,11 @@ def classify_files(
         Whether to make masks.
     masks_as : str
         Format of label images: tiff, or zarr for OME-Zarr, which cannot hold images of several positions.
+    save_evidence : bool
+        Whether to write the evidence from which the masks are made, NAME_evidence.ome.tif.
     objects : Path, optional
-        Your own label images for object evidence: one file, or a folder with one file per image, of the same name.
+        Your own label images for object evidence, which is then the default kind: one file, or a folder with one file
+        per image, of the same name.
     reading : ImageReading
         Axes, channels and pixel size of files that do not say them.
     mask_options : mapping, optional
@@ -134,6 +138,7 @@ def classify_files(
         out,
         classes,
         masks_as if masks else None,
+        save_evidence,
         objects,
         reading,
         dict(mask_options or {}),
@@ -153,6 +158,7 @@ class _Run:
         out: Path,
         classes: Sequence[str] | None,
         masks_as: MasksAs | None,
+        save_evidence: bool,
         objects: Path | None,
         reading: ImageReading,
         mask_options: dict[str, object],
@@ -163,8 +169,15 @@ class _Run:
         self.classes = tuple(classes) if classes else model.classes
         self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
-        self.maker = EvidenceMaker(model, **options)
+        own_kind = {"kind": "object"} if objects is not None and options.get("kind") is None else {}
+        self.maker = EvidenceMaker(model, **{**options, **own_kind})
         class_indices(model, self.classes)
+        self.evidence_notes = _evidence_notes(self.maker) if save_evidence else None
+        if save_evidence and masks_as is None:
+            raise OptionsError(
+                "evidence is to be saved, but no masks are made: evidence is computed for the classes that get masks; "
+                "make masks, or do not save evidence"
+            )
         self._check_objects()
         self.names = output_names([file.absolute() for file in files])
         self._check_out()
@@ -200,7 +213,7 @@ class _Run:
                 event = step.result
                 file, name = self.files[step.number], self.names[step.number]
                 if isinstance(event, ImageOpened):
-                    found = FindingsOfImage(event.image, str(file), name)
+                    found = FindingsOfImage(event.image, str(file), name, self.evidence_notes)
                 elif isinstance(event, PlaneResult) and found is not None:
                     found.take(event)
                 result = self._finish(file, name, found, event) if isinstance(event, ImageEnd) else None
@@ -224,7 +237,7 @@ class _Run:
         written: list[Path] = []
         rows, objects = pd.DataFrame(), pd.DataFrame(columns=OBJECT_ROW)
         if findings is not None:
-            for part in (*(["masks"] if findings.masks else []), "maps", "picture"):
+            for part in (*(["masks"] if findings.masks else []), "evidence", "maps", "picture"):
                 with failures_of(str(file)) as reasons:
                     written += findings.write(self.out, {part}, self.masks_as or "tiff")
                 errors += reasons
@@ -244,7 +257,8 @@ class _Run:
 
     def _remove_old(self, name: str, written: Sequence[Path]) -> None:
         """Remove files that an earlier run wrote for the image and this run did not: its new rows contradict them."""
-        old = _possible_files(self.out, name) if self.masks_as is not None else image_files(self.out, name, None)[1:]
+        files = image_files(self.out, name, None)
+        old = _possible_files(self.out, name) if self.masks_as is not None else (files.maps, files.overview)
         for path in set(old) - set(written):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -269,7 +283,7 @@ class _Run:
         record = classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
-            names=self.names, command=command,
+            save_evidence=self.evidence_notes is not None, names=self.names, command=command,
             planes=[self.planes.get(file) for file in self.files],
         ) | {
             "seconds": round(seconds, 3),
@@ -278,6 +292,13 @@ class _Run:
             "unfinished": [str(file) for name, file in files.items() if name not in self.tables.names],
         }  # fmt: skip
         write_record(self.out, record)
+
+
+def _evidence_notes(maker: EvidenceMaker) -> dict[str, str]:
+    """Say how evidence was made, for the annotations of its file."""
+    options = maker.options
+    more = {"jacobian": {"rule": options.rule}, "object": {}}.get(str(options.kind), {"detail": str(options.detail)})
+    return {"evidence": str(options.kind), **more, "model": maker.model.card.name, "sha256": maker.model.digest}
 
 
 def _possible_files(out: Path, name: str) -> set[Path]:

@@ -73,6 +73,7 @@ def classification_record(
     reading: ImageReading = AS_THEY_SAY,
     mask_options: MaskOptions | None = None,
     masks_as: MasksAs | None = "tiff",
+    save_evidence: bool = False,
     planes: Sequence[Sequence[int] | None] | None = None,
     names: Sequence[str] | None = None,
     command: Sequence[str] = (),
@@ -95,6 +96,8 @@ def classification_record(
         How masks were made; None if no masks were made.
     masks_as : str, optional
         Format of the label images: tiff or zarr.
+    save_evidence : bool
+        Whether evidence was written.
     planes : sequence, optional
         For each image, the numbers of the planes that were classified; None if all were.
     names : sequence of str, optional
@@ -108,6 +111,7 @@ def classification_record(
         "evidence": maker.options.model_dump() | {"precision": precision},
         "masks": None if mask_options is None else mask_options.model_dump(),
         "masks_as": None if mask_options is None else masks_as,
+        "save_evidence": save_evidence,
         "classes": list(classes),
         "objects": _absolute(objects),
         "reading": vars(reading),

@@ -35,6 +35,7 @@ class _Chosen(Options):
     evidence: EvidenceOptions
     masks: MaskOptions | None
     masks_as: MasksAs | None = "tiff"
+    save_evidence: bool = False
     classes: tuple[str, ...]
     objects: Path | None
     reading: ImageReading
@@ -105,8 +106,8 @@ def replay(
     planes = {file: numbers for file, numbers in zip(files, found.planes, strict=False) if numbers is not None}
     yield from classify_files(
         model, files, out, classes=chosen.classes, masks=chosen.masks is not None, masks_as=chosen.masks_as or "tiff",
-        objects=chosen.objects, reading=chosen.reading, planes=planes, command=command,
-        mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
+        save_evidence=chosen.save_evidence, objects=chosen.objects, reading=chosen.reading, planes=planes,
+        command=command, mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class ImageFiles(NamedTuple):
     """Paths of the files that are written for one image; `labels` is None if it gets no label image."""
 
     labels: Path | None
+    evidence: Path
     maps: Path
     overview: Path
 
@@ -43,7 +44,8 @@ def image_files(out: Path, name: str, masks_as: MasksAs | None) -> ImageFiles:
     """Return the paths of the files of one image in the folder `out`, without a label image if `masks_as` is None."""
     ending = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
     labels = out / f"{name}_labels{ending[masks_as]}" if masks_as is not None else None
-    return ImageFiles(labels, out / f"{name}_maps.ome.tif", out / f"{name}_overview.png")
+    evidence, maps = (out / f"{name}_{part}.ome.tif" for part in ("evidence", "maps"))
+    return ImageFiles(labels, evidence, maps, out / f"{name}_overview.png")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -199,8 +201,25 @@ def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: M
 
     notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
     write_ome_tiff(
-        path, image.planes, Pages(pages(), image.plane_shape), ("objects", "classes"), image.pixel_size, notes
+        path,
+        image.planes,
+        Pages(pages(), 2, image.plane_shape, np.uint32),
+        ("objects", "classes"),
+        image.pixel_size,
+        notes,
     )
+
+
+def write_evidence(path: Path, image: ImageStack, evidence: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
+    """Write evidence, class -> (planes, Y, X), as OME-TIFF, float32, with one channel per class.
+
+    A class has NaN in the planes in which no evidence was made for it. `notes` stand in the OME annotations: the kind
+    of evidence, and what else it depends on.
+    """
+    count = len(evidence)
+    pages = (np.stack([maps[plane] for maps in evidence.values()]) for plane in range(len(image.planes)))
+    planes = Pages(pages, count, image.plane_shape, np.float32)
+    write_ome_tiff(path, image.planes, planes, tuple(evidence), image.pixel_size, dict(notes))
 
 
 def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +27,11 @@ from torch import Tensor, nn
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
+from napari_milcnn.inference.evidence import suited_evidence
 from napari_milcnn.inference.foreground import is_known, measure_foreground
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
-from napari_milcnn.model.card import EpochRecord, ModelCard, TrainingRecord
+from napari_milcnn.model.card import EpochRecord, ModelCard, OwnEvidence, TrainingRecord
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
@@ -63,7 +65,7 @@ OnBatch = Callable[[int, int], bool]
 _MOST_SEGMENTED = 16
 """Most images on which the size of objects, and the method that finds them, is measured."""
 _MOST_MEASURED = 64
-"""Most images that the share of foreground is measured on."""
+"""Most images on which the foreground is measured."""
 _NOT_LEARNING = ("device", "num_workers", "cache", "max_minutes", "threads")
 """Options that say where, how fast and how long a training runs: with others it may go on from its checkpoint."""
 
@@ -319,8 +321,15 @@ class _Trainer:
         if not self.model.card.training.has_learned and self.model.card.network.b is None:
             self._start_at_foreground()
         self.structureless = count_structureless(self.model, self.reader.table, self.processes)
-        self.best = self.model
+        self.best = self.model = self.model.with_card(evidence=self._suited_evidence())
         return True
+
+    def _suited_evidence(self) -> OwnEvidence:
+        """Choose the kind of evidence by the validation images, or by the training images where there are none."""
+        table = self.table.part("validation")
+        images = table.images or self.reader.table.images
+        chosen = images[:: math.ceil(len(images) / _MOST_MEASURED)]
+        return suited_evidence(self.model, [partial(self.table.open, image) for image in chosen])
 
     def _measure_intensities(self, on_image: OnImage) -> bool:
         """Measure how intensities are scaled, on the training images; False if it was stopped."""

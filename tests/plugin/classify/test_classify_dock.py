@@ -316,12 +316,27 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     assert sum(len(masks.objects) for masks in entry.masks.values()) < sum(before.values())
 
 
+def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):
+    """Class maps of the top class, and masks from the class map times the image at half the step."""
+    dock.adds_box.choose("class_map_image", 2)
+    dock.adds_box.maps.setCurrentText("top class")
+    classified(dock, viewer, qtbot)
+    (entry,) = dock.images
+    top = entry.predictions[0].top[0]
+    assert f"nucleus-01_1 class map {top}" in viewer.layers
+    found = mil.evidence(model, FIELD, [top], kind="class_map_image", detail=2)
+    assert dock._preview.how == {"kind": "class_map_image", "detail": 2}
+    np.testing.assert_allclose(dock._preview.evidence.maps[dock._preview.names.index(top)], found.maps[0, 0], atol=1e-3)
+    current.set(model.with_card(evidence={"kind": "class_map", "detail": 4, "reason": ""}))
+    assert dock.adds_box.options() == {"kind": "class_map", "detail": 4}
+
+
 @pytest.mark.parametrize("kind", ["class_map", "jacobian"])
 @pytest.mark.slow
 def test_other_evidence_gives_other_masks(dock, viewer, qtbot, kind):
     classified(dock, viewer, qtbot)
     before = np.array(viewer.layers["nucleus-01_1 masks"].data)
-    dock.mask_box.kind.setCurrentIndex(dock.mask_box.kind.findData(kind))
+    dock.adds_box.choose(kind)
     qtbot.waitUntil(lambda: dock._preview_job is None and (viewer.layers[-1].data != before).any(), timeout=30_000)
     assert dock.mask_box.smooth.isEnabled()
     dock.mask_box.show_evidence.click()

@@ -272,7 +272,13 @@ class Walk(RandomWalk):
         self.dock.mask_box.min_size.setValue(self.random.randrange(300))
 
     def do_kind(self):
-        self.choose(self.dock.mask_box.kind)
+        self.choose(self.dock.adds_box.kind)
+
+    def do_detail(self):
+        self.choose(self.dock.adds_box.detail)
+
+    def do_maps(self):
+        self.choose(self.dock.adds_box.maps)
 
     def do_mask_class(self):
         self.choose(self.dock.mask_box.classes)

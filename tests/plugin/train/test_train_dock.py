@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 
 import napari_milcnn as mil
 from conftest import lively_model
+from napari_milcnn.options import POOLINGS
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
@@ -462,6 +463,28 @@ def test_a_model_that_is_trained_further_is_not_overwritten(dock, qtbot, table, 
     dock.plan_box.out.setText("model.zip")
     trained(dock, qtbot)
     assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
+
+
+def test_the_pooling_of_a_new_network_is_chosen(dock, qtbot, table, tmp_path):
+    """The sentence of the pooling stands below it, and the plan has it; a model to start from has its own."""
+    opened(dock, qtbot, tmp_path / "labels.csv")
+    box = dock.plan_box
+    assert box.when.text() == POOLINGS["noisy_and"]
+    assert dock.plan().network == {}
+    box.pooling.setCurrentText("average")
+    assert box.when.text() == POOLINGS["average"]
+    plan = dock.plan()
+    assert plan.network == {"pooling": "average"}
+    assert "--pooling average" in " ".join(plan.command())
+    box.pooling.setCurrentText("max")
+    box.show_plan(plan)
+    assert box.pooling.currentText() == "average"
+    lively_model(classes=("none", "spots"), channels=("channel 0",)).save(tmp_path / "model.zip")
+    current.set(mil.load_model(tmp_path / "model.zip"))
+    box.start.setCurrentIndex(next(i for i in range(box.start.count()) if box.start.itemText(i).endswith("(current)")))
+    box.start.activated.emit(box.start.currentIndex())
+    assert not box.pooling.isVisibleTo(box)
+    assert dock.plan().network == {}
 
 
 @pytest.mark.slow

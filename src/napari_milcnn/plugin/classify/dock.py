@@ -19,6 +19,7 @@ from superqt import QCollapsible
 from napari_milcnn.errors import ImageError, MilcnnError
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.options import DEVICES, ComputeOptions, MaskOptions, make_options
+from napari_milcnn.plugin.classify.adds_box import AddsBox
 from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
@@ -66,7 +67,7 @@ class MaskPreview:
 
     entry: ImageState
     plane: int
-    kind: str
+    how: dict[str, Any]
     names: tuple[str, ...]
     evidence: PlaneEvidence
 
@@ -107,7 +108,9 @@ class ClassifyDock(QWidget):
         self.image_box = ImageBox(self.viewer)
         self.results_box = ResultsBox()
         self.mask_box = MaskBox()
-        self.mask_box.kind.setCurrentIndex(self.mask_box.kind.findData(settings.kind))
+        self.adds_box = AddsBox()
+        self.adds_box.choose(settings.kind)
+        self.mask_box.set_kind(settings.kind)
         self.cells_box = CellsBox(self.viewer)
         self.export_box = ExportBox()
         self.run_button, self.cancel_button = QPushButton("Classify"), QPushButton("Cancel")
@@ -141,6 +144,7 @@ class ClassifyDock(QWidget):
             after.addWidget(part)
         layout.addWidget(self.model_box)
         layout.addWidget(self.image_box)
+        layout.addWidget(self.adds_box)
         layout.addWidget(options)
         layout.addLayout(row(self.run_button, self.cancel_button, stretch=0))
         layout.addWidget(self.auto)
@@ -171,7 +175,8 @@ class ClassifyDock(QWidget):
         self.results_box.save_requested.connect(self._on_save)
         self.results_box.masks_requested.connect(self._on_masks_requested)
         self.mask_box.changed.connect(self._make_masks)
-        self.mask_box.kind_changed.connect(self._prepare_preview)
+        self.mask_box.class_changed.connect(self._prepare_preview)
+        self.adds_box.kind_changed.connect(self._on_kind)
         self.mask_box.apply_requested.connect(self._apply_to_all)
         self.mask_box.map_requested.connect(self._on_map)
         self.mask_box.evidence_requested.connect(self._on_evidence)
@@ -212,6 +217,8 @@ class ClassifyDock(QWidget):
             self._forget(entry)
         self.image_box.set_channels(model.channels if model else ())
         self.mask_box.set_classes(model.classes if model else ())
+        if model is not None and model.card.evidence is not None:
+            self.adds_box.choose(model.card.evidence.kind, model.card.evidence.detail)
         self._refresh()
         self._start_queue()
 
@@ -330,7 +337,7 @@ class ClassifyDock(QWidget):
         self._refresh()
 
     def _evidence_options(self) -> dict[str, Any]:
-        return {**form_values(self.options, ComputeOptions), "kind": self.mask_box.kind.currentData()}
+        return {**form_values(self.options, ComputeOptions), **self.adds_box.options()}
 
     def _start(self, images: list[ImageState]) -> None:
         """Run over some images, beside the window."""
@@ -428,7 +435,10 @@ class ClassifyDock(QWidget):
             entry.state = "failed" if ending.error else "stopped"
             entry.error = ending.error
             self.results_box.planes.changed(entry)
+        finished = [entry for entry in self._job_images if entry in self.images]
         self._end(ending, self._run_summary())
+        for entry in finished:
+            self._add_class_maps(entry)
         shown = self.entry()
         if shown is not None:
             self._choose_top_class(shown)
@@ -596,6 +606,12 @@ class ClassifyDock(QWidget):
         if entry is not None and self.writer.masks_of(entry) == event.source:  # napari gives proxies
             self.results_box.select_object(int(event.source.selected_label))
 
+    def _add_class_maps(self, entry: ImageState) -> None:
+        """Show the class maps of the classes that were chosen before the run."""
+        if entry.source is not None:
+            for name in self.adds_box.classes_of(entry.predictions.values()):
+                self.writer.put_class_map(entry, name)
+
     def _on_map(self, name: str) -> None:
         entry = self.entry()
         if entry is not None and entry.predictions:
@@ -607,7 +623,11 @@ class ClassifyDock(QWidget):
             self._prepare_preview(then=lambda: self._on_evidence(name))
             return
         evidence = preview.evidence.maps[preview.names.index(name)]
-        self.writer.put_evidence(preview.entry, name, preview.kind, preview.plane, evidence)
+        self.writer.put_evidence(preview.entry, name, preview.how["kind"], preview.plane, evidence)
+
+    def _on_kind(self) -> None:
+        self.mask_box.set_kind(self.adds_box.kind.currentData())
+        self._prepare_preview()
 
     # The mask preview
 
@@ -625,15 +645,15 @@ class ClassifyDock(QWidget):
         if self._preview_job is not None:
             self._preview_job.stop()
         model, options, image = entry.model, self._evidence_options(), entry.source.image
-        prediction, kind = entry.predictions[plane], options["kind"]
+        prediction, how = entry.predictions[plane], self.adds_box.options()
         assert model is not None
         steps = _EvidenceSteps(model, options, image, prediction, names)
 
         def keep(evidence: PlaneEvidence) -> None:
             if self._preview_job is not job or entry not in self.images:
                 return
-            self._preview = MaskPreview(entry, plane, kind, names, evidence)
-            if plane in entry.made_with and entry.made_with[plane][0]["kind"] == kind:
+            self._preview = MaskPreview(entry, plane, how, names, evidence)
+            if plane in entry.made_with and how.items() <= entry.made_with[plane][0].items():
                 self._show_threshold()
             else:
                 self._make_masks()
@@ -658,11 +678,7 @@ class ClassifyDock(QWidget):
         return tuple(name for name in prediction.classes if name in shown | {self.mask_box.class_name})
 
     def _is_current(self, preview: MaskPreview) -> bool:
-        return (preview.entry, preview.plane, preview.kind) == (
-            self.entry(),
-            self.plane(),
-            self.mask_box.kind.currentData(),
-        )
+        return (preview.entry, preview.plane, preview.how) == (self.entry(), self.plane(), self.adds_box.options())
 
     def _make_masks(self) -> None:
         """Make the mask of the plane in view as the sliders say."""
@@ -679,7 +695,7 @@ class ClassifyDock(QWidget):
             self._prepare_preview(then=self._make_masks)
             return
         options = make_options(MaskOptions, self.mask_box.options())
-        size, own = entry.source.image.pixel_size, model.card.thresholds_for(preview.kind)
+        size, own = entry.source.image.pixel_size, model.card.thresholds_for(preview.how["kind"])
         entry.masks[plane] = segment_plane(
             preview.evidence, entry.predictions[plane], preview.names, options, size, own
         )

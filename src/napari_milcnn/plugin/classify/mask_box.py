@@ -1,35 +1,26 @@
-"""The section of the Classify dock for masks: kind of evidence and threshold, applied to the plane in view at once."""
+"""The section of the Classify dock for masks: the threshold and more, applied to the plane in view at once."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.options import EvidenceKind, MaskOptions
+from napari_milcnn.options import MaskOptions
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 
-KIND_NAMES = {"object": "cells", "class_map": "class map", "jacobian": "Jacobian map"}
-KIND_TIPS = {
-    "object": "Cells found in the image itself; the evidence of a cell is the mean of the class map inside it",
-    "class_map": "The network's own map of the class, enlarged to the size of the image; coarse",
-    "jacobian": "The evidence for the class, propagated back to the pixels as in the paper",
-}
-
 
 class MaskBox(QWidget):
-    """Choose the kind of evidence, the threshold of each class, the smoothing and the smallest object.
+    """Choose the threshold of each class, the smoothing and the smallest object.
 
     Signals
     -------
     changed
         The settings changed: make the mask of the plane in view again.
-    kind_changed
-        Other evidence is needed.
+    class_changed
+        Another class is chosen, whose evidence may be needed.
     apply_requested
         Make the masks of all planes with these settings.
     map_requested, evidence_requested : str
@@ -37,7 +28,7 @@ class MaskBox(QWidget):
     """
 
     changed = Signal()
-    kind_changed = Signal()
+    class_changed = Signal()
     apply_requested = Signal()
     map_requested = Signal(str)
     evidence_requested = Signal(str)
@@ -47,10 +38,6 @@ class MaskBox(QWidget):
         self.thresholds: dict[str, float] = {}
         self.classes = NarrowComboBox()
         self.classes.setObjectName("mask class")
-        self.kind = NarrowComboBox()
-        for kind in get_args(EvidenceKind):
-            self.kind.addItem(KIND_NAMES[kind], kind)
-            self.kind.setItemData(self.kind.count() - 1, KIND_TIPS[kind], Qt.ItemDataRole.ToolTipRole)
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setDecimals(3)
         self.threshold.setRange(0, 1)
@@ -77,7 +64,7 @@ class MaskBox(QWidget):
         )
         self._lay_out()
         self._connect()
-        self._on_kind()
+        self.set_kind("object")
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
@@ -85,7 +72,6 @@ class MaskBox(QWidget):
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("class", self.classes)
-        form.addRow("evidence", self.kind)
         form.addRow("threshold", _beside(self.threshold, self.auto))
         form.addRow("smooth, px", self.smooth)
         form.addRow("min. size, px", self.min_size)
@@ -101,8 +87,7 @@ class MaskBox(QWidget):
         self.smooth.valueChanged.connect(lambda _value: self.changed.emit())
         self.min_size.valueChanged.connect(lambda _value: self.changed.emit())
         self.faint.toggled.connect(lambda _on: self.changed.emit())
-        self.classes.currentIndexChanged.connect(lambda _index: self.kind_changed.emit())
-        self.kind.currentIndexChanged.connect(self._on_kind)
+        self.classes.currentIndexChanged.connect(lambda _index: self.class_changed.emit())
         self.apply.clicked.connect(lambda: self.apply_requested.emit())
         self.show_map.clicked.connect(lambda: self.map_requested.emit(self.class_name))
         self.show_evidence.clicked.connect(lambda: self.evidence_requested.emit(self.class_name))
@@ -137,7 +122,7 @@ class MaskBox(QWidget):
         """Show the threshold in use on a slider that ends at the highest evidence of the plane."""
         with QSignalBlocker(self.threshold):
             top = max(highest, used or 0.0, 1e-6)
-            self.threshold.setRange(0, 1 if self.kind.currentData() == "object" else top)
+            self.threshold.setRange(0, 1 if self._cells else top)
             self.threshold.setDecimals(3 if top > 0.02 else 6)
             if used is not None:
                 self.threshold.setValue(used)
@@ -154,13 +139,13 @@ class MaskBox(QWidget):
         self.thresholds.pop(self.class_name, None)
         self.changed.emit()
 
-    def _on_kind(self, _index: int = 0) -> None:
-        cells = self.kind.currentData() == "object"
+    def set_kind(self, kind: str) -> None:
+        """Adapt to another kind of evidence, and drop the thresholds of the one before."""
+        self._cells = kind == "object"
         for slider in (self.smooth, self.min_size):
-            slider.setEnabled(not cells)
-            slider.setToolTip("Not used with 'cells': outlines come from the segmentation" if cells else "")
+            slider.setEnabled(not self._cells)
+            slider.setToolTip("Not used with 'cells': outlines come from the segmentation" if self._cells else "")
         self.thresholds = {}
-        self.kind_changed.emit()
 
 
 def _beside(*parts: QWidget) -> QWidget:

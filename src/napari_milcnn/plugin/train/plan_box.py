@@ -15,9 +15,11 @@ from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.options import (
     DEVICES,
     INPUT_PRESETS,
+    POOLINGS,
     PRESETS,
     TRAIN_PRESETS,
     InputOptions,
+    NetworkOptions,
     TrainOptions,
     make_options,
 )
@@ -30,6 +32,7 @@ from napari_milcnn.plugin.qt.forms import (
     heading,
     options_form,
     row,
+    vertical_layout,
 )
 from napari_milcnn.plugin.user_settings import recent_models
 
@@ -43,6 +46,7 @@ _FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encode
            "validation": "kept for validation"}  # fmt: skip
 _NEW = "new network"
 _FILE = "file"
+_USUAL_POOLING = str(NetworkOptions.model_fields["pooling"].default)
 
 
 class PlanBox(QWidget):
@@ -62,6 +66,11 @@ class PlanBox(QWidget):
         self.start.setAccessibleName("Start from")
         self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
         self.kept = Note()
+        self.pooling = NarrowComboBox()
+        self.pooling.setAccessibleName("Pooling")
+        self.pooling.setToolTip(str(NetworkOptions.model_fields["pooling"].description))
+        self.pooling.addItems(list(POOLINGS))
+        self.when = Note()
         self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {})
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
         for name, label in _FIELD_LABELS.items():
@@ -82,7 +91,9 @@ class PlanBox(QWidget):
         self.more["threads"].value = _spare_threads()
         self._lay_out()
         self._fill()
+        self._show_pooling()
         self.start.activated.connect(self._on_start)
+        self.pooling.currentIndexChanged.connect(self._show_pooling)
         self.browse.clicked.connect(self._on_browse)
         connect_while_alive(current.changed, self._on_model, self)
 
@@ -92,6 +103,10 @@ class PlanBox(QWidget):
         layout.addWidget(heading("Start from"))
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
+        self._pooling_part = QWidget()
+        vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
+        self._pooling_part.layout().addWidget(self.when)
+        layout.addWidget(self._pooling_part)
         layout.addWidget(self.seen.native)
         layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
@@ -123,6 +138,11 @@ class PlanBox(QWidget):
             self.start.setCurrentIndex(places.index(tuple(chosen)) if tuple(chosen) in places else 0)
         self.seen.native.setEnabled(self.start.currentData()[0] == _NEW)  # a trained model keeps its own
 
+    def _show_pooling(self, _index: int = 0) -> None:
+        """Say when to take the chosen pooling; a model to start from has its own."""
+        self._pooling_part.setVisible(self.start.currentData()[0] == _NEW)
+        self.when.say(POOLINGS[self.pooling.currentText()])
+
     def _on_model(self, _model: Any = None) -> None:
         self._fill()
 
@@ -136,6 +156,7 @@ class PlanBox(QWidget):
         if kind == _NEW:
             self.show_options(TRAIN_PRESETS[what])
             self._show_seen(INPUT_PRESETS[what])
+        self._show_pooling()
         self.changed.emit()
 
     # The form
@@ -170,6 +191,7 @@ class PlanBox(QWidget):
         preset = what if kind == _NEW else None
         usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
         options = {name: value for name, value in self.values().items() if value != usual[name]}
+        pooling = self.pooling.currentText() if kind == _NEW else _USUAL_POOLING
         seen = {
             name: value
             for name, value in form_values(self.seen, InputOptions).items()
@@ -177,7 +199,8 @@ class PlanBox(QWidget):
         }
         plan = TrainingPlan(
             labels, self.out_path(labels), init=what if kind == _FILE else None,
-            preset=preset if preset != "compact" else None, seen=seen, options=options, facts=self.facts,
+            preset=preset if preset != "compact" else None, seen=seen,
+            network={} if pooling == _USUAL_POOLING else {"pooling": pooling}, options=options, facts=self.facts,
             reading=reading,
         )  # fmt: skip
         plan.train_options()
@@ -200,6 +223,8 @@ class PlanBox(QWidget):
         """Show a plan, as it was started before."""
         self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
         self.show_options(plan.train_options().model_dump())
+        self.pooling.setCurrentText(str(plan.network.get("pooling", _USUAL_POOLING)))
+        self._show_pooling()
         self._show_seen({**INPUT_PRESETS.get(plan.preset or "compact", {}), **plan.seen})
         self.show_out(plan)
         self.facts = plan.facts

@@ -1,0 +1,1 @@
+"""Whether the method does what its papers say."""

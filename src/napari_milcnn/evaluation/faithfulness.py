@@ -1,0 +1,172 @@
+"""Measure without annotation how much of a class's score hangs on the pixels of its mask.
+
+For images that show a class, the mask of that class is made from each kind of evidence. The image is then classified
+four times more: without the pixels of the mask, with these pixels alone, and both for the same mask moved to a random
+place. The pixels that are taken out get the image's own background: pixels drawn from outside the foreground.
+
+What the numbers mean, and what not. A mask on whose pixels the score hangs takes more of the score away than an equal
+area elsewhere, and keeps more of it alone. That does not make it the right mask: holes in the shape of cells are
+themselves unlike anything that the model has learned, and on fields with known cells such numbers rank kinds of
+evidence only roughly as the truth does. They are therefore reported, and nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.masks import segment_plane
+from napari_milcnn.inference.pipeline import failures_of
+from napari_milcnn.labels.table import LabelledImage, LabelTable
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import EvidenceKind, MaskOptions
+from napari_milcnn.progress import Progress, Steps
+
+_IMAGES_PER_CLASS = 8
+"""Largest number of images that are measured for a class, evenly spaced in the table."""
+_LEAST_BACKGROUND = 0.05
+"""Share of the plane outside the foreground below which the darker half of the plane is the background."""
+_SCORES = ("score", "without the mask", "without as much elsewhere", "the mask alone", "as much elsewhere alone")
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How much of a class's score hangs on the pixels of its mask.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per class and kind of evidence, and one over all classes (class `all`): class, evidence, images (with a
+        mask), area (share of the plane in the mask), score (of the whole image), and the score that is left without the
+        mask, without as much elsewhere, with the mask alone, and with as much elsewhere alone; means over the images.
+    problems : tuple of str
+        Why images could not be measured.
+    """
+
+    table: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def faithfulness(model: TrainedModel, labels: LabelTable, *, seed: int = 0, **options: object) -> Faithfulness:
+    """Measure how much of each class's score hangs on the pixels of its mask, for each kind of evidence.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    labels : LabelTable
+        Images and their labels; up to eight images of each class are measured, of each the middle plane.
+    seed : int
+        Random seed of the places and of the background.
+    **options
+        Fields of `EvidenceOptions` other than kind.
+
+    Raises
+    ------
+    OptionsError
+        If the model does not know a label, or an option is unknown or has an impossible value.
+    """
+    *_, last = faithfulness_steps(model, labels, seed, options)
+    assert last.result is not None
+    return last.result
+
+
+def with_faithfulness(model: TrainedModel, table: pd.DataFrame) -> TrainedModel:
+    """Write on a model's card what is left of a class's score without its mask and by the mask alone, for each kind.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model that was measured.
+    table : DataFrame
+        `Faithfulness.table`; the rows over all classes are written.
+    """
+    rows = table[table["class"] == "all"].to_dict("records")
+    figures = {f"score, {row['evidence']}: {name}": float(row[name]) for row in rows for name in _SCORES[1:]}
+    return model.with_card(metrics={**model.card.metrics, **figures})
+
+
+def faithfulness_steps(
+    model: TrainedModel, labels: LabelTable, seed: int, options: Mapping[str, object]
+) -> Steps[Faithfulness]:
+    """Measure an image at a time; see `faithfulness`. To cancel, leave the loop.
+
+    Yields
+    ------
+    Progress
+        Before each image; the result is the `Faithfulness` on the last step.
+    """
+    makers = {kind: EvidenceMaker(model, **{**options, "kind": kind}) for kind in get_args(EvidenceKind)}
+    chosen, rng = _spaced(labels), np.random.default_rng(seed)
+    rows: list[dict[str, object]] = []
+    problems: list[str] = []
+    for number, row in enumerate(chosen):
+        yield Progress(number, len(chosen), row.name)
+        with failures_of(row.name) as reasons, labels.open(row) as image:
+            rows += _measured(makers, image, row, rng)
+        problems += reasons
+    yield Progress(len(chosen), len(chosen), "faithfulness", result=Faithfulness(_averages(rows), tuple(problems)))
+
+
+def _spaced(labels: LabelTable) -> list[LabelledImage]:
+    """Return up to a number of images of each class, evenly spaced, in the order of the table."""
+    chosen: set[int] = set()
+    for name in labels.classes:
+        places = [i for i, row in enumerate(labels.images) if name in row.labels]
+        count = min(_IMAGES_PER_CLASS, len(places))
+        chosen |= {places[i * len(places) // count] for i in range(count)}
+    return [labels.images[i] for i in sorted(chosen)]
+
+
+def _measured(
+    makers: Mapping[str, EvidenceMaker], image: ImageStack, row: LabelledImage, rng: np.random.Generator
+) -> Iterator[dict[str, object]]:
+    """Measure each kind of evidence for each label of an image, in its middle plane."""
+    first, plane = next(iter(makers.values())), len(image.planes) // 2
+    given = first.classifier.model_input(image)
+    prediction = first.classifier.classify(given, [plane])
+    raw = image.plane(plane, given.channels)
+    filled = _background(raw, first.foreground(given, plane), rng)
+    for kind, maker in makers.items():
+        thresholds = maker.model.card.thresholds_for(kind)
+        for name in row.labels:
+            (evidence,) = maker.planes(given, prediction, [name])
+            options = MaskOptions(present=0.0)
+            mask = segment_plane(evidence, prediction, (name,), options, image.pixel_size, thresholds).labels > 0
+            if not mask.any():
+                continue
+            elsewhere = np.roll(mask, [int(rng.integers(side)) for side in mask.shape], (0, 1))
+            cuts = np.stack([np.where(cut, filled, raw) for cut in (mask, elsewhere, ~mask, ~elsewhere)])
+            changed = open_image(cuts, axes="TCYX", channels=maker.model.channels, pixel_size=image.pixel_size)
+            index = maker.model.classes.index(name)
+            scores = [prediction.scores[0, index], *maker.classifier.classify(changed).scores[:, index]]
+            found = dict(zip(_SCORES, map(float, scores), strict=True))
+            yield {"class": name, "evidence": kind, "area": float(mask.mean()), **found}
+
+
+def _background(raw: np.ndarray, objects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make a plane (channels, Y, X) of pixels that are drawn from the background of a plane."""
+    outside = objects == 0
+    if outside.mean() < _LEAST_BACKGROUND or outside.all():
+        brightness = raw.mean(0)
+        outside = brightness <= np.median(brightness)
+    places = rng.choice(np.flatnonzero(outside), outside.size)
+    return raw.reshape(len(raw), -1)[:, places].reshape(raw.shape)
+
+
+def _averages(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Average over the images of each class and kind of evidence, and of each kind."""
+    columns = ["class", "evidence", "images", "area", *_SCORES]
+    table = pd.DataFrame(rows, columns=[name for name in columns if name != "images"])
+    parts = []
+    for part in (table, table.assign(**{"class": "all"})):
+        groups = part.groupby(["class", "evidence"], sort=False)
+        parts.append(groups.mean().assign(images=groups.size()).reset_index())
+    return pd.concat(parts, ignore_index=True)[columns]

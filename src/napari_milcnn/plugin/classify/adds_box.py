@@ -1,0 +1,93 @@
+"""The section of the Classify dock that says, before a run, what the run adds to the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QFormLayout, QWidget
+
+from napari_milcnn.options import DETAILS, EvidenceKind, MaskOptions
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, vertical_layout
+
+if TYPE_CHECKING:
+    from napari_milcnn.inference.predict import Prediction
+
+KINDS: dict[EvidenceKind, tuple[str, str]] = {
+    "object": (
+        "cells",
+        "Cells found in the image itself; the evidence of a cell is the mean of the class map inside it",
+    ),
+    "class_map": ("class map", "The network's own map of the class, enlarged to the size of the image; coarse"),
+    "class_map_image": (
+        "class map × image",
+        "The class map times the brightness of the image: for tissue, lawns and other images without single cells",
+    ),
+    "jacobian": ("Jacobian map", "The evidence for the class, propagated back to the pixels as in the paper"),
+}
+"""Names and explanations of the kinds of evidence."""
+_NONE, _TOP, _PRESENT = "none", "top class", "all present classes"
+_DETAIL_NAMES = {1: "as the network", 2: "2 × finer", 4: "4 × finer"}
+
+
+class AddsBox(QWidget):
+    """Choose the class maps that become layers, and the evidence that the masks are made from.
+
+    Signals
+    -------
+    kind_changed
+        Other evidence is chosen.
+    """
+
+    kind_changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind, self.detail, self.maps = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
+        for kind, (name, tip) in KINDS.items():
+            self.kind.addItem(name, kind)
+            self.kind.setItemData(self.kind.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        for number in DETAILS:
+            self.detail.addItem(_DETAIL_NAMES[number], number)
+        self.detail.setToolTip("The network runs 4 or 16 times on the shifted image, for a finer class map")
+        self.maps.addItems([_NONE, _TOP, _PRESENT])
+        self.maps.setToolTip("Class maps that a run adds as image layers, one value for each step of the network")
+        layout = vertical_layout(self)
+        layout.addWidget(heading("A run adds"))
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("masks from", self.kind)
+        form.addRow("detail", self.detail)
+        form.addRow("class maps", self.maps)
+        layout.addLayout(form)
+        self.kind.currentIndexChanged.connect(self._on_kind)
+        self.detail.currentIndexChanged.connect(lambda _index: self.kind_changed.emit())
+        self._on_kind()
+
+    def choose(self, kind: EvidenceKind, detail: int = 1) -> None:
+        """Choose a kind of evidence and its detail."""
+        self.kind.setCurrentIndex(self.kind.findData(kind))
+        self.detail.setCurrentIndex(self.detail.findData(detail))
+
+    def options(self) -> dict[str, object]:
+        """Return the evidence as fields of `EvidenceOptions`."""
+        return {"kind": self.kind.currentData(), "detail": self.detail.currentData() if self._has_detail() else 1}
+
+    def classes_of(self, predictions: Iterable[Prediction]) -> list[str]:
+        """Return the classes whose maps are wanted for some planes, each prediction being of one plane."""
+        if self.maps.currentText() == _NONE:
+            return []
+        least = float(MaskOptions.model_fields["present"].default) if self.maps.currentText() == _PRESENT else 2.0
+        wanted: dict[str, None] = {}
+        for prediction in predictions:
+            shown = zip(prediction.classes, prediction.scores[0], strict=True)
+            wanted |= dict.fromkeys([prediction.top[0], *(name for name, score in shown if score >= least)])
+        return list(wanted)
+
+    def _has_detail(self) -> bool:
+        return self.kind.currentData() in ("class_map", "class_map_image")
+
+    def _on_kind(self, _index: int = 0) -> None:
+        self.detail.setEnabled(self._has_detail())
+        self.kind_changed.emit()
