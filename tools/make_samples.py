@@ -82,8 +82,8 @@ def yeast(work: Path) -> None:
     """Simulate a screen of its own and train yeast-sim on it."""
     run("simulate", work / "yeast", "--fields", 48, "--seed", 1)
     run(
-        "train", work / "yeast" / "labels.csv", "--out", SAMPLES / "models" / "yeast-sim.zip", "--foreground-channel", "RFP",
-        "--name", "yeast-sim",
+        "train", work / "yeast" / "labels.csv", "--out", SAMPLES / "models" / "yeast-sim.zip",
+        "--foreground-channel", "RFP", "--name", "yeast-sim",
         "--description", "Localisation of a GFP-tagged protein in budding yeast; simulated images.",
         "--trained-on", "288 simulated fields of 512 x 512 px, 45-75 cells each, of which 40-90 % show the "
                         "localisation; "
