@@ -56,9 +56,9 @@ class IntensityScale:
 
         Values that float32 cannot hold become infinite or NaN.
         """
-        background, spread = (np.asarray(v, np.float32)[:, None, None] for v in (self.background, self.spread))
-        spread = np.where(spread > 0, spread, np.float32(1))
         with np.errstate(over="ignore", invalid="ignore"):
+            background, spread = (np.asarray(v, np.float32)[:, None, None] for v in (self.background, self.spread))
+            spread = np.where(spread > 0, spread, np.float32(1))
             return np.asarray((raw.astype(np.float32) - background) / spread)
 
 
