@@ -82,12 +82,13 @@ def yeast(work: Path) -> None:
     """Simulate a screen of its own and train yeast-sim on it."""
     run("simulate", work / "yeast", "--fields", 48, "--seed", 1)
     run(
-        "train", work / "yeast" / "labels.csv", "--out", SAMPLES / "models" / "yeast-sim.zip", "--epochs", 24,
-        "--foreground-channel", "RFP", "--foreground-split", 10, "--foreground-min-size", 100, "--name", "yeast-sim",
+        "train", work / "yeast" / "labels.csv", "--out", SAMPLES / "models" / "yeast-sim.zip", "--foreground-channel", "RFP",
+        "--name", "yeast-sim",
         "--description", "Localisation of a GFP-tagged protein in budding yeast; simulated images.",
         "--trained-on", "288 simulated fields of 512 x 512 px, 45-75 cells each, of which 40-90 % show the "
                         "localisation; "
-                        "about one in seven fields shows two. Not real images: a model to try the program with.",
+                        "about one in seven fields shows two; plates differ in exposure, background, noise, focus and "
+                        "size. Not real images: a model to try the program with.",
         "--credit", "Images simulated by napari-milcnn.", "--author", AUTHOR, "--license", "CC-BY-4.0",
     )  # fmt: skip
 
@@ -103,13 +104,13 @@ def nuclei(data: Path, work: Path) -> None:
     ]
     pd.concat(parts).to_csv(work / "labels.csv", index=False)
     run(
-        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 24,
-        "--channels", "DNA", "--reference", "Interphase", "--foreground-smooth", 1.0,
-        "--foreground-method", "half_maximum", "--name", "nuclei",
+        "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 10,
+        "--epoch-steps", 420, "--channels", "DNA", "--reference", "Interphase", "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
         "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
-                        "of which 5-80 % show the field's phenotype among interphase cells. The cells are real, "
-                        "their arrangement is not.",
+                        "of which 5-80 % show the field's phenotype among interphase cells, shown in many other ways: "
+                        "exposure, background, noise, focus and size were varied. The cells are real, their "
+                        "arrangement is not.",
         "--credit", "Cells: MitoCheck (Neumann et al., Nature 2010; IDR idr0013), by way of "
                     "WayScience/phenotypic_profiling, provided by Thomas Walter, CC BY 4.0.",
         "--author", AUTHOR, "--license", "CC-BY-4.0",

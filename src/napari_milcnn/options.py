@@ -438,8 +438,8 @@ class TrainOptions(Options):
                                      "intensities."
     )  # fmt: skip
     vary_noise: float = Field(
-        0.1, ge=0, le=1, description="Camera noise, shot and read: standard deviation of at most this share of the "
-                                     "image's spread of intensities."
+        0.15, ge=0, le=1, description="Camera noise, shot and read: standard deviation of at most this share of the "
+                                      "image's spread of intensities."
     )  # fmt: skip
     vary_blur: float = Field(1.5, ge=0, le=20, description="Focus: blurred by a Gaussian of at most this sigma, in px.")
     vary_size: float = Field(

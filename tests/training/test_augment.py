@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_milcnn.images.open import open_image
+from napari_milcnn.inference.model_input import model_input
+from napari_milcnn.model.trained_model import new_model
 from napari_milcnn.options import TRAIN_PRESETS, TrainOptions
-from napari_milcnn.training.augment import draw_zoom, flip_rotate, resized, vary_acquisition
+from napari_milcnn.training.augment import draw_zoom, flip_rotate, resized, varied_image, vary_acquisition
 
 OFF = {"vary_intensity": 0, "vary_offset": 0, "vary_noise": 0, "vary_blur": 0, "vary_size": 1, "vary_share": 1}
 
@@ -99,3 +102,20 @@ def test_resizing_keeps_brightness_and_place(patch):
     assert np.argwhere(large[0] > 0.5).mean() == pytest.approx(63.5)
     assert large.max() == pytest.approx(2)
     assert resized(patch, (64, 64)) is patch
+
+
+@pytest.mark.parametrize("normalise", ["training", "image"])
+def test_a_plane_is_varied_in_its_own_intensities(normalise):
+    """Off, it stays as it is; larger, it has more pixels, and keeps its levels."""
+    raw = np.full((1, 80, 96), 200, np.uint16)
+    raw[0, 20:60, 20:60] = 1200
+    raw[0, ::2] += 1
+    model = new_model(["a", "b"], ["DNA"], normalise=normalise).with_card(mean=(300.0,), std=(400.0,))
+    seen = model_input(model, open_image(raw, axes="CYX"))
+    rng = np.random.default_rng(0)
+    same = varied_image(seen, 0, only(), rng)
+    np.testing.assert_allclose(same.plane(0), raw, rtol=1e-5)
+    larger = varied_image(seen, 0, only(vary_size=2), rng).plane(0)
+    assert larger.shape != raw.shape
+    assert larger.shape[1] / 80 == pytest.approx(larger.shape[2] / 96, abs=0.02)
+    assert (larger.min(), larger.max()) == pytest.approx((200, 1201), rel=0.01)

@@ -57,9 +57,18 @@ class IntensityScale:
         Values that float32 cannot hold become infinite or NaN.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            background, spread = (np.asarray(v, np.float32)[:, None, None] for v in (self.background, self.spread))
-            spread = np.where(spread > 0, spread, np.float32(1))
-            return np.asarray((raw.astype(np.float32) - background) / spread)
+            background, divisor = self._for_channels()
+            return np.asarray((raw.astype(np.float32) - background) / divisor)
+
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """Return the raw intensities of scaled ones (channels, Y, X), float32."""
+        background, divisor = self._for_channels()
+        return np.asarray(scaled * divisor + background)
+
+    def _for_channels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return background and divisor, float32 (channels, 1, 1)."""
+        background, spread = (np.asarray(v, np.float32)[:, None, None] for v in (self.background, self.spread))
+        return background, np.where(spread > 0, spread, np.float32(1))
 
 
 class IntensitySample(NamedTuple):

@@ -15,10 +15,17 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from napari_milcnn.images.open import open_image
+from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.options import TrainOptions
 
+VARYING_OPTIONS = tuple(name for name in TrainOptions.model_fields if name.startswith("vary_"))
+"""Names of the options that say how the acquisition is varied."""
 _DARKEST = 0.01
 """Quantile of a channel that is its background."""
+_VARIED_SIDE = 1024
+"""Side, px, of the middle of a plane that is varied."""
 _STEP = 4
 """Every fourth pixel each way tells the background."""
 
@@ -75,3 +82,15 @@ def _camera_noise(signal: np.ndarray, sigma: float, rng: np.random.Generator) ->
 def _is_drawn(strength: float, options: TrainOptions, rng: np.random.Generator) -> bool:
     """Draw whether a change of this strength is applied; a strength of 0 draws nothing."""
     return strength > 0 and bool(rng.random() < options.vary_share)
+
+
+def varied_image(seen: ModelInput, plane: int, options: TrainOptions, rng: np.random.Generator) -> ImageStack:
+    """Change the middle of a plane as training patches are changed; the new image has the pixels of the network."""
+    places = [max(0, (size - _VARIED_SIDE) // 2) for size in seen.shape]
+    (y, x), (height, width) = places, (min(size, _VARIED_SIDE) for size in seen.shape)
+    scale = seen.intensity(plane)
+    patch = scale.apply(seen.read_raw(plane, Window(y, y + height, x, x + width)))
+    zoom = draw_zoom(options, rng)
+    patch = resized(patch, (round(zoom * height), round(zoom * width)))
+    raw = scale.undo(vary_acquisition(patch, options, rng))
+    return open_image(raw, axes="CYX", channels=seen.model.channels)

@@ -22,6 +22,8 @@ from napari_milcnn.metrics.classification import confusion_table, mean_average_p
 from napari_milcnn.model.card import EpochRecord
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
+from napari_milcnn.options import TrainOptions, make_options
+from napari_milcnn.training.augment import VARYING_OPTIONS, varied_image
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses
 
@@ -136,7 +138,8 @@ def with_look(
 ) -> TrainedModel:
     """Write on the card what the training images look like, with limits from images that were held out.
 
-    A model whose training images are too few to tell is returned as it is.
+    Where the training varied the acquisition, each image counts twice, as it is and varied: what the network has
+    learned to see through is not unlike. A model whose training images are too few to tell is returned as it is.
     """
     classifier = _classifier(model, choice)
     known = _vectors(classifier, training, processes)
@@ -144,7 +147,9 @@ def with_look(
         return model
     others = [] if held is None or not held.images else _vectors(classifier, held, processes)
     parts = [(np.array([one for one, _ in rows]), [look for _, look in rows]) for rows in (known, others)]
+    copies = 1 if _varying_options(model) is None else 2
     look = training_look(*parts[0], *parts[1])
+    look = look.model_copy(update={"images": look.images // copies, "held": look.held // copies})
     return model.with_card(training=model.card.training.model_copy(update={"look": look}))
 
 
@@ -164,11 +169,29 @@ def _spread(table: LabelTable) -> Sequence[LabelledImage]:
 def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) -> list[tuple[np.ndarray, PlaneLook]]:
     """Measure features and look of planes of images that are spread evenly over the table."""
     rows: list[tuple[np.ndarray, PlaneLook]] = []
-    for image in processes.share(_spread(table)):
+    model = classifier.model
+    options = _varying_options(model)
+    at_its_size = Classifier(model.with_card(scale=1.0), **classifier.options.model_dump())
+    for number, image in processes.share(list(enumerate(_spread(table)))):
         with table.open(image) as opened:
             planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
             rows += zip(*classifier.vectors(opened, planes), strict=True)
+            if options is None:
+                continue
+            for plane in planes:
+                rng = np.random.default_rng([options.seed, number, plane])
+                varied = varied_image(model_input(model, opened), plane, options, rng)
+                rows += zip(*at_its_size.vectors(varied, [0]), strict=True)
     return processes.gather(rows)
+
+
+def _varying_options(model: TrainedModel) -> TrainOptions | None:
+    """Return the options by which the model's training varied the acquisition; None where it did not."""
+    recorded = model.card.training.options
+    varying = {name: recorded[name] for name in ("seed", *VARYING_OPTIONS) if name in recorded}
+    if not varying.get("vary_share"):
+        return None
+    return make_options(TrainOptions, varying)
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
