@@ -494,7 +494,7 @@ def five_cells(values: list[list[float]], scores: list[float], *, reference: str
     names = ("control", "a", "b")
     prediction = Prediction(
         names, found, found, np.zeros((1, 3, 1, 1), np.float32), (PlaneIndex(0, 0, 0),), MapPlacement(1, 0, 0),
-        "image", (), "cpu", 0.0,
+        "image", (), "cpu", 0.0, np.zeros(1, np.float32), ("",), np.ones(1, bool),
     )  # fmt: skip
     halves = {} if reference is None else {"a": 0.5, "b": 0.5}
     return segment(

@@ -25,7 +25,7 @@ from napari_milcnn.inference.tiling import inference_copy
 from napari_milcnn.model.trained_model import TrainedModel
 
 EXACT = {"device": "cpu", "precision": "float32"}
-Maps = Callable[[torch.Tensor], np.ndarray]
+Maps = Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray]]
 
 
 def stack(*shape: int, axes: str = "CYX", **more: Any) -> ImageStack:
@@ -78,8 +78,8 @@ def test_tiles_are_no_larger_than_asked_for(compact: TrainedModel) -> None:
     """With tile=100 the network never sees more than 100 x 100 px."""
     classifier = Classifier(compact, tile=100, **EXACT)
     shapes = []
-    whole = classifier.inference._class_maps
-    classifier.inference._class_maps = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
+    whole = classifier.inference._maps_and_features
+    classifier.inference._maps_and_features = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
     classifier.classify(stack(2, 203, 261))
     assert max(max(shape[-2:]) for shape in shapes) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
     assert len(shapes) == 3 * 5  # 9 x 13 instances
@@ -133,15 +133,18 @@ class Counting:
 
 
 def test_one_plane_is_read_at_a_time(compact: TrainedModel) -> None:
-    """Opening reads nothing; each step reads one plane, once, and only the model's channels."""
+    """Opening reads nothing; each step reads one plane alone, and only the model's channels.
+
+    The plane is read for the network, for what it looks like to the network, and for whether it shows anything.
+    """
     counting = Counting(noise(4, 3, 67, 83))
     image = open_image(counting, axes="TCYX", channels=["GFP", "DAPI", "RFP"])
     steps = Classifier(compact, batch_size=1, **EXACT).steps(image)
     assert counting.read == []
     next(steps)
-    assert sum(counting.read) == 2 * 67 * 83
+    assert sum(counting.read) == 3 * 2 * 67 * 83
     list(steps)
-    assert sum(counting.read) == 4 * 2 * 67 * 83
+    assert sum(counting.read) == 4 * 3 * 2 * 67 * 83
     assert max(counting.read) <= 2 * 67 * 83
 
 
@@ -186,8 +189,8 @@ def test_steps_may_be_left_early(compact: TrainedModel) -> None:
     """Leaving the loop runs nothing more, and the classifier goes on with the next image."""
     classifier = Classifier(compact, tile=67, batch_size=1, **EXACT)
     runs = []
-    whole = classifier.inference._class_maps
-    classifier.inference._class_maps = lambda images: (runs.append(1), whole(images))[1]
+    whole = classifier.inference._maps_and_features
+    classifier.inference._maps_and_features = lambda images: (runs.append(1), whole(images))[1]
     image = stack(2, 100, 100)
     for step in classifier.steps(image):
         if step.number == 2:
@@ -259,13 +262,17 @@ def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "
 
 
 def test_top_margin_and_table() -> None:
-    """Scores .2 .7 .1 have the top class b by a margin of .5; the table has them per plane, then score and P."""
+    """Scores .2 .7 .1 have the top class b by a margin of .5; the table has them per plane, then score and P.
+
+    Between them is how unlike the training images a plane is.
+    """
     prediction = hand_made([[0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
     assert prediction.top == ("b", "a")
     np.testing.assert_allclose(prediction.margin, [0.5, 0.1], atol=1e-6)
     table = prediction.table()
     assert list(table) == [
-        "position", "t", "z", "top", "margin", "score a", "score b", "score c", "P a", "P b", "P c",
+        "position", "t", "z", "top", "margin", "unlike", "unlike reason", "score a", "score b", "score c", "P a", "P b",
+        "P c",
     ]  # fmt: skip
     assert table["t"].tolist() == [0, 1]
     assert table["top"].tolist() == ["b", "a"]
@@ -321,9 +328,9 @@ def test_wrong_options_are_refused(compact: TrainedModel, options: dict[str, Any
 
 
 def limited(maps: Maps, fits: Callable[[tuple[int, ...]], bool], error: RuntimeError | None = None) -> Maps:
-    """Wrap class maps so that they run out of memory on images (batch, channels, Y, X) of shapes that do not fit."""
+    """Wrap maps so that they run out of memory on images (batch, channels, Y, X) of shapes that do not fit."""
 
-    def run(images: torch.Tensor) -> np.ndarray:
+    def run(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         if not fits(tuple(images.shape)):
             raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return maps(images)
@@ -345,7 +352,7 @@ def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | N
     """If 8 planes do not fit but 3 do, batches of 2 give the same result, with a warning."""
     image = stack(9, 2, 80, 90, axes="TCYX")
     classifier = Classifier(compact, batch_size=8, **EXACT)
-    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda shape: shape[0] <= 3, error)
+    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda shape: shape[0] <= 3, error)
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
     assert prediction.warnings == ("out of memory on cpu: smaller batches were used",)
@@ -357,8 +364,8 @@ def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> No
     """A plane that does not fit is quartered until its parts fit, with the same result and a warning."""
     image = stack(2, 2, 203, 261, axes="TCYX")
     classifier = Classifier(compact, batch_size=1, **EXACT)
-    classifier.inference._class_maps = limited(
-        classifier.inference._class_maps, lambda shape: shape[2] * shape[3] <= side * side
+    classifier.inference._maps_and_features = limited(
+        classifier.inference._maps_and_features, lambda shape: shape[2] * shape[3] <= side * side
     )
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
@@ -366,7 +373,10 @@ def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> No
 
 
 def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel, monkeypatch: Any) -> None:
-    """A MemoryError of numpy while a window is read and normalised is handled like one of the device."""
+    """A MemoryError of numpy while a window is read and normalised is handled like one of the device.
+
+    What the plane looks like is measured in windows, here of a size that fits.
+    """
     image = stack(2, 203, 261)
     expected = classify(compact, image, **EXACT)
     apply = IntensityScale.apply
@@ -377,6 +387,7 @@ def test_reading_that_runs_out_of_memory_is_quartered_too(compact: TrainedModel,
         return apply(self, raw)
 
     monkeypatch.setattr(IntensityScale, "apply", short)
+    monkeypatch.setattr("napari_milcnn.inference.unlike._SIDE", 128)
     prediction = classify(compact, image, **EXACT)
     assert_same(prediction, expected)
     assert prediction.warnings == ("out of memory on cpu: smaller tiles were used",)
@@ -386,7 +397,7 @@ def without_memory(model: TrainedModel, **options: Any) -> Classifier:
     """Make a classifier on a pretended mps device on which nothing ever fits."""
     classifier = Classifier(model, **EXACT, **options)
     classifier.inference.choice = DeviceChoice(torch.device("mps"), torch.float32, "made up")
-    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
+    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False)
     return classifier
 
 
@@ -406,7 +417,7 @@ def test_the_cpu_takes_over(compact: TrainedModel) -> None:
 def test_out_of_memory_on_the_cpu_is_an_error_in_words(compact: TrainedModel) -> None:
     """If no smaller step is left, the error says what to do."""
     classifier = Classifier(compact, **EXACT)
-    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False)
+    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit into memory; close other programs"):
         classifier.classify(stack(2, 110, 120))
 
@@ -415,7 +426,7 @@ def test_other_failures_of_the_device_are_translated(compact: TrainedModel) -> N
     """Any other RuntimeError of torch becomes a ComputeError with its text, at once."""
     classifier = Classifier(compact, **EXACT)
     failure = RuntimeError("CUDA error: an illegal memory access was encountered")
-    classifier.inference._class_maps = limited(classifier.inference._class_maps, lambda _: False, failure)
+    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False, failure)
     with pytest.raises(
         ComputeError, match=r"cpu, float32 \(as requested\) failed on images .*illegal memory access"
     ) as info:
@@ -536,7 +547,7 @@ def test_cells_go_to_the_cpu_where_the_device_is_full(compact: TrainedModel, mon
     monkeypatch.setattr("napari_milcnn.inference.cells.Classifier", lambda *_, **__: full)
     pd.testing.assert_frame_equal(classify_cells(compact, image, labels), expected, atol=1e-5)
     assert full.inference.warnings[-1] == "out of memory on mps: the computation continued on the CPU"
-    full.inference._class_maps = limited(full.inference._class_maps, lambda _: False)
+    full.inference._maps_and_features = limited(full.inference._maps_and_features, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit"):
         classify_cells(compact, image, labels)
 

@@ -56,8 +56,8 @@ class IntensityScale:
 
         Values that float32 cannot hold become infinite or NaN.
         """
-        background, divisor = self._for_channels()
         with np.errstate(over="ignore", invalid="ignore"):
+            background, divisor = self._for_channels()
             return np.asarray((raw.astype(np.float32) - background) / divisor)
 
     def undo(self, scaled: np.ndarray) -> np.ndarray:

@@ -304,16 +304,16 @@ def test_layers_selected_together_are_channels(dock, viewer, qtbot):
 def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     classified(dock, viewer, qtbot, TIMELAPSE)
     entry, plane = dock.entry(), dock.plane()
-    before = {number: len(masks.objects) for number, masks in entry.masks.items()}
+    before = {number: len(masks.shown) for number, masks in entry.masks.items()}
     dock.mask_box.threshold.setValue(0.95)
     qtbot.waitUntil(lambda: dock._preview_job is None)
-    after = {number: len(masks.objects) for number, masks in entry.masks.items()}
+    after = {number: len(masks.shown) for number, masks in entry.masks.items()}
     assert after[plane] < before[plane]
     assert {n: c for n, c in after.items() if n != plane} == {n: c for n, c in before.items() if n != plane}
     assert dock.mask_box.count.text().startswith(f"{after[plane]} object")
     dock.mask_box.apply.click()
     finished(dock, qtbot)
-    assert sum(len(masks.objects) for masks in entry.masks.values()) < sum(before.values())
+    assert sum(len(masks.shown) for masks in entry.masks.values()) < sum(before.values())
 
 
 def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):
