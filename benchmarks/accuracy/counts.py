@@ -28,10 +28,9 @@ import pandas as pd
 import napari_milcnn as mil
 from benchmarks import record
 from benchmarks.accuracy.nuclei_fields import BACKGROUND, compose
+from napari_milcnn.schema import CELLS, share_column
 
 AFFECTED = (0.1, 0.8)
-CELLS, SHARE = "cells", "share "
-"""The column of the number of cells, and the beginning of those with the share of a class."""
 
 
 def main() -> None:
@@ -71,7 +70,7 @@ def joined(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Join truth and predictions by the names of their files: label, ratio, placed and found share of each field."""
     truth, found = (table.set_index(table["file"].map(lambda file: Path(str(file)).name)) for table in (truth, found))
     rows = truth[["label", "n_cells", "n_target"]].join(found.drop(columns="label", errors="ignore"), how="inner")
-    own = [row[SHARE + row["label"]] for _, row in rows.iterrows()]
+    own = [row[share_column(row["label"])] for _, row in rows.iterrows()]
     background = rows["label"] == BACKGROUND
     return pd.DataFrame({
         "label": rows["label"],

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("data/nuclei_fields"), help="models of --learn")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--accuracy", action="store_true", help="accuracy alone, without the peer and the evidence")
+    parser.add_argument("--no-peer", dest="peer", action="store_false", help="leave out the peer, which takes minutes")
     parser.add_argument(
         "--card", type=Path, metavar="M.zip", help="write the accuracies on the card of this model file"
     )
@@ -80,7 +81,10 @@ def main() -> None:
             model = mil.load_model(args.card or args.model)
             tables = {name: compose(args.data, Path(folder) / name[:2], args.per_class, share)
                       for name, share in RANGES.items()}  # fmt: skip
-            found = accuracies(model, tables) if args.accuracy else score(model, args.data, tables)
+            found = (
+                accuracies(model, tables) if args.accuracy or not args.peer else beside_peer(model, args.data, tables)
+            )
+            found += [] if args.accuracy else evidence_scores(model, tables)
             lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n", *found]
             if args.card:
                 figures = {f"accuracy, {name} of cells affected": accuracy(model, tables[name]) for name in RANGES}
@@ -122,8 +126,8 @@ def accuracies(model: TrainedModel, tables: dict[str, LabelTable]) -> list[str]:
     return record.table(["cells affected", "fields", "accuracy"], rows)
 
 
-def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> list[str]:
-    """Rows of Markdown: accuracy for each range beside the peer's, evidence, and the randomised network."""
+def beside_peer(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> list[str]:
+    """Rows of Markdown: accuracy for each range beside the peer's."""
     with tempfile.TemporaryDirectory() as folder:
         mixed = compose(data, Path(folder) / "peer", 140, (0.05, 0.8), split="train")
         features = table_features(mixed)
@@ -132,7 +136,12 @@ def score(model: TrainedModel, data: Path, tables: dict[str, LabelTable]) -> lis
     for name, table in tables.items():
         right = peer.predict(table_features(table)) == [row.labels[0] for row in table.images]
         rows.append([name, len(table.images), accuracy(model, table), float(np.mean(right))])
-    lines = record.table(["cells affected", "fields", "accuracy", "hand-made features"], rows)
+    return record.table(["cells affected", "fields", "accuracy", "hand-made features"], rows)
+
+
+def evidence_scores(model: TrainedModel, tables: dict[str, LabelTable]) -> list[str]:
+    """Rows of Markdown: scores of the evidence, and of the randomised network."""
+    lines: list[str] = []
     for name in LOCALISED:
         lines += ["", *report(model, name, tables[name])]
     return [*lines, "", *sanity(model, tables["10-20 %"])]

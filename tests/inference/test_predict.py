@@ -352,7 +352,9 @@ def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | N
     """If 8 planes do not fit but 3 do, batches of 2 give the same result, with a warning."""
     image = stack(9, 2, 80, 90, axes="TCYX")
     classifier = Classifier(compact, batch_size=8, **EXACT)
-    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda shape: shape[0] <= 3, error)
+    classifier.inference._maps_and_features = limited(
+        classifier.inference._maps_and_features, lambda shape: shape[0] <= 3, error
+    )
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
     assert prediction.warnings == ("out of memory on cpu: smaller batches were used",)
