@@ -40,7 +40,7 @@ from benchmarks.runs import Finished, run_all, scores
 from napari_milcnn.labels.ranking import rank_images
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.simulation.options import SimulationOptions
+from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions
 from napari_milcnn.simulation.screen import simulate_screen
 
 FIGURES = Path(__file__).parents[2] / "docs" / "images"
@@ -126,7 +126,7 @@ def once(make: Callable[[Path, int], pd.DataFrame], folder: Path, seed: int) -> 
 def yeast(plan: Plan, _data: Path | None, folder: Path, seed: int) -> pd.DataFrame:
     """Simulate the strains of each class; of the test seed as many of each, one field a strain."""
     options = SimulationOptions(size=(plan.side, plan.side), cells=(3, 5), penetrance=(0.7, 1.0), brightness=200,
-                                strain_spread=0.25, multi_label=0)  # fmt: skip
+                                strain_spread=0.25, multi_label=0).model_copy(update=PLATES_ALIKE)  # fmt: skip
     alike = 1 if seed == TEST_SEED else ALIKE["yeast"]
     tables = []
     for name, strains in plan.pool.items():

@@ -54,7 +54,7 @@ def test_every_option_of_a_plan_is_an_option_of_the_command(tmp_path):
         "precision": "float32", "device": "cpu", "validation": 0.0, "seed": 7, "threads": 1,
         "cache": 0.5, "num_workers": 3,
     }  # fmt: skip
-    foreground = {"channel": "GFP", "method": "local", "smooth": 0.0, "split": 3.0, "min_size": 5}
+    foreground = {"channel": "GFP", "method": "local", "size": 30.0, "smooth": 0.0, "split": 3.0, "min_size": 5}
     facts = {"name": "n", "description": "d", "trained_on": "t", "credit": "c", "authors": ("A", "B"), "license": "MIT",
              "reference": "-"}  # fmt: skip
     reading = ImageReading(axes="CYX", channels=("GFP", "RFP"), pixel_size=0.3, series=1, z="maximum")
