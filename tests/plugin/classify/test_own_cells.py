@@ -57,6 +57,7 @@ def pick(dock, text: str) -> None:
     combo.activated.emit(combo.currentIndex())
 
 
+@pytest.mark.slow
 def test_a_layer_of_cells_gives_the_objects_of_the_command_line(dock, viewer, qtbot, tmp_path):
     cells = cells_of_field()
     viewer.add_labels(cells, name="mine")
@@ -77,6 +78,7 @@ def test_a_layer_of_cells_gives_the_objects_of_the_command_line(dock, viewer, qt
     qtbot.waitUntil(lambda: set(dock.entry().masks[0].objects["label"]) != set(mine["label"]), timeout=30_000)
 
 
+@pytest.mark.slow
 def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock, viewer, qtbot, tmp_path):
     layer = viewer.add_labels(cells_of_field(), name="mine")
     pick(dock, "mine")
