@@ -74,6 +74,11 @@ def is_count(column: object) -> bool:
     return column == CELLS or str(column).startswith((_CELLS, _SHARE))
 
 
+def counted_classes(columns: Iterable[object]) -> list[str]:
+    """Return the classes whose numbers of cells are among some columns."""
+    return [str(name).removeprefix(_CELLS) for name in columns if str(name).startswith(_CELLS)]
+
+
 def class_of(column: str) -> str:
     """Return the class whose score a column holds."""
     return column.removeprefix(_SCORE)

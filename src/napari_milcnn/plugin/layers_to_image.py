@@ -167,6 +167,20 @@ class LayerImage:
         moved: np.ndarray = flat.transpose([left.index(axis) for axis in wanted])
         return moved.reshape(-1, *moved.shape[-2:])
 
+    def lies_under(self, layer: Any) -> bool:
+        """Whether another layer lies on this image pixel by pixel, or has no place of its own (scale 1, nothing else).
+
+        Only Y and X count; axes are compared from the last where the numbers of axes differ.
+        """
+        own = [self.axes.index(axis) for axis in "YX"]
+        other = own if layer.ndim == len(self.axes) else [layer.ndim - 2, layer.ndim - 1]
+        height, width = self.image.plane_shape
+        corners = ((0, 0), (height - 1, 0), (0, width - 1))
+        here, there = (np.array([_world(one, axes, corner) for corner in corners])
+                       for one, axes in ((self._layer, own), (layer, other)))  # fmt: skip
+        pixel = np.abs(here[1:] - here[0]).max() / max(height - 1, width - 1, 1)
+        return bool(np.allclose(here, there, rtol=0, atol=pixel / 4) or np.allclose(there, corners))
+
     def plane_key(self, plane: int) -> tuple[Any, ...]:
         """Return the index of a plane (Y, X) in an array made by `to_layer`."""
         at = dict(zip("PTZ", self.image.planes[plane], strict=True))
@@ -188,6 +202,14 @@ class LayerImage:
         place = self.place
         return {"scale": scale, "translate": translate, "rotate": place.rotate, "shear": place.shear,
                 "affine": place.affine, "units": place.units, "axis_labels": place.axis_labels}  # fmt: skip
+
+
+def _world(layer: Any, axes: Sequence[int], place: tuple[int, int]) -> list[float]:
+    """Return where a pixel (y, x) of a layer lies in the world, along its axes Y and X."""
+    inside = np.zeros(layer.ndim)
+    inside[list(axes)] = place
+    world = layer.data_to_world(inside)
+    return [float(world[axis]) for axis in axes]
 
 
 def _linear(place: LayerPlace) -> np.ndarray:

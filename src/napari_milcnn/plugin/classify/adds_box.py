@@ -9,9 +9,13 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_milcnn.options import DETAILS, EvidenceKind, MaskOptions
+from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, vertical_layout
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
     from napari_milcnn.inference.predict import Prediction
 
 KINDS: dict[EvidenceKind, tuple[str, str]] = {
@@ -38,13 +42,17 @@ class AddsBox(QWidget):
     -------
     kind_changed
         Other evidence is chosen.
+    cells_changed
+        Other cells are chosen for the image in view.
     """
 
     kind_changed = Signal()
+    cells_changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.kind, self.detail, self.maps = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
+        self.cells = OwnCellsCombo(viewer)
         for kind, (name, tip) in KINDS.items():
             self.kind.addItem(name, kind)
             self.kind.setItemData(self.kind.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
@@ -58,11 +66,13 @@ class AddsBox(QWidget):
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("masks from", self.kind)
+        form.addRow("cells", self.cells)
         form.addRow("detail", self.detail)
         form.addRow("class maps", self.maps)
         layout.addLayout(form)
         self.kind.currentIndexChanged.connect(self._on_kind)
         self.detail.currentIndexChanged.connect(lambda _index: self.kind_changed.emit())
+        self.cells.picked.connect(self.cells_changed)
         self._on_kind()
 
     def choose(self, kind: EvidenceKind, detail: int = 1) -> None:
@@ -73,6 +83,10 @@ class AddsBox(QWidget):
     def options(self) -> dict[str, object]:
         """Return the evidence as fields of `EvidenceOptions`."""
         return {"kind": self.kind.currentData(), "detail": self.detail.currentData() if self._has_detail() else 1}
+
+    def own_cells(self, layers: tuple[Image, ...]) -> OwnCells | None:
+        """Return the user's own cells of an image, given by its layers; None without them, and for other evidence."""
+        return self.cells.of(layers) if self.kind.currentData() == "object" else None
 
     def classes_of(self, predictions: Iterable[Prediction]) -> list[str]:
         """Return the classes whose maps are wanted for some planes, each prediction being of one plane."""
@@ -90,4 +104,5 @@ class AddsBox(QWidget):
 
     def _on_kind(self, _index: int = 0) -> None:
         self.detail.setEnabled(self._has_detail())
+        self.cells.setEnabled(self.kind.currentData() == "object")
         self.kind_changed.emit()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 
+from napari_milcnn.plugin.classify.own_cells import own_labels
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row, vertical_layout
-from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
     from napari.viewer import Viewer
 
 
@@ -45,7 +45,7 @@ class CellsBox(QWidget):
 
     def refresh(self, _event: Any = None) -> None:
         """List the labels layers that this plugin did not make."""
-        found = [layer for layer in self._viewer.layers if isinstance(layer, Labels) and OURS not in layer.metadata]
+        found = own_labels(self._viewer)
         with QSignalBlocker(self.layers):
             chosen = self.layers.currentText()
             self._layers = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ from napari_milcnn.plugin.classify.adds_box import AddsBox
 from napari_milcnn.plugin.classify.cells_box import CellsBox
 from napari_milcnn.plugin.classify.export_box import ExportBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
-from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, run
+from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, MadeWith, run
 from napari_milcnn.plugin.classify.layer_writer import LayerWriter, objects_of
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
+from napari_milcnn.plugin.classify.own_cells import export_cells, labels_data
 from napari_milcnn.plugin.classify.results_box import ResultsBox
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.layers_to_image import LayerImage
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import PlaneEvidence
     from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
     from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.plugin.classify.own_cells import CellsReader, OwnCells
     from napari_milcnn.progress import Progress, Steps
 
 _REDRAW = 0.5
@@ -68,6 +70,7 @@ class MaskPreview:
     entry: ImageState
     plane: int
     how: dict[str, Any]
+    cells: OwnCells | None
     names: tuple[str, ...]
     evidence: PlaneEvidence
 
@@ -91,7 +94,7 @@ class ClassifyDock(QWidget):
         self._preview_job: Job | None = None
         self._preview: MaskPreview | None = None
         self._began, self._due = 0.0, 0.0
-        self._run_options: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._run_options = MadeWith({}, {})
         self._watched_labels: Labels | None = None
         self._job_images: list[ImageState] = []
         self._preview_image: ImageState | None = None
@@ -108,7 +111,7 @@ class ClassifyDock(QWidget):
         self.image_box = ImageBox(self.viewer)
         self.results_box = ResultsBox()
         self.mask_box = MaskBox()
-        self.adds_box = AddsBox()
+        self.adds_box = AddsBox(self.viewer)
         self.adds_box.choose(settings.kind)
         self.mask_box.set_kind(settings.kind)
         self.cells_box = CellsBox(self.viewer)
@@ -177,6 +180,7 @@ class ClassifyDock(QWidget):
         self.mask_box.changed.connect(self._make_masks)
         self.mask_box.class_changed.connect(self._prepare_preview)
         self.adds_box.kind_changed.connect(self._on_kind)
+        self.adds_box.cells_changed.connect(self._prepare_preview)
         self.mask_box.apply_requested.connect(self._apply_to_all)
         self.mask_box.map_requested.connect(self._on_map)
         self.mask_box.evidence_requested.connect(self._on_evidence)
@@ -229,6 +233,7 @@ class ClassifyDock(QWidget):
     def _refresh(self) -> None:
         """Enable what can be done, and show the results of the chosen image."""
         model, entry = current.model, self.entry()
+        self.adds_box.cells.show_image(self.image_box.chosen())
         ready = model is not None and bool(self.image_box.chosen()) and not self.image_box.problem
         self.run_button.setEnabled(ready and not self.busy)
         self.cancel_button.setEnabled(self.busy)
@@ -248,7 +253,8 @@ class ClassifyDock(QWidget):
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
         hidden = entry is not None and plane in entry.masks and entry.hides_masks(plane)
-        self.results_box.show_prediction(prediction, hides_masks=hidden)
+        masks = entry.masks.get(plane) if entry is not None and plane is not None else None
+        self.results_box.show_prediction(prediction, hides_masks=hidden, counts=None if masks is None else masks.counts)
         self.results_box.empty.say("" if prediction or not self.images else "Not classified yet.")
         self._say_count()
 
@@ -350,10 +356,12 @@ class ClassifyDock(QWidget):
         assert model is not None
         for entry in images:
             entry.model, entry.state, entry.error = model, "running", ""
+            entry.use_cells(self.adds_box.own_cells(entry.layers))
             if not entry.predictions:
                 self.results_box.planes.put(entry, None)
         options = self._evidence_options()
-        self._run_options = (options, self.mask_box.options())
+        self._run_options = MadeWith(options, self.mask_box.options())
+        self._preview = None
         self._work(lambda: run(model, images, options, masks), self._on_run_step, self._on_run_end, images)
 
     def _start_queue(self) -> None:
@@ -399,10 +407,10 @@ class ClassifyDock(QWidget):
             if event.failure:
                 self._say(event.failure, ERROR)
 
-    def _take(self, entry: ImageState, result: PlaneResult, how: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    def _take(self, entry: ImageState, result: PlaneResult, how: MadeWith) -> None:
         """Keep what was found in a plane, made with some options of evidence and masks, and show it now and then."""
         entry.take(result)
-        entry.made_with[result.plane] = how
+        entry.made_with[result.plane] = replace(how, cells=entry.cells)
         if entry.source is not None:
             self.writer.write(entry, result.plane, result.masks)
         self._draw_now_and_then(entry)
@@ -584,15 +592,15 @@ class ClassifyDock(QWidget):
         if entry.predictions and not self.busy:
             self._make_all_masks(entry)
 
-    def _on_object_picked(self, number: int) -> None:
+    def _on_object_picked(self, row_number: int) -> None:
         entry = self.entry()
         if entry is None:
             return
         found = self.results_box.objects.frame
-        picked, layer = found[found["index"] == number].iloc[0], self.writer.masks_of(entry)
+        picked, layer = found.iloc[row_number], self.writer.masks_of(entry)
         self.writer.go_to(entry, int(picked["plane"]), (float(picked["y"]), float(picked["x"])))
-        if layer is not None:
-            layer.selected_label = number
+        if layer is not None and picked["index"] > 0:
+            layer.selected_label = int(picked["index"])
 
     def _watch(self, entry: ImageState) -> None:
         """Follow the label that the user picks in the mask layer."""
@@ -645,15 +653,17 @@ class ClassifyDock(QWidget):
         if self._preview_job is not None:
             self._preview_job.stop()
         model, options, image = entry.model, self._evidence_options(), entry.source.image
-        prediction, how = entry.predictions[plane], self.adds_box.options()
+        prediction, how, cells = entry.predictions[plane], self.adds_box.options(), self._own_cells(entry)
         assert model is not None
-        steps = _EvidenceSteps(model, options, image, prediction, names)
+        read_cells = cells.reader(entry.source) if cells is not None else None
+        steps = _EvidenceSteps(model, options, image, prediction, names, read_cells)
 
         def keep(evidence: PlaneEvidence) -> None:
             if self._preview_job is not job or entry not in self.images:
                 return
-            self._preview = MaskPreview(entry, plane, how, names, evidence)
-            if plane in entry.made_with and how.items() <= entry.made_with[plane][0].items():
+            self._preview = MaskPreview(entry, plane, how, cells, names, evidence)
+            made = entry.made_with.get(plane)
+            if made is not None and how.items() <= made.evidence.items() and cells == made.cells:
                 self._show_threshold()
             else:
                 self._make_masks()
@@ -678,7 +688,12 @@ class ClassifyDock(QWidget):
         return tuple(name for name in prediction.classes if name in shown | {self.mask_box.class_name})
 
     def _is_current(self, preview: MaskPreview) -> bool:
-        return (preview.entry, preview.plane, preview.how) == (self.entry(), self.plane(), self.adds_box.options())
+        entry, cells = preview.entry, self._own_cells(preview.entry)
+        now = (self.entry(), self.plane(), self.adds_box.options(), cells)
+        return (entry, preview.plane, preview.how, preview.cells) == now
+
+    def _own_cells(self, entry: ImageState) -> OwnCells | None:
+        return self.adds_box.own_cells(entry.layers)
 
     def _make_masks(self) -> None:
         """Make the mask of the plane in view as the sliders say."""
@@ -699,7 +714,7 @@ class ClassifyDock(QWidget):
         entry.masks[plane] = segment_plane(
             preview.evidence, entry.predictions[plane], preview.names, options, size, own
         )
-        entry.made_with[plane] = (self._evidence_options(), self.mask_box.options())
+        entry.made_with[plane] = MadeWith(self._evidence_options(), self.mask_box.options(), preview.cells)
         self.writer.write(entry, plane, entry.masks[plane])
         self._show_threshold()
         self._draw(entry)
@@ -722,6 +737,8 @@ class ClassifyDock(QWidget):
         options, how = self._evidence_options(), self.mask_box.options()
         masks = make_options(MaskOptions, how)
         model, source, predictions = entry.model, entry.source, dict(entry.predictions)
+        entry.use_cells(self._own_cells(entry))
+        self._preview, read_cells = None, entry.read_cells
         assert model is not None
         assert source is not None
 
@@ -732,7 +749,9 @@ class ClassifyDock(QWidget):
 
             whole = joined(list(predictions.values()))
             name = str(entry.path or entry.name)
-            request = ImageRequest(name, lambda: source.image, masks=masks, prediction=whole, keep_open=True)
+            request = ImageRequest(
+                name, lambda: source.image, masks=masks, objects=read_cells, prediction=whole, keep_open=True
+            )
             yield from analyse(EvidenceMaker(model, **options), [request])
 
         def on_step(step: Progress[ImageEvent]) -> None:
@@ -742,7 +761,7 @@ class ClassifyDock(QWidget):
             if entry not in self.images:
                 return
             if isinstance(step.result, PlaneResult):
-                self._take(entry, step.result, (options, how))
+                self._take(entry, step.result, MadeWith(options, how))
             problem = step.result.problem if isinstance(step.result, PlaneResult) else ""
             failure = step.result.failure if isinstance(step.result, ImageEnd) else ""
             if problem or failure:
@@ -768,7 +787,7 @@ class ClassifyDock(QWidget):
         except MilcnnError as error:
             self._say(str(error), ERROR)
             return
-        options, cells = form_values(self.options, ComputeOptions), layer.data[0] if layer.multiscale else layer.data
+        options, cells = form_values(self.options, ComputeOptions), labels_data(layer)
 
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.inference.cells import classify_cells
@@ -817,6 +836,8 @@ class ClassifyDock(QWidget):
         image, model, masks = entry.source.image, entry.model, dict(entry.masks)
         prediction, name, channels = entry.prediction, entry.name, entry.channels
         record = _RecordMaker(entry, model, next(iter(entry.made_with.values())))
+        cells = record.made_with.cells
+        read_cells = cells.reader(entry.source) if cells is not None else None
         assert prediction is not None
 
         def steps() -> Iterator[Path]:
@@ -824,15 +845,19 @@ class ClassifyDock(QWidget):
             from napari_milcnn.results.findings import Findings
             from napari_milcnn.results.record import room_for, write_record
 
-            made = record()
-            place = room_for(folder, made)
+            place = room_for(folder, record())
             file = str(image.path or image.name)
+            own = cells.file if cells is not None else None
+            if read_cells is not None and own is None:
+                own = place / f"{name}_cells.ome.tif"
+                export_cells(own, image, read_cells(image), masks)
+                yield own
             yield from export_image(place, Findings(file, name, image, channels, prediction, masks), parts)
-            yield write_record(place, made)
+            yield write_record(place, record(own))
 
         written: list[Path] = []
         note = " The planes have masks of different options; the record holds those of the first plane."
-        note = note if len({repr(how) for how in entry.made_with.values()}) > 1 else ""
+        note = note if any(how != record.made_with for how in entry.made_with.values()) else ""
 
         def on_end(ending: Ending) -> None:
             place = written[-1].parent if written else folder
@@ -850,11 +875,13 @@ class _EvidenceSteps:
     image: Any
     prediction: Any
     names: tuple[str, ...]
+    read_cells: CellsReader | None
 
     def __call__(self) -> Iterator[PlaneEvidence]:
         from napari_milcnn.inference.evidence import EvidenceMaker
 
-        yield from EvidenceMaker(self.model, **self.options).planes(self.image, self.prediction, self.names)
+        cells = None if self.read_cells is None else self.read_cells(self.image)
+        yield from EvidenceMaker(self.model, **self.options).planes(self.image, self.prediction, self.names, cells)
 
 
 @dataclass(frozen=True)
@@ -863,14 +890,14 @@ class _RecordMaker:
 
     entry: ImageState
     model: TrainedModel
-    cut: tuple[dict[str, Any], dict[str, Any]]
+    made_with: MadeWith
 
-    def __call__(self) -> dict[str, Any]:
+    def __call__(self, objects: Path | None = None) -> dict[str, Any]:
         from napari_milcnn.inference.evidence import EvidenceMaker
         from napari_milcnn.plugin.layers_to_image import file_behind
         from napari_milcnn.results.record import classification_record
 
-        evidence, masks = self.cut
+        evidence, masks = self.made_with.evidence, self.made_with.masks
         assert self.entry.source is not None
         file, reading = file_behind(self.entry.source, self.entry.z)
         planes = sorted(self.entry.predictions)
@@ -878,7 +905,7 @@ class _RecordMaker:
         return classification_record(
             EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
             mask_options=make_options(MaskOptions, masks), planes=[None if every else planes], names=[self.entry.name],
-            command=["napari"],
+            objects=objects, command=["napari"],
         )  # fmt: skip
 
 

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.options import MaskOptions
+    from napari_milcnn.plugin.classify.own_cells import CellsReader, OwnCells
     from napari_milcnn.plugin.layers_to_image import LayerImage
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What the masks of a plane were made with: options of the evidence and of the masks, and the user's own cells."""
+
+    evidence: dict[str, Any]
+    masks: dict[str, Any]
+    cells: OwnCells | None = None
 
 
 @dataclass(eq=False)
@@ -47,7 +57,11 @@ class ImageState:
     channels : tuple of int
         The image's channel for each channel of the model, once a plane was classified.
     made_with : dict
-        By number of the plane, the options of the evidence and of the masks that its mask was made with.
+        By number of the plane, what its mask was made with.
+    cells : OwnCells or None
+        The user's own cells, of the run that is going on or was the last.
+    read_cells : callable or None
+        Reads them.
     labels : ndarray or None
         The mask layer, int32 (planes, Y, X).
     tables : dict
@@ -75,7 +89,9 @@ class ImageState:
     predictions: dict[int, Prediction] = field(default_factory=dict)
     masks: dict[int, PlaneMasks] = field(default_factory=dict)
     channels: tuple[int, ...] = ()
-    made_with: dict[int, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    made_with: dict[int, MadeWith] = field(default_factory=dict)
+    cells: OwnCells | None = None
+    read_cells: CellsReader | None = None
     labels: np.ndarray | None = None
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
     joined: pd.DataFrame | None = None
@@ -104,6 +120,11 @@ class ImageState:
     def counts(self) -> list[dict[str, float]]:
         """The counts of cells in each plane of the prediction; empty for a plane without masks."""
         return [self.masks[plane].counts if plane in self.masks else {} for plane in sorted(self.predictions)]
+
+    def use_cells(self, cells: OwnCells | None) -> None:
+        """Have the next run use the user's own cells; None for those that the program finds."""
+        self.cells = cells if self.source is not None else None
+        self.read_cells = cells.reader(self.source) if cells is not None and self.source is not None else None
 
     def take(self, result: PlaneResult) -> None:
         """Keep what was found in a plane."""
@@ -161,7 +182,7 @@ def run(
 
     requests = [
         ImageRequest(str(one.path or one.name), one.open, one.wanted, masks if one.source is not None else None,
-                     keep_open=True)
+                     objects=one.read_cells, keep_open=True)
         for one in images
     ]  # fmt: skip
     dropped = [one.source is None for one in images]

@@ -69,7 +69,9 @@ class LayerWriter:
         own = _numbers(entry, masks, start)
         numbers[masks.shown["label"]] = own
         entry.labels[plane] = 0 if entry.hides_masks(plane) else numbers[masks.labels]
-        entry.tables[plane] = masks.shown.assign(plane=plane, index=own)[_TABLE_COLUMNS]
+        index = np.zeros(len(masks.objects), numbers.dtype)
+        index[masks.objects["shown"].to_numpy(bool)] = own
+        entry.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]
         entry.joined = None
 
     def refresh_masks(self, entry: ImageState) -> None:
@@ -77,7 +79,9 @@ class LayerWriter:
         assert entry.source is not None
         assert entry.model is not None
         assert entry.labels is not None
-        self.put(entry, mask_layer(entry.source, entry.labels, objects_of(entry), entry.model.classes))
+        objects = objects_of(entry)
+        shown = objects[objects["index"] > 0]
+        self.put(entry, mask_layer(entry.source, entry.labels, shown, entry.model.classes))
 
     def put_class_map(self, entry: ImageState, name: str) -> Layer:
         """Show the class map of a class over all planes; NaN where nothing was classified."""
@@ -193,7 +197,7 @@ def _numbers(entry: ImageState, masks: PlaneMasks, start: int) -> np.ndarray:
 
 
 def objects_of(entry: ImageState) -> pd.DataFrame:
-    """Put the tables of objects of all planes together: `index` is the number in the mask layer."""
+    """Put the tables of objects of all planes together: `index` is the number in the mask layer, 0 if not shown."""
     if entry.joined is None:
         tables = [table for _, table in sorted(entry.tables.items()) if len(table)]
         entry.joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_TABLE_COLUMNS)

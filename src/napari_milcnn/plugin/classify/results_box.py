@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +23,16 @@ from napari_milcnn.plugin.qt.tables import (
     SortedTable,
     filter_field,
 )
-from napari_milcnn.schema import NOTHING
+from napari_milcnn.schema import CELLS, NOTHING, cells_column, counted_classes, share_column
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
     from napari_milcnn.plugin.classify.image_state import ImageState
 
 _BAR_HEIGHT, _MOST_BARS = 16, 8
+_MOST_COUNTED = 3
+"""Classes in the line of cells; its tool tip has all of them."""
+COUNTED = "Cells of the plane in view, those that are not shown in the masks too"
 _LEFT = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft
 
 
@@ -155,6 +159,18 @@ def _unlike_band(prediction: Prediction) -> tuple[str, str]:
     return f"like the training images ({prediction.unlike[0]:.2f}, limit 1)", LIKE
 
 
+def _counts_line(counts: Mapping[str, float] | None, most: int | None = _MOST_COUNTED) -> str:
+    """Say how many cells a plane has, and how many of each class, at `most` so many of them; empty without cells."""
+    if not counts:
+        return ""
+    total = int(counts[CELLS])
+    each = {name: counts[cells_column(name)] for name in counted_classes(counts)}
+    found = sorted((name for name, count in each.items() if count > 0), key=lambda name: -each[name])
+    parts = [f"{int(each[name])} {name} ({counts[share_column(name)]:.0%})" for name in found]
+    more = [f"{len(parts) - most} more classes"] if most is not None and len(parts) > most else []
+    return ", ".join([f"{total} cell{'' if total == 1 else 's'}", *parts[:most], *more])
+
+
 class ResultsBox(QWidget):
     """Shows scores as bars, a table of planes and a table of objects.
 
@@ -163,7 +179,7 @@ class ResultsBox(QWidget):
     plane_picked : ImageState, int
         A row of the table of planes was clicked; -1 if no plane of the image is classified yet.
     object_picked : int
-        A row of the table of objects was clicked; the value of its column `index`.
+        A row of the table of objects was clicked; the number of the row in `objects.frame`.
     save_requested : str
         Save the table in view as CSV under this path.
     masks_requested
@@ -177,7 +193,7 @@ class ResultsBox(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bars = ScoreBars()
+        self.bars, self.counts = ScoreBars(), Note()
         self.unlike = Band()
         self.masks_button = QPushButton("Show its masks anyway")
         self.masks_button.hide()
@@ -207,6 +223,7 @@ class ResultsBox(QWidget):
         layout.addWidget(self.unlike)
         layout.addWidget(self.masks_button)
         layout.addWidget(self.bars)
+        layout.addWidget(self.counts)
         self.tabs.addTab(self.plane_table, "Planes")
         self.tabs.addTab(self.object_table, "Objects")
         for column, width in enumerate((64, 40, 88, 46)):
@@ -215,15 +232,19 @@ class ResultsBox(QWidget):
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
 
-    def show_prediction(self, prediction: Prediction | None, *, hides_masks: bool) -> None:
-        """Show the scores of one plane and whether it resembles the training images; nothing for None."""
+    def show_prediction(
+        self, prediction: Prediction | None, *, hides_masks: bool, counts: Mapping[str, float] | None = None
+    ) -> None:
+        """Show the scores of one plane, whether it resembles the training images, its cells; nothing for None."""
         self.bars.show_prediction(prediction)
+        self.counts.say(_counts_line(counts), "")
+        self.counts.setToolTip(f"{COUNTED}: {_counts_line(counts, None)}")
         self.unlike.show_on(*(("", "") if prediction is None else _unlike_band(prediction)))
         self.masks_button.setVisible(hides_masks)
 
     def show_objects(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         """Show the objects of the image in view."""
-        first = [name for name in ("class", "plane", "label") if name in table]
+        first = [name for name in ("class", "shown", "plane", "label") if name in table]
         self.objects.show_frame(table[[*first, *table.columns.difference(first, sort=False)]], class_colours(classes))
         self.tabs.setTabText(1, f"Objects ({len(table)})" if len(table) else "Objects")
 
@@ -248,8 +269,7 @@ class ResultsBox(QWidget):
         self.plane_picked.emit(entry, -1 if plane is None else plane)
 
     def _on_object(self, index: QModelIndex) -> None:
-        row_number = self.object_table.source_row(index)
-        self.object_picked.emit(int(self.objects.frame["index"].to_numpy()[row_number]))
+        self.object_picked.emit(self.object_table.source_row(index))
 
     def _on_save(self) -> None:
         name = "predictions.csv" if self._table() is self.plane_table else "objects.csv"

@@ -85,7 +85,7 @@ class FrameModel(HeaderModel):
             return f"{value:.4g}" if isinstance(value, float) else str(value)
         if role == SORT_ROLE:
             return value.item() if hasattr(value, "item") else value
-        is_class = self.frame.columns[index.column()] == "class"
+        is_class = self.frame.columns[index.column()] == "class" and value in self._colours
         return swatch(self._colours[value]) if role == Qt.ItemDataRole.DecorationRole and is_class else None
 
 

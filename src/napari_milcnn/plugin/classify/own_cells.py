@@ -1,0 +1,192 @@
+"""Which cells object evidence is averaged over: those that the program finds, or the user's own segmentation.
+
+The choice belongs to one image. Images of one microscope often have the same size, so that the cells of one image would
+pass for those of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QFileDialog
+
+from napari_milcnn.errors import LabelsError
+from napari_milcnn.images.lazy_array import in_memory
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, connect_while_alive
+from napari_milcnn.plugin.results_to_layers import OURS
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_milcnn.images.stack import ImageStack
+    from napari_milcnn.inference.masks import PlaneMasks
+    from napari_milcnn.plugin.layers_to_image import LayerImage
+
+CellsReader = Callable[["ImageStack"], np.ndarray]
+"""Reads the cells of an image, int32 (planes, Y, X)."""
+FOUND, FROM_FILE = "found by the program", "file…"
+
+
+@dataclass(frozen=True)
+class OwnCells:
+    """A segmentation of the user's own: a labels layer, or a file. Exactly one of them is given."""
+
+    layer: Labels | None = None
+    file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the layer or file."""
+        return str(self.layer.name) if self.layer is not None else str(self.file and self.file.name)
+
+    def reader(self, source: LayerImage) -> CellsReader:
+        """Return a function for another thread, which reads the cells of an image and raises LabelsError if it cannot.
+
+        Parameters
+        ----------
+        source : LayerImage
+            The layers of that image.
+        """
+        layer, file = self.layer, self.file
+        if layer is None:
+            return lambda image: _cells_in_file(file, image)
+        name, data, in_place = self.name, labels_data(layer), source.lies_under(layer)
+
+        def read(image: ImageStack) -> np.ndarray:
+            from napari_milcnn.inference.cells import checked_labels
+
+            try:
+                cells = checked_labels(source.to_planes(in_memory(data)), image)
+            except LabelsError as error:
+                raise LabelsError(f"the layer {name} cannot be the cells of {image.name}: {error}") from error
+            if not in_place:
+                raise LabelsError(
+                    f"the layer {name} lies elsewhere than {image.name}; expected the same scale and translation, or "
+                    "none at all: choose the labels of this image, or correct them under Layer > Transform"
+                )
+            return cells
+
+        return read
+
+
+def _cells_in_file(file: Path | None, image: ImageStack) -> np.ndarray:
+    from napari_milcnn.inference.cells import read_labels_of
+
+    assert file is not None
+    return read_labels_of(file, image)
+
+
+def export_cells(path: Path, image: ImageStack, cells: np.ndarray, masks: Mapping[int, PlaneMasks]) -> None:
+    """Write the cells of a layer, int32 (planes, Y, X), as OME-TIFF, so that a run can be repeated with them.
+
+    Raises
+    ------
+    LabelsError
+        If the masks were made from other cells: the layer was changed since.
+    OutputError
+        If the file cannot be written.
+    """
+    from napari_milcnn.images.write import write_ome_tiff
+
+    for plane, made in masks.items():
+        areas = np.bincount(cells[plane].ravel())
+        areas[0] = 0
+        numbers = np.flatnonzero(areas)
+        known = made.objects.sort_values("label")
+        if known["label"].tolist() != numbers.tolist() or known["area_px"].tolist() != areas[numbers].tolist():
+            raise LabelsError("the cells were changed after the masks were made; classify again, then export")
+    write_ome_tiff(path, image.planes, cells[:, np.newaxis].astype(np.uint32), ("objects",), image.pixel_size, {})
+
+
+def labels_data(layer: Labels) -> Any:
+    """Return the pixels of a labels layer, at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def own_labels(viewer: Viewer) -> list[Labels]:
+    """List the labels layers that this plugin did not make."""
+    return [layer for layer in viewer.layers if isinstance(layer, Labels) and OURS not in layer.metadata]
+
+
+class OwnCellsCombo(NarrowComboBox):
+    """Choose the cells of the image in view.
+
+    Signals
+    -------
+    picked
+        Other cells are chosen for the image in view.
+    """
+
+    picked = Signal()
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.setObjectName("own cells")
+        self.setToolTip("Cells in which evidence is averaged: found in the image by the program, or your own "
+                        "segmentation of this image (Cellpose, StarDist, drawn by hand)")  # fmt: skip
+        self._viewer = viewer
+        self._image: tuple[Image, ...] = ()
+        self._chosen: dict[tuple[Image, ...], OwnCells] = {}
+        self._files: list[OwnCells] = []
+        self._offered: list[OwnCells | None] = []
+        self.activated.connect(self._on_activated)
+        for event in ("inserted", "removed"):
+            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        self.refresh()
+
+    def of(self, layers: tuple[Image, ...]) -> OwnCells | None:
+        """Return the user's own cells of an image, given by its layers; None for those that the program finds."""
+        return self._chosen.get(layers)
+
+    def show_image(self, layers: tuple[Image, ...]) -> None:
+        """Show what is chosen for another image."""
+        if layers != self._image:
+            self._image = layers
+            self.refresh()
+
+    def choose(self, cells: OwnCells | None) -> None:
+        """Choose the cells of the image in view."""
+        if cells is None:
+            self._chosen.pop(self._image, None)
+        else:
+            self._chosen[self._image] = cells
+            self._files += [cells] if cells.file is not None and cells not in self._files else []
+        self.refresh()
+        self.picked.emit()
+
+    def refresh(self, _event: Any = None) -> None:
+        """List the layers and files again; the cells of a layer that was removed are no longer chosen."""
+        layers, before = own_labels(self._viewer), self.of(self._image)
+        self._chosen = {
+            image: cells for image, cells in self._chosen.items()
+            if all(one in self._viewer.layers for one in image) and (cells.file or cells.layer in layers)
+        }  # fmt: skip
+        self._offered = [None, *(OwnCells(layer) for layer in layers), *self._files]
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems([FOUND if one is None else one.name for one in self._offered])
+            for index, one in enumerate(self._offered):
+                tip = str(one.file) if one is not None and one.file is not None else ""
+                self.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+            self.addItem(FROM_FILE)
+            self.setCurrentIndex(self._offered.index(self.of(self._image)))
+        if self.of(self._image) != before:
+            self.picked.emit()
+
+    def _on_activated(self, index: int) -> None:
+        if index < len(self._offered):
+            self.choose(self._offered[index])
+            return
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open a label image", "", "Label images (*.tif *.tiff *.png);;All files (*)"
+        )
+        if path:
+            self.choose(OwnCells(file=Path(path)))
+        else:
+            self.refresh()
