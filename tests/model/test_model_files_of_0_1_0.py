@@ -25,10 +25,9 @@ CHANNELS = {"nuclei": ("DNA", "RFP"), "yeast-sim": None}
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_digest_and_metadata(name):
-    """Both are those of the file as it was written; the shipped model of that name is still the same one."""
+    """Both are those of the file as it was written, whatever model of that name is shipped today."""
     model = mil.load_model(FOLDER / f"{name}.zip")
     assert model.digest == DIGESTS[name]
-    assert mil.load_model(name).digest == DIGESTS[name]
     facts = json.loads(model.card.model_dump_json())
     shown = (len(facts["classes"]), facts["channels"], facts["temperature"], len(facts["training"].get("curve", [])))
     assert (
