@@ -38,7 +38,7 @@ def written(tmp_path_factory):
         tifffile.imwrite(folder / "images" / f"{name}.ome.tif", noise(*shape, seed=i), metadata=facts)
         rows.append(f"images/{name}.ome.tif,{'abca'[i]},{name[:3]},{(0, 0, 1, 10)[i]}")
     (folder / "labels.csv").write_text("\n".join(rows))
-    model = lively_model()
+    model = lively_model().with_card(reference="a")
     list(classify_files(model, [folder / "images"], folder / "screen", device="cpu"))
     mil.evaluate(model, mil.read_labels(folder / "labels.csv"), device="cpu").save(folder / "evaluation")
     return folder
@@ -125,7 +125,7 @@ def test_a_row_opens_the_image_with_its_masks_at_its_plane(dock, viewer, qtbot, 
     np.testing.assert_array_equal(np.asarray(masks.data) > 0, stored > 0)
     assert masks.scale[-1] == pytest.approx(0.2)
     objects = pd.read_csv(written / "screen" / "objects.csv")
-    own = objects[objects["file"].str.endswith("B03_s2.ome.tif")]
+    own = objects[objects["file"].str.endswith("B03_s2.ome.tif") & objects["shown"]]
     assert list(masks.features["class"]) == list(own["class"])
     assert set(np.unique(masks.data)) - {0} == set(masks.features["index"])
     table.clicked.emit(table.proxy.index(3, 0))  # another plane of the same image

@@ -85,7 +85,7 @@ class CurvesBox(QWidget):
         if not rows:
             return
         epochs = [row["epoch"] for row in rows]
-        held = rows[-1]["validation_accuracy"] is not None
+        held = rows[-1].get("validation_accuracy") is not None
         losses = [name for name in _LOSS if held or name != "validation_loss"]
         self.loss.show_lines(epochs, {name: [row.get(name) for row in rows] for name in losses}, _LOSS)
         self.validation.setVisible(held)
