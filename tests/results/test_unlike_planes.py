@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+import napari_milcnn as mil
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.predict import classify
@@ -75,3 +76,13 @@ def test_a_table_of_an_earlier_version_gains_the_columns(tmp_path):
     assert np.isnan(found.at["old", "unlike"])
     assert (found.at["new", "unlike"], found.at["new", "unlike reason"]) == (1.5, "too dark")
     assert known.unlike_sentences() == ("unlike the training images (1.5): too dark",)
+
+
+def test_noise_has_no_cells_unless_they_are_the_users_own():
+    pixels = np.random.default_rng(3).normal(100, 5, (2, 99, 99)).astype(np.float32)
+    assert not mil.classify(lively_model(), pixels, **EXACT).has_structure.any()
+    found = mil.segment(mil.evidence(lively_model(), pixels, kind="object", **EXACT))
+    assert (found.counts[0]["cells"], len(found.objects)) == (0, 0)
+    own = np.zeros((99, 99), np.int32)
+    own[20:40, 20:40] = 7
+    assert mil.segment(mil.evidence(lively_model(), pixels, foreground=own, **EXACT)).counts[0]["cells"] == 1

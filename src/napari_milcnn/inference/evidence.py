@@ -149,7 +149,8 @@ class EvidenceMaker:
         classes : sequence of str, optional
             The classes; all by default.
         foreground : ndarray of int, optional
-            A label image of your own for object evidence, (planes, Y, X), with all planes of the image.
+            A label image of your own for object evidence, (planes, Y, X), with all planes of the image. Without it, a
+            plane that shows nothing to classify has no objects: what stands out of its noise are no cells.
 
         Yields
         ------
@@ -163,7 +164,11 @@ class EvidenceMaker:
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
             if self.options.kind == "object":
-                objects = foreground[plane] if foreground is not None else self.foreground(model_input, plane)
+                objects = np.zeros(model_input.image.plane_shape, np.int32)
+                if foreground is not None:
+                    objects = foreground[plane]
+                elif prediction.has_structure[row]:
+                    objects = self.foreground(model_input, plane)
                 values = self._values(model_input, maps, objects)
                 yield PlaneEvidence(row, values[chosen][:, objects], objects, names, values, self.model.card.reference)
             else:

@@ -204,6 +204,13 @@ class LayerImage:
                 "affine": place.affine, "units": place.units, "axis_labels": place.axis_labels}  # fmt: skip
 
 
+def place_in_words(layer: Any) -> str:
+    """Say where a layer lies along its last two axes, for messages."""
+    numbers = ((f"{value:.4g}" for value in values[-2:]) for values in (layer.scale, layer.translate))
+    scale, translate = (", ".join(pair) for pair in numbers)
+    return f"scale {scale}; translate {translate}"
+
+
 def _world(layer: Any, axes: Sequence[int], place: tuple[int, int]) -> list[float]:
     """Return where a pixel (y, x) of a layer lies in the world, along its axes Y and X."""
     inside = np.zeros(layer.ndim)

@@ -102,7 +102,10 @@ def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock
     ("make", "said"),
     [
         (lambda cells: (cells[:100], {}), "mine cannot be the cells of nucleus-01_1: the labels are 100 x"),
-        (lambda cells: (cells, {"scale": (0.16, 0.16), "translate": (5, 0)}), "mine lies elsewhere than nucleus-01_1"),
+        (
+            lambda cells: (cells, {"scale": (0.16, 0.16), "translate": (5, 0)}),
+            "mine (scale 0.16, 0.16; translate 5, 0) lies elsewhere",
+        ),
     ],
 )
 def test_cells_that_do_not_fit_are_refused_in_words_and_scores_are_kept(dock, viewer, qtbot, make, said):

@@ -158,7 +158,8 @@ class ClassifyDock(QWidget):
         layout.addStretch()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolled(inside))
+        self._area = scrolled(inside)
+        outer.addWidget(self._area)
         self.setMinimumWidth(310)
 
     def _connect(self) -> None:
@@ -252,9 +253,11 @@ class ClassifyDock(QWidget):
     def _show_plane(self) -> None:
         entry, plane = self.entry(), self.plane()
         prediction = entry.predictions.get(plane) if entry is not None and plane is not None else None
-        hidden = entry is not None and plane in entry.masks and entry.hides_masks(plane)
-        masks = entry.masks.get(plane) if entry is not None and plane is not None else None
-        self.results_box.show_prediction(prediction, hides_masks=hidden, counts=None if masks is None else masks.counts)
+        hidden, counts = False, {}
+        if entry is not None and plane in entry.masks:
+            hidden = entry.hides_masks(plane) and not entry.masks[plane].shown.empty
+            counts = entry.masks[plane].counts
+        self.results_box.show_prediction(prediction, hides_masks=hidden, counts=counts)
         self.results_box.empty.say("" if prediction or not self.images else "Not classified yet.")
         self._say_count()
 
@@ -453,6 +456,7 @@ class ClassifyDock(QWidget):
             self._draw(shown)
             self._warn(shown)
             self._prepare_preview()
+            QTimer.singleShot(0, self._scroll_to_result)  # once its parts have their sizes
         self._start_queue()
         if (
             not self.busy
@@ -489,6 +493,10 @@ class ClassifyDock(QWidget):
         plane = self.plane()
         if plane in entry.predictions and entry.predictions[plane].has_structure[0]:
             self.mask_box.choose_class(entry.predictions[plane].top[0])
+
+    def _scroll_to_result(self) -> None:
+        self._area.ensureWidgetVisible(self.results_box.plane_table)
+        self._area.ensureWidgetVisible(self.results_box.title)
 
     def _on_masks_requested(self) -> None:
         """Draw the masks of planes that are unlike the training images too."""

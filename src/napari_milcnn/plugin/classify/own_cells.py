@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.lazy_array import in_memory
+from napari_milcnn.plugin.layers_to_image import place_in_words
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, connect_while_alive
 from napari_milcnn.plugin.results_to_layers import OURS
 
@@ -57,6 +58,7 @@ class OwnCells:
         if layer is None:
             return lambda image: _cells_in_file(file, image)
         name, data, in_place = self.name, labels_data(layer), source.lies_under(layer)
+        places = place_in_words(layer), place_in_words(source.place)
 
         def read(image: ImageStack) -> np.ndarray:
             from napari_milcnn.inference.cells import checked_labels
@@ -67,8 +69,8 @@ class OwnCells:
                 raise LabelsError(f"the layer {name} cannot be the cells of {image.name}: {error}") from error
             if not in_place:
                 raise LabelsError(
-                    f"the layer {name} lies elsewhere than {image.name}; expected the same scale and translation, or "
-                    "none at all: choose the labels of this image, or correct them under Layer > Transform"
+                    f"the layer {name} ({places[0]}) lies elsewhere than {image.name} ({places[1]}); choose the labels "
+                    "of this image, or give the layer the same place"
                 )
             return cells
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.image_state import ImageState
 
 _BAR_HEIGHT, _MOST_BARS = 16, 8
+_OBJECT_WIDTHS = (92, 48, 42, 42)
+"""Widths of the columns class, shown, plane and label, in px."""
 _MOST_COUNTED = 3
 """Classes in the line of cells; its tool tip has all of them."""
 COUNTED = "Cells of the plane in view, those that are not shown in the masks too"
@@ -105,7 +107,7 @@ class PlanesModel(HeaderModel):
 
     def titles(self) -> tuple[str, ...]:
         """Return the titles of the columns."""
-        return "image", "plane", "top class", "score", "margin", "unlike"
+        return "image", "plane", "top class", "score", "unlike", "margin"
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
         """Count the rows."""
@@ -123,9 +125,9 @@ class PlanesModel(HeaderModel):
         unlike = float(prediction.unlike[0])
         name = entry.plane_name(plane)
         if role == Qt.ItemDataRole.DisplayRole:
-            return (entry.name, name, top or NOTHING, f"{score:.3f}", f"{margin:.3f}", _unlike_text(unlike))[column]
+            return (entry.name, name, top or NOTHING, f"{score:.3f}", _unlike_text(unlike), f"{margin:.3f}")[column]
         if role == SORT_ROLE:
-            return (entry.name, plane, top, score, margin, unlike)[column]
+            return (entry.name, plane, top, score, unlike, margin)[column]
         if role == Qt.ItemDataRole.ToolTipRole:
             said = "; ".join(prediction.unlike_sentences())
             if said:
@@ -159,7 +161,7 @@ def _unlike_band(prediction: Prediction) -> tuple[str, str]:
     return f"like the training images ({prediction.unlike[0]:.2f}, limit 1)", LIKE
 
 
-def _counts_line(counts: Mapping[str, float] | None, most: int | None = _MOST_COUNTED) -> str:
+def _counts_line(counts: Mapping[str, float], most: int | None = _MOST_COUNTED) -> str:
     """Say how many cells a plane has, and how many of each class, at `most` so many of them; empty without cells."""
     if not counts:
         return ""
@@ -193,7 +195,7 @@ class ResultsBox(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bars, self.counts = ScoreBars(), Note()
+        self.title, self.bars, self.counts = heading("Result"), ScoreBars(), Note()
         self.unlike = Band()
         self.masks_button = QPushButton("Show its masks anyway")
         self.masks_button.hide()
@@ -218,7 +220,7 @@ class ResultsBox(QWidget):
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
-        layout.addWidget(heading("Result"))
+        layout.addWidget(self.title)
         layout.addWidget(self.empty)
         layout.addWidget(self.unlike)
         layout.addWidget(self.masks_button)
@@ -226,15 +228,13 @@ class ResultsBox(QWidget):
         layout.addWidget(self.counts)
         self.tabs.addTab(self.plane_table, "Planes")
         self.tabs.addTab(self.object_table, "Objects")
-        for column, width in enumerate((64, 40, 88, 46)):
+        for column, width in enumerate((60, 38, 88, 44, 44)):
             self.plane_table.setColumnWidth(column, width)
         self.object_table.horizontalHeader().setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
 
-    def show_prediction(
-        self, prediction: Prediction | None, *, hides_masks: bool, counts: Mapping[str, float] | None = None
-    ) -> None:
+    def show_prediction(self, prediction: Prediction | None, *, hides_masks: bool, counts: Mapping[str, float]) -> None:
         """Show the scores of one plane, whether it resembles the training images, its cells; nothing for None."""
         self.bars.show_prediction(prediction)
         self.counts.say(_counts_line(counts), "")
@@ -246,6 +246,8 @@ class ResultsBox(QWidget):
         """Show the objects of the image in view."""
         first = [name for name in ("class", "shown", "plane", "label") if name in table]
         self.objects.show_frame(table[[*first, *table.columns.difference(first, sort=False)]], class_colours(classes))
+        for column, width in enumerate(_OBJECT_WIDTHS):
+            self.object_table.setColumnWidth(column, width)
         self.tabs.setTabText(1, f"Objects ({len(table)})" if len(table) else "Objects")
 
     def select_object(self, number: int) -> None:
