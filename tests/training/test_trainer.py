@@ -49,9 +49,13 @@ def test_a_right_negative_costs_nothing():
 
 
 def test_training_learns_spots(table):
-    """A few epochs tell spots from none on images never trained on, and the reports say so."""
-    reports = list(train(model_for(table, b=0.3), table, **FAST | {"epochs": 24, "learning_rate": 5e-3}))
-    assert [report.epoch for report in reports] == list(range(1, 25))
+    """A few epochs tell spots from none on images never trained on, and the reports say so.
+
+    The acquisition is not varied: to see through that takes more steps than a test has.
+    """
+    options = FAST | {"epochs": 20, "learning_rate": 5e-3, "vary_share": 0}
+    reports = list(train(model_for(table, b=0.3), table, **options))
+    assert [report.epoch for report in reports] == list(range(1, 21))
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert reports[-1].loss == pytest.approx(reports[-1].pooled_loss + reports[-1].last_loss)
     best = reports[-1].best
