@@ -80,9 +80,10 @@ def test_a_table_of_an_earlier_version_gains_the_columns(tmp_path):
 
 def test_noise_has_no_cells_unless_they_are_the_users_own():
     pixels = np.random.default_rng(3).normal(100, 5, (2, 99, 99)).astype(np.float32)
-    assert not mil.classify(lively_model(), pixels, **EXACT).has_structure.any()
-    found = mil.segment(mil.evidence(lively_model(), pixels, kind="object", **EXACT))
+    image = open_image(pixels, axes="CYX", channels=["GFP", "RFP"])
+    assert not mil.classify(lively_model(), image, **EXACT).has_structure.any()
+    found = mil.segment(mil.evidence(lively_model(), image, kind="object", **EXACT))
     assert (found.counts[0]["cells"], len(found.objects)) == (0, 0)
     own = np.zeros((99, 99), np.int32)
     own[20:40, 20:40] = 7
-    assert mil.segment(mil.evidence(lively_model(), pixels, foreground=own, **EXACT)).counts[0]["cells"] == 1
+    assert mil.segment(mil.evidence(lively_model(), image, foreground=own, **EXACT)).counts[0]["cells"] == 1
