@@ -394,7 +394,7 @@ def test_tables_are_copied_saved_sorted_and_filtered(dock, viewer, qtbot, tmp_pa
     table = dock.results_box.plane_table
     dock.results_box.copy_button.click()
     lines = QApplication.clipboard().text().splitlines()
-    assert lines[0].split("\t") == ["image", "plane", "top class", "score", "margin", "unlike"]
+    assert lines[0].split("\t") == ["image", "plane", "top class", "score", "unlike", "margin"]
     assert len(lines) == 9
     dock.results_box.filter.setText("cytoplasm")
     assert 0 < table.proxy.rowCount() < 8
