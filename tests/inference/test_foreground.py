@@ -20,6 +20,8 @@ from napari_milcnn.inference.foreground import (
     typical_size,
 )
 from napari_milcnn.options import ForegroundOptions
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
 
 
 def discs(shape: tuple[int, int], centres: list[tuple[int, int]], radius: int) -> np.ndarray:
@@ -240,3 +242,14 @@ def test_discs_of_one_size_agree_best() -> None:
     assert agreement(equal) == pytest.approx(1, abs=0.05)
     assert agreement(uneven) < 0.7
     assert agreement(np.minimum(equal, 2)) == 0
+
+
+def test_clusters_are_parted_by_a_smaller_size():
+    """Yeast in clusters looks like larger objects until it is parted."""
+    options = SimulationOptions(size=(448, 448), cells=(45, 50))
+    fields = [simulate_field(["cytoplasm"], options, rng=seed) for seed in (2, 3)]
+    images = [field.image[1].astype(np.float32) for field in fields]
+    found = measure_foreground(images)
+    assert found.size < 0.8 * min(map(typical_size, images))
+    for field, image in zip(fields, images, strict=True):
+        assert find_objects(image, found).max() == pytest.approx(field.cells.max(), rel=0.2)

@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_alike(images, model, tmp_path, make_napari_viewer, 
     real = tifffile.TiffWriter.write
 
     def full(self, *arguments, **options):
-        if "b_" in str(self.filehandle.path):
+        if "b_labels" in str(self.filehandle.path):
             raise OSError(28, "No space left on device")
         return real(self, *arguments, **options)
 
