@@ -279,7 +279,7 @@ def measure_foreground(images: Sequence[np.ndarray], given: ForegroundOptions | 
     images = [image.astype(np.float32) for image in images if np.ptp(image) > 0]
     if not images:
         return given
-    size = given.size or _size_that_parts(images, float(np.median([typical_size(image) for image in images])))
+    size = given.size or _size_that_parts(images, float(np.median([typical_size(image) for image in images])), given)
     known = given.model_copy(update={"size": size})
     if known.method is None:
         tried = [known.model_copy(update={"method": method}) for method in METHODS]
@@ -290,12 +290,13 @@ def measure_foreground(images: Sequence[np.ndarray], given: ForegroundOptions | 
     return whole.model_copy(update={"size": round(size, 1), "smooth": round(whole.smooth or 0, 2)})
 
 
-def _size_that_parts(images: Sequence[np.ndarray], size: float) -> float:
+def _size_that_parts(images: Sequence[np.ndarray], size: float, given: ForegroundOptions) -> float:
     """Return the largest of a typical size and smaller ones whose objects agree with each other as well as any.
 
     Clusters of cells answer to the Laplacian as larger objects do, and stay whole at the size that they suggest.
     """
-    agreements = np.array([_mean_agreement(images, ForegroundOptions(size=size * factor)) for factor in _FACTORS])
+    tried = [given.model_copy(update={"size": size * factor}) for factor in _FACTORS]
+    agreements = np.array([_mean_agreement(images, one) for one in tried])
     return size * _FACTORS[int(np.argmax(_BETTER * agreements >= agreements.max()))]
 
 

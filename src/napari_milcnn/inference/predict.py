@@ -225,7 +225,7 @@ class Classifier:
             part = self._prediction(model_input, batch, maps, started)
             yield Progress(done, total, model_input.image.name, result=part)
 
-    def vectors(self, image: ImageSource, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
+    def vectors(self, image: ImageSource | ModelInput, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
         """Measure what `training_look` learns from: features (planes, values), and the look of each plane."""
         model_input = self.model_input(image)
         tiles = map_windows(model_input.map_shape, self.inference.tile(model_input.shape), self.model.network.placement)

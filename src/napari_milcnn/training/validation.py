@@ -175,12 +175,13 @@ def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) ->
     for number, image in processes.share(list(enumerate(_spread(table)))):
         with table.open(image) as opened:
             planes = range(0, len(opened.planes), -(-len(opened.planes) // _PLANES_LOOKED))
-            rows += zip(*classifier.vectors(opened, planes), strict=True)
+            seen = classifier.model_input(opened)
+            rows += zip(*classifier.vectors(seen, planes), strict=True)
             if options is None:
                 continue
             for plane in planes:
                 rng = np.random.default_rng([options.seed, number, plane])
-                varied = varied_image(model_input(model, opened), plane, options, rng)
+                varied = varied_image(seen, plane, options, rng)
                 rows += zip(*at_its_size.vectors(varied, [0]), strict=True)
     return processes.gather(rows)
 

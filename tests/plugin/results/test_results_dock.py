@@ -260,7 +260,7 @@ def test_dose_response_of_scores_and_of_objects(dock, qtbot, written):
     np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), expected)
     view.what.setCurrentIndex(1)
     view.what.activated.emit(1)
-    assert view.canvas.figure.axes[0].get_ylabel() == "share of a among objects"
+    assert view.canvas.figure.axes[0].get_ylabel() == "share of a among cells"
 
 
 def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written, tmp_path):

@@ -294,7 +294,7 @@ class DoseView(PlotView):
     def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
         dose, name, what = self.dose.currentText(), self.classes.currentText(), self.what.currentText()
         points = dose_points(found, dose, name, what)
-        value = f"score of {name}" if what == SCORE else f"share of {name} among objects"
+        value = f"score of {name}" if what == SCORE else f"share of {name} among cells"
         return dose_figure(points, dose_curve(points), dose, value, style, size)
 
 

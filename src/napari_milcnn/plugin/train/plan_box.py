@@ -44,6 +44,7 @@ IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
 _ENCODER_RATES = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
 _FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
            "validation": "kept for validation"}  # fmt: skip
+_INPUT_LABELS = {"normalise": "intensities by", "scale": "resized by"}
 _NEW = "new network"
 _FILE = "file"
 _USUAL_POOLING = str(NetworkOptions.model_fields["pooling"].default)
@@ -72,6 +73,8 @@ class PlanBox(QWidget):
         self.pooling.addItems(list(POOLINGS))
         self.when = Note()
         self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {})
+        for name, label in _INPUT_LABELS.items():
+            self.seen[name].label = label
         self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
         for name, label in _FIELD_LABELS.items():
             self.options[name].label = label
