@@ -20,6 +20,8 @@ from napari_milcnn.model.trained_model import TrainedModel, new_model
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Real images, beside the checkout; whoever clones the project has none of them."""
+PATIENCE = 300_000
+"""Milliseconds that a test waits for what a dock should do: long, so that a busy machine fails no test."""
 SMALL = {"widths": (6, 8, 8, 12, 12, 24)}
 
 

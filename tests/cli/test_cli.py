@@ -320,7 +320,7 @@ def test_interrupt_leaves_whole_files(model, image, tmp_path):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         try:
-            message = process.communicate(timeout=60)[1]
+            message = process.communicate(timeout=240)[1]
         finally:
             process.kill()
     assert process.returncode == 130, message

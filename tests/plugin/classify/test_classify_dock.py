@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication
 from skimage.measure import label as components
 
 import napari_milcnn as mil
-from conftest import SHARED, lively_model
+from conftest import PATIENCE, SHARED, lively_model
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
 from qt_actions import drop
@@ -47,14 +47,14 @@ def dock(viewer, qtbot, model):
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
 
 
 def finished(dock, qtbot, images: int = 1) -> None:
     """Wait until so many images are through, and the mask bench is ready."""
     qtbot.waitUntil(
         lambda: not dock.busy and len(dock.images) >= images and dock._preview_job is None
-        and all(entry.state in ("done", "failed", "stopped") for entry in dock.images), timeout=60_000,
+        and all(entry.state in ("done", "failed", "stopped") for entry in dock.images), timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_numbers_equal_those_of_the_command_line_and_of_python(dock, viewer, qtb
     classified(dock, viewer, qtbot, TIMELAPSE)
     dock.export_box.folder.setText(str(tmp_path / "dock"))
     dock.export_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "dock" / "run.json").exists(), timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "dock" / "run.json").exists(), timeout=PATIENCE)
     list(classify_files(model, [TIMELAPSE], tmp_path / "screen"))
     mine, theirs = (pd.read_csv(tmp_path / where / "predictions.csv") for where in ("dock", "screen"))
     scores = [column for column in theirs if column.startswith(("score", "P "))]
@@ -123,7 +123,7 @@ def test_the_record_runs_again_to_the_same_numbers(dock, viewer, qtbot, tmp_path
     finished(dock, qtbot)
     dock.export_box.folder.setText(str(tmp_path / "dock"))
     dock.export_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "dock" / "run.json").exists(), timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "dock" / "run.json").exists(), timeout=PATIENCE)
     list(replay(tmp_path / "dock" / "run.json", tmp_path / "again"))
     np.testing.assert_array_equal(
         *(tifffile.imread(next((tmp_path / where).glob("*_labels.ome.tif"))) for where in ("dock", "again"))
@@ -134,7 +134,7 @@ def exported(dock, qtbot, folder: Path) -> None:
     """Export the chosen image to a folder."""
     dock.export_box.folder.setText(str(folder))
     dock.export_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_a_cancelled_run_keeps_what_was_finished_and_says_so(dock, viewer, qtbot
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 12), name="long", axis_labels=("t", "c", "y", "x"))
     dock.options["batch_size"].value = 1
     dock.run_button.click()
-    qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 2, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 2, timeout=PATIENCE)
     dock.cancel_button.click()
     finished(dock, qtbot)
     (entry,) = dock.images
@@ -271,7 +271,7 @@ def test_a_tiff_dropped_on_the_canvas_is_classified_as_it_opens(dock, viewer, qt
 def test_a_model_dropped_on_napari_becomes_the_current_one(dock, viewer, qtbot, tmp_path):
     path = lively_model().with_card(name="lively").save(tmp_path / "lively.zip")
     drop(viewer.window._qt_viewer, path)
-    qtbot.waitUntil(lambda: current.model is not None and current.model.card.name == "lively", timeout=30_000)
+    qtbot.waitUntil(lambda: current.model is not None and current.model.card.name == "lively", timeout=PATIENCE)
     assert len(viewer.layers) == 0
     assert dock.mask_box.classes.count() == 3
     dock.model_box.unload_button.click()
@@ -282,7 +282,7 @@ def test_a_model_dropped_on_napari_becomes_the_current_one(dock, viewer, qtbot, 
 def test_a_file_that_is_no_model_is_refused_in_words(dock, qtbot, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"nothing")
     dock.model_box.load(tmp_path / "bad.zip")
-    qtbot.waitUntil(lambda: "is not a whole zip file" in dock.model_box.card.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "is not a whole zip file" in dock.model_box.card.text(), timeout=PATIENCE)
     assert current.model is not None
 
 
@@ -339,11 +339,11 @@ def test_other_evidence_gives_other_masks(dock, viewer, qtbot, kind):
     classified(dock, viewer, qtbot)
     before = np.array(viewer.layers["nucleus-01_1 masks"].data)
     dock.adds_box.choose(kind)
-    qtbot.waitUntil(lambda: dock._preview_job is None and (viewer.layers[-1].data != before).any(), timeout=30_000)
+    qtbot.waitUntil(lambda: dock._preview_job is None and (viewer.layers[-1].data != before).any(), timeout=PATIENCE)
     assert dock.mask_box.smooth.isEnabled()
     dock.mask_box.show_evidence.click()
     dock.mask_box.show_map.click()
-    qtbot.waitUntil(lambda: f"nucleus-01_1 evidence nucleus ({kind})" in viewer.layers, timeout=30_000)
+    qtbot.waitUntil(lambda: f"nucleus-01_1 evidence nucleus ({kind})" in viewer.layers, timeout=PATIENCE)
     assert "nucleus-01_1 class map nucleus" in viewer.layers
 
 
@@ -366,7 +366,7 @@ def test_cells_of_a_labels_layer_get_classes_and_a_coloured_copy(dock, viewer, q
     cells = components((truth if truth.ndim == 2 else truth[0]) > 0)
     mine = viewer.add_labels(cells, name="mine")
     dock.cells_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
     expected = mil.classify_cells(model, FIELD, cells)
     assert list(mine.features["index"]) == list(expected["label"])
     assert list(mine.features["class"]) == list(expected["top"])
@@ -441,10 +441,10 @@ def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, mod
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 6), name="long", axis_labels=("t", "c", "y", "x"))
     dock.options["batch_size"].value = 1
     dock.run_button.click()
-    qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 1, timeout=60_000)
+    qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 1, timeout=PATIENCE)
     worker = dock._job._worker
     viewer.close()
-    qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=PATIENCE)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 
 import napari_milcnn as mil
-from conftest import lively_model, noise
+from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.plugin.classify import model_box
 from napari_milcnn.plugin.current_model import current
 from qt_actions import RandomWalk, drop, windows
@@ -90,8 +90,8 @@ class Walk(RandomWalk):
         """Stop everything and wait until nothing is left to do."""
         dock = self.dock
         dock.cancel()
-        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=30_000)
-        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=30_000)
+        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=PATIENCE)
         self.breathe(0.3)
 
     def click(self, button) -> None:
@@ -372,7 +372,7 @@ def test_two_images_of_one_name_have_masks_of_their_own(make_napari_viewer, qtbo
     for place in (".", "again"):
         walk.viewer.open(folder / place / "pair.ome.tif")
         walk.dock.run_button.click()
-        qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=30_000)
+        qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=PATIENCE)
     shapes = {layer.name: layer.data.shape[-2:] for layer in walk.viewer.layers if "masks" in layer.name}
     assert shapes == {"pair masks": (128, 128), "pair [1] masks": (128, 112)}
     walk.rest(qtbot)
@@ -384,10 +384,10 @@ def test_an_image_whose_layers_are_removed_is_forgotten_and_a_dropped_one_keeps_
 ):
     walk = Walk(make_napari_viewer(), folder, 0)
     drop(walk.dock, folder / "pair.ome.tif")
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=PATIENCE)
     walk.viewer.open(folder / "movie.ome.tif")
     walk.dock.run_button.click()
-    qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=PATIENCE)
     assert walk.dock.results_box.planes.rowCount() == 5
     walk.viewer.layers.clear()
     assert [entry.name for entry in walk.dock.images] == ["pair"]
@@ -403,5 +403,5 @@ def test_images_dropped_without_a_model_wait_for_one(make_napari_viewer, qtbot, 
     drop(walk.dock, folder / "pair.ome.tif")
     assert walk.dock.message.text() == "Choose a model first; the images wait."
     current.set(model)
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=30_000)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=PATIENCE)
     walk.rest(qtbot)

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from conftest import lively_model, noise
+from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.cli.app import app
 from napari_milcnn.errors import OutputError
 from napari_milcnn.inference import pipeline
@@ -120,7 +120,7 @@ def test_the_dock_says_the_same(
     try:
         qtbot.waitUntil(
             lambda: not dock.busy and dock._preview_job is None and len(dock.images) == 2
-            and all(entry.state in ("done", "failed") for entry in dock.images), timeout=60_000,
+            and all(entry.state in ("done", "failed") for entry in dock.images), timeout=PATIENCE,
         )  # fmt: skip
         first, second = dock.images
         assert (first.state, second.state) == ("done" if classified else "failed", "done")
@@ -165,10 +165,10 @@ def test_a_full_disk_is_said_alike(images, model, tmp_path, make_napari_viewer, 
     viewer.open(images[1])
     try:
         dock.run_button.click()
-        qtbot.waitUntil(lambda: not dock.busy and len(dock.images) == 1, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.busy and len(dock.images) == 1, timeout=PATIENCE)
         dock.export_box.folder.setText(str(tmp_path / "dock"))
         dock.export_box.button.click()
-        qtbot.waitUntil(lambda: sentence in dock.message.text(), timeout=60_000)
-        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=60_000)
+        qtbot.waitUntil(lambda: sentence in dock.message.text(), timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
     finally:
         current.clear()

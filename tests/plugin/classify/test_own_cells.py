@@ -11,6 +11,7 @@ import tifffile
 from skimage.measure import label as components
 
 import napari_milcnn as mil
+from conftest import PATIENCE
 from napari_milcnn.plugin.classify.own_cells import OwnCells
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
@@ -41,13 +42,13 @@ def dock(viewer, qtbot):
     viewer.open(FIELD)
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
     current.clear()
 
 
 def run(dock, qtbot) -> None:
     dock.run_button.click()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
 
 
 def pick(dock, text: str) -> None:
@@ -75,7 +76,7 @@ def test_a_layer_of_cells_gives_the_objects_of_the_command_line(dock, viewer, qt
     assert dock.results_box.counts.text().startswith(f"{total} cells, ")
     assert said in dock.results_box.counts.text()
     pick(dock, "found by the program")
-    qtbot.waitUntil(lambda: set(dock.entry().masks[0].objects["label"]) != set(mine["label"]), timeout=30_000)
+    qtbot.waitUntil(lambda: set(dock.entry().masks[0].objects["label"]) != set(mine["label"]), timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -86,14 +87,14 @@ def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock
     shown = set(dock.entry().masks[0].shown["label"])
     dock.export_box.folder.setText(str(tmp_path))
     dock.export_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "run.json").exists(), timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "run.json").exists(), timeout=PATIENCE)
     list(replay(tmp_path / "run.json", tmp_path / "again"))
     again = pd.read_csv(tmp_path / "again" / "objects.csv")
     assert set(again.loc[again["shown"], "label"]) == shown
     written = (tmp_path / "run.json").read_bytes()
     layer.data[:40] = 0
     dock.export_box.button.click()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
     assert "changed after the masks were made" in dock.message.text()
     assert json.loads(written) == json.loads((tmp_path / "run.json").read_bytes())
 

@@ -16,7 +16,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
-from conftest import lively_model, noise
+from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
@@ -58,12 +58,12 @@ def dock(viewer, qtbot):
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
     yield dock
     dock.gallery.stop()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=30_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
 
 
 def rest(dock, qtbot) -> None:
     """Wait until the dock neither reads results nor makes thumbnails."""
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
 
 
 def opened(dock, qtbot, path: Path) -> None:
@@ -348,4 +348,4 @@ def test_the_viewer_closes_while_thumbnails_are_made(make_napari_viewer, qtbot, 
     dock.view_buttons[VIEWS.index("Gallery")].click()
     worker = dock.gallery._job._worker
     viewer.close()
-    qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=PATIENCE)

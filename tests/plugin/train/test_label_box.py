@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QLineEdit
 
-from conftest import lively_model, noise
+from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.images.open import open_image
 from napari_milcnn.labels.labelling import open_labelling
 from napari_milcnn.labels.table import read_labels
@@ -64,12 +64,12 @@ def shown(box, window, qtbot) -> None:
 
 def settled(box, qtbot) -> None:
     """Wait until no job runs."""
-    qtbot.waitUntil(lambda: not box.busy and not box.images.pictures.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not box.busy and not box.images.pictures.busy, timeout=PATIENCE)
 
 
 def dropped(box, qtbot, *paths: Path) -> None:
     """Drop files and wait until they are open."""
-    with qtbot.waitSignal(box.changed, timeout=60_000):
+    with qtbot.waitSignal(box.changed, timeout=PATIENCE):
         drop(box, *paths)
     settled(box, qtbot)
 
@@ -276,7 +276,7 @@ def test_thumbnails_are_made_and_an_image_that_fails_shows_its_error(box, qtbot,
     (folder / "3.ome.tif").write_bytes(b"II*\0 and nothing else")
     dropped(box, qtbot, folder)
     box.table.scrollTo(box.table.view_index(3))
-    qtbot.waitUntil(lambda: 3 in box.images.pictures.errors and 2 in box.images.pictures._pictures, timeout=30_000)
+    qtbot.waitUntil(lambda: 3 in box.images.pictures.errors and 2 in box.images.pictures._pictures, timeout=PATIENCE)
     index = box.images.index(3, 0)
     assert "3.ome.tif" in index.data(Qt.ItemDataRole.ToolTipRole)
     assert len(index.data(Qt.ItemDataRole.ToolTipRole)) > len("3.ome.tif")
@@ -320,7 +320,7 @@ def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, vie
     viewer.open(folder / "2.ome.tif")
     for layer in viewer.layers:
         viewer.layers.selection.add(layer)
-    with qtbot.waitSignal(box.changed, timeout=60_000):
+    with qtbot.waitSignal(box.changed, timeout=PATIENCE):
         box.layers_button.click()
     settled(box, qtbot)
     assert [image.file for image in box.labelling.images] == [folder / "2.ome.tif"]
@@ -330,7 +330,7 @@ def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, vie
                              units=("pixel", "um", "um"))  # fmt: skip
     viewer.layers.selection = {layer}
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(out))
-    with qtbot.waitSignal(box.changed, timeout=60_000):
+    with qtbot.waitSignal(box.changed, timeout=PATIENCE):
         box.layers_button.click()
     settled(box, qtbot)
     assert [image.file.name for image in box.labelling.images] == [f"in_memory_T{t}.ome.tif" for t in range(3)]
@@ -342,7 +342,7 @@ def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, vie
 def test_a_damaged_table_gives_a_message(box, qtbot, folder):
     (folder / "labels.csv").write_text("file,label\nnot-there.tif,a\n", encoding="utf-8")
     drop(box, folder)
-    qtbot.waitUntil(lambda: "files that are not in" in box.message.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "files that are not in" in box.message.text(), timeout=PATIENCE)
     assert box.labelling is None
 
 
@@ -432,7 +432,7 @@ def test_thousands_of_images_stay_quick(box, qtbot, tmp_path):
     for i in range(3000):
         (tmp_path / f"{i:04}.tif").write_bytes(b"II*\0x")
     open_labelling(tmp_path).add_class("a")
-    with qtbot.waitSignal(box.changed, timeout=60_000):
+    with qtbot.waitSignal(box.changed, timeout=PATIENCE):
         drop(box, tmp_path)
     box.images.pictures.show_table(None)
     began = time.thread_time()

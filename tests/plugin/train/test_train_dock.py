@@ -20,7 +20,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 
 import napari_milcnn as mil
-from conftest import lively_model
+from conftest import PATIENCE, lively_model
 from napari_milcnn.options import POOLINGS
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
@@ -62,25 +62,25 @@ def viewer(make_napari_viewer, qtbot):
 def dock(viewer, qtbot):
     """Return the dock, opened as the Plugins menu opens it."""
     _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
-    qtbot.waitUntil(lambda: bool(dock.device.text()), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(dock.device.text()), timeout=PATIENCE)
     yield dock
     dock.stop()
     settled(dock, qtbot)
     current.clear()
 
 
-def settled(dock, qtbot, seconds: int = 300) -> None:
+def settled(dock, qtbot) -> None:
     """Wait until no job runs."""
     box = dock.label_box
     qtbot.waitUntil(
         lambda: not dock.busy and not dock.waits and not box.busy and not box.images.pictures.busy,
-        timeout=1000 * seconds,
+        timeout=PATIENCE,
     )
 
 
 def opened(dock, qtbot, *paths: Path) -> None:
     """Drop images on the first tab, and wait until they are open."""
-    with qtbot.waitSignal(dock.label_box.changed, timeout=60_000):
+    with qtbot.waitSignal(dock.label_box.changed, timeout=PATIENCE):
         drop(dock.label_box, *paths)
     settled(dock, qtbot)
 
@@ -143,7 +143,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     drop(classifier, tmp_path / "held")
     qtbot.waitUntil(
         lambda: len(classifier.images) == 16 and not classifier.busy and classifier._preview_job is None
-        and all(entry.state == "done" for entry in classifier.images), timeout=120_000,
+        and all(entry.state == "done" for entry in classifier.images), timeout=PATIENCE,
     )  # fmt: skip
     right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.images]
     assert np.sum(right) >= 12
@@ -193,7 +193,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 60})
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=120_000)
+    qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=PATIENCE)
     dock.pause_button.click()
     assert dock.pause_button.text() == "Continue"
     there, before = (0, 0), None
@@ -204,7 +204,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
         qtbot.wait(1500)
     assert there == before
     dock.pause_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=120_000)
+    qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=PATIENCE)
     dock.stop_button.click()
     settled(dock, qtbot)
     done = dock.stopped.epochs_done
@@ -213,7 +213,7 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     dock.plan_box.options["epochs"].value = 3  # Resume ignores the form: it continues the training with its own options
     assert not dock.resume_button.isHidden()
     dock.resume_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=120_000)
+    qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=PATIENCE)
     dock.stop_button.click()
     settled(dock, qtbot)
     assert mil.load_model(tmp_path / "model.zip").card.training.options["epochs"] == 60
@@ -257,7 +257,7 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     choose(dock, epochs=60)
     dock.plan_box.folds.setValue(2)
     dock.validate_button.click()
-    qtbot.waitUntil(lambda: "fold 1 of 2, epoch" in dock.progress.format(), timeout=120_000)
+    qtbot.waitUntil(lambda: "fold 1 of 2, epoch" in dock.progress.format(), timeout=PATIENCE)
     dock.pause_button.click()
     qtbot.wait(1000)
     there = dock.progress.value()
@@ -365,7 +365,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
         assert dock.stopped.epochs_done >= 2
         assert not dock.resume_button.isHidden()
         dock.resume_button.click()
-        qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=120_000)
+        qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=PATIENCE)
         first = dock._epochs[0]
         dock.stop_button.click()
         settled(dock, qtbot)

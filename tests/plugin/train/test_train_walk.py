@@ -11,7 +11,7 @@ import pytest
 from qtpy.QtCore import QSettings, QThreadPool
 from qtpy.QtWidgets import QApplication, QMessageBox
 
-from conftest import noise
+from conftest import PATIENCE, noise
 from napari_milcnn.plugin.current_model import current
 
 pytest.importorskip("napari")
@@ -74,8 +74,8 @@ class Walk(RandomWalk):
             box.cancel()
             return not (dock.busy or dock.waits or box.busy or box.images.pictures.busy)
 
-        qtbot.waitUntil(at_rest, timeout=60_000)
-        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=30_000)
+        qtbot.waitUntil(at_rest, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=PATIENCE)
         self.breathe(0.2)
 
     def click(self, button) -> None:
@@ -290,7 +290,7 @@ def folder(table, tmp_path, tmp_path_factory, monkeypatch):
 def test_whatever_a_user_does_no_label_is_lost(make_napari_viewer, qtbot, folder, caplog, record_property, seed):
     walk = Walk(make_napari_viewer(), folder, seed)
     before = windows()
-    qtbot.waitUntil(lambda: walk.box.labelling is not None, timeout=60_000)
+    qtbot.waitUntil(lambda: walk.box.labelling is not None, timeout=PATIENCE)
     walk.go(qtbot, ACTIONS, last=walk.do_learn)
     walk.check()
     found = f"{walk.epochs} epochs at most, {len(walk.box.labelling.labelled())} labels"
