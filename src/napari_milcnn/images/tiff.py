@@ -171,7 +171,7 @@ def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLi
     stack.callback(store.close)
     if gaps.missing or not gaps.empty:
         store = _strict_store()(store)
-    return zarr.open_array(store, mode="r", zarr_format=2)
+    return zarr.open_array(store, mode="r")  # tifffile's stores have format 2, and from 2026.5.2 on format 3
 
 
 @cache
@@ -184,7 +184,7 @@ def _strict_store() -> type[WrapperStore[Store]]:
             self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
         ) -> Buffer | None:
             value = await self._store.get(key, prototype, byte_range)
-            if value is None and key[:1].isdigit():  # a chunk, not metadata
+            if value is None and re.search(r"\d$", key):  # a chunk, not metadata
                 raise ValueError("the page, strip or tile is missing from the file")
             return value
 
