@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,16 +98,15 @@ def nuclei(data: Path, work: Path) -> None:
     """Compose fields of real nuclei with sparse and with frequent phenotypes and train nuclei on them."""
     cells = work / "cells"
     hold_plates(data / "mitocheck", cells)
-    parts = [
-        compose(data, cells, work / "sparse", "train", 80, (0.05, 0.25), 1),
-        compose(data, cells, work / "frequent", "train", 60, (0.25, 0.8), 2),
-        held_fields(data, work),
-    ]
-    pd.concat(parts).to_csv(work / "labels.csv", index=False)
+    fields = [(f"sparse{i}", "train", 10, (0.05, 0.25), 10 + i) for i in range(8)]
+    fields += [(f"frequent{i}", "train", 10, (0.25, 0.8), 30 + i) for i in range(6)]
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(lambda one: compose(data, cells, work / one[0], *one[1:]), fields))
+    pd.concat([*parts, held_fields(data, work)]).to_csv(work / "labels.csv", index=False)
     run(
         "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 10,
-        "--epoch-steps", 420, "--channels", "DNA", "--reference", "Interphase", "--foreground-method", "half_maximum",
-        "--foreground-smooth", 1.0, "--name", "nuclei",
+        "--epoch-steps", 420, "--vary-size", 1.45, "--channels", "DNA", "--reference", "Interphase",
+        "--foreground-method", "half_maximum", "--foreground-smooth", 1.0, "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
         "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
                         "of which 5-80 % show the field's phenotype among interphase cells, shown in many other ways: "
@@ -130,7 +130,7 @@ def balance(data: Path, work: Path) -> None:
 def held_fields(data: Path, work: Path) -> pd.DataFrame:
     """Compose twelve fields a class of held plates for each of three shares of affected cells."""
     return pd.concat([
-        compose(data, work / "cells", work / f"held{i}", "select", 12, fraction, 0).assign(split="validation")
+        compose(data, work / "cells", work / f"held{i}", "select", 12, fraction, i).assign(split="validation")
         for i, fraction in enumerate(HELD_FRACTIONS)
     ])  # fmt: skip
 

@@ -55,7 +55,7 @@ def main() -> None:
     held(args.data, args.work, args.per_class)
     wanted = [{"case": case, "seed": seed} for case in args.cases for seed in range(args.seeds or SEEDS[case])]
     rows = run_all(finished, wanted, one_run, args.workers, data=args.data, folder=args.work, per_class=args.per_class,
-                   options=args.options)  # fmt: skip
+                   device=args.device, options=args.options)  # fmt: skip
     report("Small and uneven tables", lines(rows[rows["case"].isin(args.cases)]), keep=args.record)
 
 
@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="options of train")
     parser.add_argument("--work", type=Path, default=Path("build/small_tables"), help="for fields and finished runs")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--device", default="cpu", help="where models learn, such as cpu or cuda")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     return parser.parse_args()
 
@@ -99,7 +100,13 @@ def chosen(case: str, images: tuple[LabelledImage, ...]) -> tuple[LabelledImage,
 
 
 def one_run(
-    case: str, seed: int, data: Path, folder: Path, per_class: int, options: dict[str, Any]
+    case: str,
+    seed: int,
+    data: Path,
+    folder: Path,
+    per_class: int,
+    device: str,
+    options: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Train a model and the peer: one row with the accuracy of the kept and the last model, and of the peer."""
     whole = once(data, folder / f"train-{case}-{seed}", COMPOSED[case], "train", seed=seed)
@@ -107,7 +114,7 @@ def one_run(
     learned = replace(whole, images=images)
     model = mil.new_model(learned.classes, ["DNA"], seed=seed)
     validation = {} if case in ("two", "few") else {"validation": 0}
-    for told in mil.train(model, learned, **validation, seed=seed, device="cpu", **options):
+    for told in mil.train(model, learned, **validation, seed=seed, device=device, **options):
         sys.stderr.write(f"{case}, seed {seed}: epoch {told.epoch}/{told.epochs}, loss {told.loss:.3f}, "
                          f"{told.seconds:.0f} s\n")  # fmt: skip
     scored = [row for row in held(data, folder, per_class).images if row.labels[0] in learned.classes]

@@ -441,6 +441,10 @@ class TrainOptions(Options):
         0.15, ge=0, le=1, description="Camera noise, shot and read: standard deviation of at most this share of the "
                                       "image's spread of intensities."
     )  # fmt: skip
+    vary_saturation: float = Field(
+        0.5, ge=0, lt=1, description="Saturation: intensities are cut off at a level that lies at most this share of "
+                                     "the way from the brightest down to the background."
+    )  # fmt: skip
     vary_blur: float = Field(1.5, ge=0, le=20, description="Focus: blurred by a Gaussian of at most this sigma, in px.")
     vary_size: float = Field(
         1.33, ge=1, le=4, description="Magnification: shown at most this many times larger or smaller; 1 where size is "

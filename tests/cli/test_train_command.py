@@ -50,7 +50,7 @@ def test_every_option_of_a_plan_is_an_option_of_the_command(tmp_path):
         "epochs": 3, "batch_size": 2, "patch": 0, "learning_rate": 1e-5, "schedule": "cosine", "head_rate": 2.0,
         "encoder_rate": 0.0, "balance": "weights", "flip_rotate": False, "patience": 4,
         "epoch_steps": 9, "average": 0.5, "vary_intensity": 0.2, "vary_offset": 0.3, "vary_noise": 0.0,
-        "vary_blur": 2.0, "vary_size": 1.5, "vary_share": 0.7, "max_minutes": 1.5,
+        "vary_saturation": 0.1, "vary_blur": 2.0, "vary_size": 1.5, "vary_share": 0.7, "max_minutes": 1.5,
         "precision": "float32", "device": "cpu", "validation": 0.0, "seed": 7, "threads": 1,
         "cache": 0.5, "num_workers": 3,
     }  # fmt: skip

@@ -11,7 +11,8 @@ from napari_milcnn.model.trained_model import new_model
 from napari_milcnn.options import TRAIN_PRESETS, TrainOptions
 from napari_milcnn.training.augment import draw_zoom, flip_rotate, resized, varied_image, vary_acquisition
 
-OFF = {"vary_intensity": 0, "vary_offset": 0, "vary_noise": 0, "vary_blur": 0, "vary_size": 1, "vary_share": 1}
+OFF = {"vary_intensity": 0, "vary_offset": 0, "vary_noise": 0, "vary_saturation": 0, "vary_blur": 0, "vary_size": 1,
+       "vary_share": 1}  # fmt: skip
 
 
 def only(**strengths):
@@ -72,6 +73,20 @@ def test_noise_grows_with_the_signal_at_most_to_its_share():
     dark, bright = np.array(spreads).T
     assert bright.max() == pytest.approx(0.1, abs=0.005)
     assert dark.mean() < 0.8 * bright.mean()
+
+
+def test_saturation_cuts_off_the_brightest_of_each_channel():
+    """A ramp keeps its lower part as it is, above an offset of 3; the level is at least half of the top."""
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64) * np.float32([[[1]], [[2]]]) + 3
+    levels = []
+    for seed in range(100):
+        cut = vary_acquisition(ramp, only(vary_saturation=0.5), np.random.default_rng(seed))
+        level = cut.max((1, 2))
+        np.testing.assert_allclose(cut, np.minimum(ramp, level[:, None, None]), atol=1e-6)
+        levels.append((level - 3) / (1, 2))
+    assert 0.5 <= np.min(levels) < 0.55
+    assert 0.95 < np.max(levels) <= 1
+    assert not np.allclose(*np.transpose(levels), atol=0.01)
 
 
 def test_blur_is_at_most_its_sigma(patch):

@@ -96,7 +96,8 @@ class MilNetwork(nn.Module):
         """
         b = min(max(share / 2, 0.02), 0.5)
         positive = max(1, round(2 * b * instances))
-        full = torch.where(torch.arange(instances) < positive, 20.0, -20.0).expand(1, self.options.classes, 1, -1)
+        places = torch.arange(instances, device=self.head.weight.device)
+        full = torch.where(places < positive, 20.0, -20.0).expand(1, self.options.classes, 1, -1)
         with torch.no_grad():
             if isinstance(self.pooling, NoisyAnd):
                 self.pooling.beta.fill_(math.log(b / (1 - b)))

@@ -1,9 +1,9 @@
 """Random changes of training patches: rotation and reflection, and what another microscope would have done to them.
 
 A patch is changed as an image is made: its size (magnification), its blur (focus), the intensity of each channel
-(staining, exposure, lamp), its background, and the noise of the camera. Each change is applied to a share of the
-patches, `vary_share`, independently of the others. Focus and magnification are those of the whole image; staining,
-exposure, background and noise are drawn for each channel.
+(staining, exposure, lamp), its background, the noise of the camera, and the level at which the camera saturates. Each
+change is applied to a share of the patches, `vary_share`, independently of the others. Focus and magnification are
+those of the whole image; staining, exposure, background, noise and saturation are drawn for each channel.
 
 Patches are normalised before they are changed: 1 is the spread of intensities, in which offset and noise are given.
 """
@@ -52,7 +52,7 @@ def flip_rotate(image: np.ndarray, which: int) -> np.ndarray:
 
 
 def vary_acquisition(patch: np.ndarray, options: TrainOptions, rng: np.random.Generator) -> np.ndarray:
-    """Change focus, intensity, background and noise of a normalised patch, float32 (channels, Y, X), at random."""
+    """Change all but the size of a normalised patch, float32 (channels, Y, X), at random."""
     if _is_drawn(options.vary_blur, options, rng):
         sigma = rng.uniform(0, options.vary_blur)
         patch = ndimage.gaussian_filter(patch, (0, sigma, sigma), mode="reflect", truncate=3)
@@ -60,7 +60,7 @@ def vary_acquisition(patch: np.ndarray, options: TrainOptions, rng: np.random.Ge
 
 
 def _vary_channel(channel: np.ndarray, options: TrainOptions, rng: np.random.Generator) -> np.ndarray:
-    """Change intensity, background and noise of one channel (Y, X)."""
+    """Change intensity, background, noise and saturation of one channel (Y, X)."""
     background = np.quantile(channel[::_STEP, ::_STEP], _DARKEST).astype(np.float32)
     signal = channel - background
     if _is_drawn(options.vary_intensity, options, rng):
@@ -69,6 +69,8 @@ def _vary_channel(channel: np.ndarray, options: TrainOptions, rng: np.random.Gen
         background += np.float32(rng.uniform(-options.vary_offset, options.vary_offset))
     if _is_drawn(options.vary_noise, options, rng):
         signal += _camera_noise(signal, rng.uniform(0, options.vary_noise), rng)
+    if _is_drawn(options.vary_saturation, options, rng):
+        signal = np.minimum(signal, signal.max() * np.float32(1 - rng.uniform(0, options.vary_saturation)))
     return np.asarray(signal + background)
 
 
