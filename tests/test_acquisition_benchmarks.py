@@ -98,6 +98,48 @@ def test_wells_separate_better_than_fields():
     assert np.isnan(auroc(grouped(known, 4), grouped(new, 4)))
 
 
+def test_single_cells_betray_an_unseen_phenotype():
+    """New are cells taken for class b that look otherwise, and fields of b and c at once; known fields have one."""
+    from benchmarks.acquisition.phenotypes import Cells, Known, aurocs
+
+    rng = np.random.default_rng(0)
+
+    def fields(kinds: dict[str, list[int]], shift: float) -> Cells:
+        own = [(name, classes) for name, classes in kinds.items() for _ in range(8)]
+        shown = np.array([[*rng.choice(classes, 20), *[0] * 20] for _, classes in own])
+        measured = rng.normal(shown[..., None] * [3.0, -2, 0, 0, 0, 0, 0], 1)
+        measured[shown == 1] += shift * np.array([0, 0, 0, 1, 0, 0, 0])
+        logits = 6.0 * np.eye(3)[shown.ravel()] + rng.normal(0, 0.5, (shown.size, 3))
+        return Cells(measured.reshape(-1, 7), logits, np.repeat(np.arange(len(own)), 40), np.array([n for n, _ in own]))
+
+    known = {"a": [0], "b": [1], "c": [2]}
+    look = Known("abc", "a", fields(known, 0.0))
+    old, others, mixed = (look.ways(one) for one in (
+        fields(known, 0.0), fields({"new": [1]}, 2.0), fields({"new": [1, 2]}, 0.0)))  # fmt: skip
+    labels = np.repeat([*known], 8)
+    rows = [aurocs(old, labels, new, np.full(8, "new"), np.full(8, True)) for new in (others, mixed)]
+    _, _, cells, cells_wells, _, _, both, _ = rows[0]
+    assert (cells, cells_wells) == (1, 1)
+    assert both == 1
+    assert rows[1][4:6] == [1, 1]  # mixture
+
+
+def test_objects_are_measured_in_any_orientation_alike():
+    """A bright disc and an ellipse differ in eccentricity; the ellipse turned by 90 degrees has the same numbers."""
+    from benchmarks.acquisition.phenotypes import MEASURED, measurements
+
+    y, x = np.mgrid[:60, :60]
+    objects = np.where((y - 15) ** 2 + (x - 15) ** 2 < 64, 1, 0) + np.where(
+        (y - 42) ** 2 / 4 + (x - 40) ** 2 < 36, 2, 0
+    )
+    pixels = np.where(objects > 0, 5.0, 0.0).astype(np.float32) + 0.01 * np.cos(y + 0.0).astype(np.float32)
+    found, turned = measurements(pixels, objects), measurements(np.rot90(pixels).copy(), np.rot90(objects).copy())
+    eccentricity = MEASURED.index("eccentricity")
+    assert found.shape == (2, len(MEASURED))
+    assert found[0, eccentricity] < 0.1 < 0.8 < found[1, eccentricity]
+    assert turned == pytest.approx(found, rel=1e-3, abs=1e-3)
+
+
 def test_tenfold_exposure_stays_within_its_range():
     """Exposures of both channels, each from 0.316 to 3.16, with a median near 1."""
     from benchmarks.acquisition.yeast_brightness import exposure
