@@ -196,6 +196,19 @@ def test_blank_broken_and_dazzling_images_do_not_move_the_scale(tmp_path: Path) 
     assert after.scale.spread[0] == pytest.approx(before.scale.spread[0], rel=0.05)
 
 
+def test_empty_fields_do_not_lower_the_spread_and_dark_controls_are_doubted(tmp_path: Path) -> None:
+    """Three empty fields beside two with cells leave their spread; where all are empty, the doubt names the channel."""
+    for number, cells in enumerate((0, 30, 0, 30, 0)):
+        tifffile.imwrite(tmp_path / f"{number}.tif", field(cells))
+    found = Plates().plate_of(tmp_path / "0.tif").scale(("DNA",))
+    assert (found.scale.spread[0], found.dark, found.doubt) == (pytest.approx(60, abs=3), (), "")
+    for number in (1, 3):
+        (tmp_path / f"{number}.tif").unlink()
+    (tmp_path / "plates.csv").write_text("file,control\n0.tif,yes\n2.tif,yes\n4.tif,no\n")
+    found = Plates(tmp_path / "plates.csv").plate_of(tmp_path / "4.tif").scale(("DNA",))
+    assert found.doubt.startswith("nothing stands out of the noise in DNA on the control images of the folder")
+
+
 def test_a_plate_of_one_image_is_doubted_and_one_that_cannot_be_read_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", field(9))
     assert "only one image of the folder" in Plates().plate_of(tmp_path / "a.tif").scale(("DNA",)).doubt

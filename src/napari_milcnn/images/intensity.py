@@ -17,9 +17,9 @@ Multiplying all intensities, or adding the same to all of them, changes backgrou
 image stays what it was.
 
 All images of a plate or batch can share one scale, so that differences between them stay: the median, channel by
-channel, over the planes of the plate's control images, or of all its images where none is marked as a control. A blank
-plane has no spread and does not count, an image that cannot be read is left out, and an outlier hardly moves a median.
-Of a large plate about 256 planes are measured, evenly spaced.
+channel, over the planes of the plate's control images, or of all its images where none is marked as a control. Planes
+on which nothing stands out of the noise do not count for the spread, and blank ones not at all; an image that cannot be
+read is left out, and an outlier hardly moves a median. Of a large plate at most 256 images are measured, evenly spaced.
 Which images share a plate is read from a table with the columns file, plate and control, each of the last two optional.
 Without a table, or without the column plate, the images of one folder are a plate, and so are the fields of an OME-Zarr
 plate.
@@ -34,6 +34,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,14 +140,22 @@ def intensity_scale(samples: Sequence[IntensitySample]) -> IntensityScale:
     """Measure background and spread of each channel over the pixels of one plane, or of several together."""
     values, steps = (np.concatenate(parts, 1) for parts in zip(*samples, strict=True))
     measured = [_scale_of_channel(np.sort(v), s) for v, s in zip(values, steps, strict=True)]
-    background, spread = zip(*measured, strict=True)
+    background, spread, _ = zip(*measured, strict=True)
     return IntensityScale(background, spread)
 
 
-def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
+class _ChannelScale(NamedTuple):
+    """Background and spread of a channel, and whether anything stands out of its noise."""
+
+    background: float
+    spread: float
+    stands_out: bool
+
+
+def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> _ChannelScale:
     """Measure background and spread of sorted intensities (pixels,)."""
     if ordered[0] == ordered[-1]:
-        return float(ordered[0]), 0.0
+        return _ChannelScale(float(ordered[0]), 0.0, False)
     noise = _noise_level(ordered, steps)
     background = _commonest(ordered, noise)
     distance = np.abs(ordered - background)
@@ -157,7 +166,7 @@ def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> tuple[float, fl
         if standing_out.size < _LEAST_PIXELS:
             break
         spread = float(np.median(standing_out))
-    return background, max(spread, least)
+    return _ChannelScale(background, max(spread, least), spread > least)
 
 
 def _noise_level(ordered: np.ndarray, steps: np.ndarray) -> float:
@@ -190,6 +199,8 @@ class PlateScale:
         some are measured.
     controls : bool
         Whether these are the images that are marked as controls; otherwise they are all images of the plate.
+    dark : tuple of str
+        Channels in which nothing stands out of the noise on any measured plane; the spread is that of the noise.
     """
 
     name: str
@@ -197,6 +208,7 @@ class PlateScale:
     measured: int
     images: int
     controls: bool
+    dark: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -206,11 +218,16 @@ class PlateScale:
 
     @property
     def doubt(self) -> str:
-        """A warning where the plate has a single image, which hides how images differ; else empty."""
-        if self.measured > 1:
-            return ""
-        return (f"only one image of {self.name} is known, so it is scaled by itself and differences from other images "
-                "are lost; give the other images of its plate, too")  # fmt: skip
+        """A warning where the scale says little about the plate, with what to do; else empty."""
+        kind = "control images" if self.controls else "images"
+        if self.dark:
+            return (f"nothing stands out of the noise in {', '.join(self.dark)} on the {kind} of {self.name}, so "
+                    "brightness there is given in units of the noise, which does not tell plates apart; mark controls "
+                    "that are stained")  # fmt: skip
+        if self.measured == 1 and not self.controls:
+            return (f"only one image of {self.name} is known, so it is scaled by itself and differences from other "
+                    "images are lost; give the other images of its plate, too")  # fmt: skip
+        return ""
 
 
 def _members_in_words(name: str, images: int, controls: bool) -> str:
@@ -278,7 +295,7 @@ class Plate:
             return
         chosen = self.members[:: max(1, math.ceil(len(self.members) / _MOST_OF_A_PLATE))]
         most = max(_PLANES_OF_AN_IMAGE, _MOST_OF_A_PLATE // max(1, len(chosen)))
-        found: list[list[IntensityScale]] = []
+        found: list[list[list[_ChannelScale]]] = []
         problem: ImageError | None = None
         for member in chosen:
             try:
@@ -290,25 +307,33 @@ class Plate:
             raise ImageError(
                 f"none of the {len(chosen)} images by which {self.name} is scaled can be read: {problem}"
             ) from problem
-        scale = _median_scale([one for scales in found for one in scales])
-        self._measured[tuple(channels)] = PlateScale(self.name, scale, len(found), len(self.members), self.controls)
+        backgrounds, spreads, dark = zip(*map(_median_scale, zip(*chain(*found), strict=True)), strict=True)
+        self._measured[tuple(channels)] = PlateScale(
+            self.name, IntensityScale(backgrounds, spreads), len(found), len(self.members), self.controls,
+            tuple(name for name, is_dark in zip(channels, dark, strict=True) if is_dark),
+        )  # fmt: skip
 
 
-def _scales_of_planes(member: Callable[[], ImageStack], channels: Sequence[str], most: int) -> list[IntensityScale]:
-    """Measure planes of an image, evenly spaced, at most so many."""
+def _scales_of_planes(
+    member: Callable[[], ImageStack], channels: Sequence[str], most: int
+) -> list[list[_ChannelScale]]:
+    """Measure the channels of planes of an image, evenly spaced, at most so many."""
     image = member()
     numbers, _ = match_channels(channels, image)
     planes = range(0, len(image.planes), math.ceil(len(image.planes) / most))
-    return [intensity_scale([sample_plane(image, plane, numbers)]) for plane in planes]
+    samples = (sample_plane(image, plane, numbers) for plane in planes)
+    return [[_scale_of_channel(np.sort(v), s) for v, s in zip(*sample, strict=True)] for sample in samples]
 
 
-def _median_scale(scales: Sequence[IntensityScale]) -> IntensityScale:
-    """Return the median over planes, of each channel without the planes on which it has one value, if others exist."""
-    backgrounds, spreads = (np.array([getattr(one, name) for one in scales]) for name in ("background", "spread"))
-    counts = (spreads > 0) | ~(spreads > 0).any(0)  # (planes, channels)
-    medians = [[float(np.median(values[:, i][counts[:, i]])) for i in range(values.shape[1])]
-               for values in (backgrounds, spreads)]  # fmt: skip
-    return IntensityScale(tuple(medians[0]), tuple(medians[1]))
+def _median_scale(planes: Sequence[_ChannelScale]) -> tuple[float, float, bool]:
+    """Return the medians of background and spread of a channel over planes, and whether nothing stands out on any.
+
+    Planes of one value do not count, nor, for the spread, those on which nothing stands out, where there are others.
+    """
+    filled = [one for one in planes if one.spread > 0] or planes
+    bright = [one for one in filled if one.stands_out]
+    background = float(np.median([one.background for one in filled]))
+    return background, float(np.median([one.spread for one in bright or filled])), not bright
 
 
 class Plates:
