@@ -37,7 +37,7 @@ EXPOSURES = tuple(10 ** np.linspace(-0.5, 0.5, 6))
 """Of the plates, the darkest first."""
 TESTED, VALIDATED = (0, 5), 2
 FIELDS = 4
-OPTIONS = {"epochs": 8, "epoch_steps": 20, "patch": 0, "batch_size": 8, "vary_intensity": 0, "vary_offset": 0,
+OPTIONS = {"epochs": 5, "epoch_steps": 20, "patch": 0, "batch_size": 8, "vary_intensity": 0, "vary_offset": 0,
            "threads": 1}  # fmt: skip
 CHOICES = {"training": "training", "image": "image", "group, controls": "group", "group, all fields": "group"}
 

@@ -67,6 +67,7 @@ def test_a_trained_model_keeps_the_choice_and_says_how(labels: Path, tmp_path: P
     model = mil.new_model(table.classes, ["c0"], normalise="group", **SMALL)
     (report,) = mil.train(model, table, epochs=1, epoch_steps=1, batch_size=4, patch=0, on_warning=said.append, **EXACT)
     assert [f"intensities are scaled by the 2 control images of plate {plate}" for plate in GAINS] == said[:2]
+    assert said[2].endswith("set vary_intensity to 0 if brightness is what is to be learned")
     loaded = mil.load_model(report.best.save(tmp_path / "m.zip"))
     assert (loaded.card.normalise, loaded.card.mean, loaded.digest) == ("group", (0.0,), report.best.digest)
 

@@ -220,14 +220,16 @@ class PlateScale:
     def doubt(self) -> str:
         """A warning where the scale says little about the plate, with what to do; else empty."""
         kind = "control images" if self.controls else "images"
-        if self.dark:
-            return (f"nothing stands out of the noise in {', '.join(self.dark)} on the {kind} of {self.name}, so "
-                    "brightness there is given in units of the noise, which does not tell plates apart; mark controls "
-                    "that are stained")  # fmt: skip
-        if self.measured == 1 and not self.controls:
-            return (f"only one image of {self.name} is known, so it is scaled by itself and differences from other "
-                    "images are lost; give the other images of its plate, too")  # fmt: skip
-        return ""
+        dark = (
+            f"nothing stands out of the noise in {', '.join(self.dark)} on the {kind} of {self.name}, so brightness "
+            "there is given in units of the noise, which does not tell plates apart; mark controls that are stained"
+        )
+        alone = (
+            f"only one image of {self.name} is known, so it is scaled by itself and differences from other images are "
+            "lost; give the other images of its plate, too"
+        )
+        is_alone = self.measured == 1 and not self.controls
+        return "; ".join([*([alone] if is_alone else []), *([dark] if self.dark else [])])
 
 
 def _members_in_words(name: str, images: int, controls: bool) -> str:

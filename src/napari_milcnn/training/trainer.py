@@ -172,7 +172,7 @@ def train(
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
     counter = _ImageCounter(on_image)
-    for warning in (*_about_plates(model, table), *check_images(table, counter)):
+    for warning in (*_about_plates(model, table, chosen), *check_images(table, counter)):
         if on_warning is not None:
             on_warning(warning)
     if counter.stopped:
@@ -263,8 +263,8 @@ def _check_table(model: TrainedModel, table: LabelTable) -> None:
         )
 
 
-def _about_plates(model: TrainedModel, table: LabelTable) -> tuple[str, ...]:
-    """Say by which images intensities are scaled, where they are scaled by plate.
+def _about_plates(model: TrainedModel, table: LabelTable, options: TrainOptions) -> tuple[str, ...]:
+    """Say by which images intensities are scaled, where they are scaled by plate, and whether brightness is varied.
 
     Raises
     ------
@@ -281,7 +281,11 @@ def _about_plates(model: TrainedModel, table: LabelTable) -> tuple[str, ...]:
             f"{table.source} shows a single class, {name} for example; this would hide how classes differ in "
             "brightness. Say which images share a plate: in a column plate, or in a table of plates (option plates)"
         )
-    return plates_in_words(shown)
+    varied = (
+        "brightness is kept between the images of a plate, and varied in patches (vary_intensity "
+        f"{options.vary_intensity:g}); set vary_intensity to 0 if brightness is what is to be learned"
+    )
+    return (*plates_in_words(shown), *([varied] if options.vary_intensity and options.vary_share else []))
 
 
 def _check_patch(model: TrainedModel, options: TrainOptions) -> None:
