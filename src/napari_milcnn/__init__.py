@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_milcnn.evaluation.evaluate import evaluate
     from napari_milcnn.evaluation.faithfulness import faithfulness
     from napari_milcnn.evaluation.report import EvaluationReport
+    from napari_milcnn.images.intensity import Plate, Plates
     from napari_milcnn.images.open import open_image
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.cells import classify_cells
@@ -43,6 +44,8 @@ _HOME = {
     "LabelTable": "labels.table",
     "Masks": "inference.masks",
     "MilcnnError": "errors",
+    "Plate": "images.intensity",
+    "Plates": "images.intensity",
     "Prediction": "inference.predict",
     "Progress": "progress",
     "Ranking": "labels.ranking",
@@ -77,6 +80,8 @@ __all__ = [
     "LabelTable",
     "Masks",
     "MilcnnError",
+    "Plate",
+    "Plates",
     "Prediction",
     "Progress",
     "Ranking",

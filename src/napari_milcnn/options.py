@@ -50,7 +50,7 @@ POOLINGS: dict[PoolingName, str] = {
     "average": "For what covers the whole image, such as tissue, lawns and textures: P is the mean over the image.",
 }  # fmt: skip
 """When to take each pooling function, in a sentence."""
-Normalise = Literal["training", "image"]
+Normalise = Literal["training", "image", "group"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
@@ -157,9 +157,12 @@ class InputOptions(Options):
 
     normalise: Normalise = Field(
         "image", description="How intensities are scaled. image: each plane and channel by its own background and "
-                             "spread, where brightness changes with lamp, exposure, camera or staining; training: all "
-                             "by mean and standard deviation of the training images, where brightness itself is what "
-                             "is to be learned, such as the dose of a reporter, and the microscope stays the same."
+                             "spread, where brightness changes with lamp, exposure, camera or staining; group: by that "
+                             "of the control images of its plate or batch, or of all its images where none is marked "
+                             "as a control, where brightness itself is what is to be learned, such as the dose of a "
+                             "reporter, and changes between plates, too; training: all by mean and standard deviation "
+                             "of the training images, where brightness is what is to be learned and the microscope "
+                             "stays the same."
     )  # fmt: skip
     scale: float = Field(
         1.0, ge=0, le=1, description="Factor by which images are resized before the network sees them, relative to the "

@@ -19,6 +19,7 @@ from napari_milcnn.cli.option_flags import (
     reading_options,
 )
 from napari_milcnn.cli.progress import exit_status, output, print_json
+from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.paths import printable
 from napari_milcnn.options import ComputeOptions
 
@@ -41,7 +42,8 @@ def cells_command(
     with exit_status():
         check_table_out(out)
         trained = loaded(model)
-        with reading_of(options).open(image) as stack:
+        reading = reading_of(options)
+        with Plates(reading.plates, reading).open(image) as stack:
             labels = read_labels_of(objects, stack)
             table = classify_cells(trained, stack, labels, **given_options(ComputeOptions, options))
         table.insert(0, "file", printable(image))

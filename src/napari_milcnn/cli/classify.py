@@ -115,9 +115,11 @@ def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Pa
     if model.card.training.look is None:
         warn(UNKNOWN_LOOK)
     results: list[ImageResult] = []
+    scaled: set[str] = set()
     for step in shown(steps, "classify"):
         if step.result is not None:
             results.append(step.result)
+            _print_plate(step.result, scaled)
             _print_problems(step.result)
     if as_json:
         print_json(_document(model, out, results))
@@ -126,6 +128,14 @@ def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Pa
         output.print(f"results in {out}", markup=False)
     if any(result.error for result in results):
         raise typer.Exit(1)
+
+
+def _print_plate(result: ImageResult, said: set[str]) -> None:
+    """Say once for each plate by what its images are scaled, where the model scales them by plate."""
+    plate = None if result.prediction is None else result.prediction.plate
+    if plate is not None and plate.sentence not in said:
+        said.add(plate.sentence)
+        messages.print(plate.sentence, markup=False)
 
 
 def _print_problems(result: ImageResult) -> None:

@@ -30,6 +30,12 @@ READING: dict[str, tuple[object, str]] = {
     "pixel_size": (float | None, "Pixel size in µm of files that do not say it."),
     "series": (int | None, "Number of the series to open, from 0, in files that hold several."),
     "z": (ZReading | None, "Use each plane of a Z stack (default), or its maximum projection."),
+    "plates": (
+        Path | None,
+        "For models that scale intensities by plate (--normalise group): a table with the columns file, plate and "
+        "control (yes for control images). Default: a table of labels that has these columns, else images of one "
+        "folder share a plate.",
+    ),
 }
 Layout = Annotated[
     Path | None,

@@ -38,8 +38,8 @@ def train_command(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="Table with the columns file, label and, if known, group and split; or a folder of one folder of "
-            "images per class.",
+            help="Table with the columns file, label and, if known, group, split, plate and control; or a folder of "
+            "one folder of images per class.",
             metavar="LABELS.csv",
         ),
     ],

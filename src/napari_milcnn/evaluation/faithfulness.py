@@ -19,6 +19,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from napari_milcnn.images.intensity import with_plate_scale
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
@@ -144,7 +145,8 @@ def _measured(
                 continue
             elsewhere = np.roll(mask, [int(rng.integers(side)) for side in mask.shape], (0, 1))
             cuts = np.stack([np.where(cut, filled, raw) for cut in (mask, elsewhere, ~mask, ~elsewhere)])
-            changed = open_image(cuts, axes="TCYX", channels=maker.model.channels, pixel_size=image.pixel_size)
+            cut = open_image(cuts, axes="TCYX", channels=maker.model.channels, pixel_size=image.pixel_size)
+            changed = with_plate_scale(cut, prediction.plate)
             index = maker.model.classes.index(name)
             scores = [prediction.scores[0, index], *maker.classifier.classify(changed).scores[:, index]]
             found = dict(zip(_SCORES, map(float, scores), strict=True))

@@ -97,6 +97,8 @@ class ImageReading:
     ----------
     axes, channels, pixel_size, series
         As in `open_image`; None leaves it to the files.
+    plates
+        Table that says which images share a plate or batch, and which are controls (`images.intensity.Plates`).
     z
         "planes": each plane of a Z stack is looked at alone. "maximum": each Z stack becomes one plane, its maximum
         projection.
@@ -112,6 +114,7 @@ class ImageReading:
     pixel_size: float | None = None
     series: int | None = None
     z: ZReading = "planes"
+    plates: Path | None = None
 
     def __post_init__(self) -> None:
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:

@@ -23,12 +23,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import Array, ArrayLike, LazyArray, as_slice, in_memory
+
+if TYPE_CHECKING:
+    from napari_milcnn.images.intensity import Plates
 
 FOREIGN: Final = (
     ArithmeticError,
@@ -144,6 +147,8 @@ class ImageStack:
         The axes in the order of the file or array itself, as other programs show them.
     only
         The planes that `planes` lists; `data` and `axes` are always those of the whole image.
+    plates
+        What is known of the image's plate or batch, for models that scale intensities by it; None where nothing is.
     """
 
     data: ArrayLike
@@ -157,6 +162,7 @@ class ImageStack:
     channels_named: bool = field(default=False)
     stored: StoredAxes | None = None
     only: PlaneChoice = EVERY_PLANE
+    plates: Plates | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape)

@@ -159,7 +159,7 @@ class EvidenceMaker:
         """
         chosen = class_indices(self.model, classes)
         names = tuple(self.model.classes[index] for index in chosen)
-        model_input = self.classifier.model_input(image)
+        model_input = self.classifier.model_input(image).scaled_as(prediction.plate)
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]

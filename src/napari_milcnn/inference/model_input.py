@@ -11,15 +11,22 @@ computed from its own index, after a Gaussian filter of finite support.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import match_channels
-from napari_milcnn.images.intensity import IntensityScale, intensity_scale, sample_plane
+from napari_milcnn.images.intensity import (
+    IntensityScale,
+    Plate,
+    PlateScale,
+    intensity_scale,
+    sample_plane,
+    with_plate_scale,
+)
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.model.trained_model import TrainedModel
@@ -64,21 +71,50 @@ class ModelInput:
     _measured: dict[int, IntensityScale] = field(default_factory=dict, repr=False, compare=False)
 
     def intensity(self, plane: int) -> IntensityScale:
-        """Return what the intensities of a plane are scaled by: as the model has it, or measured once for the plane.
+        """Return what the intensities of a plane are scaled by: as the model has it, by its plate, or by the plane.
 
-        It is measured on the whole plane in the image's own pixels, whatever window is read, and before resampling.
+        It is measured once, on whole planes in the images' own pixels, whatever window is read, and before resampling.
 
         Raises
         ------
         ImageError
-            If the plane cannot be read.
+            If the plane, or the images of the plate, cannot be read, or the plate is not known.
         """
         fixed = self.model.fixed_intensity
         if fixed is not None:
             return fixed
+        plate = self.plate_scale
+        if plate is not None:
+            return plate.scale
         if plane not in self._measured:
             self._measured[plane] = intensity_scale([sample_plane(self.image, plane, self.channels)])
         return self._measured[plane]
+
+    @property
+    def plate_scale(self) -> PlateScale | None:
+        """The scale of the image's plate or batch, where the model scales intensities by it, as it is measured once."""
+        plate = self._plate()
+        return None if plate is None else plate.scale(self.model.channels)
+
+    def measuring_plate(self) -> Iterator[None]:
+        """Measure the scale of the image's plate, where it is needed and not known; yields after each of its images."""
+        plate = self._plate()
+        if plate is not None:
+            yield from plate.measuring(self.model.channels)
+
+    def scaled_as(self, known: PlateScale | None) -> ModelInput:
+        """Return the same input with a scale of the plate that was measured before; None changes nothing."""
+        return replace(self, image=with_plate_scale(self.image, known))
+
+    def _plate(self) -> Plate | None:
+        if self.model.card.normalise != "group":
+            return None
+        if self.image.plates is None:
+            raise ImageError(
+                f"the model scales intensities by plate, and it is not known which images share that of "
+                f"{self.image.name}; open the image with Plates(...).open"
+            )
+        return self.image.plates.plate_of(self.image.path)
 
     @property
     def scaled_shape(self) -> tuple[int, int]:

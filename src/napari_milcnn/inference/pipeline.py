@@ -197,6 +197,9 @@ def _planes(
 ) -> Iterator[tuple[float, PlaneResult | None]]:
     """Classify the planes of one image, a batch at a time, and make the masks of each plane as soon as it is done."""
     model_input = maker.classifier.model_input(image)
+    if request.prediction is None:
+        for _ in model_input.measuring_plate():
+            yield 0.0, None
     masker = _Masker(maker, request, model_input)
     done, wanted = 0, len(image.planes if request.planes is None else set(request.planes))
     for classified, part in _predictions(maker, request, model_input):

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.intensity import Plates, PlateScale
 from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
@@ -74,6 +75,8 @@ class Prediction:
     has_structure : ndarray
         Whether a plane shows more than noise, bool (planes,); where training images show no more, True. A plane that
         does not has no top class.
+    plate : PlateScale or None
+        What the intensities were scaled by, where the model scales them by plate or batch.
     """
 
     classes: tuple[str, ...]
@@ -89,6 +92,7 @@ class Prediction:
     unlike: np.ndarray
     unlike_reasons: tuple[str, ...]
     has_structure: np.ndarray
+    plate: PlateScale | None = None
 
     def plane_name(self, index: int) -> str:
         """Name a plane by its place along the axes that vary, such as 't 3 z 0'; empty for a single plane."""
@@ -176,12 +180,19 @@ class Classifier:
         self.model = model
         self.options = make_options(ComputeOptions, options)
         self.inference = TiledInference(model, self.options)
+        self._plates = Plates()
 
     def model_input(self, image: ImageSource | ModelInput) -> ModelInput:
-        """Open an image as the input of the model; a `ModelInput` is returned unchanged."""
+        """Open an image as the input of the model; a `ModelInput` is returned unchanged.
+
+        For a model that scales intensities by plate, an image of which nothing is known but its file is taken to share
+        its plate with the images of its folder, as in `Plates`.
+        """
         if isinstance(image, ModelInput):
             return image
-        return model_input(self.model, open_image(image), match_pixel_size=self.options.match_pixel_size)
+        opened = open_image(image)
+        opened = self._plates.open(opened) if opened.plates is None else opened
+        return model_input(self.model, opened, match_pixel_size=self.options.match_pixel_size)
 
     def classify(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Prediction:
         """Classify every plane of an image, or some planes; see the function `classify`."""
@@ -240,7 +251,7 @@ class Classifier:
         self, model_input: ModelInput, planes: Sequence[int], maps: _PlaneMaps, started: float
     ) -> Prediction:
         """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
-        output = self.inference.read_maps(maps.logits)
+        output, plate = self.inference.read_maps(maps.logits), model_input.plate_scale
         looks = [plane_look(model_input, plane) for plane in planes]
         values, reasons = unlike(self.model, maps.features, looks)
         return Prediction(
@@ -251,12 +262,17 @@ class Classifier:
             planes=tuple(model_input.image.planes[plane] for plane in planes),
             placement=model_input.placement,
             name=model_input.image.name,
-            warnings=(*model_input.warnings, *self.inference.warnings),
+            warnings=(
+                *model_input.warnings,
+                *([plate.doubt] if plate and plate.doubt else []),
+                *self.inference.warnings,
+            ),
             device=str(self.inference.choice),
             seconds=time.perf_counter() - started,
             unlike=values,
             unlike_reasons=reasons,
             has_structure=np.array([shows_something(self.model, look) for look in looks]),
+            plate=plate,
         )
 
 
@@ -313,7 +329,8 @@ def classify(
     model : TrainedModel
         The model to apply.
     image : path, array or ImageStack
-        Anything `open_image` takes.
+        Anything `open_image` takes. For a model that scales intensities by plate or batch, an image that
+        `mil.Plates(...)` opened; the plate of a path alone is its folder.
     planes : sequence of int, optional
         Indices of the planes in `ImageStack.planes`; all by default.
     **options

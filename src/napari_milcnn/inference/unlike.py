@@ -345,12 +345,12 @@ def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
     """Say in what a plane differs, the most striking difference first."""
     known = look.statistics.middle.reshape(one.statistics.shape)
     z = look.statistics.standardised(one.statistics.reshape(1, -1)).reshape(one.statistics.shape)
-    sees_raw = model.card.normalise == "training"
+    sees_brightness = model.card.normalise != "image"
     named: list[tuple[float, str, str]] = []
     for channel, *rows in zip(model.channels, z, one.statistics, known, strict=True):
         own, found, typical = (dict(zip(STATISTICS, row.tolist(), strict=True)) for row in rows)
         ratio = math.exp(found["range"] - typical["range"])
-        differences = [*(_light(own, ratio) if sees_raw else _contrast(own)), *_shape(own, found)]
+        differences = [*(_light(own, ratio) if sees_brightness else _contrast(own)), *_shape(own, found)]
         named += [(strength, text, channel) for strength, text in differences]
     named.sort(key=lambda item: -item[0])
     if named[0][0] < _NAMED and look.statistics.distances(_statistics_of([one]))[0] > 1:

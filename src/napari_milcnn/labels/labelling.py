@@ -48,7 +48,7 @@ from napari_milcnn.labels.labelling_files import (
     with_cells,
     write_bytes,
 )
-from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable
+from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images than this, or this many times fewer than the largest class, is mentioned."""
@@ -243,7 +243,7 @@ class Labelling:
 
     def everything(self) -> LabelTable:
         """Return all images as a table, those without a label among them; its rows are places in `images`."""
-        return LabelTable(self.images, self.reading, str(self.path))
+        return LabelTable(self.images, self.reading, str(self.path), plates=plates_of(self.path, self.reading))
 
     def table(self) -> LabelTable:
         """Return the labelled images: the table to train from, equal to `read_labels(path)` after a save."""
@@ -251,7 +251,7 @@ class Labelling:
         split = bool(labelled) and not self._split_problem(labelled)
         rows = (replace(image, split=image.split if split else None, line=line)
                 for line, image in enumerate(labelled, start=2))  # fmt: skip
-        return LabelTable(tuple(rows), self.reading, str(self.path))
+        return LabelTable(tuple(rows), self.reading, str(self.path), plates=plates_of(self.path, self.reading))
 
     def labelled(self) -> tuple[int, ...]:
         """Return the rows of images with a label, in the order of `table`."""

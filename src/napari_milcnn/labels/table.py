@@ -4,7 +4,7 @@ Labels come in one of three forms:
 
 - labels.csv with the columns `file` (relative to the table) and `label` (several separated by `|`), and optional
   `plane` (such as "P0 T3"), `group` (well, plate, strain: never on both sides of a split) and `split` (train,
-  validation or test);
+  validation or test), and for models that scale intensities by plate `plate` and `control` (`images.intensity.Plates`);
 - a folder with one folder of images per class; a folder between class and image is the group of the image;
 - an OME-Zarr plate and its layout, a CSV with the columns `well` and `label`, and optional `group` and `split`.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PureWindowsPath
@@ -30,6 +30,7 @@ import numpy as np
 from napari_milcnn.delimited import read_delimited, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.channels import plain_name
+from napari_milcnn.images.intensity import Plate, Plates, table_with_plates
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
@@ -95,12 +96,15 @@ class LabelTable:
         The table, folder or layout that the rows come from, for messages.
     warnings : tuple of str
         Sentences on what may be meant but should be known.
+    plates : Plates
+        Which images share a plate or batch, for models that scale intensities by it (`plates_of`).
     """
 
     images: tuple[LabelledImage, ...]
     reading: ImageReading = AS_THEY_SAY
     source: str = "the table"
     warnings: tuple[str, ...] = ()
+    plates: Plates = field(default_factory=Plates, repr=False, compare=False)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -120,7 +124,7 @@ class LabelTable:
         ImageError
             If the file cannot be opened, or has no such planes.
         """
-        opened = self.reading.open(image.file)
+        opened = replace(self.reading.open(image.file), plates=self.plates)
         try:
             return only_planes(opened, image.plane)
         except ImageError:
@@ -134,6 +138,21 @@ class LabelTable:
     def counts(self) -> dict[str, int]:
         """Return class -> number of images that show it."""
         return dict(Counter(label for image in self.images for label in image.labels))
+
+    def classes_of_plates(self) -> dict[Plate, set[str]]:
+        """Return plate -> the classes that its images show.
+
+        Raises
+        ------
+        ImageError
+            If the plate of an image is not known.
+        LabelsError
+            If the table of plates has mistakes.
+        """
+        shown: dict[Plate, set[str]] = defaultdict(set)
+        for image in self.images:
+            shown[self.plates.plate_of(image.file)].update(image.labels)
+        return dict(shown)
 
     def targets(self, classes: Sequence[str]) -> np.ndarray:
         """Return 1 where an image shows a class, else 0: float32 (images, classes)."""
@@ -275,7 +294,12 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
         known = [image for image in images if image.file.exists() and not is_plain_folder(image.file)]
         check_rows([_checked_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
-    return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()))
+    return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()), plates_of(source, reading))
+
+
+def plates_of(labels: Path, reading: ImageReading) -> Plates:
+    """Return what is known of the plates of labelled images: from `reading.plates`, from the table, or by folders."""
+    return Plates(reading.plates or table_with_plates(labels), reading)
 
 
 def _plate_images(

@@ -193,10 +193,11 @@ def _preprocessing(card: ModelCard) -> tuple[str, list[dict[str, object]]]:
 
 def _input_notes(card: ModelCard) -> str:
     """Say in words what programs other than ours have to do to an image; empty where the description says it all."""
+    measured_on = {"group": "the control images of its plate or batch, or on all of them,"}
     scaled = (
         "Of each channel of each plane its background was subtracted, and the rest divided by its spread, both "
-        "measured on the whole plane as napari_milcnn.images.intensity does. The format has no such step: "
-        "napari-milcnn does it by itself, other programs have to do it before."
+        f"measured on {measured_on.get(card.normalise, 'the whole plane')} as napari_milcnn.images.intensity does. The "
+        "format has no such step: napari-milcnn does it by itself, other programs have to do it before."
     )
     resized = f"Images are resized to {card.scale:.3g} of the size of the training images."
     notes = [*([scaled] if card.normalise != "training" else []), *([resized] if card.network_scale != 1 else [])]

@@ -79,7 +79,7 @@ class TrainedModel:
 
     @property
     def fixed_intensity(self) -> IntensityScale | None:
-        """What the intensities of every image are scaled by; None where each image is scaled by its own."""
+        """What the intensities of every image are scaled by; None where it differs between images or plates."""
         return IntensityScale(self.card.mean, self.card.std) if self.card.normalise == "training" else None
 
     def with_card(self, **changes: object) -> TrainedModel:
@@ -215,6 +215,7 @@ def _input_sentence(card: ModelCard) -> str:
     ways = {
         "training": "intensities are scaled by mean and standard deviation of the training images",
         "image": "each plane is scaled by its own background and spread",
+        "group": "each plane is scaled by background and spread of its plate or batch (control images, else all)",
     }
     resized = (
         "" if card.network_scale == 1 else f"; the network sees images at {card.scale:.3g} of the training images' size"

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import LabelsError, OptionsError, OutputError
+from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
 from napari_milcnn.images.stack import ImageStack
@@ -27,7 +28,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import MasksAs
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import Findings, FindingsOfImage
-from napari_milcnn.results.record import check_room, classification_record, write_record
+from napari_milcnn.results.record import check_room, classification_record, plate_facts, write_record
 from napari_milcnn.results.write import OBJECT_ROW, ResultTables, image_files
 
 _SAVE_EVERY = 10.0
@@ -79,6 +80,7 @@ def classify_files(
     reading: ImageReading = AS_THEY_SAY,
     mask_options: Mapping[str, object] | None = None,
     planes: Mapping[Path, Sequence[int]] | None = None,
+    plates: Plates | None = None,
     command: Sequence[str] = (),
     **options: object,
 ) -> Steps[ImageResult]:
@@ -112,6 +114,9 @@ def classify_files(
         Fields of `MaskOptions`.
     planes : mapping, optional
         Image -> numbers of the planes to classify; of an image that is not listed, all planes are classified.
+    plates : Plates, optional
+        Which images share a plate or batch, for models that scale intensities by it; by default as the table
+        `reading.plates` says, and without one the images of a folder. The record keeps the scales.
     command : sequence of str
         The command line that was typed, for the record.
     **options
@@ -143,6 +148,7 @@ def classify_files(
         reading,
         dict(mask_options or {}),
         planes or {},
+        plates or Plates(reading.plates, reading),
         options,
     )
     yield from run.steps(command)
@@ -163,9 +169,10 @@ class _Run:
         reading: ImageReading,
         mask_options: dict[str, object],
         planes: Mapping[Path, Sequence[int]],
+        plates: Plates,
         options: Mapping[str, object],
     ) -> None:
-        self.model, self.files, self.out, self.planes = model, files, out, planes
+        self.model, self.files, self.out, self.planes, self.plates = model, files, out, planes, plates
         self.classes = tuple(classes) if classes else model.classes
         self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
@@ -225,7 +232,7 @@ class _Run:
 
     def _request(self, file: Path) -> ImageRequest:
         return ImageRequest(
-            str(file), partial(self.reading.open, file), self.planes.get(file),
+            str(file), partial(self.plates.open, file), self.planes.get(file),
             masks=None if self.masks_as is None else self.mask_options, classes=self.classes,
             objects=None if self.objects is None else partial(self._own_objects, file),
         )  # fmt: skip
@@ -328,5 +335,6 @@ def _summary(result: ImageResult) -> dict[str, object]:
         "objects": result.objects,
         "files": [str(path) for path in result.files],
         "warnings": result.warnings,
+        **plate_facts(result.prediction.plate),
         **failed,
     }

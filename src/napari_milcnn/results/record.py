@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain, count
@@ -18,6 +19,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, model_validator
 
 from napari_milcnn.errors import OutputError
+from napari_milcnn.images.intensity import PlateScale
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
 from napari_milcnn.inference.evidence import EvidenceMaker
@@ -114,7 +116,7 @@ def classification_record(
         "save_evidence": save_evidence,
         "classes": list(classes),
         "objects": _absolute(objects),
-        "reading": vars(reading),
+        "reading": _reading_facts(reading),
     }
     return {
         "format": RECORD_FORMAT,
@@ -128,6 +130,17 @@ def classification_record(
         "names": output_names([file or Path("image") for file in files]) if names is None else list(names),
         "planes": [None if chosen is None else list(chosen) for chosen in planes or [None] * len(files)],
     }
+
+
+def _reading_facts(reading: ImageReading) -> dict[str, object]:
+    """Return how files were opened; without a table of plates as records of early versions have it."""
+    facts = vars(reading) | {"plates": _absolute(reading.plates)}
+    return {name: value for name, value in facts.items() if name != "plates" or value is not None}
+
+
+def plate_facts(plate: PlateScale | None) -> dict[str, object]:
+    """Return what the intensities of an image were scaled by, for its row in the record; empty without a plate."""
+    return {} if plate is None else {"plate": asdict(plate)}
 
 
 def _absolute(path: Path | None) -> str | None:

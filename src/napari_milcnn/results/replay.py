@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from napari_milcnn.errors import ImageError, ModelError, OptionsError
+from napari_milcnn.images.intensity import Plates, PlateScale
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
@@ -41,6 +42,15 @@ class _Chosen(Options):
     reading: ImageReading
 
 
+class _Image(Options):
+    """What the record of an image says of its plate, where the model scales intensities by it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    file: Path
+    plate: PlateScale | None = None
+
+
 class _Record(Options):
     """The part of a record that is needed to run it again, as `results.record` writes it."""
 
@@ -51,6 +61,7 @@ class _Record(Options):
     options: _Chosen
     files: tuple[Path | None, ...]
     planes: tuple[tuple[int, ...] | None, ...] = ()
+    images: tuple[_Image, ...] = ()
     versions: dict[str, str]
 
 
@@ -104,10 +115,13 @@ def replay(
     evidence = chosen.evidence.model_dump() | ({} if device is None else {"device": device})
     files = _image_files(record, found)
     planes = {file: numbers for file, numbers in zip(files, found.planes, strict=False) if numbers is not None}
+    scales = {image.file.absolute(): image.plate for image in found.images if image.plate is not None}
+    plates = Plates(chosen.reading.plates, chosen.reading, known=scales)
     yield from classify_files(
         model, files, out, classes=chosen.classes, masks=chosen.masks is not None, masks_as=chosen.masks_as or "tiff",
         save_evidence=chosen.save_evidence, objects=chosen.objects, reading=chosen.reading, planes=planes,
-        command=command, mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
+        plates=plates, command=command,
+        mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip
 
 

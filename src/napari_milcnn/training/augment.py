@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from napari_milcnn.images.intensity import with_plate_scale
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.model_input import ModelInput
@@ -95,4 +96,4 @@ def varied_image(seen: ModelInput, plane: int, options: TrainOptions, rng: np.ra
     zoom = draw_zoom(options, rng)
     patch = resized(patch, (round(zoom * height), round(zoom * width)))
     raw = scale.undo(vary_acquisition(patch, options, rng))
-    return open_image(raw, axes="CYX", channels=seen.model.channels)
+    return with_plate_scale(open_image(raw, axes="CYX", channels=seen.model.channels), seen.plate_scale)

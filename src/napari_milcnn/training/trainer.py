@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
+from napari_milcnn.images.intensity import plates_in_words
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
 from napari_milcnn.inference.evidence import suited_evidence
 from napari_milcnn.inference.foreground import is_known, measure_foreground
@@ -171,7 +172,7 @@ def train(
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
     counter = _ImageCounter(on_image)
-    for warning in check_images(table, counter):
+    for warning in (*_about_plates(model, table, chosen), *check_images(table, counter)):
         if on_warning is not None:
             on_warning(warning)
     if counter.stopped:
@@ -260,6 +261,31 @@ def _check_table(model: TrainedModel, table: LabelTable) -> None:
             f"no training image shows {', '.join(absent)}; each class needs at least one image, in a group that is not "
             "kept for validation: label more images, or keep none for validation (option validation: 0)"
         )
+
+
+def _about_plates(model: TrainedModel, table: LabelTable, options: TrainOptions) -> tuple[str, ...]:
+    """Say by which images intensities are scaled, where they are scaled by plate, and whether brightness is varied.
+
+    Raises
+    ------
+    LabelsError
+        If each plate shows a single class: the scale would hide how classes differ in brightness.
+    """
+    if model.card.normalise != "group":
+        return ()
+    shown = table.classes_of_plates()
+    if len(table.classes) > 1 and all(len(classes) == 1 for classes in shown.values()):
+        name = next(iter(shown)).name
+        raise LabelsError(
+            f"intensities are to be scaled by plate (normalise: group), but each of the {len(shown)} plates of "
+            f"{table.source} shows a single class, {name} for example; this would hide how classes differ in "
+            "brightness. Say which images share a plate: in a column plate, or in a table of plates (option plates)"
+        )
+    varied = (
+        "brightness is kept between the images of a plate, and varied in patches (vary_intensity "
+        f"{options.vary_intensity:g}); set vary_intensity to 0 if brightness is what is to be learned"
+    )
+    return (*plates_in_words(shown), *([varied] if options.vary_intensity and options.vary_share else []))
 
 
 def _check_patch(model: TrainedModel, options: TrainOptions) -> None:

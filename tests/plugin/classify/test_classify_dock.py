@@ -461,3 +461,25 @@ def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, q
     longest = max(later - before for before, later in pairwise(ticks))
     record_property("longest stall of the window during a classification", f"{1000 * longest:.0f} ms")
     assert len(dock.entry().predictions) == 48
+
+
+@pytest.mark.slow
+def test_a_model_that_scales_by_plate_goes_by_the_images_that_are_open(dock, viewer, qtbot, tmp_path):
+    """One image alone is doubted in words; with a second one open both share a scale, which the record keeps."""
+    from napari_milcnn.results.replay import replay
+
+    current.set(mil.load_model("yeast-sim").with_card(normalise="group"))
+    classified(dock, viewer, qtbot)
+    assert "The intensities are scaled by the 1 image of this viewer" in dock.message.text()
+    assert "only one image of this viewer is known" in dock.message.text()
+    other = viewer.open(FIELD.with_name("nucleus-02_1.ome.tif"), layer_type="image")
+    viewer.layers.selection = set(other)
+    dock.run_button.click()
+    finished(dock, qtbot, 2)
+    plates = [entry.prediction.plate for entry in dock.images]
+    assert [plate.measured for plate in plates] == [1, 2]
+    assert "by the 2 images of this viewer, none of which is marked as a control." in dock.message.text()
+    exported(dock, qtbot, tmp_path / "dock")
+    *_, last = replay(tmp_path / "dock" / "run.json", tmp_path / "again", current.model)
+    assert last.result.prediction.plate == plates[1]
+    np.testing.assert_array_equal(last.result.prediction.scores, dock.images[1].prediction.scores)

@@ -48,6 +48,7 @@ from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer
 
 if TYPE_CHECKING:
+    from napari_milcnn.images.intensity import Plates
     from napari_milcnn.images.open import ZReading
     from napari_milcnn.inference.evidence import PlaneEvidence
     from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
@@ -365,7 +366,17 @@ class ClassifyDock(QWidget):
         options = self._evidence_options()
         self._run_options = MadeWith(options, self.mask_box.options())
         self._preview = None
-        self._work(lambda: run(model, images, options, masks), self._on_run_step, self._on_run_end, images)
+        plates = self._plates()
+        self._work(lambda: run(model, images, options, masks, plates), self._on_run_step, self._on_run_end, images)
+
+    def _plates(self) -> Plates:
+        """Let all images that are open be one plate: what a model that scales intensities by plate goes by here."""
+        from napari_milcnn.images.intensity import Plate, Plates
+
+        listed = [layer for entry in self.images for layer in entry.layers]
+        return Plates(
+            plate=Plate("this viewer", [*(one.open for one in self.images), *self.image_box.openers(but=listed)])
+        )
 
     def _start_queue(self) -> None:
         """Run over the images that wait, where there is a model and nothing runs."""
@@ -485,9 +496,13 @@ class ClassifyDock(QWidget):
 
     def _warn(self, entry: ImageState) -> None:
         """Show what was done to the image."""
-        warnings = next(iter(entry.predictions.values())).warnings if entry.predictions else ()
-        if warnings and entry.state == "done":
-            self._say(f"{self.message.text()} {' '.join(warnings)}", WARNING)
+        if not entry.predictions or entry.state != "done":
+            return
+        first = next(iter(entry.predictions.values()))
+        scaled = [f"The {first.plate.sentence}."] if first.plate is not None else []
+        if scaled or first.warnings:
+            text = " ".join((self.message.text(), *scaled, *first.warnings))
+            self._say(text, WARNING if first.warnings else "")
 
     def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()
@@ -796,13 +811,14 @@ class ClassifyDock(QWidget):
             self._say(str(error), ERROR)
             return
         options, cells = form_values(self.options, ComputeOptions), labels_data(layer)
+        plates = self._plates()
 
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.inference.cells import classify_cells
 
             labels = source.to_planes(in_memory(cells))
             labels = labels[np.newaxis] if labels.ndim == 2 else labels
-            yield labels, classify_cells(model, source.image, labels, **options)
+            yield labels, classify_cells(model, plates.open(source.image), labels, **options)
 
         def on_step(found: tuple[np.ndarray, pd.DataFrame]) -> None:
             labels, table = found
@@ -903,18 +919,20 @@ class _RecordMaker:
     def __call__(self, objects: Path | None = None) -> dict[str, Any]:
         from napari_milcnn.inference.evidence import EvidenceMaker
         from napari_milcnn.plugin.layers_to_image import file_behind
-        from napari_milcnn.results.record import classification_record
+        from napari_milcnn.results.record import classification_record, plate_facts
 
         evidence, masks = self.made_with.evidence, self.made_with.masks
         assert self.entry.source is not None
         file, reading = file_behind(self.entry.source, self.entry.z)
         planes = sorted(self.entry.predictions)
         every = len(planes) == len(self.entry.source.image.planes)
-        return classification_record(
+        record = classification_record(
             EvidenceMaker(self.model, **evidence), [file], classes=self.model.classes, reading=reading,
             mask_options=make_options(MaskOptions, masks), planes=[None if every else planes], names=[self.entry.name],
             objects=objects, command=["napari"],
         )  # fmt: skip
+        plate = plate_facts(self.entry.predictions[planes[-1]].plate)
+        return record | ({"images": [{"file": str(file.absolute()), **plate}]} if plate and file is not None else {})
 
 
 def _alike(before: LayerImage | None, now: LayerImage) -> bool:

@@ -5,8 +5,9 @@ All fields are filled in, and all of them can be edited.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -46,6 +47,8 @@ from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from napari_milcnn.images.stack import ImageStack
 
 SEPARATE_PLANES, MAXIMUM = "planes", "maximum"
 
@@ -174,6 +177,14 @@ class ImageBox(QWidget):
         if not layers:
             raise ImageError("there is no image layer; open an image, or drop TIFFs here")
         return open_layers(layers, self.reading(), z=self.z.currentData() if self._has_z() else SEPARATE_PLANES)
+
+    def openers(self, but: Sequence[Image]) -> list[Callable[[], ImageStack]]:
+        """Return functions that open the images of the viewer, as they are offered here, without those of some layers.
+
+        The functions raise `ImageError` for layers that cannot be read as an image.
+        """
+        return [partial(_open_group, group, self._readings.get(group)) for group in self._groups
+                if not set(group) & set(but)]  # fmt: skip
 
     def reading(self) -> SourceReading:
         """Return the settings; the channels that the model uses have the names that the model knows."""
@@ -314,6 +325,10 @@ def _channels_of(layers: Sequence[Image], axes: str, before: SourceReading) -> t
     """Name the channels that other axes give: as before if their number is the same, else by numbers."""
     count = channel_count(layers[0], axes) * len(layers)
     return before.channels if len(before.channels) == count else numbered_channels(count)
+
+
+def _open_group(layers: Sequence[Image], reading: SourceReading | None) -> ImageStack:
+    return open_layers(layers, reading or suggest(layers)).image
 
 
 def _facts(layers: Sequence[Image], reading: SourceReading) -> str:

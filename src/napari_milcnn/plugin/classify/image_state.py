@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Image
 
+    from napari_milcnn.images.intensity import Plates
     from napari_milcnn.images.open import ZReading
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.masks import PlaneMasks
@@ -167,10 +169,16 @@ class DroppedImage:
     limits: tuple[tuple[float, float], ...]
 
 
+def _open_on(plates: Plates, image: ImageState) -> ImageStack:
+    return plates.open(image.open())
+
+
 def run(
-    model: TrainedModel, images: Sequence[ImageState], evidence: dict[str, Any], masks: MaskOptions
+    model: TrainedModel, images: Sequence[ImageState], evidence: dict[str, Any], masks: MaskOptions, plates: Plates
 ) -> Steps[ImageEvent | DroppedImage]:
     """Classify images in turn, and mask those that have layers; the number of each step is the place in `images`.
+
+    Intensities are scaled by `plates`, where the model scales them by plate.
 
     Yields
     ------
@@ -181,8 +189,8 @@ def run(
     from napari_milcnn.inference.pipeline import ImageOpened, ImageRequest, analyse, failures_of
 
     requests = [
-        ImageRequest(str(one.path or one.name), one.open, one.wanted, masks if one.source is not None else None,
-                     objects=one.read_cells, keep_open=True)
+        ImageRequest(str(one.path or one.name), partial(_open_on, plates, one), one.wanted,
+                     masks if one.source is not None else None, objects=one.read_cells, keep_open=True)
         for one in images
     ]  # fmt: skip
     dropped = [one.source is None for one in images]
