@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
 from napari_milcnn.figures.plots import FigureStyle, confusion_figure, reliability_figure
 from napari_milcnn.plugin.qt.figure import FigureBox
 from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.train.faithfulness_box import FaithfulnessBox
 from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OutcomeBox(QWidget):
         self.use_button.setToolTip("Open the Classify dock with this model")
         self.save_button.setToolTip("Write name, authors, licence and description into the model file")
         self.copy_button.setToolTip("Copy the terminal command that repeats this training")
+        self.faithfulness = FaithfulnessBox()
         self.command = ""
         self._lay_out()
         self.use_button.clicked.connect(self.use_requested)
@@ -79,6 +81,7 @@ class OutcomeBox(QWidget):
         layout.addWidget(self.results_button)
         layout.addWidget(self.confusion)
         layout.addWidget(self.calibration)
+        layout.addWidget(self.faithfulness)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of the card as keywords of a `ModelCard`, and remember authors and licence."""
