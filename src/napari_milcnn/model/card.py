@@ -144,6 +144,13 @@ class TrainingRecord(_AsRead):
     look: TrainingLook | None = Field(None, description="What the training images look like; None where unknown.")
 
     @property
+    def structureless_sentence(self) -> str:
+        """Say that images that show nothing are given a class, because some were trained on; empty if they are not."""
+        count = self.structureless or 0
+        images = "1 training image shows" if count == 1 else f"{count} training images show"
+        return f"{images} nothing above the noise, so the model gives empty images a class, too" if count else ""
+
+    @property
     def has_learned(self) -> bool:
         """Whether the network was trained as a whole, so that all its layers are of use."""
         return self.epoch is not None

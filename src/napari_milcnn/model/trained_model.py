@@ -205,6 +205,7 @@ def card_text(model: TrainedModel) -> str:
         "reference": card.reference,
         "evidence": "" if card.evidence is None else f"{card.evidence.kind}: {card.evidence.reason}",
         "training images": _look_sentence(card),
+        "empty images": card.training.structureless_sentence,
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
         "masks": " ".join(faithfulness_sentences(card.faithfulness)),

@@ -156,7 +156,7 @@ def test_the_cells_of_every_plane_become_a_layer_that_is_chosen(programs, dock, 
     assert dock.adds_box.cells.currentText() == layer.name
     count = sum(int(plane.max()) for plane in planes)
     assert dock.message.text() == (
-        f"Cellpose found {count} cells in 8 of 8 planes. They are chosen now: the layer {layer.name}."
+        f"Cellpose found {count} cells in 8 of 8 planes. The layer {layer.name} is chosen as the cells."
     )
 
 

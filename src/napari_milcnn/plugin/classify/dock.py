@@ -60,6 +60,8 @@ _REDRAW = 0.5
 """Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
 _SETTLED = 120
 """Milliseconds a plane has to be in view before its evidence is prepared."""
+_OUTLINE = 2
+"""Width of the outlines of cells that Cellpose or StarDist found, in px."""
 _GATHER = 250
 """Milliseconds in which layers that open together are taken for one image."""
 
@@ -836,6 +838,8 @@ class ClassifyDock(QWidget):
         def on_end(ending: Ending) -> None:
             layer = self.writer.add(search.layer()) if search.has_cells else None
             self._end(ending, "")
+            if layer is not None:
+                layer.contour = _OUTLINE  # the masks in the colours of their classes stay in sight
             if layer is not None and search.is_complete:
                 self.adds_box.cells.choose(OwnCells(layer), search.layers)
             self._say(*search.said(layer.name if layer is not None else "", ending))

@@ -187,7 +187,8 @@ class CellSearch:
         if not self.has_cells:
             return f"{self.segmenter.name} found no cells in {self._searched}. {_STILL}.", WARNING
         count = sum(np.unique(cells[cells > 0]).size for cells in self.found.values())
-        text = f"{self.segmenter.name} found {count} cells in {self._searched}. They are chosen now: the layer {layer}."
+        name, found = self.segmenter.name, f"{count} cell{'s'[: count != 1]}"
+        text = f"{name} found {found} in {self._searched}. The layer {layer} is chosen as the cells."
         if len(self.found) == len(self.source.image.planes):
             return text, ""
         return f"{text} The other planes have no cells in it; search them, too, before you classify them.", WARNING

@@ -45,7 +45,7 @@ from napari_milcnn.plugin.results.plot_box import (
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
-from napari_milcnn.schema import NO_CLASS, UNLIKE
+from napari_milcnn.schema import NO_CLASS, NOTHING, UNLIKE
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
@@ -388,13 +388,16 @@ def warnings_of(found: OpenedResults) -> list[str]:
 
     warnings = [text.rstrip(".") for text in found.warnings if text]
     if UNLIKE in found.table:
-        count, known = int((found.table[UNLIKE] > 1).sum()), int(found.table[UNLIKE].notna().sum())
-        empty = int(((found.table["top"] == NO_CLASS) & (found.table["error"] == "")).sum())
+        shows_nothing = (found.table["top"] == NO_CLASS) & (found.table["error"] == "")
+        empty, known = int(shows_nothing.sum()), int(found.table[UNLIKE].notna().sum())
+        count = int(((found.table[UNLIKE] > 1) & ~shows_nothing).sum())
         if count:
             warnings.append(f"{count:,} of {known:,} {found.unit} are unlike the training images, so their classes "
                             "may be wrong; the column unlike reason says in what")  # fmt: skip
         if empty:
-            warnings.append(f"{empty:,} {found.unit} show nothing to classify")
+            warnings.append(
+                f"1 {found.unit[:-1]} shows {NOTHING}" if empty == 1 else f"{empty:,} {found.unit} show {NOTHING}"
+            )
     if found.missing:
         warnings.append(
             f"{len(found.missing):,} of {len(found.files):,} images were not found, such as {missing_text(found, 1)}; "

@@ -105,7 +105,8 @@ class OutcomeBox(QWidget):
             return
         self.figures.say(_metrics_table(report))
         ranges = ["Ranges are 95 % intervals."] if report.intervals else []
-        warnings = [f"{text.rstrip('.')}." for text in report.warnings]
+        empty = report.model.card.training.structureless_sentence
+        warnings = [f"{text.rstrip('.')}." for text in (*report.warnings, empty) if text]
         self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         single = report.model.card.single_label
