@@ -188,12 +188,12 @@ class MaskFaithfulness(_AsRead):
     @property
     def lost(self) -> float:
         """What is lost of the score without the pixels of the mask."""
-        return round(self.score - self.without_mask, 6)
+        return self.score - self.without_mask
 
     @property
     def lost_elsewhere(self) -> float:
         """What is lost of the score without as many pixels elsewhere."""
-        return round(self.score - self.without_elsewhere, 6)
+        return self.score - self.without_elsewhere
 
 
 class ModelCard(Options):

@@ -40,7 +40,12 @@ def _sentence(found: MaskFaithfulness) -> str:
     ]  # fmt: skip
     return (
         f"Masks from {EVIDENCE_NAMES[found.evidence]} cover {found.area:.0%} of the image ({found.images} "
-        f"image{'s'[: found.images != 1]}). Without their pixels {found.lost:.2f} of a score of {found.score:.2f} is "
-        f"lost (elsewhere {found.lost_elsewhere:.2f}); with them alone {found.mask_alone:.2f} stays (elsewhere "
-        f"{found.elsewhere_alone:.2f}). {verdict}"
+        f"image{'s'[: found.images != 1]}). Without their pixels {score_text(found.lost)} of a score of "
+        f"{score_text(found.score)} is lost (elsewhere {score_text(found.lost_elsewhere)}); with them alone "
+        f"{score_text(found.mask_alone)} stays (elsewhere {score_text(found.elsewhere_alone)}). {verdict}"
     )
+
+
+def score_text(value: float) -> str:
+    """Write a score, or a difference of scores, with two digits; a negative one that rounds to zero has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -299,8 +299,10 @@ def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table
         assert box.measure_button.isVisibleTo(box) != measured
     card = mil.load_model(tmp_path / "model.zip").card
     assert card.authors == ("Ada L.", "Alan T.")
-    assert box.sentences.text().splitlines() == faithfulness_sentences(card.faithfulness)
-    assert all(name in box.table.text() for name in ("all classes", "spots", "class map × image"))
+    assert box.message.text() == f"Saved {tmp_path / 'model.zip'}"
+    assert "held out for validation" in dock.outcome_box.notes.text()
+    assert box.sentences.text().split("\n\n") == faithfulness_sentences(card.faithfulness)
+    assert all(name in box.table.text() for name in ("none", "spots", "class map × image"))
 
 
 def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path, monkeypatch):

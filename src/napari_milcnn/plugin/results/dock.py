@@ -392,7 +392,8 @@ def warnings_of(found: OpenedResults) -> list[str]:
         empty, known = int(shows_nothing.sum()), int(found.table[UNLIKE].notna().sum())
         count = int(((found.table[UNLIKE] > 1) & ~shows_nothing).sum())
         if count:
-            warnings.append(f"{count:,} of {known:,} {found.unit} are unlike the training images, so their classes "
+            verb, whose = ("is", "its class") if count == 1 else ("are", "their classes")
+            warnings.append(f"{count:,} of {known:,} {found.unit} {verb} unlike the training images, so {whose} "
                             "may be wrong; the column unlike reason says in what")  # fmt: skip
         if empty:
             warnings.append(

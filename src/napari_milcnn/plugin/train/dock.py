@@ -490,6 +490,7 @@ class TrainDock(QWidget):
         if self.model is not None:
             self.outcome_box.fields["name"].setText(self.model.card.name)
         self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None, why=why)
+        self.outcome_box.faithfulness.message.say("")
         self._show_faithfulness()
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
@@ -559,6 +560,7 @@ class TrainDock(QWidget):
         """Measure how much of the model's scores hangs on its masks, and write it on the card."""
         plan, model, gate = self._plan, self.model, self._gate
         if plan is not None and model is not None and not self.busy:
+            self.outcome_box.faithfulness.message.say("")
             self.outcome_box.faithfulness.show_measuring(True)
             self._work(lambda: faithfulness_of(plan, model, gate.passes), self._on_measured_end)
 
@@ -569,18 +571,19 @@ class TrainDock(QWidget):
             return
         self.model = with_faithfulness(self.model, found.table)
         left_out = f"Left out: {'; '.join(found.problems)}. " if found.problems else ""
+        say = self.outcome_box.faithfulness.message.say
         try:
             self.model.save(self._plan.out)
         except MilcnnError as error:
-            self._say_outcome(f"{left_out}{error}", ERROR)
+            say(f"{left_out}{error}", ERROR)
             return
-        self._say_outcome(f"{left_out}Saved {self._plan.out}", WARNING if left_out else "")
+        say(f"{left_out}Saved {self._plan.out}", WARNING if left_out else "")
 
     def _on_measured_end(self, ending: Ending) -> None:
         self._end(ending, "Done.")
         self._show_faithfulness()
-        if ending.error:
-            self._say_outcome(ending.error, ERROR)
+        if ending.error or ending.stopped:
+            self.outcome_box.faithfulness.message.say(ending.error or "Stopped.", ERROR if ending.error else WARNING)
 
     # Using the model
 
@@ -600,7 +603,7 @@ class TrainDock(QWidget):
         self._say_outcome(f"Saved {self._plan.out}")
 
     def _say_outcome(self, text: str, colour: str = "") -> None:
-        self.outcome_box.notes.say(text, colour)
+        self.outcome_box.message.say(text, colour)
 
     def use(self) -> None:
         """Make the trained model the current one, and open the Classify dock."""

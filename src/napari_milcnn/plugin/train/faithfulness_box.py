@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QProgressBar, QPushButton, QWidget
 
-from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences
+from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences, score_text
 from napari_milcnn.options import EVIDENCE_NAMES
 from napari_milcnn.plugin.qt.forms import Note, heading, row, vertical_layout
 
@@ -22,8 +22,9 @@ _NOT_MEASURED = (
     "Not measured yet. Up to eight validation images of each class are classified with and without the pixels of their "
     "masks, for each kind of evidence; the result is written on the card."
 )
+_BRACKETS = "In brackets: the same for as many pixels elsewhere."
 _HEAD = "<tr><th align=left>{}</th><th align=right>lost</th><th align=right>stays</th></tr>"
-_ROW = "<tr><td>{} &nbsp;</td><td align=right>{:.2f} ({:.2f}) &nbsp;</td><td align=right>{:.2f} ({:.2f})</td></tr>"
+_ROW = "<tr><td>{}</td><td align=right>{}&nbsp;({})</td><td align=right>{}&nbsp;({})</td></tr>"
 
 
 class FaithfulnessBox(QWidget):
@@ -43,7 +44,7 @@ class FaithfulnessBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._can_measure = False
-        self.sentences, self.table, self.explanation = Note(), Note(), Note()
+        self.sentences, self.table, self.explanation, self.message = Note(), Note(), Note(), Note()
         self.measure_button, self.stop_button = QPushButton("Measure"), QPushButton("Stop")
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
@@ -52,6 +53,7 @@ class FaithfulnessBox(QWidget):
         layout.addWidget(self.sentences)
         layout.addWidget(self.table)
         layout.addWidget(self.explanation)
+        layout.addWidget(self.message)
         layout.addLayout(row(self.measure_button, self.stop_button))
         layout.addWidget(self.progress)
         self.measure_button.clicked.connect(self.measure_requested)
@@ -63,9 +65,9 @@ class FaithfulnessBox(QWidget):
         found = () if model is None else model.card.faithfulness
         self.setVisible(bool(found) or can_measure)
         self._can_measure = can_measure and not found
-        self.sentences.say("\n".join(faithfulness_sentences(found)) if found else _NOT_MEASURED)
+        self.sentences.say("\n\n".join(faithfulness_sentences(found)) if found else _NOT_MEASURED)
         self.table.say(_lost_and_kept(found))
-        self.explanation.say(EXPLANATION if found else "")
+        self.explanation.say(f"{_BRACKETS} {EXPLANATION}" if found else "")
         self.show_measuring(False)
 
     def show_measuring(self, measuring: bool) -> None:
@@ -83,11 +85,10 @@ class FaithfulnessBox(QWidget):
 def _lost_and_kept(found: Sequence[MaskFaithfulness]) -> str:
     """Return rich text: for each class and kind of evidence what is lost and what stays, elsewhere in brackets."""
     parts = []
-    for name in dict.fromkeys(one.class_name for one in found):
-        rows = [
-            _ROW.format(EVIDENCE_NAMES[one.evidence], one.lost, one.lost_elsewhere, one.mask_alone, one.elsewhere_alone)
-            for one in found
-            if one.class_name == name
-        ]
-        parts.append(_HEAD.format("all classes" if name is None else escape(name)) + "".join(rows))
-    return f"<table>{''.join(parts)}</table>" if parts else ""
+    for name in dict.fromkeys(one.class_name for one in found if one.class_name is not None):
+        rows = []
+        for one in (one for one in found if one.class_name == name):
+            values = one.lost, one.lost_elsewhere, one.mask_alone, one.elsewhere_alone
+            rows.append(_ROW.format(EVIDENCE_NAMES[one.evidence], *map(score_text, values)))
+        parts.append(_HEAD.format(escape(name)) + "".join(rows))
+    return f"<table cellpadding=2>{''.join(parts)}</table>" if parts else ""

@@ -46,7 +46,7 @@ class OutcomeBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.figures = Note()
-        self.notes = Note()
+        self.notes, self.message = Note(), Note()
         self.confusion = FigureBox("Confusion matrix", 290)
         self.calibration = FigureBox("Calibration", 300)
         self.fields = {name: QLineEdit() for name in _PLACEHOLDERS}
@@ -77,6 +77,7 @@ class OutcomeBox(QWidget):
             field.setText(str(user_settings().value(f"card_{name}") or "") if name in _REMEMBERED else "")
             card.addLayout(row(name, field, stretch=1))
         card.addLayout(row(self.use_button, self.save_button, self.copy_button))
+        card.addWidget(self.message)
         layout.addWidget(self.card)
         layout.addWidget(self.results_button)
         layout.addWidget(self.confusion)
@@ -95,6 +96,7 @@ class OutcomeBox(QWidget):
         self, report: EvaluationReport | None, style: FigureStyle, *, model: bool = True, why: str = ""
     ) -> None:
         """Show the metrics of a report; without one, `why` there is none. The card is shown if there is a model."""
+        self.message.say("")
         self.results_button.setVisible(report is not None)
         self.card.setVisible(model)
         if report is None:
@@ -106,7 +108,7 @@ class OutcomeBox(QWidget):
         self.figures.say(_metrics_table(report))
         ranges = ["Ranges are 95 % intervals."] if report.intervals else []
         empty = report.model.card.training.structureless_sentence
-        warnings = [f"{text.rstrip('.')}." for text in (*report.warnings, empty) if text]
+        warnings = [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in (*report.warnings, empty) if text]
         self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         single = report.model.card.single_label
