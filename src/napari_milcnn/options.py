@@ -24,6 +24,10 @@ from pydantic import (
 from napari_milcnn.errors import OptionsError
 
 EvidenceKind = Literal["object", "class_map", "class_map_image", "jacobian"]
+EVIDENCE_NAMES: dict[EvidenceKind, str] = {
+    "object": "cells", "class_map": "class map", "class_map_image": "class map × image", "jacobian": "Jacobian map",
+}  # fmt: skip
+"""The kinds of evidence as users read them."""
 DETAILS = (1, 2, 4)
 """Values of `EvidenceOptions.detail`."""
 ACCELERATORS = ("cuda", "xpu", "mps")

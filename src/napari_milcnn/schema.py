@@ -24,6 +24,20 @@ NOTHING: Final = "nothing to classify"
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 
 
+def unlike_sentence(value: float, reason: str, has_structure: bool) -> str:
+    """Say in what a plane is unlike the training images, or that it shows nothing.
+
+    Parameters
+    ----------
+    value, reason : float, str
+        What the columns `unlike` and `unlike reason` hold.
+    has_structure : bool
+        Whether the plane shows something to classify.
+    """
+    what = f"unlike the training images ({value:.1f}): " if has_structure else ""
+    return f"{what}{reason}" if what or reason else NOTHING
+
+
 def score_column(name: str) -> str:
     """Return the name of the column with the score of a class."""
     return _SCORE + name

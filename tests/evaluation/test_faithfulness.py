@@ -66,13 +66,25 @@ def test_the_report_has_the_table(spots: LabelTable, tmp_path: Path) -> None:
     """On the page, in metrics.json and in a file of its own; not where it was not asked for."""
     report = mil.evaluate(delta_model(2), spots, draws=0, faithfulness=True, **CPU)
     assert "Does the score hang on the masks?" in html(report)
+    (sentence,) = [one for one in report.faithfulness_sentences if one.startswith("Masks from cells")]
+    assert sentence == (
+        "Masks from cells cover 1% of the image (3 images). Without their pixels 0.47 of a score of 0.97 is lost "
+        "(elsewhere 0.00); with them alone 0.97 stays (elsewhere 0.50). The score hangs on these pixels more than on "
+        "as many elsewhere."
+    )
+    assert sentence in html(report)
     report.save(tmp_path / "out")
     assert (
         (tmp_path / "out" / "faithfulness.csv").read_text().startswith("class,evidence,images,area,score,without the")
     )
     assert report.faithfulness is not None
-    card = with_faithfulness(report.model, report.faithfulness).card
-    assert card.metrics["score, object: the mask alone"] == pytest.approx(0.971, abs=0.001)
+    measured = with_faithfulness(report.model, report.faithfulness).save(tmp_path / "measured.zip")
+    card = mil.load_model(measured).card
+    found = {(one.class_name, one.evidence): one for one in card.faithfulness}
+    assert set(found) == {(name, kind) for name in ("c0", None) for kind in ("object", "class_map", "class_map_image")}
+    assert found[None, "object"].mask_alone == pytest.approx(0.971, abs=0.001)
+    assert found["c0", "object"].lost_elsewhere == pytest.approx(0, abs=0.001)
+    assert report.model.with_classes(["c0", "new"]).card.faithfulness == ()
     plain = mil.evaluate(delta_model(2), spots, draws=0, **CPU)
     assert plain.faithfulness is None
     assert "hang on the masks" not in html(plain)

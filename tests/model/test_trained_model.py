@@ -304,3 +304,12 @@ def test_the_card_in_words_and_as_data(saved: tuple[TrainedModel, Path]) -> None
     assert data["sha256"] == model.digest
     assert data["classes"] == ["round", "long"]
     assert model.digest in text
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(None, ""), (0, ""), (1, "1 training image shows"), (2, "2 training images")]
+)
+def test_the_card_says_that_empty_images_get_a_class(compact, count, said):
+    model = compact.with_card(training={"structureless": count})
+    assert model.card.training.structureless_sentence.startswith(said)
+    assert ("empty images" in card_text(model)) == bool(said)

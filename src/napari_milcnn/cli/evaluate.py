@@ -80,6 +80,8 @@ def evaluate_command(
             print_json(report.document())
         else:
             output.print(_figures_table(report))
+            for sentence in report.faithfulness_sentences:
+                output.print(sentence, markup=False)
             output.print(f"results in {out}; look at {out / 'report.html'}", markup=False)
         for sentence in report.warnings:
             messages.print(sentence, style="yellow", markup=False)

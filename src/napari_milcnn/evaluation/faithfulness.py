@@ -26,15 +26,22 @@ from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.masks import segment_plane
 from napari_milcnn.inference.pipeline import failures_of
 from napari_milcnn.labels.table import LabelledImage, LabelTable
+from napari_milcnn.model.card import MaskFaithfulness
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.options import EvidenceKind, MaskOptions
+from napari_milcnn.options import EvidenceKind, MaskOptions, make_options
 from napari_milcnn.progress import Progress, Steps
 
 _IMAGES_PER_CLASS = 8
 """Largest number of images that are measured for a class, evenly spaced in the table."""
 _LEAST_BACKGROUND = 0.05
 """Share of the plane outside the foreground below which the darker half of the plane is the background."""
-_SCORES = ("score", "without the mask", "without as much elsewhere", "the mask alone", "as much elsewhere alone")
+_SCORES = {
+    "score": "score", "without the mask": "without_mask", "without as much elsewhere": "without_elsewhere",
+    "the mask alone": "mask_alone", "as much elsewhere alone": "elsewhere_alone",
+}  # fmt: skip
+"""Column of the table -> field of `MaskFaithfulness`, in the order in which the images are classified."""
+_ALL = "all"
+"""Class of the rows over all classes."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,26 @@ def faithfulness(model: TrainedModel, labels: LabelTable, *, seed: int = 0, **op
 
 
 def with_faithfulness(model: TrainedModel, table: pd.DataFrame) -> TrainedModel:
-    """Write on a model's card what is left of a class's score without its mask and by the mask alone, for each kind.
+    """Write on a model's card how much of the scores hangs on the masks, for each kind of evidence and each class.
 
     Parameters
     ----------
     model : TrainedModel
         The model that was measured.
     table : DataFrame
-        `Faithfulness.table`; the rows over all classes are written.
+        `Faithfulness.table`.
     """
-    rows = table[table["class"] == "all"].to_dict("records")
-    figures = {f"score, {row['evidence']}: {name}": float(row[name]) for row in rows for name in _SCORES[1:]}
-    return model.with_card(metrics={**model.card.metrics, **figures})
+    return model.with_card(faithfulness=[one.model_dump() for one in faithfulness_records(table)])
+
+
+def faithfulness_records(table: pd.DataFrame) -> tuple[MaskFaithfulness, ...]:
+    """Turn `Faithfulness.table` into the records of a card."""
+    rows = table.rename(columns={"class": "class_name", **_SCORES}).to_dict("records")
+    over_all = [{**row, "class_name": None} for row in rows[len(rows) - table["evidence"].nunique() :]]
+    return tuple(
+        make_options(MaskFaithfulness, {str(name): value for name, value in row.items()})
+        for row in [*rows[: len(rows) - len(over_all)], *over_all]
+    )
 
 
 def faithfulness_steps(
@@ -168,7 +183,7 @@ def _averages(rows: list[dict[str, object]]) -> pd.DataFrame:
     columns = ["class", "evidence", "images", "area", *_SCORES]
     table = pd.DataFrame(rows, columns=[name for name in columns if name != "images"])
     parts = []
-    for part in (table, table.assign(**{"class": "all"})):
+    for part in (table, table.assign(**{"class": _ALL})):
         groups = part.groupby(["class", "evidence"], sort=False)
         parts.append(groups.mean().assign(images=groups.size()).reset_index())
     return pd.concat(parts, ignore_index=True)[columns]

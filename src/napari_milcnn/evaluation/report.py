@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import MilcnnError, OutputError
+from napari_milcnn.evaluation.faithfulness import faithfulness_records
 from napari_milcnn.evaluation.localisation import LocalisationScores
 from napari_milcnn.figures.plots import confusion_figure, reliability_figure, svg
 from napari_milcnn.figures.thumbnails import thumbnail
@@ -28,6 +29,7 @@ from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.labels.mislabels import with_planes
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import Reliability
+from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.layout import joined_by_itself
@@ -161,6 +163,11 @@ class EvaluationReport:
     def failed(self) -> tuple[ImageOutcome, ...]:
         """The images that could not be classified."""
         return tuple(outcome for outcome in self.outcomes if outcome.error)
+
+    @property
+    def faithfulness_sentences(self) -> list[str]:
+        """How much of the scores hangs on the masks of each kind of evidence, in words; empty unless asked for."""
+        return [] if self.faithfulness is None else faithfulness_sentences(faithfulness_records(self.faithfulness))
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -297,6 +304,9 @@ def _context(report: EvaluationReport) -> dict[str, object]:
         "uncertain": [row for _, row in _images_of(report.uncertain, _MOST_ROWS)],
         "localisation": None if report.localisation is None else _page_table(report.localisation),
         "faithfulness": None if report.faithfulness is None else _page_table(report.faithfulness),
+        "faithfulness_title": HEADING,
+        "faithfulness_words": EXPLANATION,
+        "faithfulness_sentences": report.faithfulness_sentences,
         "kind": report.options.kind or ("object" if card.evidence is None else card.evidence.kind),
         "unlike": None if report.unlike is None else _page_table(report.unlike),
         "folds": None if report.folds is None else _page_table(report.folds),

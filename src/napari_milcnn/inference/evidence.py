@@ -176,13 +176,22 @@ class EvidenceMaker:
 
     def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Find the objects of one plane, int32 (Y, X), as the options or the model's card say."""
-        options = (self.options.foreground or ForegroundOptions()).over(self.model.card.foreground)
         model_input = self.classifier.model_input(image)
-        channel = model_input.image.plane(plane, (self._foreground_channel(model_input, options),))[0]
-        return find_objects(channel, scaled(options, 1 / model_input.zoom))
+        channel = self.foreground_channel(model_input, plane)
+        return find_objects(channel, scaled(self._foreground_options, 1 / model_input.zoom))
 
-    def _foreground_channel(self, model_input: ModelInput, options: ForegroundOptions) -> int:
-        channels, image = model_input.channels, model_input.image
+    def foreground_channel(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
+        """Return the channel of one plane in which objects are found, (Y, X)."""
+        model_input = self.classifier.model_input(image)
+        channel: np.ndarray = model_input.image.plane(plane, (self._foreground_index(model_input),))[0]
+        return channel
+
+    @property
+    def _foreground_options(self) -> ForegroundOptions:
+        return (self.options.foreground or ForegroundOptions()).over(self.model.card.foreground)
+
+    def _foreground_index(self, model_input: ModelInput) -> int:
+        channels, image, options = model_input.channels, model_input.image, self._foreground_options
         if options.channel is None:
             return channels[0]
         if options.channel in self.model.channels:

@@ -35,7 +35,7 @@ from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_loo
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
-from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, pooled_column, score_column
+from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, pooled_column, score_column, unlike_sentence
 
 ImageSource: TypeAlias = str | os.PathLike[str] | ArrayLike | ImageStack
 """Everything that `open_image` takes."""
@@ -133,8 +133,7 @@ class Prediction:
         found = []
         for row in np.flatnonzero(self.is_unlike):
             ahead = f"{name}: " if (name := self.plane_name(int(row))) else ""
-            what = f"unlike the training images ({self.unlike[row]:.1f}): " if self.has_structure[row] else ""
-            found.append(f"{ahead}{what}{self.unlike_reasons[row]}")
+            found.append(ahead + unlike_sentence(self.unlike[row], self.unlike_reasons[row], self.has_structure[row]))
         return tuple(found)
 
     def table(self) -> pd.DataFrame:

@@ -144,6 +144,13 @@ class TrainingRecord(_AsRead):
     look: TrainingLook | None = Field(None, description="What the training images look like; None where unknown.")
 
     @property
+    def structureless_sentence(self) -> str:
+        """Say that images that show nothing are given a class, because some were trained on; empty if they are not."""
+        count = self.structureless or 0
+        images = "1 training image shows" if count == 1 else f"{count} training images show"
+        return f"{images} nothing above the noise, so the model gives empty images a class, too" if count else ""
+
+    @property
     def has_learned(self) -> bool:
         """Whether the network was trained as a whole, so that all its layers are of use."""
         return self.epoch is not None
@@ -160,6 +167,33 @@ class OwnEvidence(_AsRead):
     kind: EvidenceKind = Field(description="Kind of evidence.")
     detail: int = Field(1, description="Fineness of its class map, as `EvidenceOptions.detail`.")
     reason: str = Field("", description="Why this kind, in a sentence.")
+
+
+class MaskFaithfulness(_AsRead):
+    """How much of a class's score hangs on the pixels of its masks, of one kind of evidence; means over images.
+
+    Measured by `evaluation.faithfulness`, on images that show the class.
+    """
+
+    class_name: str | None = Field(description="The class; None for the mean over the images of all classes.")
+    evidence: EvidenceKind = Field(description="Kind of evidence from which the masks were made.")
+    images: int = Field(description="Images in which there was a mask.")
+    area: float = Field(description="Share of the plane in the mask.")
+    score: float = Field(description="Score of the class in the whole image.")
+    without_mask: float = Field(description="Score when the pixels of the mask are replaced by background.")
+    without_elsewhere: float = Field(description="The same for the mask moved to a random place.")
+    mask_alone: float = Field(description="Score when all other pixels are replaced by background.")
+    elsewhere_alone: float = Field(description="The same for the mask moved to a random place.")
+
+    @property
+    def lost(self) -> float:
+        """What is lost of the score without the pixels of the mask."""
+        return self.score - self.without_mask
+
+    @property
+    def lost_elsewhere(self) -> float:
+        """What is lost of the score without as many pixels elsewhere."""
+        return self.score - self.without_elsewhere
 
 
 class ModelCard(Options):
@@ -213,6 +247,10 @@ class ModelCard(Options):
     )  # fmt: skip
     training: TrainingRecord = Field(TrainingRecord(), description="Options and course of the training.")
     metrics: dict[str, float] = Field({}, description="Name of a figure -> its value.")
+    faithfulness: tuple[MaskFaithfulness, ...] = Field(
+        (), exclude_if=lambda value: not value,
+        description="How much of the scores hangs on the masks, for each kind of evidence and each class.",
+    )  # fmt: skip
 
     @property
     def network_scale(self) -> float:

@@ -23,6 +23,7 @@ from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import ModelError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.model.card import ModelCard
+from napari_milcnn.model.faithfulness_words import faithfulness_sentences
 from napari_milcnn.model.package_write import write_package
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import (
@@ -104,6 +105,7 @@ class TrainedModel:
         reference = self.card.reference if self.card.reference in classes else None
         facts = {
             "classes": tuple(classes), "network": network.model_dump(), "single_label": single_label, "metrics": {},
+            "faithfulness": (),
             "thresholds": {}, "temperature": 1.0, "reference": reference, "evidence": None,
             "training": {"encoder_of": self.digest},
         }  # fmt: skip
@@ -203,8 +205,10 @@ def card_text(model: TrainedModel) -> str:
         "reference": card.reference,
         "evidence": "" if card.evidence is None else f"{card.evidence.kind}: {card.evidence.reason}",
         "training images": _look_sentence(card),
+        "empty images": card.training.structureless_sentence,
         "temperature": f"{card.temperature:.2f}" if card.temperature != 1 else "",
         **{name: f"{value:.3f}" for name, value in card.metrics.items()},
+        "masks": " ".join(faithfulness_sentences(card.faithfulness)),
         "sha256": model.digest,
     }  # fmt: skip
     return "\n".join(f"{name:<{max(map(len, rows)) + 2}}{value}" for name, value in rows.items() if value)

@@ -199,6 +199,11 @@ class OpenedResults:
             return None
         return PlaneIndex(*(int(self.table[name].to_numpy()[row]) for name in PlaneIndex._fields))
 
+    def rows_of_image(self, row: int) -> dict[PlaneIndex | None, int]:
+        """Return the rows of the image of a row, by their planes as of `plane_of`."""
+        files = self.table["file"].to_numpy()
+        return {self.plane_of(one): one for one in np.flatnonzero(files == files[row]).tolist()}
+
 
 @cache
 def label_set(text: str) -> frozenset[str]:

@@ -335,7 +335,8 @@ class _Trainer:
         self.curve: tuple[EpochRecord, ...] = ()
         self.began = time.monotonic()
         single = table.single_label if fresh else model.card.single_label
-        self.best = self.model = model.with_card(single_label=single, metrics={}, thresholds={}, temperature=1.0)
+        unmeasured = {"metrics": {}, "faithfulness": (), "thresholds": {}, "temperature": 1.0}
+        self.best = self.model = model.with_card(single_label=single, **unmeasured)
         self.learner = Learner(model.network, options, self.choice, self.batches.count, single)
 
     def prepare(self, on_image: OnImage) -> bool:

@@ -99,7 +99,7 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     if known.card.training.structureless is None:
         count = count_structureless(model, labels, processes)
         known = known.with_card(training=known.card.training.model_copy(update={"structureless": count}))
-    return replace(known.with_card(temperature=temperature), network=network, path=None)
+    return replace(known.with_card(temperature=temperature, faithfulness=()), network=network, path=None)
 
 
 @dataclass(frozen=True)

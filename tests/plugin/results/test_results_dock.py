@@ -95,6 +95,56 @@ def column(dock, name: str) -> list[str]:
     return [proxy.index(r, names.index(name)).data() for r in range(proxy.rowCount())]
 
 
+@pytest.fixture
+def compared(written, tmp_path):
+    """Copy the screen as if its model knew its training images, with rows of every kind."""
+    folder = tmp_path / "compared"
+    shutil.copytree(written / "screen", folder)
+    table = pd.read_csv(folder / "predictions.csv", dtype={"unlike reason": str}).fillna({"unlike reason": ""})
+    assert table["file"].nunique() == 4
+    assert table["unlike"].isna().all()
+    table["unlike"] = [0.5, 0.6, 2.5, 0.7, 3.0, np.nan]
+    table["unlike reason"] = ["", "", "too dark", "", "nothing to classify: no structure above the noise", ""]
+    table["top"] = [*table["top"][:4], "", table["top"][5]]
+    table.to_csv(folder / "predictions.csv", index=False)
+    return folder
+
+
+def test_the_band_says_whether_the_row_that_is_looked_at_can_be_trusted(dock, viewer, qtbot, compared):
+    opened(dock, qtbot, compared)
+    assert dock.unlike.isHidden()
+    said = []
+    for number in range(6):
+        dock.open_image(number)
+        rest(dock, qtbot)
+        said.append(dock.unlike.text())
+    assert said == [
+        "B03_s1: like the training images (0.50, limit 1)",
+        "B03_s2: like the training images (0.60, limit 1)",
+        "B03_s2: unlike the training images (2.5): too dark. Its class may be wrong, however high the score.",
+        "B03_s2: like the training images (0.70, limit 1)",
+        "C05_s1: nothing to classify: no structure above the noise",
+        "D06_s1: The model does not know what its training images look like: calibrate it.",
+    ]
+    dock.open_image(1)
+    rest(dock, qtbot)
+    viewer.dims.set_point(0, 1)  # the slider is moved to the next time point
+    assert dock.unlike.text() == said[2]
+    assert dock.rows.table.source_row(dock.rows.table.currentIndex()) == 2
+    opened(dock, qtbot, compared)
+    assert dock.unlike.isHidden()
+
+
+def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_path):
+    shutil.copytree(written / "screen", tmp_path / "old")
+    table = pd.read_csv(tmp_path / "old" / "predictions.csv").drop(columns=["unlike", "unlike reason"])
+    table.to_csv(tmp_path / "old" / "predictions.csv", index=False)
+    opened(dock, qtbot, tmp_path / "old")
+    dock.open_image(0)
+    rest(dock, qtbot)
+    assert dock.unlike.text().startswith("B03_s1: These results do not say whether it is like the training images")
+
+
 def test_an_empty_dock_says_what_to_open(dock):
     assert "Open a results folder, written by napari-milcnn classify or evaluate" in dock.facts.text()
     assert [button.text() for button in dock.view_buttons] == list(VIEWS)

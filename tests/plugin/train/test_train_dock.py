@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget, QMessageBox, QPushButton
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model
+from napari_milcnn.model.faithfulness_words import faithfulness_sentences
 from napari_milcnn.options import POOLINGS
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
@@ -287,6 +288,21 @@ def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table
     assert card.trained_on == "16 labelled images: none 8, spots 8"
     assert "validation accuracy" in card.metrics
     assert type(dock.outcome_box)().fields["authors"].text() == "Ada L., Alan T."
+    box = dock.outcome_box.faithfulness
+    assert box.sentences.text().startswith("Not measured yet.")
+    for click, measured in ((box.stop_button.click, False), (lambda: None, True)):
+        box.measure_button.click()
+        assert box.progress.isVisibleTo(box)
+        click()
+        settled(dock, qtbot)
+        assert bool(mil.load_model(tmp_path / "model.zip").card.faithfulness) == measured
+        assert box.measure_button.isVisibleTo(box) != measured
+    card = mil.load_model(tmp_path / "model.zip").card
+    assert card.authors == ("Ada L.", "Alan T.")
+    assert box.message.text() == f"Saved {tmp_path / 'model.zip'}"
+    assert "held out for validation" in dock.outcome_box.notes.text()
+    assert box.sentences.text().split("\n\n") == faithfulness_sentences(card.faithfulness)
+    assert all(name in box.table.text() for name in ("none", "spots", "class map × image"))
 
 
 def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path, monkeypatch):

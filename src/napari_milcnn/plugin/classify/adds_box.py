@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_milcnn.options import DETAILS, EvidenceKind, MaskOptions
+from napari_milcnn.options import DETAILS, EVIDENCE_NAMES, EvidenceKind, MaskOptions
 from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, vertical_layout
 
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
 
     from napari_milcnn.inference.predict import Prediction
 
-KINDS: dict[EvidenceKind, tuple[str, str]] = {
-    "object": (
-        "cells",
-        "Cells found in the image itself; the evidence of a cell is the mean of the class map inside it",
-    ),
-    "class_map": ("class map", "The network's own map of the class, enlarged to the size of the image; coarse"),
-    "class_map_image": (
-        "class map × image",
-        "The class map times the brightness of the image: for tissue, lawns and other images without single cells",
-    ),
-    "jacobian": ("Jacobian map", "The evidence for the class, propagated back to the pixels as in the paper"),
-}
-"""Names and explanations of the kinds of evidence."""
+_TIPS: dict[EvidenceKind, str] = {
+    "object": "Cells found in the image itself; the evidence of a cell is the mean of the class map inside it",
+    "class_map": "The network's own map of the class, enlarged to the size of the image; coarse",
+    "class_map_image": "The class map times the brightness of the image: for tissue, lawns and other images without "
+                       "single cells",
+    "jacobian": "The evidence for the class, propagated back to the pixels as in the paper",
+}  # fmt: skip
+"""Explanations of the kinds of evidence."""
 _NONE, _TOP, _PRESENT = "none", "top class", "all present classes"
 _DETAIL_NAMES = {1: "as the network", 2: "2 × finer", 4: "4 × finer"}
 
@@ -53,8 +48,8 @@ class AddsBox(QWidget):
         super().__init__()
         self.kind, self.detail, self.maps = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
         self.cells = OwnCellsCombo(viewer)
-        for kind, (name, tip) in KINDS.items():
-            self.kind.addItem(name, kind)
+        for kind, tip in _TIPS.items():
+            self.kind.addItem(EVIDENCE_NAMES[kind], kind)
             self.kind.setItemData(self.kind.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         for number in DETAILS:
             self.detail.addItem(_DETAIL_NAMES[number], number)

@@ -27,8 +27,9 @@ from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, 
 from napari_milcnn.plugin.classify.layer_writer import LayerWriter, objects_of
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
-from napari_milcnn.plugin.classify.own_cells import export_cells, labels_data
+from napari_milcnn.plugin.classify.own_cells import OwnCells, export_cells, labels_data
 from napari_milcnn.plugin.classify.results_box import ResultsBox
+from napari_milcnn.plugin.classify.segmenters import CellSearch, Segmenter
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.layers_to_image import LayerImage
 from napari_milcnn.plugin.preferences import preferences
@@ -53,13 +54,15 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import PlaneEvidence
     from napari_milcnn.inference.pipeline import ImageEvent, PlaneResult
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.plugin.classify.own_cells import CellsReader, OwnCells
+    from napari_milcnn.plugin.classify.own_cells import CellsReader
     from napari_milcnn.progress import Progress, Steps
 
 _REDRAW = 0.5
 """Seconds between two drawings of masks while a run goes on; more where drawing takes long."""
 _SETTLED = 120
 """Milliseconds a plane has to be in view before its evidence is prepared."""
+_OUTLINE = 2
+"""Width of the outlines of cells that Cellpose or StarDist found, in px."""
 _GATHER = 250
 """Milliseconds in which layers that open together are taken for one image."""
 
@@ -183,6 +186,7 @@ class ClassifyDock(QWidget):
         self.mask_box.class_changed.connect(self._prepare_preview)
         self.adds_box.kind_changed.connect(self._on_kind)
         self.adds_box.cells_changed.connect(self._prepare_preview)
+        self.adds_box.cells.search_requested.connect(self._on_search)
         self.mask_box.apply_requested.connect(self._apply_to_all)
         self.mask_box.map_requested.connect(self._on_map)
         self.mask_box.evidence_requested.connect(self._on_evidence)
@@ -309,9 +313,13 @@ class ClassifyDock(QWidget):
         if entry is not before:
             self._replace(before, entry)
         entry.model, entry.source = model, source  # the layer may have been moved meanwhile
-        plane = source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
-        entry.wanted = (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
+        entry.wanted = self._wanted_planes(source)
         return entry
+
+    def _wanted_planes(self, source: LayerImage) -> tuple[int, ...] | None:
+        """Return the plane in view if only that one is wanted; None for all."""
+        plane = source.plane_at(self.viewer.dims.point, getattr(self.viewer.dims, "units", None))
+        return (plane,) if self.image_box.this_plane.isChecked() and plane is not None else None
 
     def _replace(self, before: ImageState | None, entry: ImageState) -> None:
         if before is not None:
@@ -801,14 +809,8 @@ class ClassifyDock(QWidget):
 
     def _on_cells(self, layer: Labels) -> None:
         """Classify the cells of a labels layer one by one."""
-        model = current.model
-        if model is None or self.busy:
-            self._say("Another job is running." if self.busy else "Choose a model first.", WARNING)
-            return
-        try:
-            source = self.image_box.source()
-        except MilcnnError as error:
-            self._say(str(error), ERROR)
+        model, source = current.model, self._source_for_job()
+        if model is None or source is None:
             return
         options, cells = form_values(self.options, ComputeOptions), labels_data(layer)
         plates = self._plates()
@@ -825,6 +827,40 @@ class ClassifyDock(QWidget):
             self._show_cells(layer, source, labels, table, model.classes)
 
         self._work(steps, on_step, lambda ending: self._end(ending, "Cells classified."))
+
+    def _source_for_job(self) -> LayerImage | None:
+        """Open the chosen image for a job with the current model; None, and the reason in the dock, if it cannot be."""
+        if current.model is None or self.busy:
+            self._say("Another job is running." if self.busy else "Choose a model first.", WARNING)
+            return None
+        try:
+            return self.image_box.source()
+        except MilcnnError as error:
+            self._say(str(error), ERROR)
+            return None
+
+    def _on_search(self, segmenter: Segmenter) -> None:
+        """Find the cells of the planes that a run would classify with another program, and choose them."""
+        model, source = current.model, self._source_for_job()
+        if model is None or source is None:
+            return
+        planes = self._wanted_planes(source) or range(len(source.image.planes))
+        search = CellSearch(segmenter, self.image_box.chosen(), source, model, self._evidence_options(), planes)
+
+        def on_step(step: Progress[tuple[int, np.ndarray]]) -> None:
+            self._show_share(step.fraction)
+            search.take(step)
+
+        def on_end(ending: Ending) -> None:
+            layer = self.writer.add(search.layer()) if search.has_cells else None
+            self._end(ending, "")
+            if layer is not None:
+                layer.contour = _OUTLINE  # the masks in the colours of their classes stay in sight
+            if layer is not None and search.is_complete:
+                self.adds_box.cells.choose(OwnCells(layer), search.layers)
+            self._say(*search.said(layer.name if layer is not None else "", ending))
+
+        self._work(search.steps, on_step, on_end)
 
     def _show_cells(
         self, layer: Labels, source: LayerImage, labels: np.ndarray, table: pd.DataFrame, classes: tuple[str, ...]

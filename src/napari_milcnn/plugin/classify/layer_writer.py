@@ -50,7 +50,7 @@ class LayerWriter:
 
     def open(self, entry: ImageState, image: ImageStack, limits: Any) -> SourceReading:
         """Add the image of a dropped file as layers, one a channel, and say how they are read."""
-        added = [self._add(data) for data in image_layers(image, limits)]
+        added = [self.add(data) for data in image_layers(image, limits)]
         entry.layers = tuple(added)
         axes = image.axes.replace("C", "")
         reading = SourceReading(axes, tuple(image.channels), image.pixel_size, ())
@@ -140,7 +140,7 @@ class LayerWriter:
             self.viewer.layers.remove(layer)
             layer = None
         if layer is None:
-            layer = self._add(data)
+            layer = self.add(data)
         else:
             if layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
                 layer.data = array
@@ -174,7 +174,7 @@ class LayerWriter:
         free = OURS in layer.metadata and layer not in self._made.values() and isinstance(layer, _KINDS[kind])
         return layer if free else None
 
-    def _add(self, data: LayerData) -> Layer:
+    def add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""
         selected = set(self.viewer.layers.selection)
         layer = Layer.create(*data)

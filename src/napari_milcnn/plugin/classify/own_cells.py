@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.lazy_array import in_memory
+from napari_milcnn.plugin.classify.segmenters import installed_segmenters
 from napari_milcnn.plugin.layers_to_image import place_in_words
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, connect_while_alive
 from napari_milcnn.plugin.results_to_layers import OURS
@@ -123,9 +124,12 @@ class OwnCellsCombo(NarrowComboBox):
     -------
     picked
         Other cells are chosen for the image in view.
+    search_requested : Segmenter
+        Find the cells of the image in view with another program.
     """
 
     picked = Signal()
+    search_requested = Signal(object)
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -136,6 +140,7 @@ class OwnCellsCombo(NarrowComboBox):
         self._image: tuple[Image, ...] = ()
         self._chosen: dict[tuple[Image, ...], OwnCells] = {}
         self._files: list[OwnCells] = []
+        self._segmenters = installed_segmenters()
         self._offered: list[OwnCells | None] = []
         self.activated.connect(self._on_activated)
         for event in ("inserted", "removed"):
@@ -152,12 +157,13 @@ class OwnCellsCombo(NarrowComboBox):
             self._image = layers
             self.refresh()
 
-    def choose(self, cells: OwnCells | None) -> None:
-        """Choose the cells of the image in view."""
+    def choose(self, cells: OwnCells | None, image: tuple[Image, ...] | None = None) -> None:
+        """Choose the cells of an image, given by its layers; by default of the image in view."""
+        image = self._image if image is None else image
         if cells is None:
-            self._chosen.pop(self._image, None)
+            self._chosen.pop(image, None)
         else:
-            self._chosen[self._image] = cells
+            self._chosen[image] = cells
             self._files += [cells] if cells.file is not None and cells not in self._files else []
         self.refresh()
         self.picked.emit()
@@ -177,6 +183,9 @@ class OwnCellsCombo(NarrowComboBox):
                 tip = str(one.file) if one is not None and one.file is not None else ""
                 self.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
             self.addItem(FROM_FILE)
+            for segmenter in self._segmenters:
+                self.addItem(f"find with {segmenter.name}…")
+                self.setItemData(self.count() - 1, segmenter.tip, Qt.ItemDataRole.ToolTipRole)
             self.setCurrentIndex(self._offered.index(self.of(self._image)))
         if self.of(self._image) != before:
             self.picked.emit()
@@ -184,6 +193,10 @@ class OwnCellsCombo(NarrowComboBox):
     def _on_activated(self, index: int) -> None:
         if index < len(self._offered):
             self.choose(self._offered[index])
+            return
+        if index > len(self._offered):  # after the entry for a file
+            self.refresh()
+            self.search_requested.emit(self._segmenters[index - len(self._offered) - 1])
             return
         path, _ = QFileDialog.getOpenFileName(
             self, "Open a label image", "", "Label images (*.tif *.tiff *.png);;All files (*)"

@@ -12,7 +12,7 @@ from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import ERROR, LIKE, UNSURE, WARNING, Band, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import Note, heading, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
 from napari_milcnn.plugin.qt.tables import (
     BAR_ROLE,
@@ -23,6 +23,7 @@ from napari_milcnn.plugin.qt.tables import (
     SortedTable,
     filter_field,
 )
+from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
 from napari_milcnn.schema import CELLS, NOTHING, cells_column, counted_classes, share_column
 
 if TYPE_CHECKING:
@@ -149,18 +150,6 @@ def _state_text(entry: ImageState) -> str:
     return "" if entry.state in ("done", "running") else f" ({entry.state}: not all planes were classified)"
 
 
-def _unlike_band(prediction: Prediction) -> tuple[str, str]:
-    """Return what is said of one plane, and the colour behind it."""
-    (sentence,) = prediction.unlike_sentences() or ("",)
-    if not prediction.has_structure[0]:
-        return sentence, ERROR
-    if sentence:
-        return f"{sentence}. Its class may be wrong, however high the score.", WARNING
-    if np.isnan(prediction.unlike[0]):
-        return "The model does not know what its training images look like: calibrate it.", UNSURE
-    return f"like the training images ({prediction.unlike[0]:.2f}, limit 1)", LIKE
-
-
 def _counts_line(counts: Mapping[str, float], most: int | None = _MOST_COUNTED) -> str:
     """Say how many cells a plane has, and how many of each class, at `most` so many of them; empty without cells."""
     if not counts:
@@ -196,7 +185,7 @@ class ResultsBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.title, self.bars, self.counts = heading("Result"), ScoreBars(), Note()
-        self.unlike = Band()
+        self.unlike = UnlikeBand()
         self.masks_button = QPushButton("Show its masks anyway")
         self.masks_button.hide()
         self.empty = Note()
@@ -239,7 +228,7 @@ class ResultsBox(QWidget):
         self.bars.show_prediction(prediction)
         self.counts.say(_counts_line(counts), "")
         self.counts.setToolTip(f"{COUNTED}: {_counts_line(counts, None)}")
-        self.unlike.show_on(*(("", "") if prediction is None else _unlike_band(prediction)))
+        self.unlike.show_prediction(prediction)
         self.masks_button.setVisible(hides_masks)
 
     def show_objects(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
 
-ERROR, WARNING = "#d55e00", "#c98500"
+ERROR, WARNING = "#d55e00", "#b37500"
 LIKE, UNSURE = "#00785a", "#5b6470"
 """Grounds of a `Band`: all is well, and nothing is known. With those two they suit white text."""
 """Text colours that are legible in napari's dark and light themes."""

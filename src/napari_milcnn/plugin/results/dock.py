@@ -33,6 +33,7 @@ from napari_milcnn.plugin.qt.forms import (
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import Ending, Job
+from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
 from napari_milcnn.plugin.results.gallery_box import GalleryView
 from napari_milcnn.plugin.results.opened_layers import OpenedLayers, OpenStep, open_row
 from napari_milcnn.plugin.results.plot_box import (
@@ -44,10 +45,11 @@ from napari_milcnn.plugin.results.plot_box import (
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
-from napari_milcnn.schema import NO_CLASS, UNLIKE
+from napari_milcnn.schema import NO_CLASS, NOTHING, UNLIKE
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
+    from napari_milcnn.images.stack import PlaneIndex
     from napari_milcnn.results.opened import OpenedResults
 
 _HOW_TO_OPEN = (
@@ -73,6 +75,7 @@ class ResultsDock(QWidget):
         self._facts = _HOW_TO_OPEN
         self._job: Job | None = None
         self._opening: Job | None = None
+        self._rows_of_image: dict[PlaneIndex | None, int] = {}
         self.opened = OpenedLayers(napari_viewer)
         DeletedWhenClosed(self)
         self._make_parts()
@@ -96,6 +99,7 @@ class ResultsDock(QWidget):
         self.images_button.setToolTip("Choose the folder that the images were moved to")
         self.facts, self.message = Note(), Note()
         self.view_buttons = [QPushButton(view.title) for view in self.views]
+        self.unlike = UnlikeBand()
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
         for number, (view, button) in enumerate(zip(self.views, self.view_buttons, strict=True)):
             button.setCheckable(True)
@@ -114,6 +118,7 @@ class ResultsDock(QWidget):
         after = vertical_layout(self._after)
         after.addLayout(row(self.layout_button, self.images_button))
         after.addLayout(grid)
+        after.addWidget(self.unlike)
         after.addWidget(self.stack, 1)
         after.addLayout(row(self.picture_button, self.save_button))
         layout = page_layout(inside)
@@ -138,6 +143,7 @@ class ResultsDock(QWidget):
             view.row_picked.connect(self.open_image)
             view.images_picked.connect(self._on_images_picked)
         connect_while_alive(self.viewer.events.theme, self._on_theme, self)
+        connect_while_alive(self.viewer.dims.events.current_step, self._on_moved, self)
 
     # State
 
@@ -227,6 +233,8 @@ class ResultsDock(QWidget):
 
     def _on_found(self, found_and_facts: tuple[OpenedResults, str]) -> None:
         self.found, self._facts = found_and_facts
+        self._rows_of_image = {}
+        self.unlike.show_row(self.found.table, None)
         self._refresh()
 
     def _on_end(self, ending: Ending) -> None:
@@ -284,7 +292,8 @@ class ResultsDock(QWidget):
         """Show the image of a row with its masks in the viewer, in place of the image opened before."""
         found = self.found
         assert found is not None
-        self.rows.select(number)
+        self._look_at(number)
+        self._rows_of_image = found.rows_of_image(number)
         path, at = found.files[str(found.table["file"].iat[number])], found.plane_of(number)
         if path is not None and self.opened.shows(path) and at in (None, *self.opened.planes()):
             if at is not None:
@@ -293,6 +302,18 @@ class ResultsDock(QWidget):
         if self._opening is not None:
             self._opening.abandon()
         self._opening = Job(lambda: open_row(found, number), self, self._on_opened, self._on_opening_end)
+
+    def _look_at(self, number: int) -> None:
+        """Select a row, and say whether its image is like the training images."""
+        assert self.found is not None
+        self.rows.select(number)
+        self.unlike.show_row(self.found.table, number)
+
+    def _on_moved(self, _event: Any = None) -> None:
+        """Look at the row of the plane to which the sliders were moved, of the image that was opened last."""
+        plane = self.opened.plane_in_view()
+        if self._opening is None and plane is not None and plane in self._rows_of_image:
+            self._look_at(self._rows_of_image[plane])
 
     def _on_opened(self, step: OpenStep) -> None:
         assert self.found is not None
@@ -367,13 +388,17 @@ def warnings_of(found: OpenedResults) -> list[str]:
 
     warnings = [text.rstrip(".") for text in found.warnings if text]
     if UNLIKE in found.table:
-        count, known = int((found.table[UNLIKE] > 1).sum()), int(found.table[UNLIKE].notna().sum())
-        empty = int(((found.table["top"] == NO_CLASS) & (found.table["error"] == "")).sum())
+        shows_nothing = (found.table["top"] == NO_CLASS) & (found.table["error"] == "")
+        empty, known = int(shows_nothing.sum()), int(found.table[UNLIKE].notna().sum())
+        count = int(((found.table[UNLIKE] > 1) & ~shows_nothing).sum())
         if count:
-            warnings.append(f"{count:,} of {known:,} {found.unit} are unlike the training images, so their classes "
+            verb, whose = ("is", "its class") if count == 1 else ("are", "their classes")
+            warnings.append(f"{count:,} of {known:,} {found.unit} {verb} unlike the training images, so {whose} "
                             "may be wrong; the column unlike reason says in what")  # fmt: skip
         if empty:
-            warnings.append(f"{empty:,} {found.unit} show nothing to classify")
+            warnings.append(
+                f"1 {found.unit[:-1]} shows {NOTHING}" if empty == 1 else f"{empty:,} {found.unit} show {NOTHING}"
+            )
     if found.missing:
         warnings.append(
             f"{len(found.missing):,} of {len(found.files):,} images were not found, such as {missing_text(found, 1)}; "

@@ -19,7 +19,7 @@ from napari_milcnn.plugin.results_to_layers import label_numbers, limits_of, mas
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_milcnn.images.stack import ImageStack
+    from napari_milcnn.images.stack import ImageStack, PlaneIndex
     from napari_milcnn.results.opened import OpenedResults
 
 _OBJECT_COLUMNS = ("class", "area_px", "area_um2", "mean_evidence", "score")
@@ -141,6 +141,14 @@ class OpenedLayers:
         assert self._entry is not None
         assert self._entry.source is not None
         return self._entry.source.image.planes
+
+    def plane_in_view(self) -> PlaneIndex | None:
+        """Return the plane of the opened image at the sliders; None if no image is shown, or nothing of it there."""
+        entry, dims = self._entry, self.writer.viewer.dims
+        if entry is None or entry.source is None or entry.path is None or not self.shows(entry.path):
+            return None
+        number = entry.source.plane_at(dims.point, getattr(dims, "units", None))
+        return None if number is None else entry.source.image.planes[number]
 
     def take(self, step: OpenStep, classes: tuple[str, ...]) -> None:
         """Show the result of a step; an image replaces the image before."""

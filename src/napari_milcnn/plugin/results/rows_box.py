@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_milcnn.results.opened import OpenedResults
 
 _CLASSES = ("top", "label")
-_WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 50}
+_WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 56}
 _DEFAULT_WIDTH = 66
 """Widths of columns, in px."""
 

@@ -49,11 +49,13 @@ from napari_milcnn.plugin.train.training import (
     Devices,
     Epoch,
     Looks,
+    Measured,
     Outcome,
     Share,
     cross_validation,
     devices,
     estimated,
+    faithfulness_of,
     following,
     kept,
     outcome,
@@ -180,6 +182,8 @@ class TrainDock(QWidget):
         self.outcome_box.use_requested.connect(self.use)
         self.outcome_box.save_requested.connect(self.save_card)
         self.outcome_box.results_requested.connect(self.open_results)
+        self.outcome_box.faithfulness.measure_requested.connect(self.measure_faithfulness)
+        self.outcome_box.faithfulness.stop_requested.connect(self.stop)
         connect_while_alive(self.viewer.events.theme, self._on_theme, self)
         self._offer_last()
 
@@ -399,6 +403,7 @@ class TrainDock(QWidget):
         match step:
             case Share():
                 self._show_share(step)
+                self.outcome_box.faithfulness.show_progress(self.progress.value(), self.progress.format())
             case Begun():
                 self._on_begun(step)
             case Epoch():
@@ -407,6 +412,8 @@ class TrainDock(QWidget):
                 self.previews.show_previews(step.previews, step.classes)
             case Outcome():
                 self._on_outcome(step)
+            case Measured():
+                self._on_measured(step)
             case None:
                 pass
             case _:
@@ -483,6 +490,8 @@ class TrainDock(QWidget):
         if self.model is not None:
             self.outcome_box.fields["name"].setText(self.model.card.name)
         self.outcome_box.show_report(self.report, figure_style(self.viewer), model=self.model is not None, why=why)
+        self.outcome_box.faithfulness.message.say("")
+        self._show_faithfulness()
         if self._plan is not None:
             self.outcome_box.command = shlex.join(["napari-milcnn", *self._plan.command()])
         self._refresh()
@@ -540,6 +549,42 @@ class TrainDock(QWidget):
         if not ending.error and not ending.stopped:
             self.tabs.setCurrentIndex(USE_TAB)
 
+    # Faithfulness
+
+    def _show_faithfulness(self) -> None:
+        """Show how much of the model's scores hangs on its masks; it is measured on images that were held out."""
+        held = self.model is not None and self.report is not None and self.report.folds is None
+        self.outcome_box.faithfulness.show_model(self.model, can_measure=held)
+
+    def measure_faithfulness(self) -> None:
+        """Measure how much of the model's scores hangs on its masks, and write it on the card."""
+        plan, model, gate = self._plan, self.model, self._gate
+        if plan is not None and model is not None and not self.busy:
+            self.outcome_box.faithfulness.message.say("")
+            self.outcome_box.faithfulness.show_measuring(True)
+            self._work(lambda: faithfulness_of(plan, model, gate.passes), self._on_measured_end)
+
+    def _on_measured(self, found: Measured) -> None:
+        from napari_milcnn.evaluation.faithfulness import with_faithfulness
+
+        if self.model is None or self._plan is None:
+            return
+        self.model = with_faithfulness(self.model, found.table)
+        left_out = f"Left out: {'; '.join(found.problems)}. " if found.problems else ""
+        say = self.outcome_box.faithfulness.message.say
+        try:
+            self.model.save(self._plan.out)
+        except MilcnnError as error:
+            say(f"{left_out}{error}", ERROR)
+            return
+        say(f"{left_out}Saved {self._plan.out}", WARNING if left_out else "")
+
+    def _on_measured_end(self, ending: Ending) -> None:
+        self._end(ending, "Done.")
+        self._show_faithfulness()
+        if ending.error or ending.stopped:
+            self.outcome_box.faithfulness.message.say(ending.error or "Stopped.", ERROR if ending.error else WARNING)
+
     # Using the model
 
     def save_card(self) -> None:
@@ -558,7 +603,7 @@ class TrainDock(QWidget):
         self._say_outcome(f"Saved {self._plan.out}")
 
     def _say_outcome(self, text: str, colour: str = "") -> None:
-        self.outcome_box.notes.say(text, colour)
+        self.outcome_box.message.say(text, colour)
 
     def use(self) -> None:
         """Make the trained model the current one, and open the Classify dock."""

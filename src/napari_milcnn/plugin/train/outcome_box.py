@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
 from napari_milcnn.figures.plots import FigureStyle, confusion_figure, reliability_figure
 from napari_milcnn.plugin.qt.figure import FigureBox
 from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.train.faithfulness_box import FaithfulnessBox
 from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class OutcomeBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.figures = Note()
-        self.notes = Note()
+        self.notes, self.message = Note(), Note()
         self.confusion = FigureBox("Confusion matrix", 290)
         self.calibration = FigureBox("Calibration", 300)
         self.fields = {name: QLineEdit() for name in _PLACEHOLDERS}
@@ -54,6 +55,7 @@ class OutcomeBox(QWidget):
         self.use_button.setToolTip("Open the Classify dock with this model")
         self.save_button.setToolTip("Write name, authors, licence and description into the model file")
         self.copy_button.setToolTip("Copy the terminal command that repeats this training")
+        self.faithfulness = FaithfulnessBox()
         self.command = ""
         self._lay_out()
         self.use_button.clicked.connect(self.use_requested)
@@ -75,10 +77,12 @@ class OutcomeBox(QWidget):
             field.setText(str(user_settings().value(f"card_{name}") or "") if name in _REMEMBERED else "")
             card.addLayout(row(name, field, stretch=1))
         card.addLayout(row(self.use_button, self.save_button, self.copy_button))
+        card.addWidget(self.message)
         layout.addWidget(self.card)
         layout.addWidget(self.results_button)
         layout.addWidget(self.confusion)
         layout.addWidget(self.calibration)
+        layout.addWidget(self.faithfulness)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of the card as keywords of a `ModelCard`, and remember authors and licence."""
@@ -92,6 +96,7 @@ class OutcomeBox(QWidget):
         self, report: EvaluationReport | None, style: FigureStyle, *, model: bool = True, why: str = ""
     ) -> None:
         """Show the metrics of a report; without one, `why` there is none. The card is shown if there is a model."""
+        self.message.say("")
         self.results_button.setVisible(report is not None)
         self.card.setVisible(model)
         if report is None:
@@ -102,7 +107,8 @@ class OutcomeBox(QWidget):
             return
         self.figures.say(_metrics_table(report))
         ranges = ["Ranges are 95 % intervals."] if report.intervals else []
-        warnings = [f"{text.rstrip('.')}." for text in report.warnings]
+        empty = report.model.card.training.structureless_sentence
+        warnings = [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in (*report.warnings, empty) if text]
         self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         single = report.model.card.single_label

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.labels.table import LabelTable
     from napari_milcnn.model.trained_model import TrainedModel
@@ -60,6 +62,14 @@ class Outcome:
 
     model: TrainedModel
     report: EvaluationReport | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How much of the scores hangs on the masks (`Faithfulness.table`), and why images were left out."""
+
+    table: pd.DataFrame
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,13 +175,34 @@ def outcome(plan: TrainingPlan, model: TrainedModel, table: LabelTable | None = 
     from napari_milcnn.inference.devices import cpu_threads
 
     options = plan.train_options()
-    table = (table or plan.table()).with_split(options.validation, options.seed)
-    held = "test" if table.part("test").images else "validation"
+    table, held = _held(plan, table)
     if not table.part(held).images:
         yield Outcome(model, None)
         return
     with cpu_threads(options.threads):
         yield Outcome(model, evaluate(model, table, split=held, device=options.device))
+
+
+def _held(plan: TrainingPlan, table: LabelTable | None) -> tuple[LabelTable, Literal["test", "validation"]]:
+    """Split a plan's table as its training did -> the table, and the split on which the model is measured."""
+    options = plan.train_options()
+    table = (table or plan.table()).with_split(options.validation, options.seed)
+    return table, "test" if table.part("test").images else "validation"
+
+
+def faithfulness_of(plan: TrainingPlan, model: TrainedModel, passes: Passes) -> Iterator[Measured]:
+    """Measure how much of a trained model's scores hangs on its masks, on the images that `outcome` measures it on."""
+    from napari_milcnn.evaluation.faithfulness import faithfulness_steps
+    from napari_milcnn.inference.devices import cpu_threads
+
+    options = plan.train_options()
+    table, held = _held(plan, None)
+    with cpu_threads(options.threads):
+        for step in faithfulness_steps(model, table.part(held), options.seed, {"device": options.device}):
+            if step.result is not None:
+                yield Measured(step.result.table, step.result.problems)
+            elif not passes(Share(step.number, step.total, step.doing, of_all=True)):
+                return
 
 
 def cross_validation(plan: TrainingPlan, folds: int, passes: Passes) -> Iterator[Outcome]:
