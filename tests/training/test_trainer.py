@@ -355,6 +355,8 @@ def test_calibrating_moves_the_last_layer_only(table):
     spots = next(image for image in table.part("validation").images if image.labels == ("spots",))
     assert classify(robbed, spots.file, device="cpu").top == ("none",)
     assert classify(mended, spots.file, device="cpu").top == ("spots",)
+    assert model.card.metrics
+    assert not mended.card.metrics  # they were measured on other scores
     for name, weights in mended.network.state_dict().items():
         assert torch.equal(weights, robbed.network.state_dict()[name]) == (name != "head.bias")
     with pytest.raises(LabelsError, match="no image shows spots; calibration needs images of each class"):

@@ -65,9 +65,10 @@ class Validation:
 def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> TrainedModel:
     """Set a trained model's temperature and the balance between its classes by images that it did not train on.
 
-    Class maps, evidence and P stay as they are. y gets an offset for each class and is divided by the temperature. Use
-    it where phenotypes are rarer than in the training images. A model that does not know what its training images look
-    like takes these images for them, so that it can say which others are unlike (`inference.unlike`).
+    Class maps, evidence and P stay as they are. y gets an offset for each class and is divided by the temperature. The
+    figures on the card, which were measured before, are dropped. Use it where phenotypes are rarer than in the training
+    images. A model that does not know what its training images look like takes these images for them, so that it can
+    say which others are unlike (`inference.unlike`).
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     if known.card.training.structureless is None:
         count = count_structureless(model, labels, processes)
         known = known.with_card(training=known.card.training.model_copy(update={"structureless": count}))
-    return replace(known.with_card(temperature=temperature, faithfulness=()), network=network, path=None)
+    return replace(known.with_card(temperature=temperature, metrics={}, faithfulness=()), network=network, path=None)
 
 
 @dataclass(frozen=True)
