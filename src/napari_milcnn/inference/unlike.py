@@ -65,7 +65,7 @@ _SHRINKAGES = (0.3, 0.01)
 """Least shrinkage of the covariance of features and of statistics. A network has learned its training images, so that
 its features of other images spread more than theirs."""
 _PLATES_MARGIN = 1.25
-"""Factor on the limits: plates that nobody has seen differ a little more than those of training."""
+"""Factor on the limit of the features: those of plates that nobody has seen differ a little more than in training."""
 _LEARNED_MARGIN = 2.0
 """Further factor on the limit of the features where no image was kept out of the training, for the same reason."""
 _BIT_DEPTH = 6.0
@@ -253,7 +253,7 @@ def training_look(
     return TrainingLook(
         images=len(features), held=held,
         features=_cloud(features, held_features[:held], np.zeros(1), _SHRINKAGES[0], learned),
-        statistics=_cloud(statistics, held_statistics[:held], least, _SHRINKAGES[1], _PLATES_MARGIN),
+        statistics=_cloud(statistics, held_statistics[:held], least, _SHRINKAGES[1], 1.0),
     )  # fmt: skip
 
 

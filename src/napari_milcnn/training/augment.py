@@ -10,6 +10,8 @@ Patches are normalised before they are changed: 1 is the spread of intensities, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,12 @@ _VARIED_SIDE = 1024
 """Side, px, of the middle of a plane that is varied."""
 _STEP = 4
 """Every fourth pixel each way tells the background."""
+
+
+def half_as_strong(options: TrainOptions) -> TrainOptions:
+    """Return options that vary the acquisition half as strongly, as often as before."""
+    halved = {name: getattr(options, name) / 2 for name in VARYING_OPTIONS if name != "vary_share"}
+    return options.model_copy(update={**halved, "vary_size": math.sqrt(options.vary_size)})
 
 
 def draw_zoom(options: TrainOptions, rng: np.random.Generator) -> float:

@@ -23,7 +23,7 @@ from napari_milcnn.model.card import EpochRecord
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import TrainOptions, make_options
-from napari_milcnn.training.augment import VARYING_OPTIONS, varied_image
+from napari_milcnn.training.augment import VARYING_OPTIONS, half_as_strong, varied_image
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses
 
@@ -140,7 +140,9 @@ def with_look(
     """Write on the card what the training images look like, with limits from images that were held out.
 
     Where the training varied the acquisition, each image counts twice, as it is and varied: what the network has
-    learned to see through is not unlike. A model whose training images are too few to tell is returned as it is.
+    learned to see through is not unlike. Varied half as strongly as in training, because Mahalanobis distances see only
+    how far values spread: with the rare strongest changes among them, another cell or a doubled size lay within.
+    A model whose training images are too few to tell is returned as it is.
     """
     classifier = _classifier(model, choice)
     known = _vectors(classifier, training, processes)
@@ -188,12 +190,12 @@ def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) ->
 
 
 def _varying_options(model: TrainedModel) -> TrainOptions | None:
-    """Return the options by which the model's training varied the acquisition; None where it did not."""
+    """Return options that vary the acquisition half as strongly as the model's training did; None where it did not."""
     recorded = model.card.training.options
     varying = {name: recorded[name] for name in ("seed", *VARYING_OPTIONS) if name in recorded}
     if not varying.get("vary_share"):
         return None
-    return make_options(TrainOptions, varying)
+    return half_as_strong(make_options(TrainOptions, varying))
 
 
 def validation_of(found: ImageOutputs, single_label: bool) -> Validation:
