@@ -11,6 +11,8 @@ from magicgui.widgets import Container, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QAbstractSpinBox,
     QComboBox,
     QFrame,
     QHBoxLayout,
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
     QLayout,
     QPushButton,
     QScrollArea,
+    QScrollBar,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -27,9 +30,9 @@ from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
 
 ERROR, WARNING = "#d55e00", "#b37500"
-LIKE, UNSURE = "#00785a", "#5b6470"
-"""Grounds of a `Band`: all is well, and nothing is known. With those two they suit white text."""
 """Text colours that are legible in napari's dark and light themes."""
+LIKE, UNSURE = "#00785a", "#5b6470"
+"""Grounds of a `Band`: all is well, and nothing is known. With the two above they suit white text."""
 _DISCONNECTORS: set[Callable[[], None]] = set()
 """Keeps each function of `connect_while_alive` that disconnects a widget until the widget is destroyed."""
 _FINE, _COARSE = 0.0005, 0.05
@@ -172,13 +175,47 @@ def dropped_paths(event: Any) -> list[Path]:
 
 
 def scrolled(inside: QWidget) -> QScrollArea:
-    """Put a page into a scroll area that is as wide as the dock and scrolls up and down only."""
+    """Put a page into a scroll area that is as wide as the dock and scrolls up and down only.
+
+    The wheel scrolls it also over a field, unless the field has the focus.
+    """
+    _WheelScrolls(inside).watch(inside)
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setWidget(inside)
     return area
+
+
+class _WheelScrolls(QObject):
+    """Keeps the mouse wheel from changing a field that has no focus: the page scrolls in its place.
+
+    It watches the fields of a page, and the widgets that hold others for fields that are added later.
+    """
+
+    def watch(self, widget: QWidget) -> None:
+        """Watch a widget and what it holds."""
+        if _is_field(widget):
+            widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # no focus by the wheel
+        if _is_field(widget) or widget.layout() is not None:
+            widget.installEventFilter(self)
+        for child in widget.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            self.watch(child)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ignore the wheel over a field without the focus, so that Qt passes it on; watch what is added to a page."""
+        if event.type() == QEvent.Type.ChildPolished and isinstance(event.child(), QWidget):
+            self.watch(event.child())
+        if event.type() == QEvent.Type.Wheel and _is_field(watched) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
+
+
+def _is_field(widget: QObject) -> bool:
+    """Whether the wheel changes the value of a widget."""
+    return isinstance(widget, QAbstractSpinBox | QAbstractSlider | QComboBox) and not isinstance(widget, QScrollBar)
 
 
 def duration(seconds: float) -> str:
