@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import dask.array as da
+import dask.callbacks
 import imageio.v3 as iio
 import npe2
 import numpy as np
@@ -210,6 +211,16 @@ def test_layers_in_another_order_keep_their_names(tmp_path):
     np.testing.assert_array_equal(planes[0], numbers(2, 40, 50)[::-1])
     assert file_behind(open_layers([green, red], suggest([green, red])), "planes")[0] == path
     assert file_behind(open_layers([red, green], reading), "planes")[0] is None
+
+
+def test_layers_of_one_image_are_read_without_the_callbacks_of_other_threads():
+    """Napari slices dask arrays with a cache, which must not record what a job reads of them at the same time."""
+    layers = [layer_of(da.from_array(numbers(20, 30), chunks=(10, 30)), name=name) for name in ("GFP", "RFP")]
+    started: list[Any] = []
+    with dask.callbacks.Callback(start=started.append):
+        _, pixels = read_all(layers)
+    assert pixels.shape[-3:] == (2, 20, 30)
+    assert not started
 
 
 def test_layers_opened_here_are_read_by_their_labels(tmp_path):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
 from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack, Window
@@ -321,8 +322,8 @@ class _Channels:
     def __getitem__(self, key: Any) -> np.ndarray:
         which, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(which, slice):
-            return np.stack([np.asarray(array[tuple(rest)]) for array in self._arrays[which]])
-        return np.asarray(self._arrays[which][tuple(rest)])
+            return np.stack([in_memory(array[tuple(rest)]) for array in self._arrays[which]])
+        return in_memory(self._arrays[which][tuple(rest)])
 
 
 def _image_name(layers: Sequence[Image]) -> str:
