@@ -9,7 +9,14 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.model.trained_model import new_model
 from napari_milcnn.options import TRAIN_PRESETS, TrainOptions
-from napari_milcnn.training.augment import draw_zoom, flip_rotate, resized, varied_image, vary_acquisition
+from napari_milcnn.training.augment import (
+    draw_zoom,
+    flip_rotate,
+    half_as_strong,
+    resized,
+    varied_image,
+    vary_acquisition,
+)
 
 OFF = {"vary_intensity": 0, "vary_offset": 0, "vary_noise": 0, "vary_saturation": 0, "vary_blur": 0, "vary_size": 1,
        "vary_share": 1}  # fmt: skip
@@ -87,6 +94,13 @@ def test_saturation_cuts_off_the_brightest_of_each_channel():
     assert 0.5 <= np.min(levels) < 0.55
     assert 0.95 < np.max(levels) <= 1
     assert not np.allclose(*np.transpose(levels), atol=0.01)
+
+
+def test_half_as_strong_halves_strengths_and_not_how_often():
+    """A factor of size is halved on its logarithmic scale."""
+    half = half_as_strong(TrainOptions(vary_blur=1.5, vary_saturation=0.5, vary_size=1.44, vary_share=0.6))
+    assert (half.vary_blur, half.vary_saturation, half.vary_share) == (0.75, 0.25, 0.6)
+    assert half.vary_size == pytest.approx(1.2)
 
 
 def test_blur_is_at_most_its_sigma(patch):

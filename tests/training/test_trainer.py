@@ -19,6 +19,7 @@ from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.card import TrainingRecord
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import PoolingName, TrainOptions
+from napari_milcnn.training.augment import VARYING_OPTIONS
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import balance_of, image_losses, image_weights
 from napari_milcnn.training.patch_dataset import PatchReader, TrainingBatches
@@ -423,6 +424,16 @@ def test_at_the_end_the_model_knows_what_its_training_images_look_like(table):
     assert brighter.unlike[0] > 1
     assert "too bright" in brighter.unlike_reasons[0]
     assert classify(last.best, table.images[0].file, device="cpu").top[0] in table.classes
+
+
+def test_a_change_that_a_training_did_not_know_is_not_part_of_that_knowledge(table):
+    """A record of before saturation, with all other changes off: varied images are what they were."""
+    plain = model_for(table, b=0.3)
+    recorded = dict.fromkeys(VARYING_OPTIONS, 0) | {"seed": 0, "vary_size": 1, "vary_share": 1}
+    del recorded["vary_saturation"]
+    older = plain.with_card(training=plain.card.training.model_copy(update={"options": recorded}))
+    looks = [calibrate(model, table, device="cpu").card.training.look for model in (plain, older)]
+    np.testing.assert_allclose(looks[1].statistics.middle, looks[0].statistics.middle, rtol=1e-4)
 
 
 def test_calibrating_gives_an_old_model_that_knowledge(table):

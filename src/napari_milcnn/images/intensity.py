@@ -438,8 +438,12 @@ def table_with_plates(path: Path) -> Path | None:
     """Return the path of a table of labels if it has a column plate or control, by which it is a table of plates."""
     if not path.is_file():
         return None
-    names = {name.lower() for name in column_names(path)}
-    return path if "file" in names and names & {"plate", "control"} else None
+    return path if _tells_plates([name.lower() for name in column_names(path)]) else None
+
+
+def _tells_plates(columns: Collection[str]) -> bool:
+    """Whether a table with these columns, in lower case, says which images share a plate or are controls."""
+    return "file" in columns and ("plate" in columns or "control" in columns)
 
 
 def plates_in_words(plates: Collection[Plate]) -> tuple[str, ...]:
@@ -499,7 +503,7 @@ def _plate_rows(path: Path) -> list[_PlateRow]:
         raise LabelsError(f"{path} cannot be read as a table of plates: {error}; expected a CSV with the columns file, "
                           "plate and control") from error  # fmt: skip
     names = [name.lower() for name in table.columns]
-    if "file" not in names or not {"plate", "control"} & set(names):
+    if not _tells_plates(names):
         raise LabelsError(f"{path} has the columns {', '.join(table.columns)}; a table of plates needs file and plate "
                           "or control")  # fmt: skip
     rows = [dict(zip(names, cells, strict=True)) for cells in table.rows]

@@ -192,9 +192,9 @@ def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) ->
 def _varying_options(model: TrainedModel) -> TrainOptions | None:
     """Return options that vary the acquisition half as strongly as the model's training did; None where it did not."""
     recorded = model.card.training.options
-    varying = {name: recorded[name] for name in ("seed", *VARYING_OPTIONS) if name in recorded}
-    if not varying.get("vary_share"):
+    if not recorded.get("vary_share"):
         return None
+    varying = {name: recorded.get(name, 0) for name in ("seed", *VARYING_OPTIONS)}  # 0: not known to that training
     return half_as_strong(make_options(TrainOptions, varying))
 
 

@@ -211,7 +211,7 @@ def _asked(name: str, call: Callable[..., Any], *arguments: object) -> Any:
         return call(*arguments)
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever another program may raise
         text = str(error).strip() or "no reason given"
         raise ComputeError(
             f"{name} failed ({type(error).__name__}: {text}); try it outside napari-milcnn to see whether it works on "
