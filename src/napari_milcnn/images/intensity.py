@@ -233,8 +233,9 @@ class PlateScale:
 
 
 def _members_in_words(name: str, images: int, controls: bool) -> str:
-    kind = f"{'control ' * controls}image{'s'[: images != 1]}"
-    return f"the {images} {kind} of {name}{'' if controls else ', none of which is marked as a control'}"
+    kind = f"the {'one' if images == 1 else images} {'control ' * controls}image{'s'[: images != 1]} of {name}"
+    unmarked = "which is not marked as a control" if images == 1 else "none of which is marked as a control"
+    return kind if controls else f"{kind}, {unmarked}"
 
 
 class Plate:

@@ -470,8 +470,8 @@ def test_a_model_that_scales_by_plate_goes_by_the_images_that_are_open(dock, vie
 
     current.set(mil.load_model("yeast-sim").with_card(normalise="group"))
     classified(dock, viewer, qtbot)
-    assert "The intensities are scaled by the 1 image of this viewer" in dock.message.text()
-    assert "only one image of this viewer is known" in dock.message.text()
+    assert "Intensities are scaled by the one image of this viewer" in dock.message.text()
+    assert "Only one image of this viewer is known" in dock.message.text()
     other = viewer.open(FIELD.with_name("nucleus-02_1.ome.tif"), layer_type="image")
     viewer.layers.selection = set(other)
     dock.run_button.click()

@@ -507,10 +507,10 @@ class ClassifyDock(QWidget):
         if not entry.predictions or entry.state != "done":
             return
         first = next(iter(entry.predictions.values()))
-        scaled = [f"The {first.plate.sentence}."] if first.plate is not None else []
-        if scaled or first.warnings:
-            text = " ".join((self.message.text(), *scaled, *first.warnings))
-            self._say(text, WARNING if first.warnings else "")
+        facts = ([] if first.plate is None else [first.plate.sentence]) + list(first.warnings)
+        if facts:
+            sentences = (f"{fact[0].upper()}{fact[1:].rstrip('.')}." for fact in facts)
+            self._say(" ".join((self.message.text(), *sentences)), WARNING if first.warnings else "")
 
     def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()
