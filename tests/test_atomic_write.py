@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from napari_milcnn.atomic_write import check_writable, replacing, sha256
+from napari_milcnn.atomic_write import check_writable, replacing, replacing_folder, sha256, shortened, sweep_drafts
 from napari_milcnn.errors import MilcnnError, OutputError
 
 
@@ -152,6 +155,83 @@ def test_two_drafts_of_one_file_do_not_meet(tmp_path: Path) -> None:
         first.write_text("first")
     assert path.read_text() == "first"
     assert names(tmp_path) == ["a.txt"]
+
+
+ADVICE = {
+    errno.ENOSPC: "No space left on device; free some space",
+    errno.EDQUOT: "quota exceeded; delete files",
+    errno.EACCES: "Permission denied; choose another folder, or ask",
+    errno.EROFS: "Read-only file system; choose a folder on a disk that can be written",
+    errno.ENAMETOOLONG: "File name too long; choose a shorter name",
+    errno.EIO: "the disk or the connection to it fails; check it",
+    errno.ENODEV: "No such device; choose another folder, or try again",
+}
+
+
+@pytest.mark.parametrize("number", ADVICE)
+def test_each_error_of_the_system_has_its_advice(tmp_path: Path, number: int) -> None:
+    """Only a full disk is told to be made emptier."""
+    with pytest.raises(OutputError, match=ADVICE[number]) as caught, replacing(tmp_path / "m.zip"):
+        raise OSError(number, os.strerror(number))
+    assert ("free some space" in str(caught.value)) == (number == errno.ENOSPC)
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_said(tmp_path: Path) -> None:
+    """Another file is named where the error is about that one."""
+    path = tmp_path / "out" / "m.zip"
+    with pytest.raises(OutputError, match="folder was moved, deleted or disconnected meanwhile"), replacing(path):
+        shutil.rmtree(path.parent)
+    with pytest.raises(OutputError, match=r"m\.zip cannot be written: /elsewhere/x\.tif: Input/output error"):
+        with replacing(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "/elsewhere/x.tif")
+
+
+@pytest.mark.parametrize(
+    "name", ["ж" * 110 + ".ome.tif", "字" * 80 + ".ome.tif", "a." * 100 + "csv", "🔬" * 60 + ".png"]
+)
+def test_names_that_the_file_system_can_just_hold(tmp_path: Path, name: str) -> None:
+    """The name of the draft is cut by bytes, between two characters."""
+    with replacing(tmp_path / name) as draft:
+        draft.write_text("x")
+        assert draft.name.endswith(Path(name).suffix)
+    assert names(tmp_path) == [name]
+
+
+def test_texts_are_cut_between_characters() -> None:
+    assert [shortened("aжж", most) for most in (5, 4, 3, 1)] == ["aжж", "aж", "aж", "a"]
+    assert shortened("\udcff" * 4, 9) == "\udcff" * 4  # a name that is not UTF-8 and fits
+
+
+def draft_of_a_dead_process(folder: Path, code: str) -> None:
+    """Run code in a process that is killed inside the block that writes."""
+    program = (
+        f"import os; from pathlib import Path; from napari_milcnn.atomic_write import *; p = Path('x.csv')\n{code}"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=False)
+
+
+def test_drafts_of_dead_processes_are_swept(tmp_path: Path) -> None:
+    """Those of living ones, and files of other programs, stay."""
+    draft_of_a_dead_process(tmp_path, "with replacing(p): os.kill(os.getpid(), 9)")
+    draft_of_a_dead_process(tmp_path, "with replacing_folder(p) as d: (d / 'y').touch(); os.kill(os.getpid(), 9)")
+    assert len(names(tmp_path)) == 2
+    (tmp_path / ".hidden-abcdefgh.csv").touch()
+    with replacing(tmp_path / "a.csv") as draft:
+        sweep_drafts(tmp_path)
+        assert names(tmp_path) == sorted([draft.name, ".hidden-abcdefgh.csv"])
+    sweep_drafts(tmp_path / "missing")
+
+
+def test_a_folder_whose_replacing_was_killed_gets_its_place_back(tmp_path: Path) -> None:
+    """Between the two moves the old folder has another name."""
+    with replacing_folder(tmp_path / "x.csv") as draft:
+        (draft / "old").touch()
+    draft_of_a_dead_process(tmp_path, "import napari_milcnn.atomic_write as a, pathlib; real = pathlib.Path.rename\n"
+        "pathlib.Path.rename = lambda self, to: os.kill(os.getpid(), 9) if to == p else real(self, to)\n"
+        "with replacing_folder(p): pass")  # fmt: skip
+    assert not (tmp_path / "x.csv").exists()
+    sweep_drafts(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["x.csv", "old"]
 
 
 def test_sha256_of_the_standard() -> None:

@@ -128,3 +128,13 @@ def test_names_stay_apart() -> None:
     assert output_names(fields) == ["p_B_03_0", "p_B_03_1", "p_C_03_0", "p_C_03_1"]
     assert output_names([Path("x/p.zarr/B/03/0"), Path("y/p.zarr/B/03/0")]) == ["x_p_B_03_0", "y_p_B_03_0"]
     assert len(output_names([Path(f"{'n' * 300}.tif")])[0]) == 150
+
+
+@pytest.mark.parametrize("letter", ["ж", "字", "🔬", "é"])
+def test_names_are_cut_by_bytes(letter):
+    """150 characters may be 600 bytes; names that become equal get a number, and the folder may be as long."""
+    long = letter * (250 // len(letter.encode()))
+    names = output_names([Path(f"{long[:-1]}{end}.tif") for end in "abc"] + [Path(long) / "x.tif", Path("y/x.tif")])
+    assert len(set(names)) == 5
+    assert all(len(name.encode()) <= 150 for name in names)
+    assert all(name.startswith(letter * 30) for name in names[:4])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,35 @@ def test_a_failing_save_leaves_the_old_model(
         model.with_card(name="Another name").save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.parametrize("most", [100, 5_000, 30_000])
+def test_a_disk_that_fills_up_anywhere_is_said_in_words(tmp_path: Path, most: int) -> None:
+    """While weights, test tensors or the zip are written: the system's reason, the advice, and nothing left behind."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(
+            OutputError, match=r"m\.zip cannot be written: File too large; .*choose a folder on another"
+        ):
+            lively().save(tmp_path / "m.zip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And needs no room on the disk of temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = lively().save(tmp_path / "models" / "m.zip")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    (tmp_path / "temporary").rmdir()
+    assert load_model(lively().save(path)).digest == lively().digest
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_saving_over_a_model_replaces_it(tmp_path: Path) -> None:

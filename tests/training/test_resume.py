@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from napari_milcnn import new_model, train
-from napari_milcnn.errors import OptionsError
+from napari_milcnn.errors import OptionsError, OutputError
 
 FAST = {"epochs": 4, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
 SCRIPT = """
@@ -110,6 +110,25 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
         next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST))
     with pytest.raises(OptionsError, match="resume needs the checkpoint"):
         next(train(model_for(table), table, resume=True, **FAST))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_a_disk_that_is_full_is_said_in_words(table, tmp_path):
+    """The system's reason and the advice; nothing is left beside the checkpoint of the epoch before."""
+    import resource
+
+    kept = tmp_path / "kept.checkpoint"
+    steps = train(model_for(table), table, checkpoint=kept, **FAST)
+    next(steps), next(steps)
+    before, limit = kept.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
+    try:
+        with pytest.raises(OutputError, match=r"kept\.checkpoint cannot be written: File too large; .*on another disk"):
+            next(steps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert kept.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):

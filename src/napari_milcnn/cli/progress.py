@@ -39,11 +39,18 @@ def exit_status(code: int = 2) -> Iterator[None]:
     try:
         yield
     except (MilcnnError, OSError) as error:
-        messages.print(f"error: {error}", style="red", markup=False)
+        messages.print(f"error: {error_sentence(error)}", style="red", markup=False)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
         messages.print("interrupted; all finished results are kept", style="yellow")
         raise typer.Exit(130) from None
+
+
+def error_sentence(error: MilcnnError | OSError) -> str:
+    """Return what an error says; of an error of the system, the file and what the system said of it."""
+    if isinstance(error, MilcnnError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
 def progress_bar() -> ProgressBar:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from typing import Final, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from napari_milcnn.errors import OutputError
 
 Array: TypeAlias = np.ndarray
 AxisKey: TypeAlias = SupportsIndex | slice | EllipsisType
@@ -192,7 +195,23 @@ def in_order(block: Array, letters: str, order: str) -> Array:
 
 
 def scratch_array(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-    """Make an array of zeros to write into: in memory, or in a temporary file where it is larger than 1 GiB."""
-    if math.prod(shape) * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
+    """Make an array of zeros to write into: in memory, or in a temporary file where it is larger than 1 GiB.
+
+    Raises
+    ------
+    OutputError
+        If the disk of the temporary file has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= LARGEST_IN_MEMORY:
         return np.zeros(shape, dtype)
-    return np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)
+    try:
+        file = tempfile.TemporaryFile()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the process
+        return np.memmap(file, dtype, "w+", shape=shape)
+    except OSError as error:
+        raise OutputError(
+            f"a temporary file of {size / 1e9:.1f} GB cannot be made: {error.strerror or error}; free some space in "
+            "the folder for temporary files, or set the variable TMPDIR to a folder on another disk"
+        ) from error

@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from napari_milcnn.atomic_write import shortened
 from napari_milcnn.errors import ImageError
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff", ".btf", ".tf8")
@@ -34,7 +35,7 @@ ZARR_METADATA: Final = ("zarr.json", ".zgroup", ".zarray")
 OUTPUT_ENDS: Final = ("_labels.ome.tif", "_labels.ome.zarr", "_maps.ome.tif", "_overview.png")
 """Ends of the names of files that this program writes for an image."""
 _LONGEST_NAME = 150
-"""Characters of the name of an image that its files keep; file systems allow 255 with our suffixes."""
+"""Bytes of the name of an image, in UTF-8, that its files keep; file systems allow 255 bytes with our suffixes."""
 
 
 def is_zarr(path: Path) -> bool:
@@ -107,13 +108,14 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     It is the name of the image. The name of its folder comes first where two images have the same name, and a number
     follows where that is not enough.
     """
-    stems = [printable(image_name(path))[:_LONGEST_NAME] for path in paths]
+    stems = [shortened(printable(image_name(path)), _LONGEST_NAME) for path in paths]
     doubled = {stem for stem, count in Counter(stems).items() if count > 1}
     names: dict[str, None] = {}
     for path, stem in zip(paths, stems, strict=True):
         folder = (zarr_around(path) or path).parent.name
         wanted = f"{folder}_{stem}".lstrip("_") if stem in doubled else stem
-        tries = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
+        ends = ("" if number == 1 else f"_{number}" for number in count(1))
+        tries = (shortened(wanted, _LONGEST_NAME - len(end)) + end for end in ends)
         names[next(name for name in tries if name not in names)] = None
     return list(names)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +41,7 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     """
     from bioimageio.spec import ValidationContext, save_bioimageio_package_to_stream
 
-    torch.save(network.state_dict(), folder / "weights.pt")
+    _write(folder / "weights.pt", lambda content: torch.save(network.state_dict(), content))
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     peaks = _write_test_tensors(network, card, folder)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
@@ -49,6 +53,23 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
                 save_bioimageio_package_to_stream(description, output_stream=stream)
         except ValueError as error:
             raise ModelError(f"the model cannot be written as a bioimage.io model: {error}") from error
+        finally:
+            _remove_pictures(description)
+
+
+def _write(path: Path, save: Callable[[BytesIO], object]) -> None:
+    """Write a file as a whole: on a full disk, torch and numpy would not tell the reason of the system."""
+    content = BytesIO()
+    save(content)
+    path.write_bytes(content.getbuffer())
+
+
+def _remove_pictures(description: ModelDescr) -> None:
+    """Remove the pictures of the test tensors that bioimageio.spec draws, does not pack, and leaves behind."""
+    for picture in description.covers:
+        folder = Path(str(picture.source)).parent
+        if folder.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_description(network: MilNetwork, card: ModelCard) -> None:
@@ -109,7 +130,7 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     scores = y.softmax(1) if card.single_label else y.sigmoid()
     tensors = (torch.from_numpy(image), output.class_maps.sigmoid(), output.probabilities, scores)
     for name, tensor in zip(_TENSORS, tensors, strict=True):
-        np.save(folder / f"{name}.npy", tensor.numpy())
+        _write(folder / f"{name}.npy", partial(np.save, arr=tensor.numpy()))
     return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
 
 

@@ -12,14 +12,13 @@ with `weights_only=True` into the network that *our* code builds, whose size `Ne
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from napari_milcnn.atomic_write import replacing, sha256
+from napari_milcnn.atomic_write import folder_beside, replacing, sha256
 from napari_milcnn.errors import ModelError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.model.card import ModelCard
@@ -124,8 +123,8 @@ class TrainedModel:
         path = Path(path)
         if path.suffix.lower() != ".zip":
             raise ModelError(f"a model is saved as one .zip, found {path.name!r}; name it {path.stem}.zip")
-        with replacing(path) as draft, tempfile.TemporaryDirectory() as folder:
-            write_package(self.network, self.card, Path(folder), draft)
+        with replacing(path) as draft, folder_beside(path) as folder:
+            write_package(self.network, self.card, folder, draft)
         return path
 
 

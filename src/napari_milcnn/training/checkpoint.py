@@ -8,13 +8,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import OptionsError, OutputError, ResumeError
+from napari_milcnn.errors import OptionsError, ResumeError
 from napari_milcnn.options import current_names
 
 _FORMAT = 2
@@ -58,11 +59,10 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     OutputError
         If it cannot be written.
     """
+    content = BytesIO()  # torch reports a full disk in terms of its own source code
+    torch.save({"format": _FORMAT, **vars(state)}, content)
     with replacing(path) as draft:
-        try:
-            torch.save({"format": _FORMAT, **vars(state)}, draft)
-        except RuntimeError as error:  # torch's error where the disk is full
-            raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
+        draft.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
