@@ -41,7 +41,7 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
     """
     from bioimageio.spec import ValidationContext, save_bioimageio_package_to_stream
 
-    _write(folder / "weights.pt", lambda content: torch.save(network.state_dict(), content))
+    _write_from_memory(folder / "weights.pt", lambda content: torch.save(network.state_dict(), content))
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     peaks = _write_test_tensors(network, card, folder)
     context = ValidationContext(root=folder, file_name="rdf.yaml", perform_io_checks=True)
@@ -57,7 +57,7 @@ def write_package(network: MilNetwork, card: ModelCard, folder: Path, out: Path)
             _remove_pictures(description)
 
 
-def _write(path: Path, save: Callable[[BytesIO], object]) -> None:
+def _write_from_memory(path: Path, save: Callable[[BytesIO], object]) -> None:
     """Write a file as a whole: on a full disk, torch and numpy would not tell the reason of the system."""
     content = BytesIO()
     save(content)
@@ -130,7 +130,7 @@ def _write_test_tensors(network: MilNetwork, card: ModelCard, folder: Path) -> d
     scores = y.softmax(1) if card.single_label else y.sigmoid()
     tensors = (torch.from_numpy(image), output.class_maps.sigmoid(), output.probabilities, scores)
     for name, tensor in zip(_TENSORS, tensors, strict=True):
-        _write(folder / f"{name}.npy", partial(np.save, arr=tensor.numpy()))
+        _write_from_memory(folder / f"{name}.npy", partial(np.save, arr=tensor.numpy()))
     return {name: float(tensor.max()) for name, tensor in zip(_TENSORS[1:], tensors[1:], strict=True)}
 
 
