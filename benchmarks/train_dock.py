@@ -42,13 +42,13 @@ def open_viewer() -> napari.Viewer:
     return viewer
 
 
-def open_dock(viewer: napari.Viewer) -> Any:
-    """Open the dock as the Plugins menu does, and wait until it has loaded what it needs."""
+def open_dock(viewer: napari.Viewer, name: str = "Train") -> Any:
+    """Open a dock as the Plugins menu does, and wait until it has loaded what it needs."""
     window = viewer.window._qt_window
-    holder, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
     window.resizeDocks([holder], [DOCK_WIDTH], Qt.Orientation.Horizontal)
-    wait(lambda: bool(dock.device.text()))
-    return dock
+    wait(lambda: page.dock is not None and (name != "Train" or bool(page.dock.device.text())))
+    return page.dock
 
 
 def wait(done: Callable[[], bool], seconds: float = 7200) -> None:

@@ -48,7 +48,7 @@ def tour(theme: str, folder: Path) -> None:
     viewer = napari.Viewer()
     viewer.theme = theme
     viewer.window._qt_window.resize(*SIZE)
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = _open(viewer, "Classify")
 
     def shot(name: str) -> None:
         wait(lambda: False, 0.5)
@@ -112,7 +112,7 @@ def results_in(theme: str, run: Path, folder: Path) -> None:
     viewer = napari.Viewer()
     viewer.theme = theme
     viewer.window._qt_window.resize(*SIZE)
-    holder, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    holder, dock = _open(viewer, "Results")
     viewer.window._qt_window.resizeDocks([holder], [330], Qt.Orientation.Horizontal)
 
     def shot(name: str, whole: bool = False) -> None:
@@ -148,7 +148,7 @@ def train_tour(theme: str, folder: Path) -> None:
     viewer.theme = theme
     viewer.window._qt_window.resize(*SIZE)
     viewer.window._qt_window.activateWindow()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    _, dock = _open(viewer, "Train")
     dock.continue_button.hide()  # what another session left is not part of the tour
 
     def shot(name: str) -> None:
@@ -208,10 +208,17 @@ def _train(dock: QWidget, shot: Callable[[str], None]) -> None:
     shot("done")
 
 
+def _open(viewer: napari.Viewer, name: str) -> tuple[QWidget, QWidget]:
+    """Open a dock as the Plugins menu does and wait until it is there; napari's dock and ours."""
+    holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+    wait(lambda: page.dock is not None)
+    return holder, page.dock
+
+
 def _use(dock: QWidget, viewer: napari.Viewer) -> None:
     """Use the trained model on an image that it has not seen."""
     dock.outcome_box.use_button.click()
-    classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock")
+    _, classifier = _open(viewer, "Classify")
     viewer.layers.clear()
     viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
     classifier.run_button.click()

@@ -5,13 +5,28 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
+
+from conftest import PATIENCE
+
+
+def open_dock(viewer, name: str) -> tuple[Any, Any]:
+    """Open a dock as the Plugins menu does, and return napari's dock and ours, which is there once it has loaded."""
+    holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+    end = time.monotonic() + PATIENCE / 1000
+    while page.dock is None:
+        assert time.monotonic() < end, f"the {name} dock did not open"
+        QApplication.processEvents()
+        time.sleep(0.005)
+    return holder, page.dock
 
 
 def drop(widget, *paths: Path) -> None:

@@ -7,5 +7,5 @@ from napari.viewer import Viewer
 
 def classify_layer(viewer: Viewer) -> None:
     """Open the Classify dock and, if a model is chosen, classify the selected image."""
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
-    dock.classify()
+    _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    page.when_open(lambda dock: dock.classify())

@@ -19,7 +19,7 @@ import napari_milcnn as mil
 from conftest import PATIENCE, SHARED, lively_model
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
-from qt_actions import drop
+from qt_actions import drop, open_dock
 
 pytest.importorskip("napari")
 SAMPLES = mil.sample_folder()
@@ -44,7 +44,7 @@ def viewer(make_napari_viewer):
 @pytest.fixture
 def dock(viewer, qtbot, model):
     """Return the dock, opened as the Plugins menu opens it."""
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     yield dock
     dock.cancel()
     qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
@@ -421,7 +421,7 @@ def test_a_real_field_dropped_classified_exported_and_opened_again(viewer, qtbot
     if not real.is_dir():
         pytest.skip("the fields of BBBC016 are not beside this project (../shared/data/bbbc016)")
     current.set(lively_model(classes=("basal", "stimulated"), channels=("GFP",)))
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     dock.auto.setChecked(True)
     field = sorted(real.glob("*.tif"))[0]
     drop(viewer.window._qt_viewer, field)
@@ -437,7 +437,7 @@ def test_a_real_field_dropped_classified_exported_and_opened_again(viewer, qtbot
 
 def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, model):
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 6), name="long", axis_labels=("t", "c", "y", "x"))
     dock.options["batch_size"].value = 1
     dock.run_button.click()

@@ -16,7 +16,7 @@ import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.plugin.classify import model_box
 from napari_milcnn.plugin.current_model import current
-from qt_actions import RandomWalk, drop, windows
+from qt_actions import RandomWalk, drop, open_dock, windows
 
 napari_layers = pytest.importorskip("napari.layers")
 ACTIONS, SEEDS = 300, (0,)
@@ -58,7 +58,7 @@ class Walk(RandomWalk):
 
     def open_dock(self) -> None:
         """Open the dock as the Plugins menu opens it."""
-        self.holder, self.dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+        self.holder, self.dock = open_dock(self.viewer, "Classify")
         self.dock.options["device"].value = "cpu"
 
     def perform(self, action) -> None:

@@ -15,7 +15,7 @@ from napari_milcnn.inference import pipeline
 from napari_milcnn.inference.tiling import TiledInference
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
-from qt_actions import drop
+from qt_actions import drop, open_dock
 
 pytest.importorskip("napari")
 SIDES = {"a": 96, "b": 104}
@@ -115,7 +115,7 @@ def test_the_dock_says_the_same(
     results = [step.result for step in classify_files(loaded, images, tmp_path / "python") if step.result]
     current.set(loaded)
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     drop(dock, *images)
     try:
         qtbot.waitUntil(
@@ -161,7 +161,7 @@ def test_a_full_disk_is_said_alike(images, model, tmp_path, make_napari_viewer, 
         assert (tmp_path / where / "a_labels.ome.tif").exists()
     current.set(loaded)
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     viewer.open(images[1])
     try:
         dock.run_button.click()

@@ -16,6 +16,7 @@ from napari_milcnn.plugin.classify.own_cells import OwnCells
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.replay import replay
+from qt_actions import open_dock
 
 pytest.importorskip("napari")
 SAMPLES = mil.sample_folder() / "training"
@@ -38,7 +39,7 @@ def viewer(make_napari_viewer):
 def dock(viewer, qtbot):
     """Return the dock with the shipped yeast model and a field."""
     current.set(mil.load_model("yeast-sim"))
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     viewer.open(FIELD)
     yield dock
     dock.cancel()

@@ -18,6 +18,7 @@ import napari_milcnn as mil
 from conftest import PATIENCE
 from napari_milcnn.plugin.classify import segmenters
 from napari_milcnn.plugin.current_model import current
+from qt_actions import open_dock
 
 pytest.importorskip("napari")
 SAMPLES = mil.sample_folder()
@@ -106,7 +107,7 @@ def viewer(make_napari_viewer):
 def dock(viewer, qtbot):
     """Return the dock with the shipped yeast model; no programs are installed unless `programs` comes first."""
     current.set(mil.load_model("yeast-sim"))
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    _, dock = open_dock(viewer, "Classify")
     yield dock
     dock.cancel()
     qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)

@@ -20,7 +20,7 @@ from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
-from qt_actions import drop
+from qt_actions import drop, open_dock
 
 napari = pytest.importorskip("napari")
 VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose")
@@ -55,7 +55,7 @@ def viewer(make_napari_viewer):
 @pytest.fixture
 def dock(viewer, qtbot):
     """Return the dock, opened as the Plugins menu opens it."""
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    _, dock = open_dock(viewer, "Results")
     yield dock
     dock.gallery.stop()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
@@ -393,7 +393,7 @@ def test_no_view_is_wider_than_a_narrow_dock_and_pictures_follow_the_theme(dock,
 
 def test_the_viewer_closes_while_thumbnails_are_made(make_napari_viewer, qtbot, written):
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    _, dock = open_dock(viewer, "Results")
     opened(dock, qtbot, written / "screen")
     dock.view_buttons[VIEWS.index("Gallery")].click()
     worker = dock.gallery._job._worker

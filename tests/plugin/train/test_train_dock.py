@@ -29,7 +29,7 @@ from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.run import run_training
-from qt_actions import drop
+from qt_actions import drop, open_dock
 
 pytest.importorskip("napari")
 FAST = {"epochs": 2, "epoch_steps": 1, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
@@ -62,7 +62,7 @@ def viewer(make_napari_viewer, qtbot):
 @pytest.fixture
 def dock(viewer, qtbot):
     """Return the dock, opened as the Plugins menu opens it."""
-    _, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    _, dock = open_dock(viewer, "Train")
     qtbot.waitUntil(lambda: bool(dock.device.text()), timeout=PATIENCE)
     yield dock
     dock.stop()
@@ -140,7 +140,7 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     assert "held out for validation" in dock.outcome_box.notes.text()
     QTest.mouseClick(dock.outcome_box.use_button, Qt.MouseButton.LeftButton)
     assert current.model.classes == tuple(sorted(CLASSES))
-    classifier = next(w for w in QApplication.allWidgets() if type(w).__name__ == "ClassifyDock" and w.viewer == viewer)
+    _, classifier = open_dock(viewer, "Classify")
     drop(classifier, tmp_path / "held")
     qtbot.waitUntil(
         lambda: len(classifier.images) == 16 and not classifier.busy and classifier._preview_job is None
@@ -321,16 +321,18 @@ def test_closing_asks_while_a_training_runs(dock, viewer, qtbot, table, tmp_path
     settled(dock, qtbot)
 
 
+SEES_TESTS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 KILLED = """
 import sys, time
 import napari
 from pathlib import Path
+from qt_actions import open_dock
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 viewer = napari.Viewer()
 viewer.window._qt_window.activateWindow()
-_, dock = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+_, dock = open_dock(viewer, "Train")
 box = dock.label_box
 
 def wait(done):
@@ -368,7 +370,7 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     (tmp_path / "labels.csv").unlink()
     given = 16 if training else 5
     call = [sys.executable, "-c", KILLED, str(tmp_path), str(given), *(["train"] if training else [])]
-    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=SEES_TESTS) as process:
         for _ in range(given + training):
             assert process.stdout.readline()
         process.send_signal(signal.SIGKILL)

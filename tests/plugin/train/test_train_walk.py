@@ -15,7 +15,7 @@ from conftest import PATIENCE, noise
 from napari_milcnn.plugin.current_model import current
 
 pytest.importorskip("napari")
-from qt_actions import RandomWalk, windows
+from qt_actions import RandomWalk, open_dock, windows
 
 ACTIONS, SEEDS = 120, (0,)
 FAST = {"epochs": 3, "epoch_steps": 1, "patch": 80, "batch_size": 4, "device": "cpu", "precision": "float32"}
@@ -31,7 +31,7 @@ class Walk(RandomWalk):
 
     def open_dock(self) -> None:
         """Open the dock as the Plugins menu opens it, and the folder of images."""
-        self.holder, self.dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+        self.holder, self.dock = open_dock(self.viewer, "Train")
         self.box = self.dock.label_box
         for name, value in FAST.items():
             form = self.dock.plan_box.options if name in ("epochs", "patch") else self.dock.plan_box.more

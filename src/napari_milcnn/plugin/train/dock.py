@@ -618,13 +618,14 @@ class TrainDock(QWidget):
         except MilcnnError as error:
             self._say_outcome(str(error), ERROR)
             return
-        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify", tabify=True)
+        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
 
     def open_results(self) -> None:
         """Show the report in the Results dock."""
         if self.report is not None:
-            _, dock = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results", tabify=True)
-            dock.show_report(self.report)
+            report = self.report
+            _, page = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+            page.when_open(lambda dock: dock.show_report(report))
 
     def _on_theme(self, _event: Any = None) -> None:
         self._show_confusion(self.model)

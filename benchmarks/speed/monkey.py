@@ -1,0 +1,436 @@
+"""A user who does anything: python -m benchmarks.speed.monkey [--actions 2000] [--seed 1] [--record].
+
+Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX" python -m ...`.
+
+Two viewers of napari with the three docks each. An action is drawn at random: a click, a key, a turn of the wheel or a
+choice on any control of a dock that can be seen and used; a drop of an image, a folder, a table or something unfit; and
+what users do to the viewer meanwhile: rename, delete, move and select layers, change the theme, show 3D, step through
+planes, close and open docks. Questions get a random answer; file dialogs get a file, or are cancelled. The same seed
+draws the same actions, although threads may end earlier or later.
+
+Reported: exceptions, windows that are left when the viewers are closed, results that vanished although no question was
+answered and nobody removed them, and how long the window did not answer. The longest gap is named with the action
+before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import napari
+import numpy as np
+import tifffile
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent, QWheelEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QMenu,
+    QMessageBox,
+    QScrollBar,
+    QTabBar,
+    QWidget,
+)
+
+import napari_milcnn as mil
+from benchmarks.record import report
+from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.docks import OpeningDock
+from napari_milcnn.simulation.microscope import simulate_field
+from napari_milcnn.simulation.options import SimulationOptions
+
+DOCKS = ("Classify", "Train", "Results")
+TICK, LONG = 5, 200
+"""Milliseconds between two ticks, and what a user feels as a stall."""
+KEYS = (*"123abz .,-", Qt.Key.Key_Return, Qt.Key.Key_Escape, Qt.Key.Key_Tab, Qt.Key.Key_Up, Qt.Key.Key_Down,
+        Qt.Key.Key_Delete, Qt.Key.Key_Space)  # fmt: skip
+CONTROLS = (QAbstractButton, QComboBox, QAbstractSpinBox, QAbstractSlider, QLineEdit, QAbstractItemView, QTabBar)
+LOSES = ("remove", "delete", "forget", "clear", "close")
+"""Words on a control, or in the name of an action, that say that something goes."""
+
+
+class Ticks:
+    """The gaps between two ticks of a fast timer in the window's thread, each with what was done last."""
+
+    def __init__(self) -> None:
+        self.gaps: list[tuple[float, str]] = []
+        self.doing = ""
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(TICK)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.gaps.append((1000 * (now - self._last), self.doing))
+        self._last = now
+
+
+class Monkey:
+    """Two viewers, their docks, and random actions on them."""
+
+    def __init__(self, folder: Path, seed: int, files: list[Path]) -> None:
+        self.random = random.Random(seed)
+        self.folder, self.files = folder, files
+        self.viewers = [napari.Viewer(), napari.Viewer()]
+        self.faults: list[str] = []
+        self.lost: list[str] = []
+        self.log: list[str] = []
+        self.questions = 0
+        self.counts: Counter[str] = Counter()
+        self.ticks = Ticks()
+        self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
+        for viewer in self.viewers:
+            viewer.window._qt_window.resize(1366, 768)
+        for viewer in self.viewers[:1]:
+            for name in DOCKS:
+                viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+        self.live(1)
+
+    # what is there -----------------------------------------------------------------------------------------------
+
+    def pages(self) -> list[OpeningDock]:
+        """Return the open docks of this plugin."""
+        return [page for viewer in self.viewers for page in viewer.window._qt_window.findChildren(OpeningDock)]
+
+    def controls(self) -> list[QWidget]:
+        """Return what a user can see and use in the docks."""
+        inside = [one for page in self.pages() for one in page.findChildren(QWidget)]
+        return [one for one in inside if isinstance(one, CONTROLS) and one.isVisible() and one.isEnabled()
+                and not isinstance(one, QScrollBar)]  # fmt: skip
+
+    def results(self) -> int:
+        """Count the planes that have results in all docks."""
+        docks = [page.dock for page in self.pages() if type(page.dock).__name__ == "ClassifyDock"]
+        return sum(len(image.predictions) for dock in docks for image in dock.images)
+
+    def live(self, seconds: float) -> None:
+        """Let the windows work."""
+        end = time.monotonic() + seconds
+        while True:
+            QApplication.processEvents()
+            if time.monotonic() > end:
+                return
+            time.sleep(0.002)
+
+    # one action after another ------------------------------------------------------------------------------------
+
+    def go(self, actions: int) -> None:
+        """Do so many actions, then close all windows."""
+        hook = sys.excepthook
+        sys.excepthook = self._on_error
+        try:
+            with self._dialogs():
+                for _ in range(actions):
+                    self.step()
+                self.ticks.doing = "the end"
+                self.live(1)
+                self.close()
+        finally:
+            sys.excepthook = hook
+
+    def step(self) -> None:
+        """Do something, let the windows work, and see whether results vanished."""
+        action = self.random.choice(self.actions)
+        before, asked = self.results(), self.questions
+        self.log.append(self._begin(action.__name__[3:]))
+        try:
+            action()
+            self.live(self.random.choice((0, 0.01, 0.05, 0.1)))
+        except Exception:  # noqa: BLE001 - all of them are reported
+            self._on_error(*sys.exc_info())
+        said = self.ticks.doing.lower()
+        if self.results() < before and self.questions == asked and not any(word in said for word in LOSES):
+            self.lost.append(f"{before} -> {self.results()} after {self.log[-4:]}")
+
+    def close(self) -> None:
+        """Close the viewers and wait until what is to be deleted is gone."""
+        for viewer in self.viewers:
+            viewer.close()
+        end = time.monotonic() + 120
+        while time.monotonic() < end and left_windows():
+            self.live(0.2)
+        self.faults += [f"left after closing: {one}" for one in sorted(left_windows())]
+
+    def _begin(self, what: str) -> str:
+        self.counts[what.split(" ")[0]] += 1
+        self.ticks.doing = what
+        return what
+
+    def _on_error(self, kind: Any, error: Any, trace: Any) -> None:
+        self.faults.append(f"after {self.log[-5:]}:\n" + "".join(traceback.format_exception(kind, error, trace)))
+
+    @contextmanager
+    def _dialogs(self) -> Iterator[None]:
+        """Answer questions and file dialogs at random; open no browser."""
+
+        def ask(*_: Any, **__: Any) -> Any:
+            self.questions += 1
+            buttons = (QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No, QMessageBox.StandardButton.Cancel)
+            return self.random.choice(buttons)
+
+        def file(*_: Any, **__: Any) -> tuple[str, str]:
+            return str(self.random.choice([*self.files, self.folder / "new.csv", ""])), ""
+
+        def files(*_: Any, **__: Any) -> tuple[list[str], str]:
+            name, kind = file()
+            return [name] if name else [], kind
+
+        answers = {"question": ask, "warning": ask, "information": ask, "critical": ask, "exec": ask, "exec_": ask}
+        dialogs = {"getOpenFileName": file, "getSaveFileName": file, "getOpenFileNames": files,
+                   "getExistingDirectory": lambda *_, **__: str(self.random.choice((self.folder, "")))}  # fmt: skip
+        with ExitStack() as stack:
+            for owner, methods in ((QMessageBox, answers), (QFileDialog, dialogs)):
+                for name, method in methods.items():
+                    if hasattr(owner, name):
+                        stack.enter_context(patch.object(owner, name, method))
+            stack.enter_context(patch.object(QMenu, "exec", lambda *_: None))
+            stack.enter_context(patch.object(QDesktopServices, "openUrl", lambda *_: True))
+            yield
+
+    # actions on the docks ----------------------------------------------------------------------------------------
+
+    def do_click(self) -> None:
+        """Click a control."""
+        control = self._control()
+        if control is not None:
+            QTest.mouseClick(self._surface(control), Qt.MouseButton.LeftButton, pos=self._place(control))
+            self._close_popup()
+
+    do_click_again = do_press = do_click
+
+    def do_key(self) -> None:
+        """Type a key into a control."""
+        control = self._control()
+        if control is not None:
+            control.setFocus()
+            key = self.random.choice(KEYS)
+            typed = QTest.keyClicks if isinstance(key, str) else QTest.keyClick
+            typed(control, key)
+            self._close_popup()
+
+    def do_undo_key(self) -> None:
+        """Type Ctrl+Z into a control."""
+        control = self._control()
+        if control is not None:
+            QTest.keyClick(control, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+
+    def do_wheel(self) -> None:
+        """Turn the wheel over a control."""
+        control = self._control()
+        if control is not None:
+            where = QPointF(control.rect().center())
+            QApplication.sendEvent(control, QWheelEvent(
+                where, QPointF(control.mapToGlobal(where.toPoint())), QPoint(0, 0),
+                QPoint(0, self.random.choice((-240, -120, 120, 240))), Qt.MouseButton.NoButton,
+                Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+            ))  # fmt: skip
+
+    def do_choose(self) -> None:
+        """Choose an entry of a combo box."""
+        boxes = [one for one in self.controls() if isinstance(one, QComboBox) and one.count()]
+        if boxes:
+            box = self.random.choice(boxes)
+            self._name(box)
+            box.setCurrentIndex(self.random.randrange(box.count()))
+            box.activated.emit(box.currentIndex())
+
+    def do_drop(self) -> None:
+        """Drop a file or a folder on a dock."""
+        pages = [page for page in self.pages() if page.dock is not None]
+        if pages:
+            path = self.random.choice([*self.files, self.folder])
+            self.ticks.doing += f" {path.name}"
+            drop_on(self.random.choice(pages).dock, path)
+
+    def do_close_dock(self) -> None:
+        """Close a dock, not often."""
+        pages = self.pages()
+        if pages and self.random.random() < 0.2:
+            page = self.random.choice(pages)
+            above = page.parentWidget()
+            while not hasattr(above, "destroyOnClose"):
+                above = above.parentWidget()
+            above.destroyOnClose()
+
+    def do_open_dock(self) -> None:
+        """Open a dock, or bring it to the front."""
+        viewer = self.random.choice(self.viewers)
+        holder, _ = viewer.window.add_plugin_dock_widget("napari-milcnn", self.random.choice(DOCKS))
+        holder.raise_()
+
+    # actions on napari -------------------------------------------------------------------------------------------
+
+    def do_add_layer(self) -> None:
+        """Add an image, a stack or labels to a viewer."""
+        shape = self.random.choice([(96, 128), (3, 96, 128), (2, 2, 96, 128)])
+        pixels = np.random.default_rng(self.random.randrange(99)).integers(0, 4000, shape).astype(np.uint16)
+        viewer = self.random.choice(self.viewers)
+        if self.random.random() < 0.3:
+            viewer.add_labels((pixels[..., :, :] > 3000).astype(int), name="cells")
+        else:
+            viewer.add_image(pixels, name=self.random.choice(("GFP", "RFP", "field", "field")))
+
+    def do_delete_layer(self) -> None:
+        """Delete a layer."""
+        viewer = self.random.choice(self.viewers)
+        if viewer.layers:
+            viewer.layers.pop(self.random.randrange(len(viewer.layers)))
+
+    def do_rename_layer(self) -> None:
+        """Rename a layer."""
+        viewer = self.random.choice(self.viewers)
+        if viewer.layers:
+            self.random.choice(list(viewer.layers)).name = self.random.choice(("renamed", "a [b]", "GFP", "<b>x</b>"))
+
+    def do_select_layer(self) -> None:
+        """Select one layer, or several."""
+        viewer = self.random.choice(self.viewers)
+        if viewer.layers:
+            viewer.layers.selection = set(self.random.sample(list(viewer.layers), self.random.choice((1, 1, 2))
+                                                             if len(viewer.layers) > 1 else 1))  # fmt: skip
+
+    def do_move_layer(self) -> None:
+        """Move a layer to the bottom."""
+        viewer = self.random.choice(self.viewers)
+        if len(viewer.layers) > 1:
+            viewer.layers.move(len(viewer.layers) - 1, 0)
+
+    def do_theme(self) -> None:
+        """Change the theme."""
+        self.random.choice(self.viewers).theme = self.random.choice(("dark", "light"))
+
+    def do_show_3d(self) -> None:
+        """Show 3D, or go back."""
+        self.random.choice(self.viewers).dims.ndisplay = self.random.choice((2, 2, 3))
+
+    def do_step_plane(self) -> None:
+        """Step along the first axis."""
+        dims = self.random.choice(self.viewers).dims
+        if dims.ndim > 2:
+            dims.set_current_step(0, self.random.randrange(max(1, int(dims.nsteps[0]))))
+
+    def do_canvas_key(self) -> None:
+        """Type a key on the canvas."""
+        canvas = self.random.choice(self.viewers).window._qt_viewer.canvas.native
+        QTest.keyClicks(canvas, self.random.choice("12vo"))
+
+    def do_wait(self) -> None:
+        """Look at what is there."""
+        self.live(0.3)
+
+    # helpers -----------------------------------------------------------------------------------------------------
+
+    def _control(self) -> QWidget | None:
+        controls = self.controls()
+        if not controls:
+            return None
+        control = self.random.choice(controls)
+        self._name(control)
+        return control
+
+    def _name(self, control: QWidget) -> None:
+        text = control.text() if isinstance(control, QAbstractButton) else ""
+        said = control.accessibleName() or text or control.toolTip()[:40] or type(control).__name__
+        self.ticks.doing += f" {said!r}"
+        self.log[-1:] = [self.ticks.doing]
+
+    def _surface(self, control: QWidget) -> QWidget:
+        return control.viewport() if isinstance(control, QAbstractItemView) else control
+
+    def _place(self, control: QWidget) -> QPoint:
+        surface = self._surface(control)
+        return QPoint(self.random.randrange(max(1, surface.width())), self.random.randrange(max(1, surface.height())))
+
+    def _close_popup(self) -> None:
+        popup = QApplication.activePopupWidget()
+        if popup is not None:
+            popup.close()
+
+
+def drop_on(widget: QWidget, path: Path) -> None:
+    """Drop a file on a widget, as a file manager does."""
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        QApplication.sendEvent(widget, QDragEnterEvent(QPoint(5, 5), *how))
+    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
+
+
+def left_windows() -> set[str]:
+    """Name the windows of this plugin that there are."""
+    gc.collect()
+    for _ in range(3):
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        QApplication.processEvents()
+    return {type(one).__name__ for one in QApplication.allWidgets() if type(one).__module__.startswith("napari_milcnn")}
+
+
+def make_files(folder: Path) -> list[Path]:
+    """Write what is dropped: fields, a table, a model, a text that is no image, a damaged image."""
+    files = []
+    for i, kind in enumerate(("nucleus", "mitochondria", "cell periphery")):
+        field = simulate_field([kind], SimulationOptions(size=(192, 192), cells=(10, 14)), i)
+        files.append(folder / f"field{i}.ome.tif")
+        tifffile.imwrite(files[-1], field.image, photometric="minisblack", metadata={"axes": "CYX"})
+    (folder / "labels.csv").write_text("file,label\nfield0.ome.tif,a\nfield1.ome.tif,b\nfield2.ome.tif,\n")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "damaged.tif").write_bytes(files[0].read_bytes()[:5000])
+    return [*files, folder / "labels.csv", folder / "notes.txt", folder / "damaged.tif",
+            mil.sample_folder() / "models" / "yeast-sim.zip"]  # fmt: skip
+
+
+def main() -> None:
+    """Let the monkey loose and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actions", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    args = parser.parse_args()
+    QSettings.setPath(QSettings.Format.NativeFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp())
+    current.set(mil.load_model("yeast-sim"))
+    monkey = Monkey(folder, args.seed, make_files(folder))
+    monkey.go(args.actions)
+    report("All docks, random actions", summary(monkey, args), keep=args.record)
+
+
+def summary(monkey: Monkey, args: argparse.Namespace) -> list[str]:
+    """Say what the monkey found."""
+    gaps = np.array([gap for gap, _ in monkey.ticks.gaps])
+    longest = sorted(monkey.ticks.gaps, reverse=True)[:5]
+    return [
+        f"{args.actions} actions, seed {args.seed}: {len(monkey.faults)} exceptions or windows left, "
+        f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} questions answered).",
+        f"Gaps of the window: 99th percentile {np.percentile(gaps, 99):.0f} ms, "
+        f"{np.sum(gaps[gaps > LONG]) / np.sum(gaps):.1%} of the time in gaps over {LONG} ms.",
+        "Longest: " + "; ".join(f"{gap:.0f} ms ({doing})" for gap, doing in longest) + ".",
+        *monkey.faults, *monkey.lost,
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

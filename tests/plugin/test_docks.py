@@ -1,0 +1,84 @@
+"""Docks as the menu opens them: drawn at once, filled when what they need is loaded, tabs of each other."""
+
+import subprocess
+import sys
+
+import pytest
+from npe2 import PluginManifest
+
+from conftest import PATIENCE
+from napari_milcnn.plugin import docks
+from napari_milcnn.plugin.classify.dock import ClassifyDock
+from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage
+from qt_actions import open_dock, windows
+
+
+def test_the_menu_imports_nothing_heavy():
+    heavy = {"torch", "pandas", "matplotlib", "pyqtgraph", "sklearn", "skimage", "napari_milcnn.plugin.classify"}
+    # napari itself imports some of these: what counts is what comes with the docks
+    napari = "import sys, napari.viewer, napari.qt, napari.layers; before = set(sys.modules); "
+    code = f"{napari}import napari_milcnn.plugin.docks; print(*sorted({heavy!r} & (set(sys.modules) - before)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_every_dock_of_the_manifest_is_a_page():
+    manifest = PluginManifest.from_distribution("napari-milcnn")
+    homes = {command.id: command.python_name for command in manifest.contributions.commands}
+    pages = [homes[widget.command].split(":") for widget in manifest.contributions.widgets]
+    assert [getattr(docks, name) for _, name in pages] == [ClassifyPage, TrainPage, ResultsPage]
+
+
+def test_a_dock_says_what_it_waits_for_then_is_there(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+    opened = []
+    page.when_open(opened.append)
+    assert page.dock is None
+    assert page._page._note.text().startswith("Loading what this dock needs")
+    qtbot.waitUntil(lambda: page.dock is not None, timeout=PATIENCE)
+    assert isinstance(page.dock, ClassifyDock)
+    page.when_open(opened.append)
+    assert opened == [page.dock, page.dock]
+
+
+def test_a_dock_that_cannot_be_loaded_says_why(make_napari_viewer, qtbot):
+    class Broken(OpeningDock):
+        home = ("napari_milcnn.plugin.not_there", "Dock")
+
+    page = Broken(make_napari_viewer())
+    qtbot.addWidget(page)
+    qtbot.waitUntil(lambda: "cannot open" in page._page._note.text(), timeout=PATIENCE)
+    assert "not_there" in page._page._note.text()
+    assert page.dock is None
+
+
+def test_a_dock_closed_while_it_loads_leaves_nothing(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
+    before = windows()
+    gone = []
+    page.destroyed.connect(lambda: gone.append(True))
+    holder.destroyOnClose()
+    del page
+    qtbot.waitUntil(lambda: bool(gone), timeout=PATIENCE)
+    assert windows() <= before
+
+
+@pytest.mark.parametrize("last", ["Train", "Results"])
+def test_docks_are_tabs_of_each_other(make_napari_viewer, qtbot, last):
+    viewer = make_napari_viewer()
+    first, _ = open_dock(viewer, "Classify")
+    second, _ = open_dock(viewer, last)
+    window = viewer.window._qt_window
+    qtbot.waitUntil(lambda: window.tabifiedDockWidgets(first) == [second], timeout=PATIENCE)
+
+
+def test_a_dock_that_floats_is_left_alone(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    first, _ = open_dock(viewer, "Classify")
+    first.setFloating(True)
+    second, _ = open_dock(viewer, "Train")
+    qtbot.wait(50)
+    assert viewer.window._qt_window.tabifiedDockWidgets(first) == []
+    assert not second.isFloating()
