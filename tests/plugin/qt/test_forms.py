@@ -10,7 +10,8 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QComboBox, QSlider, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
-from napari_milcnn.plugin.qt.forms import scrolled
+from napari_milcnn.options import ComputeOptions
+from napari_milcnn.plugin.qt.forms import options_form, scrolled
 
 
 def turn_wheel(widget: QWidget) -> None:
@@ -93,3 +94,9 @@ def test_the_wheel_gives_no_focus(page):
     page.widget().layout().addWidget(field)
     QApplication.processEvents()
     assert field.focusPolicy() == Qt.FocusPolicy.StrongFocus
+
+
+def test_fields_of_a_form_have_names_for_screen_readers(qtbot):
+    form = options_form(ComputeOptions, ("batch_size", "precision", "tile"), {})
+    qtbot.addWidget(form.native)
+    assert [field.native.accessibleName() for field in form] == ["batch size", "precision", "tile"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -98,3 +100,25 @@ def test_an_abandoned_job_closes_and_calls_nobody(qtbot):
     qtbot.waitUntil(closed.is_set)
     qtbot.wait(200)
     assert calls == []
+
+
+ENDS = """
+import time
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication
+from napari_milcnn.plugin.qt.job import Job
+application, parent = QApplication([]), QObject()
+
+def steps():
+    while True:
+        yield
+        time.sleep(0.01)
+
+Job(steps, parent, print, print)
+time.sleep(0.1)
+"""
+
+
+def test_python_ends_quietly_while_a_job_runs():
+    ran = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, check=True)
+    assert ran.stderr == ""

@@ -69,7 +69,9 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None) -> Any
         options |= _limits(annotation, field) | {"min": 0}
     elif annotation in (int, float):
         options |= _limits(annotation, field)
-    return create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
+    widget = create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
+    widget.native.setAccessibleName(widget.label)
+    return widget
 
 
 def _limits(number: Any, field: FieldInfo) -> dict[str, Any]:

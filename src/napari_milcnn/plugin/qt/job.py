@@ -14,6 +14,7 @@ do the threads that torch starts from it. Only Linux can lower the priority of a
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -22,8 +23,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import create_worker
 
 from napari_milcnn.errors import ComputeError, MilcnnError
@@ -33,6 +35,10 @@ _REPORT_INTERVAL = 0.1
 """Shortest time between two reports at a gate, in s."""
 _NICENESS = 5
 """Added to the nice value of the process for a job's thread."""
+_LAST_WAIT = 10_000
+"""Longest time, in ms, that Python waits at its end for the threads of jobs: what they use must outlive them."""
+_GATES: WeakSet[Gate] = WeakSet()
+"""The gates of all jobs, to be stopped when Python ends."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Job(QObject):
         super().__init__(parent)
         self._gate = gate or Gate()
         self._gate.reported.connect(self._on_step)
+        _GATES.add(self._gate)
         self._error, self._stopped = "", False
         self.stepped.connect(on_step)
         self.ended.connect(on_end)
@@ -179,6 +186,14 @@ def _translated_steps(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterato
     finally:
         if isinstance(generator, Generator):
             generator.close()
+
+
+@atexit.register
+def _end_jobs() -> None:
+    """Stop the jobs that are left when Python ends, and wait for their threads."""
+    for gate in list(_GATES):
+        gate.stop()
+    QThreadPool.globalInstance().waitForDone(_LAST_WAIT)
 
 
 def _lower_priority() -> None:
