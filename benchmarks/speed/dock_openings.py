@@ -1,0 +1,96 @@
+"""Whether napari's window answers while a dock opens: python -m benchmarks.speed.dock_openings [--rounds 3] [--record].
+
+Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX" python -m ...`.
+
+Each dock is opened by napari's own function for its menu, in a process of its own: the first time, when nothing of what
+the dock needs has been imported, and, after it was closed, a second time. A timer of 5 ms ticks in the window's thread;
+what lies between two ticks is how long the window did not answer. Ticks are counted from the call until a second after
+the dock is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.record import report, table
+
+DOCKS = ("Classify", "Train", "Results")
+TICK, LONG = 5, 200
+"""Milliseconds between two ticks, and what a user feels as a stall."""
+
+
+def main() -> None:
+    """Open every dock in new processes, and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each dock")
+    parser.add_argument("--dock", choices=DOCKS, help="open this dock in this process and print its gaps as JSON")
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    args = parser.parse_args()
+    if args.dock:
+        sys.stdout.write(json.dumps(openings(args.dock)))
+    else:
+        report("Docks, stalls of the window while they open", lines(args.rounds), keep=args.record)
+
+
+def lines(rounds: int) -> list[str]:
+    """Return rows of gaps, all processes of a dock together."""
+    found: dict[tuple[str, int], list[list[float]]] = {}
+    for _ in range(rounds):
+        for dock in DOCKS:
+            call = [sys.executable, "-m", "benchmarks.speed.dock_openings", "--dock", dock]
+            ran = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+            for i, gaps in enumerate(json.loads(ran.stdout.splitlines()[-1])):
+                found.setdefault((dock, i), []).append(gaps)
+    rows = []
+    for (dock, i), runs in found.items():
+        gaps = np.concatenate([np.array(run) for run in runs])
+        rows.append([dock, ("first", "second")[i], f"{gaps.sum() / len(runs) / 1000 - 1:.1f}", len(gaps),
+                     *(f"{value:.0f}" for value in (*np.percentile(gaps, (50, 99)), gaps.max())),
+                     f"{np.sum(gaps > LONG) / len(runs):.1f}"])  # fmt: skip
+    header = ["dock", "time", "s until it is there", "gaps", "median, ms", "99th percentile, ms", "longest, ms",
+              f"gaps over {LONG} ms an opening"]  # fmt: skip
+    return table(header, rows)
+
+
+def openings(name: str) -> list[list[float]]:
+    """Open a dock twice; the gaps in ms of each time."""
+    import napari
+    from qtpy.QtCore import QEventLoop, Qt, QTimer
+
+    viewer = napari.Viewer()
+    times: list[float] = []
+    timer = QTimer()
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.timeout.connect(lambda: times.append(time.perf_counter()))
+
+    def live(done: Callable[[], bool], seconds: float) -> None:
+        loop, watch, end = QEventLoop(), QTimer(), time.monotonic() + seconds
+        watch.timeout.connect(lambda: loop.quit() if done() or time.monotonic() > end else None)
+        watch.start(20)
+        loop.exec()
+
+    live(lambda: False, 2)
+    gaps = []
+    for _ in range(2):
+        times.clear()
+        timer.start(TICK)
+        holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+        live(lambda page=page: page.dock is not None, 120)
+        live(lambda: False, 1)
+        timer.stop()
+        gaps.append([1000 * gap for gap in np.diff(times)])
+        viewer.window.remove_dock_widget(holder)
+        live(lambda: False, 1)
+    viewer.close()
+    return gaps
+
+
+if __name__ == "__main__":
+    main()
