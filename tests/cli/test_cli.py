@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 import napari_milcnn as mil
 from conftest import write_plate
 from napari_milcnn.cli.app import app
+from napari_milcnn.output_lock import locked, locked_folder
 
 CPU = ("--device", "cpu", "--precision", "float32")
 PROGRAM = [sys.executable, "-c", "from napari_milcnn.cli.app import main; main()"]
@@ -98,6 +100,31 @@ def test_faithfulness_goes_to_the_report_and_a_card(run, model, image, tmp_path)
     assert done.exit_code == 0, done.output
     assert {one.evidence for one in mil.load_model(tmp_path / "n.zip").card.faithfulness} >= {"object"}
     assert (tmp_path / "out" / "faithfulness.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["classify", "train", "evaluate", "calibrate", "simulate", "cells", "next", "check"]
+)
+def test_a_second_run_into_the_same_output_is_refused(run, model, image, tmp_path, command):
+    """Every command that writes: nothing is written, and the message says who writes there."""
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,round\n")
+    labels, outputs = tmp_path / "labels.csv", tmp_path / "outputs"
+    call, out = {
+        "classify": ((image, "-m", model), outputs),
+        "train": ((labels,), outputs / "x.zip"),
+        "evaluate": ((labels, "-m", model), outputs),
+        "calibrate": ((labels, "-m", model), outputs / "x.zip"),
+        "simulate": ((), outputs),
+        "cells": ((image, "--objects", image, "-m", model), outputs / "x.csv"),
+        "next": ((tmp_path, "-m", model), outputs / "x.csv"),
+        "check": ((labels,), outputs / "x.csv"),
+    }[command]
+    with locked_folder(out) if out == outputs else locked(out):
+        there = sorted(outputs.iterdir())
+        result = run(command, *call, *(["-o"] if command != "simulate" else []), out)
+        assert result.exit_code == 2
+        assert re.search(r"is being written by .* \(process \d+ on .* since .*wait until it ends", result.stderr)
+        assert sorted(outputs.iterdir()) == there
 
 
 @pytest.mark.slow

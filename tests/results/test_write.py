@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import imageio.v3 as imageio
 import numpy as np
@@ -148,6 +149,18 @@ def test_leaving_early_keeps_what_is_finished(model, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1
     assert json.loads((tmp_path / "out" / "run.json").read_text())["unfinished"] == [str(f) for f in files[1:]]
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+
+
+def test_an_output_folder_that_is_deleted_meanwhile_ends_the_run(model, tmp_path):
+    """What was written is gone: the run must not end as though all were well, nor make half a folder."""
+    for name in "abc":
+        tifffile.imwrite(tmp_path / f"{name}.tif", field())
+    steps = classify_files(model, [tmp_path / f"{name}.tif" for name in "abc"], tmp_path / "out", masks=False, **CPU)
+    next(step for step in steps if step.result)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"out was deleted or moved while it was written.*run again"):
+        list(steps)
+    assert not (tmp_path / "out").exists()
 
 
 def test_own_objects(model, tmp_path):

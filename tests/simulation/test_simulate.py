@@ -341,7 +341,7 @@ def test_cells_at_the_border_are_cut_off() -> None:
 def test_screen_refuses_a_file_in_the_way(tmp_path: Path) -> None:
     """A file where the folder should be is reported, not overwritten."""
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
+    with pytest.raises(OutputError, match="out is a file; expected a folder"):
         next(simulate_screen(tmp_path / "out", options=TINY))
 
 

@@ -11,12 +11,12 @@ from napari_milcnn.cli.option_flags import (
     MODEL,
     TABLE_OUT,
     AsJson,
-    check_table_out,
     given_options,
     loaded,
     options_of,
     reading_of,
     reading_options,
+    table_lock,
 )
 from napari_milcnn.cli.progress import exit_status, output, print_json
 from napari_milcnn.images.intensity import Plates
@@ -39,8 +39,7 @@ def cells_command(
     from napari_milcnn.inference.cells import classify_cells, read_labels_of
     from napari_milcnn.results.write import write_table
 
-    with exit_status():
-        check_table_out(out)
+    with exit_status(), table_lock(out):
         trained = loaded(model)
         reading = reading_of(options)
         with Plates(reading.plates, reading).open(image) as stack:

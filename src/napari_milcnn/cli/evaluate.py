@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from napari_milcnn.cli.option_flags import (
 from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptions
+from napari_milcnn.output_lock import locked, locked_folder
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport, ImageOutcome
@@ -72,10 +74,11 @@ def evaluate_command(
         )  # fmt: skip
         if card_out is not None and not options["faithfulness"]:
             raise OptionsError("--card-out writes the faithfulness on the model's card; give --faithfulness, too")
-        report = _report_of(steps)
-        report.save(out)
-        if card_out is not None and report.faithfulness is not None:
-            with_faithfulness(trained, report.faithfulness).save(card_out)
+        with locked_folder(out) as lock, nullcontext() if card_out is None else locked(card_out) as card_lock:
+            report = _report_of(steps)
+            report.save(out, lock=lock)
+            if card_out is not None and report.faithfulness is not None:
+                with_faithfulness(trained, report.faithfulness).save(card_out, lock=card_lock)
         if as_json:
             print_json(report.document())
         else:

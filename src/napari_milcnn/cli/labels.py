@@ -17,12 +17,12 @@ from napari_milcnn.cli.option_flags import (
     TABLE_OUT,
     AsJson,
     Layout,
-    check_table_out,
     given_options,
     loaded,
     options_of,
     reading_of,
     reading_options,
+    table_lock,
 )
 from napari_milcnn.cli.progress import exit_status, last_result, messages, output, print_failure, print_json, warn
 from napari_milcnn.errors import ImageError
@@ -56,10 +56,9 @@ def next_command(
     from napari_milcnn.labels.labelling import open_labelling
     from napari_milcnn.labels.ranking import rank_images
 
-    with exit_status():
+    with exit_status(), table_lock(out, folder, folder / "labels.csv"):
         if not folder.exists():
             raise ImageError(f"{folder} does not exist; expected a folder of images")
-        check_table_out(out, folder, folder / "labels.csv")
         trained, labelling = loaded(model), open_labelling(folder, reading_of(options))
         table, rows = labelling.everything(), labelling.unlabelled()
         steps = rank_images(trained, table, rows, known=labelling.labelled(), **given_options(ComputeOptions, options))
@@ -107,8 +106,7 @@ def check_command(
     from napari_milcnn.labels.checks import check_labels, comparable_rows
     from napari_milcnn.labels.table import read_labels
 
-    with exit_status():
-        check_table_out(out, labels, labels / "labels.csv", layout)
+    with exit_status(), table_lock(out, labels, labels / "labels.csv", layout):
         table = read_labels(labels, reading_of(options), layout)
         trained = None if model is None else loaded(model)
         steps = check_labels(table, trained, **given_options(ComputeOptions, options))

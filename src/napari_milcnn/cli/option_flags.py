@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading, ZReading
 from napari_milcnn.options import ForegroundOptions, Options, flag_name, make_options
+from napari_milcnn.output_lock import locked
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
@@ -104,20 +106,25 @@ def loaded(model: str) -> TrainedModel:
     return load_model(model)
 
 
-def check_table_out(out: Path | None, *inputs: Path | None) -> None:
-    """Check, before any work is done, that --out names a table that can be written.
+@contextmanager
+def table_lock(out: Path | None, *inputs: Path | None) -> Iterator[None]:
+    """Check, before any work is done, that --out names a table that can be written, and hold its lock.
 
     Raises
     ------
     OutputError
-        If it does not end in .csv, is a folder, or is one of the tables that the command reads.
+        If it does not end in .csv, is a folder, or is one of the tables that the command reads; or if another run
+        writes it.
     """
     if out is None:
+        yield
         return
     if out.suffix.lower() != ".csv" or out.is_dir():
         raise OutputError(f"--out is {out}; expected the name of a table that ends in .csv")
     if out.resolve() in {path.resolve() for path in inputs if path is not None}:
         raise OutputError(f"--out is {out}, which the command reads and would overwrite; choose another name")
+    with locked(out):
+        yield
 
 
 def class_thresholds(texts: Sequence[str]) -> dict[str, float]:

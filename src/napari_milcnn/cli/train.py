@@ -23,6 +23,7 @@ from napari_milcnn.options import (
     TrainOptions,
     flag_name,
 )  # fmt: skip
+from napari_milcnn.output_lock import locked
 
 if TYPE_CHECKING:
     from napari_milcnn.training.plan import TrainingPlan
@@ -129,10 +130,10 @@ def calibrate_command(
     from napari_milcnn.model.package_read import load_model
     from napari_milcnn.training.validation import calibrate
 
-    with exit_status():
+    with exit_status(), locked(out) as lock:
         table = read_labels(labels, reading_of(options), layout)
         result = calibrate(load_model(model), table, device=device)
-        result.save(out)
+        result.save(out, lock=lock)
         output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import MilcnnError, OutputError
+from napari_milcnn.errors import MilcnnError
 from napari_milcnn.evaluation.faithfulness import faithfulness_records
 from napari_milcnn.evaluation.localisation import LocalisationScores
 from napari_milcnn.figures.plots import confusion_figure, reliability_figure, svg
@@ -32,6 +33,7 @@ from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.options import EvaluateOptions
+from napari_milcnn.output_lock import OutputLock, locked_folder
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import Metrics, OpenedResults
 from napari_milcnn.results.read import with_margin, with_name
@@ -204,7 +206,7 @@ class EvaluationReport:
         }  # fmt: skip
         return {name: _json_value(value) for name, value in facts.items()}
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, lock: OutputLock | None = None) -> Path:
         """Write metrics.json, confusion.csv, predictions.csv, groups.csv, mislabels.csv and report.html to a folder.
 
         faithfulness.csv is written where faithfulness was measured.
@@ -213,6 +215,8 @@ class EvaluationReport:
         ----------
         folder : path
             It is made if it does not exist.
+        lock : OutputLock, optional
+            The lock of the folder, where the caller holds it already, as the command line does.
 
         Returns
         -------
@@ -222,11 +226,15 @@ class EvaluationReport:
         Raises
         ------
         OutputError
-            If there is a file where the folder should be, or a file cannot be written.
+            If there is a file where the folder should be, a file cannot be written, or another run writes there.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file; expected a folder for the results")
+        with locked_folder(folder) if lock is None else nullcontext(lock) as held:
+            self._write(folder)
+            held.check()
+        return folder
+
+    def _write(self, folder: Path) -> None:
         write_json(folder / "metrics.json", self.document())
         write_table(folder / "confusion.csv", self.confusion.reset_index())
         write_table(folder / "predictions.csv", self.predictions)
@@ -236,7 +244,6 @@ class EvaluationReport:
             write_table(folder / "faithfulness.csv", self.faithfulness)
         with replacing(folder / "report.html") as draft:
             draft.write_text(html(self), encoding="utf-8")
-        return folder
 
 
 def _json_value(value: object) -> object:

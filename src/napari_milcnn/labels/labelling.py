@@ -49,9 +49,12 @@ from napari_milcnn.labels.labelling_files import (
     write_bytes,
 )
 from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of
+from napari_milcnn.output_lock import locked
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images than this, or this many times fewer than the largest class, is mentioned."""
+_PATIENCE = 5.0
+"""Seconds to wait for another window that writes the same labels at this moment."""
 _STEPS = 1000
 """Number of changes that can be undone."""
 
@@ -331,6 +334,11 @@ class Labelling:
             If they cannot be written, or another program changed labels.csv meanwhile.
         """
         self.unsaved = True
+        with locked(self.path, patience=_PATIENCE):
+            self._write_files()
+        self.unsaved = False
+
+    def _write_files(self) -> None:
         before = content_of(self.path)
         if before != self._sheet.content:
             raise OutputError(f"{self.path} was changed by another program meanwhile and is not overwritten; open it "
@@ -341,7 +349,6 @@ class Labelling:
             write_bytes(self.path, content)
             self._sheet = replace(self._sheet, content=content)
         write_bytes(notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
-        self.unsaved = False
 
     def _keep_original(self) -> None:
         """Keep a copy of a table that was there before any labelling."""

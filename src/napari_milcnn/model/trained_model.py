@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from napari_milcnn.options import (
     make_options,
     preset_options,
 )
+from napari_milcnn.output_lock import OutputLock, locked
 
 _FEW_LOOKS = 20
 """Training images below which it is only roughly known what they look like."""
@@ -110,20 +112,28 @@ class TrainedModel:
         }  # fmt: skip
         return TrainedModel(built, make_options(ModelCard, {**self.card.model_dump(), **facts}))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, lock: OutputLock | None = None) -> Path:
         """Write the model as one bioimage.io 0.5 zip.
+
+        Parameters
+        ----------
+        path : path
+            The .zip.
+        lock : OutputLock, optional
+            The lock of the file, where the caller holds it already, as a training does.
 
         Raises
         ------
         ModelError
             If the description does not pass bioimageio.spec's checks.
         OutputError
-            If the file cannot be written.
+            If the file cannot be written, or if another run writes it.
         """
         path = Path(path)
         if path.suffix.lower() != ".zip":
             raise ModelError(f"a model is saved as one .zip, found {path.name!r}; name it {path.stem}.zip")
-        with replacing(path) as draft, folder_beside(path) as folder:
+        alone = locked(path) if lock is None else nullcontext()
+        with alone, replacing(path) as draft, folder_beside(path) as folder:
             write_package(self.network, self.card, folder, draft)
         return path
 

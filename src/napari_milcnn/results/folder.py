@@ -26,6 +26,7 @@ from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import MasksAs
+from napari_milcnn.output_lock import OutputLock, locked_folder
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import Findings, FindingsOfImage
 from napari_milcnn.results.record import check_room, classification_record, plate_facts, write_record
@@ -134,24 +135,15 @@ def classify_files(
     OptionsError
         If an option is unknown or has an impossible value.
     OutputError
-        If the folder cannot be written, or if results in it would be overwritten by those of other images.
+        If the folder cannot be written, if another run writes to it, if it is deleted meanwhile, or if results in it
+        would be overwritten by those of other images.
     """
     files = find_images(sources)
-    run = _Run(
-        model,
-        files,
-        out,
-        classes,
-        masks_as if masks else None,
-        save_evidence,
-        objects,
-        reading,
-        dict(mask_options or {}),
-        planes or {},
-        plates or Plates(reading.plates, reading),
-        options,
-    )
-    yield from run.steps(command)
+    plates = plates or Plates(reading.plates, reading)
+    with locked_folder(out) as lock:
+        run = _Run(model, files, out, classes, masks_as if masks else None, save_evidence, objects, reading,
+                   dict(mask_options or {}), planes or {}, plates, options)  # fmt: skip
+        yield from run.steps(command, lock)
 
 
 class _Run:
@@ -203,8 +195,6 @@ class _Run:
             )
 
     def _check_out(self) -> None:
-        if self.out.exists() and not self.out.is_dir():
-            raise OutputError(f"{self.out} is a file; expected a folder for the results")
         planned = {path.resolve() for name in self.names for path in _possible_files(self.out, name)}
         overwritten = planned & {file.resolve() for file in self.files}
         if overwritten:
@@ -213,7 +203,7 @@ class _Run:
             )
         check_room(self.out, dict(zip(self.names, self.files, strict=True)))
 
-    def steps(self, command: Sequence[str]) -> Steps[ImageResult]:
+    def steps(self, command: Sequence[str], lock: OutputLock) -> Steps[ImageResult]:
         began, found = time.perf_counter(), None
         try:
             for step in analyse(self.maker, [self._request(file) for file in self.files]):
@@ -223,10 +213,12 @@ class _Run:
                     found = FindingsOfImage(event.image, str(file), name, self.evidence_notes)
                 elif isinstance(event, PlaneResult) and found is not None:
                     found.take(event)
+                lock.check()
                 result = self._finish(file, name, found, event) if isinstance(event, ImageEnd) else None
                 found = found if result is None else None
                 yield Progress(step.number, step.total, file.name, step.share, result)
         finally:
+            lock.check()
             self.tables.write()
             self._write_record(command, time.perf_counter() - began)
 

@@ -25,6 +25,7 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.write import write_ome_tiff
+from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.simulation.acquisition import Acquisition, draw_acquisition
 from napari_milcnn.simulation.cell import CHANNELS
 from napari_milcnn.simulation.localisations import LOCALISATIONS
@@ -119,10 +120,14 @@ def simulate_screen(
     """
     names, options, out = checked_localisations(localisations), options or SimulationOptions(), Path(out)
     _check_numbers(fields_per_class, fields_per_strain, validation, seed)
-    if (out / "labels.csv").exists():
-        raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
+    _check_free(out)
     jobs = _plan(names, fields_per_class, fields_per_strain, validation, seed, options)
     return _write_screen(out, list(jobs), options)
+
+
+def _check_free(out: Path) -> None:
+    if (out / "labels.csv").exists():
+        raise OutputError(f"{out} already holds a screen (labels.csv); choose another folder, or empty this one")
 
 
 def _check_numbers(fields_per_class: int, fields_per_strain: int, validation: float, seed: int) -> None:
@@ -159,15 +164,19 @@ def _plan(
 
 def _write_screen(out: Path, jobs: Sequence[_Job], options: SimulationOptions) -> Generator[Path, None, None]:
     tables = _CompleteFields()
-    try:
-        for job in jobs:
-            protein = draw_protein(job.labels, options, np.random.default_rng([*job.seeds, 0, 1]))
-            rng = np.random.default_rng([*job.seeds, job.number])
-            simulated = draw_field(protein, options, rng, job.acquisition)
-            yield _write_field(out, job, simulated, tables)
-    finally:
-        if tables.fields:
-            _write_truth_tables(out, tables)
+    with locked_folder(out) as lock:
+        _check_free(out)
+        try:
+            for job in jobs:
+                protein = draw_protein(job.labels, options, np.random.default_rng([*job.seeds, 0, 1]))
+                rng = np.random.default_rng([*job.seeds, job.number])
+                simulated = draw_field(protein, options, rng, job.acquisition)
+                lock.check()
+                yield _write_field(out, job, simulated, tables)
+        finally:
+            lock.check()
+            if tables.fields:
+                _write_truth_tables(out, tables)
 
 
 def _write_truth_tables(out: Path, tables: _CompleteFields) -> None:

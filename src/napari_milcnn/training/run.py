@@ -17,10 +17,12 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
+from napari_milcnn.atomic_write import sweep_drafts
 from napari_milcnn.errors import ComputeError
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.output_lock import OutputLock, locked
 from napari_milcnn.training.plan import TrainingPlan
 from napari_milcnn.training.record import TrainingState, save_record
 from napari_milcnn.training.trainer import EpochReport, OnBatch, train
@@ -69,11 +71,26 @@ def run_training(
     Raises
     ------
     MilcnnError
-        As `train`, or if a file cannot be written.
+        As `train`, if a file cannot be written, or if another training writes the same model.
     """
+    if not is_leading_process():
+        yield from train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
+                         on_image=on_image, on_batch=on_batch, **plan.train_options().model_dump())  # fmt: skip
+        return
+    with locked(plan.out) as lock:  # of all files of the training
+        sweep_drafts(plan.out.parent)
+        yield from _leading(plan, table, model, lock, resume=resume, on_warning=on_warning, on_image=on_image,
+                            on_batch=on_batch)  # fmt: skip
+
+
+def _leading(
+    plan: TrainingPlan, table: LabelTable, model: TrainedModel, lock: OutputLock, *, resume: bool,
+    on_warning: Callable[[str], None] | None, on_image: OnImage | None, on_batch: OnBatch | None,
+) -> Iterator[EpochReport]:  # fmt: skip
+    """Train in the process that saves, as `run_training` says."""
     report: EpochReport | None = None
     options = plan.train_options()
-    recorded = resume or not is_leading_process()
+    recorded = resume
 
     def batch(done: int, total: int) -> bool:
         nonlocal recorded
@@ -85,14 +102,13 @@ def run_training(
     try:
         for report in train(model, table, checkpoint=plan.checkpoint, resume=resume, on_warning=on_warning,
                             on_image=on_image, on_batch=batch, **options.model_dump()):  # fmt: skip
-            if is_leading_process():
-                if report.is_best or report.best.card.training.look or not plan.out.exists():
-                    report.best.save(plan.out)
-                save_record(plan, report.epoch, _state_after(report, options.patience))
+            if report.is_best or report.best.card.training.look or not plan.out.exists():
+                report.best.save(plan.out, lock=lock)
+            save_record(plan, report.epoch, _state_after(report, options.patience))
             yield report
     finally:
-        if report is not None and is_leading_process():
-            plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last)
+        if report is not None:
+            plan.last.unlink(missing_ok=True) if report.is_best else report.last.save(plan.last, lock=lock)
 
 
 def _state_after(report: EpochReport, patience: int | None) -> TrainingState:
