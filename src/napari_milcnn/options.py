@@ -56,6 +56,10 @@ POOLINGS: dict[PoolingName, str] = {
 """When to take each pooling function, in a sentence."""
 Normalise = Literal["training", "image", "group"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
+LARGEST_NETWORK = 64_000_000
+"""Most weights of a network's convolutions, which are then 256 MB; the preset `paper` has about half a million."""
+KERNELS = (3, 3, 5, 3, 3, 1)
+"""Side of the kernel of each of the six convolutions."""
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
 
@@ -149,6 +153,19 @@ class NetworkOptions(Options):
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate after each max pool.")
     dropout_last: float = Field(0.5, ge=0, lt=1, description="Dropout rate before the map layer.")
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights of the six convolutions, of the map layer and of the last layer, without biases."""
+        inputs = (self.channels, *self.widths[:-1])
+        encoder = sum(n * m * side**2 for n, m, side in zip(inputs, self.widths, KERNELS, strict=True))
+        return encoder + self.widths[-1] * self.classes + self.classes**2
+
+    @model_validator(mode="after")
+    def _of_a_size_that_fits(self) -> NetworkOptions:
+        if self.weight_count > LARGEST_NETWORK:
+            raise ValueError(f"the network has {self.weight_count:,} weights, expected at most {LARGEST_NETWORK:,}")
+        return self
 
     @field_validator("widths", mode="before")
     @classmethod

@@ -63,6 +63,20 @@ def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("names", [("[/]", "[red]long"), ("[link=x]", ":smile:")])
+def test_names_are_printed_as_they_are(run, image, tmp_path, names):
+    """Nothing in a name of a class or a file colours, moves or ends the output, also that of info and a failure."""
+    model = mil.new_model(names, ["DNA"], widths=(4, 4, 4, 8, 8, 8)).save(tmp_path / "m.zip")
+    named = image.rename(tmp_path / "a[red]\x1b[2J.tif")
+    (tmp_path / "b[red]\x1b[2J.tif").write_bytes(b"II*\0")
+    result = run("classify", named, tmp_path / "b[red]\x1b[2J.tif", "-m", model, "-o", tmp_path / "out", *CPU)
+    assert result.exit_code == 1, result.output
+    assert "\x1b" not in result.output
+    assert r"a[red]\x1b[2J.tif" in result.stdout
+    assert any(name in result.stdout for name in names)
+    assert f"{names[0]}, {names[1]}" in run("info", model).stdout
+
+
 def test_command_line_and_python_agree(run, model, image, tmp_path):
     """The same options give the same numbers and the same masks both ways."""
     loaded = mil.load_model(model)

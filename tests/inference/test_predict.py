@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from conftest import blob, delta_model, lively_model, noise
-from napari_milcnn.errors import ComputeError, ImageError, LabelsError, OptionsError
+from napari_milcnn.errors import ComputeError, ImageError, LabelsError, ModelError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
@@ -45,6 +45,26 @@ def reference(model: TrainedModel, image: ImageStack, plane: int = 0) -> tuple[n
     with torch.no_grad():
         output = network(torch.from_numpy(model.fixed_intensity.apply(image.plane(plane)))[None])
     return output.class_maps.sigmoid().numpy()[0], output.probabilities.numpy()[0], output.scores.softmax(1).numpy()[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "value", "what"),
+    [("encoder.0.weight", 3e38, "class maps"), ("maps.weight", 3e38, "class maps"), ("head.weight", 3e38, "scores"),
+     ("temperature", 1e-45, "scores")],
+)  # fmt: skip
+def test_an_answer_that_is_no_number_is_an_error(layer: str, value: float, what: str) -> None:
+    """Weights so large that the network overflows: no class is named, neither of an image nor of a cell."""
+    model = lively_model("paper", first_pool=False)
+    if layer == "temperature":
+        model = model.with_card(temperature=value)
+    else:
+        with torch.no_grad():
+            model.network.state_dict()[layer].mul_(value)
+    with pytest.raises(ModelError, match=f"gives {what} that are NaN or infinite"):
+        classify(model, stack(2, 160, 170), **EXACT)
+    if what == "class maps":
+        with pytest.raises(ModelError, match="gives class maps that are NaN or infinite"):
+            classify_cells(model, stack(2, 160, 170), np.eye(160, 170, dtype=int), **EXACT)
 
 
 # Tiles

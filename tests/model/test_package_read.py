@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import struct
 import tracemalloc
@@ -21,7 +22,7 @@ from model_files import CARD, Files, Payload, described, lively, read, refused, 
 
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import ImageError, ModelError
-from napari_milcnn.model import package_read
+from napari_milcnn.model import package_files, package_read
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 
@@ -62,6 +63,16 @@ def files(saved: tuple[TrainedModel, Path]) -> Files:
         ({"network": {"channels": 2, "classes": 2, "layers": ["os.system"]}}, "Extra inputs are not permitted"),
         ({"training": "all night"}, "valid dictionary or instance of TrainingRecord"),
         ({3: 4}, "keywords must be strings"),
+        ({"classes": ["one", "two\x1b[2J"]}, r"cannot be a name: it holds the character \\x1b"),
+        ({"classes": ["one", "two\nthree"]}, r"the character \\x0a"),
+        ({"classes": ["one", "\u202eowt"]}, r"'\\u202eowt' cannot be a name: it holds the character \\u202e"),
+        ({"classes": ["one", " "]}, "cannot be a name: it is empty"),
+        ({"channels": ["a", "b" * 100_000]}, "has 100000 letters; expected at most 200"),
+        ({"channels": ["a", "b\x85"]}, r"the character \\x85"),
+        ({"description": "a\x1b]0;title\x07"}, r"holds the character \\x1b"),
+        ({"credit": "x" * 100_000}, "a text of 100000 letters"),
+        ({"thresholds": {"object": {"round": math.nan}}}, "the threshold of 'round' .object. is no finite number"),
+        ({"thresholds": {"object": {"round": "Infinity"}}}, "is no finite number"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(
@@ -78,6 +89,13 @@ def test_a_fact_from_the_future_is_left_alone(files: Files, saved: tuple[Trained
     assert load_model(write(tmp_path / "m.zip", newer)).card.classes == saved[0].classes
 
 
+@pytest.mark.parametrize("names", [("[/]", "[red]"), ("=cmd|' /C calc'!A0", "<b>bold</b>"), ("नि\u200dक", "<2 µm")])
+def test_names_that_programs_could_misread_are_names(files: Files, tmp_path: Path, names: tuple[str, str]) -> None:
+    """They are text, and what shows them escapes them."""
+    spoiled = described(files, lambda d: d["config"]["milcnn"].update(classes=list(names), thresholds={}))
+    assert load_model(write(tmp_path / "m.zip", spoiled)).classes == names
+
+
 # --- files that are no model --------------------------------------------------------------------------------------
 
 
@@ -88,7 +106,7 @@ def test_a_missing_model_names_those_that_are_there(monkeypatch: pytest.MonkeyPa
         load_model("yeast-sym")
     with pytest.raises(ModelError, match="does not exist"):
         load_model(tmp_path / "yeast-sim.zip")
-    refused(tmp_path, "is a folder")
+    refused(tmp_path, "holds no rdf.yaml")
 
 
 def test_a_shipped_model_is_loaded_by_its_name(
@@ -172,29 +190,100 @@ def test_a_zip_that_would_fill_the_memory_is_refused(
 ) -> None:
     """The sizes are added up before anything is unpacked."""
     sizes = sum(entry.file_size for entry in zipfile.ZipFile(saved[1]).infolist())
-    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes)
+    monkeypatch.setattr(package_files, "LARGEST_MODEL", sizes)
     load_model(saved[1])
-    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes - 1)
+    monkeypatch.setattr(package_files, "LARGEST_MODEL", sizes - 1)
     refused(saved[1], "it unpacks to .* GB, more than")
-    monkeypatch.setattr(package_read, "LARGEST_FILE", sizes)
+    monkeypatch.setattr(package_files, "LARGEST_MODEL", sizes)
     monkeypatch.setattr(package_read, "LARGEST_DESCRIPTION", 100)
     refused(saved[1], "its description has .* bytes, more than 100")
 
 
-def test_a_zip_that_lies_about_its_size_is_not_unpacked(files: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights.pt", "README.md"])
+def test_a_zip_that_lies_about_its_size_is_not_unpacked(files: Files, tmp_path: Path, name: str) -> None:
     """48 MiB of zeros that call themselves ten bytes: ten are read, and they are not what the check sum says."""
-    path = write(tmp_path / "m.zip", {"bomb": bytes(48 << 20), **files})
+    path = write(tmp_path / "m.zip", {name: bytes(48 << 20), **{k: v for k, v in files.items() if k != name}})
     data = bytearray(path.read_bytes())
     data[22:26] = struct.pack("<I", 10)
     directory = data.index(b"PK\x01\x02")
     data[directory + 24 : directory + 28] = struct.pack("<I", 10)
     path.write_bytes(data)
+    assert memory_of(lambda: refused(path, f"Bad CRC-32 for file '{name}'")) < 8 << 20
+
+
+def test_a_file_that_the_description_does_not_name_is_not_unpacked(files: Files, tmp_path: Path) -> None:
+    """It costs no memory, however large it is; above the size of any model, the zip is refused."""
+    path = write(tmp_path / "m.zip", {**files, "notes.txt": bytes(100 << 20)})
+    assert memory_of(lambda: load_model(path)) < 8 << 20
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = struct.pack("<I", 1_900_000_000)
+    path.write_bytes(data)
+    refused(path, "unpacks to 1.9 GB, more than 1.1 GB")
+
+
+def memory_of(action: Callable[[], Any]) -> int:
+    """Return the most bytes that Python held at once while something was done."""
     tracemalloc.start()
     try:
-        refused(path, "Bad CRC-32 for file 'bomb'")
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        action()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_a_zip_of_thousands_of_files_is_refused(files: Files, tmp_path: Path, count: int) -> None:
+    """By the size of its list of files, before the list is read."""
+    path = write(tmp_path / "m.zip", {**files, **{f"{i}.txt": b"" for i in range(count)}})
+    refused(path, "holds 3.* files, more than 256" if count == 300 else "its list of files has .* bytes")
+
+
+@pytest.mark.parametrize(
+    ("width", "match"), [(2048, "the network has 222,.* weights, expected at most 64"), (1024, "expected 22.* or more")]
+)
+def test_a_wide_network_without_its_weights_is_refused_before_it_is_built(
+    files: Files, tmp_path: Path, width: int, match: str
+) -> None:
+    """Cards of wide networks: one that nobody trains, and one whose weights are not there."""
+    wide = {"channels": 2, "classes": 2, "widths": [width] * 6}
+    path = write(tmp_path / "m.zip", described(files, lambda d: d["config"]["milcnn"].update(network=wide)))
+    assert memory_of(lambda: refused(path, match)) < 8 << 20
+
+
+@pytest.mark.parametrize("top", ["shapes/", "a model of shapes/"])
+def test_a_repacked_or_unpacked_model_loads(
+    files: Files, saved: tuple[TrainedModel, Path], tmp_path: Path, top: str
+) -> None:
+    """Zip and folder, with one folder on top of its files or none, and with what macOS adds."""
+    whole = {
+        **{top + name: data for name, data in files.items()},
+        "__MACOSX/shapes/._rdf.yaml": b"x",
+        ".DS_Store": b"y",
+    }
+    assert load_model(write(tmp_path / "again.zip", whole)).digest == saved[0].digest
+    with zipfile.ZipFile(tmp_path / "again.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    for folder in (tmp_path / "unpacked", tmp_path / "unpacked" / top):
+        loaded = load_model(folder)
+        assert (loaded.digest, loaded.path) == (saved[0].digest, folder)
+    (tmp_path / "unpacked" / top / "weights.pt").write_bytes(b"x")
+    refused(tmp_path / "unpacked", "another SHA-256")
+    (tmp_path / "unpacked" / top / "weights.pt").unlink()
+    (tmp_path / "unpacked" / top / "weights.pt").symlink_to(tmp_path / "again.zip")
+    refused(tmp_path / "unpacked", "lacks the file 'weights.pt'")
+
+
+def test_two_models_in_one_zip_are_told_apart_by_nobody(files: Files, tmp_path: Path) -> None:
+    """Neither is taken."""
+    both = {top + name: data for name, data in files.items() for top in ("a/", "b/")}
+    refused(write(tmp_path / "m.zip", both), "holds 2 models, in a, b")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """It has no end, and nobody writes to it."""
+    os.mkfifo(tmp_path / "m.zip")
+    refused(tmp_path / "m.zip", "is a pipe or a device; expected a model .zip")
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "README.md", "image.npy", "class_maps.npy"])
@@ -356,10 +445,17 @@ def test_weights_with_false_notes_are_read_as_plain_tensors(
 def test_pickles_with_a_wrong_byte_are_refused(
     saved: tuple[TrainedModel, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """An old-style weights file with random bytes in it, its hash made right: tensors, or a refusal."""
-    weights = bytearray(torch_bytes(saved[0].network.state_dict(), _use_new_zipfile_serialization=False))
-    for place in data.draw(st.lists(st.integers(0, 3000), min_size=1, max_size=4)):
-        weights[place] = data.draw(st.sampled_from(b".0Rbeu}](tQ\x80\xff"))
+    """Weights with random bytes in their description, their hash made right: tensors, or a refusal."""
+    parts = zipfile.ZipFile(io.BytesIO(torch_bytes(saved[0].network.state_dict())))
+    stored = {name: bytearray(parts.read(name)) for name in parts.namelist()}
+    pickled = next(content for name, content in stored.items() if name.endswith("data.pkl"))
+    for place in data.draw(st.lists(st.integers(0, len(pickled) - 1), min_size=1, max_size=4)):
+        pickled[place] = data.draw(st.sampled_from(b".0Rbeu}](tQ\x80\xff"))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in stored.items():
+            archive.writestr(name, bytes(content))
+    weights = buffer.getvalue()
     path = write(tmp_path_factory.getbasetemp() / "bent.zip", with_weights(read(saved[1]), bytes(weights)))
     try:
         loaded = load_model(path)

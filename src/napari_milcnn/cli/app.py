@@ -27,7 +27,7 @@ from napari_milcnn.cli.train import calibrate_command, train_command
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        output.print(version("napari-milcnn"), markup=False)
+        output.print(version("napari-milcnn"))
         raise typer.Exit
 
 

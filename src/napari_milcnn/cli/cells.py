@@ -53,4 +53,4 @@ def cells_command(
         else:
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
             cells = f"{len(table)} cell{'s'[: len(table) != 1]}"
-            output.print(f"{cells}{': ' * bool(found)}{found}; written to {out}", markup=False)
+            output.print(f"{cells}{': ' * bool(found)}{found}; written to {out}")

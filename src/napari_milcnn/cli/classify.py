@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from napari_milcnn.cli.option_flags import (
@@ -125,7 +124,7 @@ def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Pa
         print_json(_document(model, out, results))
     else:
         output.print(_results_table(results))
-        output.print(f"results in {out}", markup=False)
+        output.print(f"results in {out}")
     if any(result.error for result in results):
         raise typer.Exit(1)
 
@@ -135,24 +134,24 @@ def _print_plate(result: ImageResult, said: set[str]) -> None:
     plate = None if result.prediction is None else result.prediction.plate
     if plate is not None and plate.sentence not in said:
         said.add(plate.sentence)
-        messages.print(plate.sentence, markup=False)
+        messages.print(plate.sentence)
 
 
 def _print_problems(result: ImageResult) -> None:
     if result.error:
         print_failure(result.error)
     for warning in result.warnings:
-        messages.print(f"{result.file.name}: {warning}", style="yellow", markup=False)
+        messages.print(f"{result.file.name}: {warning}", style="yellow")
     if result.prediction is not None:
         for sentence in result.prediction.unlike_sentences():
-            messages.print(f"{result.file.name}: {sentence}", style="yellow", markup=False)
+            messages.print(f"{result.file.name}: {sentence}", style="yellow")
 
 
 def _results_table(results: list[ImageResult]) -> Table:
     table = Table("image", "plane", "top class", "score", "margin", "unlike", "objects", box=None, pad_edge=False)
     for result in results:
         if result.prediction is None:
-            table.add_row(escape(result.file.name), "", "failed", style="red")
+            table.add_row(result.file.name, "", "failed", style="red")
             continue
         prediction = result.prediction
         for i, (top, score, margin, unlike) in enumerate(
@@ -160,7 +159,7 @@ def _results_table(results: list[ImageResult]) -> Table:
         ):
             objects = str(result.objects) if i == 0 else ""
             table.add_row(
-                escape(result.file.name),
+                result.file.name,
                 prediction.plane_name(i),
                 top or NOTHING,
                 f"{score:.3f}" if top else "",

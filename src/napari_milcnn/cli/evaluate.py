@@ -84,10 +84,10 @@ def evaluate_command(
         else:
             output.print(_figures_table(report))
             for sentence in report.faithfulness_sentences:
-                output.print(sentence, markup=False)
-            output.print(f"results in {out}; look at {out / 'report.html'}", markup=False)
+                output.print(sentence)
+            output.print(f"results in {out}; look at {out / 'report.html'}")
         for sentence in report.warnings:
-            messages.print(sentence, style="yellow", markup=False)
+            messages.print(sentence, style="yellow")
         if report.failed:
             raise typer.Exit(1)
 

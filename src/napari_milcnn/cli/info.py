@@ -11,7 +11,7 @@ import typer
 
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import AsJson, loaded, options_of
-from napari_milcnn.cli.progress import exit_status, output, progress_bar
+from napari_milcnn.cli.progress import exit_status, output, print_json, progress_bar
 from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions, square_field
 
 BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
@@ -30,8 +30,10 @@ def info(
             _system(as_json)
         else:
             trained = loaded(model)
-            text = json.dumps(card_json(trained)) if as_json else card_text(trained)
-            print(text)  # noqa: T201
+            if as_json:
+                print_json(card_json(trained))
+            else:
+                output.print(card_text(trained))
 
 
 def _system(as_json: bool) -> None:
@@ -73,4 +75,4 @@ def simulate(
             for _ in steps:
                 progress.advance(task)
                 stop_if_interrupted()
-    output.print(f"images, truth and labels.csv in {out}", markup=False)
+    output.print(f"images, truth and labels.csv in {out}")

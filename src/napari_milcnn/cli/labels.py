@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from napari_milcnn.cli.option_flags import (
@@ -67,7 +66,7 @@ def next_command(
         names = [table.images[row].name for row in ranking.order]
         _write_and_print(ranked, out, as_json, ranked.assign(file=names)[["rank", "file", "uncertainty", "top"]])
         if not rows:
-            messages.print("every image has a label", markup=False)
+            messages.print("every image has a label")
         for reason in ranking.errors.values():
             print_failure(reason)
         if ranking.errors:
@@ -113,9 +112,9 @@ def check_command(
         findings = _findings_table(table, last_result(steps, "check labels"))
         _write_and_print(findings, out, as_json, findings[["kind", "finding"]])
         if findings.empty:
-            messages.print("no problems found", markup=False)
+            messages.print("no problems found")
         if trained is None:
-            messages.print("without --model, only identical images and groups were checked", markup=False)
+            messages.print("without --model, only identical images and groups were checked")
         elif skipped := len(table.images) - len(comparable_rows(trained, table)):
             warn(f"{skipped} of {len(table.images)} images were not compared with the model: their labels are not "
                  "among its classes, or they have several labels and the model gives one")  # fmt: skip
@@ -142,12 +141,12 @@ def _write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, print
             shown_table.add_row(*map(_printed_cell, row))
         output.print(shown_table)
     if len(printed) > _PRINTED:
-        output.print(f"and {len(printed) - _PRINTED} more", markup=False)
+        output.print(f"and {len(printed) - _PRINTED} more")
     if out is not None:
-        output.print(f"written to {out}", markup=False)
+        output.print(f"written to {out}")
 
 
 def _printed_cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
-    return escape(str(value))
+    return str(value)

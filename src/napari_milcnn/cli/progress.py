@@ -7,21 +7,38 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.progress import Result, Steps
+from napari_milcnn.untrusted import visible
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """A console that shows texts as they are: brackets mark up nothing, and hidden characters appear as escapes.
+
+    Names of classes and files come from strangers, and would otherwise colour, move or end the output.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make what is printed of a text."""
+        return super().render_str(visible(text, kept="\n"), **options)
 
 
-class Output(Console):
+messages = PlainConsole(stderr=True)
+
+
+class Output(PlainConsole):
     """Standard output whose reader may close it, as in `| head`; the command goes on without a reader."""
 
     def on_broken_pipe(self) -> None:
@@ -30,7 +47,7 @@ class Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-output = Output(highlight=False, soft_wrap=True)
+output = Output()
 
 
 @contextmanager
@@ -39,7 +56,7 @@ def exit_status(code: int = 2) -> Iterator[None]:
     try:
         yield
     except (MilcnnError, OSError) as error:
-        messages.print(f"error: {error_sentence(error)}", style="red", markup=False)
+        messages.print(f"error: {error_sentence(error)}", style="red")
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
         messages.print("interrupted; all finished results are kept", style="yellow")
@@ -56,7 +73,7 @@ def error_sentence(error: MilcnnError | OSError) -> str:
 def progress_bar() -> ProgressBar:
     """Return a bar that shows the number of finished items, the number of all items, and the time left."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
@@ -71,7 +88,7 @@ def shown(steps: Steps[Result], name: str) -> Steps[Result]:
         for step in steps:
             task = bar.add_task(name) if task is None else task
             bar.update(task, completed=step.fraction * step.total, total=step.total,
-                       description=escape((step.doing or name)[-30:]))  # fmt: skip
+                       description=visible((step.doing or name)[-30:]))  # fmt: skip
             yield step
             stop_if_interrupted()
 
@@ -90,9 +107,9 @@ def print_json(document: object) -> None:
 
 def warn(sentence: str) -> None:
     """Print a warning to standard error."""
-    messages.print(f"warning: {sentence}", style="yellow", markup=False)
+    messages.print(f"warning: {sentence}", style="yellow")
 
 
 def print_failure(reason: str) -> None:
     """Print to standard error why an image failed."""
-    messages.print(f"failed: {reason}", style="red", markup=False)
+    messages.print(f"failed: {reason}", style="red")

@@ -134,7 +134,7 @@ def calibrate_command(
         table = read_labels(labels, reading_of(options), layout)
         result = calibrate(load_model(model), table, device=device)
         result.save(out, lock=lock)
-        output.print(f"temperature {result.card.temperature:.2f}; written to {out}", markup=False)
+        output.print(f"temperature {result.card.temperature:.2f}; written to {out}")
 
 
 def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
@@ -145,7 +145,7 @@ def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
     start = plan.start(table)
     leading = is_leading_process()
     if leading:
-        messages.print(start.summary, markup=False)
+        messages.print(start.summary)
     epochs = 0
     with progress_bar() if leading else nullcontext() as progress, interrupt_between_steps() as stop_if_interrupted:
         show = _TrainingProgress(progress, plan.train_options().epochs, stop_if_interrupted)
@@ -156,7 +156,7 @@ def _train(plan: TrainingPlan, *, resume: bool, as_json: bool) -> None:
             show.epoch(report, quiet=as_json)
             epochs += 1
     if epochs == 0:
-        messages.print(f"{plan.checkpoint} belongs to a training that is done; {plan.out} is its model", markup=False)
+        messages.print(f"{plan.checkpoint} belongs to a training that is done; {plan.out} is its model")
     if as_json and leading:
         _print_json({"model": plan.out})
 
@@ -218,7 +218,7 @@ class _TrainingProgress:
     def epoch(self, report: EpochReport, quiet: bool) -> None:
         self.done = report.epoch
         if not quiet and self.progress is not None:
-            (self.progress.console if output.is_terminal else output).print(_epoch_text(report), markup=False)
+            (self.progress.console if output.is_terminal else output).print(_epoch_text(report))
 
 
 def _epoch_text(report: EpochReport) -> str:

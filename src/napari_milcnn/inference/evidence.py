@@ -41,7 +41,7 @@ from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
 from napari_milcnn.inference.tiling import Tile, bytes_per_pixel, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
-from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
 _JACOBIAN_MEMORY = 4
@@ -232,7 +232,9 @@ class EvidenceMaker:
         side = self._largest_part(model_input.shape)
         while True:
             try:
-                return self._jacobian_in_parts(model_input, found, plane, chosen, side)
+                maps = self._jacobian_in_parts(model_input, found, plane, chosen, side)
+                check_finite(self.model.card.name, "Jacobian maps", maps)
+                return maps
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise ComputeError(f"{inference.choice} failed while propagating evidence: {error}") from error

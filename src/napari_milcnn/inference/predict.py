@@ -32,7 +32,7 @@ from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.tiling import Tile, TiledInference, TileMaps, map_windows
 from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_look, shows_something, unlike
-from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, pooled_column, score_column, unlike_sentence
@@ -304,7 +304,9 @@ class _PlaneMaps:
 def scores_from_logits(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
     """Turn the last layer's y (planes, classes) into scores: divide by the temperature, then softmax or sigmoids."""
     y = y / model.card.temperature
-    return y.softmax(1) if model.card.single_label else y.sigmoid()
+    scores = y.softmax(1) if model.card.single_label else y.sigmoid()
+    check_finite(model.card.name, "scores", scores)
+    return scores
 
 
 def _plane_numbers(image: ImageStack, planes: Sequence[int] | None) -> list[int]:
@@ -348,5 +350,7 @@ def classify(
         If an option is unknown or has an impossible value.
     ComputeError
         If the device fails, or not even one receptive field fits into memory.
+    ModelError
+        If the network's answer is NaN or infinite.
     """
     return Classifier(model, **options).classify(image, planes)

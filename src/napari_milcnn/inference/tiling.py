@@ -15,7 +15,7 @@ from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.images.stack import Window
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, free_memory, is_out_of_memory
 from napari_milcnn.inference.model_input import ModelInput
-from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput
 from napari_milcnn.options import ComputeOptions
@@ -106,7 +106,9 @@ class TiledInference:
     def read_maps(self, class_maps: np.ndarray) -> NetworkOutput:
         """Pool whole class maps, logits (planes, classes, Y, X), and apply the last layer, both on the CPU."""
         with torch.inference_mode():
-            return self.model.network.read_maps(torch.from_numpy(class_maps))
+            output = self.model.network.read_maps(torch.from_numpy(class_maps))
+        check_finite(self.model.card.name, "scores", output.probabilities, output.scores)
+        return output
 
     def run(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
         """Compute the class-map logits, float32 (classes, Y, X), of each tile; see `encode`."""
@@ -186,12 +188,16 @@ class TiledInference:
             If a single image does not fit into memory.
         ComputeError
             If the device fails.
+        ModelError
+            If the network's answer is not finite.
         """
         if len(images) > self.batch_size:
             parts = [self.maps_and_moments(part) for part in _chunks(images, self.batch_size)]
             return np.concatenate([maps for maps, _ in parts]), np.concatenate([moments for _, moments in parts])
         try:
-            return self._maps_and_features(torch.from_numpy(images))
+            found = self._maps_and_features(torch.from_numpy(images))
+            check_finite(self.model.card.name, "class maps", *found)
+            return found
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise ComputeError(f"{self.choice} failed on images {images.shape}: {error}") from error

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_milcnn.options import (
     FORMER_FOREGROUND,
@@ -18,7 +26,32 @@ from napari_milcnn.options import (
     Options,
     make_options,
 )
+from napari_milcnn.untrusted import is_hidden, name_fault, short, visible
 
+_LONGEST_TEXT = 20_000
+"""Most letters of a text on a card."""
+
+
+def _checked_name(name: str) -> str:
+    fault = name_fault(name)
+    if fault is not None:
+        raise ValueError(f"'{short(name, 60)}' cannot be a name: {fault}")
+    return name
+
+
+def _checked_text(text: str) -> str:
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"a text of {len(text)} letters is on the card; expected at most {_LONGEST_TEXT}")
+    hidden = next((one for one in text if is_hidden(one) and one not in "\n\t"), None)
+    if hidden is not None:
+        raise ValueError(f"a text holds the character {visible(hidden)}, which cannot be shown; remove it")
+    return text
+
+
+ShownName = Annotated[str, AfterValidator(_checked_name)]
+"""Name of a class or a channel: one line of plain text."""
+ShownText = Annotated[str, AfterValidator(_checked_text)]
+"""Text on a card that is only shown."""
 _ADDED_LATER = frozenset({"normalise", "scale"})
 """Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
 
@@ -166,7 +199,7 @@ class OwnEvidence(_AsRead):
 
     kind: EvidenceKind = Field(description="Kind of evidence.")
     detail: int = Field(1, description="Fineness of its class map, as `EvidenceOptions.detail`.")
-    reason: str = Field("", description="Why this kind, in a sentence.")
+    reason: ShownText = Field("", description="Why this kind, in a sentence.")
 
 
 class MaskFaithfulness(_AsRead):
@@ -203,14 +236,14 @@ class ModelCard(Options):
     """A figure that could not be measured is NaN, which JSON lacks: it is written as a word and read back."""
 
     format: int = Field(1, description="Version of this block.")
-    name: str = Field("MIL-CNN", description="What the model is called.")
-    description: str = Field("", description="One or two sentences.")
-    authors: tuple[str, ...] = ("unknown",)
-    license: str = Field("", description="SPDX identifier, such as CC-BY-4.0; empty where none was given.")
-    credit: str = Field("", description="Owner and licence of the data that it was trained on.")
-    trained_on: str = Field("", description="What it was trained on, and which images it is good for.")
-    classes: tuple[str, ...]
-    channels: tuple[str, ...]
+    name: ShownText = Field("MIL-CNN", description="What the model is called.")
+    description: ShownText = Field("", description="One or two sentences.")
+    authors: tuple[ShownText, ...] = ("unknown",)
+    license: ShownText = Field("", description="SPDX identifier, such as CC-BY-4.0; empty where none was given.")
+    credit: ShownText = Field("", description="Owner and licence of the data that it was trained on.")
+    trained_on: ShownText = Field("", description="What it was trained on, and which images it is good for.")
+    classes: tuple[ShownName, ...]
+    channels: tuple[ShownName, ...]
     pixel_size: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="µm per pixel of the images it was trained on."
     )
@@ -252,6 +285,16 @@ class ModelCard(Options):
         description="How much of the scores hangs on the masks, for each kind of evidence and each class.",
     )  # fmt: skip
 
+    @field_validator("thresholds")
+    @classmethod
+    def _finite_thresholds(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        wrong = [
+            f"{name!r} ({kind})" for kind, found in value.items() for name, t in found.items() if not math.isfinite(t)
+        ]
+        if wrong:
+            raise ValueError(f"the threshold of {short(wrong[0])} is no finite number")
+        return value
+
     @property
     def network_scale(self) -> float:
         """Pixels of the network per pixel of the training images: `scale`, or 1 as long as that is not measured."""
@@ -286,10 +329,11 @@ class ModelCard(Options):
             if len(named) != wanted:
                 raise ValueError(f"{len(named)} {name} are named, the network has {wanted}")
             if len(set(named)) < len(named):
-                raise ValueError(f"the {name} repeat a name: {', '.join(named)}")
+                raise ValueError(f"the {name} repeat a name: {short(', '.join(named))}")
         if self.reference is not None and self.reference not in self.classes:
             raise ValueError(
-                f"the reference class {self.reference!r} is not among the classes: {', '.join(self.classes)}"
+                f"the reference class '{short(self.reference)}' is not among the classes: "
+                f"{short(', '.join(self.classes))}"
             )
         look = self.training.look
         if look is not None and len(look.features.middle) != 2 * self.network.widths[-1]:

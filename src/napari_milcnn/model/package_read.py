@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-import io
 import re
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from pydantic import ValidationError
 
-from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import ImageError, ModelError
 from napari_milcnn.model.card import ModelCard
+from napari_milcnn.model.package_files import DESCRIPTIONS, ModelFiles, model_files
 from napari_milcnn.model.shipped import shipped_models
+from napari_milcnn.model.tensor_files import read_tensors
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
+from napari_milcnn.untrusted import short
 
-LARGEST_FILE = 2 << 30
-"""Bytes; a larger file inside a model zip is refused."""
 LARGEST_DESCRIPTION = 4 << 20
+"""Bytes of a description. That of a large model, with a curve of 1000 epochs, has about half a megabyte."""
+MOST_ITEMS = 400_000
+"""Words, and beginnings and ends of lists and dictionaries, in a description: at most some four seconds of reading."""
 DEEPEST_DESCRIPTION = 64
+_ROOM_BESIDE_WEIGHTS = 8 << 20
+"""Bytes of a file of weights beside its convolutions."""
 _ARCHITECTURES = tuple(
     (module, "build_network") for module in ("napari_milcnn.network.mil_network", "napari_milcnn.core.network")
 )
 """Names of our network in model files: that of today, and that of files written by version 0.1.0."""
-
-_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGED_ZIP = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, LookupError, OverflowError,
-    RuntimeError,
-)  # fmt: skip
-"""What `zipfile` raises where bytes are wrong."""
+_PlainLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The reader in C, which is ten times as fast, where PyYAML was built with it."""
 
 
-class _Yaml(yaml.SafeLoader):
+class _Yaml(_PlainLoader):  # type: ignore[misc]
     """YAML 1.2, which bioimageio.spec writes: there `no` and `12:30` are words, and 1e-05 is a number."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Build a dictionary, whose keys must be words: numbers can be chosen so that a dictionary becomes slow."""
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"keywords must be strings, found {short(str(key.value), 60)}", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 _Yaml.yaml_implicit_resolvers = {}
@@ -58,7 +63,7 @@ for _tag, _pattern, _first in (
 
 
 def load_model(path: str | Path) -> TrainedModel:
-    """Load a model zip, or a shipped model by its name ('yeast-sim', 'nuclei').
+    """Load a model zip, the folder that a model zip was unpacked into, or a shipped model ('yeast-sim', 'nuclei').
 
     Raises
     ------
@@ -67,17 +72,19 @@ def load_model(path: str | Path) -> TrainedModel:
     """
     try:
         path = _find(Path(path))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be opened: {error.strerror}") from error
-    files = _unpack(path)
-    description = _read_description(path, files)
-    _check_hashes(path, description, files)
-    card = _read_card(path, description)
-    return replace(_build(path, card, _read_weights(path, description, files)), path=path)
+        with model_files(path) as files:
+            description = _read_description(files)
+            card = _read_card(path, description)
+            _check_hashes(files, description)
+            weights = _read_weights(files, description, card)
+    except (OSError, ValueError) as error:  # ValueError: no path can hold a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{short(str(path))} cannot be opened: {reason}") from error
+    return replace(_build(path, card, weights), path=path)
 
 
 def _find(path: Path) -> Path:
-    if path.is_file():
+    if path.is_file() or path.is_dir():
         return path
     try:
         shipped = shipped_models()
@@ -85,57 +92,21 @@ def _find(path: Path) -> Path:
         shipped = {}
     if path.parent == Path() and path.name.removesuffix(".zip") in shipped and not path.exists():
         return shipped[path.name.removesuffix(".zip")]
-    what = "is a folder" if path.is_dir() else "does not exist"
+    what = "is a pipe or a device" if path.exists() else "does not exist"
     raise ModelError(f"{path} {what}; expected a model .zip, or a shipped model: {', '.join(shipped) or 'none here'}")
 
 
-def _unpack(path: Path) -> dict[str, bytes]:
-    """Read every file of the zip into memory, names and sizes checked first."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            for problem in _unsafe(entries):
-                raise ModelError(f"{path} is refused: {problem}; get the model from its source again")
-            return {entry.filename: _read_entry(archive, entry) for entry in entries}
-    except _DAMAGED_ZIP as error:
-        raise ModelError(f"{path} is not a whole zip file ({error}); copy or download it again") from error
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Read no more than the size that was checked; `ZipFile.read` unpacks up to 2 GiB whatever size is stated."""
-    with archive.open(entry) as file:
-        return file.read(entry.file_size)
-
-
-def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
-    names = [entry.filename for entry in entries]
-    for entry in entries:
-        parts = PurePosixPath(entry.filename).parts
-        if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
-            yield f"the name {entry.filename!r} leads out of the zip"
-        if entry.external_attr >> 16 & 0o170000 == 0o120000:
-            yield f"{entry.filename!r} is a link"
-        if entry.compress_type not in _PACKED:
-            yield f"{entry.filename!r} is packed in a way that bioimage.io models are not"
-    if len(set(names)) < len(names):
-        yield "a name stands in it twice"
-    size = sum(entry.file_size for entry in entries)
-    if size > LARGEST_FILE:
-        yield f"it unpacks to {size / 1e9:.1f} GB, more than {LARGEST_FILE / 1e9:.1f} GB"
-
-
-def _read_description(path: Path, files: dict[str, bytes]) -> dict[str, object]:
-    text = files.get("rdf.yaml", files.get("bioimageio.yaml"))
-    if text is None:
-        raise ModelError(f"{path} holds no rdf.yaml, so it is not a bioimage.io model; found {sorted(files)[:5]}")
-    if len(text) > LARGEST_DESCRIPTION:
-        raise ModelError(f"{path} is refused: its description has {len(text)} bytes, more than {LARGEST_DESCRIPTION}")
+def _read_description(files: ModelFiles) -> dict[str, object]:
+    path = files.path
+    text = files.read(
+        next(name for name in DESCRIPTIONS if name in files.sizes), LARGEST_DESCRIPTION, "its description"
+    )
     try:
         for problem in _runaway(text):
             raise ModelError(f"{path} is refused: its description {problem}")
         description = yaml.load(text, _Yaml)
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = short(" ".join(str(error).split()), 400)
         raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({reason})") from error
     if not isinstance(description, dict) or description.get("type") != "model":
         raise ModelError(f"{path}: its rdf.yaml describes no model")
@@ -145,7 +116,9 @@ def _read_description(path: Path, files: dict[str, bytes]) -> dict[str, object]:
 def _runaway(text: bytes) -> Iterator[str]:
     """Find what would make a short description grow or keep the reader busy, before anything is built from it."""
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for items, event in enumerate(yaml.parse(text, _PlainLoader)):
+        if items > MOST_ITEMS:
+            yield f"has more than {MOST_ITEMS} items"
         if isinstance(event, yaml.AliasEvent):
             yield "refers to itself by YAML aliases"
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -153,24 +126,31 @@ def _runaway(text: bytes) -> Iterator[str]:
             yield f"is nested more than {DEEPEST_DESCRIPTION} deep"
 
 
-def _check_hashes(path: Path, description: dict[str, object], files: dict[str, bytes]) -> None:
+def _check_hashes(files: ModelFiles, description: dict[str, object]) -> None:
     for source, expected in _stated_hashes(description):
-        if source not in files:
-            raise ModelError(f"{path} lacks the file {source!r} that its description names; copy or download it again")
-        if sha256(files[source]) != expected:
-            raise ModelError(f"{path} is refused: {source!r} has another SHA-256 than its description states")
+        if source not in files.sizes:
+            raise ModelError(
+                f"{files.path} lacks the file '{short(source)}' that its description names; copy or download it again"
+            )
+        if files.sha256(source) != expected:
+            raise ModelError(
+                f"{files.path} is refused: '{short(source)}' has another SHA-256 than its description states"
+            )
 
 
-def _stated_hashes(node: Any) -> Iterator[tuple[str, str]]:
-    """Yield every (source, sha256) pair in a description."""
-    if isinstance(node, dict):
-        if isinstance(node.get("source"), str) and isinstance(node.get("sha256"), str):
-            yield node["source"], node["sha256"]
-        for child in node.values():
-            yield from _stated_hashes(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _stated_hashes(child)
+def _stated_hashes(description: Any) -> set[tuple[str, str]]:
+    """Return every (source, sha256) pair in a description, each once: a file is read only once."""
+    found: set[tuple[str, str]] = set()
+    nodes = [description]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("source"), str) and isinstance(node.get("sha256"), str):
+                found.add((node["source"], node["sha256"]))
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return found
 
 
 def _read_card(path: Path, description: dict[str, object]) -> ModelCard:
@@ -182,13 +162,13 @@ def _read_card(path: Path, description: dict[str, object]) -> ModelCard:
         return ModelCard(**facts)
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        where = ".".join(map(str, ("config.milcnn", *first["loc"])))
-        reason = str(first["msg"]).removeprefix("Value error, ")
+        where = short(".".join(map(str, ("config.milcnn", *first["loc"]))))
+        reason = short(str(first["msg"]).removeprefix("Value error, "), 400)
         raise ModelError(f"{path}: its {where} is wrong: {reason}; was it made by a newer version?") from error
 
 
-def _read_weights(path: Path, description: dict[str, object], files: dict[str, bytes]) -> dict[str, torch.Tensor]:
-    weights = description.get("weights")
+def _read_weights(files: ModelFiles, description: dict[str, object], card: ModelCard) -> dict[str, torch.Tensor]:
+    path, weights = files.path, description.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
     source, stated = (entry.get("source"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
     if not isinstance(entry, dict) or not isinstance(source, str) or not isinstance(stated, str):
@@ -197,14 +177,19 @@ def _read_weights(path: Path, description: dict[str, object], files: dict[str, b
     named = (architecture.get("import_from"), architecture.get("callable")) if isinstance(architecture, dict) else None
     if named not in _ARCHITECTURES:
         raise ModelError(
-            f"{path} is refused: it asks for the network {named}, expected {_ARCHITECTURES[0]}; no code is run"
+            f"{path} is refused: it asks for the network {short(str(named))}, expected {_ARCHITECTURES[0]}; no code is "
+            "run"
         )
+    size = 4 * card.network.weight_count
+    content = files.read(source, 2 * size + _ROOM_BESIDE_WEIGHTS, "the file of its weights")
     try:
-        state = torch.load(io.BytesIO(files[source]), map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes made to deceive draw any error out of torch's reader
+        state = read_tensors(content, len(content))
+    except ValueError as error:
         raise ModelError(f"{path} is refused: its weights are not plain tensors (nothing of them was run)") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
         raise ModelError(f"{path} is refused: its weights are not a dictionary of named tensors")
+    if len(content) < size:
+        raise ModelError(f"{path}: its weights do not fit its network ({len(content)} bytes, expected {size} or more)")
     return dict(state)
 
 

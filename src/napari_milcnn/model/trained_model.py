@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from napari_milcnn.atomic_write import folder_beside, replacing, sha256
@@ -35,6 +36,7 @@ from napari_milcnn.options import (
     preset_options,
 )
 from napari_milcnn.output_lock import OutputLock, locked
+from napari_milcnn.untrusted import short
 
 _FEW_LOOKS = 20
 """Training images below which it is only roughly known what they look like."""
@@ -190,6 +192,21 @@ def new_model(
         "foreground": foreground or ForegroundOptions(), "reference": reference,
     }  # fmt: skip
     return TrainedModel(built, make_options(ModelCard, facts))
+
+
+def check_finite(model_name: str, what: str, *values: torch.Tensor | np.ndarray) -> None:
+    """Check the answers of a network: finite weights may still give NaN, which would be written as a class.
+
+    Raises
+    ------
+    ModelError
+        If a value is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(torch.as_tensor(value)).all()) for value in values):
+        raise ModelError(
+            f"the model {short(model_name)} gives {what} that are NaN or infinite, so there is no answer: its weights "
+            "are broken, or do not fit images like this one; use another model, or train it again"
+        )
 
 
 def rebuilt(card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:

@@ -31,7 +31,7 @@ from napari_milcnn.network.dropout import SeededDropout
 from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.onednn_layout import blocked_pays, encode_blocked
 from napari_milcnn.network.pooling import NoisyAnd, make_pooling
-from napari_milcnn.options import NetworkOptions, make_options
+from napari_milcnn.options import KERNELS, NetworkOptions, make_options
 
 _ONE_INSTANCE_DECIDES = ("noisy_or", "isr")
 """Poolings that one positive instance decides. There p starts at one in the number of instances: started at b, a few
@@ -163,12 +163,12 @@ def _encoder_layers(options: NetworkOptions) -> list[nn.Module]:
     """List the layers of the encoder; on the right, their sizes for a 900 x 900 image and the preset `paper`."""
     w = options.widths
     layers: list[nn.Module] = [nn.AvgPool2d(3, 2)] if options.first_pool else []  # 449
-    layers += _convolution(options.channels, w[0], 3, options)  # 447
-    layers += _convolution(w[0], w[1], 3, options, pool=True)  # 445, 222
-    layers += _convolution(w[1], w[2], 5, options, pool=True)  # 218, 108
-    layers += _convolution(w[2], w[3], 3, options, pool=True)  # 106, 52
-    layers += _convolution(w[3], w[4], 3, options, pool=True)  # 50, 24
-    layers += _convolution(w[4], w[5], 1, options)  # 24
+    layers += _convolution(options.channels, w[0], KERNELS[0], options)  # 447
+    layers += _convolution(w[0], w[1], KERNELS[1], options, pool=True)  # 445, 222
+    layers += _convolution(w[1], w[2], KERNELS[2], options, pool=True)  # 218, 108
+    layers += _convolution(w[2], w[3], KERNELS[3], options, pool=True)  # 106, 52
+    layers += _convolution(w[3], w[4], KERNELS[4], options, pool=True)  # 50, 24
+    layers += _convolution(w[4], w[5], KERNELS[5], options)  # 24
     return [*layers, SeededDropout(options.dropout_last)]
 
 
