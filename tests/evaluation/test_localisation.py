@@ -107,5 +107,5 @@ def test_truth_is_found_and_checked(tmp_path):
     with pytest.raises(LabelsError, match=r"b\.tif has the numbers 7; expected a truth image with 0 for background"):
         read_truth(tmp_path / "b.tif", image)
     tifffile.imwrite(tmp_path / "c.tif", field()[:5])
-    with pytest.raises(LabelsError, match="the labels are 5 x 10 px, but the image is 10 x 10 px"):
+    with pytest.raises(LabelsError, match=r"the labels of c\.tif are 5 x 10 px, but the image is 10 x 10 px"):
         read_truth(tmp_path / "c.tif", image)

@@ -488,7 +488,7 @@ def test_objects_over_the_whole_plane_and_none_at_all(compact: TrainedModel) -> 
             np.ones((90, 100), int),
             "the labels are 90 x 100 px, but the image is 2 planes of 90 x 100 px; choose labels",
         ),
-        (np.ones((2, 90, 100)), "have the type float64"),
+        (np.full((2, 90, 100), 0.5), "18000 pixels with fractions, such as 0.5"),
     ],
 )
 def test_label_images_that_do_not_fit_are_refused(compact: TrainedModel, labels: np.ndarray, sentence: str) -> None:

@@ -176,7 +176,7 @@ def test_own_objects(model, tmp_path):
         assert pd.read_csv(tmp_path / "out" / "objects.csv")["area_px"].tolist() == [400]
     (tmp_path / "cells" / "a.tif").unlink()
     (result,) = run(model, [tmp_path / "a.tif"], tmp_path / "out", objects=tmp_path / "cells")
-    assert "expected the label image of a.tif" in result.error
+    assert "has no label image of a; expected a file such as a.tif, a_labels.tif" in result.error
 
 
 def test_own_objects_keep_their_numbers_and_axes(model, tmp_path):
@@ -262,7 +262,7 @@ def test_mismatched_own_objects_fail_that_image_only(model, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", field())
     tifffile.imwrite(tmp_path / "own.tif", np.zeros((5, 5), np.uint16))
     (result,) = run(model, [tmp_path / "a.tif"], tmp_path / "out", objects=tmp_path / "own.tif")
-    assert "the labels are 5 x 5 px, but the image is 160 x 176 px" in result.error
+    assert "the labels of own.tif are 5 x 5 px, but the image is 160 x 176 px" in result.error
 
 
 def test_images_are_never_written_over(model, tmp_path):

@@ -19,7 +19,7 @@ from napari_milcnn.errors import ComputeError, LabelsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack
-from napari_milcnn.inference.cells import checked_labels
+from napari_milcnn.inference.cells import checked_numbers
 from napari_milcnn.inference.pipeline import PlaneResult
 
 OTHER, OWN = 1, 2
@@ -125,7 +125,8 @@ def read_truth(path: Path, image: ImageStack) -> np.ndarray:
         If the truth image does not fit the image, or has numbers other than 0, 1 and 2.
     """
     with replace(open_image(path), only=image.only) as opened:
-        truth = checked_labels(np.stack([opened.plane(i, (0,))[0] for i in range(len(opened.planes))]), image)
+        pixels = np.stack([opened.plane(i, (0,))[0] for i in range(len(opened.planes))])
+    truth = checked_numbers(pixels, image, path.name)
     values = np.unique(truth)
     if not np.isin(values, (0, OTHER, OWN)).all():
         found = ", ".join(map(str, values[:5])) + ", …" * (len(values) > 5)

@@ -194,6 +194,11 @@ class ImageStack:
         """Height and width of a plane, (Y, X), in px."""
         return self.shape[-2], self.shape[-1]
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether the image is a colour picture: its channels are samples of a screen, not those of a microscope."""
+        return self.stored is not None and dict(zip(*self.stored[:2], strict=True)).get("S", 1) > 2
+
     @cached_property
     def planes(self) -> tuple[PlaneIndex, ...]:
         """Every combination of P, T and Z that `only` allows, in this order, with Z running fastest."""

@@ -1,8 +1,26 @@
-"""Classify each cell of a label image by itself, and check label images against their image."""
+"""Label images: one rule for those from files, arrays and layers; and each of their cells classified by itself.
+
+A label image has one whole number for each object, 0 for background, and the pixels of its image. Decisions:
+
+- A whole number may be stored as a float, as Fiji and CLIJ do: nothing is lost up to `LARGEST_LABEL` (2048 in 16-bit
+  floats). NaN, infinite, negative and fractional numbers are refused.
+- A mask with a single number for many separate pieces (0 and 255, 0 and 1, true and false) is no label image yet: each
+  connected piece becomes an object, and a sentence says so. Where most of several numbers have separate pieces, as in a
+  map of classes, the numbers stay and a sentence says so.
+- The image itself, or another picture of intensities, is refused: its numbers lie in more pieces than objects do.
+- A file of another shape is resampled where its pixel size says that it shows the same field, and refused otherwise.
+- The label image of an image in a folder has the name of the image, alone or with one of `LABEL_ENDS`.
+"""
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,6 +29,7 @@ import torch
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
+from napari_milcnn.images.paths import TIFF_SUFFIXES, ZARR_SUFFIXES, image_name, is_plain_folder
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource
@@ -20,10 +39,54 @@ from napari_milcnn.schema import instance_column
 _CELLS_AT_ONCE = 64
 LARGEST_LABEL = 2**24
 """Largest number in a label image: some arrays need one place for every number up to the largest."""
+_LARGEST_IN_HALF = 2**11
+"""Largest number up to which 16-bit floats hold every whole number."""
+LABEL_ENDS = (
+    "", "_labels", "_label", "-labels", "-label", ".labels", "_masks", "_mask", "-masks", "-mask", "_cp_masks", "_seg",
+    "_segmentation", "_objects", "_cells", "_nuclei", "_stardist", "_instances",
+)  # fmt: skip
+"""What follows the name of an image in the names of its label images, as segmentation programs write them."""
+_LABEL_SUFFIXES = (*(f"{ome}{end}" for ome in (".ome", "") for end in (*TIFF_SUFFIXES, *ZARR_SUFFIXES)), ".png")
+_PICTURE_NUMBERS = 12
+"""Numbers, at least, of which most have separate pieces for an array to be a picture of intensities."""
+_SCATTERED, _SPECK = 4, 6
+"""Pieces of a number, and px of a piece: in a picture there are more of them, or they are smaller."""
+_SAME_FIELD = 0.02
+"""Relative difference up to which two sizes of a field, in µm, are the same; a row of pixels may be missing, too."""
+_SAME_SIZE = 0.1
+"""Relative difference of pixel sizes that is said."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelImage:
+    """A label image that fits its image.
+
+    Attributes
+    ----------
+    numbers : ndarray
+        The number of the object at each pixel, int32 (planes, Y, X); 0 is background.
+    warnings : tuple of str
+        Sentences about what was done to it, or may be wrong with it.
+    """
+
+    numbers: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+
+LabelSource: TypeAlias = np.ndarray | str | Path | LabelImage
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=3)
 
 
 def classify_cells(
-    model: TrainedModel, image: ImageSource | ModelInput, labels: np.ndarray, **options: object
+    model: TrainedModel,
+    image: ImageSource | ModelInput,
+    labels: LabelSource,
+    *,
+    on_warning: Callable[[str], None] = _warn,
+    **options: object,
 ) -> pd.DataFrame:
     """Classify each object of a label image by itself (the paper's single-cell mode, section 3.3).
 
@@ -35,8 +98,10 @@ def classify_cells(
         The model to apply.
     image : path, array or ImageStack
         Anything `open_image` takes.
-    labels : ndarray of int
-        Objects, (planes, Y, X) or, for one plane, (Y, X); 0 is background.
+    labels : ndarray, path or LabelImage
+        Objects as whole numbers, (planes, Y, X) or, for one plane, (Y, X), 0 for background; or the file of them.
+    on_warning : callable
+        Called with each sentence about what was done to the label image; by default a Python warning is given.
     **options
         Fields of `ComputeOptions`.
 
@@ -56,27 +121,66 @@ def classify_cells(
     """
     classifier = Classifier(model, **options)
     model_input = classifier.model_input(image)
-    rows = _centroids_and_areas(checked_labels(labels, model_input.image))
+    found = as_label_image(labels, model_input.image)
+    for sentence in found.warnings:
+        on_warning(sentence)
+    rows = _centroids_and_areas(found.numbers)
     parts = [_cells_of_plane(classifier, model_input, part) for _, part in rows.groupby("plane")]
     p = np.concatenate(parts) if parts else np.empty((0, len(model.classes)), np.float32)  # (objects, classes)
     table = rows.assign(top=pd.Series([model.classes[i] for i in p.argmax(1)], dtype="str"))
     return table.join(pd.DataFrame(p, columns=[instance_column(name) for name in model.classes]))
 
 
-def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
-    """Check that a label image fits an image.
+def as_label_image(labels: LabelSource, image: ImageStack, name: str = "the label image") -> LabelImage:
+    """Make the label image of an image from an array or a file.
 
     Parameters
     ----------
-    labels : ndarray of int
-        Label image, (planes, Y, X) or, for one plane, (Y, X).
+    labels : ndarray, path or LabelImage
+        Whole numbers, (planes, Y, X) or, for one plane, (Y, X); or a file of them. A `LabelImage` is returned as it is.
     image : ImageStack
         The image.
+    name : str
+        What an array is called in messages.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read.
+    LabelsError
+        If it is not a label image, or does not fit the image.
+    """
+    if isinstance(labels, LabelImage):
+        return labels
+    if isinstance(labels, str | Path):
+        return read_label_image(Path(labels), image)
+    numbers = checked_numbers(labels, image, name)
+    pieces = _pieces(numbers)
+    if pieces.are_intensities:
+        raise LabelsError(
+            f"{name} is a picture of intensities and no label image: it has {len(pieces.of)} numbers, and "
+            f"{pieces.count} separate pieces; choose the file or layer in which each cell has a number of its own"
+        )
+    _refuse_the_image(numbers, image, name)
+    if len(pieces.of) == 1 and pieces.most_are_split:
+        return _each_piece(numbers, name)
+    if pieces.most_are_split:
+        few = ", ".join(map(str, sorted(pieces.of)[:5])) + ", …" * (len(pieces.of) > 5)
+        return LabelImage(numbers, (
+            f"{name} has {len(pieces.of)} numbers ({few}) in {pieces.count} separate pieces, and the pieces of one "
+            "number are one object; if the numbers are classes, number each piece, for example with "
+            "skimage.measure.label",
+        ))  # fmt: skip
+    return LabelImage(numbers)
+
+
+def checked_numbers(labels: np.ndarray, image: ImageStack, name: str) -> np.ndarray:
+    """Check that an array has the shape of an image and whole numbers that objects can have.
 
     Returns
     -------
     ndarray
-        The labels, int32 (planes, Y, X).
+        The numbers as they are, int32 (planes, Y, X).
 
     Raises
     ------
@@ -88,17 +192,118 @@ def checked_labels(labels: np.ndarray, image: ImageStack) -> np.ndarray:
     wanted = (len(image.planes), *image.plane_shape)
     if labels.shape != wanted:
         raise LabelsError(
-            f"the labels are {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose "
+            f"{_as_subject(name)} {_size_in_words(labels.shape)}, but the image is {_size_in_words(wanted)}; choose "
             "labels that were made from this image"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise LabelsError(f"the labels have the type {labels.dtype}; expected whole numbers, 0 for background")
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > LARGEST_LABEL:
+    if labels.dtype.kind not in "buif":
+        raise LabelsError(f"{name} has the type {labels.dtype}; expected whole numbers, 0 for background")
+    if labels.dtype.kind == "f":
+        _check_whole(labels, name)
+    least, most = float(labels.min()), float(labels.max())
+    if least < 0 or most > LARGEST_LABEL:
         raise LabelsError(
-            f"the labels have numbers from {labels.min()} to {labels.max()}; expected 0 for background and "
+            f"{name} has numbers from {least:.12g} to {most:.12g}; expected 0 for background and "
             f"objects from 1 to at most {LARGEST_LABEL}; renumber them, for example with skimage's relabel_sequential"
         )
     return labels.astype(np.int32)
+
+
+def _check_whole(labels: np.ndarray, name: str) -> None:
+    """Refuse floats that are no whole numbers, and 16-bit floats that cannot tell their neighbours apart."""
+    way_out = "save the label image with whole numbers, such as 16 or 32 bit unsigned"
+    bad = labels.size - np.count_nonzero(np.isfinite(labels))
+    if bad:
+        raise LabelsError(f"{name} has {bad} pixels that are NaN or infinite; expected 0 for background; {way_out}")
+    broken = labels[labels != np.rint(labels)]
+    if broken.size:
+        raise LabelsError(
+            f"{name} has {broken.size} pixels with fractions, such as {broken.flat[0]:.6g}; it may be a picture or a "
+            f"map of probabilities, or labels that were resampled with interpolation; {way_out}"
+        )
+    if labels.dtype.itemsize < 4 and labels.max(initial=0) > _LARGEST_IN_HALF:
+        raise LabelsError(
+            f"{name} has 16-bit floats up to {labels.max():.0f}, in which numbers above {_LARGEST_IN_HALF} are "
+            f"rounded, so that cells have merged; {way_out}"
+        )
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """How the numbers of a label image lie in connected pieces.
+
+    Attributes
+    ----------
+    of : dict
+        Number -> the most pieces that it has in a plane.
+    count : int
+        Pieces, of all numbers and planes.
+    pixels : int
+        Pixels of all pieces.
+    size : int
+        Pixels of the label image.
+    """
+
+    of: dict[int, int]
+    count: int
+    pixels: int
+    size: int
+
+    @property
+    def most_are_split(self) -> bool:
+        """Whether more than half of the numbers have several separate pieces in a plane."""
+        return sum(pieces > 1 for pieces in self.of.values()) > len(self.of) / 2
+
+    @property
+    def are_intensities(self) -> bool:
+        """Whether the numbers lie as in a picture: many of them, each scattered, or specks that leave no background."""
+        scattered = self.most_are_split and (
+            self.count >= _SCATTERED * len(self.of) or self.pixels < _SPECK * self.count
+        )
+        noise = self.pixels > self.size / 2 and self.pixels < _SPECK * self.count
+        return len(self.of) >= _PICTURE_NUMBERS and (scattered or noise)
+
+
+def _pieces(numbers: np.ndarray) -> _Pieces:
+    """Find the connected pieces, of pixels that touch by a side or a corner, of each number (planes, Y, X)."""
+    from skimage.measure import label
+
+    most: dict[int, int] = {}
+    count = 0
+    for plane in numbers:
+        pieces, there = label(plane, background=0, return_num=True, connectivity=2)
+        number_of = np.zeros(there + 1, np.int64)
+        number_of[pieces.ravel()] = plane.ravel()
+        own, many = np.unique(number_of[1:], return_counts=True)
+        most |= {n: max(m, most.get(n, 0)) for n, m in zip(own.tolist(), many.tolist(), strict=True)}
+        count += there
+    return _Pieces(most, count, int(np.count_nonzero(numbers)), numbers.size)
+
+
+def _each_piece(mask: np.ndarray, name: str) -> LabelImage:
+    """Give each connected piece of a mask (planes, Y, X) a number, plane by plane."""
+    from skimage.measure import label
+
+    numbers = np.stack([label(plane > 0, connectivity=2) for plane in mask]).astype(np.int32)
+    pieces = int(sum(plane.max() for plane in numbers))
+    return LabelImage(numbers, (
+        f"{name} is a mask: all its pixels are 0 or {mask.max()}. Each of its {pieces} separate pieces was taken for "
+        "one object, so cells that touch each other count as one; give a label image with one number for each cell "
+        "if that is wrong",
+    ))  # fmt: skip
+
+
+def _refuse_the_image(numbers: np.ndarray, image: ImageStack, name: str) -> None:
+    """Refuse a label image that has the pixels of one channel of the image, in the first plane that has objects."""
+    plane = next((i for i, one in enumerate(numbers) if one.any()), None)
+    if plane is not None and any(np.array_equal(channel, numbers[plane]) for channel in image.plane(plane)):
+        raise LabelsError(
+            f"{name} has the same pixels as {image.name}: it is the image itself and no label image; choose the file "
+            "or layer in which each cell has a number of its own"
+        )
+
+
+def _as_subject(name: str) -> str:
+    return "the labels are" if name == "the label image" else f"the labels of {name} are"
 
 
 def _size_in_words(shape: tuple[int, ...]) -> str:
@@ -108,23 +313,18 @@ def _size_in_words(shape: tuple[int, ...]) -> str:
     return f"{height} x {width} px" if planes == 1 else f"{planes} planes of {height} x {width} px"
 
 
-def read_labels_of(path: Path, image: ImageStack) -> np.ndarray:
+def read_label_image(path: Path, image: ImageStack) -> LabelImage:
     """Read the label image of an image.
 
     A file that does not name its axes has those of the image. From a file with several channels, such as a label image
-    that `classify` wrote, the channel `objects` is read.
+    that `classify` wrote, the channel `objects` is read. From a folder that is no zarr, the file of the image is read.
 
     Parameters
     ----------
     path : Path
-        File of the label image.
+        File of the label image, or a folder of label images.
     image : ImageStack
         The image.
-
-    Returns
-    -------
-    ndarray
-        The labels, int32 (planes, Y, X).
 
     Raises
     ------
@@ -133,10 +333,15 @@ def read_labels_of(path: Path, image: ImageStack) -> np.ndarray:
     LabelsError
         If the file is not a label image, or does not fit this image.
     """
-    with _open_labels(path, image.axes.replace("C", "")) as labels:
-        if len(labels.channels) > 1 and labels.channels[0] != "objects":
-            raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image with one channel")
-        return checked_labels(np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))]), image)
+    path = label_file(path, image.path)
+    with _open_labels(path, image.axes.replace("C", "")) as opened:
+        _check_one_channel(path, opened)
+        every = len(opened.planes) > len(image.planes) and opened.axes == image.axes.replace("C", "")
+        labels = replace(opened, only=image.only) if every else opened
+        numbers = np.stack([labels.plane(i, (0,))[0] for i in range(len(labels.planes))])
+        numbers, notes = _on_pixels_of(image, numbers, labels, path.name)
+    found = as_label_image(numbers, image, path.name)
+    return replace(found, warnings=(*notes, *found.warnings))
 
 
 def _open_labels(path: Path, axes: str) -> ImageStack:
@@ -144,6 +349,99 @@ def _open_labels(path: Path, axes: str) -> ImageStack:
         return open_image(path)
     except ImageError:
         return open_image(path, axes=axes)
+
+
+def _check_one_channel(path: Path, labels: ImageStack) -> None:
+    if labels.is_picture:
+        raise LabelsError(
+            f"{path} is a colour picture, in which the numbers of the cells are lost; expected a label image with one "
+            "channel; save the labels themselves, such as 16 bit TIFF, and not what the screen shows"
+        )
+    if len(labels.channels) > 1 and labels.channels[0] != "objects":
+        raise LabelsError(f"{path} has {len(labels.channels)} channels; expected a label image with one channel")
+
+
+def _on_pixels_of(
+    image: ImageStack, numbers: np.ndarray, labels: ImageStack, name: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the numbers (planes, Y, X) at the pixels of an image, and what has to be said about it.
+
+    Where the shapes differ, pixel sizes have to say that both show the same field; else the numbers are as they were.
+    """
+    own, other = image.pixel_size, labels.pixel_size
+    here, there = np.array(image.plane_shape), np.array(labels.plane_shape)
+    if own is None or other is None:
+        return numbers, ()
+    if (here == there).all():
+        if abs(other / own - 1) <= _SAME_SIZE:
+            return numbers, ()
+        return numbers, (
+            f"{name} says {other:.4g} µm per pixel, and the image has {own:.4g}; both have {here[0]} x {here[1]} px "
+            "and are compared pixel by pixel; check that the labels were made from this image",
+        )
+    if (np.abs(here * own - there * other) > np.maximum(_SAME_FIELD * here * own, max(own, other))).any():
+        return numbers, ()
+    rows, columns = (
+        np.clip(((np.arange(n) + 0.5) * m / n).astype(int), 0, m - 1) for n, m in zip(here, there, strict=True)
+    )
+    return numbers[:, rows][:, :, columns], (
+        f"{name} has {there[0]} x {there[1]} px of {other:.4g} µm and was resampled to the {here[0]} x {here[1]} px of "
+        "the image",
+    )
+
+
+def label_file(place: Path, image: Path | None) -> Path:
+    """Return the file of the label image of an image: `place` itself, or the one in it, if it is a folder.
+
+    Raises
+    ------
+    LabelsError
+        If there is none, if there are several, or if it is the image itself.
+    """
+    found = [place]
+    if is_plain_folder(place):
+        if image is None:
+            raise LabelsError(f"{place} is a folder, and the image is no file; give the label image itself")
+        found = _label_files(place, image)
+    others = [path for path in found if image is None or not _is_same(path, image)]
+    if found and not others:
+        raise LabelsError(
+            f"{found[0]} is the image itself and no label image; choose the file in which each cell has a number of "
+            "its own"
+        )
+    if len(others) != 1:
+        name = "the image" if image is None else image_name(image)
+        many = f"has several label images of {name}: {', '.join(path.name for path in others)}; keep one of them there"
+        none = (
+            f"has no label image of {name}; expected a file such as {name}.tif, {name}_labels.tif or {name}_masks.png"
+        )
+        raise LabelsError(f"{place} {many if others else none}")
+    return others[0]
+
+
+def _label_files(folder: Path, image: Path) -> list[Path]:
+    """List the files of a folder that are called like label images of an image."""
+    names = _files_by_name(folder, folder.stat().st_mtime_ns)
+    wanted = (f"{image_name(image)}{end}{suffix}" for end in LABEL_ENDS for suffix in _LABEL_SUFFIXES)
+    return [folder / name for one in wanted for name in names.get(_comparable(one), ())]
+
+
+@lru_cache(maxsize=4)
+def _files_by_name(folder: Path, _changed: int) -> dict[str, tuple[str, ...]]:
+    """List what lies in a folder, by the form in which names are compared; listed again when the folder changed."""
+    names: dict[str, tuple[str, ...]] = {}
+    for path in sorted(folder.iterdir()):
+        key = _comparable(path.name)
+        names[key] = (*names.get(key, ()), path.name)
+    return names
+
+
+def _comparable(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_same(path: Path, image: Path) -> bool:
+    return path.exists() and image.exists() and path.samefile(image)
 
 
 def _centroids_and_areas(labels: np.ndarray) -> pd.DataFrame:

@@ -29,10 +29,9 @@ import numpy as np
 import torch
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
-from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
-from napari_milcnn.inference.cells import checked_labels
+from napari_milcnn.inference.cells import LabelSource, as_label_image
 from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, means_inside, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
@@ -319,7 +318,7 @@ def evidence(
     image: ImageSource,
     classes: Sequence[str] | None = None,
     *,
-    foreground: np.ndarray | ForegroundOptions | None = None,
+    foreground: LabelSource | ForegroundOptions | None = None,
     prediction: Prediction | None = None,
     **options: object,
 ) -> Evidence:
@@ -333,9 +332,10 @@ def evidence(
         Anything `open_image` takes.
     classes : sequence of str, optional
         The classes; all by default.
-    foreground : ndarray of int, or ForegroundOptions, optional
-        For object evidence: a label image of your own, (planes, Y, X) or (Y, X), from any segmentation program, or how
-        to find the objects; by default as the model's card says. With a label image, the kind is object by default.
+    foreground : ndarray, path, LabelImage or ForegroundOptions, optional
+        For object evidence: a label image of your own, (planes, Y, X) or (Y, X), from any segmentation program, or its
+        file; or how to find the objects; by default as the model's card says. With a label image, the kind is object by
+        default.
     prediction : Prediction, optional
         Result of `classify` for the same image, if you have it; then the image is not classified again.
     **options
@@ -362,12 +362,15 @@ def evidence(
     options |= {"kind": "object"} if has_labels and options.get("kind") is None else {}
     maker = EvidenceMaker(model, foreground=foreground_options, **options)
     stack = open_image(image)
-    labels = checked_labels(in_memory(foreground), stack) if foreground is not None and has_labels else None
+    labels = (
+        None if foreground is None or isinstance(foreground, ForegroundOptions) else as_label_image(foreground, stack)
+    )
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
+    prediction = prediction.with_warnings(() if labels is None else labels.warnings)
     maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes))
-    planes = list(maker.planes(model_input, prediction, classes, labels))
+    planes = list(maker.planes(model_input, prediction, classes, None if labels is None else labels.numbers))
     objects = [plane.objects for plane in planes if plane.objects is not None]  # of all planes, or of none
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(

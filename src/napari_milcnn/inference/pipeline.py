@@ -21,11 +21,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from napari_milcnn.errors import MilcnnError, OptionsError, OutputError
 from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.cells import LabelImage
 from napari_milcnn.inference.evidence import EvidenceMaker, PlaneEvidence, class_indices
 from napari_milcnn.inference.masks import PlaneMasks, no_masks, present_classes, segment_plane
 from napari_milcnn.inference.model_input import ModelInput
@@ -53,7 +52,7 @@ class ImageRequest:
     classes : sequence of str or None
         Classes that get masks; None for all.
     objects : callable or None
-        Function that returns the user's own label image for object evidence, int32 (planes, Y, X).
+        Function that returns the user's own label image of an image for object evidence.
     prediction : Prediction or None
         An earlier prediction. Its planes get masks and are not classified again.
     keep_open : bool
@@ -65,7 +64,7 @@ class ImageRequest:
     planes: Sequence[int] | None = None
     masks: MaskOptions | None = None
     classes: Sequence[str] | None = None
-    objects: Callable[[ImageStack], np.ndarray] | None = None
+    objects: Callable[[ImageStack], LabelImage] | None = None
     prediction: Prediction | None = None
     keep_open: bool = False
 
@@ -229,7 +228,7 @@ class _Masker:
         self.maker, self.request, self.model_input = maker, request, model_input
         self.names = tuple(request.classes or maker.model.classes)
         self.thresholds = maker.model.card.thresholds_for(str(maker.options.kind))
-        self.objects: np.ndarray | None = None
+        self.objects: LabelImage | None = None
         self.problem = ""
         if request.masks is not None and request.objects is not None:
             with failures_of(request.name) as reasons:
@@ -239,6 +238,7 @@ class _Masker:
     def result(self, prediction: Prediction) -> PlaneResult:
         """Return the result of a plane, given its prediction."""
         plane = self.model_input.image.planes.index(prediction.planes[0])
+        prediction = prediction.with_warnings(() if self.objects is None else self.objects.warnings)
         result = PlaneResult(plane, prediction, self.model_input.channels, problem=self.problem)
         if self.request.masks is None or self.problem:
             return result
@@ -253,7 +253,9 @@ class _Masker:
         if not shown and self.maker.options.kind != "object":
             return None, no_masks(image.plane_shape)
         names = shown or self.names  # cells are counted where none of the classes is shown, too
-        (evidence,) = self.maker.planes(self.model_input, prediction, names, self.objects)
+        (evidence,) = self.maker.planes(
+            self.model_input, prediction, names, None if self.objects is None else self.objects.numbers
+        )
         masks = segment_plane(evidence, prediction, names, options, image.pixel_size, self.thresholds)
         return evidence if shown else None, masks
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations, product, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,12 +91,14 @@ class LayerImage:
         One letter for each axis of the layers as napari counts them: without the samples of a colour layer.
     place : LayerPlace
         The place of the first layer.
+    layer : Image
+        The first layer.
     """
 
     image: ImageStack
     axes: str
     place: LayerPlace
-    _layer: Any
+    layer: Any = field(repr=False)
 
     def plane_at(self, point: Sequence[float], units: Sequence[Any] | None = None) -> int | None:
         """Return the number of the image's plane at a world point; None where the layer shows nothing.
@@ -111,7 +113,7 @@ class LayerImage:
         """
         last = (*[0.0] * len(self.axes), *point)[-len(self.axes) :]  # axes are counted from the last, as in napari
         own = np.asarray(last) * self._in_own_units(units)
-        inside = np.asarray(self._layer.world_to_data(own), float)
+        inside = np.asarray(self.layer.world_to_data(own), float)
         at = dict(zip(self.axes, np.round(inside).astype(int).tolist(), strict=True))
         layer = dict(zip(self.axes, self.place.shape, strict=True))
         if not all(0 <= at[axis] < layer[axis] for axis in self.axes if axis not in "YX"):
@@ -127,7 +129,7 @@ class LayerImage:
         middle = {"Y": (height - 1) / 2 if y is None else y, "X": (width - 1) / 2 if x is None else x}
         at = {**dict(zip("PTZ", self.image.planes[plane], strict=True)), **middle}
         inside = [at[axis] if axis in self.image.axes and axis in at else 0 for axis in self.axes]
-        own = np.asarray(self._layer.data_to_world(inside), float)
+        own = np.asarray(self.layer.data_to_world(inside), float)
         return tuple((own / self._in_own_units(units)).tolist())
 
     def _in_own_units(self, units: Sequence[Any] | None) -> np.ndarray:
@@ -168,20 +170,6 @@ class LayerImage:
         moved: np.ndarray = flat.transpose([left.index(axis) for axis in wanted])
         return moved.reshape(-1, *moved.shape[-2:])
 
-    def lies_under(self, layer: Any) -> bool:
-        """Whether another layer lies on this image pixel by pixel, or has no place of its own (scale 1, nothing else).
-
-        Only Y and X count; axes are compared from the last where the numbers of axes differ.
-        """
-        own = [self.axes.index(axis) for axis in "YX"]
-        other = own if layer.ndim == len(self.axes) else [layer.ndim - 2, layer.ndim - 1]
-        height, width = self.image.plane_shape
-        corners = ((0, 0), (height - 1, 0), (0, width - 1))
-        here, there = (np.array([_world(one, axes, corner) for corner in corners])
-                       for one, axes in ((self._layer, own), (layer, other)))  # fmt: skip
-        pixel = np.abs(here[1:] - here[0]).max() / max(height - 1, width - 1, 1)
-        return bool(np.allclose(here, there, rtol=0, atol=pixel / 4) or np.allclose(there, corners))
-
     def plane_key(self, plane: int) -> tuple[Any, ...]:
         """Return the index of a plane (Y, X) in an array made by `to_layer`."""
         at = dict(zip("PTZ", self.image.planes[plane], strict=True))
@@ -203,21 +191,6 @@ class LayerImage:
         place = self.place
         return {"scale": scale, "translate": translate, "rotate": place.rotate, "shear": place.shear,
                 "affine": place.affine, "units": place.units, "axis_labels": place.axis_labels}  # fmt: skip
-
-
-def place_in_words(layer: Any) -> str:
-    """Say where a layer lies along its last two axes, for messages."""
-    numbers = ((f"{value:.4g}" for value in values[-2:]) for values in (layer.scale, layer.translate))
-    scale, translate = (", ".join(pair) for pair in numbers)
-    return f"scale {scale}; translate {translate}"
-
-
-def _world(layer: Any, axes: Sequence[int], place: tuple[int, int]) -> list[float]:
-    """Return where a pixel (y, x) of a layer lies in the world, along its axes Y and X."""
-    inside = np.zeros(layer.ndim)
-    inside[list(axes)] = place
-    world = layer.data_to_world(inside)
-    return [float(world[axis]) for axis in axes]
 
 
 def _linear(place: LayerPlace) -> np.ndarray:
@@ -289,7 +262,7 @@ def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageRead
     reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
     if image.path is None:
         return None, reading
-    own = source.axes + ("S" if source._layer.rgb else "")
+    own = source.axes + ("S" if source.layer.rgb else "")
     for axes, series in product((None, own), (None, 0)):
         wanted = replace(reading, axes=axes, series=series)
         try:

@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pandas as pd
 
-from napari_milcnn.errors import LabelsError, OptionsError, OutputError
+from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
-from napari_milcnn.images.stack import ImageStack
-from napari_milcnn.inference.cells import read_labels_of
+from napari_milcnn.inference.cells import read_label_image
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import checked_mask_options
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
@@ -108,7 +106,7 @@ def classify_files(
         Whether to write the evidence from which the masks are made, NAME_evidence.ome.tif.
     objects : Path, optional
         Your own label images for object evidence, which is then the default kind: one file, or a folder with one file
-        per image, of the same name.
+        per image, which has the image's name, alone or followed by an end such as _labels or _cp_masks.
     reading : ImageReading
         Axes, channels and pixel size of files that do not say them.
     mask_options : mapping, optional
@@ -226,7 +224,7 @@ class _Run:
         return ImageRequest(
             str(file), partial(self.plates.open, file), self.planes.get(file),
             masks=None if self.masks_as is None else self.mask_options, classes=self.classes,
-            objects=None if self.objects is None else partial(self._own_objects, file),
+            objects=None if self.objects is None else partial(read_label_image, self.objects),
         )  # fmt: skip
 
     def _finish(self, file: Path, name: str, found: FindingsOfImage | None, end: ImageEnd) -> ImageResult:
@@ -263,13 +261,6 @@ class _Run:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-    def _own_objects(self, file: Path, image: ImageStack) -> np.ndarray:
-        assert self.objects is not None
-        path = self.objects / file.name if self.objects.is_dir() and not is_zarr(self.objects) else self.objects
-        if not path.exists():
-            raise LabelsError(f"{path} does not exist; expected the label image of {file.name}")
-        return read_labels_of(path, image)
 
     def _save_if_due(self) -> None:
         began = time.monotonic()

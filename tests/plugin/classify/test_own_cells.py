@@ -106,7 +106,7 @@ def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock
         (lambda cells: (cells[:100], {}), "mine cannot be the cells of nucleus-01_1: the labels are 100 x"),
         (
             lambda cells: (cells, {"scale": (0.16, 0.16), "translate": (5, 0)}),
-            "mine (scale 0.16, 0.16; translate 5, 0) lies elsewhere",
+            "(scale 0.16, 0.16; translate 5, 0) lies elsewhere",
         ),
     ],
 )

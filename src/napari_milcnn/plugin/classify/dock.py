@@ -17,7 +17,6 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QPushButton, QVBoxLayout, QW
 from superqt import QCollapsible
 
 from napari_milcnn.errors import ImageError, MilcnnError
-from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.options import DEVICES, ComputeOptions, MaskOptions, make_options
 from napari_milcnn.plugin.classify.adds_box import AddsBox
 from napari_milcnn.plugin.classify.cells_box import CellsBox
@@ -27,7 +26,7 @@ from napari_milcnn.plugin.classify.image_state import DroppedImage, ImageState, 
 from napari_milcnn.plugin.classify.layer_writer import LayerWriter, objects_of
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
-from napari_milcnn.plugin.classify.own_cells import OwnCells, export_cells, labels_data
+from napari_milcnn.plugin.classify.own_cells import OwnCells, export_cells
 from napari_milcnn.plugin.classify.results_box import ResultsBox
 from napari_milcnn.plugin.classify.segmenters import CellSearch, Segmenter
 from napari_milcnn.plugin.current_model import current
@@ -509,8 +508,7 @@ class ClassifyDock(QWidget):
         first = next(iter(entry.predictions.values()))
         facts = ([] if first.plate is None else [first.plate.sentence]) + list(first.warnings)
         if facts:
-            sentences = (f"{fact[0].upper()}{fact[1:].rstrip('.')}." for fact in facts)
-            self._say(" ".join((self.message.text(), *sentences)), WARNING if first.warnings else "")
+            self._say(" ".join((self.message.text(), *map(_fact_sentence, facts))), WARNING if first.warnings else "")
 
     def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()
@@ -812,21 +810,27 @@ class ClassifyDock(QWidget):
         model, source = current.model, self._source_for_job()
         if model is None or source is None:
             return
-        options, cells = form_values(self.options, ComputeOptions), labels_data(layer)
+        options, read = form_values(self.options, ComputeOptions), OwnCells(layer).reader(source)
         plates = self._plates()
+        facts: list[str] = []
 
         def steps() -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
             from napari_milcnn.inference.cells import classify_cells
 
-            labels = source.to_planes(in_memory(cells))
-            labels = labels[np.newaxis] if labels.ndim == 2 else labels
-            yield labels, classify_cells(model, plates.open(source.image), labels, **options)
+            labels = read(source.image)
+            image = plates.open(source.image)
+            yield labels.numbers, classify_cells(model, image, labels, on_warning=facts.append, **options)
 
         def on_step(found: tuple[np.ndarray, pd.DataFrame]) -> None:
             labels, table = found
             self._show_cells(layer, source, labels, table, model.classes)
 
-        self._work(steps, on_step, lambda ending: self._end(ending, "Cells classified."))
+        def on_end(ending: Ending) -> None:
+            self._end(ending, "Cells classified.")
+            if facts and not ending.error:
+                self._say(" ".join((self.message.text(), *map(_fact_sentence, facts))), WARNING)
+
+        self._work(steps, on_step, on_end)
 
     def _source_for_job(self) -> LayerImage | None:
         """Open the chosen image for a job with the current model; None, and the reason in the dock, if it cannot be."""
@@ -910,7 +914,7 @@ class ClassifyDock(QWidget):
             own = cells.file if cells is not None else None
             if read_cells is not None and own is None:
                 own = place / f"{name}_cells.ome.tif"
-                export_cells(own, image, read_cells(image), masks)
+                export_cells(own, image, read_cells(image).numbers, masks)
                 yield own
             yield from export_image(place, Findings(file, name, image, channels, prediction, masks), parts)
             yield write_record(place, record(own))
@@ -940,7 +944,7 @@ class _EvidenceSteps:
     def __call__(self) -> Iterator[PlaneEvidence]:
         from napari_milcnn.inference.evidence import EvidenceMaker
 
-        cells = None if self.read_cells is None else self.read_cells(self.image)
+        cells = None if self.read_cells is None else self.read_cells(self.image).numbers
         yield from EvidenceMaker(self.model, **self.options).planes(self.image, self.prediction, self.names, cells)
 
 
@@ -969,6 +973,10 @@ class _RecordMaker:
         )  # fmt: skip
         plate = plate_facts(self.entry.predictions[planes[-1]].plate)
         return record | ({"images": [{"file": str(file.absolute()), **plate}]} if plate and file is not None else {})
+
+
+def _fact_sentence(fact: str) -> str:
+    return f"{fact[0].upper()}{fact[1:].rstrip('.')}."
 
 
 def _alike(before: LayerImage | None, now: LayerImage) -> bool:

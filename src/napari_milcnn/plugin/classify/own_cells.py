@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,8 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFileDialog
 
 from napari_milcnn.errors import LabelsError
-from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.plugin.classify.segmenters import installed_segmenters
-from napari_milcnn.plugin.layers_to_image import place_in_words
+from napari_milcnn.plugin.labels_to_image import labels_on
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, connect_while_alive
 from napari_milcnn.plugin.results_to_layers import OURS
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_milcnn.images.stack import ImageStack
+    from napari_milcnn.inference.cells import LabelImage
     from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
-CellsReader = Callable[["ImageStack"], np.ndarray]
-"""Reads the cells of an image, int32 (planes, Y, X)."""
+CellsReader = Callable[["ImageStack"], "LabelImage"]
+"""Reads the label image of an image."""
 FOUND, FROM_FILE = "found by the program", "file…"
 
 
@@ -55,34 +56,16 @@ class OwnCells:
         source : LayerImage
             The layers of that image.
         """
-        layer, file = self.layer, self.file
-        if layer is None:
-            return lambda image: _cells_in_file(file, image)
-        name, data, in_place = self.name, labels_data(layer), source.lies_under(layer)
-        places = place_in_words(layer), place_in_words(source.place)
-
-        def read(image: ImageStack) -> np.ndarray:
-            from napari_milcnn.inference.cells import checked_labels
-
-            try:
-                cells = checked_labels(source.to_planes(in_memory(data)), image)
-            except LabelsError as error:
-                raise LabelsError(f"the layer {name} cannot be the cells of {image.name}: {error}") from error
-            if not in_place:
-                raise LabelsError(
-                    f"the layer {name} ({places[0]}) lies elsewhere than {image.name} ({places[1]}); choose the labels "
-                    "of this image, or give the layer the same place"
-                )
-            return cells
-
-        return read
+        if self.layer is not None:
+            return labels_on(source, self.layer).read
+        assert self.file is not None
+        return partial(_read_file, self.file)
 
 
-def _cells_in_file(file: Path | None, image: ImageStack) -> np.ndarray:
-    from napari_milcnn.inference.cells import read_labels_of
+def _read_file(file: Path, image: ImageStack) -> LabelImage:
+    from napari_milcnn.inference.cells import read_label_image
 
-    assert file is not None
-    return read_labels_of(file, image)
+    return read_label_image(file, image)
 
 
 def export_cells(path: Path, image: ImageStack, cells: np.ndarray, masks: Mapping[int, PlaneMasks]) -> None:
@@ -105,11 +88,6 @@ def export_cells(path: Path, image: ImageStack, cells: np.ndarray, masks: Mappin
         if known["label"].tolist() != numbers.tolist() or known["area_px"].tolist() != areas[numbers].tolist():
             raise LabelsError("the cells were changed after the masks were made; classify again, then export")
     write_ome_tiff(path, image.planes, cells[:, np.newaxis].astype(np.uint32), ("objects",), image.pixel_size, {})
-
-
-def labels_data(layer: Labels) -> Any:
-    """Return the pixels of a labels layer, at full resolution."""
-    return layer.data[0] if layer.multiscale else layer.data
 
 
 def own_labels(viewer: Viewer) -> list[Labels]:
