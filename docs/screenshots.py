@@ -122,7 +122,7 @@ def results_in(theme: str, run: Path, folder: Path) -> None:
         viewer.window.screenshot(path, canvas_only=False, flash=False) if whole else dock.grab().save(path)
 
     shot("empty")
-    dock.open(run)
+    dock.session.open(run)
     wait(lambda: not dock.busy)
     for view, button in zip(dock.views, dock.view_buttons, strict=True):
         button.click()
@@ -137,7 +137,7 @@ def results_in(theme: str, run: Path, folder: Path) -> None:
     shot("gallery")
     dock.view_buttons[5].click()
     row = dock.found.table["name"].tolist().index("C08")
-    dock.open_image(row)
+    dock.session.open_image(row)
     shot("plate", whole=True)
     viewer.close()
 

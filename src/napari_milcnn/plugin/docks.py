@@ -142,4 +142,7 @@ class ResultsPage(OpeningDock):
     """The Results dock."""
 
     home = ("napari_milcnn.plugin.results.dock", "ResultsDock")
-    needs = ("torch", "pandas", "matplotlib.figure")
+    needs = (
+        "torch", "pandas", "dask.array", "matplotlib.backends.backend_agg", "napari_milcnn.figures.plots",
+        "napari_milcnn.results.read",
+    )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Turns results into napari layer tuples with name, place, colours and features; this needs no viewer."""
+"""Turns results into napari layer tuples with name, place, colours and features.
+
+Only the last two functions touch a viewer: one adds a layer, one shows a plane.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
     from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_milcnn.inference.class_maps import MapPlacement
@@ -175,3 +180,30 @@ def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
     step = max(1, max(image.plane_shape) // _PIXELS_FOR_LIMITS)
     low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
     return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))
+
+
+def add_layer(viewer: ViewerModel, data: LayerData) -> Layer:
+    """Add a layer, and leave the layers selected that the user selected."""
+    from napari.layers import Layer
+
+    selected = set(viewer.layers.selection)
+    layer = Layer.create(*data)
+    viewer.add_layer(layer)  # it returns napari's wrapper of the layer, which is not what events come from
+    if data[2] != "image" or selected:
+        viewer.layers.selection = selected or {layer}
+    return layer
+
+
+def show_plane(viewer: ViewerModel, source: LayerImage, plane: int, place: tuple[float, float] | None = None) -> None:
+    """Move the sliders to a plane of an image, and centre the view on a place (y, x) in pixels of the image."""
+    dims = viewer.dims
+    y, x = place or (None, None)
+    point = source.point_of(plane, y, x, getattr(dims, "units", None))
+    axes = dict(enumerate(source.axes, start=dims.ndim - len(point)))
+    world = dict(zip(axes, point, strict=True))
+    for axis, letter in axes.items():
+        if letter in "PTZ" and letter in source.image.axes and axis not in dims.displayed:
+            dims.set_point(axis, world[axis])
+    if place is not None and set(dims.displayed[-2:]) <= set(world):
+        camera = getattr(viewer, "scene", viewer).camera  # napari 0.9 moved it
+        camera.center = (*camera.center[:-2], *(world[axis] for axis in dims.displayed[-2:]))

@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 import tifffile
 from imageio.v3 import imread
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QObject, QPoint, Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
+from napari_milcnn.plugin.results.gallery import GallerySession
+from napari_milcnn.plugin.results.session import ResultsSession
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
@@ -57,7 +59,7 @@ def dock(viewer, qtbot):
     """Return the dock, opened as the Plugins menu opens it."""
     _, dock = open_dock(viewer, "Results")
     yield dock
-    dock.gallery.stop()
+    dock.gallery_session.stop()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
 
 
@@ -81,11 +83,10 @@ def show(dock, qtbot, title: str):
 
 def click_at(qtbot, view, x: float, y: float) -> None:
     """Click on a figure, at a position in data coordinates of its first axes."""
-    view.canvas.draw()
-    figure, ratio = view.canvas.figure, view.canvas.device_pixel_ratio
+    figure, ratio = view.figure, view.box.devicePixelRatioF()
     across, up = figure.axes[0].transData.transform((x, y))
     place = QPoint(round(across / ratio), round((figure.bbox.height - up) / ratio))
-    qtbot.mouseClick(view.canvas, Qt.MouseButton.LeftButton, pos=place)
+    qtbot.mouseClick(view.box.picture, Qt.MouseButton.LeftButton, pos=place)
 
 
 def column(dock, name: str) -> list[str]:
@@ -115,7 +116,7 @@ def test_the_band_says_whether_the_row_that_is_looked_at_can_be_trusted(dock, vi
     assert dock.unlike.isHidden()
     said = []
     for number in range(6):
-        dock.open_image(number)
+        dock.session.open_image(number)
         rest(dock, qtbot)
         said.append(dock.unlike.text())
     assert said == [
@@ -126,7 +127,7 @@ def test_the_band_says_whether_the_row_that_is_looked_at_can_be_trusted(dock, vi
         "C05_s1: nothing to classify: no structure above the noise",
         "D06_s1: The model does not know what its training images look like: calibrate it.",
     ]
-    dock.open_image(1)
+    dock.session.open_image(1)
     rest(dock, qtbot)
     viewer.dims.set_point(0, 1)  # the slider is moved to the next time point
     assert dock.unlike.text() == said[2]
@@ -140,9 +141,24 @@ def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_pat
     table = pd.read_csv(tmp_path / "old" / "predictions.csv").drop(columns=["unlike", "unlike reason"])
     table.to_csv(tmp_path / "old" / "predictions.csv", index=False)
     opened(dock, qtbot, tmp_path / "old")
-    dock.open_image(0)
+    dock.session.open_image(0)
     rest(dock, qtbot)
     assert dock.unlike.text().startswith("B03_s1: These results do not say whether it is like the training images")
+
+
+def test_the_dock_knows_nothing_but_its_sessions(dock):
+    """What the dock holds is a session, a widget, or several of them; no class has more than 30 methods."""
+    sessions = (ResultsSession, GallerySession)
+
+    def is_drawn(value) -> bool:
+        if isinstance(value, list | tuple):
+            return all(map(is_drawn, value))
+        return isinstance(value, (*sessions, QObject)) or value is dock.viewer
+
+    assert {name for name, value in vars(dock).items() if not is_drawn(value)} == set()
+    for kind in {*sessions, *(type(part) for part in (dock, *dock.views, dock.jobs))}:
+        methods = [name for name, value in vars(kind).items() if callable(value) or isinstance(value, property)]
+        assert len(methods) <= 30, kind
 
 
 def test_an_empty_dock_says_what_to_open(dock):
@@ -191,7 +207,7 @@ def test_masks_of_another_size_are_refused(dock, viewer, qtbot, written, tmp_pat
     small = np.zeros((60, 50), np.uint16)
     tifffile.imwrite(tmp_path / "screen" / "B03_s1_labels.ome.tif", small, metadata={"axes": "YX"})
     opened(dock, qtbot, tmp_path / "screen")
-    dock.open_image(0)
+    dock.session.open_image(0)
     rest(dock, qtbot)
     assert dock.message.text().startswith(
         "B03_s1_labels.ome.tif has 1 plane of 60 × 50 px, but B03_s1.ome.tif has 1 plane of 120 × 100 px"
@@ -208,10 +224,11 @@ def test_the_table_is_sorted_filtered_copied_and_saved(dock, qtbot, written, tmp
     dock.rows.filter.setText("b03_S2")
     assert sorted(column(dock, "plane")) == ["T0", "T1", "T2"]
     dock.rows.copy_button.click()
+    rest(dock, qtbot)
     lines = QApplication.clipboard().text().splitlines()
     assert lines[0].split("\t") == names
     assert len(lines) == 4
-    dock.save_table(tmp_path / "three.csv")
+    dock.session.save(dock.rows.write, tmp_path / "three.csv")
     saved = pd.read_csv(tmp_path / "three.csv")
     assert set(saved["name"]) == {"B03_s2"}
     assert {"P a", "score a", "dose"} <= set(saved)
@@ -227,9 +244,7 @@ def test_metrics_are_those_of_the_report(dock, qtbot, written):
     table = pd.read_csv(written / "evaluation" / "confusion.csv", index_col=0)
     np.testing.assert_array_equal(confusion(dock.found), table)
     view = show(dock, qtbot, "Confusion")
-    shown = {
-        tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in view.canvas.figure.axes[0].texts
-    }
+    shown = {tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in view.figure.axes[0].texts}
     assert shown == {at: count for at, count in np.ndenumerate(table.to_numpy()) if count}
 
 
@@ -261,7 +276,8 @@ def test_a_well_of_the_plate_opens_its_image(dock, viewer, qtbot, written):
     assert not dock.busy
     view.shown.setCurrentIndex(2)
     view.shown.activated.emit(2)
-    assert view.canvas.figure.axes[1].get_xlabel() == "score of b"
+    rest(dock, qtbot)
+    assert view.figure.axes[1].get_xlabel() == "score of b"
 
 
 def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, written):
@@ -272,11 +288,11 @@ def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, wr
     rest(dock, qtbot)
     shown = [float(view.list.item(i).text().split("\n")[1]) for i in range(view.list.count())]
     assert shown == sorted(dock.found.table["score b"].round(3), reverse=True)
-    assert len(view._pictures) == 6
-    plain = dict(view._pictures)
+    assert len(view.session.pictures) == 6
+    plain = dict(view.session.pictures)
     view.evidence.click()
     rest(dock, qtbot)
-    assert any((plain[number] != picture).any() for number, picture in view._pictures.items())
+    assert any((plain[number] != picture).any() for number, picture in view.session.pictures.items())
     view.list.itemClicked.emit(view.list.item(0))
     rest(dock, qtbot)
     assert f"{view.list.item(0).text().split(chr(10))[0]} masks" in viewer.layers
@@ -304,13 +320,15 @@ def test_dose_response_of_scores_and_of_objects(dock, qtbot, written):
     view = show(dock, qtbot, "Dose")
     view.classes.setCurrentIndex(0)
     view.classes.activated.emit(0)
-    axes = view.canvas.figure.axes[0]
+    rest(dock, qtbot)
+    axes = view.figure.axes[0]
     found = dock.found.images.set_index("name")["score a"]
     expected = [(found["B03_s1"] + found["B03_s2"]) / 2, found["C05_s1"], found["D06_s1"]]
     np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), expected)
     view.what.setCurrentIndex(1)
     view.what.activated.emit(1)
-    assert view.canvas.figure.axes[0].get_ylabel() == "share of a among cells"
+    rest(dock, qtbot)
+    assert view.figure.axes[0].get_ylabel() == "share of a among cells"
 
 
 def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written, tmp_path):
@@ -322,8 +340,8 @@ def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written
     table["file"] = [f"elsewhere/{renamed[name]}.tif" for name in table["name"]]
     table.assign(name=table["name"].map(renamed)).to_csv(tmp_path / "run" / "predictions.csv", index=False)
     opened(dock, qtbot, tmp_path / "run")
-    assert "run.json is missing" in dock.message.text().lower()
-    assert "4 of 4 images were not found, such as elsewhere/field 0.tif" in dock.message.text()
+    assert "run.json is missing" in dock.warnings.text().lower()
+    assert "4 of 4 images were not found, such as elsewhere/field 0.tif" in dock.warnings.text()
     assert dock.images_button.isVisibleTo(dock)
     for title, needed in (("Confusion", "Needs labels"), ("Calibration", "Needs labels"), ("Plate", "Needs wells"),
                           ("Dose", "Needs doses"), ("Gallery", "The images were not found")):  # fmt: skip
@@ -336,7 +354,7 @@ def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written
     rest(dock, qtbot)
     assert dock.found.added == ("label", "well", "dose")
     for title in VIEWS[1:4] + VIEWS[5:]:
-        assert show(dock, qtbot, title).canvas is not None
+        assert show(dock, qtbot, title).figure is not None
 
 
 def test_moved_images_are_found_in_the_folder_that_the_user_chooses(dock, viewer, qtbot, written, tmp_path):
@@ -349,13 +367,13 @@ def test_moved_images_are_found_in_the_folder_that_the_user_chooses(dock, viewer
     dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
     rest(dock, qtbot)
     assert "was not found; click Images… to choose the folder of the images" in dock.message.text()
-    dock.find_images(tmp_path / "now" / "here")
+    dock.session.find_images(tmp_path / "now" / "here")
     rest(dock, qtbot)
     assert dock.found.missing == []
     dock.rows.table.clicked.emit(dock.rows.table.proxy.index(0, 0))
     rest(dock, qtbot)
     assert "B03_s1 GFP" in viewer.layers
-    dock.find_images(tmp_path / "alone")
+    dock.session.find_images(tmp_path / "alone")
     rest(dock, qtbot)
     assert "holds none of the 4 images" in dock.message.text()
 
@@ -370,11 +388,11 @@ def test_a_foreign_folder_is_refused_and_the_open_results_stay(dock, qtbot, writ
 
 def test_a_report_in_memory_is_shown(dock, viewer, qtbot, written):
     report = mil.evaluate(lively_model(), mil.read_labels(written / "labels.csv"), device="cpu", draws=0)
-    dock.show_report(report)
+    dock.session.show_report(report)
     rest(dock, qtbot)
     assert f"accuracy {report.accuracy:.3f}" in dock.facts.text()
     assert column(dock, "label") == ["a", "b", "c", "a"]
-    dock.open_image(1)
+    dock.session.open_image(1)
     rest(dock, qtbot)
     assert "B03_s2 GFP" in viewer.layers
 
@@ -387,7 +405,7 @@ def test_no_view_is_wider_than_a_narrow_dock_and_pictures_follow_the_theme(dock,
         for title in VIEWS:
             show(dock, qtbot, title)
             assert inside.minimumSizeHint().width() <= 330
-        ground = show(dock, qtbot, "Classes").canvas.figure.get_facecolor()[:3]
+        ground = show(dock, qtbot, "Classes").figure.get_facecolor()[:3]
         assert (sum(ground) > 1.5) is (theme == "light")
 
 
@@ -396,6 +414,7 @@ def test_the_viewer_closes_while_thumbnails_are_made(make_napari_viewer, qtbot, 
     _, dock = open_dock(viewer, "Results")
     opened(dock, qtbot, written / "screen")
     dock.view_buttons[VIEWS.index("Gallery")].click()
-    worker = dock.gallery._job._worker
+    (job,) = dock.gallery_jobs._running.values()
+    worker = job._worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=PATIENCE)

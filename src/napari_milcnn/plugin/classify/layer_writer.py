@@ -14,12 +14,14 @@ from napari_milcnn.plugin.classify.image_state import ImageState
 from napari_milcnn.plugin.layers_to_image import SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     OURS,
+    add_layer,
     class_map_layer,
     evidence_layer,
     image_layers,
     label_numbers,
     layer_name,
     mask_layer,
+    show_plane,
 )
 from napari_milcnn.schema import OBJECT_COLUMNS
 
@@ -117,17 +119,7 @@ class LayerWriter:
     def go_to(self, entry: ImageState, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an entry, and centre the view on a place (y, x) in image pixels."""
         assert entry.source is not None
-        dims = self.viewer.dims
-        y, x = place or (None, None)
-        point = entry.source.point_of(plane, y, x, getattr(dims, "units", None))
-        axes = dict(enumerate(entry.source.axes, start=dims.ndim - len(point)))
-        world = dict(zip(axes, point, strict=True))
-        for axis, letter in axes.items():
-            if letter in "PTZ" and letter in entry.source.image.axes and axis not in dims.displayed:
-                dims.set_point(axis, world[axis])
-        if place is not None and set(dims.displayed[-2:]) <= set(world):
-            camera = getattr(self.viewer, "scene", self.viewer).camera  # napari 0.9 moved it
-            camera.center = (*camera.center[:-2], *(world[axis] for axis in dims.displayed[-2:]))
+        show_plane(self.viewer, entry.source, plane, place)
 
     def put(self, owner: Any, data: LayerData) -> Any:
         """Change the owner's layer of this name (an entry's, or of a user's own layer), or add one.
@@ -176,12 +168,7 @@ class LayerWriter:
 
     def add(self, data: LayerData) -> Layer:
         """Add a layer, and leave the user's own selected."""
-        selected = set(self.viewer.layers.selection)
-        layer = Layer.create(*data)
-        self.viewer.add_layer(layer)  # which returns napari's wrapper of it: not what events come from
-        if data[2] != "image" or selected:
-            self.viewer.layers.selection = selected or {layer}
-        return layer
+        return add_layer(self.viewer, data)
 
 
 def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from weakref import WeakMethod, ref
@@ -229,6 +230,11 @@ def chip(colour: str, text: str) -> str:
     """Return rich text: a colour square and a name, kept together on one line."""
     name = text.replace("&", "&amp;").replace("<", "&lt;").replace(" ", "&nbsp;")
     return f'<span style="background:{DARK_GROUND};color:{colour}">&nbsp;■&nbsp;</span>&nbsp;{name}'
+
+
+def plain_text(text: str) -> str:
+    """Return a tooltip that shows a text as it is: Qt reads what looks like HTML, such as a class <b>, as rich text."""
+    return "<br>".join(f"<span>{escape(line)}</span>" for line in text.split("\n")) if "<" in text else text
 
 
 def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:

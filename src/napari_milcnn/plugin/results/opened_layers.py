@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,22 @@ import pandas as pd
 
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.lazy_array import scratch_array
-from napari_milcnn.plugin.classify.image_state import ImageState
-from napari_milcnn.plugin.classify.layer_writer import LayerWriter
-from napari_milcnn.plugin.results_to_layers import label_numbers, limits_of, mask_layer
+from napari_milcnn.plugin.layers_to_image import SourceReading, open_layers
+from napari_milcnn.plugin.results_to_layers import (
+    add_layer,
+    image_layers,
+    label_numbers,
+    limits_of,
+    mask_layer,
+    show_plane,
+)
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
+    from napari.components import ViewerModel
+    from napari.layers import Layer
 
     from napari_milcnn.images.stack import ImageStack, PlaneIndex
+    from napari_milcnn.plugin.layers_to_image import LayerImage
     from napari_milcnn.results.opened import OpenedResults
 
 _OBJECT_COLUMNS = ("class", "area_px", "area_um2", "mean_evidence", "score")
@@ -116,61 +124,82 @@ def _size_text(image: ImageStack) -> str:
 class OpenedLayers:
     """The layers of the image that was opened last from the results.
 
+    They are found again as the objects that they are: a layer keeps its place here when the user renames it, and a
+    layer of the same name that is somebody else's is never touched.
+
     Parameters
     ----------
-    viewer : Viewer
+    viewer : ViewerModel
         Used only in the window's thread.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
-        self.writer = LayerWriter(viewer)
-        self._entry: ImageState | None = None
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._source: LayerImage | None = None
+        self._images: tuple[Layer, ...] = ()
+        self._masks: Layer | None = None
+        self._edited = False
 
-    def shows(self, path: Path) -> bool:
-        """Whether the viewer shows the image of this path."""
-        entry, layers = self._entry, self.writer.viewer.layers
-        return entry is not None and entry.path == path and all(layer in layers for layer in entry.layers)
+    @property
+    def planes(self) -> tuple[PlaneIndex, ...]:
+        """The planes of the opened image; none if no image is open."""
+        return () if self._source is None else self._source.image.planes
 
-    def go_to(self, plane: int) -> None:
+    @property
+    def are_whole(self) -> bool:
+        """Whether the viewer shows every layer that was added for the opened image."""
+        return bool(self._images) and all(layer in self._viewer.layers for layer in self._all())
+
+    def _all(self) -> tuple[Layer, ...]:
+        return self._images if self._masks is None else (*self._images, self._masks)
+
+    def go_to(self, plane: PlaneIndex) -> None:
         """Show a plane of the opened image."""
-        assert self._entry is not None
-        self.writer.go_to(self._entry, plane)
-
-    def planes(self) -> tuple[Any, ...]:
-        """Return the planes of the opened image."""
-        assert self._entry is not None
-        assert self._entry.source is not None
-        return self._entry.source.image.planes
+        assert self._source is not None
+        show_plane(self._viewer, self._source, self.planes.index(plane))
 
     def plane_in_view(self) -> PlaneIndex | None:
         """Return the plane of the opened image at the sliders; None if no image is shown, or nothing of it there."""
-        entry, dims = self._entry, self.writer.viewer.dims
-        if entry is None or entry.source is None or entry.path is None or not self.shows(entry.path):
+        dims = self._viewer.dims
+        if self._source is None or not all(layer in self._viewer.layers for layer in self._images):
             return None
-        number = entry.source.plane_at(dims.point, getattr(dims, "units", None))
-        return None if number is None else entry.source.image.planes[number]
+        number = self._source.plane_at(dims.point, getattr(dims, "units", None))
+        return None if number is None else self.planes[number]
 
-    def take(self, step: OpenStep, classes: tuple[str, ...]) -> None:
-        """Show the result of a step; an image replaces the image before."""
-        if step.image is not None:
-            self.clear()
-            self._entry = ImageState(step.image.name, path=step.path)
-            self.writer.open(self._entry, step.image, step.limits)
-            self.writer.go_to(self._entry, step.plane)
-        if step.labels is not None and step.objects is not None and self.shows(step.path):
-            assert self._entry is not None
-            assert self._entry.source is not None
-            data = mask_layer(self._entry.source, step.labels, step.objects, classes)
-            self._entry.labels = step.labels
-            self.writer.put(self._entry, data)
+    def show_image(self, image: ImageStack, limits: Sequence[tuple[float, float]] | None, plane: int) -> None:
+        """Add an image, one layer for each channel, and show one of its planes."""
+        added = [add_layer(self._viewer, data) for data in image_layers(image, limits)]
+        reading = SourceReading(image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, ())
+        self._images, self._source = tuple(added), open_layers(added, reading)
+        show_plane(self._viewer, self._source, plane)
 
-    def clear(self) -> None:
-        """Remove the layers of the image that was opened last."""
-        if self._entry is None:
-            return
-        layers = self.writer.viewer.layers
-        for layer in (self.writer.masks_of(self._entry), *self._entry.layers):
-            if layer is not None and layer in layers:
-                layers.remove(layer)
-        self.writer.let_go(self._entry)
-        self._entry = None
+    def show_masks(self, labels: np.ndarray, objects: pd.DataFrame, classes: tuple[str, ...]) -> None:
+        """Add the masks of the opened image, as `OpenStep` has them."""
+        assert self._source is not None
+        self._masks = add_layer(self._viewer, mask_layer(self._source, labels, objects, classes))
+        for event in (self._masks.events.paint, self._masks.events.data):
+            event.connect(self._on_edit)
+
+    def _on_edit(self, _event: Any = None) -> None:
+        self._edited = True
+
+    def leave(self) -> str:
+        """Remove the layers of the opened image; masks that the user edited stay in the viewer, with their image.
+
+        Returns
+        -------
+        str
+            The name of the layer of edited masks that stays; empty if nothing stays.
+        """
+        masks, stays = self._masks, ""
+        if masks is not None and self._edited and masks in self._viewer.layers:
+            stays = str(masks.name)
+        else:
+            for layer in self._all():
+                if layer in self._viewer.layers:
+                    self._viewer.layers.remove(layer)
+        if masks is not None:
+            for event in (masks.events.paint, masks.events.data):
+                event.disconnect(self._on_edit)
+        self._source, self._images, self._masks, self._edited = None, (), None, False
+        return stays

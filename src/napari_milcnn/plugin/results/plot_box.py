@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QPointF, Qt, Signal
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_milcnn.errors import MilcnnError
-from napari_milcnn.figures.plots import (
-    PAPER,
-    FigureStyle,
-    Size,
-    confusion_figure,
-    dose_figure,
-    histogram_figure,
-    plate_figure,
-    reliability_figure,
-    save_figure,
-)
-from napari_milcnn.images.wells import Well, plate_shape
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, row, vertical_layout
-from napari_milcnn.results.tables import (
-    SCORE,
-    SHARE,
-    confused,
-    confusion,
-    dose_columns,
-    dose_curve,
-    dose_points,
-    histogram,
-    plate_table,
-    reliability,
-)
+from napari_milcnn.plugin.qt.figure import FigureBox
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
 from napari_milcnn.schema import score_column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from napari_milcnn.figures.plots import FigureStyle, Size
+    from napari_milcnn.plugin.results.reading import ReadResults
     from napari_milcnn.results.opened import OpenedResults
 
-_MINIMUM_SIZE = QSize(220, 200)
+_LOWEST = 200
+"""Smallest height of a figure, in px."""
 _NEEDS_DOSES = "Needs doses. Click Layout… to open a table with the columns file (or well) and dose."
 _NEEDS_LABELS = "Needs labels. Click Layout… to open a table with the columns file and label."
+_ACCURACY_HELP = "Rows are labels, columns are what the model answered. Click a cell to list its images in the table."
+_CALIBRATION_HELP = (
+    "How often answers with a given score are right. On the diagonal, a score of .8 is right in 8 of 10 images; below "
+    "it the model is too sure of itself."
+)
 
 
 class View(QWidget):
@@ -64,12 +48,13 @@ class View(QWidget):
     images_picked = Signal(object, str)
     row_picked = Signal(int)
     title = ""
+    help = ""
 
     def __init__(self) -> None:
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # no view widens the dock
 
-    def show_results(self, found: OpenedResults, style: FigureStyle) -> None:
+    def show_results(self, opened: ReadResults, style: FigureStyle) -> None:
         """Show other results, or the same results in another style."""
         raise NotImplementedError
 
@@ -82,70 +67,79 @@ class View(QWidget):
         """Whether there is a picture to save."""
         return False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a picture is being drawn."""
+        return False
+
 
 class PlotView(View):
-    """A view with one matplotlib figure and controls above it."""
+    """A view with one figure and controls above it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: OpenedResults | None = None
-        self.note = Note()
-        self.canvas: Any = None
-        self._style = PAPER
+        self.opened: ReadResults | None = None
+        self.note, self.hint = Note(), Note()
+        self.box = FigureBox(self.title, _LOWEST)
+        self.box.picture.setMouseTracking(True)
+        self.box.picture.installEventFilter(self)
+        self._style: FigureStyle | None = None
         self._layout = vertical_layout(self)
         self._add_controls()
-        self._layout.addWidget(self.note)
+        for part in (self.note, self.box, self.hint):
+            self._layout.addWidget(part)
         self._layout.addStretch()
 
     def _add_controls(self) -> None:
         """Add controls above the figure; by default none."""
 
-    def _prepare(self, found: OpenedResults) -> str:
-        """Fill the controls for other results; return what is missing for the figure, or an empty text."""
+    def _prepare(self, opened: ReadResults) -> None:
+        """Fill the controls for other results; by default there are none."""
+
+    def _needs(self, opened: ReadResults) -> str:
+        """Return what is missing for the figure; empty if nothing is."""
         raise NotImplementedError
 
-    def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
         raise NotImplementedError
 
-    def _height(self, found: OpenedResults, width: int) -> int:
+    def _height(self, opened: ReadResults, width: int) -> int:
         """Return the height of the figure for a width, both in px."""
         raise NotImplementedError
 
-    def show_results(self, found: OpenedResults, style: FigureStyle) -> None:
+    @property
+    def figure(self) -> Figure | None:
+        """The figure that is in view."""
+        return self.box.figure
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the figure is being drawn."""
+        return self.box.busy
+
+    def show_results(self, opened: ReadResults, style: FigureStyle) -> None:
         """Draw the figure, or say what is missing for it."""
-        changed, self.found, self._style = found is not self.found, found, style
-        if changed:
-            self._needs = self._prepare(found)
+        if opened is not self.opened:
+            self._prepare(opened)
+        elif style == self._style:
+            return
+        self.opened, self._style = opened, style
         self.redraw()
 
     def redraw(self) -> None:
         """Draw the figure again."""
-        if self.canvas is not None:
-            self._layout.removeWidget(self.canvas)
-            self.canvas.hide()
-            self.canvas.deleteLater()
-            self.canvas = None
-        self.note.say(self._needs)
-        if self.found is None or self._needs:
+        opened, style = self.opened, self._style
+        if opened is None or style is None:
             return
+        problem, figure = self._needs(opened), None
         try:
-            self._show(self._draw(self.found, self._style, None))
+            figure = None if problem else self._draw(opened, style, None)
         except MilcnnError as error:
-            self.note.say(str(error))
-
-    def _show(self, figure: Figure) -> None:
-        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg  # the binding that qtpy has loaded
-
-        assert self.found is not None
-        make: Any = FigureCanvasQTAgg
-        self.canvas = make(figure)
-        self.canvas.setMinimumSize(_MINIMUM_SIZE)
-        self.canvas.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.canvas.setAccessibleName(self.title)
-        self.canvas.mpl_connect("button_press_event", lambda event: self._at(event, self.pick))
-        self.canvas.mpl_connect("motion_notify_event", self._on_move)
-        self._layout.insertWidget(self._layout.count() - 1, self.canvas)
+            problem = str(error)
+        self.note.say(problem)
+        self.hint.say("" if problem else self.help)
         self._fit()
+        self.box.show_figure(None if figure is None else lambda: figure)
 
     def resizeEvent(self, event: Any) -> None:
         """Fit the figure to the new size."""
@@ -153,18 +147,25 @@ class PlotView(View):
         self._fit()
 
     def _fit(self) -> None:
-        if self.canvas is not None and self.found is not None:
-            self.canvas.setFixedHeight(max(_MINIMUM_SIZE.height(), self._height(self.found, self.width())))
+        if self.opened is not None and not self._needs(self.opened):
+            self.box.set_height(max(_LOWEST, self._height(self.opened, self.width())))
 
-    def _on_move(self, event: Any) -> None:
-        text = self._at(event, self.text_at) or ""
-        QToolTip.showText(QCursor.pos(), text, self.canvas)
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Notice clicks and movements of the pointer on the figure."""
+        if event.type() == QEvent.Type.MouseButtonPress:
+            at = self.box.data_at(event.position())
+            if at is not None:
+                self.pick(*at)
+        elif event.type() == QEvent.Type.MouseMove:
+            self._point_at(event.position())
+        return bool(super().eventFilter(watched, event))
+
+    def _point_at(self, place: QPointF) -> None:
+        at = self.box.data_at(place)
+        text = "" if at is None else self.text_at(*at)
+        QToolTip.showText(QCursor.pos(), plain_text(text), self.box.picture)
         pointing = Qt.CursorShape.PointingHandCursor if text else Qt.CursorShape.ArrowCursor
-        self.canvas.setCursor(pointing)
-
-    def _at(self, event: Any, then: Callable[[float, float], Any]) -> Any:
-        inside = event.inaxes is not None and event.inaxes is event.canvas.figure.axes[0]
-        return then(float(event.xdata), float(event.ydata)) if inside else None
+        self.box.picture.setCursor(pointing)
 
     def pick(self, _x: float, _y: float) -> None:
         """Handle a click at a position of the first axes; by default do nothing."""
@@ -176,124 +177,196 @@ class PlotView(View):
     @property
     def can_save(self) -> bool:
         """Whether there is a figure to save."""
-        return self.canvas is not None
+        return self.figure is not None
 
     def save(self, path: Path) -> None:
         """Save the figure in the size in which it is shown, on white ground in every theme."""
-        assert self.found is not None
-        width, height = self.canvas.figure.get_size_inches()
-        save_figure(self._draw(self.found, PAPER, (float(width), float(height))), path)
+        from napari_milcnn.figures.plots import PAPER, save_figure
+
+        assert self.opened is not None
+        assert self.figure is not None
+        width, height = self.figure.get_size_inches()
+        save_figure(self._draw(self.opened, PAPER, (float(width), float(height))), path)
 
 
 class HistogramView(PlotView):
     """How often each class is predicted."""
 
     title = "Classes"
+    help = "How often each class is the answer; a line across a bar shows how often it is the label."
 
-    def _prepare(self, _found: OpenedResults) -> str:
+    def _needs(self, _opened: ReadResults) -> str:
         return ""
 
-    def _height(self, found: OpenedResults, _width: int) -> int:
-        return 90 + 26 * len(found.classes)
+    def _height(self, opened: ReadResults, _width: int) -> int:
+        return 90 + 26 * len(opened.found.classes)
 
-    def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
-        predicted, labelled = histogram(found)
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
+        from napari_milcnn.figures.plots import histogram_figure
+
+        found = opened.found
         unit = found.unit if len(found.table) > len(found.files) else "images"
-        return histogram_figure(predicted, labelled, unit, style, size)
+        return histogram_figure(opened.predicted, opened.labelled, unit, style, size)
 
 
 class ConfusionView(PlotView):
     """Label against predicted class; a click shows the images of a cell."""
 
     title = "Confusion"
+    help = _ACCURACY_HELP
 
-    def _prepare(self, found: OpenedResults) -> str:
-        self._table = confusion(found)
-        return _NEEDS_LABELS if self._table is None else ""
+    def _add_controls(self) -> None:
+        self.cells = NarrowComboBox()
+        self.cells.setAccessibleName("Images of a cell")
+        self.cells.setToolTip("List the images of one cell in the table; mistakes come first, the most frequent on top")
+        self.cells.activated.connect(self._on_cell)
+        self._layout.addWidget(self.cells)
 
-    def _height(self, found: OpenedResults, width: int) -> int:
+    def _needs(self, opened: ReadResults) -> str:
+        return _NEEDS_LABELS if opened.confusion is None else ""
+
+    def _prepare(self, opened: ReadResults) -> None:
+        self.cells.clear()
+        self.cells.setVisible(opened.confusion is not None)
+        if opened.confusion is None:
+            return
+        self.cells.addItem("list the images of a cell…")
+        for names, count in _ranked_cells(opened.confusion, opened.found):
+            self.cells.addItem(_cell_words(*names, count, opened.found), names)
+
+    def _on_cell(self, number: int) -> None:
+        names = self.cells.itemData(number)
+        if names is not None:
+            self._list_images(*names)
+
+    def _height(self, opened: ReadResults, width: int) -> int:
+        found = opened.found
         return min(width, 160 + 40 * len(found.classes)) if found.single_label else 130 + 28 * len(found.classes)
 
-    def _draw(self, _found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
-        assert self._table is not None
-        return confusion_figure(self._table, style, size)
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
+        from napari_milcnn.figures.plots import confusion_figure
 
-    def _cell(self, x: float, y: float) -> tuple[str, str, int]:
-        assert self._table is not None
-        r, c = (int(np.clip(round(at), 0, n - 1)) for at, n in zip((y, x), self._table.shape, strict=True))
-        return str(self._table.index[r]), str(self._table.columns[c]), int(self._table.to_numpy()[r, c])
+        assert opened.confusion is not None
+        return confusion_figure(opened.confusion, style, size)
+
+    def _cell(self, x: float, y: float) -> tuple[str, str]:
+        assert self.opened is not None
+        table = self.opened.confusion
+        assert table is not None
+        r, c = (int(np.clip(round(at), 0, n - 1)) for at, n in zip((y, x), table.shape, strict=True))
+        return str(table.index[r]), str(table.columns[c])
+
+    def _count(self, row_name: str, column_name: str) -> int:
+        assert self.opened is not None
+        assert self.opened.confusion is not None
+        table = self.opened.confusion
+        return int(table.to_numpy()[table.index.get_loc(row_name), table.columns.get_loc(column_name)])
 
     def text_at(self, x: float, y: float) -> str:
         """Return the number of images in a cell."""
-        return self._cell_text(*self._cell(x, y))
+        assert self.opened is not None
+        names = self._cell(x, y)
+        return _cell_words(*names, self._count(*names), self.opened.found)
 
     def pick(self, x: float, y: float) -> None:
         """Show the images of a cell in the table."""
-        assert self.found is not None
-        row_name, column_name, count = self._cell(x, y)
-        if count:
-            images = confused(self.found, row_name, column_name)
-            self.images_picked.emit(images, self._cell_text(row_name, column_name, count))
+        self._list_images(*self._cell(x, y))
 
-    def _cell_text(self, row_name: str, column_name: str, count: int) -> str:
-        assert self.found is not None
-        images = f"{count:,} image{'s'[: count != 1]}"
-        if self.found.single_label:
-            return f"{images}: label {row_name}, predicted {column_name}"
-        return f"{images}: {row_name}, {column_name}"
+    def _list_images(self, row_name: str, column_name: str) -> None:
+        from napari_milcnn.results.tables import confused
+
+        assert self.opened is not None
+        count = self._count(row_name, column_name)
+        if count:
+            images = confused(self.opened.found, row_name, column_name)
+            self.images_picked.emit(images, _cell_words(row_name, column_name, count, self.opened.found))
+
+
+def _ranked_cells(table: pd.DataFrame, found: OpenedResults) -> list[tuple[tuple[str, str], int]]:
+    """Return the cells with images, (row, column) and count: mistakes first, each kind with the largest count first."""
+    numbers = table.to_numpy()
+    cells = [
+        ((str(r), str(c)), int(numbers[i, j])) for i, r in enumerate(table.index) for j, c in enumerate(table.columns)
+    ]
+
+    def is_right(names: tuple[str, str]) -> bool:
+        return names[0] == names[1] if found.single_label else names[1].startswith("rightly")
+
+    return sorted(((names, n) for names, n in cells if n), key=lambda one: (is_right(one[0]), -one[1]))
+
+
+def _cell_words(row_name: str, column_name: str, count: int, found: OpenedResults) -> str:
+    images = f"{count:,} image{'s'[: count != 1]}"
+    if found.single_label:
+        return f"{images}: label {row_name}, predicted {column_name}"
+    return f"{images}: {row_name}, {column_name}"
 
 
 class CalibrationView(PlotView):
     """How often predictions with a given confidence are right."""
 
     title = "Calibration"
+    help = _CALIBRATION_HELP
 
-    def _prepare(self, found: OpenedResults) -> str:
-        self._curve = reliability(found)
-        return _NEEDS_LABELS if self._curve is None else ""
+    def _needs(self, opened: ReadResults) -> str:
+        return _NEEDS_LABELS if opened.reliability is None else ""
 
-    def _height(self, _found: OpenedResults, width: int) -> int:
+    def _height(self, _opened: ReadResults, width: int) -> int:
         return min(width, 500)
 
-    def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
-        assert self._curve is not None
-        return reliability_figure(self._curve, found.single_label, style, size)
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
+        from napari_milcnn.figures.plots import reliability_figure
+
+        assert opened.reliability is not None
+        return reliability_figure(opened.reliability, opened.found.single_label, style, size)
 
 
 class DoseView(PlotView):
     """The score of a class, or its share of the objects, against dose."""
 
     title = "Dose"
+    help = (
+        "Each group of images (well) is a faint point; the curve shows the mean and standard deviation of the groups."
+    )
 
     def _add_controls(self) -> None:
         self.dose, self.what, self.classes = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
-        for box, name in ((self.dose, "Column of doses"), (self.what, "Value"), (self.classes, "Class")):
+        for box, name, tip in (
+            (self.dose, "Column of doses", "The column of the table that holds the doses"),
+            (self.what, "Value", "The mean score of the images, or the share of a class among the objects found"),
+            (self.classes, "Class", "The class whose value is drawn"),
+        ):
             box.setAccessibleName(name)
+            box.setToolTip(tip)
             box.activated.connect(self.redraw)
         self.bar = QWidget()
         lines = vertical_layout(self.bar)
         lines.addLayout(row(self.what, "of", self.classes, stretch=2))
         lines.addLayout(row("against", self.dose, stretch=1))
-        self.what.addItems([SCORE, SHARE])
         self._layout.addWidget(self.bar)
 
-    def _prepare(self, found: OpenedResults) -> str:
-        names = dose_columns(found)
-        _fill(self.dose, names)
-        _fill(self.classes, found.classes)
-        self.classes.setCurrentIndex(len(found.classes) - 1)
-        self.what.setVisible(found.objects is not None)
-        if found.objects is None:
-            self.what.setCurrentIndex(0)
-        self.bar.setVisible(bool(names))
-        return "" if names else _NEEDS_DOSES
+    def _prepare(self, opened: ReadResults) -> None:
+        from napari_milcnn.results.tables import SCORE, SHARE
 
-    def _height(self, _found: OpenedResults, width: int) -> int:
+        found = opened.found
+        _fill(self.dose, opened.doses)
+        _fill(self.classes, found.classes, last=True)
+        _fill(self.what, [SCORE] if found.objects is None else [SCORE, SHARE])
+        self.what.setVisible(found.objects is not None)
+        self.bar.setVisible(bool(opened.doses))
+
+    def _needs(self, opened: ReadResults) -> str:
+        return "" if opened.doses else _NEEDS_DOSES
+
+    def _height(self, _opened: ReadResults, width: int) -> int:
         return min(round(0.85 * width), 460)
 
-    def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
+        from napari_milcnn.figures.plots import dose_figure
+        from napari_milcnn.results.tables import SCORE, dose_curve, dose_points
+
         dose, name, what = self.dose.currentText(), self.classes.currentText(), self.what.currentText()
-        points = dose_points(found, dose, name, what)
+        points = dose_points(opened.found, dose, name, what)
         value = f"score of {name}" if what == SCORE else f"share of {name} among cells"
         return dose_figure(points, dose_curve(points), dose, value, style, size)
 
@@ -302,60 +375,82 @@ class PlateView(PlotView):
     """Wells in the colour of their top class or by the score of a class; a click opens the image of a well."""
 
     title = "Plate"
+    help = "Click a well to open its first image."
 
     def _add_controls(self) -> None:
-        self.shown, self.plates = NarrowComboBox(), NarrowComboBox()
-        for box, name in ((self.shown, "Colour of the wells"), (self.plates, "Plate")):
+        self.shown, self.plates, self.list = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
+        for box, name, tip in (
+            (self.shown, "Colour of the wells", "Colour wells by their top class, or by the score of one class"),
+            (self.plates, "Plate", "The plate in view"),
+        ):
             box.setAccessibleName(name)
-            box.activated.connect(self.redraw)
+            box.setToolTip(tip)
+            box.activated.connect(self._on_choice)
+        self.list.setAccessibleName("Well")
+        self.list.setToolTip("Open the first image of a well")
+        self.list.activated.connect(self._on_well)
         self.plates.hide()
         self.bar = QWidget()
-        self.bar.setLayout(row("colour by", self.shown, self.plates, stretch=1))
+        lines = vertical_layout(self.bar)
+        lines.addLayout(row("colour by", self.shown, self.plates, stretch=1))
+        lines.addWidget(self.list)
         self._layout.addWidget(self.bar)
 
-    def _prepare(self, found: OpenedResults) -> str:
-        self._every = plate_table(found)
-        _fill(self.plates, sorted(self._every["plate"].astype(str).unique()))
+    def _prepare(self, opened: ReadResults) -> None:
+        _fill(self.plates, sorted(opened.wells["plate"].astype(str).unique()))
         self.plates.setVisible(self.plates.count() > 1)
-        _fill(self.shown, ["top class", *(f"score of {name}" for name in found.classes)])
-        self.bar.setVisible(len(self._every) > 0)
-        if len(self._every):
+        _fill(self.shown, ["top class", *(f"score of {name}" for name in opened.found.classes)])
+        self.bar.setVisible(len(opened.wells) > 0)
+        self._list_wells(opened)
+
+    def _list_wells(self, opened: ReadResults) -> None:
+        self.list.clear()
+        self.list.addItem("open a well…")
+        for well in self.wells(opened).sort_values(["row", "column"]).itertuples():
+            self.list.addItem(str(well.well), str(well.file))
+
+    def _on_choice(self) -> None:
+        assert self.opened is not None
+        self._list_wells(self.opened)
+        self.redraw()
+
+    def _needs(self, opened: ReadResults) -> str:
+        if len(opened.wells):
             return ""
         return (
             "Needs wells. Image names must contain the well, such as B03, r02c03 or B/3, or click Layout… to open a "
             "table with the column well."
         )
 
-    def _height(self, _found: OpenedResults, width: int) -> int:
-        rows, columns = self._shape()
+    def _height(self, opened: ReadResults, width: int) -> int:
+        rows, columns = _plate_size(opened)
         return round((width - 30) * rows / columns) + 110
 
-    def wells(self) -> pd.DataFrame:
+    def wells(self, opened: ReadResults) -> pd.DataFrame:
         """Return the wells of the plate in view."""
-        shown: pd.DataFrame = self._every[self._every["plate"].astype(str) == self.plates.currentText()]
+        shown: pd.DataFrame = opened.wells[opened.wells["plate"].astype(str) == self.plates.currentText()]
         return shown
 
-    def _draw(self, found: OpenedResults, style: FigureStyle, size: Size | None) -> Figure:
-        wells = self.wells()
-        number = self.shown.currentIndex()
-        return plate_figure(
-            wells, self._shape(), found.classes, found.classes[number - 1] if number else None, style, size
-        )
+    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
+        from napari_milcnn.figures.plots import plate_figure
 
-    def _shape(self) -> tuple[int, int]:
-        return plate_shape([Well(r, c) for r, c in zip(self._every["row"], self._every["column"], strict=True)])
+        classes, number = opened.found.classes, self.shown.currentIndex()
+        shown = classes[number - 1] if number else None
+        return plate_figure(self.wells(opened), _plate_size(opened), classes, shown, style, size)
 
     def _well(self, x: float, y: float) -> Any:
-        wells = self.wells()
+        assert self.opened is not None
+        wells = self.wells(self.opened)
         at = wells[(wells["row"] == round(y)) & (wells["column"] == round(x))]
         return at.iloc[0] if len(at) else None
 
     def text_at(self, x: float, y: float) -> str:
         """Return name, highest scores and number of images of a well."""
         well = self._well(x, y)
-        if well is None or self.found is None:
+        if well is None or self.opened is None:
             return ""
-        scores = sorted(((well[score_column(name)], name) for name in self.found.classes), reverse=True)[:3]
+        classes = self.opened.found.classes
+        scores = sorted(((well[score_column(name)], name) for name in classes), reverse=True)[:3]
         count = int(well["images"])
         images = f"{count} image{'s'[: count != 1]}"
         return f"{well['well']}: {', '.join(f'{name} {score:.2f}' for score, name in scores)} · {images}"
@@ -363,14 +458,29 @@ class PlateView(PlotView):
     def pick(self, x: float, y: float) -> None:
         """Open the first image of a well."""
         well = self._well(x, y)
-        if well is not None and self.found is not None:
-            first = int((self.found.table["file"] == well["file"]).to_numpy().argmax())
-            self.row_picked.emit(first)
+        if well is not None:
+            self._open(str(well["file"]))
+
+    def _on_well(self, number: int) -> None:
+        if self.list.itemData(number) is not None:
+            self._open(self.list.itemData(number))
+
+    def _open(self, file: str) -> None:
+        assert self.opened is not None
+        self.row_picked.emit(int((self.opened.found.table["file"] == file).to_numpy().argmax()))
 
 
-def _fill(box: NarrowComboBox, names: Any) -> None:
-    """Offer other choices; the chosen one stays chosen if it is among them."""
-    before = box.currentText()
+def _plate_size(opened: ReadResults) -> tuple[int, int]:
+    """Return the rows and columns of the smallest plate that holds all wells."""
+    from napari_milcnn.images.wells import Well, plate_shape
+
+    return plate_shape([Well(r, c) for r, c in zip(opened.wells["row"], opened.wells["column"], strict=True)])
+
+
+def _fill(box: NarrowComboBox, names: Any, *, last: bool = False) -> None:
+    """Offer other choices; the chosen one stays chosen if it is among them, else the first or the last is."""
+    chosen = box.currentText() if box.count() else None
     box.clear()
     box.addItems(list(names))
-    box.setCurrentIndex(max(0, box.findText(before)))
+    found = -1 if chosen is None else box.findText(chosen)
+    box.setCurrentIndex(found if found >= 0 else box.count() - 1 if last else 0)

@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from qtpy.QtCore import QIdentityProxyModel, QModelIndex, Qt
+from qtpy.QtCore import QIdentityProxyModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.figures.plots import FigureStyle
-from napari_milcnn.plugin.qt.forms import Note, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import Note, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 from napari_milcnn.plugin.qt.tables import BAR_ROLE, BarDelegate, FrameModel, SortedTable, filter_field
 from napari_milcnn.plugin.results.plot_box import View
-from napari_milcnn.results.opened import MEASURED
-from napari_milcnn.results.write import write_table
-from napari_milcnn.schema import NO_CLASS, NOTHING, UNLIKE, UNLIKE_REASON, is_pooled, is_score
+from napari_milcnn.schema import UNLIKE, is_score
 
 if TYPE_CHECKING:
-    from napari_milcnn.results.opened import OpenedResults
+    from napari_milcnn.figures.plots import FigureStyle
+    from napari_milcnn.plugin.results.reading import ReadResults
+    from napari_milcnn.plugin.results.session import ResultsSession
 
 _CLASSES = ("top", "label")
 _WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 56}
@@ -34,16 +32,21 @@ class RowsModel(FrameModel):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
+        self.opened: ReadResults | None = None
         self.order = np.arange(0)
         self._only: np.ndarray | None = None
         self._text, self._sorted = "", (-1, Qt.SortOrder.AscendingOrder)
 
-    def show_frame(self, frame: pd.DataFrame, colours: dict[str, str]) -> None:
-        """Show all rows of another table."""
-        self._only, self._text, self._sorted = None, "", (-1, Qt.SortOrder.AscendingOrder)
+    def show_results(self, opened: ReadResults) -> None:
+        """Show other results; they are sorted as before where they have that column."""
+        column, order = self._sorted
+        name = self.frame.columns[column] if 0 <= column < len(self.frame.columns) else None
+        names = list(opened.frame.columns)
         self.beginResetModel()
-        self.frame, self._colours = frame, colours
-        self.order = np.arange(len(frame))
+        self.opened, self.frame, self._colours = opened, opened.frame, class_colours(opened.found.classes)
+        self._only = None
+        self._sorted = (names.index(name), order) if name in names else (-1, Qt.SortOrder.AscendingOrder)
+        self.order = self._arranged()
         self.endResetModel()
 
     def show_only(self, rows: np.ndarray | None) -> None:
@@ -61,20 +64,28 @@ class RowsModel(FrameModel):
         self._sorted = (column, order)
         self._arrange()
 
+    @property
+    def sorted_by(self) -> tuple[int, Qt.SortOrder]:
+        """The column by which the rows are sorted, -1 for none, and the direction."""
+        return self._sorted
+
     def _arrange(self) -> None:
         self.beginResetModel()
+        self.order = self._arranged()
+        self.endResetModel()
+
+    def _arranged(self) -> np.ndarray:
+        """Return the rows that are shown, in their order."""
         shown = np.ones(len(self.frame), bool) if self._only is None else self._only.copy()
-        if self._text:
-            texts = [self.frame[name].astype(str) for name in self.frame if self.frame[name].dtype.kind not in "iuf"]
-            shown &= np.any([text.str.contains(self._text, case=False, regex=False) for text in texts], axis=0)
+        if self._text and self.opened is not None:
+            shown &= self.opened.texts.str.contains(self._text.lower(), regex=False).to_numpy(bool)
         column, order = self._sorted
         rows = np.arange(len(self.frame))
         if 0 <= column < len(self.frame.columns):
             values = self.frame.iloc[:, column].reset_index(drop=True)
             up = order == Qt.SortOrder.AscendingOrder
             rows = values.sort_values(ascending=up, kind="stable").index.to_numpy()
-        self.order = rows[shown[rows]]
-        self.endResetModel()
+        return np.asarray(rows[shown[rows]])
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
         """Count the rows."""
@@ -87,7 +98,7 @@ class RowsModel(FrameModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return _cell_text(value, 3 if name in ("score", "margin", UNLIKE) or is_score(name) else None)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return str(self.frame["error"].iat[at] or self.frame["file"].iat[at])
+            return plain_text(str(self.frame["error"].iat[at] or self.frame["file"].iat[at]))
         if role == Qt.ItemDataRole.DecorationRole and name in _CLASSES and value in self._colours:
             return swatch(self._colours[value])
         if role == BAR_ROLE and name == "score" and not np.isnan(value):
@@ -105,7 +116,15 @@ def _cell_text(value: Any, digits: int | None) -> str:
 
 
 class RowsTable(SortedTable):
-    """A table like the others, for a model that sorts itself."""
+    """A table like the others, for a model that sorts itself.
+
+    Signals
+    -------
+    copy_requested : DataFrame
+        Copy these rows: the selected ones, or all rows in view if none is selected.
+    """
+
+    copy_requested = Signal(object)
 
     def __init__(self, model: RowsModel) -> None:
         super().__init__(model)
@@ -114,10 +133,10 @@ class RowsTable(SortedTable):
         self.setModel(self.proxy)
         self._model = model
 
-    def text(self) -> str:
-        """Return the selected rows, or all rows in view if none is selected, as tab-separated text."""
+    def copy(self) -> None:
+        """Have rows copied, which takes a second for a hundred thousand of them."""
         rows = sorted({index.row() for index in self.selectionModel().selectedRows()}) or slice(None)
-        return str(self._model.frame.iloc[self._model.order[rows]].to_csv(sep="\t", index=False)).rstrip("\n")
+        self.copy_requested.emit(self._model.frame.iloc[self._model.order[rows]])
 
 
 class RowsBox(View):
@@ -125,85 +144,81 @@ class RowsBox(View):
 
     title = "Table"
 
-    def __init__(self) -> None:
+    def __init__(self, session: ResultsSession) -> None:
         super().__init__()
-        self.found: OpenedResults | None = None
+        self.session = session
         self.rows = RowsModel(self)
         self.table = RowsTable(self.rows)
         self.table.setAccessibleName("Table of results")
+        self.table.setToolTip("Click a row, or press Enter on it, to open its image with its masks")
         self._bars = BarDelegate(self.table)
         self.chosen, self.all_button = Note(), QPushButton("Show all")
+        self.all_button.setToolTip("List all rows again")
         self.filter = filter_field()
+        self.filter.setAccessibleName("Filter the table")
+        self.filter.setToolTip("List only rows that contain this word, such as a class, a well or part of a name")
         self.copy_button = QPushButton("Copy")
+        self.copy_button.setToolTip("Copy the selected rows, or all rows in view, for a spreadsheet")
         layout = vertical_layout(self)
         layout.addLayout(row(self.filter, self.copy_button, stretch=0))
         layout.addLayout(row(self.chosen, self.all_button, stretch=0))
         layout.addWidget(self.table, 1)
         self.table.setMinimumHeight(220)
         self.all_button.hide()
-        self.filter.textChanged.connect(self.rows.filter)
+        self.filter.textChanged.connect(self._on_filter)
         self.copy_button.clicked.connect(self.table.copy)
-        self.all_button.clicked.connect(lambda: self.choose(None, ""))
+        self.all_button.clicked.connect(session.list_all)
         self.table.clicked.connect(self._on_row)
         self.table.activated.connect(self._on_row)
+        self.table.copy_requested.connect(session.copy)
+        self.rows.modelReset.connect(self._on_row_changed)
+        session.chosen_changed.connect(self._on_chosen)
+        session.row_changed.connect(self._on_row_changed)
 
-    def show_results(self, found: OpenedResults, _style: FigureStyle) -> None:
-        """Show all rows of other results."""
-        if found is self.found:
+    def show_results(self, opened: ReadResults, _style: FigureStyle) -> None:
+        """Show all rows of other results, filtered and sorted as before where the same columns are there."""
+        before = self.rows.opened
+        if opened is before:
             return
-        self.found = found
-        frame = shown_frame(found)
-        self.filter.clear()
-        self.rows.show_frame(frame, class_colours(found.classes))
-        self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
-        for number, name in enumerate(frame):
+        if before is not None and before.found.path != opened.found.path:
+            self.filter.clear()
+        self.rows.show_results(opened)
+        self.table.horizontalHeader().setSortIndicator(*self.rows.sorted_by)
+        for number, name in enumerate(self.rows.frame):
             self.table.setColumnWidth(number, _WIDTHS.get(str(name), _DEFAULT_WIDTH))
             self.table.setItemDelegateForColumn(number, self._bars if name == "score" else None)
-        self.choose(None, "")
+        self._on_chosen()
 
-    def choose(self, files: list[str] | None, words: str) -> None:
-        """Show the rows of some images, with a description of them; None shows all rows."""
-        if self.found is not None:
-            self.rows.show_only(None if files is None else self.found.table["file"].isin(files).to_numpy())
-        self.chosen.say(words)
-        self.all_button.setVisible(files is not None)
+    def _on_chosen(self) -> None:
+        """List all rows, or those that were picked in a figure."""
+        chosen, found = self.session.chosen, self.session.found
+        if found is not None and self.rows.opened is self.session.opened:
+            self.rows.show_only(None if chosen is None else found.table["file"].isin(chosen.files).to_numpy())
+        self.all_button.setVisible(chosen is not None)
+        self._say_rows()
 
-    def select(self, number: int) -> None:
-        """Select a row of the results if it is in view."""
-        place = np.flatnonzero(self.rows.order == number)
-        if place.size:
+    def _on_filter(self, text: str) -> None:
+        self.rows.filter(text)
+        self._say_rows()
+
+    def _say_rows(self) -> None:
+        """Say which rows are listed where it is not all of them."""
+        chosen, shown, total = self.session.chosen, len(self.rows.order), len(self.rows.frame)
+        count = f"{shown:,} of {total:,} rows contain “{self.filter.text()}”" if self.filter.text() else ""
+        self.chosen.say(" · ".join(filter(None, [chosen.words if chosen is not None else "", count])))
+
+    def _on_row_changed(self) -> None:
+        """Select the row that is looked at, if it is in view."""
+        place = np.flatnonzero(self.rows.order == self.session.row)
+        if place.size and self.rows.opened is self.session.opened:
             self.table.select_source_row(int(place[0]))
 
     def write(self, path: Path) -> None:
         """Write the rows in view, in their order, with all columns of the results."""
-        assert self.found is not None
-        write_table(path, self.found.table.iloc[self.rows.order])
+        from napari_milcnn.results.write import write_table
+
+        assert self.rows.opened is not None
+        write_table(path, self.rows.opened.found.table.iloc[self.rows.order])
 
     def _on_row(self, index: QModelIndex) -> None:
         self.row_picked.emit(int(self.rows.order[index.row()]))
-
-
-def shown_frame(found: OpenedResults) -> pd.DataFrame:
-    """Return the table for display: the most important columns come first, columns without content are left out."""
-    table = found.table
-    front: dict[str, Any] = {"image": table["name"]}
-    varying = [(letter, name) for letter, name in zip("PTZ", ("position", "t", "z"), strict=True)
-               if name in table and table[name].nunique() > 1]  # fmt: skip
-    if varying:
-        parts = [letter + table[name].fillna(-1).astype(int).astype(str) for letter, name in varying]
-        planes = parts[0]
-        for part in parts[1:]:
-            planes = planes + " " + part
-        front["plane"] = planes.where(table["error"] == "", "")
-    shown = table["top"].where((table["top"] != NO_CLASS) | (table["error"] != ""), NOTHING)
-    front |= {"top": shown, "score": table[found.columns].max(axis=1), "margin": table["margin"]}
-    if UNLIKE in table and table[UNLIKE].notna().any():
-        front[UNLIKE] = table[UNLIKE]
-    last = [*found.columns, "planes", "warnings", "error", "file"]
-    measured = [name for name in table if is_pooled(name) or name in MEASURED]
-    known = [name for name in table if name not in (*last, *measured, "name", "top")]
-    frame = pd.DataFrame(front | {str(name): table[name] for name in (*known, *last) if name in table})
-    empty = [
-        name for name in ("label", "group", UNLIKE_REASON, "warnings") if name in frame and (frame[name] == "").all()
-    ]
-    return frame.drop(columns=empty)
