@@ -32,6 +32,32 @@ def test_a_separator_in_quotes_does_not_count() -> None:
     assert parse_delimited(b'"a;b;c",d\n1,2\n').columns == ("a;b;c", "d")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "~"])
+def test_a_first_line_names_the_separator(tmp_path: Path, separator: str) -> None:
+    """The names of the columns stand in the second line; lines count from the first."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"\ufeffsep={separator}\r\nfile{separator}label\r\n\r\na.tif{separator}x\r\n".encode())
+    table = read_delimited(path)
+    assert (table.columns, table.rows, table.lines) == (("file", "label"), (("a.tif", "x"),), (4,))
+    assert (table.separator, table.names_separator) == (separator, True)
+    assert column_names(path) == ("file", "label")
+    with pytest.raises(ValueError, match="line 3 has more cells"):
+        parse_delimited(f"sep={separator}\na\n1{separator}2\n".encode())
+
+
+def test_a_table_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too large or no file is refused before it is read; it has no columns."""
+    with pytest.raises(ValueError, match="it is a folder, not a file"):
+        read_delimited(tmp_path)
+    with pytest.raises(ValueError, match="it is a device, not a file"):
+        read_delimited(Path("/dev/zero"))
+    assert column_names(Path("/dev/zero")) == ()
+    monkeypatch.setattr("napari_milcnn.delimited._LARGEST", 2**20)
+    (tmp_path / "large.csv").write_bytes(b"a\n" * 2**20)
+    with pytest.raises(ValueError, match="it is larger than 1 MiB"):
+        read_delimited(tmp_path / "large.csv")
+
+
 def test_one_column_has_no_separator() -> None:
     """A list of names is a table too."""
     assert parse_delimited(b"well\nB03\n").rows == (("B03",),)
@@ -66,3 +92,4 @@ def test_labels_stand_between_bars() -> None:
     """Spaces, empty parts and repeats are dropped; the order stays."""
     assert split_labels(" b|a||b |") == ("b", "a")
     assert split_labels("") == ()
+    assert split_labels("\u00e9|e\u0301") == ("\u00e9",)

@@ -3,8 +3,11 @@
 Decisions:
 
 - The text is UTF-8, with or without a byte order mark. Other encodings and spreadsheets are refused, never guessed.
-- The separator is the comma, semicolon or tab that divides the first line into the most cells.
+- The separator is the comma, semicolon or tab that divides the first line into the most cells. A first line such as
+  `sep=;`, which Excel writes and reads, names it instead, and may name any other sign.
 - Lines without any text are left out, and spaces around a cell are dropped. Names of columns keep their case.
+- A table larger than 256 MiB is no table that people write; neither is a pipe or a device.
+- Labels are compared in the composed form of Unicode (NFC): a name with an accent from a Mac is the same label.
 - What is wrong with a table is a `ValueError` of one sentence, and a file that cannot be read an `OSError`: the caller
   says whose table it is, in an error of its own.
 """
@@ -12,9 +15,13 @@ Decisions:
 from __future__ import annotations
 
 import csv
+import re
+import unicodedata
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+
+from napari_milcnn.whole_file import other_than_file, read_whole
 
 ENCODING = "utf-8-sig"
 """UTF-8 with or without a byte order mark, as Python calls it."""
@@ -26,6 +33,12 @@ _FOREIGN = ((b"PK", "a spreadsheet"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
             (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"))  # fmt: skip
 """First bytes of files that people take for a CSV, and what these are."""
 _SAVE_AS = "save it as 'CSV UTF-8'"
+_NAMED_SEPARATOR = re.compile(r"\"?sep=(.?)\"?[,; \t]*", re.IGNORECASE)
+"""A first line that names the separator, with what a program may have added to it, or taken away."""
+_LARGEST = 256 * 2**20
+"""Bytes of the largest table; a million images have 200 MB."""
+_LONGEST_LINE = 2**20
+"""Bytes of the longest line of names of columns."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,11 @@ class DelimitedTable:
     lines : tuple of int
         Number of the line of each row, from 1.
     separator : str
-        The comma, semicolon or tab between two cells.
+        The comma, semicolon, tab or other sign between two cells.
     encoding : str
         "utf-8-sig" with a byte order mark, "utf-8" without.
+    names_separator : bool
+        Whether the first line names the separator, as in `sep=;`.
     """
 
     columns: tuple[str, ...]
@@ -51,6 +66,7 @@ class DelimitedTable:
     lines: tuple[int, ...]
     separator: str
     encoding: str
+    names_separator: bool = False
 
 
 def read_delimited(path: Path) -> DelimitedTable:
@@ -61,9 +77,9 @@ def read_delimited(path: Path) -> DelimitedTable:
     OSError
         The file cannot be read.
     ValueError
-        As `parse_delimited` does.
+        As `parse_delimited` does, and for what is not a file or is too large.
     """
-    return parse_delimited(path.read_bytes())
+    return parse_delimited(read_whole(path, _LARGEST))
 
 
 def parse_delimited(content: bytes) -> DelimitedTable:
@@ -76,8 +92,12 @@ def parse_delimited(content: bytes) -> DelimitedTable:
         cells than there are columns.
     """
     text = _text_of(content)
-    separator = _separator(text.split("\n", 1)[0])
-    (_, columns), *rows = _cells(text, separator) or [(0, ())]
+    first, _, rest = text.partition("\n")
+    named = _NAMED_SEPARATOR.fullmatch(first)
+    header = rest.split("\n", 1)[0] if named else first
+    separator = (named[1] if named else "") or _separator(header)
+    cells = _cells(rest, separator, lines_before=1) if named else _cells(text, separator)
+    (_, columns), *rows = cells or [(0, ())]
     if not columns:
         raise ValueError("it is empty; expected a first line with the names of the columns")
     long = next((line for line, cells in rows if any(cells[len(columns) :])), None)
@@ -93,19 +113,33 @@ def parse_delimited(content: bytes) -> DelimitedTable:
         lines=tuple(line for line, _ in rows),
         separator=separator,
         encoding=ENCODING if content.startswith(_BYTE_ORDER_MARK) else "utf-8",
+        names_separator=named is not None,
     )
 
 
 def column_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the columns of any text file that may be a table; only its first line is read."""
+    """Return the names of the columns of any file that may be a table; only its first line or two are read.
+
+    What is not a file has no columns.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    if other_than_file(path) is not None:
+        return ()
     with path.open(encoding=ENCODING, errors="replace") as lines:
-        first = lines.readline()
-    return tuple(cell.strip() for cell in _split(first, _separator(first)))
+        first = lines.readline(_LONGEST_LINE)
+        named = _NAMED_SEPARATOR.fullmatch(first.rstrip("\n"))
+        first = lines.readline(_LONGEST_LINE) if named else first
+    return tuple(cell.strip() for cell in _split(first, (named[1] if named else "") or _separator(first)))
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
     """Return the labels of one cell, which stand between bars, each once: ("a", "b") for "a| b|a"."""
-    return tuple(dict.fromkeys(name.strip() for name in cell.split("|") if name.strip()))
+    composed = unicodedata.normalize("NFC", cell)
+    return tuple(dict.fromkeys(name.strip() for name in composed.split("|") if name.strip()))
 
 
 def _text_of(content: bytes) -> str:
@@ -130,11 +164,11 @@ def _split(line: str, separator: str) -> list[str]:
         return [line]
 
 
-def _cells(text: str, separator: str) -> list[tuple[int, tuple[str, ...]]]:
+def _cells(text: str, separator: str, lines_before: int = 0) -> list[tuple[int, tuple[str, ...]]]:
     """Return number and cells of each line that holds any text."""
     reader = csv.reader(StringIO(text), delimiter=separator, strict=True)
     try:
-        lines = [(reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
+        lines = [(lines_before + reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
     except csv.Error as error:
-        raise ValueError(f"{error} in line {reader.line_num}; check the quotes there") from error
+        raise ValueError(f"{error} in line {lines_before + reader.line_num}; check the quotes there") from error
     return [(number, cells) for number, cells in lines if any(cells)]

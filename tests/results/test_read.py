@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +240,20 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(ResultsError, match=message):
             with_layout(found, tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(("recorded", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_images_are_found_whatever_the_form_of_their_accents(tmp_path, recorded, on_disk):
+    """A Mac takes a name apart; results and layout may have it composed."""
+    name = "Größe/é.tif"
+    there, written = (unicodedata.normalize(form, name) for form in (on_disk, recorded))
+    (tmp_path / there).parent.mkdir()
+    (tmp_path / there).write_bytes(b"1")
+    (tmp_path / "predictions.csv").write_text(f"file,top,score a,t,error\n{written},a,1.0,0,\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text(f"file,label\n{there},a\n", encoding="utf-8")
+    found = read_results(tmp_path)
+    assert list(found.files.values()) == [tmp_path / there]
+    assert list(found.table["label"]) == ["a"]
 
 
 def test_images_that_were_moved_are_found_beside_the_table_or_where_one_says(run, tmp_path):

@@ -52,9 +52,11 @@ def next_command(
     **options: object,
 ) -> None:
     """Sort the images without a label by how much their labels would teach the model."""
+    from napari_milcnn.images.paths import as_on_disk
     from napari_milcnn.labels.labelling import open_labelling
     from napari_milcnn.labels.ranking import rank_images
 
+    folder = as_on_disk(folder)
     with exit_status(), table_lock(out, folder, folder / "labels.csv"):
         if not folder.exists():
             raise ImageError(f"{folder} does not exist; expected a folder of images")

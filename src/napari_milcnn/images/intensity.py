@@ -46,7 +46,7 @@ from napari_milcnn.images.channels import match_channels
 from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
-from napari_milcnn.images.paths import ZARR_SUFFIXES, images_in
+from napari_milcnn.images.paths import ZARR_SUFFIXES, as_on_disk, images_in
 from napari_milcnn.images.stack import ImageStack, Window, only_planes
 
 LEAST_CONTRAST = 5.0
@@ -516,7 +516,7 @@ def _plate_rows(path: Path) -> list[_PlateRow]:
 
 
 def _plate_row(path: Path, line: int, row: Mapping[str, str]) -> _PlateRow:
-    file = (path.parent / row["file"].replace("\\", "/")).resolve()
+    file = as_on_disk(path.parent / row["file"].replace("\\", "/")).resolve()
     plate, control = row.get("plate", ""), row.get("control", "").lower()
     if not row["file"]:
         raise LabelsError(f"{path}: line {line} names no file")

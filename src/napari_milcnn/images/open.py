@@ -29,9 +29,10 @@ from napari_milcnn.images.channels import as_names, channel_names, given_names
 from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
-from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, image_name
+from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff import TIFF_MAGIC, open_tiff
+from napari_milcnn.whole_file import other_than_file
 
 ZReading: TypeAlias = Literal["planes", "maximum"]
 AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
@@ -361,11 +362,13 @@ def _existing(source: str | os.PathLike[str]) -> Path:
             "dask and pass the array"
         )
     try:
-        path = Path(source).expanduser()
-        status = path.stat()
+        path = as_on_disk(Path(source).expanduser())
+        kind, size = other_than_file(path), path.stat().st_size
     except (OSError, RuntimeError, ValueError) as exc:
         raise ImageError(f"{source}: there is no such file or folder that can be read ({reason(exc)})") from exc
-    if not path.is_dir() and status.st_size == 0:
+    if kind not in (None, "a folder"):
+        raise ImageError(f"{path} is {kind}, not a file; expected an image: save it as a file first")
+    if kind is None and size == 0:
         raise ImageError(f"{path} is empty (0 bytes); expected an image; copy or export it again")
     return path
 

@@ -6,15 +6,22 @@ Decisions:
   else in a folder of images is passed over, and so are hidden files and the files that this program writes.
 - A file that is named itself is never passed over: `open_image` then says what is wrong with it.
 - A folder is a zarr if its name ends in .zarr or .ngff, or if it holds the metadata of a zarr group or array.
+- An OME-Zarr in one zip file is an image if its name ends in .ozx (RFC 9 of OME-Zarr) or in .zarr.zip.
 - An image is called by its file name without suffix and without ".ome". An image inside a zarr is called by the zarr
   and the path in it: "plate_B_03_0".
+- A name with an accent can be written in two ways that look the same: composed (NFC: "ö" is one character), and
+  decomposed (NFD: an "o" and two dots), as macOS writes it. A file whose name is written in the other way than asked
+  for is found, where it is the only one (`as_on_disk`).
 """
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -30,6 +37,8 @@ NEED_BIOIO: Final = (".czi", ".dv", ".ims", ".lif", ".nd2", ".oib", ".oif", ".sl
 """Formats of microscopes that open where a bioio reader of the format is installed."""
 IMAGE_SUFFIXES: Final = (*TIFF_SUFFIXES, *RASTER_SUFFIXES, *TIFF_INSIDE, *NEED_BIOIO)
 ZARR_SUFFIXES: Final = (".zarr", ".ngff")
+ZIPPED_ZARR_ENDS: Final = (".ozx", ".zarr.zip")
+"""Ends of the names of OME-Zarr images, each in one zip file."""
 ZARR_METADATA: Final = ("zarr.json", ".zgroup", ".zarray")
 """Files of which a zarr group or array holds one."""
 OUTPUT_ENDS: Final = ("_labels.ome.tif", "_labels.ome.zarr", "_maps.ome.tif", "_overview.png")
@@ -38,14 +47,59 @@ _LONGEST_NAME = 150
 """Bytes of the name of an image, in UTF-8, that its files keep; file systems allow 255 bytes with our suffixes."""
 
 
+def as_on_disk(path: Path) -> Path:
+    """Return the path under which a file or folder lies on the disk, if only the form of its accents differs.
+
+    A path that exists as it is written stays as it is, and so does one that is not found in either form.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        if not os.path.lexists(found / part):
+            try:
+                alike = _names_in(found, found.stat().st_mtime_ns).get(composed(part), [])
+            except (OSError, ValueError):
+                return path
+            if len(alike) != 1:
+                return path
+            part = alike[0]
+        found /= part
+    return found
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: Path, changed: int) -> dict[str, list[str]]:
+    """Return `names_by_form` of a folder; it is read anew where the time of its last change is another one."""
+    return names_by_form(os.listdir(folder))
+
+
+def names_by_form(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the composed form of each name -> the names with this form."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(composed(name), []).append(name)
+    return found
+
+
+def composed(name: str) -> str:
+    """Return a name with composed accents (NFC), for comparison."""
+    return unicodedata.normalize("NFC", name)
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a path is a folder that is, or claims to be, a zarr group or array."""
-    return path.is_dir() and (path.suffix.lower() in ZARR_SUFFIXES or has_zarr_metadata(path))
+    return os.path.isdir(path) and (path.suffix.lower() in ZARR_SUFFIXES or has_zarr_metadata(path))
+
+
+def is_zipped_zarr(path: Path) -> bool:
+    """Whether the name of a file says that it is an OME-Zarr image in one zip file."""
+    return path.name.lower().endswith(ZIPPED_ZARR_ENDS)
 
 
 def has_zarr_metadata(folder: Path) -> bool:
     """Whether a folder holds the metadata of a zarr group or array."""
-    return any((folder / name).is_file() for name in ZARR_METADATA)
+    return any(os.path.isfile(folder / name) for name in ZARR_METADATA)
 
 
 def zarr_around(path: Path) -> Path | None:
@@ -55,14 +109,16 @@ def zarr_around(path: Path) -> Path | None:
 
 def is_plain_folder(path: Path) -> bool:
     """Whether a path is a folder of files and not a zarr."""
-    return path.is_dir() and not is_zarr(path)
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def is_image(path: Path) -> bool:
     """Whether a file or folder found in a folder of images is an image: by its suffix, or because it is a zarr."""
     if path.name.startswith(".") or path.name.endswith(OUTPUT_ENDS):
         return False
-    return is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGE_SUFFIXES
+    if os.path.isdir(path):
+        return is_zarr(path)
+    return path.suffix.lower() in IMAGE_SUFFIXES or is_zipped_zarr(path)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -79,7 +135,7 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
         A folder holds no image, or no source was given.
     """
     found: list[Path] = []
-    for source in sources:
+    for source in map(as_on_disk, sources):
         inside = images_in(source) if is_plain_folder(source) else [source]
         if not inside:
             raise ImageError(
@@ -122,7 +178,9 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 def _without_suffix(name: str) -> str:
     """Return the name of a file without its one suffix and without ".ome"; other dots are part of the name."""
-    return re.sub(r"\.ome$", "", Path(name).stem, flags=re.IGNORECASE)
+    path = Path(name)
+    stem = Path(path.stem).stem if path.name.lower().endswith(".zarr.zip") else path.stem
+    return re.sub(r"\.ome$", "", stem, flags=re.IGNORECASE)
 
 
 def printable(text: object) -> str:

@@ -9,6 +9,7 @@ Decisions:
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ class CheckedRow(NamedTuple):
 class _Header(NamedTuple):
     channels: tuple[str, ...]
     pixel_size: float | None
+    pixel_type: str
 
 
 def check_rows(
@@ -75,6 +77,7 @@ def check_rows(
                 break
     _check_channels(found, errors, warnings)
     _check_pixel_sizes(found, warnings)
+    _check_pixel_types(found, warnings)
     for first, second in same_content(list(found)):
         pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
         if first.plane != second.plane or set(first.labels) == set(second.labels):
@@ -98,7 +101,7 @@ def _header(image: ImageStack, row: CheckedRow) -> _Header | str:
         only_planes(image, row.plane)
     except ImageError as error:
         return str(error)
-    return _Header(image.channels, image.pixel_size)
+    return _Header(image.channels, image.pixel_size, str(image.dtype))
 
 
 def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings: Problems) -> None:
@@ -131,6 +134,27 @@ def _check_pixel_sizes(found: dict[CheckedRow, _Header], warnings: Problems) -> 
                          f"{row.place} has {header.pixel_size:.4g} µm")  # fmt: skip
 
 
+def _check_pixel_types(found: dict[CheckedRow, _Header], warnings: Problems) -> None:
+    """Find tables with several types of pixels, and classes that can be told by them: one of 8 bit, one of 16 bit."""
+    types = Counter(header.pixel_type for header in found.values())
+    if len(types) < 2:
+        return
+    of_class: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, header in found.items():
+        for label in row.labels:
+            of_class[label][header.pixel_type] += 1
+    if len(of_class) > 1 and all(len(each) == 1 for each in of_class.values()):
+        for label, each in sorted(of_class.items()):
+            warnings.add("the type of the pixels tells the classes apart, so a model may learn it in place of what the "
+                         "images show; save the images of all classes in one type",
+                         f"{label} is {next(iter(each))}, {each.total()} image{'s'[: each.total() > 1]}")  # fmt: skip
+        return
+    usual = types.most_common(1)[0][0]
+    for row, header in found.items():
+        if header.pixel_type != usual:
+            warnings.add(f"images whose pixels are not {usual}", f"{row.place} has {header.pixel_type}")
+
+
 def same_content(rows: Sequence[CheckedRow]) -> Iterator[tuple[CheckedRow, CheckedRow]]:
     """Find pairs of rows whose files have the very same bytes: rows of the same planes, else the first row of each.
 
@@ -138,7 +162,7 @@ def same_content(rows: Sequence[CheckedRow]) -> Iterator[tuple[CheckedRow, Check
     """
     of_file: dict[Path, list[CheckedRow]] = defaultdict(list)
     for row in rows:
-        if row.file.is_file():
+        if os.path.isfile(row.file) and os.access(row.file, os.R_OK):
             of_file[row.file.resolve()].append(row)
     for first, second in _same_bytes([planes[0] for planes in of_file.values()]):
         others = {row.plane: row for row in of_file[second.file.resolve()]}

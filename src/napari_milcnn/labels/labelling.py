@@ -29,6 +29,7 @@ from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.labels.labelling_files import (
     LabelClass,
     NotedClass,
@@ -367,6 +368,8 @@ class Labelling:
             columns += [name] if wanted and name not in map(str.lower, columns) else []
         known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
         text = io.StringIO()
+        if self._sheet.names_separator:
+            text.write(f"sep={self._sheet.separator}\n")
         writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
         writer.writerow(columns)
         for image in labelled:
@@ -437,7 +440,8 @@ def open_labelling(
     LabelsError, ImageError
         If there is nothing to label, or a table that is there already has problems: they are listed.
     """
-    paths = [Path(each).absolute() for each in ([source] if isinstance(source, str | Path) else source)]
+    sources = [source] if isinstance(source, str | Path) else source
+    paths = [as_on_disk(Path(each).absolute()) for each in sources]
     path = table_path(paths, None if layout is None else Path(layout).absolute())
     sheet = Sheet() if paths != [path] and not path.exists() else read_sheet(path, reading)
     notes = read_notes(notes_path(path))

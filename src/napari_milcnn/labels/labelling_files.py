@@ -15,7 +15,7 @@ from napari_milcnn.delimited import TABLE_SUFFIXES, parse_delimited, read_delimi
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import find_images, images_in, is_plain_folder
+from napari_milcnn.images.paths import as_on_disk, find_images, images_in, is_plain_folder
 from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
@@ -42,8 +42,8 @@ class Sheet:
         The whole file; None where there is none yet.
     columns : tuple of str
         Names of the columns, as they are written.
-    separator, encoding : str
-        The form of the file.
+    separator, encoding, names_separator
+        The form of the file, as in `DelimitedTable`.
     images : tuple of LabelledImage
         Its rows, with files named as the table names them.
     cells : mapping
@@ -56,6 +56,7 @@ class Sheet:
     encoding: str = "utf-8"
     images: tuple[LabelledImage, ...] = ()
     cells: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    names_separator: bool = False
 
 
 class NotedClass(Options):
@@ -247,7 +248,9 @@ def read_sheet(path: Path, reading: ImageReading) -> Sheet:
     table = parse_delimited(content)
     named = _as_in_table(images, path)
     cells = {key_of(image, path): row for image, row in zip(named, table.rows, strict=True)}
-    return Sheet(content, table.columns, table.separator, table.encoding, tuple(named), cells)
+    return Sheet(
+        content, table.columns, table.separator, table.encoding, tuple(named), cells, table.names_separator
+    )  # fmt: skip
 
 
 def _has_no_rows(path: Path) -> bool:
@@ -282,7 +285,8 @@ def known_images(path: Path, sheet: Sheet, notes: Notes) -> list[LabelledImage]:
     splits = any(image.split for image in sheet.images) or notes.split_in_table
     images = []
     for note in notes.images:
-        file, image = path.parent / note.file, table.pop((note.file, note.plane), None)
+        file = as_on_disk(path.parent / note.file)
+        image = table.pop((relative_name(file, path.parent), note.plane), None)
         if image is not None:
             images.append(image if splits else replace(image, split=note.split))
         elif file.exists():

@@ -13,14 +13,19 @@ Decisions:
 - A row without a group is in the group of its file, so that planes of one file stay on one side of a split.
 - A field of a plate is a row with its own file, PLATE/B/03/0, not a plane of the plate: fields may differ in size, and
   opening one must not open them all.
+- Labels that look alike are refused, not joined: whether "0" and "0.0", "1" and "01" or "WT" and "wt" mean one class is
+  known to the person who wrote them. Accents that are composed in one row and decomposed in another are one label.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PureWindowsPath
@@ -33,16 +38,20 @@ from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.intensity import Plate, Plates, table_with_plates
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import images_in, is_plain_folder, zarr_around
+from napari_milcnn.images.paths import as_on_disk, composed, images_in, is_plain_folder, zarr_around
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
+from napari_milcnn.whole_file import other_than_file
 
 SPLITS = ("train", "validation", "test")
 TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
 """Columns of labels.csv; only file and label must be there."""
 _LAYOUT_COLUMNS = ("well", "label", "group", "split")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d{1,4})?", re.IGNORECASE | re.ASCII)
+"""A label that is a number, with a decimal point or comma."""
+_ONE_NUMBER = "labels that are one number in several spellings; write it in one way, or give the classes names"
 _FEW = 3
 """A class with fewer groups than this in validation is mentioned."""
 
@@ -273,7 +282,7 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     LabelsError
         Listing everything that is wrong with the table and, if anything is, with its images too.
     """
-    path = Path(path)
+    path = as_on_disk(Path(path))
     wells = plate_wells(path)
     if (wells is None) != (layout is None):
         raise LabelsError(
@@ -282,16 +291,19 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
             else f"{path} is an OME-Zarr plate of {len(wells)} wells; give its layout, a CSV with the columns well and "
             "label (option layout)"
         )
-    source = path if layout is None else Path(layout)
+    source = path if layout is None else as_on_disk(Path(layout))
     problems, warnings = Problems(), Problems()
     if wells is not None:
         images = _plate_images(source, wells, problems, warnings)
     else:
-        images = _folder_images(path, warnings) if path.is_dir() else _table_images(path, problems, warnings)
+        a_folder = os.path.isdir(path)
+        images = _folder_images(path, problems, warnings) if a_folder else _table_images(path, problems, warnings)
     if not images:
-        problems.add("it has no rows" if source.is_file() else "it has no folder with images; expected one per class")
+        problems.add(
+            "it has no rows" if os.path.isfile(source) else "it has no folder with images; expected one per class"
+        )
     if problems:
-        known = [image for image in images if image.file.exists() and not is_plain_folder(image.file)]
+        known = [image for image in images if os.path.exists(image.file) and not is_plain_folder(image.file)]
         check_rows([_checked_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
     return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()), plates_of(source, reading))
@@ -332,7 +344,7 @@ def _plate_images(
     return images
 
 
-def _folder_images(folder: Path, warnings: Problems) -> list[LabelledImage]:
+def _folder_images(folder: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
     """List the images of FOLDER/class/image and FOLDER/class/group/image; a folder without images is mentioned."""
     images = []
     for label in _folders_in(folder):
@@ -342,7 +354,8 @@ def _folder_images(folder: Path, warnings: Problems) -> list[LabelledImage]:
         for file in files:
             inside = file.relative_to(label)
             group = inside.parts[0] if len(inside.parts) > 1 else f"{label.name}/{inside.name}"
-            images.append(LabelledImage(file, (label.name,), group))
+            images.append(LabelledImage(file, (composed(label.name),), group))
+    _check_labels([], images, problems)
     return images
 
 
@@ -357,7 +370,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _size(file: Path) -> int:
-    return 1 if file.is_dir() else file.stat().st_size
+    return 1 if os.path.isdir(file) else file.stat().st_size
 
 
 def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
@@ -367,8 +380,8 @@ def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[La
     names: dict[Path, str] = {}
     for line, row in rows:
         name, labels = row["file"], row["label"]
-        file = path.parent / name.replace("\\", "/") if name else path.parent
-        group = row["group"] or names.setdefault(file.resolve(), name)
+        file = as_on_disk(path.parent / name.replace("\\", "/")) if name else path.parent
+        group = row["group"] or names.setdefault(_real(file), name)
         plane = _plane(line, row["plane"], problems)
         images.append(LabelledImage(file, split_labels(labels), group, row["split"].lower() or None, line, plane))
         _check_row(line, row, images[-1], problems)
@@ -377,6 +390,11 @@ def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[La
     _check_repeats(images, problems, warnings)
     _check_groups(images, problems)
     return images
+
+
+def _real(file: Path) -> Path:
+    """Follow links, as `Path.resolve` does, also where they lead round in a circle."""
+    return Path(os.path.realpath(file))
 
 
 def _plane(line: int, name: str, problems: Problems) -> str:
@@ -406,9 +424,17 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     if missing:
         names = " and ".join(f'"{name}"' for name in missing)
         raise LabelsError(f"{path} has no column{'s'[: len(missing) > 1]} {names}; found {', '.join(table.columns)}")
+    twice = [name for name in columns if header.count(name) > 1]
+    if twice:
+        raise LabelsError(f'{path} has {header.count(twice[0])} columns "{twice[0]}"; give each column its own name')
     place = {name: header.index(name) for name in columns if name in header}
-    return [(line, {name: cells[place[name]] if name in place else "" for name in columns})
+    return [(line, {name: _cell(name, cells[place[name]]) if name in place else "" for name in columns})
             for line, cells in zip(table.lines, table.rows, strict=True)]  # fmt: skip
+
+
+def _cell(column: str, text: str) -> str:
+    """Return the text of a cell with composed accents; names of files stay as they are (`as_on_disk`)."""
+    return text if column == "file" else composed(text)
 
 
 def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: Problems) -> None:
@@ -416,15 +442,17 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
     place = f"line {line} {name!r}"
     if not name:
         problems.add("rows without a file", f"line {line}")
-    elif not image.file.exists():
-        if PureWindowsPath(name).drive or (Path(name).is_absolute() and not Path(name).parent.exists()):
+    elif not os.path.exists(image.file):
+        if PureWindowsPath(name).drive or (Path(name).is_absolute() and not os.path.exists(Path(name).parent)):
             problems.add("files of another computer; expected names relative to the table", place)
-        elif label and (image.file.parent / label).is_file():
+        elif label and os.path.isfile(image.file.parent / label):
             problems.add("file and label in each other's column", f"{place} {label!r}")
         else:
             problems.add(f"files that are not in {image.file.parent}", place)
     elif is_plain_folder(image.file):
         problems.add("folders in place of images", place)
+    elif other_than_file(image.file) not in (None, "a folder"):
+        problems.add("pipes or devices in place of images", place)
     elif not _size(image.file):
         problems.add("empty files", place)
     if not image.labels:
@@ -452,27 +480,38 @@ def _check_columns(rows: list[tuple[int, dict[str, str]]], problems: Problems) -
 def _check_labels(rows: list[tuple[int, dict[str, str]]], images: list[LabelledImage], problems: Problems) -> None:
     """Find labels that are probably misspelled, or joined by the wrong sign."""
     used = Counter(label for image in images for label in image.labels)
-    spellings: dict[str, list[str]] = defaultdict(list)
+    spellings: dict[str | Decimal, list[str]] = defaultdict(list)
     for label in used:
-        spellings[plain_name(label)].append(label)
-    for alike in spellings.values():
+        spellings[_plain_label(label)].append(label)
+    for plain, alike in spellings.items():
         if len(alike) > 1:
             counts = " and ".join(f"{name!r} ({used[name]})" for name in sorted(alike))
-            first = next(image.line for image in images if alike[-1] in image.labels)
-            problems.add("labels that differ only in case, spaces or dashes", f"{counts}, line {first}")
+            first = next(image for image in images if alike[-1] in image.labels)
+            number = isinstance(plain, Decimal)
+            differ = _ONE_NUMBER if number else "labels that differ only in case, spaces or dashes"
+            problems.add(differ, f"{counts}, {repr(first.name) if first.line is None else f'line {first.line}'}")
     for line, row in rows:
         parts = [part.strip() for part in re.split("[,;]", row["label"])]
         if len(parts) > 1 and all(part in used for part in parts):
             problems.add("labels joined by , or ; expected A|B", f"line {line} {row['label']!r}")
 
 
+def _plain_label(label: str) -> str | Decimal:
+    """Return what two spellings of one label have in common: the number, or the text without case, spaces and dashes.
+
+    Signs that are not seen, such as a space of no width, do not count.
+    """
+    seen = "".join(sign for sign in label if unicodedata.category(sign) != "Cf")
+    return Decimal(seen.replace(",", ".")) if _NUMBER.fullmatch(seen) else plain_name(seen) or seen
+
+
 def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Problems) -> None:
     """Find files, or planes of files, that are listed twice, and planes that other rows of their file contain."""
     files: dict[Path, dict[str, list[LabelledImage]]] = defaultdict(lambda: defaultdict(list))
     for image in images:
-        files[image.file.resolve()][image.plane].append(image)
+        files[_real(image.file)][image.plane].append(image)
     for file, planes in files.items():
-        if not file.exists() or is_plain_folder(file):
+        if not os.path.exists(file) or is_plain_folder(file):
             continue
         for alike in planes.values():
             if len(alike) > 1:

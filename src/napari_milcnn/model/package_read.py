@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from napari_milcnn.errors import ImageError, ModelError
+from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.model.card import ModelCard
 from napari_milcnn.model.package_files import DESCRIPTIONS, ModelFiles, model_files
 from napari_milcnn.model.shipped import shipped_models
@@ -71,7 +72,7 @@ def load_model(path: str | Path) -> TrainedModel:
         If the file is missing, damaged, foreign or unsafe; the message says which.
     """
     try:
-        path = _find(Path(path))
+        path = _find(as_on_disk(Path(path)))
         with model_files(path) as files:
             description = _read_description(files)
             card = _read_card(path, description)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_delimited
 from napari_milcnn.errors import ResultsError
+from napari_milcnn.images.paths import as_on_disk, composed
 from napari_milcnn.images.wells import parse_well
 from napari_milcnn.results.opened import (
     LISTED,
@@ -58,7 +59,7 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     ResultsError
         If the table cannot be read, has neither column, or fits none of the images.
     """
-    path = Path(path)
+    path = as_on_disk(Path(path))
     layout = _read_layout(path)
     table = found.table.drop(columns=list(found.added))
     bare = replace(found, table=table, added=(), layout=None)
@@ -103,10 +104,10 @@ def _layout_warnings(found: OpenedResults) -> list[str]:
 
 
 def _read_layout(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well")
     try:
         table = read_delimited(path)
+    except FileNotFoundError as error:
+        raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well") from error
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -136,8 +137,12 @@ def _as_text_or_numbers(name: str, cells: Sequence[str]) -> pd.Series:
 
 def _rows_by_file(found: OpenedResults, layout: pd.DataFrame, path: Path) -> np.ndarray:
     """Return the row of the layout for each row of the results, by path or by its last parts; -1 for none."""
-    layout_parts = [[str(path.parent.absolute()), *path_parts(file)] for file in layout["file"]]
-    file_parts = {file: path_parts(str((place or Path(file)).absolute())) for file, place in found.files.items()}
+    layout_parts = [
+        [composed(part) for part in (str(path.parent.absolute()), *path_parts(file))] for file in layout["file"]
+    ]
+    file_parts = {
+        file: path_parts(composed(str((place or Path(file)).absolute()))) for file, place in found.files.items()
+    }
     by_tail: list[dict[str, int]] = []
     for length in (None, 3, 2, 1):
         keys = ["/".join(path_parts("/".join(parts)) if length is None else parts[-length:]) for parts in layout_parts]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_milcnn.errors import ResultsError
+from napari_milcnn.images.paths import as_on_disk, composed, names_by_form
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
 
@@ -16,17 +17,27 @@ class _Folders:
     """Names of the files in folders; each folder is listed once, because single look-ups take minutes on a network."""
 
     def __init__(self) -> None:
-        self._names: dict[str, set[str]] = {}
+        self._names: dict[str, tuple[Path, dict[str, list[str]]]] = {}
 
-    def have(self, path: str) -> bool:
-        """Whether a file exists."""
+    def find(self, path: str) -> Path | None:
+        """Return the path of a file as it lies on the disk, whatever the form of its accents; None if it is not there.
+
+        Of two files whose names look the same, the one that is written as in `path` is taken.
+        """
         folder, name = os.path.split(path)
         if folder not in self._names:
-            try:
-                self._names[folder] = set(os.listdir(folder))
-            except OSError:
-                self._names[folder] = set()
-        return name in self._names[folder]
+            self._names[folder] = _files_by_form(as_on_disk(Path(folder)))
+        there, names = self._names[folder]
+        alike = names.get(composed(name), [])
+        found = name if name in alike else alike[0] if len(alike) == 1 else None
+        return None if found is None else there / found
+
+
+def _files_by_form(folder: Path) -> tuple[Path, dict[str, list[str]]]:
+    try:
+        return folder, names_by_form(os.listdir(folder))
+    except (OSError, ValueError):
+        return folder, {}
 
 
 def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | None = None) -> OpenedResults:
@@ -37,8 +48,7 @@ def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | N
     files = {}
     for file in dict.fromkeys(found.table["file"]):
         places = _places(file, recorded, bases, None if root is None else str(root))
-        place = next(filter(folders.have, places), None)
-        files[file] = None if place is None else Path(place)
+        files[file] = next(filter(None, map(folders.find, places)), None)
     return replace(found, files=files)
 
 
@@ -47,7 +57,12 @@ def _places(file: str, recorded: dict[str, list[str]], bases: tuple[str, ...], r
     parts = path_parts(file)
     if root is not None:
         yield from (os.path.join(root, *parts[-n:]) for n in TAILS)
-    yield from (path for path in recorded.get(parts[-1], ()) if path_parts(path)[-len(parts) :] == parts)
+    same = [composed(part) for part in parts]
+    yield from (
+        path
+        for path in recorded.get(same[-1], ())
+        if [composed(part) for part in path_parts(path)[-len(parts) :]] == same
+    )
     absolute = ABSOLUTE_PATH.match(file)
     if absolute:
         yield file
@@ -66,7 +81,7 @@ def with_images(found: OpenedResults, folder: Path) -> OpenedResults:
     """
     if found.path is None:
         return found
-    old_paths = {path_parts(file)[-1]: [str(path)] for file, path in found.files.items() if path is not None}
+    old_paths = {composed(path_parts(file)[-1]): [str(path)] for file, path in found.files.items() if path is not None}
     moved = located(found, old_paths, folder)
     if not any(moved.files.values()):
         raise ResultsError(f"{folder} holds none of the {len(moved.files)} images, such as {missing_text(moved, 1)}")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, InstanceOf, ValidationError
 
 from napari_milcnn.errors import OptionsError, ResultsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.paths import as_on_disk, composed
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.moved_images import located
 from napari_milcnn.results.opened import (
@@ -74,7 +75,7 @@ def read_results(path: str | Path) -> OpenedResults:
     ResultsError
         If it is not a folder of results, or if a file in it has missing columns or is half-written.
     """
-    table_path = _table_path(Path(path))
+    table_path = _table_path(as_on_disk(Path(path)))
     table, classes = _read_predictions(table_path)
     folder = table_path.parent
     record = _read_run_summary(folder / RECORD) if "t" in table else None
@@ -248,11 +249,11 @@ def _reading(record: _RunSummary | None) -> ImageReading:
 
 
 def _recorded_paths(record: _RunSummary | None) -> dict[str, list[str]]:
-    """Return the paths of the images in a record, by the last part of the path."""
+    """Return the paths of the images in a record, by the last part of the path with composed accents."""
     found: dict[str, list[str]] = {}
     for file in (record.files if record else None) or ():
         if file:
-            found.setdefault(path_parts(file)[-1], []).append(file)
+            found.setdefault(composed(path_parts(file)[-1]), []).append(file)
     return found
 
 

@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 from napari_milcnn.errors import ImageError, ModelError, OptionsError
 from napari_milcnn.images.intensity import Plates, PlateScale
 from napari_milcnn.images.open import ImageReading
+from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options, make_options
@@ -187,7 +188,7 @@ def _check_model(path: Path, record: _Record, model: TrainedModel) -> None:
 
 
 def _image_files(path: Path, record: _Record) -> list[Path]:
-    files = [file for file in record.files if file is not None]
+    files = [as_on_disk(file) for file in record.files if file is not None]
     if len(files) < len(record.files):
         raise ImageError(
             f"{path} cannot be run again: an image in it was a layer in memory, not a file; save the image and "

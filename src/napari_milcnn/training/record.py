@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, ValidationError
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.options import Options
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json
@@ -67,7 +68,8 @@ def read_record(path: Path) -> RunRecord | None:
     except (OSError, ValidationError, OptionsError):
         return None
     plan, folder = record.plan, path.parent
-    labels = plan.labels if plan.labels.exists() else folder / plan.labels.name
+    recorded = as_on_disk(plan.labels)
+    labels = recorded if recorded.exists() else as_on_disk(folder / plan.labels.name)
     return record.model_copy(update={"plan": replace(plan, labels=labels, out=folder / plan.out.name)})
 
 

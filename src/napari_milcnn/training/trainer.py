@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.images.intensity import plates_in_words
+from napari_milcnn.images.paths import composed
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
 from napari_milcnn.inference.evidence import suited_evidence
 from napari_milcnn.inference.foreground import is_known, measure_foreground
@@ -566,6 +567,6 @@ def _choose_device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 
 def _run_facts(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, object]:
     """Return in plain values what makes a run what it is: a checkpoint of another run is refused."""
-    images = "\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images)
+    images = composed("\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images))
     chosen = option_facts(options.model_dump(exclude=set(_NOT_LEARNING)))
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}
