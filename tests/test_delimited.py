@@ -47,14 +47,14 @@ def test_a_first_line_names_the_separator(tmp_path: Path, separator: str) -> Non
 
 def test_a_table_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large or no file is refused before it is read; it has no columns."""
-    with pytest.raises(ValueError, match="it is a folder, not a file"):
+    with pytest.raises(OSError, match="it is a folder, expected a file"):
         read_delimited(tmp_path)
-    with pytest.raises(ValueError, match="it is a device, not a file"):
+    with pytest.raises(OSError, match="it is a pipe or a device, expected a file"):
         read_delimited(Path("/dev/zero"))
     assert column_names(Path("/dev/zero")) == ()
     monkeypatch.setattr("napari_milcnn.delimited._LARGEST", 2**20)
     (tmp_path / "large.csv").write_bytes(b"a\n" * 2**20)
-    with pytest.raises(ValueError, match="it is larger than 1 MiB"):
+    with pytest.raises(OSError, match="it has 2097152 bytes, expected at most 1048576"):
         read_delimited(tmp_path / "large.csv")
 
 

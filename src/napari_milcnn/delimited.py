@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from napari_milcnn.whole_file import other_than_file, read_whole
+from napari_milcnn.untrusted import read_regular
 
 ENCODING = "utf-8-sig"
 """UTF-8 with or without a byte order mark, as Python calls it."""
@@ -75,11 +75,11 @@ def read_delimited(path: Path) -> DelimitedTable:
     Raises
     ------
     OSError
-        The file cannot be read.
+        The file cannot be read, is a pipe or a device, or is too large.
     ValueError
-        As `parse_delimited` does, and for what is not a file or is too large.
+        As `parse_delimited` does.
     """
-    return parse_delimited(read_whole(path, _LARGEST))
+    return parse_delimited(read_regular(path, _LARGEST))
 
 
 def parse_delimited(content: bytes) -> DelimitedTable:
@@ -127,7 +127,7 @@ def column_names(path: Path) -> tuple[str, ...]:
     OSError
         The file cannot be read.
     """
-    if other_than_file(path) is not None:
+    if not path.is_file():
         return ()
     with path.open(encoding=ENCODING, errors="replace") as lines:
         first = lines.readline(_LONGEST_LINE)

@@ -108,9 +108,9 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.tif"
     os.mkfifo(pipe)
     for path in (pipe, Path("/dev/zero")):
-        with pytest.raises(LabelsError, match=r"cannot be read as a CSV: it is a (named pipe|device), not a file"):
+        with pytest.raises(LabelsError, match=r"cannot be read \(it is a pipe or a device, expected a file\)"):
             read_labels(path)
-        with pytest.raises(ImageError, match=r"is a (named pipe|device), not a file; expected an image"):
+        with pytest.raises(ImageError, match="cannot be opened: it is a pipe or a device, expected a file"):
             open_image(path)
     with pytest.raises(LabelsError, match=r"pipes or devices in place of images: line 2 'pipe.tif'"):
         read_labels(written(tmp_path / "l.csv", "file,label\npipe.tif,x\n"))

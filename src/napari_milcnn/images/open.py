@@ -32,7 +32,7 @@ from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_ra
 from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff import TIFF_MAGIC, open_tiff
-from napari_milcnn.whole_file import other_than_file
+from napari_milcnn.untrusted import check_regular
 
 ZReading: TypeAlias = Literal["planes", "maximum"]
 AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
@@ -363,12 +363,16 @@ def _existing(source: str | os.PathLike[str]) -> Path:
         )
     try:
         path = as_on_disk(Path(source).expanduser())
-        kind, size = other_than_file(path), path.stat().st_size
+        status = path.stat()
     except (OSError, RuntimeError, ValueError) as exc:
         raise ImageError(f"{source}: there is no such file or folder that can be read ({reason(exc)})") from exc
-    if kind not in (None, "a folder"):
-        raise ImageError(f"{path} is {kind}, not a file; expected an image: save it as a file first")
-    if kind is None and size == 0:
+    if path.is_dir():
+        return path
+    try:
+        check_regular(path)
+    except OSError as exc:
+        raise ImageError(f"{path} cannot be opened: {exc.strerror}") from exc
+    if status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); expected an image; copy or export it again")
     return path
 

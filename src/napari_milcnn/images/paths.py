@@ -58,7 +58,7 @@ def as_on_disk(path: Path) -> Path:
     for part in path.parts[bool(path.anchor) :]:
         if not os.path.lexists(found / part):
             try:
-                alike = _names_in(found, found.stat().st_mtime_ns).get(composed(part), [])
+                alike = _forms_in(found, found.stat().st_mtime_ns).get(composed(part), [])
             except (OSError, ValueError):
                 return path
             if len(alike) != 1:
@@ -69,7 +69,7 @@ def as_on_disk(path: Path) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _names_in(folder: Path, changed: int) -> dict[str, list[str]]:
+def _forms_in(folder: Path, changed: int) -> dict[str, list[str]]:
     """Return `names_by_form` of a folder; it is read anew where the time of its last change is another one."""
     return names_by_form(os.listdir(folder))
 

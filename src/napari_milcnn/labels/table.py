@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,7 +42,7 @@ from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
-from napari_milcnn.whole_file import other_than_file
+from napari_milcnn.untrusted import is_hidden
 
 SPLITS = ("train", "validation", "test")
 TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
@@ -451,7 +450,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
             problems.add(f"files that are not in {image.file.parent}", place)
     elif is_plain_folder(image.file):
         problems.add("folders in place of images", place)
-    elif other_than_file(image.file) not in (None, "a folder"):
+    elif not os.path.isfile(image.file) and not os.path.isdir(image.file):
         problems.add("pipes or devices in place of images", place)
     elif not _size(image.file):
         problems.add("empty files", place)
@@ -501,7 +500,7 @@ def _plain_label(label: str) -> str | Decimal:
 
     Signs that are not seen, such as a space of no width, do not count.
     """
-    seen = "".join(sign for sign in label if unicodedata.category(sign) != "Cf")
+    seen = "".join(sign for sign in label if not is_hidden(sign))
     return Decimal(seen.replace(",", ".")) if _NUMBER.fullmatch(seen) else plain_name(seen) or seen
 
 
