@@ -51,6 +51,20 @@ def image(tmp_path):
     return tmp_path / "a.tif"
 
 
+def test_an_empty_image_is_said_once(run, model, tmp_path):
+    """Among the messages, and in JSON in the rows of its planes; so is a pixel size that is not known."""
+    tifffile.imwrite(tmp_path / "black.tif", np.zeros((100, 110), np.uint16))
+    sized = mil.load_model(model).with_card(pixel_size=0.65).save(tmp_path / "sized.zip")
+    result = run("classify", tmp_path / "black.tif", "-m", sized, "-o", tmp_path / "o", "--no-masks", "--json", *CPU)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert said.count("no structure above the noise") == 1
+    assert said.count("does not say its pixel size") == 1
+    printed = json.loads(result.stdout)["images"][0]
+    assert ["pixel size" in text for text in printed["warnings"]] == [True]
+    assert printed["planes"][0]["unlike reason"] == "nothing to classify: no structure above the noise"
+
+
 @pytest.mark.slow
 def test_classify_prints_a_table_and_writes_files(run, model, image, tmp_path):
     """The table names image and class; the folder holds what the design promises."""

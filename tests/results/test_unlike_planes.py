@@ -87,3 +87,14 @@ def test_noise_has_no_cells_unless_they_are_the_users_own():
     own = np.zeros((99, 99), np.int32)
     own[20:40, 20:40] = 7
     assert mil.segment(mil.evidence(lively_model(), image, foreground=own, **EXACT)).counts[0]["cells"] == 1
+
+
+def test_warnings_hold_what_is_unlike_and_tables_and_records_say_it_once(folder):
+    """`warnings` is for who asks once; tables and records have a column for it, and the notes beside it."""
+    found = classify(lively_model(), open_image(np.zeros((2, 99, 99), np.uint16), axes="CYX"), **EXACT)
+    assert found.warnings == (*found.notes, "nothing to classify: no structure above the noise")
+    assert "nothing to classify" not in " ".join(found.notes)
+    table = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    assert not any("nothing to classify" in text for text in table["warnings"])
+    assert not any("nothing to classify" in text for each in record["images"] for text in each["warnings"])

@@ -142,9 +142,6 @@ def _print_problems(result: ImageResult) -> None:
         print_failure(result.error)
     for warning in result.warnings:
         messages.print(f"{result.file.name}: {warning}", style="yellow")
-    if result.prediction is not None:
-        for sentence in result.prediction.unlike_sentences():
-            messages.print(f"{result.file.name}: {sentence}", style="yellow")
 
 
 def _results_table(results: list[ImageResult]) -> Table:
@@ -181,10 +178,12 @@ def _document(model: TrainedModel, out: Path, results: list[ImageResult]) -> dic
 
 
 def _image_document(result: ImageResult) -> dict[str, object]:
-    planes = [] if result.prediction is None else result.prediction.table().to_dict("records")
+    prediction = result.prediction
+    planes = [] if prediction is None else prediction.table().to_dict("records")
+    notes = () if prediction is None else prediction.notes  # the planes say themselves what they are unlike in
     for plane in planes:
         plane[UNLIKE] = None if math.isnan(plane[UNLIKE]) else plane[UNLIKE]
-    return {"file": result.file, "error": result.error or None, "warnings": result.warnings, "objects": result.objects,
+    return {"file": result.file, "error": result.error or None, "warnings": notes, "objects": result.objects,
             "files": result.files, "planes": planes}  # fmt: skip
 
 

@@ -241,7 +241,7 @@ class _OutcomeCollector:
         self.unlike.append((float(prediction.unlike[0]), prediction.unlike_reasons[0]))
         self.has_structure |= bool(prediction.has_structure[0])
         plate = result.prediction.plate
-        self.warnings |= dict.fromkeys((*result.prediction.warnings, *([plate.sentence] if plate is not None else [])))
+        self.warnings |= dict.fromkeys((*result.prediction.notes, *([plate.sentence] if plate is not None else [])))
         if self.truth is None:
             return
         with failures_of("the evidence") as reasons:

@@ -31,7 +31,7 @@ from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
 from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
-from napari_milcnn.images.tiff import TIFF_MAGIC, open_tiff
+from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
 from napari_milcnn.untrusted import check_regular
 
 ZReading: TypeAlias = Literal["planes", "maximum"]

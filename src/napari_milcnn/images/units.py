@@ -1,69 +1,135 @@
-"""Lengths in µm, whatever unit a file writes them in.
+"""Lengths in µm, whatever unit a file writes them in, and in whatever language.
 
 Decisions:
 
-- A length whose unit is not known is no length: nothing is assumed to be in µm.
+- A length whose unit is not known is no length: nothing is assumed to be in µm, and a sentence says what was found.
 - A pixel has one size. Where its sides along Y and X differ, their mean is used and a sentence says so.
+- A comma in a number is a decimal comma.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Final
 
-MICROMETRES: Final = {  # keys after NFKC and lower(), which turn the micro sign into the Greek letter mu
-    **dict.fromkeys(("m", "meter", "metre"), 1e6),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    **dict.fromkeys(("μm", "um", "μ", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("å", "angstrom"), 1e-4),
-    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
-    **dict.fromkeys(("in", "inch", "inches", '"'), 25400.0),
-}
-"""Unit of length -> its length in µm."""
+_METRE: Final = (
+    *("m", "meter", "meters", "metern", "metre", "metres", "metro", "metros", "metri", "metr", "metry", "metru"),
+    *("metrow", "metra", "metrai", "metras"),
+)
+_PREFIXES: Final = (
+    (("",), 1e6), (("d", "deci", "dezi"), 1e5), (("c", "centi", "zenti", "senti"), 1e4), (("m", "milli", "mili"), 1e3),
+    (("u", "μ", "mc", "mk", "micro", "mikro"), 1.0), (("n", "nano"), 1e-3), (("p", "pico", "piko"), 1e-6),
+)  # fmt: skip
+_OTHERS: Final = {
+    ("μ", "micron", "microns", "micro", "micros", "micra", "micras", "micrones", "micrón", "micron(s)"): 1.0,
+    ("mikron", "mikrons", "mikronen", "mikrony", "mikronow", "mikroni", "micrometer(s)"): 1.0,
+    ("micrómetro(s)", "mikrometer(n)", "мкм", "микрон", "микрона", "микроны", "микронов", "микрометр"): 1.0,
+    ("микрометра", "микрометры", "микрометров", "微米", "マイクロメートル", "ミクロン", "마이크로미터"): 1.0,
+    ("нм", "нанометр", "нанометра", "нанометры", "нанометров", "纳米", "奈米", "ナノメートル", "나노미터"): 1e-3,
+    ("мм", "миллиметр", "миллиметра", "миллиметры", "миллиметров", "毫米", "ミリメートル", "밀리미터"): 1e3,
+    ("см", "сантиметр", "сантиметра", "сантиметры", "сантиметров", "厘米", "センチメートル", "센티미터"): 1e4,
+    ("å", "angstrom", "angstroms", "ångström", "ångstrom"): 1e-4,
+    ("in", "inch", "inches", '"', "zoll", "pouce", "pouces", "pulgada", "pulgadas", "pollice", "дюйм"): 25400.0,
+    ("thou", "mil"): 25.4,
+}  # fmt: skip
+
+
+def _units() -> Iterator[tuple[str, float]]:
+    """Yield each spelling, after NFKC and lower(), and its length in µm."""
+    for (prefixes, length), stem in product(_PREFIXES, _METRE):
+        yield from ((prefix + stem, length) for prefix in prefixes if len(prefix) > 2 or len(stem) < 2 or not prefix)
+    for names, length in _OTHERS.items():
+        yield from ((name, length) for name in names)
+
+
+MICROMETRES: Final = dict(_units())
+"""Unit of length -> its length in µm. The keys are in lower case, after NFKC, which turns the micro sign into mu."""
+NO_UNIT: Final = frozenset({
+    "", "pixel", "pixels", "pixel(s)", "px", "pix", "píxel", "píxeles", "pixeln", "пиксель", "пиксели", "像素",
+    "ピクセル", "픽셀", "reference frame", "none", "null", "unknown", "uncalibrated", "no unit", "na", "n/a",
+})  # fmt: skip
+"""What programs write for a unit where nobody calibrated the image."""
+
+
+def unit_spelling(unit: str) -> str:
+    """Return a unit in the spelling of the keys of `MICROMETRES`: escapes, brackets and "per pixel" are taken away."""
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit)
+    text = text.replace("Âµ", "µ").replace("Î¼", "μ")  # UTF-8 that was read as Latin-1
+    text = unicodedata.normalize("NFKC", text).strip(" \t\r\n\0").lower()
+    text = re.sub(r"\s*(?:/|\bper\b)\s*(?:px|pix|pixels?)$", "", text)
+    bare = text.strip("[]<>. ")
+    return bare[1:-1].strip() if bare.startswith("(") and bare.endswith(")") else bare
 
 
 def micrometres_per(unit: str) -> float | None:
     """Return the length of a unit in µm; None for a unit that is not a length."""
-    text = unit.replace("\\u00B5", "µ").replace("\\u00b5", "µ")
-    return MICROMETRES.get(unicodedata.normalize("NFKC", text).strip().lower())
+    if unit.strip() in ("Mm", "Pm"):  # megametre and petametre, which lower() would make small
+        return None
+    name = unit_spelling(unit)
+    plain = "".join(each for each in unicodedata.normalize("NFD", name) if not unicodedata.combining(each))
+    return MICROMETRES.get(name, MICROMETRES.get(plain))
 
 
-def number_or_none(text: str | None) -> float | None:
-    """Read a number; None where the text is not a number."""
+def is_no_unit(unit: str) -> bool:
+    """Whether a unit is what programs write for images that nobody calibrated."""
+    return unit_spelling(unit) in NO_UNIT
+
+
+def number_or_none(value: object) -> float | None:
+    """Read a number, with a decimal point or comma; None where the value is not a finite number."""
+    text = str(value).strip()
+    if text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
     try:
-        return None if text is None else float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
-def pixel_size_from_sides(sides: Sequence[float | None], units: Sequence[str]) -> tuple[float | None, str | None]:
-    """Return one size of a pixel in µm, and a sentence where its sides differ.
+def _shown(text: object, number: float | None = None) -> str:
+    """Return a number, or else a text out of a file that is fit for a sentence: short and printable."""
+    printable = "".join(each for each in str(text) if each.isprintable()).strip()
+    return f"{number:g}" if number is not None else printable[:40]
+
+
+def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tuple[float | None, str | None]:
+    """Return one size of a pixel in µm, and a sentence where the sides differ or are not understood.
 
     Parameters
     ----------
     sides
-        Sides of a pixel along Y and X; None where a side is not known.
+        Sides of a pixel along Y and X, numbers or texts; None, "" or 0 where a side is not known.
     units
         The unit of each side.
 
     Returns
     -------
     size
-        The size in µm; None where no side is known.
+        The size in µm; None where no side is known, or one is not understood.
     note
-        A sentence if the sides differ by more than 1 %, else None.
+        A sentence if the sides differ by more than 1 %, or if a side or unit is not understood; else None.
     """
-    known = []
-    for side, unit in zip(sides, units, strict=True):
-        micrometres = micrometres_per(unit)
-        if side is not None and micrometres is not None and 0 < side < math.inf:
-            known.append(side * micrometres)
-    if not known:
+    stated = ((side, number_or_none(side), unit) for side, unit in zip(sides, units, strict=True))
+    given = [each for each in stated if each[0] not in (None, "") and each[1] != 0]
+    if all(is_no_unit(unit) and number == 1 for _, number, unit in given):
         return None, None
+    lengths = [
+        None if number is None or number < 0 or length is None else number * length
+        for _, number, unit in given
+        for length in [micrometres_per(unit)]
+    ]
+    known = [length for length in lengths if length is not None]
+    if len(known) < len(lengths):
+        texts = dict.fromkeys(f"{_shown(side, number)} {_shown(unit) or '(no unit)'}" for side, number, unit in given)
+        return None, (
+            f"The file gives the size of a pixel as {' x '.join(texts)}, which is not understood as a length; "
+            "if you know the size, give it in µm."
+        )
     mean = sum(known) / len(known)
     if max(known) - min(known) > 0.01 * mean:
         y, x = known

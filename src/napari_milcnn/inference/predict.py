@@ -61,8 +61,9 @@ class Prediction:
         The place of the class maps on the image, in image pixels.
     name : str
         The image's name.
-    warnings : tuple of str
-        Sentences about what was done to the image, and about the device.
+    notes : tuple of str
+        Sentences about what is not known of the image, about what was done to it, and about the device. `warnings` has
+        them, too.
     device : str
         The device and the precision of the computation, and why they were chosen.
     seconds : float
@@ -86,7 +87,7 @@ class Prediction:
     planes: tuple[PlaneIndex, ...]
     placement: MapPlacement
     name: str
-    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     device: str
     seconds: float
     unlike: np.ndarray
@@ -128,6 +129,11 @@ class Prediction:
         ordered = np.sort(self.scores, 1)
         return ordered[:, -1] - ordered[:, -2] if len(self.classes) > 1 else np.ones(len(ordered), np.float32)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything to know before the result is trusted: `notes`, then `unlike_sentences`."""
+        return (*self.notes, *self.unlike_sentences())
+
     def unlike_sentences(self) -> tuple[str, ...]:
         """Say of each plane that is unlike the training images, or shows nothing, in what; its name first."""
         found = []
@@ -163,7 +169,7 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
         unlike=np.stack([part.unlike[i] for part, i in chosen]),
         unlike_reasons=tuple(part.unlike_reasons[i] for part, i in chosen),
         has_structure=np.stack([part.has_structure[i] for part, i in chosen]),
-        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         seconds=sum(part.seconds for part in parts),
     )
 
@@ -265,7 +271,7 @@ class Classifier:
             planes=tuple(model_input.image.planes[plane] for plane in planes),
             placement=model_input.placement,
             name=model_input.image.name,
-            warnings=(
+            notes=(
                 *model_input.warnings,
                 *([plate.doubt] if plate and plate.doubt else []),
                 *self.inference.warnings,

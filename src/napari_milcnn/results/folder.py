@@ -51,8 +51,6 @@ class ImageResult:
         Number of objects in its masks.
     files : tuple of Path
         Files that were written for it.
-    warnings : tuple of str
-        Sentences about how the image was changed before it was classified.
     error : str
         Why it failed, or why a part of its results is missing; empty if all went well.
     """
@@ -62,8 +60,12 @@ class ImageResult:
     prediction: Prediction | None
     objects: int = 0
     files: tuple[Path, ...] = ()
-    warnings: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of its prediction."""
+        return () if self.prediction is None else self.prediction.warnings
 
 
 def classify_files(
@@ -302,7 +304,7 @@ def _result(
     if findings is None:
         return ImageResult(file, name, None, files=written, error=error)
     prediction = findings.prediction
-    return ImageResult(file, name, prediction.without_maps(), objects, written, prediction.warnings, error)
+    return ImageResult(file, name, prediction.without_maps(), objects, written, error)
 
 
 def _summary(result: ImageResult) -> dict[str, object]:
@@ -317,7 +319,7 @@ def _summary(result: ImageResult) -> dict[str, object]:
         "seconds": round(result.prediction.seconds, 3),
         "objects": result.objects,
         "files": [str(path) for path in result.files],
-        "warnings": result.warnings,
+        "warnings": result.prediction.notes,
         **plate_facts(result.prediction.plate),
         **failed,
     }

@@ -152,7 +152,7 @@ def prediction_rows(
     rows = prediction.table().join(pd.DataFrame(counts))
     rows.insert(0, "file", file)
     rows.insert(1, "name", name)
-    return rows.assign(warnings="; ".join(prediction.warnings), error="")
+    return rows.assign(warnings="; ".join(prediction.notes), error="")
 
 
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:

@@ -506,9 +506,9 @@ class ClassifyDock(QWidget):
         if not entry.predictions or entry.state != "done":
             return
         first = next(iter(entry.predictions.values()))
-        facts = ([] if first.plate is None else [first.plate.sentence]) + list(first.warnings)
+        facts = ([] if first.plate is None else [first.plate.sentence]) + list(first.notes)
         if facts:
-            self._say(" ".join((self.message.text(), *map(_fact_sentence, facts))), WARNING if first.warnings else "")
+            self._say(" ".join((self.message.text(), *map(_fact_sentence, facts))), WARNING if first.notes else "")
 
     def _choose_top_class(self, entry: ImageState) -> None:
         plane = self.plane()

@@ -7,8 +7,8 @@ Decisions:
 - That store returns zeros for data that is not there. Here a missing page is an error when it is read, and a truncated
   file is an error when it is opened. Tiles that the file itself declares empty (offset or byte count 0, as writers of
   sparse TIFF do) read as 0, and a warning counts them.
-- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and not a usual
-  printing resolution: 300 dpi is the default of a program and says nothing about the size of a cell.
+- ImageJ stores signed 16 bit as unsigned, with a straight line as its calibration function that takes 32768 away; the
+  signed values are read. Any other calibration function is named in a sentence, and the stored values are used.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.lazy_array import Array, ArrayLike
 from napari_milcnn.images.stack import FoundImage
-from napari_milcnn.images.units import micrometres_per, number_or_none, pixel_size_from_sides
+from napari_milcnn.images.tiff.pixel_size import tiff_pixel_size
+from napari_milcnn.images.units import number_or_none, pixel_size_from_sides
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
     from zarr.storage import WrapperStore
 
-PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
-"""Resolutions for printing, in pixels per inch."""
+_STRAIGHT_LINE, _NO_FUNCTION = 0, 20
+"""Numbers of ImageJ's calibration functions."""
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, in either byte order."""
 
@@ -73,6 +74,7 @@ def open_tiff(path: Path, series: int | None) -> FoundImage:
         first = chosen[0]
         names, size, more = _tiff_facts(tif, first, every)
         mapped = all(isinstance(part, np.memmap) for part in parts)
+        parts, more = _calibrated(parts, tif, more)
         page = first.keyframe
         return FoundImage(
             parts=parts,
@@ -201,17 +203,50 @@ def _tiff_facts(
         names, size, note = _facts_from_ome_xml(tif.ome_metadata, series, every)
     elif tif.is_imagej and tif.imagej_metadata:
         names = _imagej_names(tif.imagej_metadata.get("Labels"), series)
-        size, note = resolution(series, str(tif.imagej_metadata.get("unit", "")))
-    else:
-        unit = series.keyframe.tags.valueof(296)
-        size, note = resolution(series, {2: "inch", 3: "cm"}.get(int(unit or 0), ""))
     notes = [note] if note else []
+    if size is None and not note:
+        size, notes = tiff_pixel_size(tif, series, every)
     photometric = int(series.keyframe.photometric)
     if photometric == 3:
         notes.append("The pixels are indices into a palette of colours; the indices are used.")
     if photometric == 0:
         notes.append("The file shows 0 as white; the values are used as they are stored.")
     return names, size, notes
+
+
+class _Signed:
+    """Unsigned whole numbers of which half of their range is taken away: what ImageJ means by them."""
+
+    def __init__(self, stored: ArrayLike) -> None:
+        self._stored = stored
+        self._bits = 8 * np.dtype(stored.dtype).itemsize
+        self.shape, self.ndim = stored.shape, stored.ndim
+        self.dtype: np.dtype[np.generic] = np.dtype(f"int{self._bits}")
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> Array:
+        stored = np.asarray(self._stored[key]).astype(f"uint{self._bits}")
+        return (stored ^ (1 << (self._bits - 1))).view(self.dtype)
+
+
+def _calibrated(
+    parts: tuple[ArrayLike, ...], tif: TiffFile, notes: list[str]
+) -> tuple[tuple[ArrayLike, ...], list[str]]:
+    """Apply ImageJ's calibration function if it stands for signed numbers; else add to the notes that there is one."""
+    facts = (tif.is_imagej and tif.imagej_metadata) or {}
+    function = facts.get("cf", _NO_FUNCTION)
+    coefficients = [number_or_none(facts.get(f"c{i}", default)) for i, default in enumerate((0, 1))]
+    if function == _NO_FUNCTION or (function == _STRAIGHT_LINE and coefficients == [0, 1]):
+        return parts, notes
+    dtype = np.dtype(parts[0].dtype)
+    if function == _STRAIGHT_LINE and dtype.kind == "u" and coefficients == [-(2 ** (8 * dtype.itemsize - 1)), 1]:
+        return tuple(map(_Signed, parts)), notes
+    numbers = ", ".join(f"c{i}={facts[f'c{i}']}" for i in range(6) if f"c{i}" in facts)
+    unit = f" into {facts['vunit']}" if facts.get("vunit") else ""
+    return parts, [
+        *notes,
+        f"The file has an ImageJ calibration function (cf={function}; {numbers}) that converts its values{unit}; "
+        "the values are used as they are stored.",
+    ]
 
 
 def _facts_from_ome_xml(
@@ -231,7 +266,7 @@ def _facts_from_ome_xml(
     if pixels is None:
         return (), None, None
     names = tuple(each.get("Name") or each.get("Fluor") or "" for each in pixels.findall("{*}Channel"))
-    sides = [number_or_none(pixels.get(f"PhysicalSize{axis}")) for axis in "YX"]
+    sides = [pixels.get(f"PhysicalSize{axis}") for axis in "YX"]
     units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"]
     return names, *pixel_size_from_sides(sides, units)
 
@@ -244,24 +279,3 @@ def _imagej_names(labels: object, series: TiffPageSeries) -> tuple[str, ...]:
     if len(names) != channels or len(set(names)) < channels or any(odd.search(name) for name in names):
         return ()
     return names
-
-
-def resolution(series: TiffPageSeries, unit: str) -> tuple[float | None, str | None]:
-    """Return the pixel size in µm from the tags that hold pixels per unit, and a sentence if pixels are not square."""
-    per_unit = [_ratio(series.keyframe.tags.valueof(code)) for code in (283, 282)]
-    micrometres = micrometres_per(unit)
-    if micrometres is None or not any(per_unit):
-        return None, None
-    if micrometres >= 1e4:  # inch or centimetre: often the default of a program, for printing
-        dpi = next(each for each in per_unit if each) * 25400 / micrometres
-        size = 25400 / dpi
-        if not 0.001 < size < 100 or any(abs(dpi / usual - 1) < 1e-3 for usual in PRINTING_DPI):
-            return None, None
-    return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
-
-
-def _ratio(value: object) -> float | None:
-    """Return a TIFF rational (numerator, denominator) as a number; None where it is not a rational, or is 0."""
-    if not isinstance(value, tuple) or len(value) != 2 or not all(value):
-        return None
-    return float(value[0] / value[1])

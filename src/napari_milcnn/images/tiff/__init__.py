@@ -1,0 +1,1 @@
+"""Images of any usual kind, opened lazily and read one plane or window at a time."""
