@@ -368,7 +368,7 @@ def evidence(
     model_input = maker.classifier.model_input(stack)
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
-    prediction = prediction.with_warnings(() if labels is None else labels.warnings)
+    prediction = prediction.with_notes(() if labels is None else labels.warnings)
     maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes))
     planes = list(maker.planes(model_input, prediction, classes, None if labels is None else labels.numbers))
     objects = [plane.objects for plane in planes if plane.objects is not None]  # of all planes, or of none

@@ -238,7 +238,7 @@ class _Masker:
     def result(self, prediction: Prediction) -> PlaneResult:
         """Return the result of a plane, given its prediction."""
         plane = self.model_input.image.planes.index(prediction.planes[0])
-        prediction = prediction.with_warnings(() if self.objects is None else self.objects.warnings)
+        prediction = prediction.with_notes(() if self.objects is None else self.objects.warnings)
         result = PlaneResult(plane, prediction, self.model_input.channels, problem=self.problem)
         if self.request.masks is None or self.problem:
             return result

@@ -142,9 +142,9 @@ class Prediction:
             found.append(ahead + unlike_sentence(self.unlike[row], self.unlike_reasons[row], self.has_structure[row]))
         return tuple(found)
 
-    def with_warnings(self, sentences: Sequence[str]) -> Prediction:
-        """Return the same prediction with further warnings, each once."""
-        return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *sentences)))) if sentences else self
+    def with_notes(self, sentences: Sequence[str]) -> Prediction:
+        """Return the same prediction with further notes, each once."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *sentences)))) if sentences else self
 
     def table(self) -> pd.DataFrame:
         """Return a table with one row per plane: position, t, z, top, margin, unlike, its reason, scores and P."""
