@@ -1,17 +1,20 @@
-"""Draw the overview picture of an image: outlined objects, the class map, and the score of each class."""
+"""Draw the overview picture of an image: outlined objects, the class map, and the score of each class.
+
+Every image of a run has one, so it is put together from arrays; matplotlib, which takes fifteen times as long, gives
+only its font and its colour map.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import imagecodecs
+import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
 from napari_milcnn.atomic_write import replacing
@@ -29,8 +32,12 @@ _MOST_PLANES = 4
 """Largest number of planes in one picture; they are spread evenly over the image's planes."""
 _LONGEST_SIDE = 1024
 """Longest side of a plane in the picture, in px."""
-_FEWEST_BARS = 7
-"""The panel of scores has room for at least this many bars, so that the bars of two classes do not fill it."""
+_PANEL_SIDE, _SCORES_WIDTH, _GAP = 460, 270, 14
+"""Longest side of a plane in the picture, width of the panel of scores, and room between things, all in px."""
+_SCORE_HEIGHT = 22
+"""Height of the row of one class in the panel of scores, in px."""
+_TITLE, _HEADING, _SMALL = 19, 14, 11
+"""Sizes of the font, in px."""
 _BACKGROUND, _TEXT, _FAINT = "#16181d", "#e8eaee", "#7d8592"
 _SCALE_BARS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Possible lengths of the scale bar, in µm."""
@@ -107,7 +114,7 @@ def composite(raw: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(np.einsum("cyx,cr->yxr", scaled, colours), 0, 1))
 
 
-def lay_over_reduced(class_map: np.ndarray, placement: MapPlacement, step: int, shape: Sequence[int]) -> np.ndarray:
+def lay_over_reduced(class_map: np.ndarray, placement: MapPlacement, step: float, shape: Sequence[int]) -> np.ndarray:
     """Lay class maps (..., Y, X) over a picture that shows each `step`-th pixel of their image.
 
     Returns float32 (..., Y, X) of the picture's shape.
@@ -141,16 +148,15 @@ def write_overview(path: Path, prediction: Prediction, planes: Sequence[ShownPla
         If the file cannot be written.
     """
     colours = class_colours(prediction.classes)
-    bars = max(2.2, 0.24 * len(prediction.classes) + 0.9)
-    figure = Figure(figsize=(12.5, 0.75 + len(planes) * max(4.1, bars)), facecolor=_BACKGROUND, layout="constrained")
-    grid = figure.subplots(len(planes), 3, squeeze=False, width_ratios=(1, 1, 0.75))
-    figure.suptitle(printable(_title(prediction)), color=_TEXT, fontsize=14, x=0.01, ha="left", wrap=True)
-    for axes, plane in zip(grid, planes, strict=True):
-        _draw_image(axes[0], prediction, plane, colours, pixel_size)
-        _draw_evidence(axes[1], prediction, plane)
-        _draw_scores(axes[2], prediction, plane.index, colours)
+    rows = []
+    for plane in planes:
+        panels = [_image_panel(prediction, plane, colours, pixel_size), _evidence_panel(prediction, plane),
+                  _scores_panel(prediction, plane.index, colours)]  # fmt: skip
+        rows.append(_put_together(panels, across=True))
+    title = _text_image(printable(_title(prediction)), _TITLE, rows[0].width)
     with replacing(path) as draft:
-        figure.savefig(draft, format="png", dpi=100)
+        pixels = np.asarray(_framed(_put_together([title, *rows], across=False)))
+        draft.write_bytes(imagecodecs.png_encode(pixels, level=1, filter=imagecodecs.PNG.FILTER.SUB))  # a quick one
 
 
 def _title(prediction: Prediction) -> str:
@@ -173,74 +179,177 @@ def _unlike_words(prediction: Prediction) -> str:
     return f" — unlike the training images ({prediction.unlike[0]:.1f}): {prediction.unlike_reasons[0]}"
 
 
-def _draw_image(
-    axes: Axes, prediction: Prediction, plane: ShownPlane, colours: dict[str, str], pixel_size: float | None
-) -> None:
+def _image_panel(
+    prediction: Prediction, plane: ShownPlane, colours: dict[str, str], pixel_size: float | None
+) -> Image.Image:
     """Draw the image with its objects outlined in the colours of their classes."""
-    rgb = plane.rgb.copy()
-    handles = []
+    picture, counts = np.asarray(_panel_picture(plane.rgb)).copy(), {}
     if plane.masks is not None:
-        classes = class_image(plane.masks.labels, plane.masks.shown, prediction.classes)[:: plane.step, :: plane.step]
-        edges = find_boundaries(plane.masks.labels[:: plane.step, :: plane.step], mode="inner")
+        labels = _sampled(plane.masks.labels, picture.shape)
+        classes = class_image(labels, plane.masks.shown, prediction.classes)
+        edges = find_boundaries(labels, mode="inner")
         for number, name in enumerate(prediction.classes, start=1):
-            rgb[edges & (classes == number)] = to_rgb(colours[name])
-            count = int((plane.masks.shown["class"] == name).sum())
-            handles += [Line2D([], [], color=colours[name], lw=3, label=f"{name} ({count})")] if count else []
-    plane_name = prediction.plane_name(plane.index)
-    _draw_picture(axes, rgb, " · ".join(filter(None, [plane_name, "objects" if handles else "image"])))
-    _draw_scale_bar(axes, rgb.shape, plane.step, pixel_size)
-    if handles:
-        axes.legend(handles=handles, loc="lower left", fontsize=8, framealpha=0.6, facecolor=_BACKGROUND,
-                    labelcolor=_TEXT, edgecolor="none")  # fmt: skip
+            picture[edges & (classes == number)] = ImageColor.getrgb(colours[name])
+        found = plane.masks.shown["class"].value_counts()
+        counts = {name: int(found[name]) for name in prediction.classes if name in found}
+    image = Image.fromarray(picture)
+    if pixel_size is not None:
+        _draw_scale_bar(image, pixel_size * plane.rgb.shape[1] * plane.step / image.width)
+    _draw_legend(image, {f"{name} ({count})": colours[name] for name, count in counts.items()})
+    return _panel(
+        " · ".join(filter(None, [prediction.plane_name(plane.index), "objects" if counts else "image"])), image
+    )
 
 
-def _draw_evidence(axes: Axes, prediction: Prediction, plane: ShownPlane) -> None:
-    """Draw the class map of the top class over the grey image."""
-    if prediction.top[plane.index] == NO_CLASS:
-        _draw_picture(axes, plane.rgb.mean(2), NOTHING)
-        return
-    top = prediction.classes.index(prediction.top[plane.index])
-    class_map = prediction.class_maps[plane.index, top]
-    probability = lay_over_reduced(class_map, prediction.placement, plane.step, plane.rgb.shape[:2])
-    _draw_picture(axes, plane.rgb.mean(2), f"where {prediction.top[plane.index]} was seen")
-    overlay = axes.imshow(probability, cmap="inferno", vmin=0, vmax=1, alpha=overlay_opacity(probability))
-    bar = axes.figure.colorbar(overlay, ax=axes, fraction=0.04, pad=0.01)
-    bar.set_label("instance probability p", color=_FAINT, fontsize=8)
-    bar.ax.tick_params(colors=_FAINT, labelsize=7)
+def _evidence_panel(prediction: Prediction, plane: ShownPlane) -> Image.Image:
+    """Draw the class map of the top class over the grey image, beside the scale of its colours."""
+    grey = np.asarray(_panel_picture(np.repeat(plane.rgb.mean(2, keepdims=True), 3, axis=2)))
+    name = prediction.top[plane.index]
+    if name == NO_CLASS:
+        return _panel(NOTHING, Image.fromarray(grey))
+    class_map = prediction.class_maps[plane.index, prediction.classes.index(name)]
+    step = plane.rgb.shape[0] * plane.step / grey.shape[0]
+    probability = lay_over_reduced(class_map, prediction.placement, step, grey.shape[:2])
+    opacity = overlay_opacity(probability)[..., None]
+    overlay = _heat_colours()[np.uint8(255 * np.clip(probability, 0, 1))]
+    picture = Image.fromarray(np.uint8((1 - opacity) * grey + opacity * overlay))
+    return _panel(f"where {name} was seen", _put_together([picture, _colour_scale(picture.height)], across=True))
 
 
-def _draw_scores(axes: Axes, prediction: Prediction, index: int, colours: dict[str, str]) -> None:
+def _colour_scale(height: int) -> Image.Image:
+    """Draw the scale of the colours of p, as high as the picture that it stands beside."""
+    image = Image.new("RGB", (44, height), _BACKGROUND)
+    colours = _heat_colours()[np.linspace(255, 0, height).round().astype(int)]
+    image.paste(Image.fromarray(np.repeat(colours[:, None], 12, axis=1)), (0, 0))
+    draw = ImageDraw.Draw(image)
+    for value, y, anchor in ((1, 1, "lt"), (0.5, height // 2, "lm"), (0, height - 2, "ls")):
+        draw.text((17, y), f"{value:g}", _FAINT, _font(_SMALL), anchor)
+    draw.text((17, height // 4), "p", _FAINT, _font(_SMALL), "lm")
+    return image
+
+
+def _scores_panel(prediction: Prediction, index: int, colours: dict[str, str]) -> Image.Image:
     """Draw the score of each class as a bar, the first class on top."""
-    scores, names = prediction.scores[index], prediction.classes
-    heights = np.arange(len(names))[::-1]
-    axes.barh(heights, scores, color=[colours[name] for name in names], height=0.62)
-    for height, name, score in zip(heights, names, scores, strict=True):
-        weight = "bold" if name == prediction.top[index] else "normal"
-        axes.text(min(score, 1) + 0.02, height, f"{score:.2f}", va="center", color=_TEXT, fontsize=9, fontweight=weight)
-    lowest = min(0, len(names) - _FEWEST_BARS) - 0.5
-    axes.set(xlim=(0, 1.18), ylim=(lowest, len(names) - 0.5), xticks=(0, 0.5, 1), facecolor=_BACKGROUND)
-    axes.set_yticks(heights, names, fontsize=9)
-    axes.set_title("score of each class", color=_TEXT, fontsize=10, loc="left")
-    axes.tick_params(colors=_TEXT, length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    names = [printable(name) for name in prediction.classes]
+    left = min(max(_font(_SMALL).getlength(name) for name in names) + 8, 0.5 * _SCORES_WIDTH)
+    full = _SCORES_WIDTH - left - 38
+    image = Image.new("RGB", (_SCORES_WIDTH, _SCORE_HEIGHT * len(names) + 20), _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for i, (name, score) in enumerate(zip(names, prediction.scores[index], strict=True)):
+        top, middle = i * _SCORE_HEIGHT + 4, i * _SCORE_HEIGHT + _SCORE_HEIGHT // 2
+        bold = prediction.classes[i] == prediction.top[index]
+        end = left + full * min(max(float(score), 0), 1)
+        draw.text((left - 8, middle), _shortened(name, left - 8), _TEXT, _font(_SMALL, bold=bold), "rm")
+        draw.rectangle((left, top, end, top + _SCORE_HEIGHT - 8), colours[prediction.classes[i]])
+        draw.text((end + 5, middle), f"{score:.2f}", _TEXT, _font(_SMALL, bold=bold), "lm")
+    for value in (0, 0.5, 1):
+        draw.text((left + full * value, image.height - 6), f"{value:g}", _FAINT, _font(_SMALL), "ms")
+    return _panel("score of each class", image)
 
 
-def _draw_picture(axes: Axes, picture: np.ndarray, title: str) -> None:
-    """Draw a grey (Y, X) or colour (Y, X, 3) picture with values from 0 to 1."""
-    axes.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=1)  # colour pictures need no colour map
-    axes.set_title(title, color=_TEXT, fontsize=10, loc="left")
-    axes.axis("off")
-
-
-def _draw_scale_bar(axes: Axes, shape: tuple[int, ...], step: int, pixel_size: float | None) -> None:
-    """Draw the longest scale bar that takes no more than a quarter of the picture's width."""
-    if pixel_size is None:
+def _draw_legend(image: Image.Image, entries: dict[str, str]) -> None:
+    """Write which colour is which class into the lower left corner."""
+    if not entries:
         return
-    width = shape[1] * step * pixel_size
-    length = max((bar for bar in _SCALE_BARS if bar <= width / 4), default=_SCALE_BARS[0])
-    pixels = length / pixel_size / step
-    right, bottom = shape[1] * 0.97, shape[0] * 0.96
-    axes.add_patch(Rectangle((right - pixels, bottom), pixels, shape[0] * 0.012, color="white"))
-    axes.text(right - pixels / 2, bottom - shape[0] * 0.01, f"{length:g} µm", color="white", ha="center", va="bottom",
-              fontsize=8)  # fmt: skip
+    width = int(max(_font(_SMALL).getlength(printable(text)) for text in entries)) + 34
+    height = 17 * len(entries) + 8
+    ground = Image.new("RGB", (min(width, image.width), min(height, image.height)), _BACKGROUND)
+    corner = (6, max(0, image.height - ground.height - 6))
+    image.paste(ground, corner, Image.new("L", ground.size, 150))
+    draw = ImageDraw.Draw(image)
+    for i, (text, colour) in enumerate(entries.items()):
+        y = corner[1] + 12 + 17 * i
+        draw.line((corner[0] + 6, y, corner[0] + 24, y), colour, 3)
+        draw.text((corner[0] + 30, y), printable(text), _TEXT, _font(_SMALL), "lm")
+
+
+def _draw_scale_bar(image: Image.Image, pixel_size: float) -> None:
+    """Draw the longest scale bar that takes a quarter of the picture at most; `pixel_size` is that of the picture."""
+    length = max((bar for bar in _SCALE_BARS if bar <= image.width * pixel_size / 4), default=_SCALE_BARS[0])
+    right, bottom = image.width - 12, image.height - 12
+    left = right - length / pixel_size
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((left, bottom - 4, right, bottom), "white")
+    draw.text(((left + right) / 2, bottom - 8), f"{length:g} µm", "white", _font(_SMALL), "ms")
+
+
+def _panel_picture(rgb: np.ndarray) -> Image.Image:
+    """Make a picture of (Y, X, 3), values from 0 to 1, whose longest side is as long as all of them."""
+    zoom = _PANEL_SIDE / max(rgb.shape[:2])
+    size = tuple(max(1, round(side * zoom)) for side in rgb.shape[1::-1])
+    method = Image.Resampling.NEAREST if zoom >= 2 else Image.Resampling.BILINEAR
+    return Image.fromarray(np.uint8(255 * rgb)).resize(size, method)
+
+
+def _sampled(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return labels (Y, X) in the size of a picture: of each pixel the label in its middle."""
+    y, x = (np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+            for new, old in zip(shape, labels.shape, strict=False))  # fmt: skip
+    return np.asarray(labels[np.ix_(y, x)])
+
+
+def _panel(heading: str, picture: Image.Image) -> Image.Image:
+    """Write a heading above a picture."""
+    return _put_together(
+        [_text_image(printable(heading), _HEADING, picture.width, lines=1), picture], across=False, gap=4
+    )
+
+
+def _put_together(parts: Sequence[Image.Image], *, across: bool, gap: int = _GAP) -> Image.Image:
+    """Put pictures beside each other, or below each other."""
+    room = gap * (len(parts) - 1)
+    if across:
+        size = (sum(part.width for part in parts) + room, max(part.height for part in parts))
+    else:
+        size = (max(part.width for part in parts), sum(part.height for part in parts) + room)
+    sheet, at = Image.new("RGB", size, _BACKGROUND), 0
+    for part in parts:
+        sheet.paste(part, (at, 0) if across else (0, at))
+        at += (part.width if across else part.height) + gap
+    return sheet
+
+
+def _framed(picture: Image.Image) -> Image.Image:
+    """Put an empty margin around a picture."""
+    sheet = Image.new("RGB", (picture.width + 2 * _GAP, picture.height + 2 * _GAP), _BACKGROUND)
+    sheet.paste(picture, (_GAP, _GAP))
+    return sheet
+
+
+def _text_image(text: str, size: int, width: int, lines: int = 4) -> Image.Image:
+    """Write a text in so many lines at most; what does not fit ends in an ellipsis."""
+    rows: list[str] = [""]
+    for word in text.split(" "):
+        longer = f"{rows[-1]} {word}".strip()
+        if rows[-1] and len(rows) < lines and _font(size).getlength(longer) > width:
+            rows.append(word)
+        else:
+            rows[-1] = longer
+    height = round(1.4 * size)
+    image = Image.new("RGB", (width, height * len(rows)), _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for i, line in enumerate(rows):
+        draw.text((0, i * height + height // 2), _shortened(line, width, size), _TEXT, _font(size), "lm")
+    return image
+
+
+def _shortened(text: str, width: float, size: int = _SMALL) -> str:
+    """Cut a text that is wider than `width` px, with an ellipsis at its end."""
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+@cache
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return matplotlib's font, which knows the letters of most European languages."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+@cache
+def _heat_colours() -> np.ndarray:
+    """Return the 256 colours of p from 0 to 1, uint8 (256, 3)."""
+    return np.asarray(255 * mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
