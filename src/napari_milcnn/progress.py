@@ -1,11 +1,14 @@
-"""Progress of a long job: the record that every generator of reports yields."""
+"""Progress of a long job: the record that every generator of reports yields; and a generator that runs ahead."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
+Yielded = TypeVar("Yielded")
 Result = TypeVar("Result", covariant=True)
 
 
@@ -41,3 +44,24 @@ class Progress(Generic[Result]):
 
 Steps: TypeAlias = Generator[Progress[Result], None, None]
 """A job that is done step by step as it is iterated over; closing it stops it and keeps what is finished."""
+
+
+def run_ahead(items: Generator[Yielded, None, None], count: int) -> Generator[Yielded, None, None]:
+    """Run a generator in a thread of its own, up to `count` items ahead of whoever takes them.
+
+    The items keep their order, an error is raised where its item would have come, and closing closes the generator.
+    """
+    with ThreadPoolExecutor(1, "run_ahead") as pool:  # one thread, so that the items are made one after another
+        waiting: deque[Future[Yielded]] = deque(pool.submit(next, items) for _ in range(count))
+        try:
+            while True:
+                try:
+                    item = waiting.popleft().result()
+                except StopIteration:
+                    return
+                waiting.append(pool.submit(next, items))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.submit(items.close).result()

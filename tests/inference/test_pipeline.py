@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import zarr
@@ -10,6 +12,7 @@ import napari_milcnn as mil
 from conftest import noise
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.masks import PlaneMasks
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse
 from napari_milcnn.inference.predict import Classifier, joined
 from napari_milcnn.options import MaskOptions
@@ -106,6 +109,31 @@ def test_an_image_is_closed_unless_it_stays_open(compact, stack, tmp_path):
     finally:
         mil.ImageStack.close = real
     assert closed == [opened[0], opened[2]]
+
+
+def test_the_next_image_is_classified_while_the_results_of_one_are_used(compact, stack):
+    """Whoever takes the first result finds that the next image is classified meanwhile; both are closed at the end."""
+    second = threading.Event()
+
+    def opener():
+        second.set()
+        return stack
+
+    steps = analyse(EvidenceMaker(compact), [request_of(stack, planes=[0]), ImageRequest("second", opener)])
+    next(step for step in steps if isinstance(step.result, PlaneResult))
+    assert second.wait(60)
+    assert sorted(planes_of(steps)) == [(1, plane) for plane in range(5)]
+
+
+def test_evidence_from_the_network_waits_for_it(compact, stack):
+    def opener():
+        pytest.fail("opened before the first image was finished")
+
+    steps = analyse(
+        EvidenceMaker(compact, kind="jacobian"), [request_of(stack, planes=[0], masks=ALL), ImageRequest("b", opener)]
+    )
+    assert isinstance(next(step.result for step in steps if isinstance(step.result, PlaneResult)).masks, PlaneMasks)
+    steps.close()
 
 
 def test_only_classes_that_are_shown_are_masked(compact, stack, monkeypatch):

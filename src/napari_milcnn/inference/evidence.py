@@ -130,6 +130,11 @@ class EvidenceMaker:
         shared = {name: getattr(self.options, name) for name in ComputeOptions.model_fields}
         self.classifier = Classifier(model, **shared)
 
+    @property
+    def uses_network(self) -> bool:
+        """Whether evidence is more than a reading of the class maps: the network is used again."""
+        return self.options.kind == "jacobian" or (self.options.kind != "object" and (self.options.detail or 1) > 1)
+
     def planes(
         self,
         image: ImageStack | ModelInput,

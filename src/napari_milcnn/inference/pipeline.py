@@ -10,6 +10,10 @@ Only this module decides what happens after a failure:
   finished before have already been yielded and are kept.
 - If masks cannot be made, the classification is kept: the plane has its scores, no masks, and the reason.
 
+The classification runs in a thread of its own, somewhat ahead: while masks are made and files are written, which keeps
+one core busy, the network works on the next planes, of the same image or of the next. Evidence that needs the network
+again (Jacobian maps, finer class maps) waits for it instead.
+
 Why only the classes that a plane shows get evidence: the maps of two classes may fit into memory when the maps of all
 classes of the model do not.
 """
@@ -19,6 +23,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TypeVar
 
 from napari_milcnn.errors import MilcnnError, OptionsError, OutputError
@@ -30,9 +37,11 @@ from napari_milcnn.inference.masks import PlaneMasks, no_masks, present_classes,
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.progress import Progress, Steps
+from napari_milcnn.progress import Progress, Steps, run_ahead
 
 Found = TypeVar("Found")
+_AHEAD = 3
+"""Steps by which the classification may be ahead of masks and files: the end of an image, and the next one's first."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,78 @@ def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Steps[Ima
     """
     for request in requests:
         class_indices(maker.model, request.classes)
-    yield from each_image(requests, lambda request, image: _planes(maker, request, image))
+    images: dict[int, ImageStack] = {}
+    classified = each_image([_kept_open(one, images, i) for i, one in enumerate(requests)], partial(_classified, maker))
+    steps = classified if maker.uses_network else run_ahead(classified, _AHEAD)
+    try:
+        for number, of_image in groupby(steps, key=attrgetter("number")):
+            yield from _with_masks(maker, requests[number], of_image)
+            _close(requests[number], images.pop(number, None))
+    finally:
+        steps.close()  # no thread reads any more
+        for number, image in images.items():
+            _close(requests[number], image)
+
+
+def _kept_open(request: ImageRequest, images: dict[int, ImageStack], number: int) -> ImageRequest:
+    """Return the request with its image left open, to be found in `images`: masks are made after the classification."""
+
+    def opened() -> ImageStack:
+        images[number] = request.open()
+        return images[number]
+
+    return replace(request, open=opened, keep_open=True)
+
+
+def _close(request: ImageRequest, image: ImageStack | None) -> None:
+    if image is not None and not request.keep_open:
+        image.close()
+
+
+@dataclass(frozen=True)
+class _Classified:
+    """Predictions for some planes of an image."""
+
+    model_input: ModelInput
+    prediction: Prediction
+
+
+def _classified(
+    maker: EvidenceMaker, request: ImageRequest, image: ImageStack
+) -> Iterator[tuple[float, _Classified | None]]:
+    """Classify an image, a batch of planes at a time, or return its earlier prediction."""
+    model_input = maker.classifier.model_input(image)
+    if request.prediction is not None:
+        yield 1.0, _Classified(model_input, request.prediction)
+        return
+    for _ in model_input.measuring_plate():
+        yield 0.0, None
+    for step in maker.classifier.steps(model_input, request.planes):
+        yield step.fraction, None if step.result is None else _Classified(model_input, step.result)
+
+
+def _with_masks(
+    maker: EvidenceMaker, request: ImageRequest, steps: Iterator[Progress[ImageOpened | _Classified | ImageEnd]]
+) -> Steps[ImageEvent]:
+    """Make the masks of each plane of one image; planes and their masks are half of its progress each."""
+    masker: _Masker | None = None
+    done, wanted = 0, 1
+
+    def progress(event: ImageEvent | None) -> Progress[ImageEvent]:
+        share = step.share if isinstance(event, ImageEnd) else (step.share + done / wanted) / 2
+        return Progress(step.number, step.total, step.doing, share, event)
+
+    for step in steps:
+        event = step.result
+        if isinstance(event, _Classified):
+            masker = masker or _Masker(maker, request, event.model_input)
+            for row in range(len(event.prediction.planes)):
+                done += 1
+                yield progress(masker.result(event.prediction.only(row)))
+            continue
+        if isinstance(event, ImageOpened):
+            wanted = len(event.image.planes if request.planes is None else set(request.planes))
+        yield progress(event)
 
 
 def each_image(
@@ -189,36 +269,6 @@ def failures_of(name: str) -> Iterator[list[str]]:
         reasons.append(f"{printable(name)} does not fit into memory; crop it or close programs")
     except Exception as error:  # noqa: BLE001 - one image of thousands must not end the run
         reasons.append(f"{printable(name)} failed: {type(error).__name__}: {error}")
-
-
-def _planes(
-    maker: EvidenceMaker, request: ImageRequest, image: ImageStack
-) -> Iterator[tuple[float, PlaneResult | None]]:
-    """Classify the planes of one image, a batch at a time, and make the masks of each plane as soon as it is done."""
-    model_input = maker.classifier.model_input(image)
-    if request.prediction is None:
-        for _ in model_input.measuring_plate():
-            yield 0.0, None
-    masker = _Masker(maker, request, model_input)
-    done, wanted = 0, len(image.planes if request.planes is None else set(request.planes))
-    for classified, part in _predictions(maker, request, model_input):
-        if part is None:
-            yield (classified + done / wanted) / 2, None
-            continue
-        for row in range(len(part.planes)):
-            done += 1
-            yield (classified + done / wanted) / 2, masker.result(part.only(row))
-
-
-def _predictions(
-    maker: EvidenceMaker, request: ImageRequest, model_input: ModelInput
-) -> Iterator[tuple[float, Prediction | None]]:
-    """Yield the earlier prediction, or classify the image; with each part comes the share of classified planes."""
-    if request.prediction is not None:
-        yield 1.0, request.prediction
-        return
-    for step in maker.classifier.steps(model_input, request.planes):
-        yield step.fraction, step.result
 
 
 class _Masker:
