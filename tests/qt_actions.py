@@ -16,6 +16,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
 from conftest import PATIENCE
+from napari_milcnn.errors import MilcnnError
 
 
 def open_dock(viewer, name: str) -> tuple[Any, Any]:
@@ -84,3 +85,27 @@ class RandomWalk:
         assert not self.faults, report
         logged = [one for one in caplog.records if one.levelno >= logging.ERROR and "_worker" in one.name]
         assert not logged, [caplog.handler.format(one) for one in logged]
+
+
+class SessionWorker:
+    """Works off what a session asks for, without threads, when the test says so."""
+
+    def __init__(self, session) -> None:
+        self.session, self.waiting = session, []
+        session.requested.connect(self.waiting.append)
+        session.withdrawn.connect(self.waiting.remove)
+
+    def work(self) -> None:
+        """Work off all that waits."""
+        while self.waiting:
+            self.finish(self.waiting.pop(0))
+
+    def finish(self, request) -> None:
+        """Work off a request, also one that was withdrawn."""
+        error = ""
+        try:
+            for step in request.steps():
+                self.session.take(request, step)
+        except MilcnnError as failure:
+            error = str(failure)
+        self.session.end(request, error)

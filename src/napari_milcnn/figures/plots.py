@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,8 @@ _MOST_TICKS = 12
 """Largest number of ticks along one side of a plate."""
 _MOST_COMPOUNDS = 8
 """With more compounds than this, the legend is left out."""
+_SETTINGS = RLock()
+"""Held while matplotlib's settings are changed, which all threads share."""
 
 Size = tuple[float, float]
 """Width and height of a figure, in inches."""
@@ -86,7 +89,7 @@ DARK = FigureStyle(text="#f0f1f2", ground="#262930", faint="#6a7380", empty="#41
 @contextmanager
 def _styled_figure(style: FigureStyle, size: Size) -> Iterator[Figure]:
     """Yield an empty figure; everything drawn into it inside the block has the colours of the style."""
-    with rc_context({
+    with _SETTINGS, rc_context({
         "font.size": _FONT_SIZE, "text.color": style.text, "axes.labelcolor": style.text, "xtick.color": style.text,
         "ytick.color": style.text, "axes.edgecolor": style.faint, "axes.facecolor": "none",
     }):  # fmt: skip
@@ -374,7 +377,7 @@ def gallery_figure(
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG with a transparent background; equal figures give the same bytes."""
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "napari-milcnn"}):
+    with _SETTINGS, rc_context({"svg.hashsalt": "napari-milcnn"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
 
@@ -390,7 +393,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower()
     if kind not in PICTURE_SUFFIXES:
         raise OutputError(f"{path.name} ends in {kind or 'nothing'}; expected a name that ends in .png or .svg")
-    with replacing(path) as draft, rc_context({"svg.hashsalt": "napari-milcnn"}):
+    with replacing(path) as draft, _SETTINGS, rc_context({"svg.hashsalt": "napari-milcnn"}):
         if kind == ".svg":
             figure.savefig(draft, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
         else:

@@ -23,6 +23,7 @@ from napari_milcnn.model.card import EpochRecord
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
 from napari_milcnn.options import TrainOptions, make_options
+from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.training.augment import VARYING_OPTIONS, half_as_strong, varied_image
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.losses import image_losses
@@ -85,22 +86,40 @@ def calibrate(model: TrainedModel, labels: LabelTable, *, device: str = "auto") 
     LabelsError
         If a class has no image.
     """
+    *_, last = calibration_steps(model, labels, device=device)
+    assert last.result is not None
+    return last.result
+
+
+def calibration_steps(model: TrainedModel, labels: LabelTable, *, device: str = "auto") -> Steps[TrainedModel]:
+    """Calibrate a model, an image at a time; see `calibrate`. To cancel, leave the loop.
+
+    Yields
+    ------
+    Progress
+        Before each image. The result of the last step is the calibrated model.
+    """
     absent = [name for name in model.classes if name not in labels.counts()]
     if absent:
         raise LabelsError(f"no image shows {', '.join(absent)}; calibration needs images of each class of the model")
     plain = model.with_card(temperature=1.0)
     choice, processes = choose_device(device), Processes()
-    found = image_outputs(plain, labels, choice, processes)
-    assert found is not None
+    classifier, rows, total = _classifier(plain, choice), [], len(labels.images)
+    for number, image in enumerate(processes.share(labels.images)):
+        yield Progress(number, total, image.name)
+        rows.append(_outputs_of(classifier, labels, image))
+    found = _gathered(plain, labels, rows, processes)
     temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
     network = copy.deepcopy(model.network)
     with torch.no_grad():
         network.head.bias.add_(torch.from_numpy(offsets * temperature).float())
+    yield Progress(total, total, "what the images look like")
     known = model if model.card.training.look else with_look(model, labels, None, choice, processes)
     if known.card.training.structureless is None:
         count = count_structureless(model, labels, processes)
         known = known.with_card(training=known.card.training.model_copy(update={"structureless": count}))
-    return replace(known.with_card(temperature=temperature, metrics={}, faithfulness=()), network=network, path=None)
+    done = known.with_card(temperature=temperature, metrics={}, faithfulness=())
+    yield Progress(total, total, "calibrated", result=replace(done, network=network, path=None))
 
 
 @dataclass(frozen=True)
@@ -119,11 +138,21 @@ def image_outputs(
     if not table.images:
         return None
     classifier = _classifier(model, choice)
-    rows: list[tuple[list[float], list[float]]] = []
-    for image in processes.share(table.images):
-        with table.open(image) as opened:
-            found = classifier.classify(opened)
-        rows.append((found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()))
+    rows = [_outputs_of(classifier, table, image) for image in processes.share(table.images)]
+    return _gathered(model, table, rows, processes)
+
+
+def _outputs_of(classifier: Classifier, table: LabelTable, image: LabelledImage) -> tuple[list[float], list[float]]:
+    """Return the scores and probabilities of an image, averaged over its planes."""
+    with table.open(image) as opened:
+        found = classifier.classify(opened)
+    return found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()
+
+
+def _gathered(
+    model: TrainedModel, table: LabelTable, rows: list[tuple[list[float], list[float]]], processes: Processes
+) -> ImageOutputs:
+    """Put the outputs of the images of all processes together."""
     scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
     logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
     pooled = torch.from_numpy(probabilities).float().clamp(0, 1)

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
+from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.session import ResultsSession
 from napari_milcnn.results.folder import classify_files
@@ -148,7 +149,7 @@ def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_pat
 
 def test_the_dock_knows_nothing_but_its_sessions(dock):
     """What the dock holds is a session, a widget, or several of them; no class has more than 30 methods."""
-    sessions = (ResultsSession, GallerySession)
+    sessions = (ResultsSession, GallerySession, EvaluationSession)
 
     def is_drawn(value) -> bool:
         if isinstance(value, list | tuple):
@@ -156,7 +157,7 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
         return isinstance(value, (*sessions, QObject)) or value is dock.viewer
 
     assert {name for name, value in vars(dock).items() if not is_drawn(value)} == set()
-    for kind in {*sessions, *(type(part) for part in (dock, *dock.views, dock.jobs))}:
+    for kind in {*sessions, *(type(part) for part in (dock, *dock.views, dock.jobs, dock.evaluation_box))}:
         methods = [name for name, value in vars(kind).items() if callable(value) or isinstance(value, property)]
         assert len(methods) <= 30, kind
 

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 
 from conftest import noise
-from napari_milcnn.errors import MilcnnError, OutputError
+from napari_milcnn.errors import OutputError
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.session import ResultsSession, ResultsState, Tone
+from qt_actions import SessionWorker
 
 components = pytest.importorskip("napari.components")
 
@@ -48,30 +49,6 @@ def write_run(folder: Path, images: Path, top: str = "a") -> Path:
     return folder
 
 
-class Worker:
-    """Works off what a session asks for, when the test says so."""
-
-    def __init__(self, session) -> None:
-        self.session, self.waiting = session, []
-        session.requested.connect(self.waiting.append)
-        session.withdrawn.connect(self.waiting.remove)
-
-    def work(self) -> None:
-        """Work off all that waits."""
-        while self.waiting:
-            self.finish(self.waiting.pop(0))
-
-    def finish(self, request) -> None:
-        """Work off a request, also one that was withdrawn."""
-        error = ""
-        try:
-            for step in request.steps():
-                self.session.take(request, step)
-        except MilcnnError as failure:
-            error = str(failure)
-        self.session.end(request, error)
-
-
 @pytest.fixture
 def viewer():
     """Return a viewer without a window."""
@@ -87,7 +64,7 @@ def session(viewer):
 @pytest.fixture
 def worker(session):
     """Return who works for the session."""
-    return Worker(session)
+    return SessionWorker(session)
 
 
 def names(viewer) -> list[str]:
@@ -309,7 +286,7 @@ def test_rows_are_copied_beside_the_window(session, worker, run):
 
 def test_the_gallery_keeps_the_order_that_the_user_chose(session, worker, run, tmp_path):
     gallery = GallerySession()
-    thumbs = Worker(gallery)
+    thumbs = SessionWorker(gallery)
     session.open(run)
     worker.work()
     gallery.show(session.opened)
@@ -331,7 +308,7 @@ def test_the_gallery_keeps_the_order_that_the_user_chose(session, worker, run, t
 def test_a_thumbnail_that_cannot_be_made_has_its_reason_and_the_others_are_made(session, worker, run):
     (run.parent / "images" / "B03.ome.tif").write_bytes(b"broken")
     gallery = GallerySession()
-    thumbs = Worker(gallery)
+    thumbs = SessionWorker(gallery)
     session.open(run)
     worker.work()
     gallery.show(session.opened)

@@ -28,6 +28,8 @@ from napari_milcnn.plugin.qt.forms import (
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
+from napari_milcnn.plugin.results.evaluation import EvaluationSession
+from napari_milcnn.plugin.results.evaluation_box import EvaluationBox
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.gallery_box import GalleryView
 from napari_milcnn.plugin.results.jobs import SessionJobs
@@ -43,6 +45,7 @@ from napari_milcnn.plugin.results.rows_box import RowsBox
 from napari_milcnn.plugin.results.session import ResultsSession, Tone
 
 if TYPE_CHECKING:
+    from napari_milcnn.plugin.results.reading import ReadResults
     from napari_milcnn.results.opened import OpenedResults
 
 _HOW_TO_OPEN = (
@@ -66,6 +69,7 @@ class ResultsDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.session, self.gallery_session = ResultsSession(napari_viewer), GallerySession()
+        self.evaluation = EvaluationSession()
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -92,6 +96,7 @@ class ResultsDock(QWidget):
         self.place_button = _button("Show folder", "Show the folder of these results in the file manager")
         self.facts, self.warnings, self.message, self.unlike = Note(), Note(), Note(), UnlikeBand()
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
+        self.evaluation_box = EvaluationBox(self.evaluation)
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
         for number, (view, button) in enumerate(zip(self.views, self.view_buttons, strict=True)):
             button.setCheckable(True)
@@ -118,6 +123,7 @@ class ResultsDock(QWidget):
         layout = page_layout(inside)
         layout.addWidget(heading("Results"))
         layout.addLayout(row(self.folder_button, self.file_button))
+        layout.addWidget(self.evaluation_box)
         for note in (self.facts, self.warnings, self.message):
             layout.addWidget(note)
         layout.addWidget(self._after, 1)
@@ -128,6 +134,9 @@ class ResultsDock(QWidget):
     def _connect(self) -> None:
         session = self.session
         self.jobs, self.gallery_jobs = SessionJobs(session, self), SessionJobs(self.gallery_session, self)
+        self.evaluation_jobs = SessionJobs(self.evaluation, self)
+        self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
+        self.evaluation.evaluated.connect(self._on_evaluated)
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)
         session.changed.connect(self._on_change)
@@ -156,7 +165,8 @@ class ResultsDock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether results or an image are being read, or pictures are being made."""
-        return self.session.is_busy or self.gallery_session.is_busy or self.view().is_busy
+        sessions = (self.session, self.gallery_session, self.evaluation)
+        return any(one.is_busy for one in sessions) or self.view().is_busy
 
     # Drawing
 
@@ -182,6 +192,11 @@ class ResultsDock(QWidget):
             self.report_button.setVisible(opened.report is not None)
             self.place_button.setVisible(opened.found.path is not None)
         self._draw()
+
+    def _on_evaluated(self, results: ReadResults) -> None:
+        """Open what an evaluation wrote, and show its confusion."""
+        self.session.show_results(results)
+        self.show_view(self.views.index(self.confusion))
 
     def _on_row(self) -> None:
         """Say whether the image of the row that is looked at is like the training images."""
