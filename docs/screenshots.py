@@ -63,7 +63,7 @@ def tour(theme: str, folder: Path) -> None:
     dock.run_button.click()
     wait(lambda: dock.progress.value() > 0 or not dock.busy)
     shot("running")
-    wait(lambda: not dock.busy and dock._preview is not None)
+    wait(lambda: not dock.busy and dock.session.preview.held is not None)
     shot("done")
     dock.mask_box.threshold.setValue(0.5)
     dock.mask_box.show_map.click()
@@ -222,7 +222,7 @@ def _use(dock: QWidget, viewer: napari.Viewer) -> None:
     viewer.layers.clear()
     viewer.open(mil.sample_folder() / "yeast-nucleus.ome.tif")
     classifier.run_button.click()
-    wait(lambda: not classifier.busy and classifier._preview is not None)
+    wait(lambda: not classifier.busy and classifier.session.preview.held is not None)
 
 
 def wait(done: Callable[[], bool], seconds: float = 60.0) -> None:

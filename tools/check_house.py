@@ -32,7 +32,6 @@ MEASURED = ("src", "tests", "benchmarks", "docs", "tools")
 
 _DOCK = "the docks are rebuilt on sessions by an issue of their own"
 LARGE = {
-    "src/napari_milcnn/plugin/classify/dock.py": _DOCK,
     "src/napari_milcnn/plugin/train/dock.py": _DOCK,
     "src/napari_milcnn/plugin/train/label_box.py": _DOCK,
 }

@@ -123,7 +123,7 @@ class Monkey:
     def results(self) -> int:
         """Count the planes that have results in all docks."""
         docks = [page.dock for page in self.pages() if type(page.dock).__name__ == "ClassifyDock"]
-        return sum(len(image.predictions) for dock in docks for image in dock.images)
+        return sum(len(image.planes) for dock in docks for image in dock.session.images.records.values())
 
     def live(self, seconds: float) -> None:
         """Let the windows work."""

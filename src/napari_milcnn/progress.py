@@ -65,3 +65,8 @@ def run_ahead(items: Generator[Yielded, None, None], count: int) -> Generator[Yi
             for future in waiting:
                 future.cancel()
             pool.submit(items.close).result()
+
+
+def duration(seconds: float) -> str:
+    """Write a time in seconds, or in minutes if it is 90 s or longer."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -17,6 +17,7 @@ from skimage.measure import label as components
 
 import napari_milcnn as mil
 from conftest import PATIENCE, SHARED, lively_model
+from napari_milcnn.plugin.classify.records import ImageState
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
 from qt_actions import drop, open_dock
@@ -47,14 +48,19 @@ def dock(viewer, qtbot, model):
     _, dock = open_dock(viewer, "Classify")
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
+
+
+def images_of(dock) -> list:
+    """Return the images of a dock's session."""
+    return list(dock.session.images.records.values())
 
 
 def finished(dock, qtbot, images: int = 1) -> None:
     """Wait until so many images are through, and the mask bench is ready."""
     qtbot.waitUntil(
-        lambda: not dock.busy and len(dock.images) >= images and dock._preview_job is None
-        and all(entry.state in ("done", "failed", "stopped") for entry in dock.images), timeout=PATIENCE,
+        lambda: not dock.busy and len(images_of(dock)) >= images and not dock.session.preview.busy
+        and all(entry.state.value in ("done", "failed", "stopped") for entry in images_of(dock)), timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -89,7 +95,7 @@ def test_the_table_the_bars_and_the_layer_tell_the_same(dock, viewer, qtbot):
     features = viewer.layers["nucleus-01_1 masks"].features
     objects = dock.results_box.objects.frame
     assert list(features["index"]) == list(objects.loc[objects["shown"], "index"])
-    assert len(objects) == dock.entry().masks[0].counts["cells"]
+    assert len(objects) == dock.session.in_view.masks[0].counts["cells"]
     assert set(features["class"]) == {"nucleus"}
     table = dock.results_box.plane_table
     assert table.proxy.index(0, 2).data() == "nucleus"
@@ -180,17 +186,15 @@ def test_two_images_exported_to_one_folder_are_both_kept(dock, viewer, qtbot, tm
 
 
 def test_the_table_of_objects_is_put_together_once_for_each_change(dock, viewer, qtbot):
-    from napari_milcnn.plugin.classify.layer_writer import objects_of
-
     classified(dock, viewer, qtbot)
-    entry = dock.entry()
-    before = objects_of(entry)
+    entry = dock.session.in_view
+    before = dock.writer.objects_of(entry)
     dock._refresh()
-    assert objects_of(entry) is before
+    assert dock.writer.objects_of(entry) is before
     dock.mask_box.threshold.setValue(0.95)
-    qtbot.waitUntil(lambda: dock._preview_job is None)
-    assert objects_of(entry)["shown"].sum() < before["shown"].sum()
-    assert len(dock.results_box.objects.frame) == len(objects_of(entry))
+    qtbot.waitUntil(lambda: not dock.session.preview.busy)
+    assert dock.writer.objects_of(entry)["shown"].sum() < before["shown"].sum()
+    assert len(dock.results_box.objects.frame) == len(dock.writer.objects_of(entry))
 
 
 def test_a_rerun_changes_layers_and_adds_none(dock, viewer, qtbot):
@@ -222,10 +226,10 @@ def test_a_cancelled_run_keeps_what_was_finished_and_says_so(dock, viewer, qtbot
     qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 2, timeout=PATIENCE)
     dock.cancel_button.click()
     finished(dock, qtbot)
-    (entry,) = dock.images
-    assert entry.state == "stopped"
-    assert 2 < len(entry.predictions) < 96
-    assert dock.message.text() == "Stopped. Finished planes are kept."
+    (entry,) = images_of(dock)
+    assert entry.state is ImageState.STOPPED
+    assert 2 < len(entry.planes) < 96
+    assert "of long classified; finished planes are kept." in dock.notices.text()
     assert "long masks" in viewer.layers
 
 
@@ -237,7 +241,7 @@ def test_tiffs_and_a_folder_dropped_on_the_dock_are_classified_in_turn(dock, vie
     (folder / "broken.tif").write_bytes(b"II*\0 and nothing else")
     drop(dock, folder, FIELD)
     finished(dock, qtbot, 4)
-    states = {entry.name: entry.state for entry in dock.images}
+    states = {entry.name: entry.state.value for entry in images_of(dock)}
     assert states == {"broken": "failed", "mitochondria-01_1": "done", "nucleus-01_1": "done"}
     table = dock.results_box.plane_table
     tops = {table.proxy.index(r, 0).data(): table.proxy.index(r, 2).data() for r in range(table.proxy.rowCount())}
@@ -255,8 +259,8 @@ def test_a_row_of_a_dropped_image_opens_it_with_its_masks(dock, viewer, qtbot):
     table.clicked.emit(table.proxy.index(row, 0))
     finished(dock, qtbot, 2)
     assert "mitochondria-01_1 masks" in viewer.layers
-    assert dock.entry().name == "mitochondria-01_1"
-    assert {layer.name for layer in viewer.layers.selection} == {layer.name for layer in dock.entry().layers}
+    assert dock.session.in_view.name == "mitochondria-01_1"
+    assert {layer.name for layer in viewer.layers.selection} == {layer.name for layer in dock.session.in_view.layers}
     assert dock.image_box.facts.text().endswith("px")
 
 
@@ -265,7 +269,7 @@ def test_a_tiff_dropped_on_the_canvas_is_classified_as_it_opens(dock, viewer, qt
     drop(viewer.window._qt_viewer, FIELD)
     finished(dock, qtbot)
     assert "nucleus-01_1 masks" in viewer.layers
-    assert dock.images[0].predictions[0].top == ("nucleus",)
+    assert images_of(dock)[0].prediction.top == ("nucleus",)
 
 
 def test_a_model_dropped_on_napari_becomes_the_current_one(dock, viewer, qtbot, tmp_path):
@@ -300,22 +304,25 @@ def test_layers_selected_together_are_channels(dock, viewer, qtbot):
     dock.image_box.pixel_size.setValue(0.16)
     dock.run_button.click()
     finished(dock, qtbot)
-    assert dock.images[0].predictions[0].top == ("nucleus",)
+    assert images_of(dock)[0].prediction.top == ("nucleus",)
 
 
 def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     classified(dock, viewer, qtbot, TIMELAPSE)
-    entry, plane = dock.entry(), dock.plane()
+    entry, plane = dock.session.in_view, dock.session.plane
     before = {number: len(masks.shown) for number, masks in entry.masks.items()}
     dock.mask_box.threshold.setValue(0.95)
-    qtbot.waitUntil(lambda: dock._preview_job is None)
-    after = {number: len(masks.shown) for number, masks in entry.masks.items()}
+    qtbot.waitUntil(lambda: not dock.session.preview.busy)
+    after = {number: len(masks.shown) for number, masks in dock.session.in_view.masks.items()}
     assert after[plane] < before[plane]
     assert {n: c for n, c in after.items() if n != plane} == {n: c for n, c in before.items() if n != plane}
     assert dock.mask_box.count.text().startswith(f"{after[plane]} object")
     dock.mask_box.apply.click()
     finished(dock, qtbot)
-    assert sum(len(masks.shown) for masks in entry.masks.values()) < sum(before.values())
+    assert sum(len(masks.shown) for masks in dock.session.in_view.masks.values()) < sum(before.values())
+    dock.results_box.undo_button.click()
+    dock.results_box.undo_button.click()
+    assert {number: len(masks.shown) for number, masks in dock.session.in_view.masks.items()} == before
 
 
 def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):
@@ -323,12 +330,13 @@ def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):
     dock.adds_box.choose("class_map_image", 2)
     dock.adds_box.maps.setCurrentText("top class")
     classified(dock, viewer, qtbot)
-    (entry,) = dock.images
-    top = entry.predictions[0].top[0]
+    (entry,) = images_of(dock)
+    top = entry.prediction.top[0]
     assert f"nucleus-01_1 class map {top}" in viewer.layers
     found = mil.evidence(model, FIELD, [top], kind="class_map_image", detail=2)
-    assert dock._preview.how == {"kind": "class_map_image", "detail": 2}
-    np.testing.assert_allclose(dock._preview.evidence.maps[dock._preview.names.index(top)], found.maps[0, 0], atol=1e-3)
+    held = dock.session.preview.held
+    assert (held.options["kind"], held.options["detail"]) == ("class_map_image", 2)
+    np.testing.assert_allclose(held.evidence.maps[held.names.index(top)], found.maps[0, 0], atol=1e-3)
     current.set(model.with_card(evidence={"kind": "class_map", "detail": 4, "reason": ""}))
     assert dock.adds_box.options() == {"kind": "class_map", "detail": 4}
 
@@ -339,7 +347,9 @@ def test_other_evidence_gives_other_masks(dock, viewer, qtbot, kind):
     classified(dock, viewer, qtbot)
     before = np.array(viewer.layers["nucleus-01_1 masks"].data)
     dock.adds_box.choose(kind)
-    qtbot.waitUntil(lambda: dock._preview_job is None and (viewer.layers[-1].data != before).any(), timeout=PATIENCE)
+    qtbot.waitUntil(
+        lambda: not dock.session.preview.busy and (viewer.layers[-1].data != before).any(), timeout=PATIENCE
+    )
     assert dock.mask_box.smooth.isEnabled()
     dock.mask_box.show_evidence.click()
     dock.mask_box.show_map.click()
@@ -382,8 +392,8 @@ def test_z_as_a_maximum_projection(dock, viewer, qtbot):
     dock.image_box.pixel_size.setValue(0.16)
     dock.run_button.click()
     finished(dock, qtbot)
-    (entry,) = dock.images
-    np.testing.assert_allclose(entry.predictions[0].scores, mil.classify(current.model, FIELD).scores, atol=1e-5)
+    (entry,) = images_of(dock)
+    np.testing.assert_allclose(entry.prediction.scores, mil.classify(current.model, FIELD).scores, atol=1e-5)
     layer, y, x = viewer.layers["stack masks"], *np.argwhere(np.squeeze(viewer.layers["stack masks"].data))[0]
     for z in range(3):
         assert layer.get_value((z, 1, y, x), world=True) > 0
@@ -394,7 +404,7 @@ def test_tables_are_copied_saved_sorted_and_filtered(dock, viewer, qtbot, tmp_pa
     table = dock.results_box.plane_table
     dock.results_box.copy_button.click()
     lines = QApplication.clipboard().text().splitlines()
-    assert lines[0].split("\t") == ["image", "plane", "top class", "score", "unlike", "margin"]
+    assert lines[0].split("\t") == ["image", "plane", "top class", "score", "unlike", "margin", "model"]
     assert len(lines) == 9
     dock.results_box.filter.setText("cytoplasm")
     assert 0 < table.proxy.rowCount() < 8
@@ -442,7 +452,7 @@ def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, mod
     dock.options["batch_size"].value = 1
     dock.run_button.click()
     qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 1, timeout=PATIENCE)
-    worker = dock._job._worker
+    worker = dock.session.job._running._worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=PATIENCE)
 
@@ -460,7 +470,7 @@ def test_the_longest_stall_of_the_window_during_a_run_is_printed(dock, viewer, q
     clock.stop()
     longest = max(later - before for before, later in pairwise(ticks))
     record_property("longest stall of the window during a classification", f"{1000 * longest:.0f} ms")
-    assert len(dock.entry().predictions) == 48
+    assert len(dock.session.in_view.planes) == 48
 
 
 @pytest.mark.slow
@@ -470,16 +480,16 @@ def test_a_model_that_scales_by_plate_goes_by_the_images_that_are_open(dock, vie
 
     current.set(mil.load_model("yeast-sim").with_card(normalise="group"))
     classified(dock, viewer, qtbot)
-    assert "Intensities are scaled by the one image of this viewer" in dock.message.text()
-    assert "Only one image of this viewer is known" in dock.message.text()
+    assert "Intensities are scaled by the one image of this viewer" in dock.notices.text()
+    assert "Only one image of this viewer is known" in dock.notices.text()
     other = viewer.open(FIELD.with_name("nucleus-02_1.ome.tif"), layer_type="image")
     viewer.layers.selection = set(other)
     dock.run_button.click()
     finished(dock, qtbot, 2)
-    plates = [entry.prediction.plate for entry in dock.images]
+    plates = [entry.prediction.plate for entry in images_of(dock)]
     assert [plate.measured for plate in plates] == [1, 2]
-    assert "by the 2 images of this viewer, none of which is marked as a control." in dock.message.text()
+    assert "by the 2 images of this viewer, none of which is marked as a control." in dock.notices.text()
     exported(dock, qtbot, tmp_path / "dock")
     *_, last = replay(tmp_path / "dock" / "run.json", tmp_path / "again", current.model)
     assert last.result.prediction.plate == plates[1]
-    np.testing.assert_array_equal(last.result.prediction.scores, dock.images[1].prediction.scores)
+    np.testing.assert_array_equal(last.result.prediction.scores, images_of(dock)[1].prediction.scores)

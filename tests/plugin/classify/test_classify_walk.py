@@ -46,6 +46,11 @@ def write_files(folder: Path) -> None:
     lively_model(classes=("b", "d"), channels=("GFP",)).with_card(name="other").save(folder / "other.zip")
 
 
+def images_of(dock) -> list:
+    """Return the images of a dock's session."""
+    return list(dock.session.images.records.values())
+
+
 class Walk(RandomWalk):
     """A user of the Classify dock."""
 
@@ -65,7 +70,7 @@ class Walk(RandomWalk):
         """Do an action, then let the window work for a while."""
         action()
         self.breathe(self.random.choice((0, 0.01, 0.03, 0.1)))
-        self.planes |= {(id(entry), plane) for entry in self.dock.images for plane in entry.predictions}
+        self.planes |= {(key, plane) for key, one in self.dock.session.images.records.items() for plane in one.planes}
 
     def breathe(self, seconds: float) -> None:
         """Process events, and keep the longest time that one round took while a job ran."""
@@ -90,7 +95,7 @@ class Walk(RandomWalk):
         """Stop everything and wait until nothing is left to do."""
         dock = self.dock
         dock.cancel()
-        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
         qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=PATIENCE)
         self.breathe(0.3)
 
@@ -372,26 +377,32 @@ def test_two_images_of_one_name_have_masks_of_their_own(make_napari_viewer, qtbo
     for place in (".", "again"):
         walk.viewer.open(folder / place / "pair.ome.tif")
         walk.dock.run_button.click()
-        qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not walk.dock.busy and not walk.dock.session.preview.busy, timeout=PATIENCE)
     shapes = {layer.name: layer.data.shape[-2:] for layer in walk.viewer.layers if "masks" in layer.name}
     assert shapes == {"pair masks": (128, 128), "pair [1] masks": (128, 112)}
     walk.rest(qtbot)
 
 
 @pytest.mark.slow
-def test_an_image_whose_layers_are_removed_is_forgotten_and_a_dropped_one_keeps_its_row(
+def test_what_was_found_stays_when_the_layers_are_removed_and_a_row_opens_the_file_again(
     make_napari_viewer, qtbot, folder
 ):
     walk = Walk(make_napari_viewer(), folder, 0)
     drop(walk.dock, folder / "pair.ome.tif")
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(images_of(walk.dock)[0].planes), timeout=PATIENCE)
     walk.viewer.open(folder / "movie.ome.tif")
     walk.dock.run_button.click()
-    qtbot.waitUntil(lambda: not walk.dock.busy and walk.dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not walk.dock.busy and not walk.dock.session.preview.busy, timeout=PATIENCE)
     assert walk.dock.results_box.planes.rowCount() == 5
     walk.viewer.layers.clear()
-    assert [entry.name for entry in walk.dock.images] == ["pair"]
-    assert walk.dock.results_box.planes.rowCount() == 1
+    assert [(one.name, bool(one.layers), one.can_open) for one in images_of(walk.dock)] == [
+        ("pair", False, True), ("movie", False, True),
+    ]  # fmt: skip
+    assert walk.dock.results_box.planes.rowCount() == 5
+    walk.dock.results_box.plane_table.clicked.emit(walk.dock.results_box.plane_table.proxy.index(2, 0))
+    qtbot.waitUntil(lambda: not walk.dock.busy and not walk.dock.session.preview.busy, timeout=PATIENCE)
+    assert walk.dock.session.in_view.name == "movie"
+    assert "movie masks" in walk.viewer.layers
     walk.rest(qtbot)
 
 
@@ -401,7 +412,7 @@ def test_images_dropped_without_a_model_wait_for_one(make_napari_viewer, qtbot, 
     model = current.model
     current.clear()
     drop(walk.dock, folder / "pair.ome.tif")
-    assert walk.dock.message.text() == "Choose a model first; the images wait."
+    assert walk.dock.notices.text() == "Choose a model first; the images wait."
     current.set(model)
-    qtbot.waitUntil(lambda: not walk.dock.busy and bool(walk.dock.images[0].predictions), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not walk.dock.busy and bool(images_of(walk.dock)[0].planes), timeout=PATIENCE)
     walk.rest(qtbot)

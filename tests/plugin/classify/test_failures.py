@@ -117,17 +117,18 @@ def test_the_dock_says_the_same(
     viewer = make_napari_viewer()
     _, dock = open_dock(viewer, "Classify")
     drop(dock, *images)
+    images = dock.session.images.records
     try:
         qtbot.waitUntil(
-            lambda: not dock.busy and dock._preview_job is None and len(dock.images) == 2
-            and all(entry.state in ("done", "failed") for entry in dock.images), timeout=PATIENCE,
+            lambda: not dock.busy and not dock.session.preview.busy and len(images) == 2
+            and all(entry.state.value in ("done", "failed") for entry in images.values()), timeout=PATIENCE,
         )  # fmt: skip
-        first, second = dock.images
-        assert (first.state, second.state) == ("done" if classified else "failed", "done")
-        assert bool(first.predictions) is classified
+        first, second = images.values()
+        assert (first.state.value, second.state.value) == ("done" if classified else "failed", "done")
+        assert bool(first.planes) is classified
         assert second.prediction.top == results[1].prediction.top
         if classified:  # its masks are made for its layers, and the reason is shown
-            assert dock.message.text() == results[0].error
+            assert dock.notices.text().splitlines()[0] == results[0].error
             np.testing.assert_allclose(first.prediction.scores, results[0].prediction.scores, atol=1e-6)
         else:
             assert first.error == results[0].error
@@ -165,10 +166,10 @@ def test_a_full_disk_is_said_alike(images, model, tmp_path, make_napari_viewer, 
     viewer.open(images[1])
     try:
         dock.run_button.click()
-        qtbot.waitUntil(lambda: not dock.busy and len(dock.images) == 1, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not dock.busy and len(dock.session.images.records) == 1, timeout=PATIENCE)
         dock.export_box.folder.setText(str(tmp_path / "dock"))
         dock.export_box.button.click()
-        qtbot.waitUntil(lambda: sentence in dock.message.text(), timeout=PATIENCE)
-        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: sentence in dock.notices.text(), timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
     finally:
         current.clear()

@@ -43,13 +43,13 @@ def dock(viewer, qtbot):
     viewer.open(FIELD)
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
     current.clear()
 
 
 def run(dock, qtbot) -> None:
     dock.run_button.click()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
 
 
 def pick(dock, text: str) -> None:
@@ -77,7 +77,7 @@ def test_a_layer_of_cells_gives_the_objects_of_the_command_line(dock, viewer, qt
     assert dock.results_box.counts.text().startswith(f"{total} cells, ")
     assert said in dock.results_box.counts.text()
     pick(dock, "found by the program")
-    qtbot.waitUntil(lambda: set(dock.entry().masks[0].objects["label"]) != set(mine["label"]), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: set(dock.session.in_view.masks[0].objects["label"]) != set(mine["label"]), timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock
     layer = viewer.add_labels(cells_of_field(), name="mine")
     pick(dock, "mine")
     run(dock, qtbot)
-    shown = set(dock.entry().masks[0].shown["label"])
+    shown = set(dock.session.in_view.masks[0].shown["label"])
     dock.export_box.folder.setText(str(tmp_path))
     dock.export_box.button.click()
     qtbot.waitUntil(lambda: not dock.busy and (tmp_path / "run.json").exists(), timeout=PATIENCE)
@@ -96,7 +96,7 @@ def test_an_export_with_own_cells_runs_again_and_refuses_cells_that_changed(dock
     layer.data[:40] = 0
     dock.export_box.button.click()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
-    assert "changed after the masks were made" in dock.message.text()
+    assert "changed after the masks were made" in dock.notices.text()
     assert json.loads(written) == json.loads((tmp_path / "run.json").read_bytes())
 
 
@@ -115,9 +115,9 @@ def test_cells_that_do_not_fit_are_refused_in_words_and_scores_are_kept(dock, vi
     viewer.add_labels(data, name="mine", **facts)
     pick(dock, "mine")
     run(dock, qtbot)
-    assert said in dock.message.text()
-    assert dock.entry().predictions
-    assert not dock.entry().masks
+    assert said in dock.notices.text()
+    assert dock.session.in_view.planes
+    assert not dock.session.in_view.masks
 
 
 def test_the_choice_belongs_to_one_image_and_ends_with_its_layer(dock, viewer, tmp_path):

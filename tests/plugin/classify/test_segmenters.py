@@ -110,7 +110,7 @@ def dock(viewer, qtbot):
     _, dock = open_dock(viewer, "Classify")
     yield dock
     dock.cancel()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
     current.clear()
 
 
@@ -124,7 +124,7 @@ def pick(dock, qtbot, text: str, *, wait: bool = True) -> None:
     combo.setCurrentIndex(combo.findText(text))
     combo.activated.emit(combo.currentIndex())
     if wait:
-        qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_the_cells_of_every_plane_become_a_layer_that_is_chosen(programs, dock, 
     np.testing.assert_array_equal(np.asarray(layer.data).squeeze(), planes)
     assert dock.adds_box.cells.currentText() == layer.name
     count = sum(int(plane.max()) for plane in planes)
-    assert dock.message.text() == (
+    assert dock.notices.text() == (
         f"Cellpose found {count} cells in 8 of 8 planes. The layer {layer.name} is chosen as the cells."
     )
 
@@ -167,7 +167,7 @@ def test_the_cells_of_one_plane_are_the_objects_of_a_run(programs, dock, viewer,
     dock.image_box.this_plane.setChecked(True)
     pick(dock, qtbot, "find with StarDist…")
     dock.run_button.click()
-    qtbot.waitUntil(lambda: not dock.busy and dock._preview_job is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.busy and not dock.session.preview.busy, timeout=PATIENCE)
     layer = viewer.layers["nucleus-01_1 cells (StarDist)"]
     assert set(dock.results_box.objects.frame["label"]) == set(np.unique(layer.data)) - {0}
 
@@ -182,11 +182,11 @@ def test_a_failure_is_said_in_the_dock_and_nothing_is_lost(programs, dock, viewe
 
     monkeypatch.setattr(StarDist2D, "predict_instances", fail)
     pick(dock, qtbot, "find with StarDist…")
-    assert "StarDist failed (RuntimeError: no weights on this computer)" in dock.message.text()
-    assert "The cells that were chosen before are still chosen." in dock.message.text()
+    assert "StarDist failed (RuntimeError: no weights on this computer)" in dock.notices.text()
+    assert "The cells that were chosen before are still chosen." in dock.notices.text()
     monkeypatch.setattr(StarDist2D, "predict_instances", lambda _model, img, **_: (np.zeros(img.shape, np.int32), {}))
     pick(dock, qtbot, "find with StarDist…")
-    assert dock.message.text().startswith("StarDist found no cells in the image.")
+    assert dock.notices.text().startswith("StarDist found no cells in the image.")
     assert (dock.adds_box.cells.currentText(), len(viewer.layers)) == (before, layers)
 
 
@@ -197,11 +197,11 @@ def test_a_search_that_is_stopped_keeps_its_planes_and_chooses_nothing(programs,
     def stop_at_the_third(_model, x, **_options):
         searched.append(x)
         if len(searched) == 3:
-            dock._job.stop()
+            dock.session.job.stop()
         return bright(x), [], None
 
     monkeypatch.setattr(CellposeModel, "eval", stop_at_the_third)
     pick(dock, qtbot, "find with Cellpose…")
-    assert dock.message.text().startswith("Stopped. The layer yeast-timelapse cells (Cellpose) has the cells of ")
+    assert dock.notices.text().startswith("Stopped. The layer yeast-timelapse cells (Cellpose) has the cells of ")
     assert len(searched) == 3
     assert dock.adds_box.cells.currentText() == "found by the program"

@@ -142,13 +142,14 @@ def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     assert current.model.classes == tuple(sorted(CLASSES))
     _, classifier = open_dock(viewer, "Classify")
     drop(classifier, tmp_path / "held")
+    images = classifier.session.images.records
     qtbot.waitUntil(
-        lambda: len(classifier.images) == 16 and not classifier.busy and classifier._preview_job is None
-        and all(entry.state == "done" for entry in classifier.images), timeout=PATIENCE,
+        lambda: len(images) == 16 and not classifier.busy and not classifier.session.preview.busy
+        and all(entry.state.value == "done" for entry in images.values()), timeout=PATIENCE,
     )  # fmt: skip
-    right = [entry.prediction.top[0] == held[entry.path.name] for entry in classifier.images]
+    right = [entry.prediction.top[0] == held[entry.path.name] for entry in images.values()]
     assert np.sum(right) >= 12
-    assert classifier.writer.masks_of(classifier.entry()).data.any()
+    assert classifier.writer.masks_of(classifier.session.in_view).data.any()
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
@@ -10,6 +12,9 @@ from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
+
+if TYPE_CHECKING:
+    from napari_milcnn.plugin.classify.records import ImageRecord
 
 
 class MaskBox(QWidget):
@@ -127,9 +132,15 @@ class MaskBox(QWidget):
             if used is not None:
                 self.threshold.setValue(used)
 
-    def say_count(self, objects: int, area: float, unit: str) -> None:
-        """Show how many objects there are and what area they cover."""
-        self.count.setText(f"{objects} object{'' if objects == 1 else 's'} · {area:,.0f} {unit}".replace(",", " "))
+    def show_masks(self, image: ImageRecord | None, plane: int | None) -> None:
+        """Say how many objects the plane in view has, and what area they cover."""
+        masks = image.masks.get(plane) if image is not None and plane is not None else None
+        if masks is None or image is None or image.source is None:
+            self.count.setText("")
+            return
+        size, objects = image.source.image.pixel_size, len(masks.shown)
+        area, unit = float(masks.shown["area_px"].sum()) * (size or 1) ** 2, "µm²" if size else "px"
+        self.count.setText(f"{objects} object{'s'[: objects != 1]} · {area:,.0f} {unit}".replace(",", " "))
 
     def _on_threshold(self, value: float) -> None:
         self.thresholds[self.class_name] = float(value)

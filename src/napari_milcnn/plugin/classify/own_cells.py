@@ -6,21 +6,19 @@ pass for those of the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
-from napari_milcnn.errors import LabelsError
 from napari_milcnn.plugin.classify.segmenters import installed_segmenters
 from napari_milcnn.plugin.labels_to_image import labels_on
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, connect_while_alive
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row, vertical_layout
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.cells import LabelImage
-    from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
 CellsReader = Callable[["ImageStack"], "LabelImage"]
@@ -66,28 +63,6 @@ def _read_file(file: Path, image: ImageStack) -> LabelImage:
     from napari_milcnn.inference.cells import read_label_image
 
     return read_label_image(file, image)
-
-
-def export_cells(path: Path, image: ImageStack, cells: np.ndarray, masks: Mapping[int, PlaneMasks]) -> None:
-    """Write the cells of a layer, int32 (planes, Y, X), as OME-TIFF, so that a run can be repeated with them.
-
-    Raises
-    ------
-    LabelsError
-        If the masks were made from other cells: the layer was changed since.
-    OutputError
-        If the file cannot be written.
-    """
-    from napari_milcnn.images.write import write_ome_tiff
-
-    for plane, made in masks.items():
-        areas = np.bincount(cells[plane].ravel())
-        areas[0] = 0
-        numbers = np.flatnonzero(areas)
-        known = made.objects.sort_values("label")
-        if known["label"].tolist() != numbers.tolist() or known["area_px"].tolist() != areas[numbers].tolist():
-            raise LabelsError("the cells were changed after the masks were made; classify again, then export")
-    write_ome_tiff(path, image.planes, cells[:, np.newaxis].astype(np.uint32), ("objects",), image.pixel_size, {})
 
 
 def own_labels(viewer: Viewer) -> list[Labels]:
@@ -183,3 +158,44 @@ class OwnCellsCombo(NarrowComboBox):
             self.choose(OwnCells(file=Path(path)))
         else:
             self.refresh()
+
+
+class CellsBox(QWidget):
+    """Choose a labels layer of cells and classify the cells.
+
+    Signals
+    -------
+    classify_requested : Labels
+        Classify the cells of this layer.
+    """
+
+    classify_requested = Signal(object)
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._layers: list[Labels] = []
+        self.layers = NarrowComboBox()
+        self.layers.setObjectName("cells layer")
+        self.button = QPushButton("Classify cells")
+        self.message = Note()
+        layout = vertical_layout(self)
+        layout.addWidget(heading("Classify your own segmentation"))
+        layout.addLayout(row(self.layers, self.button, stretch=0))
+        layout.addWidget(self.message)
+        self.button.clicked.connect(lambda: self.classify_requested.emit(self._layers[self.layers.currentIndex()]))
+        for event in ("inserted", "removed"):
+            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        self.refresh()
+
+    def refresh(self, _event: Any = None) -> None:
+        """List the labels layers that this plugin did not make."""
+        found = own_labels(self._viewer)
+        with QSignalBlocker(self.layers):
+            chosen = self.layers.currentText()
+            self._layers = found
+            self.layers.clear()
+            self.layers.addItems([layer.name for layer in found])
+            self.layers.setCurrentIndex(max(0, self.layers.findText(chosen)))
+        self.button.setEnabled(bool(found))
+        self.message.say("" if found else "Open or create a labels layer of cells with any segmentation plugin.")

@@ -1,18 +1,21 @@
-"""The section of the Classify dock for results: scores of the plane in view, a table of planes, one of objects."""
+"""The sections of the Classify dock for results: scores of the plane in view, tables of planes and objects; export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from qtpy.QtCore import QModelIndex, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QPainter
-from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import Note, heading, row, vertical_layout
+from napari_milcnn.options import EXPORTED
+from napari_milcnn.plugin.classify.records import ImageRecord, ImageState
+from napari_milcnn.plugin.qt.forms import WARNING, Note, browse_button, heading, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
 from napari_milcnn.plugin.qt.tables import (
     BAR_ROLE,
@@ -28,7 +31,6 @@ from napari_milcnn.schema import CELLS, NOTHING, cells_column, counted_classes, 
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
-    from napari_milcnn.plugin.classify.image_state import ImageState
 
 _BAR_HEIGHT, _MOST_BARS = 16, 8
 _OBJECT_WIDTHS = (92, 48, 42, 42)
@@ -76,39 +78,49 @@ class ScoreBars(QWidget):
 
 
 class PlanesModel(HeaderModel):
-    """One row for each classified plane, and one for each image that waits or failed."""
+    """One row for each classified plane, and one for each image that waits or failed.
 
-    def __init__(self, parent: QWidget) -> None:
+    Parameters
+    ----------
+    records : mapping
+        The images by their keys; it is read whenever a cell is drawn.
+    """
+
+    def __init__(self, parent: QWidget, records: Mapping[int, ImageRecord]) -> None:
         super().__init__(parent)
-        self.rows: list[tuple[ImageState, int | None]] = []
+        self._records = records
+        self.rows: list[tuple[int, int | None]] = []
 
-    def put(self, entry: ImageState, plane: int | None) -> None:
-        """Add or update a row; the first plane of an image replaces the row of the waiting image."""
-        for found in ((entry, plane), (entry, None)):
+    def put(self, key: int, plane: int) -> None:
+        """Add or update the row of a plane; the first plane of an image replaces the row of the waiting image."""
+        for found in ((key, plane), (key, None)):
             if found in self.rows:
                 at = self.rows.index(found)
-                self.rows[at] = (entry, plane)
+                self.rows[at] = (key, plane)
                 self.dataChanged.emit(self.index(at, 0), self.index(at, self.columnCount() - 1))
                 return
         self.beginInsertRows(QModelIndex(), len(self.rows), len(self.rows))
-        self.rows.append((entry, plane))
+        self.rows.append((key, plane))
         self.endInsertRows()
 
-    def forget(self, entry: ImageState) -> None:
-        """Remove the rows of an image."""
+    def update(self, key: int) -> None:
+        """Show what is known of an image now; an image that is gone has no rows."""
+        record = self._records.get(key)
+        there = [plane for one, plane in self.rows if one == key]
+        planes = sorted(record.planes) if record is not None else []
+        wanted: list[int | None] = [*planes] or ([None] if record is not None else [])
+        if set(there) == set(wanted):
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, self.columnCount() - 1))
+            return
+        place = next((at for at, (one, _) in enumerate(self.rows) if one == key), len(self.rows))
         self.beginResetModel()
-        self.rows = [one for one in self.rows if one[0] is not entry]
+        self.rows = [one for one in self.rows if one[0] != key]
+        self.rows[place:place] = [(key, plane) for plane in wanted]
         self.endResetModel()
-
-    def changed(self, entry: ImageState) -> None:
-        """Update the rows of an image whose state changed."""
-        for at, (image, _plane) in enumerate(self.rows):
-            if image is entry:
-                self.dataChanged.emit(self.index(at, 0), self.index(at, self.columnCount() - 1))
 
     def titles(self) -> tuple[str, ...]:
         """Return the titles of the columns."""
-        return "image", "plane", "top class", "score", "unlike", "margin"
+        return "image", "plane", "top class", "score", "unlike", "margin", "model"
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
         """Count the rows."""
@@ -116,24 +128,22 @@ class PlanesModel(HeaderModel):
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return text, sort value, tool tip, colour of a cell."""
-        entry, plane = self.rows[index.row()]
-        column = index.column()
+        key, plane = self.rows[index.row()]
+        image, column = self._records[key], index.column()
+        model = image.model.name if image.model is not None else ""
         if plane is None:
-            text = (entry.name, "", entry.error or entry.state, "", "", "")[column]
+            text = (image.name, "", image.error or image.state.value, "", "", "", model)[column]
             return text if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE, Qt.ItemDataRole.ToolTipRole) else None
-        prediction = entry.predictions[plane]
+        prediction, name = image.planes[plane].prediction, image.plane_name(plane)
         top, score, margin = prediction.top[0], float(prediction.scores.max()), float(prediction.margin[0])
         unlike = float(prediction.unlike[0])
-        name = entry.plane_name(plane)
         if role == Qt.ItemDataRole.DisplayRole:
-            return (entry.name, name, top or NOTHING, f"{score:.3f}", _unlike_text(unlike), f"{margin:.3f}")[column]
+            texts = (image.name, name, top or NOTHING, f"{score:.3f}", _unlike_text(unlike), f"{margin:.3f}", model)
+            return texts[column]
         if role == SORT_ROLE:
-            return (entry.name, plane, top, score, unlike, margin)[column]
+            return (image.name, plane, top, score, unlike, margin, model)[column]
         if role == Qt.ItemDataRole.ToolTipRole:
-            said = "; ".join(prediction.unlike_sentences())
-            if said:
-                return f"{entry.name} {name}: {said}{_state_text(entry)}"
-            return f"{entry.name} {name}: {top} {score:.3f}, {margin:.3f} above the second class{_state_text(entry)}"
+            return _plane_tip(image, plane)
         if not top:
             return None
         colour = class_colours(prediction.classes)[top]
@@ -142,12 +152,20 @@ class PlanesModel(HeaderModel):
         return (min(score, 1.0), colour) if role == BAR_ROLE and column == 3 else None
 
 
+def _plane_tip(image: ImageRecord, plane: int) -> str:
+    prediction, name = image.planes[plane].prediction, f"{image.name} {image.plane_name(plane)}".rstrip()
+    whole = image.state in (ImageState.DONE, ImageState.RUNNING)
+    state = "" if whole else f" ({image.state.value}: not all planes were classified)"
+    model = f", found by {image.model.name} ({image.model.digest[:8]})" if image.model is not None else ""
+    said = "; ".join(prediction.unlike_sentences())
+    if said:
+        return f"{name}: {said}{state}"
+    score, margin = float(prediction.scores.max()), float(prediction.margin[0])
+    return f"{name}: {prediction.top[0]} {score:.3f}, {margin:.3f} above the second class{model}{state}"
+
+
 def _unlike_text(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.2f}"
-
-
-def _state_text(entry: ImageState) -> str:
-    return "" if entry.state in ("done", "running") else f" ({entry.state}: not all planes were classified)"
 
 
 def _counts_line(counts: Mapping[str, float], most: int | None = _MOST_COUNTED) -> str:
@@ -162,45 +180,58 @@ def _counts_line(counts: Mapping[str, float], most: int | None = _MOST_COUNTED) 
     return ", ".join([f"{total} cell{'' if total == 1 else 's'}", *parts[:most], *more])
 
 
+def _why_empty(image: ImageRecord | None, plane: int | None) -> str:
+    if image is None or not image.planes:
+        return "This image is not classified yet."
+    return f"The plane in view{'' if plane is None else ' ' + image.plane_name(plane)} is not classified yet."
+
+
 class ResultsBox(QWidget):
     """Shows scores as bars, a table of planes and a table of objects.
 
     Signals
     -------
-    plane_picked : ImageState, int
-        A row of the table of planes was clicked; -1 if no plane of the image is classified yet.
+    plane_picked : int, int
+        A row of the table of planes was clicked: the key of its image, and its plane; -1 before it is classified.
     object_picked : int
         A row of the table of objects was clicked; the number of the row in `objects.frame`.
     save_requested : str
         Save the table in view as CSV under this path.
     masks_requested
         Draw the masks of planes that are unlike the training images too.
+    remove_requested : set of int
+        Remove the images (keys) whose rows are selected.
     """
 
-    plane_picked = Signal(object, int)
+    plane_picked = Signal(int, int)
     object_picked = Signal(int)
     save_requested = Signal(str)
     masks_requested = Signal()
+    remove_requested = Signal(object)
 
-    def __init__(self) -> None:
+    def __init__(self, records: Mapping[int, ImageRecord]) -> None:
         super().__init__()
         self.title, self.bars, self.counts = heading("Result"), ScoreBars(), Note()
         self.unlike = UnlikeBand()
         self.masks_button = QPushButton("Show its masks anyway")
         self.masks_button.hide()
-        self.empty = Note()
-        self.planes = PlanesModel(self)
+        self.empty, self.model = Note(), Note()
+        self.planes = PlanesModel(self, records)
         self.plane_table = SortedTable(self.planes)
         self.plane_table.setItemDelegateForColumn(3, BarDelegate(self.plane_table))
         self.objects = FrameModel(self)
+        self._shown: pd.DataFrame | None = None
         self.object_table = SortedTable(self.objects)
         self.filter = filter_field()
         self.copy_button, self.save_button = QPushButton("Copy"), QPushButton("Save CSV…")
+        self.remove_button, self.undo_button = QPushButton("Remove"), QPushButton("Undo")
+        self.remove_button.setToolTip("Remove the images of the selected rows, and what was found in them")
         self.tabs = QTabWidget()
         self._lay_out()
         self.masks_button.clicked.connect(self.masks_requested)
         self.filter.textChanged.connect(self._on_filter)
         self.copy_button.clicked.connect(lambda: self._table().copy())
+        self.remove_button.clicked.connect(self._on_remove)
         self.save_button.clicked.connect(self._on_save)
         self.plane_table.clicked.connect(self._on_plane)
         self.plane_table.activated.connect(self._on_plane)
@@ -211,6 +242,7 @@ class ResultsBox(QWidget):
         layout = vertical_layout(self)
         layout.addWidget(self.title)
         layout.addWidget(self.empty)
+        layout.addWidget(self.model)
         layout.addWidget(self.unlike)
         layout.addWidget(self.masks_button)
         layout.addWidget(self.bars)
@@ -222,17 +254,28 @@ class ResultsBox(QWidget):
         self.object_table.horizontalHeader().setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
+        layout.addLayout(row(self.remove_button, self.undo_button))
 
-    def show_prediction(self, prediction: Prediction | None, *, hides_masks: bool, counts: Mapping[str, float]) -> None:
-        """Show the scores of one plane, whether it resembles the training images, its cells; nothing for None."""
-        self.bars.show_prediction(prediction)
+    def show_image(self, image: ImageRecord | None, plane: int | None, *, is_current: bool) -> None:
+        """Show what was found in a plane of an image: scores, whether it resembles the training images, its cells."""
+        found = image.planes.get(plane) if image is not None and plane is not None else None
+        masks = found.masks if found is not None else None
+        counts = masks.counts if masks is not None else {}
+        self.bars.show_prediction(found.prediction if found is not None else None)
         self.counts.say(_counts_line(counts), "")
         self.counts.setToolTip(f"{COUNTED}: {_counts_line(counts, None)}")
-        self.unlike.show_prediction(prediction)
-        self.masks_button.setVisible(hides_masks)
+        self.unlike.show_prediction(found.prediction if found is not None else None)
+        hides = image is not None and plane is not None and image.hides_masks(plane)
+        self.masks_button.setVisible(hides and masks is not None and not masks.shown.empty)
+        self.empty.say(_why_empty(image, plane) if found is None else "")
+        model = image.model.name if image is not None and image.model is not None else ""
+        self.model.say("" if is_current else f"Found by {model}, which is not the current model.", WARNING)
 
     def show_objects(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         """Show the objects of the image in view."""
+        if table is self._shown:
+            return
+        self._shown = table
         first = [name for name in ("class", "shown", "plane", "label") if name in table]
         self.objects.show_frame(table[[*first, *table.columns.difference(first, sort=False)]], class_colours(classes))
         for column, width in enumerate(_OBJECT_WIDTHS):
@@ -245,6 +288,15 @@ class ResultsBox(QWidget):
         found = np.flatnonzero(frame["index"] == number) if len(frame) else np.array([], int)
         if found.size:
             self.object_table.select_source_row(int(found[0]))
+
+    def show_undo(self, action: str) -> None:
+        """Offer to undo the last action; empty for none."""
+        self.undo_button.setEnabled(bool(action))
+        self.undo_button.setToolTip(f"Undo {action}" if action else "Nothing to undo")
+
+    def _on_remove(self) -> None:
+        rows = {self.plane_table.source_row(index) for index in self.plane_table.selectedIndexes()}
+        self.remove_requested.emit({self.planes.rows[number][0] for number in rows})
 
     def _table(self) -> SortedTable:
         table = self.tabs.currentWidget()
@@ -267,3 +319,45 @@ class ResultsBox(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Save table", name, "Tables (*.csv)")
         if path:
             self.save_requested.emit(path)
+
+
+class ExportBox(QWidget):
+    """Choose a folder and what to write there.
+
+    Signals
+    -------
+    export_requested : Path, list of str
+        Write these parts to this folder.
+    """
+
+    export_requested = Signal(object, object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = QLineEdit()
+        self.folder.setPlaceholderText("folder")
+        self.browse = browse_button("Choose the folder")
+        self.parts = {name: QCheckBox(name) for name in EXPORTED}
+        self.button = QPushButton("Export")
+        self.button.setToolTip("Also writes run.json, from which the command line can repeat this run")
+        layout = vertical_layout(self)
+        layout.addWidget(heading("Export"))
+        layout.addLayout(row(self.folder, self.browse, self.button, stretch=0))
+        layout.addLayout(row(*self.parts.values()))
+        for box in self.parts.values():
+            box.setChecked(True)
+        self.browse.clicked.connect(self._on_browse)
+        self.button.clicked.connect(self._on_export)
+        self.folder.returnPressed.connect(self._on_export)
+
+    def _on_browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a folder to export to", self.folder.text())
+        if folder:
+            self.folder.setText(folder)
+
+    def _on_export(self) -> None:
+        if not self.folder.text().strip():
+            self._on_browse()
+        if self.folder.text().strip():
+            chosen = [name for name, box in self.parts.items() if box.isChecked()]
+            self.export_requested.emit(Path(self.folder.text().strip()).expanduser(), chosen)

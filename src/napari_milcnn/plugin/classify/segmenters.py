@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from napari_milcnn.errors import ComputeError
-from napari_milcnn.plugin.qt.forms import ERROR, WARNING
+from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results_to_layers import layer_name
 from napari_milcnn.progress import Progress, Steps
 
@@ -176,22 +176,25 @@ class CellSearch:
         facts = {"name": layer_name(self.source, f"cells ({self.segmenter.name})"), "metadata": {}}
         return self.source.to_layer(cells), {**self.source.transform(), **facts}, "labels"
 
-    def said(self, layer: str, ending: Ending) -> tuple[str, str]:
-        """Say what was found and where it is now, `layer` being the name of the new layer; text and colour."""
+    def said(self, layer: str, ending: Ending) -> tuple[str, Level]:
+        """Say what was found and where it is now, `layer` being the name of the new layer; and how serious it is."""
         if ending.error:
             kept = f". The layer {layer} has the cells of {self._searched}" if layer else ""
-            return f"{ending.error.rstrip('.')}{kept}. {_STILL}.", ERROR
+            return f"{ending.error.rstrip('.')}{kept}. {_STILL}.", Level.ERROR
         if not self.is_complete:
             kept = f" The layer {layer} has the cells of {self._searched}." if layer else ""
-            return f"Stopped.{kept} {_STILL}.", WARNING
+            return f"Stopped.{kept} {_STILL}.", Level.WARNING
         if not self.has_cells:
-            return f"{self.segmenter.name} found no cells in {self._searched}. {_STILL}.", WARNING
+            return f"{self.segmenter.name} found no cells in {self._searched}. {_STILL}.", Level.WARNING
         count = sum(np.unique(cells[cells > 0]).size for cells in self.found.values())
         name, found = self.segmenter.name, f"{count} cell{'s'[: count != 1]}"
         text = f"{name} found {found} in {self._searched}. The layer {layer} is chosen as the cells."
         if len(self.found) == len(self.source.image.planes):
-            return text, ""
-        return f"{text} The other planes have no cells in it; search them, too, before you classify them.", WARNING
+            return text, Level.NOTE
+        return (
+            f"{text} The other planes have no cells in it; search them, too, before you classify them.",
+            Level.WARNING,
+        )
 
     @property
     def _searched(self) -> str:

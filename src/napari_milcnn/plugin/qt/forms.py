@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QScrollBar,
@@ -29,6 +30,8 @@ from qtpy.QtWidgets import (
 
 from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
+from napari_milcnn.plugin.qt.notices import Level, Notice
+from napari_milcnn.progress import duration
 
 ERROR, WARNING = "#d55e00", "#b37500"
 """Text colours that are legible in napari's dark and light themes."""
@@ -126,6 +129,50 @@ class Band(Note):
         self.setStyleSheet(f"background: {ground}; color: white; padding: 3px 6px; border-radius: 3px;")
 
 
+class NoticesBox(QWidget):
+    """The notices of a session, a line each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices: tuple[Notice, ...] = ()
+        self._lines = vertical_layout(self, 2)
+        self.hide()
+
+    def show_notices(self, notices: tuple[Notice, ...]) -> None:
+        """Show these notices, each in the colour of its level, and no others."""
+        if notices == self.notices:
+            return
+        self.notices = notices
+        while self._lines.count() < len(notices):
+            self._lines.addWidget(Note())
+        colours = {Level.NOTE: "", Level.WARNING: WARNING, Level.ERROR: ERROR}
+        for place in range(self._lines.count()):
+            line = self._lines.itemAt(place).widget()
+            one = notices[place] if place < len(notices) else None
+            line.say(one.text if one is not None else "", colours[one.level] if one is not None else "")
+        self.setVisible(bool(notices))
+
+    def text(self) -> str:
+        """Return all that is said, a line each."""
+        return "\n".join(one.text for one in self.notices)
+
+
+class JobProgress(QProgressBar):
+    """How much of a job is done, and how long the rest will take; hidden while none runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setRange(0, 1000)
+        self.setAccessibleName("Progress")
+        self.hide()
+
+    def show_share(self, share: float, seconds_left: float | None) -> None:
+        """Show a share from 0 to 1, and the time that is left where it is known."""
+        self.setValue(round(share * 1000))
+        left = f" · {duration(seconds_left)} left" if seconds_left is not None else ""
+        self.setFormat(f"{share:.0%}{left}" if share else "starting…")
+
+
 class NarrowComboBox(QComboBox):
     """A combo box that long entries do not widen, so that the dock stays as narrow as the user made it."""
 
@@ -219,11 +266,6 @@ class _WheelScrolls(QObject):
 def _is_field(widget: QObject) -> bool:
     """Whether the wheel changes the value of a widget."""
     return isinstance(widget, QAbstractSpinBox | QAbstractSlider | QComboBox) and not isinstance(widget, QScrollBar)
-
-
-def duration(seconds: float) -> str:
-    """Write a time in seconds, or in minutes if it is 90 s or longer."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def chip(colour: str, text: str) -> str:

@@ -31,7 +31,6 @@ from napari_milcnn.plugin.qt.forms import (
     DeletedWhenClosed,
     Note,
     connect_while_alive,
-    duration,
     heading,
     page_layout,
     row,
@@ -62,6 +61,7 @@ from napari_milcnn.plugin.train.training import (
     training,
 )
 from napari_milcnn.plugin.user_settings import user_settings
+from napari_milcnn.progress import duration
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport

@@ -1,0 +1,291 @@
+"""The layers that the Classify dock makes in the viewer, and keeps up to date: a re-run changes them, it adds none.
+
+A mask layer that the user edited by hand is never changed again: it stays as the user's own, and masks that are made
+later get another layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
+
+import numpy as np
+import pandas as pd
+from napari.layers import Layer
+from psygnal import Signal
+
+from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.plugin.layers_to_image import LayerImage, SourceReading, open_layers
+from napari_milcnn.plugin.results_to_layers import (
+    OURS,
+    add_layer,
+    class_map_layer,
+    evidence_layer,
+    image_layers,
+    label_numbers,
+    mask_layer,
+    show_plane,
+)
+from napari_milcnn.schema import OBJECT_COLUMNS
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_milcnn.images.stack import ImageStack
+    from napari_milcnn.inference.masks import PlaneMasks
+    from napari_milcnn.plugin.classify.records import ImageRecord
+    from napari_milcnn.plugin.results_to_layers import LayerData
+
+_TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
+EDITED = "edited by hand"
+
+
+@dataclass(eq=False)
+class DrawnMasks:
+    """The masks of an image as they are drawn.
+
+    Attributes
+    ----------
+    labels : ndarray
+        The mask layer, int32 (planes, Y, X).
+    tables : dict
+        By number of the plane, the objects as they are numbered there.
+    starts : dict
+        By number of the plane, the first of the numbers that its objects have to themselves in the mask layer, and how
+        many there are.
+    joined : DataFrame or None
+        All of `tables` as one; None after a change, until the table is needed.
+    """
+
+    labels: np.ndarray
+    tables: dict[int, pd.DataFrame] = field(default_factory=dict)
+    starts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    joined: pd.DataFrame | None = None
+
+    def start_of(self, plane: int, count: int) -> int:
+        """Return where the numbers of a plane start; it moves behind all others where it needs more than it had."""
+        start, room = self.starts.get(plane, (0, -1))
+        if count > room:
+            start = max((first + many for first, many in self.starts.values()), default=0)
+            self.starts[plane] = (start, count + count // 2)
+        return start
+
+    def objects(self) -> pd.DataFrame:
+        """Put the tables of all planes together: `index` is the number in the mask layer, 0 if not shown."""
+        if self.joined is None:
+            tables = [table for _, table in sorted(self.tables.items()) if len(table)]
+            self.joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_TABLE_COLUMNS)
+        return self.joined
+
+
+class LayerWriter:
+    """What the viewer shows of the images of a session.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Touched in its own thread only; the writer does not keep it alive.
+
+    Attributes
+    ----------
+    label_picked : Signal
+        The user picked an object in a mask layer: (key of its image, number of the object).
+    """
+
+    label_picked = Signal(tuple)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = ref(viewer)
+        self._made: dict[tuple[Any, str], Layer] = {}
+        self._masks: dict[int, DrawnMasks] = {}
+        self._edited: WeakSet[Layer] = WeakSet()
+        self._stale: set[int] = set()
+
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer."""
+        viewer = self._viewer()
+        assert viewer is not None
+        return viewer
+
+    def open(self, image: ImageStack, limits: Any) -> tuple[tuple[Layer, ...], SourceReading, LayerImage]:
+        """Add the image of a file as layers, one a channel, and say how they are read."""
+        added = tuple(self.add(data) for data in image_layers(image, limits))
+        reading = SourceReading(image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, ())
+        return added, reading, open_layers(added, reading)
+
+    def write(self, image: ImageRecord, plane: int) -> str:
+        """Write the masks of one plane, empty where they are hidden or gone; `refresh_masks` shows them.
+
+        Returns
+        -------
+        str
+            The name of the layer in which masks stay that the user edited by hand; empty if there are none.
+        """
+        if image.source is None or image.model is None:
+            return ""
+        kept = self._keep_edited(image)
+        drawn = self._masks.get(image.key)
+        shape = (len(image.source.image.planes), *image.source.image.plane_shape)
+        self._stale.add(image.key)
+        if drawn is None or drawn.labels.shape != shape:
+            drawn = self._masks[image.key] = DrawnMasks(scratch_array(shape, np.int32))
+            for other in image.planes:
+                self._draw(drawn, image, other)
+        else:
+            self._draw(drawn, image, plane)
+        return kept
+
+    def _draw(self, drawn: DrawnMasks, image: ImageRecord, plane: int) -> None:
+        masks = image.planes[plane].masks if plane in image.planes else None
+        drawn.joined = None
+        if masks is None:
+            drawn.labels[plane] = 0
+            drawn.tables.pop(plane, None)
+            return
+        numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, drawn.labels.dtype)
+        own = _numbers(image, masks, drawn.start_of(plane, len(numbers) - 1))
+        numbers[masks.shown["label"]] = own
+        drawn.labels[plane] = 0 if image.hides_masks(plane) else numbers[masks.labels]
+        index = np.zeros(len(masks.objects), numbers.dtype)
+        index[masks.objects["shown"].to_numpy(bool)] = own
+        drawn.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]
+
+    def _keep_edited(self, image: ImageRecord) -> str:
+        """Leave a mask layer to the user who edited it, under another name; return the name, or nothing."""
+        layer = self.masks_of(image)
+        if layer is None or layer not in self._edited:
+            return ""
+        self._edited.discard(layer)
+        self._made = {key: one for key, one in self._made.items() if one is not layer}
+        self._masks.pop(image.key, None)
+        layer.name = f"{layer.name} ({EDITED})"
+        layer.metadata = {**layer.metadata, OURS: {**layer.metadata[OURS], "edited": True}}
+        return str(layer.name)
+
+    def refresh(self, images: Mapping[int, ImageRecord]) -> None:
+        """Show what was written since the last time."""
+        stale, self._stale = self._stale, set()
+        for key in stale & images.keys():
+            self.refresh_masks(images[key])
+
+    def refresh_masks(self, image: ImageRecord) -> None:
+        """Show the masks that were written of an image, with their colours and features."""
+        drawn = self._masks.get(image.key)
+        if drawn is None or image.source is None or image.model is None:
+            return
+        if not image.masks and self.masks_of(image) is None:
+            return
+        shown = drawn.objects()
+        shown = shown[shown["index"] > 0]
+        before = self.masks_of(image)
+        layer = self.put(image.key, "masks", mask_layer(image.source, drawn.labels, shown, image.model.classes))
+        if layer is not before:
+            layer.events.paint.connect(self._on_paint)
+            layer.events.selected_label.connect(self._on_label)
+
+    def _on_paint(self, event: Any) -> None:
+        self._edited |= {layer for layer in self._made.values() if layer == event.source}  # napari gives proxies
+
+    def _on_label(self, event: Any) -> None:
+        for (owner, what), layer in self._made.items():
+            if what == "masks" and layer == event.source:
+                self.label_picked.emit((owner, int(layer.selected_label)))
+
+    def objects_of(self, image: ImageRecord) -> pd.DataFrame:
+        """Return the table of the objects of all planes, as they are numbered in the mask layer."""
+        drawn = self._masks.get(image.key)
+        return drawn.objects() if drawn is not None else pd.DataFrame(columns=_TABLE_COLUMNS)
+
+    def put_class_map(self, image: ImageRecord, name: str) -> Layer:
+        """Show the class map of a class over all planes; NaN where nothing was classified."""
+        assert image.source is not None
+        assert image.model is not None
+        number = image.model.classes.index(name)
+        first = next(iter(image.planes.values())).prediction
+        maps = np.full((len(image.source.image.planes), *first.class_maps.shape[-2:]), np.nan, np.float32)
+        for plane, found in image.planes.items():
+            maps[plane] = found.prediction.class_maps[0, number]
+        colour = class_colours(image.model.classes)[name]
+        data = class_map_layer(image.source, maps, name, colour, first.placement)
+        return self.put(image.key, f"class map {name}", data)
+
+    def put_evidence(self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
+        """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
+        assert image.source is not None
+        assert image.model is not None
+        colour = class_colours(image.model.classes)[name]
+        maps = np.zeros((len(image.source.image.planes), *evidence.shape), np.float32)
+        highest = max(float(evidence.max()), 1e-9)
+        data = evidence_layer(image.source, maps, name, colour, kind, highest)
+        what = f"evidence {name} ({kind})"
+        before = self._layer(image.key, what)
+        if before is not None and _same_place(before, data[0], data[1]):
+            before.data[image.source.plane_key(plane)] = evidence
+            before.contrast_limits = (0, max(before.contrast_limits[1], highest))
+            before.refresh()
+            return before
+        data[0][image.source.plane_key(plane)] = evidence
+        return self.put(image.key, what, data)
+
+    def go_to(self, image: ImageRecord, plane: int, place: tuple[float, float] | None = None) -> None:
+        """Show a plane of an image, and centre the view on a place (y, x) in image pixels."""
+        if image.source is not None:
+            show_plane(self.viewer, image.source, plane, place)
+
+    def put(self, owner: Any, what: str, data: LayerData) -> Layer:
+        """Change the layer that shows something of an owner (the key of an image, or a user's own layer), or add it.
+
+        It is told by identity, whatever the user calls it, and replaced if it lies at another place now, or shows other
+        classes.
+        """
+        array, facts, _kind = data
+        layer = self._layer(owner, what)
+        if layer is not None and not (_same_place(layer, array, facts) and layer.metadata == facts["metadata"]):
+            self.viewer.layers.remove(layer)
+            layer = None
+        if layer is None:
+            layer = self.add(data)
+        else:
+            if layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
+                layer.data = array
+            if "features" in facts:
+                layer.features = facts["features"]
+            layer.refresh()
+        self._made[owner, what] = layer
+        return layer
+
+    def masks_of(self, image: ImageRecord) -> Any:
+        """Return the mask layer of an image; None where there is none, or no longer."""
+        return self._layer(image.key, "masks")
+
+    def remove(self, owner: Any) -> None:
+        """Remove the layers of an owner whose results were removed, but not those that the user edited by hand."""
+        for key in [key for key in self._made if key[0] == owner]:
+            layer = self._made.pop(key)
+            if layer in self.viewer.layers and layer not in self._edited:
+                self.viewer.layers.remove(layer)
+        self._masks.pop(owner, None)
+
+    def _layer(self, owner: Any, what: str) -> Any:
+        layer = self._made.get((owner, what))
+        return layer if layer is not None and layer in self.viewer.layers else None
+
+    def add(self, data: LayerData) -> Layer:
+        """Add a layer, and leave the user's own selected."""
+        return add_layer(self.viewer, data)
+
+
+def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:
+    if layer.ndim != array.ndim:
+        return False
+    pairs = [(getattr(layer, name), facts[name]) for name in ("scale", "translate", "rotate", "shear")]
+    return all(np.allclose(a, b) for a, b in [*pairs, (layer.affine.affine_matrix, facts["affine"])])
+
+
+def _numbers(image: ImageRecord, masks: PlaneMasks, start: int) -> np.ndarray:
+    assert image.model is not None
+    return label_numbers(masks.shown["label"].to_numpy(), list(masks.shown["class"]), image.model.classes, start)
