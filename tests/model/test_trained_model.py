@@ -27,7 +27,7 @@ from napari_milcnn.model.trained_model import TrainedModel, card_json, card_text
 # bioimageio.spec leaves the closing of the files that it hashes to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
-ANY_LETTER = st.characters(exclude_categories=["Cs", "Zl", "Zp"], exclude_characters="\x85")
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=12)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_digest_names_the_model_and_not_the_file(saved: tuple[TrainedModel, 
         ("on", "Off", "y", "N", "true", "False", "null", "~"),
         ("12:30", "1e5", "1E-5", "2020-01-01", "0o17", "017", "0x1f", "1_000", "1.0", ".5", "-3", ".inf", ".nan", "08"),
         ("=", "<<", "- a", "a: b", "#b", "&c", "*c", "!d", "%e", "@f", "`g", "{h", "[i", "'j", '"k', "|", ">", "?"),
-        ("µm²", "核", "İ", "a/b\\c", " spaces ", "two\nlines", "tab\t", "\x07", "", "\ufeff", "😀"),
+        ("µm²", "核", "İ", "a/b\\c", " spaces ", "a\u200db", "é", "e\u0301", "ﬁ", "\u3000x", "😀"),
     ],
     ids=["yes-no", "words", "numbers", "signs", "letters"],
 )
@@ -101,9 +101,9 @@ def test_class_names_come_back_as_typed(tmp_path: Path, classes: tuple[str, ...]
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(classes=st.lists(st.text(ANY_LETTER, max_size=12), min_size=20, max_size=20, unique=True))
+@given(classes=st.lists(NAMES.filter(str.strip), min_size=20, max_size=20, unique=True))
 def test_any_class_name_comes_back_as_typed(tmp_path_factory: pytest.TempPathFactory, classes: list[str]) -> None:
-    """Any text at all, but for three line breaks that no keyboard has."""
+    """Any line of text that can be shown."""
     loaded = load_model(lively(tuple(classes)).save(tmp_path_factory.getbasetemp() / "any names.zip"))
     assert loaded.classes == tuple(classes)
 

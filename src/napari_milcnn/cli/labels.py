@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich.table import Table
 
@@ -30,6 +29,8 @@ from napari_milcnn.options import ComputeOptions
 from napari_milcnn.schema import score_columns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_milcnn.labels.checks import Finding
     from napari_milcnn.labels.ranking import Ranking
     from napari_milcnn.labels.table import LabelTable
@@ -77,6 +78,8 @@ def next_command(
 
 def _ranking_table(table: LabelTable, ranking: Ranking, classes: Sequence[str]) -> pd.DataFrame:
     """Return one row per image, the one to label next first; images that failed come last, with their error."""
+    import pandas as pd
+
     images = [table.images[row] for row in ranking.order]
     facts = pd.DataFrame({
         "rank": range(1, len(images) + 1),
@@ -124,6 +127,8 @@ def check_command(
 
 def _findings_table(table: LabelTable, findings: Sequence[Finding]) -> pd.DataFrame:
     """Return one row per finding: its kind, its images, and a sentence that says what to do."""
+    import pandas as pd
+
     rows = [(one.kind, "|".join(table.images[row].name for row in one.rows), one.sentence) for one in findings]
     return pd.DataFrame(rows, columns=["kind", "files", "finding"])
 
