@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -78,6 +80,43 @@ def test_truncated_raster(tmp_path: Path, suffix: str) -> None:
         (tmp_path / f"b{suffix}").write_bytes(raw[: int(len(raw) * share)])
         with pytest.raises(ImageError, match=rf"b{suffix}"):
             open_image(tmp_path / f"b{suffix}")
+
+
+def png_header(width: int, height: int, bits: int, colour: int) -> bytes:
+    """Return a PNG that is little more than its header."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)), (b"IDAT", zlib.compress(b"")),
+              (b"IEND", b"")]  # fmt: skip
+    parts = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("head", [(30_000, 30_000, 16, 2), (12_000, 12_000, 8, 2), (30_000, 30_000, 16, 0)], ids=str)
+def test_png_that_declares_more_than_it_holds(tmp_path: Path, head: tuple[int, int, int, int]) -> None:
+    """A gigapixel in 65 bytes is refused before it is decoded."""
+    (tmp_path / "a.png").write_bytes(png_header(*head))
+    with pytest.raises(ImageError, match="more than the 65 bytes that are stored can hold"):
+        open_image(tmp_path / "a.png")
+
+
+def test_pictures_that_are_too_large(tmp_path: Path) -> None:
+    """JPEG, GIF and BMP declare sizes, too; and a PNG that holds its gigabyte is not decoded at once."""
+    for suffix, place, layout in ((".jpg", 5, ">HH"), (".gif", 6, "<HH"), (".bmp", 18, "<II")):
+        Image.fromarray(RGB[..., 0]).save(tmp_path / f"a{suffix}")
+        raw = bytearray((tmp_path / f"a{suffix}").read_bytes())
+        struct.pack_into(layout, raw, place + (raw.find(b"\xff\xc0") if suffix == ".jpg" else 0), 60_000, 60_000)
+        (tmp_path / f"a{suffix}").write_bytes(raw)
+        with pytest.raises(ImageError, match=r"stored can hold|too large to decode"):
+            open_image(tmp_path / f"a{suffix}")
+    (tmp_path / "a.png").write_bytes(png_header(12_000, 12_000, 16, 2) + bytes(1 << 20))
+    with pytest.raises(ImageError, match="864000000 bytes, at most 536870912 are read"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("dpi", "size"), [(50_800, 0.5), (300, None), (72, None)])
+def test_resolution_of_a_png(tmp_path: Path, dpi: int, size: float | None) -> None:
+    """A resolution for printing is no pixel size."""
+    Image.fromarray(RGB).save(tmp_path / "a.png", dpi=(dpi, dpi))
+    assert open_image(tmp_path / "a.png").pixel_size == (size and pytest.approx(size, rel=1e-4))
 
 
 def test_other_formats_need_bioio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_numbers(text: object, number: float | None) -> None:
         (("abc", "abc"), ("µm", "µm"), None, "abc µm"),
         ((-1, -1), ("µm", "µm"), None, "-1 µm"),
         ((float("nan"), 1), ("µm", "µm"), None, "nan µm x 1 µm"),
-        ((2, 2), ("odd\n[/]" + "x" * 99, "")[:1] * 2, None, "2 odd[/]xxx"),
+        ((2, 2), ("odd\n[/]" + "x" * 99, "")[:1] * 2, None, "2 odd\\x0a[/]xxx"),
     ],
 )
 def test_sides(sides: tuple[object, object], units: tuple[str, str], size: float | None, word: str) -> None:

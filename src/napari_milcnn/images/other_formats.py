@@ -4,11 +4,13 @@ Decisions:
 
 - PNG, JPEG, BMP and GIF cannot be read in part: the whole image is decoded when it is opened.
 - Frames of an animation are not dropped in silence: a file with several frames is refused.
+- The size that a header declares is compared with the bytes of the file before anything is decoded.
 - Scenes of a file that bioio reads are positions.
 """
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -16,26 +18,70 @@ from typing import Any, Final
 import numpy as np
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.declared_size import LARGEST_PICTURE, check_declared, stored_size
 from napari_milcnn.images.lazy_array import Array
 from napari_milcnn.images.stack import FoundImage
-from napari_milcnn.images.units import pixel_size_from_sides
+from napari_milcnn.images.units import number_or_none, pixel_size_from_sides, says_nothing
 
 RASTER_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
-
 """First bytes of PNG, JPEG and GIF."""
+_HEADER: Final = 4 << 20
+"""Bytes in which JPEG declares its size, behind colour profiles and thumbnails."""
+_PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Kind of colour of a PNG -> samples of a pixel."""
 
 
 def open_raster(path: Path, series: int | None) -> FoundImage:
     """Decode a PNG, JPEG, BMP or GIF; `series` may be 0 or None, since such a file holds one image."""
     if series not in (None, 0):
         raise ImageError(f"{path}: series={series} was asked for, but such a file is one image; leave series= out")
-    from PIL.Image import DecompressionBombError
+    from PIL.Image import DecompressionBombWarning
 
-    try:
+    _check_size(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DecompressionBombWarning)  # the size has just been checked
         pixels, alpha = _decoded(path)
-    except DecompressionBombError as exc:
-        raise ImageError(f"{path} is too large for its format; save it as a tiled TIFF or OME-Zarr") from exc
-    return FoundImage((pixels,), "YX" if pixels.ndim == 2 else "YXS", alpha=alpha)
+        size, note = _raster_pixel_size(path)
+    axes = "YX" if pixels.ndim == 2 else "YXS"
+    return FoundImage((pixels,), axes, pixel_size=size, warnings=(note,) if note else (), alpha=alpha)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a picture whose header declares more pixels than its bytes can hold, or than are decoded at once."""
+    from PIL import Image
+
+    with path.open("rb") as file:
+        head, stored = file.read(_HEADER), path.stat().st_size
+    size = stored_size(head)
+    if head.startswith(b"GIF8") and len(head) >= 10:
+        size = (int.from_bytes(head[8:10], "little"), int.from_bytes(head[6:8], "little"))
+    elif head.startswith(b"BM") and len(head) >= 26:
+        size = (abs(int.from_bytes(head[22:26], "little", signed=True)), int.from_bytes(head[18:22], "little"))
+    if size is None:
+        return  # the decoder says what is wrong
+    pixels = size[0] * size[1]
+    if head.startswith(b"\x89PNG") and len(head) >= 26:
+        decoded, codec = pixels * _PNG_SAMPLES.get(head[25], 1) * head[24] // 8, "deflate"
+    else:
+        decoded, codec = pixels, {b"GI": "lzw", b"\xff\xd8": "jpeg"}.get(head[:2], "")
+    check_declared(str(path), decoded, stored, codec, LARGEST_PICTURE)
+    most = 2 * (Image.MAX_IMAGE_PIXELS or pixels)  # from there on Pillow refuses
+    if pixels > most:
+        raise ImageError(
+            f"{path} has {size[0]} x {size[1]} px, at most {most} px are decoded at once; save it as a tiled TIFF or "
+            "OME-Zarr"
+        )
+
+
+def _raster_pixel_size(path: Path) -> tuple[float | None, str | None]:
+    """Return the size in µm that a resolution states, which is seldom more than a default for printing."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        x, y = (number_or_none(each) for each in picture.info.get("dpi", (None, None)))
+    if says_nothing([each for each in (y, x) if each], "inch"):
+        return None, None
+    return pixel_size_from_sides([y and 1 / y, x and 1 / x], ["inch", "inch"])
 
 
 def _decoded(path: Path) -> tuple[Array, bool]:

@@ -238,7 +238,8 @@ class ImageStack:
         numbers = self._channel_numbers(channels)
         y0, y1, x0, x1 = self._inside(window)
         key: dict[str, int | slice] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
-        with translated(f"{self._where(i)}: the pixels cannot be read"):
+        advice = "" if self.path is None else "the file may be damaged: copy or export it again"
+        with translated(f"{self._where(i)}: the pixels cannot be read", advice):
             block = self._read(key, numbers)
         self._check_finite(block, i)
         return block
@@ -375,12 +376,12 @@ def _which_planes(image: ImageStack) -> str:
 
 
 @contextmanager
-def translated(message: str) -> Iterator[None]:
-    """Turn what readers and decoders raise into an `ImageError` of one sentence that begins with `message`."""
+def translated(message: str, advice: str = "") -> Iterator[None]:
+    """Turn what readers and decoders raise into an `ImageError`: `message`, the reason, and what to do."""
     try:
         yield
     except foreign_errors() as exc:
-        raise ImageError(f"{message}: {reason(exc)}") from exc
+        raise ImageError("; ".join([f"{message}: {reason(exc)}", *([advice] if advice else [])])) from exc
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:

@@ -5,6 +5,8 @@ Decisions:
 - A length whose unit is not known is no length: nothing is assumed to be in µm, and a sentence says what was found.
 - A pixel has one size. Where its sides along Y and X differ, their mean is used and a sentence says so.
 - A comma in a number is a decimal comma.
+- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and not a usual
+  printing resolution: 300 dpi is the default of a program and says nothing about the size of a cell.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Final
+
+from napari_milcnn.untrusted import short
 
 _METRE: Final = (
     *("m", "meter", "meters", "metern", "metre", "metres", "metro", "metros", "metri", "metr", "metry", "metru"),
@@ -55,6 +59,12 @@ NO_UNIT: Final = frozenset({
 """What programs write for a unit where nobody calibrated the image."""
 
 
+PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
+"""Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
+PLAUSIBLE: Final = (0.001, 100.0)
+"""Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
+
+
 def unit_spelling(unit: str) -> str:
     """Return a unit in the spelling of the keys of `MICROMETRES`: escapes, brackets and "per pixel" are taken away."""
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit)
@@ -92,9 +102,8 @@ def number_or_none(value: object) -> float | None:
 
 
 def _shown(text: object, number: float | None = None) -> str:
-    """Return a number, or else a text out of a file that is fit for a sentence: short and printable."""
-    printable = "".join(each for each in str(text) if each.isprintable()).strip()
-    return f"{number:g}" if number is not None else printable[:40]
+    """Return a number, or else a text out of a file that is fit for a sentence."""
+    return f"{number:g}" if number is not None else short(str(text).strip(" \0\r\n"), 40)
 
 
 def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tuple[float | None, str | None]:
@@ -135,3 +144,18 @@ def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tupl
         y, x = known
         return mean, f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used."
     return (known[-1] if len(known) == 2 else mean), None
+
+
+def says_nothing(per_unit: Sequence[float], unit: str) -> bool:
+    """Whether pixels per unit are missing, or are a resolution in inches or centimetres that is only for printing."""
+    length = micrometres_per(unit) or 0
+    if length < 1e4 or not per_unit:
+        return not per_unit
+    sizes = [length / each for each in per_unit]
+    printing = is_default_resolution(per_unit) or is_default_resolution([25400 / size for size in sizes])
+    return printing or not all(PLAUSIBLE[0] < size < PLAUSIBLE[1] for size in sizes)
+
+
+def is_default_resolution(resolutions: Sequence[float]) -> bool:
+    """Whether all are what programs write by themselves: 1, or a usual resolution for printing or screens."""
+    return all(any(abs(each / usual - 1) < 1e-3 for usual in (1, *PRINTING_DPI)) for each in resolutions)

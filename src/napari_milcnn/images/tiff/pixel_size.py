@@ -6,8 +6,6 @@ Decisions:
 - A program's statement that the image is not calibrated counts too: the resolution tags are then not asked.
 - The metadata of a program describe its first image, so they count for images of the same height and width only, not
   for a label or thumbnail beside it.
-- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and not a usual
-  printing resolution: 300 dpi is the default of a program and says nothing about the size of a cell.
 - A statement that is not understood is said in a sentence, and gives no size.
 """
 
@@ -19,15 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from xml.etree import ElementTree
 
 from napari_milcnn.images.stack import foreign_errors, reason
-from napari_milcnn.images.units import is_no_unit, micrometres_per, number_or_none, pixel_size_from_sides
+from napari_milcnn.images.units import (
+    PLAUSIBLE,
+    is_default_resolution,
+    is_no_unit,
+    number_or_none,
+    pixel_size_from_sides,
+    says_nothing,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
-"""Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
-PLAUSIBLE: Final = (0.001, 100.0)
-"""Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
 _RESOLUTION_UNITS: Final = {2: "inch", 3: "cm", 4: "mm", 5: "µm"}
 _PATTERNS: Final = (
     ((270,), r"^Aperio [^\0]*?\|\s*MPP\s*=\s*(?P<x>[^|\s]+)", "µm"),
@@ -218,7 +219,7 @@ def _imagej(tif: TiffFile, page: TiffPage) -> _Stated | None:
         return None
     unit = str(facts["unit"])
     y, x = (_per_unit(page, code) for code in (283, 282))
-    if is_no_unit(unit) or _says_nothing([each for each in (y, x) if each], unit):
+    if is_no_unit(unit) or says_nothing([each for each in (y, x) if each], unit):
         return _NOT_CALIBRATED
     own = _Stated(y and 1 / y, x and 1 / x, str(facts.get("yunit", unit)), unit)
     of_tags = _RESOLUTION_UNITS.get(page.tags.valueof(296))
@@ -247,20 +248,10 @@ def _from_resolution(page: TiffPage) -> tuple[float | None, str | None]:
     known = [each for each in per_unit if each]
     unit = _RESOLUTION_UNITS.get(page.tags.valueof(296))
     if unit is None:
-        return None, None if _is_default(known) else _without_unit(known[-1])
-    if _says_nothing(known, unit):
+        return None, None if is_default_resolution(known) else _without_unit(known[-1])
+    if says_nothing(known, unit):
         return None, None
     return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
-
-
-def _says_nothing(per_unit: Sequence[float], unit: str) -> bool:
-    """Whether pixels per unit are missing, or are a resolution in inches or centimetres that is only for printing."""
-    length = micrometres_per(unit) or 0
-    if length < 1e4 or not per_unit:
-        return not per_unit
-    sizes = [length / each for each in per_unit]
-    printing = _is_default(per_unit) or _is_default([25400 / size for size in sizes])
-    return printing or not all(PLAUSIBLE[0] < size < PLAUSIBLE[1] for size in sizes)
 
 
 def _without_unit(per_unit: float) -> str:
@@ -268,11 +259,6 @@ def _without_unit(per_unit: float) -> str:
         f"The file gives a resolution of {per_unit:g} pixels per unit of length, but not the unit; if you know the "
         "pixel size, give it in µm."
     )
-
-
-def _is_default(resolutions: Sequence[float]) -> bool:
-    """Whether all are what programs write by themselves: 1, or a usual resolution for printing or screens."""
-    return all(any(abs(each / usual - 1) < 1e-3 for usual in (1, *PRINTING_DPI)) for each in resolutions)
 
 
 def _per_unit(page: TiffPage, code: int) -> float | None:

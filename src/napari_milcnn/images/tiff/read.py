@@ -4,23 +4,20 @@ Decisions:
 
 - Pixels that lie in one uncompressed run are memory-mapped, so that reading a window costs a window. All others are
   read strip by strip or tile by tile through the zarr store of tifffile.
-- That store returns zeros for data that is not there. Here a missing page is an error when it is read, and a truncated
-  file is an error when it is opened. Tiles that the file itself declares empty (offset or byte count 0, as writers of
-  sparse TIFF do) read as 0, and a warning counts them.
+- That store returns zeros for data that is not there. Here a missing page is an error when it is read, and a damaged
+  file is an error when it is opened (`damage`).
 - ImageJ stores signed 16 bit as unsigned, with a straight line as its calibration function that takes 32768 away; the
   signed values are read. Any other calibration function is named in a sentence, and the stored values are used.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
 import numpy as np
@@ -28,6 +25,7 @@ import numpy as np
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import Array, ArrayLike
 from napari_milcnn.images.stack import FoundImage
+from napari_milcnn.images.tiff.damage import Gaps, check_data, check_header, check_plane_count, guard_decoding
 from napari_milcnn.images.tiff.pixel_size import tiff_pixel_size
 from napari_milcnn.images.units import number_or_none, pixel_size_from_sides
 
@@ -43,33 +41,17 @@ TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, in either byte order."""
 
 
-class _Gaps(NamedTuple):
-    """How many of all pages are missing, and how many of all strips or tiles the file declares empty."""
-
-    missing: int
-    pages: int
-    empty: int
-    pieces: int
-
-    def notes(self) -> list[str]:
-        notes = []
-        if self.missing:
-            notes.append(f"{self.missing} of {self.pages} pages are missing: reading them is an error.")
-        if self.empty:
-            notes.append(f"{self.empty} of {self.pieces} strips or tiles are declared empty: they read as 0.")
-        return notes
-
-
 def open_tiff(path: Path, series: int | None) -> FoundImage:
     """Open a TIFF of any kind; `series` is the number of one image, or None for all where they are alike."""
     from tifffile import TiffFile
 
     with ExitStack() as stack:
         tif = stack.enter_context(TiffFile(path))
+        check_plane_count(path, tif)
         every = tif.series
-        _check_header(path, tif, every)
+        check_header(path, tif, every)
         chosen = _choose(path, every, series)
-        gaps = [_check_data(path, one) for one in chosen]
+        gaps = [check_data(path, one) for one in chosen]
         parts = tuple(_tiff_part(one, gap, stack) for one, gap in zip(chosen, gaps, strict=True))
         first = chosen[0]
         names, size, more = _tiff_facts(tif, first, every)
@@ -108,59 +90,7 @@ def _unique_names(chosen: Sequence[TiffPageSeries]) -> tuple[str, ...]:
     return names if all(names) and len(set(names)) == len(names) else ()
 
 
-def _check_header(path: Path, tif: TiffFile, every: Sequence[TiffPageSeries]) -> None:
-    """Refuse a file whose header describes more than the file holds."""
-    if not every or every[0].kind not in ("shaped", "ome", "imagej", "uniform", "generic"):
-        return  # formats with their own rules for pages
-    if every[0].kind in ("uniform", "generic") and _promised(tif) > len(tif.pages) * tif.pages.first.size:
-        raise ImageError(f"{path} is truncated or damaged: its header describes more data than there is; copy it again")
-    kind, file = tif.tiff, tif.filehandle
-    file.seek(tif.pages[-1].offset)
-    (tags,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
-    file.seek(tags * kind.tagsize, 1)
-    (following,) = struct.unpack(kind.offsetformat, file.read(kind.offsetsize))
-    if following:
-        raise ImageError(
-            f"{path} is truncated or damaged: after {len(tif.pages)} pages the next one cannot be read; copy it again"
-        )
-
-
-def _promised(tif: TiffFile) -> int:
-    """Return how many values the header describes; 0 where it does not say."""
-    if tif.is_shaped and tif.shaped_metadata:
-        return math.prod(tif.shaped_metadata[0]["shape"])
-    if tif.is_imagej and tif.imagej_metadata:
-        images = math.prod(int(tif.imagej_metadata.get(each, 1)) for each in ("frames", "slices", "channels"))
-        return images * math.prod(tif.pages.first.shape[:2])
-    return 0
-
-
-def _check_data(path: Path, series: TiffPageSeries) -> _Gaps:
-    """Refuse a file that ends before its pixels end; count the pages, strips and tiles that are not there."""
-    if series.dataoffset:
-        _check_end(path, series.dataoffset + series.nbytes, series.keyframe.parent.filehandle.size)
-        return _Gaps(0, len(series), 0, 1)
-    missing = empty = total = 0
-    for page in series:
-        if page is None:
-            missing += 1
-            continue
-        pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        _check_end(path, max((a + b for a, b in pieces), default=0), page.parent.filehandle.size)
-        expected = math.prod(page.chunked)
-        total += expected
-        empty += expected - sum(1 for a, b in pieces if a and b)
-    if empty >= total:
-        raise ImageError(f"{path} holds no pixels: all its strips or tiles are empty; copy or export it again")
-    return _Gaps(missing, len(series), empty, total)
-
-
-def _check_end(path: Path, end: int, size: int) -> None:
-    if end > size:
-        raise ImageError(f"{path} is truncated: its pixels need {end} bytes, the file has {size}; copy it again")
-
-
-def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLike:
+def _tiff_part(series: TiffPageSeries, gaps: Gaps, stack: ExitStack) -> ArrayLike:
     """Return a memory map where the file allows one, else a zarr array that decodes strips or tiles as it is read."""
     page = series.keyframe
     if series.dataoffset and page.is_memmappable and series.transform is None and not series.is_multifile:
@@ -169,6 +99,7 @@ def _tiff_part(series: TiffPageSeries, gaps: _Gaps, stack: ExitStack) -> ArrayLi
         return np.memmap(file, dtype=dtype, mode="r", offset=series.dataoffset, shape=series.shape)
     import zarr
 
+    guard_decoding(series)
     store: Store = series.aszarr(level=0)
     stack.callback(store.close)
     if gaps.missing or not gaps.empty:
