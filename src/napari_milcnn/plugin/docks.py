@@ -13,7 +13,7 @@ from typing import Any
 
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QProgressBar, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
 from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, vertical_layout
 from napari_milcnn.plugin.qt.job import Ending, Job
@@ -46,6 +46,8 @@ class OpeningDock(QWidget):
         self._viewer = napari_viewer
         self._waiting: list[Callable[[Any], None]] = []
         DeletedWhenClosed(self)
+        # what does not expand gets empty space below it from napari, half of the height of the dock
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._page = _LoadingPage()
         vertical_layout(self).addWidget(self._page)
         self._job = Job(self._load, self, self._page.says, self._on_end)

@@ -193,7 +193,7 @@ def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, 
     box.labels.line.setText(str(labels))
     box.reading.channels.setText("GFP, RFP")
     assert set(box.choices().options) == set(EvaluateOptions.model_fields) - {"foreground"}
-    assert box.out.line.placeholderText() == str(tmp_path / "labels evaluation")
+    assert box.out.line.placeholderText() == "labels evaluation (new)"
     qtbot.mouseClick(box.start_button, Qt.MouseButton.LeftButton)
     assert not box.start_button.isEnabled()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)

@@ -162,6 +162,11 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
         assert len(methods) <= 30, kind
 
 
+def test_the_dock_has_its_page_to_itself(dock):
+    """Napari adds empty space below what does not expand, which would halve the dock."""
+    assert dock.parentWidget().layout().count() == 1
+
+
 def test_an_empty_dock_says_what_to_open(dock):
     assert "Open a results folder, written by napari-milcnn classify or evaluate" in dock.facts.text()
     assert [button.text() for button in dock.view_buttons] == list(VIEWS)

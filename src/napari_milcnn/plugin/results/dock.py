@@ -92,8 +92,8 @@ class ResultsDock(QWidget):
                        "well"
         )  # fmt: skip
         self.images_button = _button("Images…", "Choose the folder that the images were moved to")
-        self.report_button = _button("Open report", "Open report.html of this evaluation in your browser")
-        self.place_button = _button("Show folder", "Show the folder of these results in the file manager")
+        self.report_button = _button("Report", "Open report.html of this evaluation in your browser")
+        self.place_button = _button("Folder", "Show the folder of these results in the file manager")
         self.facts, self.warnings, self.message, self.unlike = Note(), Note(), Note(), UnlikeBand()
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
         self.evaluation_box = EvaluationBox(self.evaluation)
@@ -114,8 +114,7 @@ class ResultsDock(QWidget):
         for number, button in enumerate(self.view_buttons):
             grid.addWidget(button, number // _BUTTONS_PER_ROW, number % _BUTTONS_PER_ROW)
         after = vertical_layout(self._after)
-        after.addLayout(row(self.layout_button, self.images_button))
-        after.addLayout(row(self.report_button, self.place_button))
+        after.addLayout(row(self.layout_button, self.images_button, self.report_button, self.place_button))
         after.addLayout(grid)
         after.addWidget(self.unlike)
         after.addWidget(self.stack, 1)

@@ -87,7 +87,7 @@ class PathField(QWidget):
 
     def __init__(self, name: str, tooltip: str, *, folder: bool = False, saved: str = "", kinds: str = "") -> None:
         super().__init__()
-        self._name, self._folder, self._saved, self._kinds = name, folder, saved, kinds
+        self._name, self._folder, self._saved, self._kinds, self._suggested = name, folder, saved, kinds, ""
         self.line, self.button = _PathLine(), browse_button(f"Choose: {name}")
         self.line.setAccessibleName(name)
         self.line.setToolTip(tooltip)
@@ -102,8 +102,13 @@ class PathField(QWidget):
         text = self.line.text().strip()
         return Path(text).expanduser() if text else None
 
+    def suggest(self, path: Path | None) -> None:
+        """Show what is taken where the line is empty."""
+        self._suggested = "" if path is None else str(path)
+        self.line.setPlaceholderText("" if path is None else f"{path.name} (new)")
+
     def _on_browse(self) -> None:
-        start = self.line.text() or self.line.placeholderText()
+        start = self.line.text() or self._suggested
         if self._folder:
             found = QFileDialog.getExistingDirectory(self, self._name, start)
         elif self._saved:
@@ -385,7 +390,7 @@ class EvaluationBox(QWidget):
         self.out.setVisible(not calibrate)
         self.model_out.setVisible(calibrate)
         for path in (self.out, self.model_out):
-            path.line.setPlaceholderText("" if session.out is None else str(session.out))
+            path.suggest(session.out)
         self.training_section.setEnabled(session.choices.folds is not None)
         for field in self.forms[_COMPUTE_FIELDS]:
             field.visible = not calibrate or field.name == "device"

@@ -146,22 +146,17 @@ def facts_of(found: OpenedResults) -> str:
     lines = [f"{count} · {len(found.classes)} classes"]
     measured = accuracy(found)
     if measured is not None and not np.isnan(measured[0]):
-        yes_no = "" if found.single_label else "yes/no "
-        lines.append(f"{yes_no}accuracy {_with_interval(*measured)}")
+        yes_no, ends = "" if found.single_label else "yes/no ", measured[1]
+        interval = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+        lines.append(f"{yes_no}accuracy {measured[0]:.3f}{interval}")
     if found.metrics is not None:
-        for name in _FIGURES:
-            value, ends = found.metrics.figures.get(name), found.metrics.intervals.get(name)
-            low, high = ends or (None, None)
-            if value is not None:
-                lines.append(f"{name} {_with_interval(value, None if low is None or high is None else (low, high))}")
+        figures = [(name, found.metrics.figures.get(name)) for name in _FIGURES]
+        others = [f"{name} {value:.3f}" for name, value in figures if value is not None]
+        lines += [" · ".join(others)] if others else []
     if found.layout is not None and found.added:
         lines.append(f"columns from {found.layout.name}: {', '.join(found.added)}")
     folder = [] if found.path is None else [found.path.parent.name]
     return "\n".join([*folder, *lines])
-
-
-def _with_interval(value: float, ends: tuple[float, float] | None) -> str:
-    return f"{value:.3f}" + (f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 
 def warnings_of(found: OpenedResults) -> list[str]:
