@@ -28,7 +28,10 @@ TABLE_OUT = typer.Option("--out", "-o", help="Table to write, a .csv file.")
 BESIDE_REPLAY = ("replay", "out", "model", "device", "as_json")
 READING: dict[str, tuple[object, str]] = {
     "axes": (str | None, "Axes of files that do not say them, such as TCYX."),
-    "channels": (str | None, "Channel names in the order of the files, such as GFP,RFP."),
+    "channels": (
+        str | None,
+        "Channel names in the order of the files, such as GFP,RFP, or which is which, such as DNA=Phase.",
+    ),
     "pixel_size": (float | None, "Pixel size in µm of files that do not say it."),
     "series": (int | None, "Number of the series to open, from 0, in files that hold several."),
     "z": (ZReading | None, "Use each plane of a Z stack (default), or its maximum projection."),

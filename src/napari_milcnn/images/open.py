@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_milcnn.errors import ImageError, OptionsError
-from napari_milcnn.images.channels import as_names, channel_names, given_names
+from napari_milcnn.images.channels import COLOURS, as_names, channel_names, given_names, is_grey
 from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
@@ -57,7 +57,9 @@ def open_image(
         One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
         They replace the axes in the file, and are needed where it names none, unless there are only Y and X.
     channels
-        One name per channel; they replace the names in the file.
+        One name per channel; they replace the names in the file. Or texts that name only some channels, such as
+        "DNA=DAPI": the channel DAPI of the file is called DNA. "DNA=grey" makes one channel of a colour picture, the
+        mean of red, green and blue.
     pixel_size
         Side of a pixel along Y and X in µm; it replaces the size in the file.
     series
@@ -159,34 +161,46 @@ def maximum_projection(image: ImageStack) -> ImageStack:
     if "Z" not in image.axes:
         return image
     only = image.only._replace(z=None)
-    return replace(image, data=ProjectedArray(image), axes=image.axes.replace("Z", ""), only=only)
+    return replace(image, data=ReducedArray(image, "Z", _largest), axes=image.axes.replace("Z", ""), only=only)
 
 
-class ProjectedArray(LazyArray):
-    """The maximum along Z of the data of an image."""
+class ReducedArray(LazyArray):
+    """The data of an image, reduced along one of its axes to one value for each pixel."""
 
-    def __init__(self, image: ImageStack) -> None:
-        super().__init__([_AlongZ(image)], image.axes.replace("Z", ""))
+    def __init__(self, image: ImageStack, axis: str, reduced: Callable[[Iterator[Array]], Array]) -> None:
+        super().__init__([_Along(image, axis, reduced)], image.axes.replace(axis, ""))
         self._image = image
 
     def close(self) -> None:
-        """Close the image that the projection reads from."""
+        """Close the image that the array reads from."""
         super().close()
         self._image.close()
 
 
-class _AlongZ:
-    """The only part of a `ProjectedArray`: its keys have an entry for every axis but Z."""
+class _Along:
+    """The only part of a `ReducedArray`: its keys have an entry for every axis but the one that is reduced."""
 
-    def __init__(self, image: ImageStack) -> None:
-        self._data, self._depth, self._at = image.data, image.sizes["Z"], image.axes.index("Z")
+    def __init__(self, image: ImageStack, axis: str, reduced: Callable[[Iterator[Array]], Array]) -> None:
+        self._data, self._length, self._at = image.data, image.sizes[axis], image.axes.index(axis)
+        self._reduced = reduced
         self.shape = (*image.shape[: self._at], *image.shape[self._at + 1 :])
         self.ndim = len(self.shape)
         self.dtype = image.dtype
 
     def __getitem__(self, key: tuple[int | slice, ...]) -> Array:
         before, behind = key[: self._at], key[self._at :]
-        return reduce(np.maximum, (in_memory(self._data[(*before, z, *behind)]) for z in range(self._depth)))
+        reduced = self._reduced(in_memory(self._data[(*before, one, *behind)]) for one in range(self._length))
+        whole = reduced.dtype.kind == "f" and self.dtype.kind != "f"
+        return (np.rint(reduced) if whole else reduced).astype(self.dtype, copy=False)
+
+
+def _largest(slices: Iterator[Array]) -> Array:
+    return reduce(np.maximum, slices)
+
+
+def _mean_of_colours(colours: Iterator[Array]) -> Array:
+    mean: Array = reduce(np.add, (one.astype(float) for one in colours)) / len(COLOURS)
+    return mean
 
 
 def _assemble(
@@ -208,11 +222,9 @@ def _assemble(
     drop = (all_samples == 4 if found.alpha is None else found.alpha and all_samples > 1) and not keep_alpha
     samples = all_samples - drop
     names, named = channel_names(found, sizes, samples, axes is not None)
-    if channels is not None:
-        names, named = given_names(channels, len(names), name), True
     data, out_axes = _arranged(found, letters, samples)
     notes = (*found.warnings, *(["The alpha sample is left out."] if drop else []))
-    return ImageStack(
+    image = ImageStack(
         data=data,
         axes=out_axes,
         name=image_name(path),
@@ -223,6 +235,22 @@ def _assemble(
         warnings=notes,
         channels_named=named,
         stored=StoredAxes(letters, shape, len(found.parts)),
+    )
+    return image if channels is None else _with_channels(image, channels, name)
+
+
+def _with_channels(image: ImageStack, channels: Sequence[str], name: str) -> ImageStack:
+    """Return an image with the names of channels that the caller gave, or the grey of a colour picture."""
+    names = as_names(channels)
+    if not (is_grey(names) and image.is_picture):
+        return replace(image, channels=given_names(names, image.channels, name), channels_named=True)
+    if len(image.channels) != len(COLOURS):
+        raise ImageError(
+            f"{name} has the channels {', '.join(image.channels)}; grey is the mean of red, green and blue"
+        )
+    grey = ReducedArray(image, "C", _mean_of_colours)
+    return replace(
+        image, data=grey, axes=grey.axes, channels=(names[0].partition("=")[0].strip(),), channels_named=True
     )
 
 
@@ -253,8 +281,7 @@ def _adapted(
     if axes is not None or series is not None:
         raise ImageError(f"{image.name} is already opened; give axes= and series= where it is opened first")
     if channels is not None:
-        names = given_names(channels, len(image.channels), image.name)
-        image = replace(image, channels=names, channels_named=True)
+        image = _with_channels(image, channels, image.name)
     return image if pixel_size is None else replace(image, pixel_size=_given_size(pixel_size))
 
 

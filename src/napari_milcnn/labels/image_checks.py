@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.channels import find_channels
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.stack import ImageStack, only_planes
 
@@ -51,6 +52,8 @@ class _Header(NamedTuple):
     channels: tuple[str, ...]
     pixel_size: float | None
     pixel_type: str
+    channels_named: bool
+    is_picture: bool
 
 
 def check_rows(
@@ -101,7 +104,9 @@ def _header(image: ImageStack, row: CheckedRow) -> _Header | str:
         only_planes(image, row.plane)
     except ImageError as error:
         return str(error)
-    return _Header(image.channels, image.pixel_size, str(image.dtype))
+    return _Header(
+        image.channels, image.pixel_size, str(image.dtype), image.channels_named, image.is_picture
+    )
 
 
 def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings: Problems) -> None:
@@ -116,7 +121,16 @@ def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings
     elif len(names) > 1:
         usual_names = names.most_common(1)[0][0]
         for row, header in found.items():
-            if header.channels != usual_names:
+            if header.channels == usual_names:
+                continue
+            matched = find_channels(
+                usual_names, header.channels, named=header.channels_named, picture=header.is_picture
+            )
+            if matched.question:
+                listed = ", ".join(usual_names)
+                errors.add(f"images whose channels are not {listed} by name; name them (option channels)",
+                           f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
+            else:
                 warnings.add(f"images whose channels are not named {', '.join(usual_names)}",
                              f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
 

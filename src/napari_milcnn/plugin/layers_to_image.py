@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.channels import GREY, ChannelMatch, find_channels
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
 from napari_milcnn.images.paths import image_name
@@ -56,12 +57,53 @@ class SourceReading:
         µm per pixel.
     notes : tuple of str
         Sentences that tell the user which values are guessed or doubtful.
+    named : bool
+        Whether the channels have names of their own, from the file or from a layer for each of them.
     """
 
     axes: str
     channels: tuple[str, ...]
     pixel_size: float | None
     notes: tuple[str, ...] = ()
+    named: bool = False
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the image is a colour picture."""
+        return "S" in self.axes
+
+    def match(self, wanted: Sequence[str]) -> ChannelMatch:
+        """Find the channels of a model among those of the image."""
+        return find_channels(wanted, self.channels, named=self.named, picture=self.is_picture)
+
+    def with_choice(self, wanted: Sequence[str], chosen: Sequence[int]) -> SourceReading:
+        """Return the reading in which the chosen channels have the names that the model knows.
+
+        Parameters
+        ----------
+        wanted : sequence of str
+            Names of the channels of the model.
+        chosen : sequence of int
+            For each of them, the number of the channel; the number after the last one is the grey of a colour picture.
+
+        Raises
+        ------
+        ImageError
+            If one channel is chosen twice, or grey beside another channel.
+        """
+        if len(set(chosen)) < len(chosen):
+            raise ImageError(
+                "two channels of the model use the same channel of the image; choose a different one for each"
+            )
+        if len(self.channels) in chosen:
+            if len(chosen) > 1:
+                raise ImageError("grey is the mean of red, green and blue; choose it for a model of one channel only")
+            return replace(self, channels=(f"{wanted[0]}={GREY[0]}",), named=True)
+        names = list(self.channels)
+        for name, index in zip(wanted, chosen, strict=True):
+            names = [f"{one} (other)" if one == name and i != index else one for i, one in enumerate(names)]
+            names[index] = name
+        return replace(self, channels=tuple(names), named=True)
 
 
 @dataclass(frozen=True)
@@ -214,7 +256,8 @@ def suggest(layers: Sequence[Image]) -> SourceReading:
     if found is None:
         axes = _labelled(first)
         axes, notes = (axes, ()) if axes else _guessed(first)
-        found = SourceReading(axes, _channel_names(layers, axes), _size_in(path, axes, layers), notes)
+        names, named = _channel_names(layers, axes), _are_named(layers, axes)
+        found = SourceReading(axes, names, _size_in(path, axes, layers), notes, named)
     size, size_notes = _size_of(first, found.axes)
     if size is None and found.pixel_size is not None:
         return found
@@ -259,7 +302,9 @@ def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "pl
 def file_behind(source: LayerImage, z: ZReading) -> tuple[Path | None, ImageReading]:
     """Return the file that holds the same image, and how to open it so that it reads alike; None if no file does."""
     image = source.image
-    reading = ImageReading(channels=image.channels, pixel_size=image.pixel_size, z=z)
+    is_grey = source.layer.rgb and "C" not in image.axes
+    channels = (f"{image.channels[0]}={GREY[0]}",) if is_grey else image.channels
+    reading = ImageReading(channels=channels, pixel_size=image.pixel_size, z=z)
     if image.path is None:
         return None, reading
     own = source.axes + ("S" if source.layer.rgb else "")
@@ -409,7 +454,8 @@ def _from_file(path: Path, layers: Sequence[Image]) -> SourceReading | None:
                 axes = _labelled(layers[0]) or _stored(image, layers)
                 if axes and _fits(layers[0], axes, image):
                     names = _names_in(image, axes, layers)
-                    return _compared(layers, SourceReading(axes, names, image.pixel_size), image)
+                    named = image.channels_named if set(names) <= set(image.channels) else _are_named(layers, axes)
+                    return _compared(layers, SourceReading(axes, names, image.pixel_size, named=named), image)
         except ImageError:
             continue
     return None
@@ -538,6 +584,11 @@ def _channel_names(layers: Sequence[Image], axes: str) -> tuple[str, ...]:
     if "S" in axes and count == 3:
         return ("red", "green", "blue")
     return (layers[0].name,) if count == 1 else numbered_channels(count)
+
+
+def _are_named(layers: Sequence[Image], axes: str) -> bool:
+    """Whether channels that are called after their layers, or colours, have names of their own."""
+    return len(layers) > 1 or "S" in axes
 
 
 def numbered_channels(count: int) -> tuple[str, ...]:

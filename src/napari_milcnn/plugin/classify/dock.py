@@ -416,7 +416,7 @@ class ClassifyDock(QWidget):
 
     def _on_model(self, model: TrainedModel | None) -> None:
         """Offer the channels and classes of another model."""
-        self.image_box.set_channels(model.channels if model else ())
+        self.image_box.set_channels(model.channels if model else (), model.pixel_size if model else None)
         self.mask_box.set_classes(model.classes if model else ())
         if model is not None and model.card.evidence is not None:
             self.adds_box.choose(model.card.evidence.kind, model.card.evidence.detail)

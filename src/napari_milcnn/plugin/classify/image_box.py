@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from napari_milcnn.images.stack import ImageStack
 
 SEPARATE_PLANES, MAXIMUM = "planes", "maximum"
+CHOOSE, GREY_CHOICE = "choose…", "grey (mean of red, green and blue)"
 
 
 class ImageBox(QWidget):
@@ -69,9 +70,11 @@ class ImageBox(QWidget):
         self._viewer = viewer
         self._groups: list[tuple[Image, ...]] = []
         self._wanted: tuple[str, ...] = ()
+        self._model_size: float | None = None
         self._suggested: SourceReading | None = None
         self._refused = ""
         self._readings: dict[tuple[Image, ...], SourceReading] = {}
+        self._choices: dict[tuple[object, ...], dict[str, int]] = {}
         self._make_fields()
         self._lay_out()
         self.layers.currentIndexChanged.connect(self._on_chosen)
@@ -149,9 +152,9 @@ class ImageBox(QWidget):
         self.refresh()
         self.layers.setCurrentIndex(next(i for i, group in enumerate(self._groups) if layer in group))
 
-    def set_channels(self, wanted: Sequence[str]) -> None:
-        """Offer a choice for each channel of the model."""
-        self._wanted = tuple(wanted)
+    def set_channels(self, wanted: Sequence[str], pixel_size: float | None = None) -> None:
+        """Offer a choice for each channel of the model, and ask for the pixel size where the model knows its own."""
+        self._wanted, self._model_size = tuple(wanted), pixel_size
         self._fill_channels()
 
     def remember(self, layers: Sequence[Image], reading: SourceReading) -> None:
@@ -163,7 +166,7 @@ class ImageBox(QWidget):
         """Why the chosen layers cannot be read with these settings; empty if they can."""
         if not self.chosen() or self._suggested is None:
             return str(self.message.text())
-        return self._too_few_channels() if len(self._wanted) > len(self._suggested.channels) else ""
+        return self._question()
 
     def source(self) -> LayerImage:
         """Open the chosen layers with these settings.
@@ -190,18 +193,11 @@ class ImageBox(QWidget):
         """Return the settings; the channels that the model uses have the names that the model knows."""
         if self._suggested is None:
             raise ImageError(self._refused)
-        names = list(self._suggested.channels)
-        if len(self._wanted) > len(names):
-            raise ImageError(self._too_few_channels())
-        chosen = [combo.currentIndex() for combo in self._combos()]
-        if len(set(chosen)) < len(chosen):
-            raise ImageError(
-                "two channels of the model use the same channel of the image; choose a different one for each"
-            )
-        for wanted, index in zip(self._wanted, chosen, strict=False):
-            names = [f"{name} (other)" if name == wanted and i != index else name for i, name in enumerate(names)]
-            names[index] = wanted
-        return replace(self._suggested, channels=tuple(names), pixel_size=self.pixel_size.value() or None)
+        if self._question():
+            raise ImageError(self._question())
+        chosen = [int(combo.currentData()) for combo in self._combos()]
+        reading = self._suggested.with_choice(self._wanted, chosen)
+        return replace(reading, pixel_size=self.pixel_size.value() or None)
 
     # What happens
 
@@ -251,7 +247,9 @@ class ImageBox(QWidget):
             return
         axes = self.axes.text().strip().upper()
         if axes != before.axes:
-            edited = replace(before, axes=axes, channels=_channels_of(layers, axes, before), notes=())
+            channels = _channels_of(layers, axes, before)
+            named = before.named and channels == before.channels
+            edited = replace(before, axes=axes, channels=channels, notes=(), named=named)
             try:
                 open_layers(layers, edited)
             except ImageError as error:
@@ -259,6 +257,7 @@ class ImageBox(QWidget):
                 return
             self._suggested = self._readings[layers] = edited
             self._fill()
+        self._say()
         self.changed.emit()
 
     def _fill(self) -> None:
@@ -272,7 +271,6 @@ class ImageBox(QWidget):
         self.facts.setText(_facts(self.chosen(), reading))
         self.axes.setText(reading.axes)
         self.pixel_size.setValue(reading.pixel_size or 0)
-        self.message.say(" ".join(reading.notes), WARNING)
         self._z_part.setVisible(self._has_z())
         self._fill_channels()
 
@@ -292,27 +290,73 @@ class ImageBox(QWidget):
         return [item.widget() for item in fields if item is not None]
 
     def _fill_channels(self) -> None:
+        """Offer the channels of the image for each channel of the model; what is not certain is left to the user."""
         while self._channels.rowCount():
             self._channels.removeRow(0)
-        if self._suggested is None:
+        reading = self._suggested
+        if reading is None:
             return
-        names = self._suggested.channels
-        if len(self._wanted) > len(names):
-            self.message.say(self._too_few_channels(), ERROR)
+        offered = (*reading.channels, *((GREY_CHOICE,) if reading.is_picture else ()))
+        known = self._choices.get(self._choice_key(), {})
+        if len(self._wanted) <= len(reading.channels):
+            for wanted, number in zip(self._wanted, reading.match(self._wanted).numbers, strict=True):
+                self._channels.addRow(f"{wanted}  ←", self._channel_combo(wanted, offered, known.get(wanted, number)))
+        self._say()
+
+    def _channel_combo(self, wanted: str, offered: Sequence[str], number: int | None) -> NarrowComboBox:
+        combo = NarrowComboBox()
+        combo.setObjectName(f"channel {wanted}")
+        for i, name in enumerate(offered):
+            combo.addItem(name, i)
+        if number is None:
+            combo.insertItem(0, CHOOSE, None)
+            combo.setCurrentIndex(0)
+        else:
+            combo.setCurrentIndex(combo.findData(number))
+        combo.activated.connect(partial(self._on_channel, wanted, combo))
+        return combo
+
+    def _on_channel(self, wanted: str, combo: NarrowComboBox, _index: int) -> None:
+        """Keep the user's choice for this image, and for others whose channels have the same names."""
+        if combo.currentData() is None:
             return
-        for i, wanted in enumerate(self._wanted):
-            combo = NarrowComboBox()
-            combo.addItems(names)
-            combo.setCurrentIndex(_best(wanted, names, i))
-            combo.activated.connect(lambda _index: self.changed.emit())
-            self._channels.addRow(f"{wanted}  ←", combo)
+        if combo.findText(CHOOSE) >= 0:
+            combo.removeItem(combo.findText(CHOOSE))
+        self._choices.setdefault(self._choice_key(), {})[wanted] = int(combo.currentData())
+        self._say()
+        self.changed.emit()
 
+    def _choice_key(self) -> tuple[object, ...]:
+        assert self._suggested is not None
+        by_name = self._suggested.named and not self._suggested.is_picture
+        return ("names", *self._suggested.channels) if by_name else ("layers", *self.chosen())
 
-def _best(wanted: str, names: Sequence[str], place: int) -> int:
-    """Return the channel with the same name apart from case and spaces, else the one at the same place."""
-    plain = [name.casefold().replace(" ", "") for name in names]
-    name = wanted.casefold().replace(" ", "")
-    return plain.index(name) if name in plain else place
+    def _question(self) -> str:
+        """Say what of the channels is not known, and what to do; empty if everything is."""
+        assert self._suggested is not None
+        if len(self._wanted) > len(self._suggested.channels):
+            return self._too_few_channels()
+        open_ones = [combo for combo in self._combos() if combo.currentData() is None]
+        asked = self._suggested.match(self._wanted).question if open_ones else ""
+        return f"The image {asked}. Choose it above." if asked else ""
+
+    def _say(self) -> None:
+        """Show what is not known, or which values are guessed or doubtful."""
+        assert self._suggested is not None
+        question = self._question()
+        if question:
+            self.message.say(question, ERROR)
+            return
+        notes = list(self._suggested.notes)
+        note = self._suggested.match(self._wanted).note
+        if note and not self._choices.get(self._choice_key()):
+            notes.append(f"{note[0].upper()}{note[1:]}.")
+        if self._model_size is not None and not self.pixel_size.value():
+            notes.append(
+                f"The pixel size of the image is unknown, and the model has {self._model_size:.4g} µm: enter it above. "
+                "Without it the image is taken to have the model's, and cells of another size are not recognised."
+            )
+        self.message.say(" ".join(notes), WARNING)
 
 
 def _group_name(layers: Sequence[Image]) -> str:
