@@ -104,9 +104,7 @@ def _header(image: ImageStack, row: CheckedRow) -> _Header | str:
         only_planes(image, row.plane)
     except ImageError as error:
         return str(error)
-    return _Header(
-        image.channels, image.pixel_size, str(image.dtype), image.channels_named, image.is_picture
-    )
+    return _Header(image.channels, image.pixel_size, str(image.dtype), image.channels_named, image.is_picture)
 
 
 def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings: Problems) -> None:
