@@ -114,7 +114,9 @@ class LayerWriter:
     def open(self, image: ImageStack, limits: Any) -> tuple[tuple[Layer, ...], SourceReading, LayerImage]:
         """Add the image of a file as layers, one a channel, and say how they are read."""
         added = tuple(self.add(data) for data in image_layers(image, limits))
-        reading = SourceReading(image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named)
+        reading = SourceReading(
+            image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named
+        )
         return added, reading, open_layers(added, reading)
 
     def write(self, image: ImageRecord, plane: int) -> str:

@@ -169,7 +169,9 @@ class OpenedLayers:
     def show_image(self, image: ImageStack, limits: Sequence[tuple[float, float]] | None, plane: int) -> None:
         """Add an image, one layer for each channel, and show one of its planes."""
         added = [add_layer(self._viewer, data) for data in image_layers(image, limits)]
-        reading = SourceReading(image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named)
+        reading = SourceReading(
+            image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named
+        )
         self._images, self._source = tuple(added), open_layers(added, reading)
         show_plane(self._viewer, self._source, plane)
 
