@@ -3,6 +3,8 @@
 #   make test       run the tests                   make lint    style, types, floors, the layout of the project
 #   make test-fast  run those that are not slow     make bench   the quick benchmarks
 #   make gui        napari and the dock
+#   make fuzz       try files made to hurt for 5 minutes (MINUTES=60 make fuzz: for an hour)
+#   make audit      look up the pinned dependencies in the database of known vulnerabilities
 #   make compat     the tests that meet napari, with its oldest and newest release and both Qt bindings
 #   make bare       the install steps, demo and test-fast in a bare Debian (as root, with debootstrap)
 PYTHON ?= python3
@@ -25,7 +27,7 @@ COMPAT_BINDING = $(lastword $(subst -, ,$*))
 COMPAT_TESTS := tests/plugin tests/test_package.py
 test test-fast $(COMPAT:%=compat-%): export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-fast lint gui bench bare compat $(COMPAT:%=compat-%) constraints clean
+.PHONY: demo test test-fast lint gui bench fuzz audit bare compat $(COMPAT:%=compat-%) constraints clean
 
 demo: .venv/core
 	$(BIN)/napari-milcnn demo --out milcnn-demo
@@ -51,6 +53,14 @@ gui: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.speed.inference
+
+MINUTES ?= 5
+fuzz: .venv/dev
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) --seed $$(date +%s)
+
+audit: .venv/dev
+	$(BIN)/pip install --quiet "pip-audit>=2.10"
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 bare:
 	tools/bare.sh

@@ -108,6 +108,16 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
     kept.write_bytes(kept.read_bytes()[:1000])
     with pytest.raises(OptionsError, match="is not a checkpoint of a training"):
         next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST))
+    whole = {"format": 2, "run": {}, "network": {}, "averaged": {}, "optimiser": {}, "schedule": {}, "card": "{}",
+             "best": {}, "best_card": "{}"}  # fmt: skip
+    for change, match in (
+        ({"format": torch.zeros(2)}, "it has no format number"), ({"format": 7}, "is a checkpoint of format 7"),
+        ({"run": {"a": torch.zeros(2)}}, "its run is missing or damaged"), ({"best": {"a": 1}}, "its best is missing"),
+        ({"card": None}, "its card is missing"), ({"run": {3: 4}}, "its run is missing"),
+    ):  # fmt: skip
+        torch.save({**whole, **change}, kept)
+        with pytest.raises(OptionsError, match=match):
+            next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST))
     with pytest.raises(OptionsError, match="resume needs the checkpoint"):
         next(train(model_for(table), table, resume=True, **FAST))
 

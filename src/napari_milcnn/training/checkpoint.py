@@ -5,7 +5,6 @@ A checkpoint is read with `weights_only=True`: it holds tensors and plain values
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,10 +15,22 @@ from torch import Tensor
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OptionsError, ResumeError
+from napari_milcnn.model.tensor_files import read_tensors
 from napari_milcnn.options import current_names
+from napari_milcnn.untrusted import short
 
 _FORMAT = 2
 _OPTION = "option "
+LARGEST_CHECKPOINT = 2 << 30
+"""Bytes; five times the weights of the largest network, and more."""
+_STATES = ("network", "averaged", "best")
+_PARTS: dict[str, type] = {
+    "run": dict, "network": dict, "averaged": dict, "optimiser": dict, "schedule": dict, "card": str, "best": dict,
+    "best_card": str,
+}  # fmt: skip
+"""What a checkpoint holds, as the attributes of `Checkpoint`."""
+_PLAIN = (str, int, float, bool, type(None))
+"""What a fact about a run may be."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +89,12 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        _check_format(path, found["format"])
-        state = Checkpoint(**{name: found[name] for name in Checkpoint.__dataclass_fields__})
-        recorded = _with_current_names(state.run)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise OptionsError(
-            f"{path} is not a checkpoint of a training ({type(error).__name__}); train without resume to start "
-            "from scratch"
-        ) from error
-    changed = [f"{name} (was {recorded.get(name)}, is {value})" for name, value in run.items()
+        found = read_tensors(path, LARGEST_CHECKPOINT)
+    except (OSError, ValueError) as error:
+        raise _not_a_checkpoint(path, str(getattr(error, "strerror", None) or error)) from error
+    state = _checked_state(path, found)
+    recorded = _with_current_names(state.run)
+    changed = [f"{name} (was {short(str(recorded.get(name)))}, is {value})" for name, value in run.items()
                if recorded.get(name) != value]  # fmt: skip
     if changed:
         raise ResumeError(
@@ -97,12 +104,33 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     return state
 
 
-def _check_format(path: Path, found: object) -> None:
-    if found != _FORMAT:
+def _not_a_checkpoint(path: Path, reason: str) -> OptionsError:
+    return OptionsError(
+        f"{path} is not a checkpoint of a training ({short(reason)}); train without resume to start from scratch"
+    )
+
+
+def _checked_state(path: Path, found: object) -> Checkpoint:
+    """Return what a checkpoint holds, of which everything has its kind."""
+    number = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(number, int):
+        raise _not_a_checkpoint(path, "it has no format number")
+    if number != _FORMAT:
         raise OptionsError(
-            f"{path} is a checkpoint of format {found}; this version goes on from format {_FORMAT} only: train without "
-            "resume to start from scratch, or go on with the version that wrote it"
+            f"{path} is a checkpoint of format {number}; this version goes on from format {_FORMAT} "
+            "only: train without resume to start from scratch, or go on with the version that wrote it"
         )
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(found.get(name), kind)]
+    wrong += [name for name in _STATES if name not in wrong and not _is_state(found[name])]
+    if not wrong and not all(isinstance(key, str) and isinstance(fact, _PLAIN) for key, fact in found["run"].items()):
+        wrong = ["run"]
+    if wrong:
+        raise _not_a_checkpoint(path, f"its {wrong[0]} is missing or damaged")
+    return Checkpoint(**{name: found[name] for name in _PARTS})
+
+
+def _is_state(weights: dict[object, object]) -> bool:
+    return all(isinstance(name, str) and torch.is_tensor(value) for name, value in weights.items())
 
 
 def option_facts(options: Mapping[str, object]) -> dict[str, object]:

@@ -183,7 +183,13 @@ def train(
         trainer = _Trainer(model, table, chosen, on_batch)
         state = load_checkpoint(file, trainer.run) if file is not None and resume else None
         if state is not None:
-            trainer.restore(state)
+            try:
+                trainer.restore(state)
+            except Exception as error:  # of a checkpoint that was made to deceive, or is damaged
+                raise OptionsError(
+                    f"{file} is not a checkpoint of this training ({type(error).__name__}); train without resume to "
+                    "start from scratch"
+                ) from error
         elif not trainer.prepare(counter):
             return
         yield from trainer.epochs(file)

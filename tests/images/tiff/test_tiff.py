@@ -544,3 +544,21 @@ def test_numbers_are_no_channel_names(tmp_path: Path) -> None:
     image = open_image(write_tiff(tmp_path / "a.ome.tif", TCYX[0], "CYX", ome=True, metadata=metadata))
     assert image.channels == ("Channel:0:0", "Channel:0:1")
     assert not image.channels_named
+
+
+@pytest.mark.parametrize(("bigtiff", "back_to"), [(False, 0), (True, 0), (False, 1)])
+def test_pages_that_lead_in_a_circle_are_refused(tmp_path: Path, bigtiff: bool, back_to: int) -> None:
+    """The last page names an earlier one, or itself, as the next: tifffile alone would go on for ever."""
+    path = tmp_path / "circle.tif"
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        for i in range(2):
+            writer.write(np.full((8, 9), i, np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        kind, places = tif.tiff, [page.offset for page in tif.pages]
+        count = len(tif.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    at = places[1] + kind.tagnosize + count * kind.tagsize
+    content[at : at + kind.offsetsize] = places[back_to].to_bytes(kind.offsetsize, "little")
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="after 2 pages it leads back to an earlier one"):
+        open_image(path)

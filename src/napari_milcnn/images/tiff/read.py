@@ -26,6 +26,7 @@ from napari_milcnn.errors import ImageError
 from napari_milcnn.images.lazy_array import Array, ArrayLike
 from napari_milcnn.images.stack import FoundImage
 from napari_milcnn.images.tiff.damage import Gaps, check_data, check_header, check_plane_count, guard_decoding
+from napari_milcnn.images.tiff.links import check_links
 from napari_milcnn.images.tiff.pixel_size import tiff_pixel_size
 from napari_milcnn.images.units import number_or_none, pixel_size_from_sides
 
@@ -47,6 +48,7 @@ def open_tiff(path: Path, series: int | None) -> FoundImage:
 
     with ExitStack() as stack:
         tif = stack.enter_context(TiffFile(path))
+        check_links(path, tif)
         check_plane_count(path, tif)
         every = tif.series
         check_header(path, tif, every)
