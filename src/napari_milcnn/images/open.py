@@ -29,7 +29,7 @@ from napari_milcnn.images.channels import COLOURS, as_names, channel_names, give
 from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
-from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name
+from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name, is_zipped_zarr
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
 from napari_milcnn.untrusted import check_regular
@@ -413,6 +413,8 @@ def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
     suffix = path.suffix.lower()
     if head in TIFF_MAGIC:
         return open_tiff
+    if head.startswith(b"PK\3\4") or is_zipped_zarr(path):
+        return open_zarr
     if head.startswith(RASTER_MAGIC) or (suffix == ".bmp" and head.startswith(b"BM")):
         return open_raster
     if suffix in TIFF_SUFFIXES + RASTER_SUFFIXES:

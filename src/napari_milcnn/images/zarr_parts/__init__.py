@@ -1,0 +1,1 @@
+"""What `images.ome_zarr` is built from."""
