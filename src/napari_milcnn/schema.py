@@ -83,6 +83,11 @@ def is_pooled(column: object) -> bool:
     return str(column).startswith(_POOLED)
 
 
+def is_evidence(column: object) -> bool:
+    """Whether a column holds the evidence of objects for a class."""
+    return str(column).startswith(_EVIDENCE)
+
+
 def is_count(column: object) -> bool:
     """Whether a column holds the number of cells of a plane, or the number or share of those of a class."""
     return column == CELLS or str(column).startswith((_CELLS, _SHARE))

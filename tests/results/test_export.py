@@ -45,10 +45,19 @@ def test_exported_files_equal_those_of_a_run(compact, stack, tmp_path):
     tifffile.imwrite(path, np.asarray(stack.data), metadata={"axes": "TCYX", "Channel": {"Name": ["GFP", "RFP"]}})
     list(classify_files(compact, [path], tmp_path / "run", mask_options={"present": 0}))
     with mil.open_image(path) as image:
-        written = list(export_image(tmp_path / "export", findings(EvidenceMaker(compact), image, "image")))
+        maker = EvidenceMaker(compact)
+        record = classification_record(maker, [path], classes=compact.classes, mask_options=ALL)
+        written = list(export_image(tmp_path / "export", findings(maker, image, "image"), record))
     assert [one.name for one in written] == [
         "image_labels.ome.tif", "image_maps.ome.tif", "image_overview.png", "predictions.csv", "objects.csv",
+        "run.json",
     ]  # fmt: skip
+    assert {one.name for one in written} == {one.name for one in (tmp_path / "export").iterdir()}
+    told, known = (json.loads((tmp_path / folder / "run.json").read_text()) for folder in ("export", "run"))
+    image_facts, known_facts = told["images"][0], known["images"][0]
+    assert image_facts.keys() == known_facts.keys()
+    assert all(image_facts[key] == known_facts[key] for key in ("file", "name", "sha256", "top", "objects", "unlike"))
+    assert (told["finished"], told["unfinished"]) == (known["finished"], known["unfinished"]) == (True, [])
     for name in ("image_labels.ome.tif", "image_maps.ome.tif"):
         np.testing.assert_array_equal(*(tifffile.imread(tmp_path / folder / name) for folder in ("run", "export")))
     for name in ("predictions.csv", "objects.csv"):
@@ -57,7 +66,8 @@ def test_exported_files_equal_those_of_a_run(compact, stack, tmp_path):
 
 def test_planes_not_looked_at_are_exported_empty(compact, stack, tmp_path):
     found = findings(EvidenceMaker(compact), stack, "part", [2])
-    labels, maps, *_ = export_image(tmp_path, found)
+    record = classification_record(EvidenceMaker(compact), [None], classes=compact.classes, names=["part"])
+    labels, maps, *_ = export_image(tmp_path, found, record)
     written = tifffile.imread(labels)
     assert written.shape[0] == 5
     assert not written[[0, 1, 3, 4]].any()
@@ -80,8 +90,9 @@ def export(compact, tmp_path):
                                names=[named or name])  # fmt: skip
         place = room_for(tmp_path / folder, record)
         with mil.open_image(path) as image:
-            list(export_image(place, findings(maker, image, named or name, planes, options), ("tables", "masks")))
-        return write_record(place, record)
+            found = findings(maker, image, named or name, planes, options)
+            *_, home = export_image(place, found, record, ("tables", "masks"))
+        return home
 
     return one
 
@@ -151,7 +162,7 @@ def test_results_of_a_screen_are_kept(export, compact, tmp_path):
     assert export("c", seed=2) == tmp_path / "out" / "run.json"
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["names"] == ["a", "b", "c"]
-    assert [Path(one["file"]).name for one in record["images"]] == ["a.ome.tif"]
+    assert [Path(one["file"]).name for one in record["images"]] == [f"{name}.ome.tif" for name in "abc"]
 
 
 def test_files_of_others_are_not_overwritten(export, tmp_path):

@@ -17,7 +17,7 @@ from napari_milcnn.inference.predict import classify
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import histogram
-from napari_milcnn.results.write import ResultTables, prediction_rows
+from napari_milcnn.results.write import GrowingTable, prediction_rows
 from tests.conftest import blob, lively_model
 
 EXACT = {"device": "cpu", "precision": "float32"}
@@ -69,9 +69,8 @@ def test_a_table_of_an_earlier_version_gains_the_columns(tmp_path):
     known = replace(known, unlike=np.array([1.5], np.float32), unlike_reasons=("too dark",))
     old = prediction_rows("old.tif", "old", known, [{}]).drop(columns=["unlike", "unlike reason"])
     old.to_csv(tmp_path / "predictions.csv", index=False)
-    tables = ResultTables(tmp_path, masks=False)
-    tables.put("new.tif", "new", prediction_rows("new.tif", "new", known, [{}]), pd.DataFrame())
-    tables.write()
+    table = GrowingTable(tmp_path / "predictions.csv", ["file", "name", "error"])
+    table.append(prediction_rows("new.tif", "new", known, [{}]))
     found = read_results(tmp_path).table.set_index("name")
     assert np.isnan(found.at["old", "unlike"])
     assert (found.at["new", "unlike"], found.at["new", "unlike reason"]) == (1.5, "too dark")

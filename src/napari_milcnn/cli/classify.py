@@ -68,6 +68,21 @@ def classify_command(
     objects: Annotated[
         Path | None, typer.Option(help="Your own label image of the cells, or a folder of them.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was stopped or killed, with the same model and options: images that are done "
+            "are left as they are. From the start if there is none.",
+        ),
+    ] = False,
+    redo_changed: Annotated[
+        bool,
+        typer.Option(
+            "--redo-changed",
+            help="With --resume: classify images again whose files have changed since; otherwise they are refused.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     **options: object,
 ) -> None:
@@ -87,7 +102,7 @@ def classify_command(
         thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
             trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as,
-            save_evidence=save_evidence, objects=objects,
+            save_evidence=save_evidence, objects=objects, resume=resume, redo_changed=redo_changed, on_warning=_say,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
             reading=reading_of(options), foreground=foreground_of(options, trained.card.foreground),
             **given_options(EvidenceOptions, options),
@@ -127,6 +142,10 @@ def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Pa
         output.print(f"results in {out}")
     if any(result.error for result in results):
         raise typer.Exit(1)
+
+
+def _say(sentence: str) -> None:
+    messages.print(sentence, markup=False)
 
 
 def _print_plate(result: ImageResult, said: set[str]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,9 @@ from napari_milcnn.options import MasksAs
 from napari_milcnn.output_lock import OutputLock, locked_folder
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import Findings, FindingsOfImage
-from napari_milcnn.results.record import check_room, classification_record, plate_facts, write_record
-from napari_milcnn.results.write import OBJECT_ROW, ResultTables, image_files
-
-_SAVE_EVERY = 10.0
-"""Least time in seconds between two writes of the tables during a run; it is longer if writing takes long."""
+from napari_milcnn.results.record import check_room, classification_record, image_facts
+from napari_milcnn.results.unfinished import DoneImage, RunInProgress, check_tables, done_before, fingerprint, settle
+from napari_milcnn.results.write import OBJECT_ROW, image_files
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,17 @@ def classify_files(
     mask_options: Mapping[str, object] | None = None,
     planes: Mapping[Path, Sequence[int]] | None = None,
     plates: Plates | None = None,
+    resume: bool = False,
+    redo_changed: bool = False,
     command: Sequence[str] = (),
+    on_warning: Callable[[str], None] | None = None,
     **options: object,
 ) -> Steps[ImageResult]:
     """Classify images one after another and write the results to a folder.
 
     An image that fails gets a row with its error, its finished results are kept, and the run goes on with the next
-    image. Results of other images in the folder stay there. If the loop is left early, all finished images are kept.
+    image. Results of other images in the folder stay there. If the loop is left early, all finished images are kept;
+    if the process is killed, all but the one that it was busy with. `resume` goes on from there.
 
     Parameters
     ----------
@@ -118,8 +119,15 @@ def classify_files(
     plates : Plates, optional
         Which images share a plate or batch, for models that scale intensities by it; by default as the table
         `reading.plates` says, and without one the images of a folder. The record keeps the scales.
+    resume : bool
+        Go on with a run that was stopped or killed: images that it has done are left as they are, those that failed are
+        tried again. From the start if there is none.
+    redo_changed : bool
+        With `resume`: classify images again whose files have changed since; otherwise they are refused.
     command : sequence of str
         The command line that was typed, for the record.
+    on_warning : callable, optional
+        Called with a sentence about what `resume` found.
     **options
         Fields of `EvidenceOptions`.
 
@@ -134,6 +142,8 @@ def classify_files(
         If a folder holds no image, or no source is given.
     OptionsError
         If an option is unknown or has an impossible value.
+    ResumeError
+        If the run to go on with had another model or other options, or if images have changed since.
     OutputError
         If the folder cannot be written, if another run writes to it, if it is deleted meanwhile, or if results in it
         would be overwritten by those of other images.
@@ -141,9 +151,13 @@ def classify_files(
     files = find_images(sources)
     plates = plates or Plates(reading.plates, reading)
     with locked_folder(out) as lock:
+        settle(out)
         run = _Run(model, files, out, classes, masks_as if masks else None, save_evidence, objects, reading,
                    dict(mask_options or {}), planes or {}, plates, options)  # fmt: skip
-        yield from run.steps(command, lock)
+        before = run.done_before(redo_changed) if resume else []
+        if resume and on_warning is not None:
+            on_warning(f"{len(before)} of {len(files)} images are done already and are left as they are")
+        yield from run.steps(command, lock, before)
 
 
 class _Run:
@@ -180,9 +194,7 @@ class _Run:
         self._check_objects()
         self.names = output_names([file.absolute() for file in files])
         self._check_out()
-        self.tables = ResultTables(out, masks_as is not None)
-        self.finished: list[ImageResult] = []
-        self.next_save = time.monotonic() + _SAVE_EVERY
+        check_tables(out)
 
     def _check_objects(self) -> None:
         if self.objects is not None and not self.objects.exists():
@@ -203,24 +215,38 @@ class _Run:
             )
         check_room(self.out, dict(zip(self.names, self.files, strict=True)))
 
-    def steps(self, command: Sequence[str], lock: OutputLock) -> Steps[ImageResult]:
+    def done_before(self, redo_changed: bool) -> list[dict[str, object]]:
+        """Return the entries of the images that need not be classified again."""
+        return done_before(self.out, self._record(()), redo_changed=redo_changed)
+
+    def steps(
+        self, command: Sequence[str], lock: OutputLock, before: Sequence[dict[str, object]] = ()
+    ) -> Steps[ImageResult]:
+        """Classify the images whose entries are not among `before`."""
         began, found = time.perf_counter(), None
+        done = {image["name"] for image in before}
+        to_do = [(file, name) for file, name in zip(self.files, self.names, strict=True) if name not in done]
+        record = self._record(command) | {"images": before}
+        files = [printable(file) for file in self.files]
+        progress = RunInProgress(self.out, record, files, masks=self.masks_as is not None)
+        busy = False
         try:
-            for step in analyse(self.maker, [self._request(file) for file in self.files]):
+            for step in analyse(self.maker, [self._request(file) for file, _ in to_do]):
                 event = step.result
-                file, name = self.files[step.number], self.names[step.number]
+                file, name = to_do[step.number]
                 if isinstance(event, ImageOpened):
                     found = FindingsOfImage(event.image, str(file), name, self.evidence_notes)
                 elif isinstance(event, PlaneResult) and found is not None:
                     found.take(event)
                 lock.check()
-                result = self._finish(file, name, found, event) if isinstance(event, ImageEnd) else None
+                busy = isinstance(event, ImageEnd)
+                result = self._finish(file, name, found, event, progress) if isinstance(event, ImageEnd) else None
+                busy = False
                 found = found if result is None else None
                 yield Progress(step.number, step.total, file.name, step.share, result)
         finally:
             lock.check()
-            self.tables.write()
-            self._write_record(command, time.perf_counter() - began)
+            progress.end(failed=busy, seconds=round(time.perf_counter() - began, 3))
 
     def _request(self, file: Path) -> ImageRequest:
         return ImageRequest(
@@ -229,7 +255,9 @@ class _Run:
             objects=None if self.objects is None else partial(read_label_image, self.objects),
         )  # fmt: skip
 
-    def _finish(self, file: Path, name: str, found: FindingsOfImage | None, end: ImageEnd) -> ImageResult:
+    def _finish(
+        self, file: Path, name: str, found: FindingsOfImage | None, end: ImageEnd, progress: RunInProgress
+    ) -> ImageResult:
         """Write the results of an image and add it to the tables."""
         findings = None if found is None else found.findings()
         errors = [*(() if found is None else found.problems), *([end.failure] if end.failure else [])]
@@ -249,9 +277,11 @@ class _Run:
             failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
             rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
         result = _result(file, name, findings, int(objects["shown"].sum()), tuple(written), error)
-        self.tables.put(printable(file), name, rows, objects)
-        self.finished.append(result)
-        self._save_if_due()
+        facts = image_facts(file.absolute(), name, result.prediction, result.objects, written, error)
+        facts |= {"sha256": fingerprint(file)}
+        done = DoneImage(name=name, file=printable(file), rows=len(rows), objects=len(objects),
+                         classified=findings is not None, image=facts)  # fmt: skip
+        progress.add(done, rows, objects)
         return result
 
     def _remove_old(self, name: str, written: Sequence[Path]) -> None:
@@ -264,26 +294,13 @@ class _Run:
             else:
                 path.unlink(missing_ok=True)
 
-    def _save_if_due(self) -> None:
-        began = time.monotonic()
-        if began > self.next_save:
-            self.tables.write()
-            self.next_save = time.monotonic() + max(_SAVE_EVERY, 20 * (time.monotonic() - began))
-
-    def _write_record(self, command: Sequence[str], seconds: float) -> None:
-        files = dict(zip(self.names, self.files, strict=True))
-        record = classification_record(
+    def _record(self, command: Sequence[str]) -> dict[str, object]:
+        return classification_record(
             self.maker, self.files, classes=self.classes, objects=self.objects, reading=self.reading,
             mask_options=None if self.masks_as is None else self.mask_options, masks_as=self.masks_as,
             save_evidence=self.evidence_notes is not None, names=self.names, command=command,
             planes=[self.planes.get(file) for file in self.files],
-        ) | {
-            "seconds": round(seconds, 3),
-            "knows_training_images": self.model.card.training.look is not None,
-            "images": [_summary(result) for result in self.finished],
-            "unfinished": [str(file) for name, file in files.items() if name not in self.tables.names],
-        }  # fmt: skip
-        write_record(self.out, record)
+        ) | {"knows_training_images": self.model.card.training.look is not None}  # fmt: skip
 
 
 def _evidence_notes(maker: EvidenceMaker) -> dict[str, str]:
@@ -305,21 +322,3 @@ def _result(
         return ImageResult(file, name, None, files=written, error=error)
     prediction = findings.prediction
     return ImageResult(file, name, prediction.without_maps(), objects, written, error)
-
-
-def _summary(result: ImageResult) -> dict[str, object]:
-    failed = {"error": result.error} if result.error else {}
-    if result.prediction is None:
-        return {"file": str(result.file), **failed}
-    return {
-        "file": str(result.file),
-        "top": result.prediction.top,
-        "unlike": [None if math.isnan(value) else round(value, 3) for value in result.prediction.unlike.tolist()],
-        "unlike_reasons": result.prediction.unlike_reasons,
-        "seconds": round(result.prediction.seconds, 3),
-        "objects": result.objects,
-        "files": [str(path) for path in result.files],
-        "warnings": result.prediction.notes,
-        **plate_facts(result.prediction.plate),
-        **failed,
-    }

@@ -7,6 +7,7 @@ not files and so cannot be classified again, get another record: run-NAME.json, 
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, model_validator
 
@@ -23,6 +25,7 @@ from napari_milcnn.images.intensity import PlateScale
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
 from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MaskOptions, MasksAs
 from napari_milcnn.results.write import read_json, write_json
 
@@ -31,13 +34,19 @@ RECORD_FORMAT = 2
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
 
 
-class _RunRecord(BaseModel):
-    """A record in a folder, checked as far as images are added to it or removed from it; the rest stays as it is."""
+class ClassificationRecord(BaseModel):
+    """A record in a folder, checked as far as images are added to it or removed from it; the rest stays as it is.
+
+    Records of early versions have no id, no time at which the run began, and do not say whether it finished.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     format: int
+    id: str = ""
+    began: str = ""
     written: str = ""
+    finished: bool | None = None
     command: list[InstanceOf[str]] = []
     model: dict[str, object]
     options: dict[str, object]
@@ -120,7 +129,8 @@ def classification_record(
     }
     return {
         "format": RECORD_FORMAT,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "id": uuid4().hex,
+        "began": _now(),
         "command": list(command),
         "model": {"path": _absolute(model.path), "name": model.card.name, "sha256": model.digest},
         "options": options,
@@ -132,10 +142,47 @@ def classification_record(
     }
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _reading_facts(reading: ImageReading) -> dict[str, object]:
     """Return how files were opened; without a table of plates as records of early versions have it."""
     facts = vars(reading) | {"plates": _absolute(reading.plates)}
     return {name: value for name, value in facts.items() if name != "plates" or value is not None}
+
+
+def image_facts(
+    file: Path, name: str, prediction: Prediction | None, objects: int, written: Sequence[Path], error: str = ""
+) -> dict[str, object]:
+    """Return the entry of an image in a record: how it was classified, and what was written for it.
+
+    Parameters
+    ----------
+    file, name : Path, str
+        The image, and the beginning of the names of its files.
+    prediction : Prediction or None
+        Scores of its planes; None if no plane was classified.
+    objects : int
+        Number of objects in its masks.
+    written : sequence of Path
+        Its files.
+    error : str
+        Why it failed, or why a part of its results is missing; empty if all went well.
+    """
+    facts: dict[str, object] = {"file": str(file), "name": name, "when": _now()}
+    if prediction is not None:
+        facts |= {
+            "top": prediction.top,
+            "unlike": [None if math.isnan(value) else round(value, 3) for value in prediction.unlike.tolist()],
+            "unlike_reasons": prediction.unlike_reasons,
+            "seconds": round(prediction.seconds, 3),
+            "objects": objects,
+            "files": [str(path) for path in written],
+            "warnings": prediction.notes,
+            **plate_facts(prediction.plate),
+        }
+    return facts | ({"error": error} if error else {})
 
 
 def plate_facts(plate: PlateScale | None) -> dict[str, object]:
@@ -194,7 +241,7 @@ def room_for(out: Path, record: Mapping[str, object]) -> Path:
     record : mapping
         The record of this image alone, from `classification_record`.
     """
-    found = _RunRecord.model_validate(json.loads(json.dumps(record, default=str)))
+    found = checked_record(record)
     (file,), (name,) = found.files, found.names
     inside = (out / (name if number == 1 else f"{name}_{number}") for number in count(1))
     return next(folder for folder in chain([out], inside) if not _holds_another(folder, file, name))
@@ -210,47 +257,90 @@ def _holds_another(out: Path, file: str | None, name: str) -> bool:
 
 def _recorded_images(out: Path) -> Iterator[tuple[str | None, str]]:
     """Yield file and name of every image in the records of a folder."""
-    for path in _record_paths(out):
-        record = _read_record(path)
+    for _, record in recorded_runs(out):
         yield from zip(record.files, record.names, strict=True)
 
 
-def _record_paths(out: Path) -> list[Path]:
-    return [*out.glob("run.json"), *sorted(out.glob("run-*.json"))]
-
-
-def write_record(out: Path, record: Mapping[str, object]) -> Path:
-    """Write the record of some images to a folder that may hold records of other images, and return its path.
-
-    Earlier records in the folder no longer list these images. If an earlier record lists images that were classified in
-    the same way, these images are added to it.
+def recorded_runs(out: Path) -> Iterator[tuple[Path, ClassificationRecord]]:
+    """Yield every record of a folder, run.json first.
 
     Raises
     ------
     OutputError
         If the folder has a file run.json or run-NAME.json that is not the record of a classification.
     """
-    new = _RunRecord.model_validate(json.loads(json.dumps(record, default=str)))
-    home: Path | None = None
     for path in _record_paths(out):
-        old = _read_record(path)
-        others = _without(old, new.names)
-        if home is None and others.files and _same_way(others, new):
-            home, new = path, _merged(others, new)
-        elif not others.files:
-            path.unlink()
-        elif others.names != old.names:
-            _write(path, others)
-    if home is None:
-        first = out / "run.json"
-        home = first if not first.exists() else out / f"run-{new.names[0]}.json"
+        yield path, _read_record(path)
+
+
+def checked_record(record: Mapping[str, object]) -> ClassificationRecord:
+    """Return a record that was made here as it will be read back."""
+    return ClassificationRecord.model_validate(json.loads(json.dumps(record, default=str)))
+
+
+def _record_paths(out: Path) -> list[Path]:
+    return [*out.glob("run.json"), *sorted(out.glob("run-*.json"))]
+
+
+def write_record(
+    out: Path, record: Mapping[str, object], *, done: Mapping[str, bool] | None = None, merge: bool = False
+) -> Path:
+    """Write the record of a run to a folder that may hold records of other runs, and return its path.
+
+    Parameters
+    ----------
+    out : Path
+        The folder, whose lock the caller holds.
+    record : mapping
+        From `classification_record`; it replaces an earlier state of the same record.
+    done : mapping, optional
+        Name of each image that the run is done with -> whether any of its planes was classified. Records of other runs
+        no longer list an image that was, or that failed in both runs.
+    merge : bool
+        Whether the images are added to the record of a run that classified its images in the same way, if there is one.
+
+    Raises
+    ------
+    OutputError
+        If the folder has a file run.json or run-NAME.json that is not the record of a classification.
+    """
+    new = checked_record({**record, "written": _now()})
+    runs = dict(recorded_runs(out))
+    own = next((path for path, old in runs.items() if new.id and old.id == new.id), None)
+    others = {path: old for path, old in runs.items() if path != own}
+    alike = next((path for path, old in others.items() if merge and _same_way(old, new)), None)
+    if alike is not None:
+        new = _merged(_without(others.pop(alike), new.names), new)
+    left = {path: _without(old, _replaced(old, done or {})) for path, old in others.items()}
+    home = _free_place(out, new, {path for path in left if left[path].files}, alike or own)
     _write(home, new)
+    for path in runs.keys() - {home}:
+        if path not in left or not left[path].files:
+            path.unlink()
+        elif left[path].names != others[path].names:
+            _write(path, left[path])
     return home
 
 
-def _read_record(path: Path) -> _RunRecord:
+def _replaced(old: ClassificationRecord, done: Mapping[str, bool]) -> set[str]:
+    """Return the names of the images whose results in an earlier run were replaced by those of another."""
+    failed_twice = {str(image.get("name")) for image in old.images or () if "top" not in image and "error" in image}
+    return {name for name, classified in done.items() if classified or name in failed_twice}
+
+
+def _free_place(out: Path, record: ClassificationRecord, taken: Collection[Path], own: Path | None) -> Path:
+    """Return where a record goes: run.json where no other one needs it, else where it was or under its first name."""
+    first = out / "run.json"
+    if first not in taken:
+        return first
+    ends = chain([""], (f"_{number}" for number in count(2)))
+    free = (out / f"run-{record.names[0]}{end}.json" for end in ends)
+    return own or next(path for path in free if path not in taken)
+
+
+def _read_record(path: Path) -> ClassificationRecord:
     try:
-        return _RunRecord.model_validate(read_json(path))
+        return ClassificationRecord.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc'])) or path.name}: {first['msg']}"
@@ -263,27 +353,29 @@ def _not_a_record(path: Path, reason: str) -> OutputError:
     return OutputError(f"{path} is not the record of a classification ({reason}); choose another folder")
 
 
-def _write(path: Path, record: _RunRecord) -> None:
+def _write(path: Path, record: ClassificationRecord) -> None:
     write_json(path, record.model_dump(exclude_unset=True))
 
 
-def _without(record: _RunRecord, names: Collection[str]) -> _RunRecord:
+def _without(record: ClassificationRecord, names: Collection[str]) -> ClassificationRecord:
     """Return a record without the images of some names."""
     rows = list(zip(record.files, record.names, record.planes, strict=True))
     left = [row for row in rows if row[1] not in names]
-    gone = {file for file, name, _ in rows if name in names}
+    gone = {file for file, name, _ in rows if name in names} - {file for file, _, _ in left}
     changes: dict[str, object] = {
         "files": [file for file, _, _ in left], "names": [name for _, name, _ in left],
         "planes": [planes for _, _, planes in left],
     }  # fmt: skip
     if record.images is not None:
-        changes["images"] = [image for image in record.images if image.get("file") not in gone]
+        changes["images"] = [image for image in record.images
+                             if image.get("file") not in gone and image.get("name") not in names]  # fmt: skip
     if record.unfinished is not None:
         changes["unfinished"] = [file for file in record.unfinished if file not in gone]
+        changes["finished"] = not changes["unfinished"]
     return record.model_copy(update=changes)
 
 
-def _merged(old: _RunRecord, new: _RunRecord) -> _RunRecord:
+def _merged(old: ClassificationRecord, new: ClassificationRecord) -> ClassificationRecord:
     """Return the new record with the images of an old one before its own."""
     changes: dict[str, object] = {
         "files": old.files + new.files, "names": old.names + new.names, "planes": old.planes + new.planes,
@@ -292,12 +384,33 @@ def _merged(old: _RunRecord, new: _RunRecord) -> _RunRecord:
         changes["images"] = [*(old.images or ()), *(new.images or ())]
     if old.unfinished is not None or new.unfinished is not None:
         changes["unfinished"] = [*(old.unfinished or ()), *(new.unfinished or ())]
+        changes["finished"] = not changes["unfinished"]
     return new.model_copy(update=changes)
 
 
-def _same_way(old: _RunRecord, new: _RunRecord) -> bool:
+def _same_way(old: ClassificationRecord, new: ClassificationRecord) -> bool:
     """Whether the images of two records are files that were classified in the same way, so one record can list all."""
-    masks_as = "tiff" if old.options.get("masks") else None  # records of earlier versions do not name the format
-    old_options = {"masks_as": masks_as, **old.options}
-    same = (old.format, old.model, old_options, old.versions) == (new.format, new.model, new.options, new.versions)
-    return same and None not in [*old.files, *new.files]
+    same = (old.format, old.model, old.versions) == (new.format, new.model, new.versions)
+    return same and not differences(old, new) and None not in [*old.files, *new.files]
+
+
+def differences(old: ClassificationRecord, new: ClassificationRecord) -> list[str]:
+    """Say in what the model and the options of two runs differ; empty if both give the same numbers."""
+    found = [] if old.model.get("sha256") == new.model.get("sha256") else [
+        f"model (was {old.model.get('name')}, is {new.model.get('name')}"
+        f"{', changed since' if old.model.get('name') == new.model.get('name') else ''})"
+    ]  # fmt: skip
+    was, now = (dict(_flat(run.options)) for run in (old, new))
+    was.setdefault("masks_as", "tiff" if old.options.get("masks") else None)  # early versions do not name the format
+    was.setdefault("save_evidence", False)
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    return found + [f"{name} (was {was.get(name)}, is {now.get(name)})" for name in names]
+
+
+def _flat(options: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the name and the value of each option, of groups of options one by one."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", value

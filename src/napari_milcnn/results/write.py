@@ -1,21 +1,21 @@
 """Tables, label images, class maps and the run record on disk.
 
 Each file is written under a temporary name and then moved into place, so a crash leaves the old file or the new one.
+Only the tables of a classification grow row by row (`GrowingTable`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from napari_milcnn.atomic_write import replacing
+from napari_milcnn.atomic_write import cannot_write, replacing
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
@@ -24,7 +24,7 @@ from napari_milcnn.images.write import LabelsAxis, LabelsImage, Pages, write_lab
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MasksAs
-from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS
+from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS, is_evidence, is_pooled, is_score
 
 _FLOAT_FORMAT = "%.6g"
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
@@ -54,73 +54,79 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(draft, index=False, float_format=_FLOAT_FORMAT)
 
 
-class ResultTables:
-    """predictions.csv and objects.csv of a folder.
+def whole_rows(content: bytes) -> bytes:
+    """Return a CSV without what follows its last whole row, which a killed process may have left behind."""
+    end = len(content)
+    while end and (content[end - 1 : end] != b"\n" or content.count(b'"', 0, end) % 2):
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return content[:end]
 
-    Rows of images that are classified again are replaced; rows of other images stay.
+
+class GrowingTable:
+    """A CSV to which rows are appended; nothing that is there is written again, so each append is quick.
 
     Parameters
     ----------
-    out : Path
-        The folder.
-    masks : bool
-        Whether there are objects to write; if not, objects.csv is left as it is.
+    path : Path
+        The CSV. It is made with the names of its columns if it does not exist.
+    columns : sequence of str
+        Columns of a new table. Rows with further columns add these, which writes the table anew.
 
     Raises
     ------
     OutputError
-        If the folder has other tables of these names.
+        If there is another table of this name, or if it cannot be read or written.
     """
 
-    def __init__(self, out: Path, masks: bool) -> None:
-        self._predictions, self._objects = out / "predictions.csv", out / "objects.csv"
-        self._old_predictions = _read_table(self._predictions, "name")
-        self._old_objects = _read_table(self._objects, "class")
-        self._masks = masks
-        self._images: dict[str, tuple[str, pd.DataFrame, pd.DataFrame]] = {}
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        if not path.exists():
+            write_table(path, pd.DataFrame(columns=list(columns)))
+        self._columns = [str(name) for name in read_rows(path, columns[:1], rows=0)]
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the images that were added with `put`."""
-        return frozenset(self._images)
-
-    def put(self, file: str, name: str, rows: pd.DataFrame, objects: pd.DataFrame) -> None:
-        """Add the rows of one image; they replace the rows of the same name in the folder.
-
-        If the image failed altogether, its earlier rows stay, and the row with the error stands beside them.
-        """
-        self._images[name] = (file, rows, objects)  # a single step, so an interruption cannot leave the tables at odds
-
-    def write(self) -> list[Path]:
-        """Write both tables, and return their paths."""
-        classified = {name: file for name, (file, rows, _) in self._images.items() if "top" in rows}
-        rows = [one for _, one, _ in self._images.values()] or [pd.DataFrame(columns=["file", "name", "error"])]
-        _write_after(self._predictions, self._old_predictions[~self._replaced(classified)], rows)
-        if not self._masks:
-            return [self._predictions]
-        old_files = self._old_predictions["file"][self._old_predictions["name"].isin(classified)]
-        other_objects = self._old_objects[~self._old_objects["file"].isin({*classified.values(), *old_files})]
-        objects = [one for _, _, one in self._images.values()] or [pd.DataFrame(columns=OBJECT_ROW)]
-        _write_after(self._objects, other_objects, objects)
-        return [self._predictions, self._objects]
-
-    def _replaced(self, classified: Collection[str]) -> pd.Series:
-        """Mark the old rows to replace: rows of images classified now, and old errors of images that failed again."""
-        old = self._old_predictions
-        failed_again = old["name"].isin(self.names)
-        failed_again &= old["error"] != "" if "error" in old else False
-        return old["name"].isin(classified) | failed_again
+    def append(self, rows: pd.DataFrame) -> None:
+        """Append some rows; if this fails, none of them is left in the table."""
+        if rows.empty:
+            return
+        if not set(rows) <= set(self._columns):
+            self._columns = _once_each([*map(str, rows), *self._columns])
+            write_table(self.path, read_rows(self.path).reindex(columns=self._columns, fill_value=""))
+        text = rows.reindex(columns=self._columns).to_csv(index=False, header=False, float_format=_FLOAT_FORMAT)
+        try:
+            with self.path.open("ab") as file:
+                before = file.tell()
+                try:
+                    file.write(text.encode())
+                    file.flush()
+                except OSError:
+                    file.truncate(before)
+                    raise
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
-def _read_table(path: Path, column: str) -> pd.DataFrame:
-    """Read a table that has the columns file and `column`, all cells as text; without a file, the table is empty."""
+def _once_each(columns: Iterable[str]) -> list[str]:
+    """Return each column once, the warnings and the error last."""
+    once = list(dict.fromkeys(columns))
+    last = [name for name in ("warnings", "error") if name in once]
+    return [name for name in once if name not in last] + last
+
+
+def read_rows(path: Path, needed: Collection[str] = (), *, rows: int | None = None) -> pd.DataFrame:
+    """Read a table of results that is to be changed, all cells as text; without a file, the table is empty.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be read, or lacks a needed column: it would be overwritten.
+    """
     if not path.exists():
-        return pd.DataFrame(columns=["file", column])
+        return pd.DataFrame(columns=list(needed))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read ({error}) and would be overwritten; choose another folder") from error
-    missing = [repr(name) for name in ("file", column) if name not in table]
+    missing = [repr(name) for name in needed if name not in table]
     if missing:
         raise OutputError(
             f"{path} has no column {' and no column '.join(missing)}: it is another table, which would be overwritten; "
@@ -129,17 +135,12 @@ def _read_table(path: Path, column: str) -> pd.DataFrame:
     return table
 
 
-def _write_after(path: Path, old: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> None:
-    """Write some old rows and the rows of new tables after them; a cell is empty if a row has no such column."""
-    widest = max((list(table) for table in tables), key=len)
-    new = pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=widest)
-    if len(old):
-        text = new.to_csv(index=False, float_format=_FLOAT_FORMAT)
-        new = pd.concat([old, pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)], ignore_index=True)
-        new = new.fillna("")
-        widest = list(dict.fromkeys([*widest, *new]))
-    last = [name for name in ("warnings", "error") if name in widest]
-    write_table(path, new[[name for name in widest if name not in last] + last])
+def joined_rows(others: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of text after other rows; columns of classes that have no value any more are left out."""
+    every = pd.concat([others, new], ignore_index=True).fillna("")
+    empty = [name for name in every if (is_score(name) or is_pooled(name) or is_evidence(name))
+             and len(every) and (every[name] == "").all()]  # fmt: skip
+    return every[[name for name in _once_each(map(str, [*new, *others])) if name not in empty]]
 
 
 def prediction_rows(

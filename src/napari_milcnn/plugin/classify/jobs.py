@@ -316,7 +316,7 @@ class ExportRequest:
         """Write the files, and yield the path of each."""
         from napari_milcnn.results.export import export_image
         from napari_milcnn.results.findings import Findings
-        from napari_milcnn.results.record import room_for, write_record
+        from napari_milcnn.results.record import room_for
 
         one, prediction = self.image, self.image.prediction
         assert prediction is not None
@@ -330,14 +330,13 @@ class ExportRequest:
             export_cells(own, image, self.read_cells(image).numbers, one.masks)
             yield own
         found = Findings(file, one.name, image, first.channels, prediction, one.masks)
-        yield from export_image(place, found, list(self.parts))
-        yield write_record(place, self._record(model, own))
+        yield from export_image(place, found, self._record(model, own), list(self.parts))
 
     def _record(self, model: TrainedModel, objects: Path | None) -> dict[str, object]:
         """Return the record that `napari-milcnn classify --replay` takes."""
         from napari_milcnn.inference.evidence import EvidenceMaker
         from napari_milcnn.plugin.layers_to_image import file_behind
-        from napari_milcnn.results.record import classification_record, plate_facts
+        from napari_milcnn.results.record import classification_record
 
         one = self.image
         settings = next(iter(one.planes.values())).made_with.settings
@@ -347,13 +346,11 @@ class ExportRequest:
             file, reading = one.path, one.reading
         planes = sorted(one.planes)
         every = len(planes) == len(one.open().planes)
-        record = classification_record(
+        return classification_record(
             EvidenceMaker(model, **settings.evidence), [file], classes=model.classes, reading=reading,
             mask_options=make_options(MaskOptions, settings.masks), planes=[None if every else planes],
             names=[one.name], objects=objects, command=["napari"],
         )  # fmt: skip
-        plate = plate_facts(one.planes[planes[-1]].prediction.plate)
-        return record | ({"images": [{"file": str(file.absolute()), **plate}]} if plate and file is not None else {})
 
 
 def same_model(facts: ModelFacts) -> TrainedModel:
