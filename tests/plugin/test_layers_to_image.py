@@ -264,6 +264,36 @@ def test_pixel_size_from_scale_and_unit(scale, unit, size):
     assert (f"The scale {scale:g} has no unit" in " ".join(reading.notes)) == (unit == "pixel" and scale != 1)
 
 
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [
+        ({"affine": np.diag([0.16, 0.16, 1])}, 0.16),
+        ({"affine": np.diag([0.5, 0.5, 1]), "scale": (0.32, 0.32)}, 0.16),
+        ({"affine": np.diag([1e-3, 1e-3, 1]), "scale": (160, 160), "rotate": 30.0}, 0.16),
+        ({"affine": np.array([[0, -0.16, 3], [0.16, 0, 9], [0, 0, 1]])}, 0.16),
+        ({"scale": (0.16, 0.16), "rotate": 45.0, "translate": (4, 5)}, 0.16),
+    ],
+)
+def test_pixel_size_from_scale_rotation_and_affine_together(place, size):
+    reading = suggest([layer_of(numbers(4, 5), units=("um", "um"), **place)])
+    assert (reading.pixel_size, reading.notes) == (pytest.approx(size), ())
+
+
+def test_units_of_other_axes_do_not_matter_and_each_unit_counts():
+    reading = suggest([layer_of(numbers(2, 4, 5), scale=(1, 500, 0.5), units=("pixel", "nm", "um"))])
+    assert reading.pixel_size == 0.5
+    affine = np.diag([1, 0.2, 0.2, 1])
+    assert suggest([layer_of(numbers(2, 4, 5), affine=affine, units=("s", "um", "um"))]).pixel_size == 0.2
+
+
+def test_sheared_pixels_and_an_affine_without_a_unit_are_said():
+    reading = suggest([layer_of(numbers(4, 5), shear=[0.5], scale=(0.4, 0.4), units=("um", "um"))])
+    assert "sheared: their sides are at 63° to each other" in " ".join(reading.notes)
+    affine = np.array([[0.2, 0.05, 0], [0, 0.2, 0], [0, 0, 1]])
+    assert "sheared" in " ".join(suggest([layer_of(numbers(4, 5), affine=affine, units=("um", "um"))]).notes)
+    assert "The scale 0.16 has no unit" in suggest([layer_of(numbers(4, 5), affine=np.diag([0.16, 0.16, 1]))]).notes[0]
+
+
 def test_pixels_that_are_not_square():
     """The mean of 1 and 3 µm is 2 µm, and a note says so."""
     reading = suggest([layer_of(numbers(4, 5), scale=(1, 3), units=("um", "um"))])

@@ -27,7 +27,7 @@ from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
 from napari_milcnn.images.paths import image_name
 from napari_milcnn.images.stack import ImageStack, Window
-from napari_milcnn.images.units import MICROMETRES
+from napari_milcnn.images.units import micrometres_per
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -39,6 +39,8 @@ _WORDS = {"t": "T", "time": "T", "z": "Z", "c": "C", "channel": "C", "ch": "C", 
 _BY_COUNT = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TZCYX", 6: "PTZCYX"}
 _COMPARED_SIDE = 64
 """Side of the window in which the pixels of a layer are compared with those of its file, in px."""
+_RIGHT_ANGLE = 1.0
+"""Degrees by which the sides of a pixel may differ from a right angle without a note."""
 _SECOND_COPY = re.compile(r" \[\d+\]$")
 """End of a layer's name when napari holds another layer of that name already."""
 
@@ -597,16 +599,27 @@ def numbered_channels(count: int) -> tuple[str, ...]:
 
 
 def _size_of(layer: Image, axes: str) -> tuple[float | None, tuple[str, ...]]:
-    """Return the pixel size in µm from the scale along Y and X if their unit is a length, and notes about it."""
-    at = [axes.index(axis) for axis in "YX"]
-    sides = [abs(float(layer.scale[i])) for i in at]
-    units = [MICROMETRES.get(str(layer.units[i]).lower()) for i in at]
-    if None in units:
-        if sides == [1.0, 1.0]:
+    """Return the pixel size in µm, from scale, rotation, shear, affine and units together, and notes about it."""
+    place = _layer_place(layer)
+    steps = (place.affine[:-1, :-1] @ _linear(place))[:, [axes.index(axis) for axis in "YX"]]  # (world axes, Y X)
+    reached = np.flatnonzero(np.abs(steps).max(1) > 1e-9 * np.abs(steps).max())
+    units = [micrometres_per(str(layer.units[axis])) for axis in reached]
+    lengths = [unit for unit in units if unit is not None]
+    if len(lengths) < len(units):
+        sides = np.linalg.norm(steps, axis=0)
+        if np.allclose(sides, 1):
             return None, ()
-        return None, (f"The scale {sides[1]:g} has no unit of length. If it is in µm, enter it as the pixel size.",)
-    y, x = (side * unit for side, unit in zip(sides, units, strict=True) if unit is not None)
-    if abs(y - x) <= 0.01 * x:
-        return x, ()
-    mean = (y + x) / 2
-    return mean, (f"The pixels are not square (Y {y:g} µm, X {x:g} µm); their mean, {mean:g} µm, is used.",)
+        return None, (f"The scale {sides[1]:.4g} has no unit of length. If it is in µm, enter it as the pixel size.",)
+    in_micrometres = steps[reached] * np.array(lengths)[:, np.newaxis]
+    y, x = np.linalg.norm(in_micrometres, axis=0).tolist()
+    size = x if abs(y - x) <= 0.01 * x else (y + x) / 2
+    notes = []
+    if size != x:
+        notes.append(f"The pixels are not square (Y {y:g} µm, X {x:g} µm); their mean, {size:g} µm, is used.")
+    angle = float(np.degrees(np.arccos(np.clip(in_micrometres[:, 0] @ in_micrometres[:, 1] / (x * y), -1, 1))))
+    if abs(angle - 90) > _RIGHT_ANGLE:
+        notes.append(
+            f"The pixels are sheared: their sides are at {angle:.0f}° to each other. The image is read as it is "
+            "stored, as if they were at right angles."
+        )
+    return float(f"{size:.9g}"), tuple(notes)
