@@ -29,7 +29,14 @@ from napari_milcnn.images.channels import COLOURS, as_names, channel_names, give
 from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
-from napari_milcnn.images.paths import RASTER_SUFFIXES, TIFF_SUFFIXES, as_on_disk, image_name, is_zipped_zarr
+from napari_milcnn.images.paths import (
+    RASTER_SUFFIXES,
+    TIFF_INSIDE,
+    TIFF_SUFFIXES,
+    as_on_disk,
+    image_name,
+    is_zipped_zarr,
+)
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
 from napari_milcnn.untrusted import check_regular
@@ -417,7 +424,7 @@ def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
         return open_zarr
     if head.startswith(RASTER_MAGIC) or (suffix == ".bmp" and head.startswith(b"BM")):
         return open_raster
-    if suffix in TIFF_SUFFIXES + RASTER_SUFFIXES:
+    if suffix in TIFF_SUFFIXES + TIFF_INSIDE + RASTER_SUFFIXES:
         raise ImageError(
             f"{path} is not an image: its name ends in {suffix}, but its content is not TIFF, PNG, JPEG, BMP or GIF; "
             "copy or export it again"

@@ -40,8 +40,8 @@ def open_raster(path: Path, series: int | None) -> FoundImage:
     _check_size(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DecompressionBombWarning)  # the size has just been checked
-        pixels, alpha = _decoded(path)
         size, note = _raster_pixel_size(path)
+        pixels, alpha = _decoded(path)
     axes = "YX" if pixels.ndim == 2 else "YXS"
     return FoundImage((pixels,), axes, pixel_size=size, warnings=(note,) if note else (), alpha=alpha)
 

@@ -238,7 +238,7 @@ class ImageStack:
         numbers = self._channel_numbers(channels)
         y0, y1, x0, x1 = self._inside(window)
         key: dict[str, int | slice] = {"P": at.position, "T": at.t, "Z": at.z, "Y": slice(y0, y1), "X": slice(x0, x1)}
-        advice = "" if self.path is None else "the file may be damaged: copy or export it again"
+        advice = "" if self.path is None else "copy the file again, or export it as an uncompressed TIFF"
         with translated(f"{self._where(i)}: the pixels cannot be read", advice):
             block = self._read(key, numbers)
         self._check_finite(block, i)

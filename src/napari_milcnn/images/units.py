@@ -61,7 +61,7 @@ NO_UNIT: Final = frozenset({
 
 PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 360, 400, 600, 720, 800, 1200, 1440)
 """Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
-PLAUSIBLE: Final = (0.001, 100.0)
+PLAUSIBLE: Final = (0.001, 50.0)
 """Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
 
 

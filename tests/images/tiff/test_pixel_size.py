@@ -166,6 +166,20 @@ def test_slide_scanners(tmp_path: Path, tag: int, text: str, size: float) -> Non
     check(image, size, "")
 
 
+def test_digital_micrograph(tmp_path: Path) -> None:
+    """Scale and unit stand in four tags of Gatan's own."""
+    tags = [(code, 2, 3, "nm", True) for code in (65003, 65004)] + [
+        (code, 12, 1, 650.0, True) for code in (65009, 65010)
+    ]
+    check(opened(tmp_path, extratags=tags, resolution=(72, 72), resolutionunit=2), 0.65, "")
+
+
+def test_an_orientation_is_said(tmp_path: Path) -> None:
+    """The pixels are those that masks and tables are about, however a viewer turns them."""
+    check(opened(tmp_path, extratags=[(274, 3, 1, 3, True)]), None, "turn or mirror")
+    check(opened(tmp_path, extratags=[(274, 3, 1, 1, True)]), None, "")
+
+
 def test_a_thumbnail_has_not_the_size_of_its_image(tmp_path: Path) -> None:
     """The metadata of a program describe the first image of a file."""
     text = "Aperio Image Library v12\n32x32 JPEG|AppMag = 20|MPP = 0.4990"

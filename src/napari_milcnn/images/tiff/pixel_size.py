@@ -164,6 +164,15 @@ def _tvips(tif: TiffFile, _page: TiffPage) -> _Stated | None:
     return _Stated(facts.get("PixelSizeY"), facts["PixelSizeX"], "nm") if "PixelSizeX" in facts else None
 
 
+def _gatan(_tif: TiffFile, page: TiffPage) -> _Stated | None:
+    y, x, y_unit, x_unit = (page.tags.valueof(code) for code in (65009, 65010, 65003, 65004))
+    if not all(isinstance(each, float) for each in (y, x)) or not all(
+        isinstance(each, str) for each in (y_unit, x_unit)
+    ):
+        return None
+    return _Stated(y, x, str(y_unit), str(x_unit))
+
+
 def _nih_image(tif: TiffFile, _page: TiffPage) -> _Stated | None:
     facts = tif.nih_metadata or {}
     scale, unit = number_or_none(facts.get("XScale")), facts.get("XUnit") or facts.get("UM") or ""
@@ -237,8 +246,8 @@ def _is_plausible(stated: _Stated) -> bool:
 _PROGRAMS: Final[Mapping[str, Callable[[Any, Any], _Stated | str | None]]] = {
     "Micro-Manager": _micro_manager, "MetaMorph": _metamorph, "MetaSeries": _metaseries, "Zeiss LSM": _zeiss_lsm,
     "Zeiss SEM": _zeiss_sem, "FEI": _fei, "FluoView": _fluoview, "Olympus": _olympus_sis, "TVIPS": _tvips,
-    "NIH Image": _nih_image, "ScanImage": _scanimage, "Leica": _leica_scn, "the scanner": _slide_scanners,
-    "ImageJ": _imagej,
+    "Gatan": _gatan, "NIH Image": _nih_image, "ScanImage": _scanimage, "Leica": _leica_scn,
+    "the scanner": _slide_scanners, "ImageJ": _imagej,
 }  # fmt: skip
 
 

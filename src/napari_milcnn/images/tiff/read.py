@@ -142,6 +142,8 @@ def _tiff_facts(
     photometric = int(series.keyframe.photometric)
     if photometric == 3:
         notes.append("The pixels are indices into a palette of colours; the indices are used.")
+    if series.keyframe.tags.valueof(274) in range(2, 9):
+        notes.append("The file asks viewers to turn or mirror it; the pixels are used as they are stored.")
     if photometric == 0:
         notes.append("The file shows 0 as white; the values are used as they are stored.")
     return names, size, notes
