@@ -13,8 +13,8 @@ import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.options import EvaluateOptions, ForegroundOptions
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.evaluation import EvaluationChoices, EvaluationSession, EvaluationState
-from napari_milcnn.plugin.results.session import Tone
 from qt_actions import SessionWorker, open_dock
 
 pytest.importorskip("napari")
@@ -169,7 +169,7 @@ def test_a_run_that_is_stopped_writes_nothing(session, labels, tmp_path):
     session.end(request, stopped=True)
     assert set(tmp_path.iterdir()) == before
     assert session.message.text.startswith("Stopped at 1 of 4")
-    assert session.message.tone is Tone.WARNING
+    assert session.message.level is Level.WARNING
 
 
 def test_a_table_of_other_classes_is_refused_in_words(session, labels):
@@ -179,7 +179,7 @@ def test_a_table_of_other_classes_is_refused_in_words(session, labels):
     session.start()
     worker.work()
     assert "the label nucleus, which the model does not know" in session.message.text
-    assert session.message.tone is Tone.ERROR
+    assert session.message.level is Level.ERROR
 
 
 def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, labels, tmp_path):

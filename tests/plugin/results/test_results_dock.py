@@ -12,8 +12,19 @@ import pandas as pd
 import pytest
 import tifffile
 from imageio.v3 import imread
-from qtpy.QtCore import QObject, QPoint, Qt
-from qtpy.QtWidgets import QApplication, QScrollArea
+from qtpy.QtCore import QObject, QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QScrollArea,
+    QTableView,
+    QWidget,
+)
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
@@ -165,6 +176,69 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
 def test_the_dock_has_its_page_to_itself(dock):
     """Napari adds empty space below what does not expand, which would halve the dock."""
     assert dock.parentWidget().layout().count() == 1
+
+
+def test_every_control_says_what_it_does_and_the_tab_key_reaches_it(dock):
+    inner = (QAbstractSpinBox, QComboBox, QTableView, QLineEdit)  # what lies inside these is part of them
+    controls = [
+        one
+        for one in dock.findChildren(QWidget)
+        if isinstance(one, QAbstractButton | QComboBox | QAbstractSpinBox | QLineEdit | QAbstractItemView)
+        and not any(isinstance(above, inner) for above in above_of(one, dock))
+    ]
+    assert len(controls) > 60
+
+    def name(one) -> str:
+        return one.accessibleName() or (one.text() if isinstance(one, QAbstractButton) else "")
+
+    assert [type(one).__name__ for one in controls if not name(one)] == []
+    assert [name(one) for one in controls if not one.toolTip()] == []
+    assert [name(one) for one in controls if not one.focusPolicy() & Qt.FocusPolicy.TabFocus] == []
+
+
+def above_of(widget, top) -> list:
+    """Return the widgets that hold a widget, up to the dock."""
+    found = []
+    while (widget := widget.parentWidget()) is not top:
+        found.append(widget)
+    return found
+
+
+def test_the_wheel_over_a_figure_scrolls_the_page(dock, qtbot, written):
+    opened(dock, qtbot, written / "screen")
+    show(dock, qtbot, "Classes")
+    wheel = QWheelEvent(QPointF(5, 5), QPointF(5, 5), QPoint(0, 0), QPoint(0, -120), Qt.MouseButton.NoButton,
+                        Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False)  # fmt: skip
+    wheel.accept()
+    dock.histogram.box.picture.wheelEvent(wheel)
+    assert not wheel.isAccepted()  # so that Qt passes it on
+
+
+def test_the_confusion_and_the_plate_can_be_used_by_keys(dock, viewer, qtbot, written):
+    opened(dock, qtbot, written / "evaluation")
+    view = show(dock, qtbot, "Confusion")
+    view.cells.activated.emit(1)
+    words = view.cells.itemText(1)
+    assert dock.view() is dock.rows
+    assert dock.rows.chosen.text() == words
+    assert len(column(dock, "image")) == int(words.split()[0])
+    opened(dock, qtbot, written / "screen")
+    view = show(dock, qtbot, "Plate")
+    assert [view.list.itemText(i) for i in range(view.list.count())] == ["open a well…", "B03", "C05", "D06"]
+    view.list.activated.emit(3)
+    rest(dock, qtbot)
+    assert "D06_s1 masks" in viewer.layers
+
+
+def test_names_that_look_like_html_are_shown_as_they_are(dock, qtbot, written, tmp_path):
+    shutil.copytree(written / "screen", tmp_path / "screen")
+    table = pd.read_csv(tmp_path / "screen" / "predictions.csv")
+    table["file"] = [f"<b>{number}</b>.tif" for number in range(len(table))]
+    table.to_csv(tmp_path / "screen" / "predictions.csv", index=False)
+    opened(dock, qtbot, tmp_path / "screen")
+    proxy = dock.rows.table.proxy
+    tip = proxy.data(proxy.index(0, 0), Qt.ItemDataRole.ToolTipRole)
+    assert "&lt;b&gt;0&lt;/b&gt;.tif" in tip
 
 
 def test_an_empty_dock_says_what_to_open(dock):

@@ -12,8 +12,9 @@ import tifffile
 
 from conftest import noise
 from napari_milcnn.errors import OutputError
+from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.gallery import GallerySession
-from napari_milcnn.plugin.results.session import ResultsSession, ResultsState, Tone
+from napari_milcnn.plugin.results.session import ResultsSession, ResultsState
 from qt_actions import SessionWorker
 
 components = pytest.importorskip("napari.components")
@@ -85,7 +86,7 @@ def test_the_state_and_what_is_said_of_it(session, worker, run, tmp_path):
     worker.work()
     assert session.state is ResultsState.OPEN  # what was open stays
     assert session.found.path.parent == run
-    assert session.message.tone is Tone.ERROR
+    assert session.message.level is Level.ERROR
 
 
 def test_a_slow_reading_does_not_replace_what_was_opened_after_it(session, worker, run, tmp_path):
@@ -179,7 +180,7 @@ def test_an_image_that_cannot_be_opened_does_not_change_which_rows_the_sliders_m
     (run.parent / "images" / "B03.ome.tif").write_bytes(b"broken")
     session.open_image(0)
     worker.work()
-    assert session.message.tone is Tone.ERROR
+    assert session.message.level is Level.ERROR
     assert session.row == 0
     viewer.dims.set_point(0, 2)
     session.move_sliders()
@@ -267,7 +268,7 @@ def test_a_table_that_cannot_be_saved_says_why(session, tmp_path):
         raise OutputError("no space left")
 
     session.save(fail, tmp_path / "x.csv")
-    assert (session.message.text, session.message.tone) == ("no space left", Tone.ERROR)
+    assert (session.message.text, session.message.level) == ("no space left", Level.ERROR)
     session.save(lambda _path: None, tmp_path / "x.csv")
     assert session.message.text == f"Saved {tmp_path / 'x.csv'}"
 

@@ -15,10 +15,9 @@ from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QPushButton, 
 
 from napari_milcnn.plugin.qt.figure import figure_style
 from napari_milcnn.plugin.qt.forms import (
-    ERROR,
-    WARNING,
     DeletedWhenClosed,
     Note,
+    NoticesBox,
     connect_while_alive,
     dropped_paths,
     heading,
@@ -27,6 +26,7 @@ from napari_milcnn.plugin.qt.forms import (
     scrolled,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
 from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.evaluation_box import EvaluationBox
@@ -42,7 +42,7 @@ from napari_milcnn.plugin.results.plot_box import (
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
-from napari_milcnn.plugin.results.session import ResultsSession, Tone
+from napari_milcnn.plugin.results.session import ResultsSession
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.results.reading import ReadResults
@@ -52,8 +52,8 @@ _HOW_TO_OPEN = (
     "Open a results folder, written by napari-milcnn classify or evaluate or exported from the Classify dock. You can "
     "also drop the folder, or its predictions.csv, here."
 )
+_PICTURE_HELP = "Save the figure in view as PNG or SVG, on white in every theme"
 _BUTTONS_PER_ROW = 4
-_TONES = {Tone.PLAIN: "", Tone.WARNING: WARNING, Tone.ERROR: ERROR}
 
 
 class ResultsDock(QWidget):
@@ -94,7 +94,7 @@ class ResultsDock(QWidget):
         self.images_button = _button("Images…", "Choose the folder that the images were moved to")
         self.report_button = _button("Report", "Open report.html of this evaluation in your browser")
         self.place_button = _button("Folder", "Show the folder of these results in the file manager")
-        self.facts, self.warnings, self.message, self.unlike = Note(), Note(), Note(), UnlikeBand()
+        self.facts, self.warnings, self.message, self.unlike = Note(), NoticesBox(), NoticesBox(), UnlikeBand()
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
         self.evaluation_box = EvaluationBox(self.evaluation)
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
@@ -103,7 +103,7 @@ class ResultsDock(QWidget):
             self._group.addButton(button, number)
             self.stack.addWidget(view)
         self.view_buttons[0].setChecked(True)
-        self.picture_button = _button("Save picture…", "")
+        self.picture_button = _button("Save picture…", _PICTURE_HELP)
         self.save_button = _button("Save CSV…", "Save the rows that the table lists, in their order, with all columns")
         self.setAcceptDrops(True)
 
@@ -185,7 +185,8 @@ class ResultsDock(QWidget):
         opened = self.session.opened
         self._after.setVisible(opened is not None)
         self.facts.say(_HOW_TO_OPEN if opened is None else opened.facts)
-        self.warnings.say("" if opened is None else " ".join(opened.warnings), WARNING)
+        texts = () if opened is None else opened.warnings
+        self.warnings.show_notices(tuple(Notice("results", text, Level.WARNING) for text in texts))
         if opened is not None:
             self.images_button.setVisible(bool(opened.found.missing))
             self.report_button.setVisible(opened.report is not None)
@@ -204,7 +205,7 @@ class ResultsDock(QWidget):
 
     def _on_change(self) -> None:
         message = self.session.message
-        self.message.say(message.text, _TONES[message.tone])
+        self.message.show_notices((message,) if message.text else ())
 
     def _on_copied(self, text: str) -> None:
         QGuiApplication.clipboard().setText(text)
@@ -216,9 +217,7 @@ class ResultsDock(QWidget):
         self.view().show_results(opened, figure_style(self.viewer))
         is_table = self.view() is self.rows
         self.picture_button.setEnabled(not is_table)
-        self.picture_button.setToolTip(
-            "Click Save CSV… to save the table" if is_table else "Save as PNG or SVG on white ground"
-        )
+        self.picture_button.setToolTip("Click Save CSV… to save the table" if is_table else _PICTURE_HELP)
 
     def _on_theme(self, _event: Any = None) -> None:
         self._draw()

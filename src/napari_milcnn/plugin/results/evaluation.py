@@ -9,20 +9,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptions, make_options
+from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.results.reading import ReadResults, shown_results
-from napari_milcnn.plugin.results.session import Message, Tone
+from napari_milcnn.plugin.results.session import NOTHING_TO_SAY
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.images.open import ImageReading
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.progress import Progress
+
+_TELLING_SHARE = 0.05
+"""Share that has to be done before the rest of the time is estimated."""
 
 
 class EvaluationState(Enum):
@@ -193,7 +198,7 @@ class EvaluationSession:
         What is being done, in words.
     failures : tuple of str
         Images that failed so far, each with its reason.
-    message : Message
+    message : Notice
         What came of the last run.
     calibrated : Calibrated or None
         The model that the last run calibrated.
@@ -215,11 +220,12 @@ class EvaluationSession:
         self.choices = EvaluationChoices()
         self.share, self.doing = 0.0, ""
         self.failures: tuple[str, ...] = ()
-        self.message = Message()
+        self.message = NOTHING_TO_SAY
         self.calibrated: Calibrated | None = None
         self._current: TrainedModel | None = None
         self._running: TableRequest | None = None
         self._stopping = False
+        self._started = 0.0
 
     @property
     def state(self) -> EvaluationState:
@@ -232,6 +238,21 @@ class EvaluationSession:
     def is_busy(self) -> bool:
         """Whether something runs."""
         return self._running is not None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take; None while too little is done to tell."""
+        if self._running is None or self.share < _TELLING_SHARE:
+            return None
+        return (monotonic() - self._started) * (1 - self.share) / self.share
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What came of the last run, and the images that failed so far."""
+        many, first = len(self.failures), self.failures[:1]
+        failed = f"{many} image{'s'[: many != 1]} failed, such as: {first[0]}" if first else ""
+        both = (self.message, Notice("run", failed, Level.WARNING))
+        return tuple(one for one in both if one.text)
 
     @property
     def current(self) -> TrainedModel | None:
@@ -291,7 +312,8 @@ class EvaluationSession:
             return
         kind = CalibrationRequest if self.choices.calibrate else EvaluationRequest
         self.share, self.doing, self.failures, self._stopping = 0.0, "reading the table", (), False
-        self.message, self.calibrated = Message(), None
+        self.message, self.calibrated = NOTHING_TO_SAY, None
+        self._started = monotonic()
         self._running = kind(model, labels, out, replace(self.choices))
         self.changed.emit()
         self.requested.emit(self._running)
@@ -310,11 +332,11 @@ class EvaluationSession:
         if request is not self._running:
             return
         if isinstance(step, Evaluated):
-            self.share, self.message = 1.0, Message(step.words)
+            self.share, self.message = 1.0, Notice("run", step.words)
             self.evaluated.emit(step.results)
         elif isinstance(step, Calibrated):
             self.share, self.calibrated = 1.0, step
-            self.message = Message(f"Temperature {step.model.card.temperature:.2f}; written to {step.path}.")
+            self.message = Notice("run", f"Temperature {step.model.card.temperature:.2f}; written to {step.path}.")
         else:
             self.share, self.doing = step.fraction, f"{min(step.number, step.total)} of {step.total} · {step.doing}"
             error = getattr(step.result, "error", "")
@@ -326,9 +348,9 @@ class EvaluationSession:
         if request is not self._running:
             return
         if error:
-            self.message = Message(error, Tone.ERROR)
+            self.message = Notice("run", error, Level.ERROR)
         elif stopped and not self.message.text:
-            self.message = Message(f"Stopped at {self.doing}. Nothing was written.", Tone.WARNING)
+            self.message = Notice("run", f"Stopped at {self.doing}. Nothing was written.", Level.WARNING)
         self._running, self._stopping, self.doing = None, False, ""
         self.changed.emit()
 

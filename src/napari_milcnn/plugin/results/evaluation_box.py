@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QLineEdit,
-    QProgressBar,
     QPushButton,
     QSpinBox,
     QWidget,
@@ -30,10 +29,10 @@ from napari_milcnn.options import (
 )
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
-    ERROR,
-    WARNING,
+    JobProgress,
     NarrowComboBox,
     Note,
+    NoticesBox,
     browse_button,
     connect_while_alive,
     form_values,
@@ -43,7 +42,6 @@ from napari_milcnn.plugin.qt.forms import (
     vertical_layout,
 )
 from napari_milcnn.plugin.results.evaluation import EvaluationChoices, EvaluationSession, EvaluationState
-from napari_milcnn.plugin.results.session import Tone
 from napari_milcnn.plugin.user_settings import recent_models, remember_model
 
 _DEFAULT = "default"
@@ -58,7 +56,6 @@ _CHOICES: dict[str, list[Any]] = {
     "detail": [(_DEFAULT, None), *((str(one), one) for one in DETAILS)],
     "method": [(_DEFAULT, None), *((one, one) for one in ("otsu", "local", "half_maximum"))],
 }
-_TONES_OF = {Tone.PLAIN: "", Tone.WARNING: WARNING, Tone.ERROR: ERROR}
 _LABELS_HELP = (
     "A CSV with the columns file and label and, if known, group and split; or a folder with one folder of images for "
     "each class. The images should be ones that the model has not seen."
@@ -243,14 +240,12 @@ class EvaluationBox(QWidget):
         self.foreground = options_form(ForegroundOptions, names, _CHOICES)
         self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), _CHOICES)
         self.reading = ReadingForm()
-        self.explanation, self.problem, self.message, self.failures = Note(), Note(), Note(), Note()
+        self.explanation, self.problem, self.doing, self.message = Note(), Note(), Note(), NoticesBox()
         self.start_button, self.stop_button = QPushButton("Evaluate"), QPushButton("Stop")
         self.stop_button.setToolTip("Stop at the next image; nothing is written")
         self.use_button = QPushButton("Use the calibrated model")
         self.use_button.setToolTip("Make it the current model of all docks")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
-        self.progress.setAccessibleName("Progress of the evaluation")
+        self.progress = JobProgress()
 
     def _lay_out(self) -> None:
         self.inside, self.only_evaluation = QWidget(), QWidget()
@@ -274,9 +269,8 @@ class EvaluationBox(QWidget):
         own = vertical_layout(self)
         own.addWidget(self.section)
         own.addWidget(self.progress)
-        own.addWidget(self.stop_button)
-        for note in (self.message, self.failures):
-            own.addWidget(note)
+        for part in (self.doing, self.stop_button, self.message):
+            own.addWidget(part)
         own.addWidget(self.use_button)
 
     def _truth_page(self) -> QWidget:
@@ -400,13 +394,11 @@ class EvaluationBox(QWidget):
         self.problem.say("" if runs else session.problem)
         self.inside.setEnabled(not runs)
         self.progress.setVisible(runs)
-        self.progress.setValue(round(1000 * session.share))
-        self.progress.setFormat(session.doing)
+        self.progress.show_share(session.share, session.seconds_left)
+        self.doing.say(session.doing)
         self.stop_button.setVisible(runs)
         self.stop_button.setEnabled(session.state is EvaluationState.RUNNING)
-        self.message.say(session.message.text, _TONES_OF[session.message.tone])
-        many, first = len(session.failures), session.failures[:1]
-        self.failures.say(f"{many} image{'s'[: many != 1]} failed, such as: {first[0]}" if first else "", WARNING)
+        self.message.show_notices(session.notices)
         self.use_button.setVisible(session.calibrated is not None)
 
 

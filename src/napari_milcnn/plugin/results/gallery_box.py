@@ -38,6 +38,7 @@ class GalleryView(View):
         self.rank, self.evidence = NarrowComboBox(), QCheckBox("evidence")
         self.rank.setAccessibleName("Order of the gallery")
         self.rank.setToolTip(_RANK_HELP)
+        self.evidence.setToolTip(_EVIDENCE_HELP)
         self.list = QListWidget()
         self.more, self.note = QPushButton("Show more"), Note()
         self.more.setToolTip("Show the next thumbnails of this order")

@@ -27,7 +27,7 @@ _LOWEST = 200
 """Smallest height of a figure, in px."""
 _NEEDS_DOSES = "Needs doses. Click Layout… to open a table with the columns file (or well) and dose."
 _NEEDS_LABELS = "Needs labels. Click Layout… to open a table with the columns file and label."
-_ACCURACY_HELP = "Rows are labels, columns are what the model answered. Click a cell to list its images in the table."
+_CONFUSION_HELP = "Click a cell to list its images in the table."
 _CALIBRATION_HELP = (
     "How often answers with a given score are right. On the diagonal, a score of .8 is right in 8 of 10 images; below "
     "it the model is too sure of itself."
@@ -213,7 +213,7 @@ class ConfusionView(PlotView):
     """Label against predicted class; a click shows the images of a cell."""
 
     title = "Confusion"
-    help = _ACCURACY_HELP
+    help = _CONFUSION_HELP
 
     def _add_controls(self) -> None:
         self.cells = NarrowComboBox()

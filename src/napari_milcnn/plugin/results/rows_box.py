@@ -14,7 +14,7 @@ from napari_milcnn.plugin.qt.forms import Note, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 from napari_milcnn.plugin.qt.tables import BAR_ROLE, BarDelegate, FrameModel, SortedTable, filter_field
 from napari_milcnn.plugin.results.plot_box import View
-from napari_milcnn.schema import UNLIKE, is_score
+from napari_milcnn.schema import UNLIKE, UNLIKE_REASON, class_of, is_score
 
 if TYPE_CHECKING:
     from napari_milcnn.figures.plots import FigureStyle
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.results.session import ResultsSession
 
 _CLASSES = ("top", "label")
+_TITLE_HELP = {
+    "image": "Name of the image",
+    "plane": "Position, time point and Z of the plane",
+    "top": "The class with the highest score",
+    "score": "The score of the top class, from 0 to 1",
+    "margin": "The difference between the two highest scores; near 0 the model could hardly decide",
+    UNLIKE: "How unlike the training images this image is; above 1 its class may be wrong, however high the score",
+    UNLIKE_REASON: "In what this image is unlike the training images",
+    "label": "What you say the image shows",
+    "fold": "The fold of the cross-validation in which the image was held out",
+    "planes": "Number of planes whose scores were averaged",
+    "error": "Why the image could not be classified",
+}
+"""What the titles of columns mean; those of others explain themselves."""
 _WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 56}
 _DEFAULT_WIDTH = 66
 """Widths of columns, in px."""
@@ -86,6 +100,15 @@ class RowsModel(FrameModel):
             up = order == Qt.SortOrder.AscendingOrder
             rows = values.sort_values(ascending=up, kind="stable").index.to_numpy()
         return np.asarray(rows[shown[rows]])
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return the title of a column, and what it means."""
+        if role == Qt.ItemDataRole.ToolTipRole and orientation == Qt.Orientation.Horizontal:
+            name = self.titles()[section]
+            if is_score(name):
+                return plain_text(f"Score of {class_of(name)}, from 0 to 1")
+            return plain_text(_TITLE_HELP.get(name, name))
+        return super().headerData(section, orientation, role)
 
     def rowCount(self, _parent: QModelIndex | None = None) -> int:
         """Count the rows."""
@@ -164,6 +187,7 @@ class RowsBox(View):
         layout.addLayout(row(self.chosen, self.all_button, stretch=0))
         layout.addWidget(self.table, 1)
         self.table.setMinimumHeight(220)
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of one screen begin alike
         self.all_button.hide()
         self.filter.textChanged.connect(self._on_filter)
         self.copy_button.clicked.connect(self.table.copy)

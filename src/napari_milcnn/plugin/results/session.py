@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.results.opened_layers import OpenedLayers, OpenStep, open_row
 from napari_milcnn.plugin.results.reading import (
     CopyRequest,
@@ -47,21 +48,7 @@ class ResultsState(Enum):
     OPEN = "results are open"
 
 
-class Tone(Enum):
-    """How serious a message is."""
-
-    PLAIN = "plain"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True)
-class Message:
-    """What came of the last thing that the user did; `of_image` if it is about the image in the viewer."""
-
-    text: str = ""
-    tone: Tone = Tone.PLAIN
-    of_image: bool = False
+NOTHING_TO_SAY = Notice("", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +130,7 @@ class ResultsSession:
         self._reading: ReadingRequest | None = None
         self._opening: RowRequest | None = None
         self._copying: CopyRequest | None = None
-        self._message = Message()
+        self._message = NOTHING_TO_SAY
 
     @property
     def state(self) -> ResultsState:
@@ -163,9 +150,9 @@ class ResultsSession:
         return any(one is not None for one in (self._reading, self._opening, self._copying))
 
     @property
-    def message(self) -> Message:
+    def message(self) -> Notice:
         """What is being done, else what came of the last thing that the user did."""
-        return self._message if self._reading is None else Message(self._reading.doing)
+        return self._message if self._reading is None else Notice("reading", self._reading.doing)
 
     # What the user does
 
@@ -207,8 +194,8 @@ class ResultsSession:
 
     def remove_layers(self) -> None:
         """Notice that layers were removed from the viewer; a message about an image that is gone goes, too."""
-        if self._message.of_image and self._opening is None and not self._layers.are_whole:
-            self._say(Message())
+        if self._message.cause == "image" and self._opening is None and not self._layers.are_whole:
+            self._say(NOTHING_TO_SAY)
 
     def choose(self, files: list[str], words: str) -> None:
         """List only some images in the table, such as those of a cell of the confusion."""
@@ -232,13 +219,13 @@ class ResultsSession:
         try:
             write(Path(path))
         except MilcnnError as error:
-            self._say(Message(str(error), Tone.ERROR))
+            self._say(Notice("saving", str(error), Level.ERROR))
         else:
-            self._say(Message(f"Saved {path}"))
+            self._say(Notice("saving", f"Saved {path}"))
 
     def miss(self, text: str) -> None:
         """Say why what the user asked for is not possible now."""
-        self._say(Message(text, Tone.WARNING))
+        self._say(Notice("saving", text, Level.WARNING))
 
     def show_results(self, opened: ReadResults) -> None:
         """Show results that were read elsewhere, such as those of an evaluation that just ended."""
@@ -259,21 +246,20 @@ class ResultsSession:
             self._take_image(request, step)
         elif request is self._copying and isinstance(request, CopyRequest) and isinstance(step, str):
             self.copied.emit(step)
-            self._say(Message(f"Copied {len(request.rows):,} row{'s'[: len(request.rows) != 1]}"))
+            self._say(Notice("copying", f"Copied {len(request.rows):,} row{'s'[: len(request.rows) != 1]}"))
 
     def end(self, request: object, error: str = "", *, stopped: bool = False) -> None:
         """Notice that a request has ended; `error` says why it failed."""
-        of_image = request is self._opening
-        if of_image:
-            self._opening = None
+        if request is self._opening:
+            self._opening, cause = None, "image"
         elif request is self._reading:
-            self._reading = None
+            self._reading, cause = None, "reading"
         elif request is self._copying:
-            self._copying = None
+            self._copying, cause = None, "copying"
         else:
             return
         if error:
-            self._message = Message(error, Tone.ERROR, of_image)
+            self._message = Notice(cause, error, Level.ERROR)
         self.changed.emit()
 
     # Changes
@@ -287,9 +273,9 @@ class ResultsSession:
 
     def _begin(self) -> None:
         """Begin something that the user did: what was said of the thing before is over."""
-        self._say(Message())
+        self._say(NOTHING_TO_SAY)
 
-    def _say(self, message: Message) -> None:
+    def _say(self, message: Notice) -> None:
         if message != self._message:
             self._message = message
             self.changed.emit()
@@ -322,7 +308,7 @@ class ResultsSession:
         if step.image is not None:
             stays = self._layers.leave()
             if stays:
-                self._say(Message(f"You edited the layer {stays}, so it stays in the viewer with its image."))
+                self._say(Notice("layers", f"You edited the layer {stays}, so it stays in the viewer with its image."))
             self._image = ImageInView(request.run, step.path, request.found.rows_of_image(request.row))
             self._layers.show_image(step.image, step.limits, step.plane)
         if step.labels is not None and step.objects is not None and self._layers.are_whole:
