@@ -127,6 +127,38 @@ def test_other_formats_need_bioio(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         open_image(tmp_path / "a.czi")
 
 
+@pytest.mark.parametrize(("name", "reader"), [
+    ("a.CZI", "bioio-czi;"), ("a.lif", "bioio-lif;"), ("a.r3d", "bioio-dv;"), ("a.sldy", "bioio-sldy;"),
+    ("a.vsi", "bioio-bioformats, which needs Java;"), ("a.nd2", r'"napari-milcnn\[bioio\]";'),
+])  # fmt: skip
+def test_the_reader_of_a_format_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reader: str
+) -> None:
+    """Each by its own package."""
+    (tmp_path / name).write_bytes(b"1234")
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(ImageError, match=f"{reader} or export the image"):
+        open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("x.companion.ome", r"companion file of a set of TIFFs, .*; open one of its TIFFs, for example p0\.ome\.tif$"),
+    ("x.ome.xml", "open one of its TIFFs"), ("zarr.json", "the metadata of a zarr; open its folder"),
+    (".zattrs", "the metadata of a zarr"), ("a.npy", "read it in Python and pass the array"),
+    ("Index.idx.xml", "a text and no image"), ("a.mp4", "BMP or GIF image; export the image as OME-TIFF or OME-Zarr$"),
+    ("a", "BMP or GIF image; export the image"),
+])  # fmt: skip
+def test_bioio_is_not_advised_for_what_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    """The message says what to open in its place."""
+    (tmp_path / name).write_text('<OME><TiffData><UUID FileName="p0.ome.tif"/></TiffData></OME>')
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(ImageError, match=said) as error:
+        open_image(tmp_path / name)
+    assert "pip install" not in str(error.value)
+
+
 def test_bioio_scenes_become_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a stand-in for bioio: scenes, names, sizes, unknown formats."""
 

@@ -34,10 +34,13 @@ from napari_milcnn.images.paths import (
     TIFF_INSIDE,
     TIFF_SUFFIXES,
     as_on_disk,
+    has_zarr_metadata,
     image_name,
+    is_ndtiff,
     is_zipped_zarr,
 )
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
+from napari_milcnn.images.tiff.ndtiff import first_tiff
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
 from napari_milcnn.untrusted import check_regular
 
@@ -414,7 +417,7 @@ def _existing(source: str | os.PathLike[str]) -> Path:
 def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
     """Choose the reader by the first bytes of a file, and by its name where these bytes say nothing."""
     if path.is_dir():
-        return open_zarr
+        return _open_acquisition if is_ndtiff(path) and not has_zarr_metadata(path) else open_zarr
     with path.open("rb") as file:
         head = file.read(4)
     suffix = path.suffix.lower()
@@ -430,3 +433,7 @@ def _reader(path: Path) -> Callable[[Path, int | None], FoundImage]:
             "copy or export it again"
         )
     return open_other
+
+
+def _open_acquisition(path: Path, series: int | None) -> FoundImage:
+    return open_tiff(first_tiff(path), series)

@@ -5,11 +5,12 @@ Decisions:
 - PNG, JPEG, BMP and GIF cannot be read in part: the whole image is decoded when it is opened.
 - Frames of an animation are not dropped in silence: a file with several frames is refused.
 - The size that a header declares is compared with the bytes of the file before anything is decoded.
-- Scenes of a file that bioio reads are positions.
+- Scenes of a file that bioio reads are positions. A reader of bioio is advised only for formats that it reads.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +21,16 @@ import numpy as np
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.declared_size import LARGEST_PICTURE, check_declared, stored_size
 from napari_milcnn.images.lazy_array import Array
+from napari_milcnn.images.paths import BIOIO_READERS, NDTIFF_INDEX, ZARR_METADATA
 from napari_milcnn.images.stack import FoundImage
 from napari_milcnn.images.units import number_or_none, pixel_size_from_sides, says_nothing
 
 RASTER_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 """First bytes of PNG, JPEG and GIF."""
+_ZARR_DOCUMENTS: Final = (*ZARR_METADATA, ".zattrs", ".zmetadata")
+_ARRAY_SUFFIXES: Final = (".h5", ".hdf5", ".mat", ".npy", ".npz")
+_TEXT_SUFFIXES: Final = (".csv", ".htd", ".htm", ".html", ".json", ".md", ".mlf", ".mrf", ".tsv", ".txt", ".xml",
+                         ".yaml", ".yml")  # fmt: skip
 _HEADER: Final = 4 << 20
 """Bytes in which JPEG declares its size, behind colour profiles and thumbnails."""
 _PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -114,11 +120,15 @@ def _is_deep_png(path: Path) -> bool:
 
 def open_other(path: Path, series: int | None) -> FoundImage:
     """Open a file through an installed bioio reader; `series` is the number of one scene, or None for all."""
-    suffix = path.suffix or "this file"
-    advice = (
-        f'for {suffix} run: pip install "napari-milcnn[bioio]", and install the bioio reader of the format '
-        "(for example bioio-nd2, bioio-czi or bioio-lif), or export the image as OME-TIFF"
-    )
+    other = _what_else(path)
+    if other:
+        raise ImageError(f"{path} is {other}")
+    reader = BIOIO_READERS.get(path.suffix.lower())
+    advice = "export the image as OME-TIFF or OME-Zarr"
+    if reader is not None:
+        java = ", which needs Java" if reader == "bioio-bioformats" else ""
+        more = "" if reader == "bioio-nd2" else f", and pip install {reader}{java}"  # bioio-nd2 comes with the extra
+        advice = f'for {path.suffix} run: pip install "napari-milcnn[bioio]"{more}; or {advice}'
     try:
         bioio, errors = import_module("bioio"), import_module("bioio_base.exceptions")
     except ImportError as exc:
@@ -128,6 +138,25 @@ def open_other(path: Path, series: int | None) -> FoundImage:
     except errors.UnsupportedFileFormatError as exc:
         raise ImageError(f"{path}: no installed bioio reader knows it; {advice}") from exc
     return _from_bioio(path, image, series)
+
+
+def _what_else(path: Path) -> str | None:
+    """Say what a file is that belongs to an image, or holds arrays, and what to open; None for any other file."""
+    name = path.name.lower()
+    if name in _ZARR_DOCUMENTS:
+        return f"the metadata of a zarr; open its folder, {path.parent}"
+    if name == NDTIFF_INDEX.lower():
+        return f"the index of an acquisition of Micro-Manager; open its folder, {path.parent}"
+    if name.endswith((".ome", ".ome.xml")):
+        with path.open("rb") as file:
+            named = re.search(rb'FileName="([^"<>]{1,200})"', file.read(_HEADER))
+        example = f", for example {named[1].decode('utf-8', 'replace')}" if named else ""
+        return f"the companion file of a set of TIFFs, and has no pixels; open one of its TIFFs{example}"
+    if path.suffix.lower() in _ARRAY_SUFFIXES:
+        return "a file of arrays, of which it is not known which is the image; read it in Python and pass the array"
+    if path.suffix.lower() in _TEXT_SUFFIXES:
+        return "a text and no image; open the TIFF, OME-Zarr, PNG, JPEG, BMP or GIF image that it belongs to"
+    return None
 
 
 def _from_bioio(path: Path, image: Any, series: int | None) -> FoundImage:

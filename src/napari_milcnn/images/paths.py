@@ -6,6 +6,7 @@ Decisions:
   else in a folder of images is passed over, and so are hidden files and the files that this program writes.
 - A file that is named itself is never passed over: `open_image` then says what is wrong with it.
 - A folder is a zarr if its name ends in .zarr or .ngff, or if it holds the metadata of a zarr group or array.
+- A folder with the file NDTiff.index is one image: an acquisition of Micro-Manager, in one or several TIFFs.
 - An OME-Zarr in one zip file is an image if its name ends in .ozx (RFC 9 of OME-Zarr) or in .zarr.zip.
 - An image is called by its file name without suffix and without ".ome". An image inside a zarr is called by the zarr
   and the path in it: "plate_B_03_0".
@@ -33,14 +34,20 @@ TIFF_SUFFIXES: Final = (".tif", ".tiff", ".btf", ".tf8")
 RASTER_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 TIFF_INSIDE: Final = (".flex", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs")
 """Formats of microscopes and slide scanners whose content is TIFF."""
-NEED_BIOIO: Final = (".czi", ".dv", ".ims", ".lif", ".nd2", ".oib", ".oif", ".sldy", ".vsi", ".zvi")
-"""Formats of microscopes that open where a bioio reader of the format is installed."""
-IMAGE_SUFFIXES: Final = (*TIFF_SUFFIXES, *RASTER_SUFFIXES, *TIFF_INSIDE, *NEED_BIOIO)
+BIOIO_READERS: Final = {
+    ".czi": "bioio-czi", ".dv": "bioio-dv", ".ims": "bioio-bioformats", ".lif": "bioio-lif", ".nd2": "bioio-nd2",
+    ".oib": "bioio-bioformats", ".oif": "bioio-bioformats", ".r3d": "bioio-dv", ".sld": "bioio-bioformats",
+    ".sldy": "bioio-sldy", ".vsi": "bioio-bioformats", ".zvi": "bioio-bioformats",
+}  # fmt: skip
+"""Formats of microscopes that open where a reader of bioio is installed -> the package of this reader."""
+IMAGE_SUFFIXES: Final = (*TIFF_SUFFIXES, *RASTER_SUFFIXES, *TIFF_INSIDE, *BIOIO_READERS)
 ZARR_SUFFIXES: Final = (".zarr", ".ngff")
 ZIPPED_ZARR_ENDS: Final = (".ozx", ".zarr.zip")
 """Ends of the names of OME-Zarr images, each in one zip file."""
 ZARR_METADATA: Final = ("zarr.json", ".zgroup", ".zarray")
 """Files of which a zarr group or array holds one."""
+NDTIFF_INDEX: Final = "NDTiff.index"
+"""File in the folder of an acquisition of Micro-Manager."""
 OUTPUT_ENDS: Final = ("_labels.ome.tif", "_labels.ome.zarr", "_maps.ome.tif", "_overview.png")
 """Ends of the names of files that this program writes for an image."""
 _LONGEST_NAME = 150
@@ -92,6 +99,11 @@ def is_zarr(path: Path) -> bool:
     return os.path.isdir(path) and (path.suffix.lower() in ZARR_SUFFIXES or has_zarr_metadata(path))
 
 
+def is_ndtiff(path: Path) -> bool:
+    """Whether a path is the folder of an acquisition of Micro-Manager in the format NDTiff."""
+    return os.path.isfile(path / NDTIFF_INDEX)
+
+
 def is_zipped_zarr(path: Path) -> bool:
     """Whether the name of a file says that it is an OME-Zarr image in one zip file."""
     return path.name.lower().endswith(ZIPPED_ZARR_ENDS)
@@ -108,8 +120,8 @@ def zarr_around(path: Path) -> Path | None:
 
 
 def is_plain_folder(path: Path) -> bool:
-    """Whether a path is a folder of files and not a zarr."""
-    return os.path.isdir(path) and not is_zarr(path)
+    """Whether a path is a folder of files, neither a zarr nor an acquisition of Micro-Manager."""
+    return os.path.isdir(path) and not is_zarr(path) and not is_ndtiff(path)
 
 
 def is_image(path: Path) -> bool:
@@ -117,7 +129,7 @@ def is_image(path: Path) -> bool:
     if path.name.startswith(".") or path.name.endswith(OUTPUT_ENDS):
         return False
     if os.path.isdir(path):
-        return is_zarr(path)
+        return is_zarr(path) or is_ndtiff(path)
     return path.suffix.lower() in IMAGE_SUFFIXES or is_zipped_zarr(path)
 
 

@@ -27,6 +27,7 @@ from napari_milcnn.images.lazy_array import Array, ArrayLike
 from napari_milcnn.images.stack import FoundImage
 from napari_milcnn.images.tiff.damage import Gaps, check_data, check_header, check_plane_count, guard_decoding
 from napari_milcnn.images.tiff.links import check_links
+from napari_milcnn.images.tiff.ndtiff import read_acquisition
 from napari_milcnn.images.tiff.pixel_size import tiff_pixel_size
 from napari_milcnn.images.units import number_or_none, pixel_size_from_sides
 
@@ -54,18 +55,23 @@ def open_tiff(path: Path, series: int | None) -> FoundImage:
         check_header(path, tif, every)
         chosen = _choose(path, every, series)
         gaps = [check_data(path, one) for one in chosen]
-        parts = tuple(_tiff_part(one, gap, stack) for one, gap in zip(chosen, gaps, strict=True))
+        parts: tuple[ArrayLike, ...] = tuple(_tiff_part(one, gap, stack) for one, gap in zip(chosen, gaps, strict=True))
+        mapped = all(isinstance(part, np.memmap) for part in parts)
         first = chosen[0]
         names, size, more = _tiff_facts(tif, first, every)
-        mapped = all(isinstance(part, np.memmap) for part in parts)
+        axes = first.axes.replace("R", "P") if first.kind == "mmstack" else first.axes
+        positions = _unique_names(chosen)
+        if first.kind == "ndtiff":
+            parts, axes, names, positions, notes = read_acquisition(tif, first, parts[0])
+            more += notes
         parts, more = _calibrated(parts, tif, more)
         page = first.keyframe
         return FoundImage(
             parts=parts,
-            axes=first.axes.replace("R", "P") if first.kind in ("mmstack", "ndtiff") else first.axes,
+            axes=axes,
             channels=names,
             pixel_size=size,
-            positions=_unique_names(chosen),
+            positions=positions,
             warnings=(*(note for gap in gaps for note in gap.notes()), *more),
             colour=int(page.photometric) in (2, 6),
             alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
