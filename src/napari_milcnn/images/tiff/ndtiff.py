@@ -26,7 +26,7 @@ _PLACES = {"R": "position", "K": "row", "J": "column"}
 """Letter of an axis in tifffile that tells where an image was taken -> its name in the index."""
 
 
-class Acquisition(NamedTuple):
+class NDTiffImage(NamedTuple):
     """What an index adds to the pixels.
 
     Attributes
@@ -69,7 +69,7 @@ def first_tiff(folder: Path) -> Path:
     return path
 
 
-def read_acquisition(tif: TiffFile, series: TiffPageSeries, array: ArrayLike) -> Acquisition:
+def read_acquisition(tif: TiffFile, series: TiffPageSeries, array: ArrayLike) -> NDTiffImage:
     """Read the names of channels and positions, and take the tiles of a grid apart."""
     from tifffile import read_ndtiff_index
 
@@ -82,13 +82,13 @@ def read_acquisition(tif: TiffFile, series: TiffPageSeries, array: ArrayLike) ->
     listed = summary.get("ChNames") if isinstance(summary, Mapping) else None
     channels = tuple(named.get("channel", ())) or tuple(map(str, listed if isinstance(listed, list) else ()))
     if not {"K", "J"} & set(series.axes):
-        return Acquisition((array,), series.axes.replace("R", "P"), channels, tuple(named.get("position", ())))
+        return NDTiffImage((array,), series.axes.replace("R", "P"), channels, tuple(named.get("position", ())))
     return _tiles(series, array, channels, summary if isinstance(summary, Mapping) else {})
 
 
 def _tiles(
     series: TiffPageSeries, array: ArrayLike, channels: tuple[str, ...], summary: Mapping[str, object]
-) -> Acquisition:
+) -> NDTiffImage:
     letters = series.axes
     places = [i for i, letter in enumerate(letters) if letter in _PLACES]
     outer = series.shape[: len(letters) - len(series.keyframe.axes)]
@@ -98,7 +98,7 @@ def _tiles(
     names = tuple(" ".join(f"{_PLACES[letters[i]]} {n}" for i, n in zip(places, at, strict=True)) for at in kept)
     overlap = [summary.get(f"GridPixelOverlap{side}") for side in "YX"]
     said = f", which overlap by {overlap[0]} and {overlap[1]} px along Y and X," if any(overlap) else ""
-    return Acquisition(
+    return NDTiffImage(
         tuple(_Tile(array, dict(zip(places, at, strict=True))) for at in kept),
         "".join(letter for letter in letters if letter not in _PLACES),
         channels,
