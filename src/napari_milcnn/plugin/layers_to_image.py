@@ -296,7 +296,7 @@ def open_layers(layers: Sequence[Image], reading: SourceReading, *, z: str = "pl
     whole = axes if len(layers) == 1 else f"C{axes}"
     image = open_image(data, axes=whole, channels=reading.channels, pixel_size=reading.pixel_size)
     path = _path(first)
-    image = replace(image, name=_image_name(layers), path=path)
+    image = replace(image, name=image_name_of(layers), path=path)
     stack = maximum_projection(image) if z == "maximum" else image
     return LayerImage(stack, axes[:-1] if first.rgb else axes, _layer_place(first), first)
 
@@ -346,7 +346,7 @@ class _Channels:
         return in_memory(self._arrays[which][tuple(rest)])
 
 
-def _image_name(layers: Sequence[Image]) -> str:
+def image_name_of(layers: Sequence[Image]) -> str:
     """Name an image after its only layer, after what the names of its layers share, or else after its file.
 
     The number that napari adds to a name that exists already stays: "B03 GFP [1]" and "B03 RFP [1]" give "B03 [1]".

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_milcnn.options import DETAILS, EVIDENCE_NAMES, EvidenceKind, MaskOptions
 from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, vertical_layout
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -48,6 +48,10 @@ class AddsBox(QWidget):
         super().__init__()
         self.kind, self.detail, self.maps = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
         self.cells = OwnCellsCombo(viewer)
+        self.kind.setToolTip("Evidence that the masks are made from; each kind has a tooltip of its own in the list")
+        for box, name in ((self.kind, "Masks from"), (self.cells, "Cells"), (self.detail, "Detail"),
+                          (self.maps, "Class maps")):  # fmt: skip
+            box.setAccessibleName(name)
         for kind, tip in _TIPS.items():
             self.kind.addItem(EVIDENCE_NAMES[kind], kind)
             self.kind.setItemData(self.kind.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
@@ -57,7 +61,6 @@ class AddsBox(QWidget):
         self.maps.addItems([_NONE, _TOP, _PRESENT])
         self.maps.setToolTip("Class maps that a run adds as image layers, one value for each step of the network")
         layout = vertical_layout(self)
-        layout.addWidget(heading("A run adds"))
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("masks from", self.kind)
@@ -69,6 +72,11 @@ class AddsBox(QWidget):
         self.detail.currentIndexChanged.connect(lambda _index: self.kind_changed.emit())
         self.cells.picked.connect(self.cells_changed)
         self._on_kind()
+
+    @property
+    def summary(self) -> str:
+        """What is chosen, in a few words."""
+        return f"masks from {self.kind.currentText()}"
 
     def choose(self, kind: EvidenceKind, detail: int = 1) -> None:
         """Choose a kind of evidence and its detail."""

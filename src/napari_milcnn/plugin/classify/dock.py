@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -12,8 +13,8 @@ import pandas as pd
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_milcnn.errors import ImageError, MilcnnError
 from napari_milcnn.options import DEVICES, ComputeOptions
@@ -29,15 +30,18 @@ from napari_milcnn.plugin.classify.segmenters import CellSearch, Segmenter
 from napari_milcnn.plugin.classify.session import Cause, Classify, ClassifySession, viewer_plates
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.layer_writer import LayerWriter
+from napari_milcnn.plugin.layers_to_image import image_name_of
 from napari_milcnn.plugin.preferences import preferences
 from napari_milcnn.plugin.qt.forms import (
     DeletedWhenClosed,
     JobProgress,
     NoticesBox,
+    Section,
     connect_while_alive,
     dropped_paths,
     form_values,
     options_form,
+    page_layout,
     row,
     scrolled,
 )
@@ -56,7 +60,7 @@ _REDRAW = 500
 _SETTLED = 120
 """Milliseconds a plane has to be in view before its evidence is prepared."""
 _OUTLINE = 2
-"""Width of the outlines of cells that Cellpose or StarDist found, in px."""
+"""Width of outlines, in px."""
 _GATHER = 250
 """Milliseconds in which layers that open together are taken for one image."""
 _SESSIONS: WeakKeyDictionary[Viewer, tuple[ClassifySession, LayerWriter]] = WeakKeyDictionary()
@@ -96,10 +100,19 @@ class SessionLayers(QObject):
         connect_while_alive(session.images.plane_changed, self._on_plane, self)
         connect_while_alive(session.image_opened, self.show_file, self)
         connect_while_alive(session.job.changed, self._on_job, self)
+        connect_while_alive(writer.viewer.layers.events.renamed, self._on_renamed, self)
 
     def _on_image(self, key: int) -> None:
         if key not in self.session.images.records:
             self.writer.remove(key)
+
+    def _on_renamed(self, _event: Any = None) -> None:
+        """Call images as their layers are called now."""
+        for key, one in list(self.session.images.records.items()):
+            name = image_name_of(one.layers) if one.layers and one.path is None else one.name
+            if name != one.name and one.source is not None:
+                image = replace(one.source.image, name=name)
+                self.session.images.change(key, name=name, source=replace(one.source, image=image))
 
     def _on_job(self, _event: Any = None) -> None:
         """Show what is left to be shown once a job is over."""
@@ -161,6 +174,26 @@ class SessionLayers(QObject):
         self.draw()
         if plane >= 0:
             self.writer.go_to(image, plane)
+
+    def step_image(self, step: int) -> None:
+        """Show another image of the list: the next for 1, the one before for -1."""
+        keys = [key for key, one in self.session.images.records.items() if one.can_open]
+        shown = self.session.in_view
+        if keys:
+            at = keys.index(shown.key) + step if shown is not None and shown.key in keys else 0
+            self.go_to_plane(keys[at % len(keys)], -1)
+
+    def toggle_masks(self) -> None:
+        """Hide the masks of the image in view, or show them again."""
+        layer = self.writer.masks_of(self.session.in_view) if self.session.in_view is not None else None
+        if layer is not None:
+            layer.visible = not layer.visible
+
+    def toggle_outlines(self) -> None:
+        """Show the masks of the image in view as outlines, or filled again."""
+        layer = self.writer.masks_of(self.session.in_view) if self.session.in_view is not None else None
+        if layer is not None:
+            layer.contour = 0 if layer.contour else _OUTLINE
 
     def go_to_object(self, found: Any) -> None:
         """Show an object of the image in view, a row of its table, and pick it in the mask layer."""
@@ -300,7 +333,7 @@ class ClassifyDock(QWidget):
 
     def _make_parts(self) -> None:
         settings = preferences()
-        self.model_box = ModelBox()
+        self.model_box = ModelBox(self.viewer)
         self.image_box = ImageBox(self.viewer)
         self.results_box = ResultsBox(self.session.images.records)
         self.mask_box = MaskBox()
@@ -311,7 +344,10 @@ class ClassifyDock(QWidget):
         self.export_box = ExportBox()
         self.run_button, self.cancel_button = QPushButton("Classify"), QPushButton("Cancel")
         self.run_button.setDefault(True)
-        self.auto = QCheckBox("classify images as they open")
+        self.run_button.setToolTip("Classify the image with this model")
+        self.cancel_button.setToolTip("Stop what runs; planes that are finished are kept")
+        self.auto = QCheckBox("as images open")
+        self.auto.setToolTip("Classify each image that you open in napari, or drop on it, at once")
         self.auto.setChecked(settings.auto_classify)
         self.progress = JobProgress()
         self.notices = NoticesBox()
@@ -327,26 +363,21 @@ class ClassifyDock(QWidget):
 
     def _lay_out(self) -> None:
         inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.setContentsMargins(8, 4, 8, 8)
-        layout.setSpacing(5)
-        options = QCollapsible("Options")
-        options.addWidget(self.options.native)
-        self._after = QWidget()
-        after = QVBoxLayout(self._after)
-        after.setContentsMargins(0, 0, 0, 0)
-        for part in (self.results_box, self.mask_box, self.export_box):
-            after.addWidget(part)
-        layout.addWidget(self.model_box)
-        layout.addWidget(self.image_box)
-        layout.addWidget(self.adds_box)
-        layout.addWidget(options)
-        layout.addLayout(row(self.run_button, self.cancel_button, stretch=0))
-        layout.addWidget(self.auto)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.notices)
-        layout.addWidget(self._after)
-        layout.addWidget(self.cells_box)
+        layout = page_layout(inside)
+        self.model_section = Section("Model", self.model_box)
+        self.image_section = Section("Image", self.image_box)
+        self.adds_section = Section("What a run makes", self.adds_box, is_open=False)
+        self.options_section = Section("More options", self.options.native, is_open=False)
+        self.result_section = Section("Result", self.results_box)
+        self.mask_section = Section("Masks", self.mask_box)
+        self.export_section = Section("Export", self.export_box, is_open=False)
+        self.cells_section = Section("Classify your own segmentation", self.cells_box, is_open=False)
+        for part in (self.model_section, self.image_section, self.adds_section, self.options_section):
+            layout.addWidget(part)
+        layout.addLayout(row(self.run_button, self.cancel_button, self.auto, stretch=0))
+        for part in (self.progress, self.notices, self.result_section, self.mask_section, self.export_section,
+                     self.cells_section):  # fmt: skip
+            layout.addWidget(part)
         layout.addStretch()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -385,6 +416,14 @@ class ClassifyDock(QWidget):
         self.adds_box.cells.search_requested.connect(self.forms.search_cells)
         self.cells_box.classify_requested.connect(self.forms.classify_cells)
         self.export_box.export_requested.connect(session.export)
+        for key, button, slot in (
+            ("Alt+Left", results.previous_button, lambda: layers.step_image(-1)),
+            ("Alt+Right", results.next_button, lambda: layers.step_image(1)),
+            ("Alt+M", masks.hide_button, layers.toggle_masks),
+            ("Alt+O", masks.outline_button, layers.toggle_outlines),
+        ):
+            QShortcut(QKeySequence(key), self).activated.connect(slot)  # napari and its layers leave these keys free
+            button.clicked.connect(slot)
         self._connect_session()
 
     def _connect_session(self) -> None:
@@ -447,9 +486,14 @@ class ClassifyDock(QWidget):
         self.cancel_button.setEnabled(busy)
         self.cells_box.button.setEnabled(ready and self.cells_box.layers.count() > 0)
         self.progress.setVisible(busy)
-        self._after.setVisible(bool(session.images.records))
+        found = bool(session.images.records)
+        self.result_section.setVisible(found)
+        self.export_section.setVisible(found)
+        self.model_section.summarise(self.model_box.models.currentText())
+        self.image_section.summarise(self.image_box.summary)
+        self.adds_section.summarise(self.adds_box.summary)
         able = image is not None and bool(image.masks) and session.is_current(image)
-        self.mask_box.setVisible(able)
+        self.mask_section.setVisible(able)
         self.mask_box.apply.setVisible(image is not None and len(image.planes) > 1)
         self.mask_box.apply.setEnabled(not busy)
         self.export_box.setEnabled(image is not None and bool(image.planes) and not busy)
@@ -507,11 +551,15 @@ class ClassifyDock(QWidget):
             if prediction.has_structure[0]:
                 self.mask_box.choose_class(prediction.top[0])
             self._prepare()
-            QTimer.singleShot(0, self._scroll_to_result)  # once its parts have their sizes
+            self._make_room()
 
-    def _scroll_to_result(self) -> None:
-        self._area.ensureWidgetVisible(self.results_box.plane_table)
-        self._area.ensureWidgetVisible(self.results_box.title)
+    def _make_room(self) -> None:
+        """Fold what is settled, so that model, run and result are in sight together."""
+        self.model_section.fold()
+        if not self.image_box.message.text():
+            self.image_section.fold()
+        self.result_section.fold(is_open=True)
+        QTimer.singleShot(0, lambda: self._area.verticalScrollBar().setValue(0))
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take files."""

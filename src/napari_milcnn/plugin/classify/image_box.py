@@ -29,6 +29,7 @@ from napari_milcnn.plugin.layers_to_image import (
     channel_count,
     data_shape,
     group_layers,
+    image_name_of,
     numbered_channels,
     open_layers,
     suggest,
@@ -39,7 +40,6 @@ from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
     connect_while_alive,
-    heading,
     row,
     vertical_layout,
 )
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from napari_milcnn.images.stack import ImageStack
 
 SEPARATE_PLANES, MAXIMUM = "planes", "maximum"
+_FRAME = 18
+"""Width of the frame and the margins of a line of text, in px."""
 CHOOSE, GREY_CHOICE = "choose…", "grey (mean of red, green and blue)"
 
 
@@ -81,7 +83,7 @@ class ImageBox(QWidget):
         self.axes.editingFinished.connect(self._on_edited)
         self.pixel_size.editingFinished.connect(self._on_edited)
         self.z.activated.connect(self._on_edited)
-        for event in ("inserted", "removed", "reordered"):
+        for event in ("inserted", "removed", "reordered", "renamed"):
             connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
         connect_while_alive(viewer.layers.selection.events.changed, self._on_selection, self)
         self.refresh()
@@ -90,6 +92,7 @@ class ImageBox(QWidget):
     def _make_fields(self) -> None:
         self.layers = NarrowComboBox()
         self.layers.setObjectName("image layers")
+        self.layers.setToolTip("The image: a layer, or the layers of its channels; follows the selected layers")
         self.facts = QLabel()
         self.axes = QLineEdit()
         self.axes.setMaxLength(8)
@@ -103,6 +106,8 @@ class ImageBox(QWidget):
         self.pixel_size.setSuffix(" µm")
         self.pixel_size.setToolTip("Size of a pixel; 0 if it is unknown: the image is then not rescaled")
         self.this_plane, self.all_planes = QRadioButton("this"), QRadioButton("all")
+        self.this_plane.setToolTip("Classify the plane in view alone")
+        self.all_planes.setToolTip("Classify every time point, position and z slice")
         self.all_planes.setChecked(True)
         self._planes = QButtonGroup(self)
         for button in (self.this_plane, self.all_planes):
@@ -111,16 +116,18 @@ class ImageBox(QWidget):
         self.z.addItem("each slice is a plane", SEPARATE_PLANES)
         self.z.addItem("maximum projection", MAXIMUM)
         self.z.setToolTip("Classify each z slice by itself, or the maximum projection over z")
+        for widget, name in ((self.layers, "Image"), (self.axes, "Axes"), (self.pixel_size, "Pixel size"),
+                             (self.z, "Z slices")):  # fmt: skip
+            widget.setAccessibleName(name)
         self.message = Note()
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
-        layout.addWidget(heading("Image"))
         layout.addWidget(self.layers)
-        layout.addWidget(self.facts)
         self._form = QWidget()
         inner = vertical_layout(self._form)
-        inner.addLayout(row("axes", self.axes, stretch=1))
+        self.axes.setFixedWidth(self.axes.fontMetrics().horizontalAdvance("PTZCYX") + _FRAME)
+        inner.addLayout(row("axes", self.axes, self.facts, stretch=2))
         inner.addLayout(row("pixel size", self.pixel_size, stretch=1))
         self._channels = QFormLayout()
         self._channels.setContentsMargins(0, 0, 0, 0)
@@ -138,6 +145,11 @@ class ImageBox(QWidget):
         """Return the layers of the image; none if there is no image."""
         index = self.layers.currentIndex()
         return self._groups[index] if 0 <= index < len(self._groups) else ()
+
+    @property
+    def summary(self) -> str:
+        """The chosen image in a few words."""
+        return f"{image_name_of(self.chosen())} · {self.facts.text()}" if self.chosen() else "none"
 
     def choose(self, layers: Sequence[Image]) -> None:
         """Choose some layers as one image, and read them as suggested."""
@@ -210,13 +222,16 @@ class ImageBox(QWidget):
         selected = tuple(layer for layer in images if layer in self._viewer.layers.selection)
         if len(selected) > 1 and selected not in groups:
             groups.insert(0, selected)
-        if groups == self._groups:
+        names = [_group_name(group) for group in groups]
+        if groups == self._groups and names == [self.layers.itemText(i) for i in range(self.layers.count())]:
             return
+        looked_at = [group for group in groups if set(group) & set(selected)]
+        fallback = groups.index(looked_at[-1]) if looked_at else len(groups) - 1
         with QSignalBlocker(self.layers):
             self._groups = groups
             self.layers.clear()
-            self.layers.addItems([_group_name(group) for group in groups])
-            self.layers.setCurrentIndex(groups.index(before) if before in groups else len(groups) - 1)
+            self.layers.addItems(names)
+            self.layers.setCurrentIndex(groups.index(before) if before in groups else fallback)
         if self.chosen() != before:
             self._on_chosen()
 
@@ -306,6 +321,8 @@ class ImageBox(QWidget):
     def _channel_combo(self, wanted: str, offered: Sequence[str], number: int | None) -> NarrowComboBox:
         combo = NarrowComboBox()
         combo.setObjectName(f"channel {wanted}")
+        combo.setAccessibleName(f"Channel {wanted}")
+        combo.setToolTip(f"The channel of the image that shows what {wanted} showed in the training images")
         for i, name in enumerate(offered):
             combo.addItem(name, i)
         if number is None:

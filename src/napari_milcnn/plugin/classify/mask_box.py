@@ -10,11 +10,14 @@ from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.records import ImageRecord
+
+
+_NOT_USED = "Not used with 'cells': outlines come from the segmentation"
 
 
 class MaskBox(QWidget):
@@ -43,9 +46,11 @@ class MaskBox(QWidget):
         self.thresholds: dict[str, float] = {}
         self.classes = NarrowComboBox()
         self.classes.setObjectName("mask class")
+        self.classes.setToolTip("The class whose threshold you set")
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setDecimals(3)
         self.threshold.setRange(0, 1)
+        self.threshold.setToolTip("Evidence above this belongs to the class; the mask of the plane in view follows")
         self.auto = QPushButton("auto")
         self.auto.setFixedWidth(44)
         self.auto.setToolTip(
@@ -62,18 +67,24 @@ class MaskBox(QWidget):
         self.faint.setToolTip(str(MaskOptions.model_fields["present"].description))
         self.count = QLabel()
         self.apply = QPushButton("Apply to all planes")
+        self.apply.setToolTip("Make the masks of all classified planes with these settings; Undo takes it back")
         self.show_map, self.show_evidence = QPushButton("class map"), QPushButton("evidence")
         self.show_map.setToolTip("Add the class map of this class as an image layer, at its own coarse resolution")
         self.show_evidence.setToolTip(
             "Add the evidence for this class in the plane in view as an image layer; its threshold gives the mask"
         )
+        for widget, name in ((self.classes, "Class"), (self.threshold, "Threshold"), (self.smooth, "Smooth, px"),
+                             (self.min_size, "Smallest object, px")):  # fmt: skip
+            widget.setAccessibleName(name)
+        self.hide_button, self.outline_button = QPushButton("hide"), QPushButton("outlines")
+        self.hide_button.setToolTip("Hide the masks of this image, or show them again (Alt+M)")
+        self.outline_button.setToolTip("Show the masks as outlines, or filled again (Alt+O)")
         self._lay_out()
         self._connect()
         self.set_kind("object")
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
-        layout.addWidget(heading("Mask"))
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("class", self.classes)
@@ -83,7 +94,7 @@ class MaskBox(QWidget):
         form.addRow("show", _beside(self.show_map, self.show_evidence))
         layout.addLayout(form)
         layout.addWidget(self.faint)
-        layout.addWidget(self.count)
+        layout.addLayout(row(self.count, self.hide_button, self.outline_button, stretch=0))
         layout.addWidget(self.apply)
 
     def _connect(self) -> None:
@@ -153,9 +164,9 @@ class MaskBox(QWidget):
     def set_kind(self, kind: str) -> None:
         """Adapt to another kind of evidence, and drop the thresholds of the one before."""
         self._cells = kind == "object"
-        for slider in (self.smooth, self.min_size):
+        for slider, field in ((self.smooth, "smooth"), (self.min_size, "min_size")):
             slider.setEnabled(not self._cells)
-            slider.setToolTip("Not used with 'cells': outlines come from the segmentation" if self._cells else "")
+            slider.setToolTip(_NOT_USED if self._cells else str(MaskOptions.model_fields[field].description))
         self.thresholds = {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from napari_milcnn.plugin.qt.forms import (
     browse_button,
     chip,
     connect_while_alive,
-    heading,
     row,
     vertical_layout,
 )
@@ -29,9 +29,18 @@ from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.user_settings import recent_models, remember_model
 
 if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
     from napari_milcnn.inference.devices import DeviceChoice
+    from napari_milcnn.model.card import ModelCard
     from napari_milcnn.model.trained_model import TrainedModel
 
+_PRACTICE_IMAGE, _PRACTICE_MODEL = "yeast-timelapse", "yeast-sim"
+_GET_A_MODEL = (
+    "Choose a model, open a model .zip, or drop one here. The shipped models are to practise with: they know only the "
+    "classes on their cards, in images like those they were trained on. For your own images and phenotypes, train a "
+    "model on a few dozen labelled images."
+)
 _REFRESH = 5000
 """Time between two updates of the free memory, in ms."""
 
@@ -53,26 +62,39 @@ def load(path: Path) -> Iterator[Loaded]:
 
 
 class ModelBox(QWidget):
-    """Choose a model, show its card, unload it."""
+    """Choose a model, show its card, unload it; without a model, where to get one.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the Train dock and the practice images open.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
+        self._viewer = viewer
         self.choice: DeviceChoice | None = None
         self.models = NarrowComboBox()
         self.models.setObjectName("models")
+        self.models.setAccessibleName("Model")
         self.models.setToolTip("Shipped models and models used recently. You can also drop a model .zip on napari.")
         self.open_button = browse_button("Open a model file")
         self.open_button.setToolTip("Open a model .zip")
         self.card = Note()
         self.device = Note()
         self.unload_button = QPushButton("Unload")
-        self.unload_button.setToolTip("Unload the model and free its memory")
+        self.unload_button.setToolTip("Unload the model and free its memory; what it found stays")
+        self.train_button, self.practice_button = QPushButton("Train a model…"), QPushButton("Practice images")
+        self.train_button.setToolTip("Open the Train dock: label some of your own images, and train a model on them")
+        self.practice_button.setToolTip("Open a simulated time-lapse of yeast, and the model that knows its classes")
         self.unload_button.hide()
         self._lay_out()
         self._fill()
         self.models.activated.connect(self._on_activated)
         self.open_button.clicked.connect(self._on_open)
         self.unload_button.clicked.connect(lambda: current.clear())
+        self.train_button.clicked.connect(lambda: viewer.window.add_plugin_dock_widget("napari-milcnn", "Train"))
+        self.practice_button.clicked.connect(self.practise)
         connect_while_alive(current.changed, self._on_changed, self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._say_device)
@@ -81,9 +103,11 @@ class ModelBox(QWidget):
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
-        layout.addWidget(heading("Model"))
         layout.addLayout(row(self.models, self.open_button, stretch=0))
         layout.addWidget(self.card)
+        self._without = QWidget()
+        vertical_layout(self._without).addLayout(row(self.train_button, self.practice_button))
+        layout.addWidget(self._without)
         layout.addLayout(row(self.device, self.unload_button, stretch=0))
 
     def load(self, path: Path) -> None:
@@ -91,6 +115,11 @@ class ModelBox(QWidget):
         self.models.setEnabled(False)
         self.card.say("loading…")
         Job(lambda: load(path), self, self._on_loaded, self._on_load_end)
+
+    def practise(self) -> None:
+        """Open a simulated time-lapse, and the shipped model that knows its classes."""
+        self._viewer.open_sample("napari-milcnn", _PRACTICE_IMAGE)
+        self.load(shipped_models()[_PRACTICE_MODEL])
 
     def _fill(self) -> None:
         """List shipped and recent models, and choose the current one."""
@@ -130,7 +159,8 @@ class ModelBox(QWidget):
             remember_model(model.path)
         self._fill()
         self.card.setToolTip("\n".join(filter(None, [model.card.description, model.card.trained_on])) if model else "")
-        self.card.say(card_summary(model) if model else "Choose a shipped model, open a model .zip, or drop one here.")
+        self.card.say(card_summary(model) if model else _GET_A_MODEL)
+        self._without.setVisible(model is None)
         self.unload_button.setVisible(model is not None)
         self._say_device()
 
@@ -143,14 +173,33 @@ class ModelBox(QWidget):
 
 
 def card_summary(model: TrainedModel) -> str:
-    """Return rich text: channels, pixel size, first metric and description of a model, and its classes in colour."""
+    """Return rich text: what a model is for, how often it was right, what images it needs, and its classes."""
     card, colours = model.card, class_colours(model.classes)
-    size = f"{card.pixel_size:.3g} µm/px" if card.pixel_size else "pixel size unknown"
-    figures = [f"{name} {value:.2f}" for name, value in card.metrics.items()][:1]
-    facts = " · ".join([", ".join(card.channels), size, *figures])
     about = re.split(r"(?<=[.;])\s", card.description or card.trained_on)[0].rstrip(";")
+    size = f"{card.pixel_size:.3g} µm per pixel" if card.pixel_size else "pixel size unknown"
+    needs = f"Needs {' and '.join(card.channels)}, {size}."
+    practice = "Shipped to practise with." if model.path in set(shipped_models().values()) else ""
     classes = " &nbsp; ".join(chip(colours[name], name) for name in card.classes)
-    return "<br>".join(filter(None, [facts, about, classes]))
+    lines = [*map(escape, (about, card_sentence(card), f"{needs} {practice}".rstrip())), classes]
+    return "<br>".join(filter(None, lines))
+
+
+def card_sentence(card: ModelCard) -> str:
+    """Say in a sentence how often a model was right, on which images; empty if its card does not say.
+
+    The share of affected cells is said where the card names it in the words of our own benchmarks.
+    """
+    known = [(name, value) for name, value in card.metrics.items() if "accuracy" in name and 0 <= value <= 1]
+    if not known:
+        return ""
+    name, value = known[0]
+    right = f"{100 if value == 1 else min(99, round(100 * value))} of 100"
+    unseen = "unseen images" if re.search("validation|test|held", name) else "images"
+    share = re.search(r"(\d+)\s?[-–]\s?(\d+) % show", card.trained_on)
+    cells = f" with {share[1]}–{share[2]} % affected cells" if share else ""
+    if "yes or no" in name:
+        return f"In {unseen}{cells}, it was right in {right} answers, one for each class and image."
+    return f"Right on {right} {unseen}{cells}."
 
 
 def device_line(model: TrainedModel, choice: DeviceChoice | None) -> str:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from napari_milcnn.plugin.classify.segmenters import installed_segmenters
 from napari_milcnn.plugin.labels_to_image import labels_on
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, row, vertical_layout
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class OwnCellsCombo(NarrowComboBox):
         self._segmenters = installed_segmenters()
         self._offered: list[OwnCells | None] = []
         self.activated.connect(self._on_activated)
-        for event in ("inserted", "removed"):
+        for event in ("inserted", "removed", "renamed"):
             connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
         self.refresh()
 
@@ -177,14 +177,16 @@ class CellsBox(QWidget):
         self._layers: list[Labels] = []
         self.layers = NarrowComboBox()
         self.layers.setObjectName("cells layer")
+        self.layers.setAccessibleName("Labels layer of cells")
+        self.layers.setToolTip("The labels layer whose cells are classified, each by itself and without its neighbours")
         self.button = QPushButton("Classify cells")
+        self.button.setToolTip("Give each cell of this layer a class, and add a copy in the colours of the classes")
         self.message = Note()
         layout = vertical_layout(self)
-        layout.addWidget(heading("Classify your own segmentation"))
         layout.addLayout(row(self.layers, self.button, stretch=0))
         layout.addWidget(self.message)
         self.button.clicked.connect(lambda: self.classify_requested.emit(self._layers[self.layers.currentIndex()]))
-        for event in ("inserted", "removed"):
+        for event in ("inserted", "removed", "renamed"):
             connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
         self.refresh()
 
@@ -192,10 +194,10 @@ class CellsBox(QWidget):
         """List the labels layers that this plugin did not make."""
         found = own_labels(self._viewer)
         with QSignalBlocker(self.layers):
-            chosen = self.layers.currentText()
+            chosen = self._layers[self.layers.currentIndex()] if self._layers else None
             self._layers = found
             self.layers.clear()
             self.layers.addItems([layer.name for layer in found])
-            self.layers.setCurrentIndex(max(0, self.layers.findText(chosen)))
+            self.layers.setCurrentIndex(found.index(chosen) if chosen in found else 0 if found else -1)
         self.button.setEnabled(bool(found))
         self.message.say("" if found else "Open or create a labels layer of cells with any segmentation plugin.")

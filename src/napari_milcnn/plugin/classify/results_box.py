@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QTabW
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import EXPORTED
 from napari_milcnn.plugin.classify.records import ImageRecord, ImageState
-from napari_milcnn.plugin.qt.forms import WARNING, Note, browse_button, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import WARNING, Note, browse_button, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
 from napari_milcnn.plugin.qt.tables import (
     BAR_ROLE,
@@ -32,12 +32,17 @@ from napari_milcnn.schema import CELLS, NOTHING, cells_column, counted_classes, 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
 
-_BAR_HEIGHT, _MOST_BARS = 16, 8
-_OBJECT_WIDTHS = (92, 48, 42, 42)
-"""Widths of the columns class, shown, plane and label, in px."""
+_BAR_HEIGHT, _MOST_BARS = 16, 5
+_OBJECT_WIDTHS = (92, 66, 98, 48, 48, 42, 42)
+"""Widths of the columns class, area, mean_evidence, score, shown, plane and label, in px."""
 _MOST_COUNTED = 3
 """Classes in the line of cells; its tool tip has all of them."""
 COUNTED = "Cells of the plane in view, those that are not shown in the masks too"
+_PLANES_TIP = (
+    "One row for each classified plane; click a row to go to it. score: of the top class, from 0 to 1, all classes "
+    "together 1. unlike: up to 1 the plane is like the training images, above 1 it is not. margin: how far the score "
+    "is above that of the second class; small margins are doubtful."
+)
 _LEFT = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft
 
 
@@ -211,9 +216,12 @@ class ResultsBox(QWidget):
 
     def __init__(self, records: Mapping[int, ImageRecord]) -> None:
         super().__init__()
-        self.title, self.bars, self.counts = heading("Result"), ScoreBars(), Note()
+        self.bars, self.counts = ScoreBars(), Note()
         self.unlike = UnlikeBand()
         self.masks_button = QPushButton("Show its masks anyway")
+        self.masks_button.setToolTip(
+            "They are hidden because the plane is unlike the training images, and may be wrong"
+        )
         self.masks_button.hide()
         self.empty, self.model = Note(), Note()
         self.planes = PlanesModel(self, records)
@@ -225,7 +233,19 @@ class ResultsBox(QWidget):
         self.filter = filter_field()
         self.copy_button, self.save_button = QPushButton("Copy"), QPushButton("Save CSV…")
         self.remove_button, self.undo_button = QPushButton("Remove"), QPushButton("Undo")
-        self.remove_button.setToolTip("Remove the images of the selected rows, and what was found in them")
+        self.previous_button, self.next_button = QPushButton("‹ image"), QPushButton("image ›")
+        self.previous_button.setToolTip("Show the image before (Alt+Left)")
+        self.next_button.setToolTip("Show the next image (Alt+Right)")
+        self.copy_button.setToolTip("Copy the selected rows, or all of them, for a spreadsheet")
+        self.save_button.setToolTip("Save the table in view as CSV")
+        self.filter.setToolTip("Show only rows that have this text")
+        self.filter.setAccessibleName("Filter")
+        self.plane_table.setToolTip(_PLANES_TIP)
+        self.plane_table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of images differ at their ends
+        self.plane_table.setAccessibleName("Planes")
+        self.object_table.setToolTip("One row for each cell; click a row to go to the cell")
+        self.object_table.setAccessibleName("Objects")
+        self.remove_button.setToolTip("Remove what was found in the images of the selected rows; Undo brings it back")
         self.tabs = QTabWidget()
         self._lay_out()
         self.masks_button.clicked.connect(self.masks_requested)
@@ -240,7 +260,6 @@ class ResultsBox(QWidget):
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
-        layout.addWidget(self.title)
         layout.addWidget(self.empty)
         layout.addWidget(self.model)
         layout.addWidget(self.unlike)
@@ -254,7 +273,7 @@ class ResultsBox(QWidget):
         self.object_table.horizontalHeader().setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
-        layout.addLayout(row(self.remove_button, self.undo_button))
+        layout.addLayout(row(self.previous_button, self.next_button, self.remove_button, self.undo_button))
 
     def show_image(self, image: ImageRecord | None, plane: int | None, *, is_current: bool) -> None:
         """Show what was found in a plane of an image: scores, whether it resembles the training images, its cells."""
@@ -276,7 +295,8 @@ class ResultsBox(QWidget):
         if table is self._shown:
             return
         self._shown = table
-        first = [name for name in ("class", "shown", "plane", "label") if name in table]
+        area = "area_um2" if "area_um2" in table and table["area_um2"].notna().any() else "area_px"
+        first = [name for name in ("class", area, "mean_evidence", "score", "shown", "plane", "label") if name in table]
         self.objects.show_frame(table[[*first, *table.columns.difference(first, sort=False)]], class_colours(classes))
         for column, width in enumerate(_OBJECT_WIDTHS):
             self.object_table.setColumnWidth(column, width)
@@ -321,6 +341,14 @@ class ResultsBox(QWidget):
             self.save_requested.emit(path)
 
 
+_PART_TIPS = {
+    "masks": "Label image of the objects, NAME_labels.ome.tif",
+    "maps": "Class maps, NAME_maps.ome.tif: where in the image the network sees each class",
+    "tables": "predictions.csv with a row for each plane, objects.csv with a row for each object",
+    "picture": "Overview picture, NAME_overview.png",
+}
+
+
 class ExportBox(QWidget):
     """Choose a folder and what to write there.
 
@@ -336,16 +364,19 @@ class ExportBox(QWidget):
         super().__init__()
         self.folder = QLineEdit()
         self.folder.setPlaceholderText("folder")
+        self.folder.setToolTip("The folder that the files go to; other images may be exported to it, too")
+        self.folder.setAccessibleName("Folder")
         self.browse = browse_button("Choose the folder")
+        self.browse.setToolTip("Choose the folder")
         self.parts = {name: QCheckBox(name) for name in EXPORTED}
         self.button = QPushButton("Export")
         self.button.setToolTip("Also writes run.json, from which the command line can repeat this run")
         layout = vertical_layout(self)
-        layout.addWidget(heading("Export"))
         layout.addLayout(row(self.folder, self.browse, self.button, stretch=0))
         layout.addLayout(row(*self.parts.values()))
-        for box in self.parts.values():
+        for name, box in self.parts.items():
             box.setChecked(True)
+            box.setToolTip(_PART_TIPS[name])
         self.browse.clicked.connect(self._on_browse)
         self.button.clicked.connect(self._on_export)
         self.folder.returnPressed.connect(self._on_export)

@@ -391,6 +391,9 @@ class ClassifySession:
             for key in gone:
                 self._forget(key)
             self.changed.emit()
+        elif self.busy:
+            text = "This image is being worked on; cancel that first, then remove it."
+            self.notices.say(Cause.IMAGE, text, Level.WARNING)
 
     def undo(self) -> None:
         """Put images back as they were before the last action; not while a job runs."""

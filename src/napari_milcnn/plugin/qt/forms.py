@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QScrollBar,
     QSizePolicy,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -127,6 +128,66 @@ class Band(Note):
         """Show a text; an empty text hides the band."""
         self.say(text)
         self.setStyleSheet(f"background: {ground}; color: white; padding: 3px 6px; border-radius: 3px;")
+
+
+class Section(QWidget):
+    """A part of a dock below a title that folds it; while it is folded, its summary stands beside the title.
+
+    Parameters
+    ----------
+    title : str
+        The title.
+    inside : QWidget
+        What it holds.
+    is_open : bool
+        Whether it is unfolded at first.
+    """
+
+    def __init__(self, title: str, inside: QWidget, *, is_open: bool = True) -> None:
+        super().__init__()
+        self._title, self._summary = title, ""
+        self.inside, self.button = inside, QToolButton()
+        self.button.setCheckable(True)
+        self.button.setChecked(is_open)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.button.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; }")
+        self.button.setToolTip(f"Fold or unfold {title}")
+        self.button.setAccessibleName(title)
+        self.button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.button.toggled.connect(self._show)
+        layout = vertical_layout(self, 2)
+        layout.addWidget(self.button)
+        layout.addWidget(inside)
+        self._show()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is unfolded."""
+        return bool(self.button.isChecked())
+
+    def fold(self, *, is_open: bool = False) -> None:
+        """Fold it, or unfold it."""
+        self.button.setChecked(is_open)
+
+    def summarise(self, text: str) -> None:
+        """Say in a few words what it holds, for when it is folded."""
+        if text != self._summary:
+            self._summary = text
+            self._show()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Shorten the summary to the new width."""
+        super().resizeEvent(event)
+        self._show()
+
+    def _show(self, _checked: bool = False) -> None:
+        self.inside.setVisible(self.is_open)
+        whole = self._title if self.is_open or not self._summary else f"{self._title}: {self._summary}"
+        room = max(40, self.width() - 30)
+        self.button.setText(self.button.fontMetrics().elidedText(whole, Qt.TextElideMode.ElideRight, room))
+        self.button.setArrowType(Qt.ArrowType.DownArrow if self.is_open else Qt.ArrowType.RightArrow)
 
 
 class NoticesBox(QWidget):
