@@ -396,7 +396,10 @@ def test_z_stacks_are_projected(run, model, tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TZYX"})
     call = ("classify", tmp_path / "s.tif", "-m", model, "-o", tmp_path / "out", "--no-masks", *CPU)
     for more, rows in (((), 6), (("--z", "maximum"), 2)):
-        assert run(*call, *more).exit_code == 0
+        done = run(*call, *more)
+        assert done.exit_code == 0
+        assert "unlike" in done.stdout
+        assert "objects" not in done.stdout  # no masks, no count
         table = pd.read_csv(tmp_path / "out" / "predictions.csv")
         assert len(table) == rows
     flat = mil.classify(mil.load_model(model), mil.open_image(stack.max(1), axes="TYX"), device="cpu")

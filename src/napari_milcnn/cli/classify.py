@@ -164,7 +164,8 @@ def _print_problems(result: ImageResult) -> None:
 
 
 def _results_table(results: list[ImageResult]) -> Table:
-    table = Table("image", "plane", "top class", "score", "margin", "unlike", "objects", box=None, pad_edge=False)
+    masks = ["objects"] if any(result.objects is not None for result in results) else []
+    table = Table("image", "plane", "top class", "score", "margin", "unlike", *masks, box=None, pad_edge=False)
     for result in results:
         if result.prediction is None:
             table.add_row(result.file.name, "", "failed", style="red")
@@ -173,7 +174,7 @@ def _results_table(results: list[ImageResult]) -> Table:
         for i, (top, score, margin, unlike) in enumerate(
             zip(prediction.top, prediction.scores.max(1), prediction.margin, prediction.unlike, strict=True)
         ):
-            objects = str(result.objects) if i == 0 else ""
+            objects = [str(result.objects) if i == 0 else ""][: len(masks)]
             table.add_row(
                 result.file.name,
                 prediction.plane_name(i),
@@ -181,7 +182,7 @@ def _results_table(results: list[ImageResult]) -> Table:
                 f"{score:.3f}" if top else "",
                 f"{margin:.3f}" if top else "",
                 "" if math.isnan(unlike) else f"{unlike:.2f}",
-                objects,
+                *objects,
                 style="yellow" if prediction.is_unlike[i] else None,
             )
     return table

@@ -44,8 +44,8 @@ class ImageResult:
     prediction : Prediction or None
         Scores of the planes that were classified, without class maps, which are on disk; None if no plane was
         classified.
-    objects : int
-        Number of objects in its masks.
+    objects : int or None
+        Number of objects in its masks; None where no masks were asked for.
     files : tuple of Path
         Files that were written for it.
     error : str
@@ -55,7 +55,7 @@ class ImageResult:
     file: Path
     name: str
     prediction: Prediction | None
-    objects: int = 0
+    objects: int | None = None
     files: tuple[Path, ...] = ()
     error: str = ""
 
@@ -276,8 +276,9 @@ class _Run:
         if error:
             failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
             rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
-        result = _result(file, name, findings, int(objects["shown"].sum()), tuple(written), error)
-        facts = image_facts(file.absolute(), name, result.prediction, result.objects, written, error)
+        count = None if self.masks_as is None else int(objects["shown"].sum())
+        result = _result(file, name, findings, count, tuple(written), error)
+        facts = image_facts(file.absolute(), name, result.prediction, count or 0, written, error)
         facts |= {"sha256": fingerprint(file)}
         done = DoneImage(name=name, file=printable(file), rows=len(rows), objects=len(objects),
                          classified=findings is not None, image=facts)  # fmt: skip
@@ -316,9 +317,9 @@ def _possible_files(out: Path, name: str) -> set[Path]:
 
 
 def _result(
-    file: Path, name: str, findings: Findings | None, objects: int, written: tuple[Path, ...], error: str
+    file: Path, name: str, findings: Findings | None, objects: int | None, written: tuple[Path, ...], error: str
 ) -> ImageResult:
     if findings is None:
-        return ImageResult(file, name, None, files=written, error=error)
+        return ImageResult(file, name, None, objects, written, error)
     prediction = findings.prediction
     return ImageResult(file, name, prediction.without_maps(), objects, written, error)
