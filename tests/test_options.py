@@ -8,13 +8,17 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
+from torch import nn
 
 from napari_milcnn.errors import MilcnnError, OptionsError
+from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import (
     PRESETS,
     ComputeOptions,
+    EvaluateOptions,
     EvidenceOptions,
     ForegroundOptions,
+    InputOptions,
     MaskOptions,
     NetworkOptions,
     Options,
@@ -24,6 +28,7 @@ from napari_milcnn.options import (
     make_options,
     preset_options,
 )
+from napari_milcnn.simulation.options import SimulationOptions
 
 WITH_DEFAULTS = (ComputeOptions, ForegroundOptions, EvidenceOptions, MaskOptions, TrainOptions)
 
@@ -46,6 +51,36 @@ def test_an_unknown_option_is_refused_and_the_known_ones_are_listed(kind: type[O
         make_options(kind, {**needed, "colour": "red"})
     assert str(caught.value) == f"there is no option 'colour'; expected one of {known}"
     assert isinstance(caught.value, MilcnnError)
+
+
+def _numbers(kind: type[Options]) -> list[str]:
+    fields = kind.model_fields.items()
+    found = [name for name, field in fields if {int, float} & {field.annotation, *get_args(field.annotation)}]
+    return [name for name in found if name not in {"threshold", "b"}]
+
+
+@pytest.mark.parametrize("kind", [*WITH_DEFAULTS, NetworkOptions, EvaluateOptions, SimulationOptions])
+def test_every_number_has_an_upper_limit(kind: type[Options]) -> None:
+    """A slip of the finger, or a record of a stranger, does not fill the memory or compute for days."""
+    needed = {"channels": 1, "classes": 2} if kind is NetworkOptions else {}
+    for name in _numbers(kind):
+        for value in (10**12, 10**30):
+            with pytest.raises(OptionsError, match=f"'{name}' is {value}"):
+                make_options(kind, {**needed, name: value})
+
+
+def test_a_network_is_not_shown_a_thousandth_of_an_image() -> None:
+    """The scale is 0 until it is measured, and then no tiny number: an image would be blurred for ever."""
+    assert [make_options(InputOptions, {"scale": scale}).scale for scale in (0, 0.005, 1)] == [0, 0.005, 1]
+    with pytest.raises(OptionsError, match=r"'scale' is 1e-300: expected 0, or 0\.005 to 1"):
+        make_options(InputOptions, {"scale": 1e-300})
+
+
+def test_the_count_of_weights_is_that_of_the_network() -> None:
+    """It is known before the network is built."""
+    options = preset_options("paper", 2, 3)
+    layers = [layer for layer in MilNetwork(options).modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert options.weight_count == sum(layer.weight.numel() for layer in layers)
 
 
 def test_former_names_of_training_options_are_read() -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from napari_milcnn.untrusted import read_regular
+from napari_milcnn.untrusted import read_regular, unguarded_cell
 
 ENCODING = "utf-8-sig"
 """UTF-8 with or without a byte order mark, as Python calls it."""
@@ -133,7 +133,9 @@ def column_names(path: Path) -> tuple[str, ...]:
         first = lines.readline(_LONGEST_LINE)
         named = _NAMED_SEPARATOR.fullmatch(first.rstrip("\n"))
         first = lines.readline(_LONGEST_LINE) if named else first
-    return tuple(cell.strip() for cell in _split(first, (named[1] if named else "") or _separator(first)))
+    return tuple(
+        unguarded_cell(cell.strip()) for cell in _split(first, (named[1] if named else "") or _separator(first))
+    )
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
@@ -168,7 +170,9 @@ def _cells(text: str, separator: str, lines_before: int = 0) -> list[tuple[int, 
     """Return number and cells of each line that holds any text."""
     reader = csv.reader(StringIO(text), delimiter=separator, strict=True)
     try:
-        lines = [(lines_before + reader.line_num, tuple(cell.strip() for cell in cells)) for cells in reader]
+        lines = [
+            (lines_before + reader.line_num, tuple(unguarded_cell(cell.strip()) for cell in cells)) for cells in reader
+        ]
     except csv.Error as error:
         raise ValueError(f"{error} in line {lines_before + reader.line_num}; check the quotes there") from error
     return [(number, cells) for number, cells in lines if any(cells)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,7 +35,9 @@ ACCELERATORS = ("cuda", "xpu", "mps")
 """Devices other than the CPU, the one to be preferred first."""
 DEVICES = ("auto", "cpu", *ACCELERATORS)
 DEVICE_HELP = f"Device to compute on: {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; cuda:1 for the second GPU."
-Device = Annotated[str, Field(pattern=rf"^({'|'.join(DEVICES)}|cuda:\d+)$")]
+MOST_SMOOTH, MOST_SPLIT, MOST_AREA = 200.0, 1000.0, 10**9
+"""Largest sigma and distance, in px, and area, in px: the time for a plane grows with the first two."""
+Device = Annotated[str, Field(pattern=rf"^({'|'.join(DEVICES)}|cuda:\d{{1,3}})$")]
 Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
 MasksAs = Literal["tiff", "zarr"]
@@ -60,6 +63,8 @@ LARGEST_NETWORK = 64_000_000
 """Most weights of a network's convolutions, which are then 256 MB; the preset `paper` has about half a million."""
 KERNELS = (3, 3, 5, 3, 3, 1)
 """Side of the kernel of each of the six convolutions."""
+SMALLEST_SCALE = 0.005
+"""Objects of 5000 px are then as large as those that networks see best."""
 LayerWidth = Annotated[int, Field(ge=1, le=2048)]
 """Number of channels after a convolution."""
 
@@ -136,8 +141,10 @@ class NetworkOptions(Options):
     pooling: PoolingName = Field(
         "noisy_and", description="Pooling function that turns a class map into the image's probability."
     )
-    a: float = Field(10.0, gt=0, description="Slope of Noisy-AND.")
-    r: float = Field(2.5, gt=0, description="Sharpness of the generalised mean and of LSE; 1 is close to the average.")
+    a: float = Field(10.0, gt=0, le=10_000, description="Slope of Noisy-AND.")
+    r: float = Field(
+        2.5, gt=0, le=1000, description="Sharpness of the generalised mean and of LSE; 1 is close to the average."
+    )
     b: float | None = Field(
         None, gt=0, lt=1, description="Start of Noisy-AND's thresholds and of every instance probability: about half "
                                       "the share of the map that the phenotype covers; default: measured on the "
@@ -173,6 +180,16 @@ class NetworkOptions(Options):
         return value.split(",") if isinstance(value, str) else value
 
 
+def _not_tiny(scale: float) -> float:
+    if 0 < scale < SMALLEST_SCALE:
+        raise ValueError(f"expected 0, or {SMALLEST_SCALE} to 1")
+    return scale
+
+
+NetworkScale = Annotated[float, AfterValidator(_not_tiny)]
+"""Factor by which images are resized for a network; 0 until it is measured."""
+
+
 class InputOptions(Options):
     """How an image becomes the input of a network."""
 
@@ -185,7 +202,7 @@ class InputOptions(Options):
                              "of the training images, where brightness is what is to be learned and the microscope "
                              "stays the same."
     )  # fmt: skip
-    scale: float = Field(
+    scale: NetworkScale = Field(
         1.0, ge=0, le=1, description="Factor by which images are resized before the network sees them, relative to the "
                                      "training images: .5 shows it twice as much around each place in a quarter of the "
                                      "time. 0: measured when training begins, so that objects of the foreground "
@@ -241,11 +258,14 @@ class ComputeOptions(Options):
     engine: Engine = Field(
         "torch", description="Engine that runs the network: torch, or openvino (CPU only; needs the extra 'openvino')."
     )
-    batch_size: int = Field(4, ge=1, description="Number of planes in one batch.")
+    batch_size: int = Field(4, ge=1, le=4096, description="Number of planes in one batch.")
     tile: int | None = Field(
-        None, ge=1, description="Side, in px, of the tiles in which a plane is read and computed; default: whole "
-                                "planes where they fit into memory."
-    )  # fmt: skip
+        None,
+        ge=1,
+        le=65_536,
+        description="Side, in px, of the tiles in which a plane is read and computed; default: whole "
+        "planes where they fit into memory.",
+    )
     match_pixel_size: bool = Field(
         True, description="Resample an image whose pixel size differs from the model's by more than 10 %."
     )
@@ -267,22 +287,31 @@ class ForegroundOptions(Options):
                           "other."
     )  # fmt: skip
     size: float | None = Field(
-        None, gt=0, description="Diameter of a typical object, in px of the model; default: measured on the training "
-                                "images."
-    )  # fmt: skip
+        None,
+        gt=0,
+        le=4000,
+        description="Diameter of a typical object, in px of the model; default: measured on the training images.",
+    )
     smooth: float | None = Field(
-        None, ge=0, description="Gaussian sigma, in px of the model, applied before the threshold; default: a "
-                                "twentieth of `size`."
-    )  # fmt: skip
+        None,
+        ge=0,
+        le=MOST_SMOOTH,
+        description="Gaussian sigma, in px of the model, applied before the threshold; default: a twentieth of `size`.",
+    )
     split: float | None = Field(
-        None, ge=0, description="Split touching objects whose centres are at least this far apart, in px of the model; "
-                                "0 splits none. Default: objects are split at the scale of `size`, and parts of one "
-                                "object stay together."
-    )  # fmt: skip
+        None,
+        ge=0,
+        le=MOST_SPLIT,
+        description="Split touching objects whose centres are at least this far apart, in px of the model; "
+        "0 splits none. Default: objects are split at the scale of `size`, and parts of one "
+        "object stay together.",
+    )
     min_size: int | None = Field(
-        None, ge=0, description="Area of the smallest object that is kept, in px of the model; default: 6 % of a disc "
-                                "of `size`."
-    )  # fmt: skip
+        None,
+        ge=0,
+        le=MOST_AREA,
+        description="Area of the smallest object that is kept, in px of the model; default: 6 % of a disc of `size`.",
+    )
 
     def over(self, base: ForegroundOptions) -> ForegroundOptions:
         """Return options in which what was left out is taken from `base`; another size brings its own lengths."""
@@ -365,17 +394,26 @@ class MaskOptions(Options):
                                      "masks of every class."
     )  # fmt: skip
     smooth: float = Field(
-        0.0, ge=0, description="Gaussian sigma, in px, applied to the evidence before the threshold; not used for "
-                               "object evidence."
-    )  # fmt: skip
+        0.0,
+        ge=0,
+        le=MOST_SMOOTH,
+        description="Gaussian sigma, in px, applied to the evidence before the threshold; not used for "
+        "object evidence.",
+    )
     min_size: int = Field(
-        20, ge=0, description="Area of the smallest object that is kept, in px; not used for object evidence."
+        20,
+        ge=0,
+        le=MOST_AREA,
+        description="Area of the smallest object that is kept, in px; not used for object evidence.",
     )
     fill_holes: bool = Field(True, description="Fill holes inside objects; not used for object evidence.")
     split: float = Field(
-        0.0, ge=0, description="Split touching objects whose centres are at least this far apart, in px; 0 splits "
-                               "none. Not used for object evidence, which keeps the outlines of its objects."
-    )  # fmt: skip
+        0.0,
+        ge=0,
+        le=MOST_SPLIT,
+        description="Split touching objects whose centres are at least this far apart, in px; 0 splits "
+        "none. Not used for object evidence, which keeps the outlines of its objects.",
+    )
 
     @field_validator("threshold")
     @classmethod
@@ -418,29 +456,43 @@ class TrainOptions(Options):
     """How a model learns from image-level labels."""
 
     epochs: int = Field(
-        16, ge=1, description="Number of epochs. Each goes through the training images, several times if they are few "
-                              "(epoch_steps), and then through the validation images."
-    )  # fmt: skip
+        16,
+        ge=1,
+        le=100_000,
+        description="Number of epochs. Each goes through the training images, several times if they are few "
+        "(epoch_steps), and then through the validation images.",
+    )
     epoch_steps: int = Field(
-        75, ge=1, description="Batches in an epoch, at least: a small table is gone through several times. 1 goes "
-                              "through every table once."
-    )  # fmt: skip
-    batch_size: int = Field(8, ge=1, description="Patches in one batch, over all processes.")
+        75,
+        ge=1,
+        le=1_000_000,
+        description="Batches in an epoch, at least: a small table is gone through several times. 1 goes "
+        "through every table once.",
+    )
+    batch_size: int = Field(8, ge=1, le=4096, description="Patches in one batch, over all processes.")
     patch: int = Field(
-        320, ge=0, description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
-                               "patch must be large enough to hold cells that show the label: the rarer, the larger."
-    )  # fmt: skip
+        320,
+        ge=0,
+        le=16_384,
+        description="Side, in px, of the random patch that is cut from an image; 0 takes whole images. A "
+        "patch must be large enough to hold cells that show the label: the rarer, the larger.",
+    )
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Highest learning rate of the Adam optimiser.")
     schedule: Schedule = Field(
         "one_cycle", description="Learning-rate schedule: one_cycle rises and falls, cosine falls, constant stays."
     )
     head_rate: float = Field(
-        10.0, gt=0, description="Multiplier on the learning rate for Noisy-AND's thresholds and the last layer."
+        10.0,
+        gt=0,
+        le=1000,
+        description="Multiplier on the learning rate for Noisy-AND's thresholds and the last layer.",
     )
     encoder_rate: float = Field(
-        1.0, ge=0, description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 "
-                               "freezes it."
-    )  # fmt: skip
+        1.0,
+        ge=0,
+        le=1000,
+        description="Multiplier on the learning rate for the encoder; below 1 fine-tunes it slowly, 0 freezes it.",
+    )
     balance: Literal["auto", "none", "weights", "sampling"] = Field(
         "auto", description="Rare classes: weights lets their images count more, sampling draws them more often; auto "
                             "is sampling where a class has more than 1.5 times the images of another."
@@ -478,12 +530,15 @@ class TrainOptions(Options):
         0.5, ge=0, le=1, description="Share of the patches to which each of these changes is applied; 0 changes none."
     )
     patience: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better validation; default: never."
+        None, ge=1, le=100_000, description="Stop after this many epochs without a better validation; default: never."
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="Begin no further epoch after this many minutes; the learning-rate schedule still "
-                                "counts all epochs. Default: no limit."
-    )  # fmt: skip
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Begin no further epoch after this many minutes; the learning-rate schedule still "
+        "counts all epochs. Default: no limit.",
+    )
     precision: Precision = Field("auto", description="Precision of the convolutions while training.")
     device: Device = Field("auto", description=DEVICE_HELP)
     validation: float = Field(

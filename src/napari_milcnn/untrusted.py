@@ -28,7 +28,7 @@ LARGEST_JSON = 64 << 20
 _JOINERS = "\u200c\u200d"
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode: control and format characters, surrogates, and separators of lines and paragraphs."""
-_RUN_BY_SPREADSHEETS = re.compile(r"'*[=+\-@\t\r]")
+_RUN_BY_SPREADSHEETS = re.compile(r"'*(?:[=@\t\r]|[+\-].)", re.DOTALL)
 
 
 def is_hidden(letter: str) -> bool:

@@ -113,7 +113,8 @@ def model_cases(draw: st.DrawFn) -> Case:
     top = draw(st.sampled_from(["", "", "", "top/", "a/b/"]))
     with zipfile.ZipFile(buffer, "w", draw(st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED]))) as archive:
         for name, data in files.items():
-            archive.writestr((top + name.encode("utf-8", "replace").decode())[:200], data)
+            plain = name.encode("utf-8", "replace").decode().replace("\0", "0")
+            archive.writestr((top + plain)[:200], data)
     content = buffer.getvalue()
     return Case("model", {"m.zip": draw(damaged(content)) if how == "zip" else content})
 

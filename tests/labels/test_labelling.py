@@ -193,6 +193,24 @@ def test_names_that_the_table_would_not_give_back_are_refused(flat, name, said):
     assert [each.name for each in flat.classes] == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0".replace("|", "!"), "-b+c", "@a", "'=x"])
+def test_no_cell_is_a_formula_and_names_come_back_as_they_were(flat, name):
+    flat.add_class(name)
+    flat.label([0], name)
+    assert f"'{name}" in flat.path.read_text()
+    assert [each.labels for each in read_labels(flat.path).images] == [(name,)]
+    assert [each.name for each in open_labelling([flat.path]).classes] == ["a", "b", name]
+
+
+@pytest.mark.parametrize("name", ["x\x1b[2J", "\u202ex", "x" * 201])
+def test_a_table_with_labels_that_cannot_be_shown_is_refused(flat, name):
+    flat.label([0], "a")
+    flat.path.write_text(flat.path.read_text().replace(",a", f",{name}"), encoding="utf-8")
+    with pytest.raises(LabelsError, match="labels or groups that cannot be names: line 2") as caught:
+        read_labels(flat.path)
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
 def test_a_class_may_change_the_case_of_its_own_name_and_unknown_ones_are_named(flat):
     flat.rename_class("a", "A")
     assert flat.classes[0].name == "A"

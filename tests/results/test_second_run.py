@@ -12,6 +12,7 @@ from conftest import lively_model, noise
 from napari_milcnn.errors import OutputError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.results.folder import classify_files
+from napari_milcnn.results.read import read_results
 
 
 @pytest.fixture
@@ -150,3 +151,25 @@ def test_what_a_record_says_beside_its_images_is_kept(classify, tmp_path):
         "note": "plate 3", "files": written["files"][:1], "names": ["a"], "planes": [None],
         "images": written["images"][:1],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [("=cmd|' /C calc'!A0", "@a", "-b+c"), ("+1+1", "'=x", "[/]")])
+def test_no_cell_is_a_formula_and_texts_come_back_as_they_were(tmp_path, names):
+    """Classes and files of any name; of two runs, so that rows are read, and written again."""
+    model = lively_model(classes=names)
+    for run in range(2):
+        file = tmp_path / f"=1+{run}.ome.tif"
+        tifffile.imwrite(
+            file, noise(2, 96, 120, seed=run), metadata={"axes": "CYX", "Channel": {"Name": ["GFP", "RFP"]}}
+        )
+        list(classify_files(model, [file], tmp_path / "out", mask_options={"present": 0}))
+    for name in ("predictions.csv", "objects.csv"):
+        cells = table(tmp_path, name)
+        texts = [cell for row in [list(cells), *cells.to_numpy().tolist()] for cell in row]
+        assert not [text for text in texts if text[:1] in "=+@\t" and text]
+        assert not [text for text in texts if text.startswith("-") and not text[1:].replace(".", "").isdigit()]
+    found = read_results(tmp_path / "out")
+    assert found.classes == names
+    assert set(found.table["top"]) <= set(names)
+    assert found.table["name"].tolist() == ["=1+0", "=1+1"]
+    assert set(found.objects["class"]) <= set(names)

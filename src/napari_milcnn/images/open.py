@@ -42,7 +42,7 @@ from napari_milcnn.images.paths import (
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.ndtiff import first_tiff
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
-from napari_milcnn.untrusted import check_regular
+from napari_milcnn.untrusted import check_regular, short
 
 ZReading: TypeAlias = Literal["planes", "maximum"]
 AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
@@ -232,6 +232,7 @@ def _assemble(
     drop = (all_samples == 4 if found.alpha is None else found.alpha and all_samples > 1) and not keep_alpha
     samples = all_samples - drop
     names, named = channel_names(found, sizes, samples, axes is not None)
+    names = tuple(map(short, names))
     data, out_axes = _arranged(found, letters, samples)
     notes = (*found.warnings, *(["The alpha sample is left out."] if drop else []))
     image = ImageStack(
@@ -389,7 +390,7 @@ def _given_size(pixel_size: float) -> float:
 
 def _position_names(found: FoundImage, sizes: Mapping[str, int]) -> tuple[str, ...]:
     names = tuple(f"position {i}" for i in range(sizes.get("P", 0)))
-    return found.positions if len(found.positions) == len(names) else names
+    return tuple(map(short, found.positions)) if len(found.positions) == len(names) else names
 
 
 def _existing(source: str | os.PathLike[str]) -> Path:

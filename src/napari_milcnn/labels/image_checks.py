@@ -20,6 +20,7 @@ from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import find_channels
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.stack import ImageStack, only_planes
+from napari_milcnn.untrusted import short
 
 _THREADS = 8
 """Files that are opened at the same time."""
@@ -30,6 +31,7 @@ _END_BYTES = 2**16
 OnImage = Callable[[int, int], bool]
 """Called after each image with (images done, images in all); the work stops when it returns False."""
 _SPELLED_OUT = 5
+_LONGEST_CASE = 500
 """Cases of one kind that are spelled out; the others are counted."""
 
 
@@ -212,7 +214,7 @@ class Problems:
 
     def add(self, kind: str, case: str = "") -> None:
         """Add a case, such as "line 3 'a.tif'", of a kind of problem; a kind may say all without a case."""
-        self._cases.setdefault(kind, []).append(case)
+        self._cases.setdefault(kind, []).append(short(case, _LONGEST_CASE))
 
     def __len__(self) -> int:
         return sum(map(len, self._cases.values()))

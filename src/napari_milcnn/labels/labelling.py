@@ -51,6 +51,7 @@ from napari_milcnn.labels.labelling_files import (
 )
 from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of
 from napari_milcnn.output_lock import locked
+from napari_milcnn.untrusted import guarded_cell, name_fault, short
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images than this, or this many times fewer than the largest class, is mentioned."""
@@ -309,9 +310,9 @@ class Labelling:
         """Return the name of a class as labels.csv will give it back; refuse a name that it would not give back."""
         name = " ".join(name.split())
         others = [each.name for each in self.classes if each.name != but]
-        if not name or "|" in name or not name.isprintable():
-            raise LabelsError(f"{name!r} cannot name a class; expected some text without the sign |, which separates "
-                              "two labels")  # fmt: skip
+        if "|" in name or name_fault(name) is not None:
+            why = name_fault(name) or "the sign | separates two labels"
+            raise LabelsError(f"'{short(name)}' cannot name a class; expected some text without the sign | ({why})")
         alike = next((other for other in others if plain_name(other) == plain_name(name)), None)
         if alike is not None:
             how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
@@ -371,14 +372,14 @@ class Labelling:
         if self._sheet.names_separator:
             text.write(f"sep={self._sheet.separator}\n")
         writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(map(guarded_cell, columns))
         for image in labelled:
             cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
             own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
                    "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
             for name in own.keys() & known.keys():
                 cells[known[name]] = own[name]
-            writer.writerow(cells)
+            writer.writerow(map(guarded_cell, cells))
         return text.getvalue()
 
     def _notes(self) -> Notes:

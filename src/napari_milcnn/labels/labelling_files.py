@@ -19,6 +19,7 @@ from napari_milcnn.images.paths import as_on_disk, find_images, images_in, is_pl
 from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
+from napari_milcnn.untrusted import LARGEST_JSON, read_regular
 
 _NEW_TABLE = ("file", "label", "group", "split")
 """Columns of a table that labelling makes."""
@@ -273,7 +274,7 @@ def read_notes(path: Path) -> Notes:
     if not path.exists():
         return Notes(milcnn_labelling=1)
     try:
-        return Notes.model_validate_json(path.read_bytes())
+        return Notes.model_validate_json(read_regular(path, LARGEST_JSON))
     except (OSError, ValidationError) as error:
         raise LabelsError(f"{path} is not what labelling writes there (colours of classes, images without a label); "
                           "rename or mend it, and open the images again") from error  # fmt: skip

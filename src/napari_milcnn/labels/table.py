@@ -42,7 +42,7 @@ from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
-from napari_milcnn.untrusted import is_hidden
+from napari_milcnn.untrusted import is_hidden, name_fault, short
 
 SPLITS = ("train", "validation", "test")
 TABLE_COLUMNS = ("file", "label", "plane", "group", "split")
@@ -464,6 +464,10 @@ def _check_words(line: int, row: dict[str, str], name: str, problems: Problems) 
     label, place = row["label"], f"line {line} {name!r}"
     if split_labels(label) and len([part for part in label.split("|") if part.strip()]) < label.count("|") + 1:
         problems.add("labels with nothing between two bars", f"{place} {label!r}")
+    for word in (*split_labels(label), *filter(None, (row.get("group"),))):
+        fault = name_fault(word)
+        if fault is not None:
+            problems.add("labels or groups that cannot be names", f"{place} '{short(word, 60)}': {fault}")
     if row["split"].lower() not in {"", *SPLITS}:
         problems.add(f"splits other than {', '.join(SPLITS)}", f"{place} {row['split']!r}")
 

@@ -22,6 +22,7 @@ from napari_milcnn.options import (
     EvidenceKind,
     ForegroundOptions,
     NetworkOptions,
+    NetworkScale,
     Normalise,
     Options,
     make_options,
@@ -249,7 +250,7 @@ class ModelCard(Options):
     )
     single_label: bool = Field(True, description="Whether each image shows exactly one class.")
     normalise: Normalise = Field("training", description="How intensities are scaled, as `InputOptions` says.")
-    scale: float = Field(
+    scale: NetworkScale = Field(
         1.0,
         ge=0,
         le=1,

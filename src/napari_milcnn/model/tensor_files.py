@@ -51,9 +51,13 @@ def read_tensors(source: Path | bytes, most: int) -> object:
 def _check_parts(file: Path | io.BytesIO) -> None:
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
-    if len(parts) > _MOST_PARTS:
-        raise ValueError(f"it has {len(parts)} parts")
-    if any(part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size for part in parts):
-        raise ValueError("its parts are packed, which torch never does")
-    if any(part.file_size > _LARGEST_PICKLE for part in parts if part.filename.endswith("data.pkl")):
-        raise ValueError("the part that describes its tensors is too large")
+        if len(parts) > _MOST_PARTS:
+            raise ValueError(f"it has {len(parts)} parts")
+        if any(part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size for part in parts):
+            raise ValueError("its parts are packed, which torch never does")
+        for part in parts:
+            if part.filename.endswith("data.pkl"):
+                if part.file_size > _LARGEST_PICKLE:
+                    raise ValueError("the part that describes its tensors is too large")
+                if b"bytearray" in archive.read(part):  # torch makes one of any length that the file names
+                    raise ValueError("it holds other things than tensors and plain values")

@@ -19,8 +19,9 @@ from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.wells import Well, parse_well, wells_in
 from napari_milcnn.options import MasksAs
-from napari_milcnn.results.write import image_files
+from napari_milcnn.results.write import image_files, with_each_text
 from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE, UNLIKE_REASON, score_columns
+from napari_milcnn.untrusted import check_regular, unguarded_cell
 
 PREDICTIONS, RECORD, METRICS = "predictions.csv", "run.json", "metrics.json"
 WRITTEN_FILES = (
@@ -240,6 +241,7 @@ def read_csv(
         If the file cannot be read, is empty, damaged or half-written.
     """
     try:
+        check_regular(path)
         found: pd.DataFrame = pd.read_csv(
             path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding=ENCODING, nrows=rows,
             usecols=columns, na_values={name: [""] for name in numbers},
@@ -254,7 +256,7 @@ def read_csv(
         ) from error
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
-    return found.rename(columns=str)
+    return with_each_text(found, unguarded_cell)
 
 
 def path_parts(file: str) -> list[str]:

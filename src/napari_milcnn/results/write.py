@@ -7,7 +7,7 @@ Only the tables of a classification grow row by row (`GrowingTable`).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,14 @@ from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.options import MasksAs
 from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS, is_evidence, is_pooled, is_score
+from napari_milcnn.untrusted import (
+    LARGEST_JSON,
+    check_regular,
+    guarded_cell,
+    parse_json,
+    read_regular,
+    unguarded_cell,
+)
 
 _FLOAT_FORMAT = "%.6g"
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
@@ -49,9 +57,24 @@ def image_files(out: Path, name: str, masks_as: MasksAs | None) -> ImageFiles:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV; if this fails, a file that was there stays as it was."""
+    """Write a table as CSV; if this fails, a file that was there stays as it was.
+
+    No spreadsheet runs a text in it as a formula: see `untrusted.guarded_cell`.
+    """
     with replacing(path) as draft:
-        table.to_csv(draft, index=False, float_format=_FLOAT_FORMAT)
+        with_each_text(table, guarded_cell).to_csv(draft, index=False, float_format=_FLOAT_FORMAT)
+
+
+def with_each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return a table in which each text, and each name of a column, is changed; numbers and gaps stay."""
+    columns: dict[str, pd.Series] = {}
+    for name in table:
+        column = table[name]
+        if column.dtype.kind not in "biufM":
+            texts = [value for value in column.unique() if isinstance(value, str)]
+            changes = {text: changed for text in texts if (changed := change(text)) != text}
+            columns[str(name)] = column.map(lambda value, known=changes: known.get(value, value)) if changes else column
+    return table.assign(**columns).rename(columns=lambda name: change(str(name)))
 
 
 def whole_rows(content: bytes) -> bytes:
@@ -91,7 +114,8 @@ class GrowingTable:
         if not set(rows) <= set(self._columns):
             self._columns = _once_each([*map(str, rows), *self._columns])
             write_table(self.path, read_rows(self.path).reindex(columns=self._columns, fill_value=""))
-        text = rows.reindex(columns=self._columns).to_csv(index=False, header=False, float_format=_FLOAT_FORMAT)
+        guarded = with_each_text(rows.reindex(columns=self._columns), guarded_cell)
+        text = guarded.to_csv(index=False, header=False, float_format=_FLOAT_FORMAT)
         try:
             with self.path.open("ab") as file:
                 before = file.tell()
@@ -123,9 +147,11 @@ def read_rows(path: Path, needed: Collection[str] = (), *, rows: int | None = No
     if not path.exists():
         return pd.DataFrame(columns=list(needed))
     try:
-        table: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows)
+        check_regular(path)
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=rows)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read ({error}) and would be overwritten; choose another folder") from error
+    table = with_each_text(found, unguarded_cell)
     missing = [repr(name) for name in needed if name not in table]
     if missing:
         raise OutputError(
@@ -273,14 +299,11 @@ def read_json(path: Path) -> dict[str, object]:
     Raises
     ------
     OSError
-        If the file cannot be read.
+        If the file cannot be read, is too large, or is a pipe or a device.
     ValueError
         If it is not UTF-8 text, not JSON, or not a JSON object.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    found = parse_json(read_regular(path, LARGEST_JSON))
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")
     return found

@@ -50,31 +50,40 @@ class SimulationOptions(Options):
     multi_label: ShareOrAll = Field(0.15, description="Share of the strains of a screen that have two localisations.")
     budding: ShareOrAll = Field(0.6, description="Share of cells that carry a bud.")
     clumping: ShareOrAll = Field(0.65, description="Share of cells that lie against another one.")
-    brightness: float = Field(110.0, gt=0, description="Photons of GFP in a median strain, at the middle of a cell.")
-    strain_spread: float = Field(0.45, ge=0, description="Spread of expression between strains (sd of its logarithm).")
-    cell_spread: float = Field(0.3, ge=0, description="Spread of expression between cells (sd of its logarithm).")
+    brightness: float = Field(
+        110.0, gt=0, le=1e6, description="Photons of GFP in a median strain, at the middle of a cell."
+    )
+    strain_spread: float = Field(
+        0.45, ge=0, le=5, description="Spread of expression between strains (sd of its logarithm)."
+    )
+    cell_spread: float = Field(0.3, ge=0, le=5, description="Spread of expression between cells (sd of its logarithm).")
     weak: Annotated[tuple[ShareOrAll, ShareOrAll], AfterValidator(_ordered)] = Field(
         (0.12, 0.3), description="Diffuse protein in cells without the localisation, as a share of the expression."
     )
-    rfp: float = Field(180.0, gt=0, description="Photons of RFP at the middle of a cell.")
-    autofluorescence: float = Field(9.0, ge=0, description="Photons of a cell without GFP, at its middle.")
-    background: float = Field(10.0, ge=0, description="Photons of the medium between the cells.")
+    rfp: float = Field(180.0, gt=0, le=1e6, description="Photons of RFP at the middle of a cell.")
+    autofluorescence: float = Field(9.0, ge=0, le=1e6, description="Photons of a cell without GFP, at its middle.")
+    background: float = Field(10.0, ge=0, le=1e6, description="Photons of the medium between the cells.")
     haze: ShareOrAll = Field(0.24, description="Share of the light that comes from out of focus.")
-    defocus: float = Field(0.09, ge=0, description="Median blur of a cell beside the focal plane, sd in µm.")
+    defocus: float = Field(0.09, ge=0, le=10, description="Median blur of a cell beside the focal plane, sd in µm.")
     vignetting: ShareOrAll = Field(0.25, description="Loss of illumination from the centre to the corners.")
-    gain: float = Field(3.5, gt=0, description="Camera counts a photon.")
-    offset: float = Field(120.0, ge=0, description="Camera counts in the dark.")
-    read_noise: float = Field(5.0, ge=0, description="Read noise in camera counts (sd).")
+    gain: float = Field(3.5, gt=0, le=1e4, description="Camera counts a photon.")
+    offset: float = Field(120.0, ge=0, le=1e6, description="Camera counts in the dark.")
+    read_noise: float = Field(5.0, ge=0, le=1e5, description="Read noise in camera counts (sd).")
     plate_exposure: float = Field(
         0.35,
         ge=0,
+        le=5,
         description="Spread of the exposure of each channel between plates of a screen (sd of its logarithm).",
     )
     plate_background: float = Field(
-        0.35, ge=0, description="Spread of the light of the medium between plates (sd of its logarithm)."
+        0.35, ge=0, le=5, description="Spread of the light of the medium between plates (sd of its logarithm)."
     )
-    plate_noise: float = Field(0.35, ge=0, description="Spread of the read noise between plates (sd of its logarithm).")
-    plate_defocus: float = Field(0.2, ge=0, description="Largest blur of a plate beside the focal plane, sd in µm.")
+    plate_noise: float = Field(
+        0.35, ge=0, le=5, description="Spread of the read noise between plates (sd of its logarithm)."
+    )
+    plate_defocus: float = Field(
+        0.2, ge=0, le=10, description="Largest blur of a plate beside the focal plane, sd in µm."
+    )
     plate_size: float = Field(
         0.1, ge=0, le=1, description="Largest difference in magnification between a plate and the usual, as a share."
     )

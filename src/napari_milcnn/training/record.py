@@ -15,6 +15,7 @@ from napari_milcnn.options import Options
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json
 from napari_milcnn.training.plan import TrainingPlan
+from napari_milcnn.untrusted import LARGEST_JSON, read_regular
 
 
 class TrainingState(StrEnum):
@@ -64,7 +65,7 @@ def read_record(path: Path) -> RunRecord | None:
     beside the record.
     """
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
+        record = RunRecord.model_validate_json(read_regular(path, LARGEST_JSON))
     except (OSError, ValidationError, OptionsError):
         return None
     plan, folder = record.plan, path.parent

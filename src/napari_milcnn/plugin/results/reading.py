@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.schema import NO_CLASS, NOTHING, UNLIKE, UNLIKE_REASON, is_pooled
+from napari_milcnn.untrusted import guarded_cell
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
@@ -228,5 +229,7 @@ class CopyRequest:
     rows: pd.DataFrame
 
     def steps(self) -> Iterator[str]:
-        """Yield the text, with the columns separated by tabs."""
-        yield self.rows.to_csv(sep="\t", index=False).rstrip("\n")
+        """Yield the text, with the columns separated by tabs; nothing in it is run as a formula."""
+        from napari_milcnn.results.write import with_each_text
+
+        yield with_each_text(self.rows, guarded_cell).to_csv(sep="\t", index=False).rstrip("\n")
