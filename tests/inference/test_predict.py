@@ -508,11 +508,25 @@ def test_cells_are_found_in_a_resampled_image(size: float) -> None:
     image = open_image(pixels, axes="CYX", channels=["c0", "c1"], pixel_size=size)
     labels = np.zeros((300, 400), int)
     labels[58:63, 98:103], labels[228:233, 308:313] = 1, 2
-    table = classify_cells(delta_model(channels=2, pixel_size=1.0), image, labels, **EXACT)
+    said: list[str] = []
+    table = classify_cells(delta_model(channels=2, pixel_size=1.0), image, labels, on_warning=said.append, **EXACT)
+    assert [f"resampled from {size:g} to the model's 1 µm" in text for text in said] == [True]
     assert table["top"].tolist() == ["c0", "c1"]
     assert table[["y", "x"]].to_numpy().tolist() == [[60, 100], [230, 310]]
     assert table["p c0"][0] > 0.8
     assert table["p c1"][1] > 0.8
+
+
+def test_what_is_not_known_of_an_image_is_said_of_its_cells() -> None:
+    """A pixel size that is missing is no agreement, for single cells as for whole images."""
+    labels = np.zeros((160, 170), int)
+    labels[58:63, 98:103] = 1
+    said: list[str] = []
+    model = delta_model(channels=2, pixel_size=1.0)
+    image = open_image(noise(2, 160, 170), axes="CYX", channels=["c0", "c1"])
+    classify_cells(model, image, labels, on_warning=said.append, **EXACT)
+    assert ["does not say its pixel size" in text for text in said] == [True]
+    assert any("does not say its pixel size" in text for text in classify(model, image, **EXACT).warnings)
 
 
 def test_cells_of_every_plane_and_more_than_fit_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -283,6 +284,21 @@ def test_images_are_compared_before_training(tmp_path):
     assert said == (
         "images of another pixel size than 1 µm, which are rescaled: line 4 'c.ome.tif' has 2 µm",
         "one image under two names: line 2 'a.ome.tif' (x) and line 5 'd.ome.tif' (x)",
+    )
+
+
+def test_images_are_compared_with_the_pixel_size_of_a_model(tmp_path):
+    """No image says its size, so that none is rescaled; or all have another one than the model."""
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.full((8, 8), ord(name), np.uint8))
+    (tmp_path / "labels.csv").write_text("file,label\na.tif,x\nb.tif,x\n")
+    table = read_labels(tmp_path / "labels.csv")
+    assert check_images(table) == ()
+    (said,) = check_images(table, pixel_size=0.65)
+    assert said.startswith("images that do not say their pixel size, which are not rescaled (2): line 2 'a.tif'")
+    (said,) = check_images(replace(table, reading=ImageReading(pixel_size=1.3)), pixel_size=0.65)
+    assert said.startswith(
+        "images of another pixel size than 0.65 µm, which are rescaled (2): line 2 'a.tif' has 1.3 µm"
     )
 
 

@@ -101,7 +101,8 @@ def classify_cells(
     labels : ndarray, path or LabelImage
         Objects as whole numbers, (planes, Y, X) or, for one plane, (Y, X), 0 for background; or the file of them.
     on_warning : callable
-        Called with each sentence about what was done to the label image; by default a Python warning is given.
+        Called with each sentence about what is not known of the image, and about what was done to it and to the label
+        image; by default a Python warning is given.
     **options
         Fields of `ComputeOptions`.
 
@@ -122,7 +123,7 @@ def classify_cells(
     classifier = Classifier(model, **options)
     model_input = classifier.model_input(image)
     found = as_label_image(labels, model_input.image)
-    for sentence in found.warnings:
+    for sentence in (*model_input.warnings, *found.warnings):
         on_warning(sentence)
     rows = _centroids_and_areas(found.numbers)
     parts = [_cells_of_plane(classifier, model_input, part) for _, part in rows.groupby("plane")]

@@ -59,9 +59,16 @@ class _Header(NamedTuple):
 
 
 def check_rows(
-    rows: Sequence[CheckedRow], reading: ImageReading, errors: Problems, on_image: OnImage | None = None
+    rows: Sequence[CheckedRow],
+    reading: ImageReading,
+    errors: Problems,
+    on_image: OnImage | None = None,
+    pixel_size: float | None = None,
 ) -> Problems:
-    """Open every image and compare them; add what cannot be trained on to `errors`, and return what should be known."""
+    """Open every image and compare them; add what cannot be trained on to `errors`, and return what should be known.
+
+    `pixel_size` is that of the model in µm; without it, that of most images counts.
+    """
     warnings = Problems()
     found: dict[CheckedRow, _Header] = {}
     files: dict[Path, list[CheckedRow]] = defaultdict(list)
@@ -81,7 +88,7 @@ def check_rows(
             if on_image is not None and not on_image(done, len(rows)):
                 break
     _check_channels(found, errors, warnings)
-    _check_pixel_sizes(found, warnings)
+    _check_pixel_sizes(found, warnings, pixel_size)
     _check_pixel_types(found, warnings)
     for first, second in same_content(list(found)):
         pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
@@ -135,11 +142,11 @@ def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings
                              f"{row.place} has {', '.join(header.channels)}")  # fmt: skip
 
 
-def _check_pixel_sizes(found: dict[CheckedRow, _Header], warnings: Problems) -> None:
+def _check_pixel_sizes(found: dict[CheckedRow, _Header], warnings: Problems, of_model: float | None) -> None:
     sizes = Counter(header.pixel_size for header in found.values() if header.pixel_size is not None)
-    if not sizes:
+    if not sizes and of_model is None:
         return
-    usual = sizes.most_common(1)[0][0]
+    usual = of_model or sizes.most_common(1)[0][0]
     for row, header in found.items():
         if header.pixel_size is None:
             warnings.add("images that do not say their pixel size, which are not rescaled", row.place)

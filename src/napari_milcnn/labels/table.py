@@ -230,7 +230,9 @@ class LabelTable:
         return groups
 
 
-def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[str, ...]:
+def check_images(
+    table: LabelTable, on_image: OnImage | None = None, *, pixel_size: float | None = None
+) -> tuple[str, ...]:
     """Open every image of a table and compare them, before anything is trained.
 
     Parameters
@@ -239,6 +241,8 @@ def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[st
         The images for training and validation are opened, and their headers are read.
     on_image : callable, optional
         Called with (images opened, images in all); return False to stop.
+    pixel_size : float, optional
+        That of the model in µm; by default that of most images.
 
     Returns
     -------
@@ -253,7 +257,7 @@ def check_images(table: LabelTable, on_image: OnImage | None = None) -> tuple[st
     """
     errors = Problems()
     rows = [_checked_row(image) for image in table.images if image.split != "test"]
-    warnings = check_rows(rows, table.reading, errors, on_image)
+    warnings = check_rows(rows, table.reading, errors, on_image, pixel_size)
     if errors:
         raise LabelsError(errors.message(table.source))
     return (*table.warnings, *warnings.sentences(), *table.split_warnings())

@@ -173,7 +173,7 @@ def train(
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
     counter = _ImageCounter(on_image)
-    for warning in (*_about_plates(model, table, chosen), *check_images(table, counter)):
+    for warning in (*_about_plates(model, table, chosen), *check_images(table, counter, pixel_size=model.pixel_size)):
         if on_warning is not None:
             on_warning(warning)
     if counter.stopped:
