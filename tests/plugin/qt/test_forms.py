@@ -6,12 +6,23 @@ import pytest
 
 pytest.importorskip("napari")
 from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication, QComboBox, QSlider, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtGui import QTextDocument, QWheelEvent
+from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
 from napari_milcnn.options import ComputeOptions
-from napari_milcnn.plugin.qt.forms import options_form, scrolled
+from napari_milcnn.plugin.qt.forms import (
+    Band,
+    Note,
+    NoticesBox,
+    chip,
+    heading,
+    options_form,
+    plain_text,
+    row,
+    scrolled,
+)
+from napari_milcnn.plugin.qt.notices import Notice
 
 
 def turn_wheel(widget: QWidget) -> None:
@@ -100,3 +111,47 @@ def test_fields_of_a_form_have_names_for_screen_readers(qtbot):
     form = options_form(ComputeOptions, ("batch_size", "precision", "tile"), {})
     qtbot.addWidget(form.native)
     assert [field.native.accessibleName() for field in form] == ["batch size", "precision", "tile"]
+
+
+HOSTILE = '<b>x</b><img src="x.png">'
+
+
+def shown(label: QLabel) -> str:
+    """Return the text of a label as the user sees it."""
+    if label.textFormat() == Qt.TextFormat.PlainText:
+        return label.text()
+    document = QTextDocument()
+    document.setHtml(label.text())
+    return document.toPlainText()
+
+
+def test_names_are_shown_as_they_are(qtbot):
+    """A class, a group or a file may have a name that looks like HTML."""
+    note, band, box = Note(), Band(), NoticesBox()
+    layout = row(HOSTILE, QWidget())
+    holder = QWidget()
+    holder.setLayout(layout)
+    for widget in (note, band, box, holder):
+        qtbot.addWidget(widget)
+    note.say(HOSTILE)
+    band.show_on(HOSTILE, "#000000")
+    box.show_notices((Notice("run", HOSTILE),))
+    labels = [note, band, *box.findChildren(QLabel), *holder.findChildren(QLabel), heading(HOSTILE)]
+    assert [shown(label) for label in labels] == [HOSTILE] * 5
+    assert {label.textFormat() for label in labels} == {Qt.TextFormat.PlainText}
+
+
+def test_a_note_that_was_rich_shows_the_next_text_as_it_is(qtbot):
+    note = Note()
+    qtbot.addWidget(note)
+    note.say_rich(chip("#ff0000", HOSTILE))
+    assert HOSTILE in shown(note).replace("\xa0", " ")
+    note.say(HOSTILE)
+    assert shown(note) == HOSTILE
+
+
+def test_a_tooltip_shows_names_as_they_are():
+    document = QTextDocument()
+    document.setHtml(plain_text(f"{HOSTILE}\nsecond line"))
+    assert document.toPlainText().replace("\u2028", "\n") == f"{HOSTILE}\nsecond line"
+    assert plain_text("a > b & c") == "a > b & c"

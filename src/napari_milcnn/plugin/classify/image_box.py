@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QDoubleSpinBox,
     QFormLayout,
-    QLabel,
     QLineEdit,
     QRadioButton,
     QWidget,
@@ -40,6 +39,8 @@ from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
     connect_while_alive,
+    plain_label,
+    plain_text,
     row,
     vertical_layout,
 )
@@ -93,7 +94,7 @@ class ImageBox(QWidget):
         self.layers = NarrowComboBox()
         self.layers.setObjectName("image layers")
         self.layers.setToolTip("The image: a layer, or the layers of its channels; follows the selected layers")
-        self.facts = QLabel()
+        self.facts = plain_label()
         self.axes = QLineEdit()
         self.axes.setMaxLength(8)
         self.axes.setToolTip(
@@ -322,7 +323,7 @@ class ImageBox(QWidget):
         combo = NarrowComboBox()
         combo.setObjectName(f"channel {wanted}")
         combo.setAccessibleName(f"Channel {wanted}")
-        combo.setToolTip(f"The channel of the image that shows what {wanted} showed in the training images")
+        combo.setToolTip(plain_text(f"The channel of the image that shows what {wanted} showed in the training images"))
         for i, name in enumerate(offered):
             combo.addItem(name, i)
         if number is None:

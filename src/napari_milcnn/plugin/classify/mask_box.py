@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, plain_label, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MaskBox(QWidget):
         self.min_size.setValue(MaskOptions.model_fields["min_size"].default)
         self.faint = QCheckBox("include classes with low scores")
         self.faint.setToolTip(str(MaskOptions.model_fields["present"].description))
-        self.count = QLabel()
+        self.count = plain_label()
         self.apply = QPushButton("Apply to all planes")
         self.apply.setToolTip("Make the masks of all classified planes with these settings; Undo takes it back")
         self.show_map, self.show_evidence = QPushButton("class map"), QPushButton("evidence")

@@ -22,6 +22,7 @@ from napari_milcnn.plugin.qt.forms import (
     browse_button,
     chip,
     connect_while_alive,
+    plain_text,
     row,
     vertical_layout,
 )
@@ -129,7 +130,7 @@ class ModelBox(QWidget):
             self.models.addItem(name, str(path))
         for path in recent_models():
             self.models.addItem(path.stem, str(path))
-            self.models.setItemData(self.models.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
+            self.models.setItemData(self.models.count() - 1, plain_text(str(path)), Qt.ItemDataRole.ToolTipRole)
         chosen = current.model.path if current.model is not None else None
         self.models.setCurrentIndex(max(0, self.models.findData(str(chosen))) if chosen else 0)
 
@@ -158,8 +159,12 @@ class ModelBox(QWidget):
         if model is not None and model.path is not None:
             remember_model(model.path)
         self._fill()
-        self.card.setToolTip("\n".join(filter(None, [model.card.description, model.card.trained_on])) if model else "")
-        self.card.say(card_summary(model) if model else _GET_A_MODEL)
+        about = filter(None, [model.card.description, model.card.trained_on]) if model else ()
+        self.card.setToolTip(plain_text("\n".join(about)))
+        if model:
+            self.card.say_rich(card_summary(model))
+        else:
+            self.card.say(_GET_A_MODEL)
         self._without.setVisible(model is None)
         self.unload_button.setVisible(model is not None)
         self._say_device()

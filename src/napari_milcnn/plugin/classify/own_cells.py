@@ -18,7 +18,14 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from napari_milcnn.plugin.classify.segmenters import installed_segmenters
 from napari_milcnn.plugin.labels_to_image import labels_on
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, connect_while_alive, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    NarrowComboBox,
+    Note,
+    connect_while_alive,
+    plain_text,
+    row,
+    vertical_layout,
+)
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:
@@ -134,7 +141,7 @@ class OwnCellsCombo(NarrowComboBox):
             self.addItems([FOUND if one is None else one.name for one in self._offered])
             for index, one in enumerate(self._offered):
                 tip = str(one.file) if one is not None and one.file is not None else ""
-                self.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+                self.setItemData(index, plain_text(tip), Qt.ItemDataRole.ToolTipRole)
             self.addItem(FROM_FILE)
             for segmenter in self._segmenters:
                 self.addItem(f"find with {segmenter.name}…")

@@ -15,7 +15,14 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QTabW
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import EXPORTED
 from napari_milcnn.plugin.classify.records import ImageRecord, ImageState
-from napari_milcnn.plugin.qt.forms import WARNING, Note, browse_button, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    WARNING,
+    Note,
+    browse_button,
+    plain_text,
+    row,
+    vertical_layout,
+)
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
 from napari_milcnn.plugin.qt.tables import (
     BAR_ROLE,
@@ -62,7 +69,7 @@ class ScoreBars(QWidget):
             pairs = zip(prediction.classes, prediction.scores[0].tolist(), strict=True)
             rows = [(name, score, colours[name]) for name, score in sorted(pairs, key=lambda pair: -pair[1])]
         self._scores = rows[:_MOST_BARS]
-        self.setToolTip("\n".join(f"{name} {score:.3f}" for name, score, _ in rows))
+        self.setToolTip(plain_text("\n".join(f"{name} {score:.3f}" for name, score, _ in rows)))
         self.setFixedHeight(_BAR_HEIGHT * len(self._scores))
         self.update()
 
@@ -138,7 +145,9 @@ class PlanesModel(HeaderModel):
         model = image.model.name if image.model is not None else ""
         if plane is None:
             text = (image.name, "", image.error or image.state.value, "", "", "", model)[column]
-            return text if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE, Qt.ItemDataRole.ToolTipRole) else None
+            if role == Qt.ItemDataRole.ToolTipRole:
+                return plain_text(text)
+            return text if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE) else None
         prediction, name = image.planes[plane].prediction, image.plane_name(plane)
         top, score, margin = prediction.top[0], float(prediction.scores.max()), float(prediction.margin[0])
         unlike = float(prediction.unlike[0])
@@ -148,7 +157,7 @@ class PlanesModel(HeaderModel):
         if role == SORT_ROLE:
             return (image.name, plane, top, score, unlike, margin, model)[column]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return _plane_tip(image, plane)
+            return plain_text(_plane_tip(image, plane))
         if not top:
             return None
         colour = class_colours(prediction.classes)[top]
@@ -282,7 +291,7 @@ class ResultsBox(QWidget):
         counts = masks.counts if masks is not None else {}
         self.bars.show_prediction(found.prediction if found is not None else None)
         self.counts.say(_counts_line(counts), "")
-        self.counts.setToolTip(f"{COUNTED}: {_counts_line(counts, None)}")
+        self.counts.setToolTip(plain_text(f"{COUNTED}: {_counts_line(counts, None)}"))
         self.unlike.show_prediction(found.prediction if found is not None else None)
         hides = image is not None and plane is not None and image.hides_masks(plane)
         self.masks_button.setVisible(hides and masks is not None and not masks.shown.empty)
@@ -312,7 +321,7 @@ class ResultsBox(QWidget):
     def show_undo(self, action: str) -> None:
         """Offer to undo the last action; empty for none."""
         self.undo_button.setEnabled(bool(action))
-        self.undo_button.setToolTip(f"Undo {action}" if action else "Nothing to undo")
+        self.undo_button.setToolTip(plain_text(f"Undo {action}") if action else "Nothing to undo")
 
     def _on_remove(self) -> None:
         rows = {self.plane_table.source_row(index) for index in self.plane_table.selectedIndexes()}

@@ -97,18 +97,30 @@ def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
             for name, value in values.items()}  # fmt: skip
 
 
+def plain_label(text: str = "") -> QLabel:
+    """Make a label that shows a text as it is: Qt would guess, and show the class <b>x</b> in bold."""
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    return label
+
+
 def heading(text: str) -> QLabel:
     """Make the title of a section of a dock."""
-    label = QLabel(text)
+    label = plain_label(text)
     label.setStyleSheet("font-weight: bold; margin-top: 6px;")
     return label
 
 
 class Note(QLabel):
-    """Wrapped, selectable text below a control; hidden while it is empty."""
+    """Wrapped, selectable text below a control; hidden while it is empty.
+
+    Names of classes, groups and files come from tables of others, so a text is shown as it is, unless it is said to be
+    rich text.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
@@ -116,6 +128,14 @@ class Note(QLabel):
 
     def say(self, text: str, colour: str = "") -> None:
         """Show a text in a colour; an empty text hides the note."""
+        self._show_text(text, colour, Qt.TextFormat.PlainText)
+
+    def say_rich(self, html: str) -> None:
+        """Show rich text, in which every name is escaped; an empty text hides the note."""
+        self._show_text(html, "", Qt.TextFormat.RichText)
+
+    def _show_text(self, text: str, colour: str, kind: Qt.TextFormat) -> None:
+        self.setTextFormat(kind)
         self.setText(text)
         self.setStyleSheet(f"color: {colour};" if colour else "")
         self.setVisible(bool(text))
@@ -250,7 +270,7 @@ def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(6)
     for i, part in enumerate(parts):
-        layout.addWidget(QLabel(part) if isinstance(part, str) else part, 1 if i == stretch else 0)
+        layout.addWidget(plain_label(part) if isinstance(part, str) else part, 1 if i == stretch else 0)
     return layout
 
 

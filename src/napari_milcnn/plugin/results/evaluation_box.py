@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_milcnn.images.open import ZReading
 from napari_milcnn.model.shipped import shipped_models
@@ -33,11 +32,13 @@ from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
     NoticesBox,
+    Section,
     browse_button,
     connect_while_alive,
     form_values,
     heading,
     options_form,
+    plain_text,
     row,
     vertical_layout,
 )
@@ -257,15 +258,15 @@ class EvaluationBox(QWidget):
         layout.addLayout(row("results", self.out, self.model_out, stretch=1))
         only = vertical_layout(self.only_evaluation)
         only.addWidget(self.forms[_EVALUATE_FIELDS].native)
-        only.addWidget(_folded("Are the right cells found", self._truth_page()))
-        only.addWidget(_folded("Cross-validation", self._folds_page()))
-        only.addWidget(_folded("Intervals and card", self._intervals_page()))
+        only.addWidget(_section("Are the right cells found", self._truth_page()))
+        only.addWidget(_section("Cross-validation", self._folds_page()))
+        only.addWidget(_section("Intervals and card", self._intervals_page()))
         layout.addWidget(self.only_evaluation)
-        layout.addWidget(_folded("How the images are opened", self._reading_page()))
-        layout.addWidget(_folded("Computing", self.forms[_COMPUTE_FIELDS].native))
+        layout.addWidget(_section("How the images are opened", self._reading_page()))
+        layout.addWidget(_section("Computing", self.forms[_COMPUTE_FIELDS].native))
         layout.addWidget(self.problem)
         layout.addWidget(self.start_button)
-        self.section = _folded("Evaluate a model", self.inside)
+        self.section = _section("Evaluate a model", self.inside)
         own = vertical_layout(self)
         own.addWidget(self.section)
         own.addWidget(self.progress)
@@ -287,7 +288,7 @@ class EvaluationBox(QWidget):
         page = QWidget()
         layout = vertical_layout(page)
         layout.addLayout(row("folds", self.folds, stretch=1))
-        self.training_section = _folded("Training of each fold", self.training.native)
+        self.training_section = _section("Training of each fold", self.training.native)
         layout.addWidget(self.training_section)
         return page
 
@@ -390,7 +391,7 @@ class EvaluationBox(QWidget):
             field.visible = not calibrate or field.name == "device"
         self.start_button.setText("Calibrate" if calibrate else "Evaluate")
         self.start_button.setEnabled(not runs and not session.problem)
-        self.start_button.setToolTip(session.problem or "Start; the window stays free meanwhile")
+        self.start_button.setToolTip(plain_text(session.problem) or "Start; the window stays free meanwhile")
         self.problem.say("" if runs else session.problem)
         self.inside.setEnabled(not runs)
         self.progress.setVisible(runs)
@@ -402,16 +403,11 @@ class EvaluationBox(QWidget):
         self.use_button.setVisible(session.calibrated is not None)
 
 
+def _section(title: str, inside: QWidget) -> Section:
+    return Section(title, inside, is_open=False)
+
+
 def _given(form: Any, kind: Any) -> dict[str, Any]:
     """Return the values of a form that differ from the defaults of its option model."""
     usual = {name: one.default for name, one in kind.model_fields.items()}
     return {name: value for name, value in form_values(form, kind).items() if value != usual[name]}
-
-
-def _folded(title: str, inside: QWidget) -> QCollapsible:
-    """Put a section behind a title that unfolds it."""
-    section = QCollapsible(title)
-    section.toggleButton().setAccessibleName(title)
-    section.toggleButton().setToolTip(f"Show or hide: {title}")
-    section.addWidget(inside)
-    return section

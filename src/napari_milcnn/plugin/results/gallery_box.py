@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QCheckBox, QListView, QListWidget, QListWidgetItem, QPushButton, QWidget
 
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import array_pixmap
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.plot_box import View
@@ -101,7 +101,7 @@ class GalleryView(View):
         for number in self.session.rows[self.list.count() :]:
             item = QListWidgetItem(QIcon(_empty_square()), self.session.caption(number))
             item.setData(_ROW_ROLE, number)
-            item.setToolTip(str(found.found.table["file"].iat[number]))
+            item.setToolTip(plain_text(str(found.found.table["file"].iat[number])))
             item.setSizeHint(QSize(_THUMBNAIL_SIDE + 6, _THUMBNAIL_SIDE + _CAPTION_HEIGHT))
             self.list.addItem(item)
         self.more.setVisible(self.session.left > 0)
@@ -111,7 +111,7 @@ class GalleryView(View):
         item = self.list.item(self.session.rows.index(number))
         picture = self.session.pictures.get(number)
         if picture is None:
-            item.setToolTip(self.session.errors[number])
+            item.setToolTip(plain_text(self.session.errors[number]))
         else:
             item.setIcon(QIcon(_on_square(array_pixmap(picture))))
 
