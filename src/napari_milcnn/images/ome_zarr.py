@@ -156,6 +156,8 @@ def _on_chunks(files: ZarrFiles, key: str, array: zarr.Array[Any]) -> tuple[str,
 def _image_of_series(files: ZarrFiles, name: str, series: int | None) -> str:
     """Return the path of one image among several, as bioformats2raw writes them."""
     images = _listed_series(files) or sorted((key for key in files.children() if key.isdigit()), key=int)
+    if not images:
+        raise ImageError(f"{name} is a collection of images, but none of them is there; copy or export it again")
     if series is None and len(images) == 1:
         return images[0]
     if series is None or not 0 <= series < len(images):

@@ -113,6 +113,37 @@ def test_what_is_not_understood_gives_no_pixel_size(tmp_path: Path, version: str
     assert whole.warnings
 
 
+def test_coordinate_systems_lead_to_each_other(tmp_path: Path) -> None:
+    """A numbered system leads to one with names; a scale may be given backwards; a strange step hides the size."""
+    numbered = [{"name": f"dim_{i}", "type": "array"} for i in range(2)]
+    backwards = {"input": {"name": "world"}, "output": {"name": "physical"}}
+    affine = {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]}
+    for systems, own, common, size, said in (
+        ((numbered, axes()), scale(1, 1), scale(0.5, 0.5), 0.5, ""),
+        ((axes(None), axes()), scale(1, 1), scale(4, 4, **backwards), 0.25, "that of the coordinate system 'world'"),
+        ((axes(), axes()), scale(1, 1), affine, None, "of the type 'affine' to the coordinate system 'world'"),
+        ((axes(), axes()), scale(0.5, 0.5), affine, 0.5, "no pixel size is taken of it"),
+        ((axes(), axes()), {"type": "identity"}, {**affine, **backwards}, None, "the inverse of affine"),
+    ):
+        ways = {"input": {"name": "physical"}, "output": {"name": "world"}}
+        named = [{"name": name, "axes": each} for name, each in zip(("physical", "world"), systems, strict=True)]
+        image = {"coordinateSystems": named, "coordinateTransformations": [{**ways, **common}],
+                 "datasets": [{"path": "0", "coordinateTransformations": [{**own, **TO_PHYSICAL}]}]}  # fmt: skip
+        opened = open_image(written(tmp_path / "a.zarr", image, "0.6"))
+        assert (opened.axes, opened.pixel_size) == ("YX", size)
+        assert said in " ".join(opened.warnings)
+    image["coordinateSystems"][0]["axes"] = numbered
+    with pytest.raises(ImageError, match="does not tell which axis is which"):
+        open_image(written(tmp_path / "a.zarr", image, "0.6"))
+
+
+def test_drafts_name_coordinate_systems_as_text(tmp_path: Path) -> None:
+    """As the examples of RFC 5 do."""
+    image = image_of("0.6", scale(0.5, 0.5))
+    image["datasets"][0]["coordinateTransformations"][0] |= {"input": "0", "output": "physical"}
+    assert open_image(written(tmp_path / "a.zarr", image, "0.6.dev3")).pixel_size == 0.5
+
+
 def test_units_that_say_no_length_are_said(tmp_path: Path) -> None:
     """A unit that is no length, a unit on one side only, a scale of 1, and two systems that disagree."""
     one = {"axes": [*axes()[:1], {"name": "x"}],
@@ -292,6 +323,13 @@ def test_images_of_bioformats2raw_are_those_that_it_lists(tmp_path: Path) -> Non
     group.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3, "plate": {"wells": [{"path": "A/1"}]}}
     with pytest.raises(ImageError, match=r"plate of 1 wells; open one field, for example .*A.1.0"):
         open_image(path)
+
+
+def test_a_collection_without_images(tmp_path: Path) -> None:
+    """The metadata were copied, the images were not."""
+    zarr.open_group(tmp_path / "a.zarr", mode="w").attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    with pytest.raises(ImageError, match="a collection of images, but none of them is there"):
+        open_image(tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize(("described", "said"), [

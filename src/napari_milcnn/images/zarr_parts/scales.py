@@ -61,11 +61,39 @@ class LevelSpace:
         if name not in systems:
             name = next(iter(systems))
         further = tuple(
-            (each, systems[_end(each, "output")], _end(each, "output"))
+            (step, systems[other], other)
             for each in common
-            if _end(each, "input") == name and _end(each, "output") in systems
+            for step, other in [(each, _end(each, "output")) if _end(each, "input") == name else _backwards(each, name)]
+            if other in systems and other != name
         )
-        return cls(systems[name], () if steps is None else (steps,), name, further)
+        found = cls(systems[name], () if steps is None else (steps,), name, further)
+        return found.with_named_axes()
+
+    def with_named_axes(self) -> LevelSpace:
+        """Return the coordinate system that names the axes, where this one only numbers them and a scale leads on."""
+        if "?" not in map(axis_letter, self.axes):
+            return self
+        for step, axes, name in self.further:
+            steps = (*self.steps, step)
+            if len(axes) == len(self.axes) and not isinstance(product_of(steps, len(axes)), str):
+                return LevelSpace(axes, steps, name)
+        return self
+
+
+def _backwards(step: Attributes, name: str) -> tuple[Attributes, str]:
+    """Turn a transformation round that leads to the coordinate system `name`; give what it leads to then."""
+    if _end(step, "output") != name:
+        return step, ""
+    other = _end(step, "input")
+    values = step.get("scale")
+    if (
+        step.get("type") == "scale"
+        and isinstance(values, list)
+        and all(isinstance(n, int | float) and n for n in values)
+    ):
+        return {"type": "scale", "scale": [1 / n for n in values]}, other
+    known = step.get("type") in ("identity", "translation")
+    return step if known else {"type": f"the inverse of {step.get('type')}"}, other
 
 
 def _axes_of(holder: Attributes) -> tuple[Attributes, ...]:
@@ -96,18 +124,23 @@ def pixel_size_of(axes: Sequence[Attributes], letters: str, space: LevelSpace) -
     places = [letters.index(each) for each in "YX"]
     size, notes = _size_along(axes, places, space.steps) if space.steps else (None, [])
     says_nothing = size is None or notes == [_ONE_MICROMETRE]
+    strange = False
     for step, others, name in space.further:
         if step.get("type") in ("identity", "translation"):
             continue
-        other, said = _size_along(others, places, (*space.steps, step)) if len(others) == len(axes) else (None, [])
+        steps = (*space.steps, step)
+        other, said = _size_along(others, places, steps) if len(others) == len(axes) else (None, [])
         if other is None:
-            notes.append(f"A further transformation of the image, {step.get('type')!r} to {name!r}, is not used"
-                         f"{': ' + said[0] if said else ''}.".replace("..", "."))  # fmt: skip
+            strange = True
+            notes.append(f"A transformation of the type {step.get('type')!r} to the coordinate system {name!r} is not "
+                         "used, and no pixel size is taken of it.")  # fmt: skip
         elif says_nothing:
             return other, [f"The pixel size is that of the coordinate system {name!r}.", *said]
         elif size is not None and abs(other / size - 1) > 0.01:
             notes.append(f"The pixel size is that of {space.name!r}, {size:g} µm; in the coordinate system {name!r} "
                          f"it is {other:g} µm: give pixel_size if that is meant.")  # fmt: skip
+    if strange and says_nothing:  # the step that is not understood may be the one that tells the size
+        return None, [note for note in notes if note != _ONE_MICROMETRE]
     return size, notes
 
 
