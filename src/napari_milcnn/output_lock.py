@@ -34,6 +34,7 @@ _NO_LOCKS: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """Errors of a file system that has no locks."""
 _LONGEST_LOCKED: Final = 200
 """Bytes of the name of a file that stand in the name of its lock."""
+_IN_A_FOLDER: Final = ".milcnn.lock"
 _RETRY: Final = 0.3
 """Seconds after which a lock that is being let go is no longer waited for."""
 
@@ -115,9 +116,25 @@ def locked_folder(path: Path) -> Iterator[OutputLock]:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; expected a folder for the results")
-    with _taken(path, path / ".milcnn.lock", _RETRY) as lock:
+    with _taken(path, path / _IN_A_FOLDER, _RETRY) as lock:
         sweep_drafts(path)
         yield lock
+
+
+def holder_of(folder: Path) -> str:
+    """Say who writes to a folder, as in a refusal; "" if nobody does."""
+    file = folder / _IN_A_FOLDER
+    if not file.exists():
+        return ""
+    lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return _name_of_holder(file)
+    except OSError:  # a folder that may only be read, or a disk without locks
+        return ""
+    lock.release()
+    return ""
 
 
 @contextmanager
@@ -160,13 +177,17 @@ def _sign(file: Path) -> None:
         file.write_text(holder.model_dump_json(), encoding="utf-8")
 
 
-def _refusal(path: Path, file: Path) -> OutputError:
+def _name_of_holder(file: Path) -> str:
     try:
-        holder = str(_Holder.model_validate(json.loads(file.read_text(encoding="utf-8"))))
+        return str(_Holder.model_validate(json.loads(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError, ValidationError):
-        holder = "another run of this program"
+        return "another run of this program"
+
+
+def _refusal(path: Path, file: Path) -> OutputError:
     return OutputError(
-        f"{path} is being written by {holder}; wait until it ends, stop it, or choose another place for these results"
+        f"{path} is being written by {_name_of_holder(file)}; wait until it ends, stop it, or choose another place for "
+        "these results"
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
 import tifffile
 
 from conftest import lively_model, noise
-from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.errors import OutputError, ResultsError, ResumeError
 from napari_milcnn.results import unfinished
 from napari_milcnn.results.folder import classify_files
+from napari_milcnn.results.read import read_results
 from napari_milcnn.results.unfinished import JOURNAL, RunInProgress, fingerprint, settle
 from napari_milcnn.results.write import whole_rows
 
@@ -223,6 +225,46 @@ def test_images_that_changed_are_refused_or_done_again(classify, models, files, 
     assert [one.name for one in classify(models[0], resume=True, redo_changed=True)] == list(NAMES)
     classify(models[0], "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_results_say_that_they_are_unfinished(classify, models, files, tmp_path):
+    """Going on, killed in the middle of a row, stopped, finished; with rows of another model waiting aside."""
+    classify(models[0])
+    assert read_results(tmp_path / "out").warnings == ("1 of 4 images failed; the column error says why",)
+    steps = classify_files(models[1], files, tmp_path / "out", mask_options={"present": 0})
+    next(step for step in steps if step.result)
+    with (tmp_path / "out" / "predictions.csv").open("a") as file:
+        file.write(f"{files[1]},b,0,")
+    going_on, aside = read_results(tmp_path / "out").warnings
+    assert re.search(r"process \d+ on .* is writing to this folder: 3 of its images are not classified yet", going_on)
+    assert aside.startswith("rows of earlier results that this run classifies again are in the tables *.earlier.csv")
+    shutil.copytree(tmp_path / "out", tmp_path / "killed")
+    found = read_results(tmp_path / "killed")
+    assert found.warnings[0].startswith(
+        "the run was killed before 3 of its images were classified; classify with --res"
+    )
+    assert found.table["name"].tolist() == ["a"]
+    steps.close()
+    found = read_results(tmp_path / "out").warnings
+    assert found[1] == "the run was stopped before 3 of its images were classified; classify with --resume to go on"
+    assert found[2] == (
+        "this folder holds results of 2 models, MIL-CNN (3 images) and second (1 image): do not compare images of one "
+        "with those of another"
+    )
+    classify(models[1])
+    assert len(read_results(tmp_path / "out").warnings) == 1
+    classify_files_of_b = classify_files(models[1], files[1:2], tmp_path / "out", mask_options={"present": 0.5})
+    list(classify_files_of_b)
+    assert "classified with different options" in read_results(tmp_path / "out").warnings[-1]
+
+
+def test_models_of_other_classes_in_one_folder_are_said(classify, models, files, tmp_path):
+    """Their rows have no scores for the classes of the other: that is not half a table."""
+    classify(models[0])
+    other = lively_model(classes=("x", "y"))
+    list(classify_files(other, files[:1], tmp_path / "out"))
+    with pytest.raises(ResultsError, match="several models whose classes differ; classify into one folder for each"):
+        read_results(tmp_path / "out")
 
 
 def test_damaged_journals_are_said(classify, models, tmp_path):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +20,7 @@ from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
 from napari_milcnn.images.wells import Well, parse_well, wells_in
 from napari_milcnn.options import MasksAs
-from napari_milcnn.results.write import image_files, with_each_text
+from napari_milcnn.results.write import image_files, whole_rows, with_each_text
 from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE, UNLIKE_REASON, score_columns
 from napari_milcnn.untrusted import check_regular, unguarded_cell
 
@@ -219,6 +220,7 @@ def read_csv(
     rows: int | None = None,
     columns: list[str] | None = None,
     numbers: Iterable[str] = (),
+    growing: bool = False,
 ) -> pd.DataFrame:
     """Read a CSV with commas that this program wrote; a class may be called NA, so this text is not a gap.
 
@@ -234,6 +236,8 @@ def read_csv(
         Columns to read; by default all.
     numbers : iterable of str
         Columns in which an empty cell is NaN.
+    growing : bool
+        Whether a run writes the table or was killed meanwhile: a last row that is not whole is then left out.
 
     Raises
     ------
@@ -243,8 +247,9 @@ def read_csv(
     try:
         check_regular(path)
         found: pd.DataFrame = pd.read_csv(
-            path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding=ENCODING, nrows=rows,
-            usecols=columns, na_values={name: [""] for name in numbers},
+            BytesIO(whole_rows(path.read_bytes())) if growing else path, dtype=dict.fromkeys(texts, str),
+            keep_default_na=False, encoding=ENCODING, nrows=rows, usecols=columns,
+            na_values={name: [""] for name in numbers},
         )  # fmt: skip
     except pd.errors.EmptyDataError as error:
         raise ResultsError(f"{path} is empty; write the results again") from error

@@ -9,6 +9,7 @@ moved together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, InstanceOf, ValidationError
 
-from napari_milcnn.errors import OptionsError, ResultsError
+from napari_milcnn.errors import OptionsError, OutputError, ResultsError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import as_on_disk, composed
+from napari_milcnn.output_lock import holder_of
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.moved_images import located
 from napari_milcnn.results.opened import (
@@ -35,6 +37,8 @@ from napari_milcnn.results.opened import (
     path_parts,
     read_csv,
 )
+from napari_milcnn.results.record import record_paths
+from napari_milcnn.results.unfinished import JOURNAL, read_journal
 from napari_milcnn.results.write import read_json
 from napari_milcnn.schema import (
     NO_CLASS,
@@ -54,12 +58,28 @@ class _Opening(BaseModel, frozen=True):
     reading: ImageReading | None = None
 
 
-class _RunSummary(BaseModel, frozen=True):
-    """The part of run.json that is read here: files, files that were not reached, and how the files were opened."""
+class _RecordedModel(BaseModel, frozen=True):
+    """The model in run.json."""
 
+    name: str = ""
+    sha256: str = ""
+
+
+class _RunSummary(BaseModel, frozen=True):
+    """The part of a record that is read here: its images, those that are not done, their model and how they opened."""
+
+    id: str = ""
+    model: _RecordedModel = _RecordedModel()
     files: list[InstanceOf[str] | None] | None = None  # InstanceOf: names of files need not be valid Unicode
+    names: list[InstanceOf[str]] | None = None
     unfinished: list[InstanceOf[str]] | None = None
     options: _Opening | None = None
+
+    def done(self) -> set[str]:
+        """Return the names of the images that are done; of early records, which have no names, their files."""
+        files = [str(file) for file in self.files or ()]
+        names = self.names or files
+        return {name for file, name in zip(files, names, strict=False) if file not in (self.unfinished or ())}
 
 
 def read_results(path: str | Path) -> OpenedResults:
@@ -80,13 +100,15 @@ def read_results(path: str | Path) -> OpenedResults:
     folder = table_path.parent
     record = _read_run_summary(folder / RECORD) if "t" in table else None
     metrics = _read_metrics(folder / METRICS) if "fold" in table else None
+    growing = (folder / JOURNAL).exists()
     found = OpenedResults(
         table_path, table, classes, _single_label(table, classes, metrics), {},
-        objects=_read_objects(folder / "objects.csv") if "t" in table else None,
+        objects=_read_objects(folder / "objects.csv", growing) if "t" in table else None,
         reading=_reading(record),
     )  # fmt: skip
     found = _with_evaluation(found, metrics, folder) if "fold" in table else found
-    found = replace(found, warnings=(*found.warnings, *_run_warnings(found, record)))
+    runs = _recorded_runs(folder) if "t" in table else []
+    found = replace(found, warnings=(*found.warnings, *_run_warnings(found, folder, runs)))
     return joined_by_itself(located(found, _recorded_paths(record)))
 
 
@@ -120,7 +142,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         )
     texts = [name for name in header if name in TEXT_COLUMNS]
     numbers = [name for name in header if is_score(name) or is_pooled(name) or is_count(name) or name in MEASURED]
-    table = read_csv(path, texts, numbers=numbers)
+    table = read_csv(path, texts, numbers=numbers, growing=(path.parent / JOURNAL).exists())
     if table.empty:
         raise ResultsError(f"{path} has columns but no rows: nothing was classified, or the file is half-written")
     table[texts] = table[texts].fillna("")
@@ -133,6 +155,10 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     cut_off = (table["error"] == "") & (table[scores].isna().any(axis=1) | _is_cut_off(table))
     if cut_off.any():
         line = int(cut_off.to_numpy().argmax()) + 2
+        if len({run.model.sha256 for run in _recorded_runs(path.parent)}) > 1:
+            raise ResultsError(
+                f"{path} holds results of several models whose classes differ; classify into one folder for each model"
+            )
         raise ResultsError(
             f"{path}: line {line} ends early: scores are missing and there is no error; the file is half-written"
         )
@@ -230,10 +256,10 @@ def _first_mistake(error: ValidationError | OptionsError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _read_objects(path: Path) -> pd.DataFrame | None:
+def _read_objects(path: Path, growing: bool) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    objects = read_csv(path, ("file", "class"))
+    objects = read_csv(path, ("file", "class"), growing=growing)
     missing = [name for name in ("file", *PLANE_COLUMNS, "label", "class") if name not in objects]
     if missing:
         raise ResultsError(f"{path} has {_no_columns(missing)}; write the results again")
@@ -283,13 +309,51 @@ def _read_confusion(folder: Path, classes: Sequence[str]) -> pd.DataFrame | None
     return counts
 
 
-def _run_warnings(found: OpenedResults, record: _RunSummary | None) -> Iterator[str]:
+def _recorded_runs(folder: Path) -> list[_RunSummary]:
+    """Read the records of a folder; that of a run that is going on or was killed comes last, as it is by now."""
+    runs = [run for path in record_paths(folder) if (run := _read_run_summary(path)) is not None]
+    try:
+        journal = read_journal(folder)
+    except OutputError as error:
+        raise ResultsError(str(error)) from error
+    now = None if journal is None else _RunSummary.model_validate(journal.finished_record())
+    others = [run for run in runs if now is None or run.id != now.id]
+    return [*others, *([] if now is None else [now])]
+
+
+def _run_warnings(found: OpenedResults, folder: Path, runs: Sequence[_RunSummary]) -> Iterator[str]:
     failed = found.table.loc[found.table["error"] != "", "file"].nunique()
     if failed:
         yield f"{failed} of {found.table['file'].nunique()} images failed; the column error says why"
     if found.unit == "images":
         return
-    if record is None:
+    if not runs:
         yield f"{RECORD} is missing: the run was stopped or is still going on; these are the results so far"
-    elif record.unfinished:
-        yield f"the run was stopped before {len(record.unfinished)} of its images were classified"
+        return
+    left = len({file for run in runs for file in run.unfinished or ()})
+    holder = holder_of(folder)
+    if holder:
+        yield f"{holder} is writing to this folder: {left} of its images are not classified yet; open it again later"
+    elif (folder / JOURNAL).exists():
+        yield f"the run was killed before {left} of its images were classified; classify with --resume to go on"
+    elif left:
+        yield f"the run was stopped before {left} of its images were classified; classify with --resume to go on"
+    if any(folder.glob("*.earlier.csv")):
+        yield "rows of earlier results that this run classifies again are in the tables *.earlier.csv meanwhile"
+    yield from _mixture(found, runs)
+
+
+def _mixture(found: OpenedResults, runs: Sequence[_RunSummary]) -> Iterator[str]:
+    """Say that the images of a table were classified with several models, or in several ways."""
+    run_of = {name: run for run in runs for name in run.done()}
+    images = Counter(id(run_of[name]) for name in set(found.table["name"]) if name in run_of)
+    counts: Counter[str] = Counter()
+    for run in runs:
+        counts[run.model.sha256] += images[id(run)]
+    names = {run.model.sha256: run.model.name for run in runs}
+    which = [f"{names[digest]} ({count} image{'s'[: count != 1]})" for digest, count in counts.items() if count]
+    if len(which) > 1:
+        yield (f"this folder holds results of {len(which)} models, {' and '.join(which)}: do not compare images of one "
+               "with those of another")  # fmt: skip
+    elif len(images) > 1:
+        yield "the images were classified with different options; each run*.json lists the images of one way"

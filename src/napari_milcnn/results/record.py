@@ -269,7 +269,7 @@ def recorded_runs(out: Path) -> Iterator[tuple[Path, ClassificationRecord]]:
     OutputError
         If the folder has a file run.json or run-NAME.json that is not the record of a classification.
     """
-    for path in _record_paths(out):
+    for path in record_paths(out):
         yield path, _read_record(path)
 
 
@@ -278,7 +278,8 @@ def checked_record(record: Mapping[str, object]) -> ClassificationRecord:
     return ClassificationRecord.model_validate(json.loads(json.dumps(record, default=str)))
 
 
-def _record_paths(out: Path) -> list[Path]:
+def record_paths(out: Path) -> list[Path]:
+    """Return the paths of the records in a folder, run.json first."""
     return [*out.glob("run.json"), *sorted(out.glob("run-*.json"))]
 
 
