@@ -60,7 +60,7 @@ fuzz: .venv/dev
 
 audit: .venv/dev
 	$(BIN)/pip install --quiet "pip-audit>=2.10"
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 bare:
 	tools/bare.sh

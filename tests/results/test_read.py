@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import unicodedata
 from dataclasses import replace
@@ -249,7 +250,8 @@ def test_images_are_found_whatever_the_form_of_their_accents(tmp_path, recorded,
     there, written = (unicodedata.normalize(form, name) for form in (on_disk, recorded))
     (tmp_path / there).parent.mkdir()
     (tmp_path / there).write_bytes(b"1")
-    (tmp_path / "predictions.csv").write_text(f"file,top,score a,t,error\n{written},a,1.0,0,\n", encoding="utf-8")
+    head = "file,top,score a,position,t,z,error"
+    (tmp_path / "predictions.csv").write_text(f"{head}\n{written},a,1.0,0,0,0,\n", encoding="utf-8")
     (tmp_path / "labels.csv").write_text(f"file,label\n{there},a\n", encoding="utf-8")
     found = read_results(tmp_path)
     assert list(found.files.values()) == [tmp_path / there]
@@ -291,6 +293,9 @@ def test_a_path_of_windows_is_found_beside_the_table(tmp_path):
         ("a,b\n1,2\n", "has no columns 'file' and 'error'; found a, b; expected the predictions.csv of a"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,0.9,0.1,,\ny.tif,y,0,0,0,b,0.", "line 3 ends early"),
         (f"{HEAD}\nx.tif,x,0,0,0,a,0.8,much,0.1,,\n", "the column score a holds 'much'; expected numbers"),
+        (f"{HEAD.replace('z,', '')}\nx.tif,x,0,0,a,0.8,0.9,0.1,,\n", "has no column 'z'"),
+        (f"{HEAD}\nx.tif,x,0,,0,a,0.8,0.9,0.1,,\n", "line 2 does not say position, t and z of its plane"),
+        (f"{HEAD}\nx.tif,x,0,1e30,0,a,0.8,0.9,0.1,,\n", "line 2 does not say position, t and z"),
         (f"{HEAD}\nx.tif,x,0,0,0,c,0.8,0.9,0.1,,\n", "the top class c has no column"),
         ("file,name,error\nx.tif,x,it is broken\n", "all 1 images of .* failed; the first: it is broken"),
         ("file,name,error\n", "has no rows: nothing was classified"),
@@ -369,3 +374,16 @@ def test_bbbc016_has_wells_and_doses(tmp_path):
     assert (len(wells), plate_shape(list(map(Well, wells["row"], wells["column"])))) == (24, (16, 24))
     curve = dose_curve(dose_points(found, dose_columns(found)[0], "a"))
     np.testing.assert_allclose(curve["mean"], curve["dose"] / 100)
+
+
+def test_pipes_and_records_that_are_nested_deeply_are_refused(tmp_path):
+    """Nothing hangs, and no error of Python's comes out."""
+    folder = write_run(tmp_path / "out", [row("x", 0.9)])
+    (folder / "run.json").write_text("[" * 100_000)
+    with pytest.raises(ResultsError, match="it is nested too deeply"):
+        read_results(folder)
+    for name in ("run.json", "objects.csv", "predictions.csv"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        with pytest.raises(ResultsError, match="it is a pipe or a device"):
+            read_results(folder)

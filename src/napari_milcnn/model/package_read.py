@@ -105,7 +105,7 @@ def _read_description(files: ModelFiles) -> dict[str, object]:
     try:
         for problem in _runaway(text):
             raise ModelError(f"{path} is refused: its description {problem}")
-        description = yaml.load(text, _Yaml)
+        description = yaml.load(text, _Yaml)  # noqa: S506 -- derived from the safe loader
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
         reason = short(" ".join(str(error).split()), 400)
         raise ModelError(f"{path}: its rdf.yaml cannot be read as YAML ({reason})") from error

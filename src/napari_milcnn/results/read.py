@@ -135,6 +135,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     missing = [name for name in ("file", "error") if name not in header]
     if not missing and not scores:
         raise ResultsError(_all_failed(path))
+    missing += [name for name in PLANE_COLUMNS if "t" in header and name not in header]
     if missing or "top" not in header:
         raise ResultsError(
             f"{path.name} has {_no_columns(missing or ['top'])}; found {', '.join(header[:8])}; expected the "
@@ -162,6 +163,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         raise ResultsError(
             f"{path}: line {line} ends early: scores are missing and there is no error; the file is half-written"
         )
+    _check_planes(path, table)
     if (table["error"] != "").all():
         raise ResultsError(_all_failed(path))
     classes = tuple(map(class_of, scores))
@@ -169,6 +171,15 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if unknown:
         raise ResultsError(f"{path}: the top class {min(unknown)} has no column of scores; the file is damaged")
     return with_name(with_margin(table, scores)), classes
+
+
+def _check_planes(path: Path, table: pd.DataFrame) -> None:
+    """Check that each plane that was classified has whole numbers for its place."""
+    places = table.loc[table["error"] == "", [name for name in PLANE_COLUMNS if name in table]].astype(float)
+    wrong = ~((places >= 0) & (places < 2**31) & (places % 1 == 0)).all(axis=1)
+    if wrong.any():
+        line = int(wrong.idxmax()) + 2
+        raise ResultsError(f"{path}: line {line} does not say position, t and z of its plane; the file is damaged")
 
 
 def _is_cut_off(table: pd.DataFrame) -> pd.Series:
