@@ -178,7 +178,7 @@ def _check_planes(path: Path, table: pd.DataFrame) -> None:
     places = table.loc[table["error"] == "", [name for name in PLANE_COLUMNS if name in table]].astype(float)
     wrong = ~((places >= 0) & (places < 2**31) & (places % 1 == 0)).all(axis=1)
     if wrong.any():
-        line = int(wrong.idxmax()) + 2
+        line = int(places.index.to_numpy()[wrong.to_numpy()][0]) + 2
         raise ResultsError(f"{path}: line {line} does not say position, t and z of its plane; the file is damaged")
 
 

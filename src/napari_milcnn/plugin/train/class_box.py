@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _ClassName(QLabel):
         super().__init__()
         self._name = name
         self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setToolTip(f"{name}: double-click to rename")
+        self.setToolTip(plain_text(f"{name}: double-click to rename"))
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setAccessibleName(f"class {name}")
@@ -163,12 +163,12 @@ class ClassBox(QWidget):
             (remover, 26, f"Remove the class {name}", f"remove {name}"),
         ):
             part.setFixedSize(width, _ROW_HEIGHT)
-            part.setToolTip(tip)
+            part.setToolTip(plain_text(tip))
             part.setAccessibleName(spoken)
         title = _ClassName(name)
         title.setFixedHeight(_ROW_HEIGHT)
         count.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        count.setToolTip(f"Images labelled as {name}")
+        count.setToolTip(plain_text(f"Images labelled as {name}"))
         colour.clicked.connect(lambda: self._on_colour(each))
         button.clicked.connect(lambda: self.clicked.emit(name))
         remover.clicked.connect(lambda: self._on_remove(name))

@@ -33,6 +33,7 @@ from napari_milcnn.plugin.qt.forms import (
     connect_while_alive,
     heading,
     page_layout,
+    plain_text,
     row,
     scrolled,
     vertical_layout,
@@ -295,7 +296,7 @@ class TrainDock(QWidget):
         last = str(user_settings().value(_LAST_LABELS) or "")
         there = bool(last) and Path(last).parent.is_dir()
         self.continue_button.setText(f"Continue with {Path(last).parent.name}")
-        self.continue_button.setToolTip(last)
+        self.continue_button.setToolTip(plain_text(last))
         self.continue_button.setVisible(there)
 
     def _on_continue(self) -> None:

@@ -66,7 +66,7 @@ class FaithfulnessBox(QWidget):
         self.setVisible(bool(found) or can_measure)
         self._can_measure = can_measure and not found
         self.sentences.say("\n\n".join(faithfulness_sentences(found)) if found else _NOT_MEASURED)
-        self.table.say(_lost_and_kept(found))
+        self.table.say_rich(_lost_and_kept(found))
         self.explanation.say(f"{_BRACKETS} {EXPLANATION}" if found else "")
         self.show_measuring(False)
 

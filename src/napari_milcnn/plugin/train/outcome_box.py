@@ -105,7 +105,7 @@ class OutcomeBox(QWidget):
             self.confusion.show_figure(None)
             self.calibration.show_figure(None)
             return
-        self.figures.say(_metrics_table(report))
+        self.figures.say_rich(_metrics_table(report))
         ranges = ["Ranges are 95 % intervals."] if report.intervals else []
         empty = report.model.card.training.structureless_sentence
         warnings = [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in (*report.warnings, empty) if text]

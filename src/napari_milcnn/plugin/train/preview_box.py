@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import chip, heading, vertical_layout
+from napari_milcnn.plugin.qt.forms import chip, heading, plain_text, vertical_layout
 from napari_milcnn.plugin.qt.icons import array_pixmap
 from napari_milcnn.schema import NOTHING
 
@@ -53,6 +54,6 @@ class PreviewBox(QWidget):
                 preview = previews[number]
                 pixmap = array_pixmap(preview.rgb)
                 picture.setPixmap(pixmap.scaledToWidth(_PREVIEW_WIDTH, Qt.TransformationMode.SmoothTransformation))
-                picture.setToolTip(str(preview.image.file))
-                wrong = "" if preview.top == preview.label else f", predicted {preview.top or NOTHING}"
+                picture.setToolTip(plain_text(str(preview.image.file)))
+                wrong = "" if preview.top == preview.label else f", predicted {escape(preview.top) or NOTHING}"
                 caption.setText(f"{chip(colours[preview.label], preview.label)} {preview.score:.2f}{wrong}")
