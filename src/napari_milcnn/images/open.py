@@ -93,7 +93,7 @@ def open_image(
         found, path = found_array(source, series), None
     else:
         path = _existing(source)
-        with translated(f"{path} cannot be opened as an image"):
+        with translated(f"{path} cannot be opened as an image", "copy or export it again"):
             found = _reader(path)(path, series)
     with ExitStack() as stack:
         stack.callback(found.close or do_nothing)

@@ -128,6 +128,24 @@ def test_plane_counts_that_no_file_has(tmp_path: Path) -> None:
         open_image(tmp_path / "a.ome.tif")
 
 
+def test_pages_that_ome_xml_does_not_describe_are_said(tmp_path: Path) -> None:
+    """They are not dropped in silence; and what a program wrote of an image is never shown raw."""
+    xml = (
+        b'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        b'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="32" SizeC="1" SizeZ="1" '
+        b'SizeT="1"><TiffData/></Pixels></Image></OME>\0'
+    )
+    (tmp_path / "a.ome.tif").write_bytes(tiff(STRIP, strips(GOOD, N) | {270: xml}, strips(GOOD, N)))
+    assert open_image(tmp_path / "a.ome.tif").warnings == (
+        "The file has 2 pages, its OME-XML describes 1; the others are left out.",
+    )
+    text = b"ImageJ=1.54f\ncf=0\nc0=1\nvunit=\x1b[31m" + b"x" * 99 + b"\n\0"
+    (tmp_path / "b.tif").write_bytes(tiff(STRIP, strips(GOOD, N) | {270: text}))
+    (said,) = open_image(tmp_path / "b.tif").warnings
+    assert "into \\x1b[31mxx" in said
+    assert len(said) < 250
+
+
 def _cut(data: bytes) -> bytes:
     return data[: len(data) * 2 // 3]
 

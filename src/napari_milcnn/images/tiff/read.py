@@ -30,6 +30,7 @@ from napari_milcnn.images.tiff.links import check_links
 from napari_milcnn.images.tiff.ndtiff import read_acquisition
 from napari_milcnn.images.tiff.pixel_size import tiff_pixel_size
 from napari_milcnn.images.units import number_or_none, pixel_size_from_sides
+from napari_milcnn.untrusted import short
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -145,6 +146,7 @@ def _tiff_facts(
     notes = [note] if note else []
     if size is None and not note:
         size, notes = tiff_pixel_size(tif, series, every)
+    notes += _pages_left_out(tif, every)
     photometric = int(series.keyframe.photometric)
     if photometric == 3:
         notes.append("The pixels are indices into a palette of colours; the indices are used.")
@@ -153,6 +155,16 @@ def _tiff_facts(
     if photometric == 0:
         notes.append("The file shows 0 as white; the values are used as they are stored.")
     return names, size, notes
+
+
+def _pages_left_out(tif: TiffFile, every: Sequence[TiffPageSeries]) -> list[str]:
+    """Say that OME-XML describes fewer pages than the file has."""
+    if every[0].kind != "ome" or any(one.is_multifile for one in every):
+        return []
+    described = sum(page is not None for one in every for page in one)
+    if described >= len(tif.pages):
+        return []
+    return [f"The file has {len(tif.pages)} pages, its OME-XML describes {described}; the others are left out."]
 
 
 class _Signed:
@@ -181,12 +193,12 @@ def _calibrated(
     dtype = np.dtype(parts[0].dtype)
     if function == _STRAIGHT_LINE and dtype.kind == "u" and coefficients == [-(2 ** (8 * dtype.itemsize - 1)), 1]:
         return tuple(map(_Signed, parts)), notes
-    numbers = ", ".join(f"c{i}={facts[f'c{i}']}" for i in range(6) if f"c{i}" in facts)
-    unit = f" into {facts['vunit']}" if facts.get("vunit") else ""
+    numbers = ", ".join(f"c{i}={short(str(facts[f'c{i}']), 20)}" for i in range(6) if f"c{i}" in facts)
+    unit = f" into {short(str(facts['vunit']), 40)}" if facts.get("vunit") else ""
     return parts, [
         *notes,
-        f"The file has an ImageJ calibration function (cf={function}; {numbers}) that converts its values{unit}; "
-        "the values are used as they are stored.",
+        f"The file has an ImageJ calibration function (cf={short(str(function), 20)}; {numbers}) that converts its "
+        f"values{unit}; the values are used as they are stored.",
     ]
 
 
