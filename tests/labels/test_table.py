@@ -481,3 +481,32 @@ def test_what_is_wrong_with_a_layout(tmp_path, plate):
         "labels that differ only in case, spaces or dashes: 'Drug' (2) and 'drug' (4)",
     ):  # fmt: skip
         assert said in str(error.value)
+
+
+def test_a_column_for_each_channel(tmp_path):
+    """A row is one image of several files, whose channels are called after the columns."""
+    for name in ("a1", "a2", "b1", "b2"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((4, 5), np.uint8))
+    (tmp_path / "labels.csv").write_text(
+        "file GFP,File RFP,label,plate\na1.tif,a2.tif,x,p\nb1.tif,b2.tif,y,p\n", encoding="utf-8"
+    )
+    table = read_labels(tmp_path / "labels.csv")
+    assert [image.file.name for image in table.images] == ["{a1,a2}.tif", "{b1,b2}.tif"]
+    assert table.open(table.images[0]).channels == ("GFP", "RFP")
+    assert table.plates.plate_of(table.images[1].file).name == "plate p"
+    assert check_images(table) is not None
+    (tmp_path / "labels.csv").write_text("file GFP,file RFP,label\na1.tif,c2.tif,x\nb1.tif,,y\n", encoding="utf-8")
+    with pytest.raises(LabelsError, match=r"\{a1,c2\}.*no file for RFP"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_a_folder_per_class_with_a_file_per_channel(tmp_path):
+    for label in ("x", "y"):
+        (tmp_path / label).mkdir()
+        for channel in (1, 2):
+            tifffile.imwrite(tmp_path / label / f"p_B03_s1_w{channel}.tif", np.zeros((4, 5), np.uint8))
+    images = read_labels(tmp_path).images
+    assert [(image.file.name, image.labels) for image in images] == [
+        ("p_B03_s1_{w1,w2}.tif", ("x",)), ("p_B03_s1_{w1,w2}.tif", ("y",))
+    ]  # fmt: skip
+    assert len(read_labels(tmp_path, ImageReading(pattern="off")).images) == 4

@@ -20,7 +20,7 @@ from napari_milcnn.errors import ResultsError
 from napari_milcnn.evaluation.evaluate import measure, uncertain_images
 from napari_milcnn.evaluation.report import ImageOutcome, results_of
 from napari_milcnn.figures.thumbnails import Overlay, map_placement, thumbnail
-from napari_milcnn.images.wells import Well, plate_shape
+from napari_milcnn.images.instruments import Well, plate_shape
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.folder import classify_files

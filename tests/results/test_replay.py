@@ -21,6 +21,7 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.folder import classify_files
+from napari_milcnn.results.read import read_results
 from napari_milcnn.results.record import classification_record, versions
 from napari_milcnn.results.replay import replay
 from napari_milcnn.results.write import write_json
@@ -349,3 +350,42 @@ def test_without_replay_image_model_and_out_are_needed(run, stack, model, tmp_pa
         done = run("classify", *(part for name, given in whole.items() if name != missing for part in given))
         assert done.exit_code == 2
         assert "to classify, give IMAGE..., --model and --out, or --replay with a run.json" in done.stderr
+
+
+def write_fields(folder, channels=("1", "2")):
+    """Write two fields of one file per channel as ImageXpress names them; the second lacks a channel."""
+    folder.mkdir()
+    for site, channel in (("s1", "1"), ("s1", "2"), ("s2", "1")):
+        tifffile.imwrite(folder / f"p_B03_{site}_w{channel}.tif", noise(90, 100, seed=int(channel)))
+    return folder
+
+
+def test_fields_of_one_file_per_channel_have_one_row_and_run_again(model, tmp_path):
+    folder, said = write_fields(tmp_path / "plate"), []
+    reading = ImageReading(channels=("other", "DNA"))
+    results = [step.result for step in classify_files(model, [folder], tmp_path / "out", reading=reading,
+                                                      on_warning=said.append) if step.result]  # fmt: skip
+    assert "one file per channel" in said[0]
+    assert "p_B03_s2_w2.tif is missing" in results[1].error
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["file"].tolist() == [str(folder / f"p_B03_s{i}_{{w1,w2}}.tif") for i in (1, 2)]
+    assert table["name"].tolist() == ["p_B03_s1", "p_B03_s2"]
+    whole = mil.open_image([folder / "p_B03_s1_w1.tif", folder / "p_B03_s1_w2.tif"], channels=["other", "DNA"])
+    expected = mil.classify(model, whole).scores[0]
+    np.testing.assert_allclose(table.loc[0, ["score round", "score long"]].to_numpy(float), expected, atol=1e-4)
+    list(replay(tmp_path / "out" / "run.json", tmp_path / "again"))
+    again = pd.read_csv(tmp_path / "again" / "predictions.csv")
+    pd.testing.assert_frame_equal(again.drop(columns="error"), table.drop(columns="error"))
+    found = read_results(tmp_path / "out")
+    assert found.files[table.loc[0, "file"]] == Path(table.loc[0, "file"])
+
+
+def test_a_pattern_is_kept_in_the_record(model, tmp_path):
+    folder = write_fields(tmp_path / "plate")
+    for name, pattern, rows in (("off", "off", 3), ("sites", "p_B03_s{channel}_w{wave}.tif", 2)):
+        reading = ImageReading(channels=None if rows == 3 else ("DNA=s1",), pattern=pattern)
+        list(classify_files(model, [folder], tmp_path / name, reading=reading))
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert (record["options"]["reading"]["pattern"], len(record["files"])) == (pattern, rows)
+        list(replay(tmp_path / name / "run.json", tmp_path / f"{name} again"))
+        assert len(pd.read_csv(tmp_path / f"{name} again" / "predictions.csv")) == rows

@@ -35,6 +35,11 @@ READING: dict[str, tuple[object, str]] = {
     "pixel_size": (float | None, "Pixel size in µm of files that do not say it."),
     "series": (int | None, "Number of the series to open, from 0, in files that hold several."),
     "z": (ZReading | None, "Use each plane of a Z stack (default), or its maximum projection."),
+    "pattern": (
+        str | None,
+        "For one file per channel: the form of the names, such as {plate}_{well}_{site}_w{channel}.tif; the forms of "
+        "usual instruments are known. off: each file is an image.",
+    ),
     "plates": (
         Path | None,
         "For models that scale intensities by plate (--normalise group): a table with the columns file, plate and "

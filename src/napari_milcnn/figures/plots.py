@@ -28,8 +28,8 @@ from matplotlib.ticker import MaxNLocator
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.images.instruments import Well
 from napari_milcnn.images.paths import printable
-from napari_milcnn.images.wells import Well
 from napari_milcnn.metrics.calibration import Reliability
 from napari_milcnn.schema import score_column
 

@@ -164,7 +164,7 @@ def _way_out(wanted: Sequence[str], image: ImageStack, found: ChannelMatch) -> s
     if len(image.channels) < len(wanted):
         return "open the file that has all channels, or give one file per channel (option pattern)"
     left = [name for i, name in enumerate(image.channels) if i not in found.numbers]
-    example = f"{wanted[found.numbers.index(None)]}={GREY[0] if image.is_picture else left[-1]}"
+    example = f"{wanted[found.numbers.index(None)]}={GREY[0] if image.is_picture else left[0]}"
     order = "" if image.is_picture else "name the channels in their order, or "
     return f"{order}say which is which, such as {example} (option channels)"
 
@@ -204,7 +204,7 @@ def channel_names(
 
 def _is_name(name: str) -> bool:
     """Whether a channel name says more than a number; "0", "Ch1" and "Channel:0:1" do not."""
-    return bool(name) and re.fullmatch(r"(channel|chan|ch|c)?[ _#:-]*\d+([ _:/-]\d+)*", name.casefold()) is None
+    return bool(name) and re.fullmatch(r"(channel|chan|ch|c|w|d)?[ _#:-]*\d+([ _:/-]\d+)*", name.casefold()) is None
 
 
 def as_names(channels: Sequence[str]) -> tuple[str, ...]:

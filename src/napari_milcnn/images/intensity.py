@@ -46,7 +46,7 @@ from napari_milcnn.images.channels import match_channels
 from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
-from napari_milcnn.images.paths import ZARR_SUFFIXES, as_on_disk, images_in
+from napari_milcnn.images.paths import FILE_OF, ZARR_SUFFIXES, as_on_disk, files_of, images_in, with_file_column
 from napari_milcnn.images.stack import ImageStack, Window, only_planes
 
 LEAST_CONTRAST = 5.0
@@ -421,10 +421,14 @@ class Plates:
         """Return the OME-Zarr plate that a field lies in, else the images of the folder."""
         zarrs = (folder for folder in reversed((path, *path.parents)) if folder.suffix.lower() in ZARR_SUFFIXES)
         wells = next(((folder, found) for folder in zarrs if (found := plate_wells(folder)) is not None), None)
-        home = path.parent if wells is None else wells[0]
+        home = files_of(path)[0].parent if wells is None else wells[0]
         key = home.resolve()
         if key not in self._of_folders:
-            files = images_in(home) if wells is None else [field for fields in wells[1].values() for field in fields]
+            files = (
+                images_in(home, self.reading.pattern)
+                if wells is None
+                else [field for fields in wells[1].values() for field in fields]
+            )
             name = f"the {'folder' if wells is None else 'plate'} {key.name}"
             self._of_folders[key] = Plate(name, [partial(self.reading.open, file) for file in files])
         return self._of_folders[key]
@@ -444,7 +448,9 @@ def table_with_plates(path: Path) -> Path | None:
 
 def _tells_plates(columns: Collection[str]) -> bool:
     """Whether a table with these columns, in lower case, says which images share a plate or are controls."""
-    return "file" in columns and ("plate" in columns or "control" in columns)
+    return any(name == "file" or name.startswith(FILE_OF) for name in columns) and (
+        "plate" in columns or "control" in columns
+    )
 
 
 def plates_in_words(plates: Collection[Plate]) -> tuple[str, ...]:
@@ -499,7 +505,7 @@ def _plate_rows(path: Path) -> list[_PlateRow]:
         If the table cannot be read, has no column file and neither plate nor control, or a cell is not understood.
     """
     try:
-        table = read_delimited(path)
+        table, _ = with_file_column(read_delimited(path))
     except (OSError, ValueError) as error:
         raise LabelsError(f"{path} cannot be read as a table of plates: {error}; expected a CSV with the columns file, "
                           "plate and control") from error  # fmt: skip

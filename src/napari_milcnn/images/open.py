@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike
 
 from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.channels import COLOURS, as_names, channel_names, given_names, is_grey
+from napari_milcnn.images.instruments import channel_in
 from napari_milcnn.images.lazy_array import ORDER, Array, ArrayLike, LazyArray, axis_sizes, do_nothing, in_memory
 from napari_milcnn.images.ome_zarr import found_array, open_zarr
 from napari_milcnn.images.other_formats import RASTER_MAGIC, open_other, open_raster
@@ -34,10 +35,13 @@ from napari_milcnn.images.paths import (
     TIFF_INSIDE,
     TIFF_SUFFIXES,
     as_on_disk,
+    files_of,
     has_zarr_metadata,
     image_name,
     is_ndtiff,
     is_zipped_zarr,
+    joined_path,
+    what_differs,
 )
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.ndtiff import first_tiff
@@ -49,7 +53,7 @@ AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S
 
 
 def open_image(
-    source: str | os.PathLike[str] | ArrayLike | ImageStack,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ArrayLike | ImageStack,
     *,
     axes: str | None = None,
     channels: Sequence[str] | None = None,
@@ -62,7 +66,8 @@ def open_image(
     ----------
     source
         Path of a TIFF, OME-TIFF, OME-Zarr, zarr, PNG, JPEG, BMP or GIF image, or of any format that an installed
-        bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`.
+        bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`. A list of paths, one for each channel,
+        is one image, and so is their common path with braces: plate_B03_s1_{w1,w2}.tif.
     axes
         One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
         They replace the axes in the file, and are needed where it names none, unless there are only Y and X.
@@ -89,8 +94,14 @@ def open_image(
     """
     if isinstance(source, ImageStack):
         return _adapted(source, axes, channels, pixel_size, series)
+    if isinstance(source, list | tuple) and source and all(isinstance(one, str | os.PathLike) for one in source):
+        source = joined_path([Path(one) for one in source])
+    files = files_of(Path(source)) if isinstance(source, str | os.PathLike) else ()
+    if len(files) > 1:
+        assert isinstance(source, str | os.PathLike)
+        return _open_field(Path(source), files, axes, channels, pixel_size, series)
     if not isinstance(source, str | os.PathLike):
-        found, path = found_array(source, series), None
+        found, path = found_array(cast("ArrayLike", source), series), None
     else:
         path = _existing(source)
         with translated(f"{path} cannot be opened as an image", "copy or export it again"):
@@ -100,6 +111,90 @@ def open_image(
         image = _assemble(found, path, axes, channels, pixel_size)
         stack.pop_all()
     return image
+
+
+def _open_field(
+    path: Path,
+    files: Sequence[Path],
+    axes: str | None,
+    channels: Sequence[str] | None,
+    pixel_size: float | None,
+    series: int | None,
+) -> ImageStack:
+    """Open the files of a field, one for each channel, as one image."""
+    missing = [file for file in map(as_on_disk, files) if not file.exists()]
+    if missing:
+        raise ImageError(
+            f"{path}: {', '.join(file.name for file in missing)} {'is' if len(missing) == 1 else 'are'} missing; "
+            f"expected one file for each of {len(files)} channels: {', '.join(file.name for file in files)}"
+        )
+    with ExitStack() as stack:
+        parts = [stack.enter_context(open_image(file, axes=axes, series=series)) for file in files]
+        _check_field(path, parts)
+        sizes = dict.fromkeys(part.pixel_size for part in parts)
+        notes = [note for part in parts for note in part.warnings]
+        if len(sizes) > 1:
+            listed = ", ".join("unknown" if size is None else f"{size:.4g} µm" for size in sizes)
+            notes.append(f"The files of the channels state different pixel sizes ({listed}); the first one is used.")
+        found = FoundImage(
+            (_ChannelFiles(parts),), "C" + parts[0].axes.replace("C", ""), channels=_names_of_files(parts),
+            pixel_size=next((size for size in sizes if size is not None), None),
+            positions=parts[0].position_names, warnings=tuple(dict.fromkeys(notes)),
+        )  # fmt: skip
+        kept = stack.pop_all()
+    try:
+        image = _assemble(replace(found, close=kept.close), path, None, channels, pixel_size)
+    except ImageError:
+        kept.close()
+        raise
+    return image
+
+
+def _check_field(path: Path, parts: Sequence[ImageStack]) -> None:
+    for part in parts:
+        if len(part.channels) != 1:
+            what = "is a colour picture" if part.is_picture else f"has {len(part.channels)} channels"
+            raise ImageError(f"{path}: {part.path} {what}; expected one channel in each file of the field")
+        alike = [(one.axes.replace("C", ""), one.plane_shape, len(one.planes)) for one in (part, parts[0])]
+        if alike[0] != alike[1]:
+            raise ImageError(
+                f"{path}: the files of the channels differ: {parts[0].path} has {len(parts[0].planes)} planes of "
+                f"{' x '.join(map(str, parts[0].plane_shape))} px ({parts[0].axes}), and {part.path} has "
+                f"{len(part.planes)} of {' x '.join(map(str, part.plane_shape))} px ({part.axes}); expected equal ones"
+            )
+
+
+def _names_of_files(parts: Sequence[ImageStack]) -> tuple[str, ...]:
+    """Name channels as their files do, where all of them have names, else by the names of the files."""
+    own = [part.channels[0] for part in parts]
+    if all(part.channels_named for part in parts) and len(set(own)) == len(own):
+        return tuple(own)
+    names = [channel_in(part.path.name) if part.path else "" for part in parts]
+    if not all(names) or len(set(names)) < len(names):
+        names = list(what_differs([part.path for part in parts if part.path is not None]))
+    return tuple(names)
+
+
+class _ChannelFiles:
+    """The data of images with one channel each, (channels, ...); slicing reads only the files that it needs."""
+
+    def __init__(self, parts: Sequence[ImageStack]) -> None:
+        self._parts = parts
+        first = parts[0]
+        self.shape = (len(parts), *(n for axis, n in first.sizes.items() if axis != "C"))
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: tuple[int | slice, ...]) -> Array:
+        which, *rest = key
+        numbers = range(len(self._parts))[which] if isinstance(which, slice) else [which]
+        blocks = []
+        for number in numbers:
+            part, own = self._parts[number], list(rest)
+            if "C" in part.axes:
+                own.insert(part.axes.index("C"), 0)
+            blocks.append(in_memory(part.data[tuple(own)]))
+        return np.stack(blocks) if isinstance(which, slice) else blocks[0]
 
 
 @dataclass(frozen=True)
@@ -112,6 +207,9 @@ class ImageReading:
         As in `open_image`; None leaves it to the files.
     plates
         Table that says which images share a plate or batch, and which are controls (`images.intensity.Plates`).
+    pattern
+        Form of the names of files that hold one channel of a field each, such as
+        "{plate}_{well}_{site}_w{channel}.tif" (`images.instruments`), or "off"; by default the forms of instruments.
     z
         "planes": each plane of a Z stack is looked at alone. "maximum": each Z stack becomes one plane, its maximum
         projection.
@@ -128,6 +226,7 @@ class ImageReading:
     series: int | None = None
     z: ZReading = "planes"
     plates: Path | None = None
+    pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:

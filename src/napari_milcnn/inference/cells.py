@@ -29,7 +29,7 @@ import torch
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import open_image
-from napari_milcnn.images.paths import TIFF_SUFFIXES, ZARR_SUFFIXES, image_name, is_plain_folder
+from napari_milcnn.images.paths import LABEL_ENDS, TIFF_SUFFIXES, ZARR_SUFFIXES, files_of, image_name, is_plain_folder
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource
@@ -41,11 +41,6 @@ LARGEST_LABEL = 2**24
 """Largest number in a label image: some arrays need one place for every number up to the largest."""
 _LARGEST_IN_HALF = 2**11
 """Largest number up to which 16-bit floats hold every whole number."""
-LABEL_ENDS = (
-    "", "_labels", "_label", "-labels", "-label", ".labels", "_masks", "_mask", "-masks", "-mask", "_cp_masks", "_seg",
-    "_segmentation", "_objects", "_cells", "_nuclei", "_stardist", "_instances",
-)  # fmt: skip
-"""What follows the name of an image in the names of its label images, as segmentation programs write them."""
 _LABEL_SUFFIXES = (*(f"{ome}{end}" for ome in (".ome", "") for end in (*TIFF_SUFFIXES, *ZARR_SUFFIXES)), ".png")
 _PICTURE_NUMBERS = 12
 """Numbers, at least, of which most have separate pieces for an array to be a picture of intensities."""
@@ -423,7 +418,8 @@ def label_file(place: Path, image: Path | None) -> Path:
 def _label_files(folder: Path, image: Path) -> list[Path]:
     """List the files of a folder that are called like label images of an image."""
     names = _files_by_name(folder, folder.stat().st_mtime_ns)
-    wanted = (f"{image_name(image)}{end}{suffix}" for end in LABEL_ENDS for suffix in _LABEL_SUFFIXES)
+    called = dict.fromkeys(map(image_name, (image, *files_of(image))))
+    wanted = (f"{name}{end}{suffix}" for name in called for end in LABEL_ENDS for suffix in _LABEL_SUFFIXES)
     return [folder / name for one in wanted for name in names.get(_comparable(one), ())]
 
 
@@ -442,7 +438,7 @@ def _comparable(name: str) -> str:
 
 
 def _is_same(path: Path, image: Path) -> bool:
-    return path.exists() and image.exists() and path.samefile(image)
+    return path.exists() and any(file.exists() and path.samefile(file) for file in files_of(image))
 
 
 def _centroids_and_areas(labels: np.ndarray) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk
+from napari_milcnn.images.paths import as_on_disk, exists_on_disk
 from napari_milcnn.labels.labelling_files import (
     LabelClass,
     NotedClass,
@@ -467,7 +467,7 @@ def _check_file(file: Path, name: str) -> None:
     if name != name.strip() or "\\" in name or not name.isprintable():
         raise LabelsError(f"labels.csv cannot hold the name {name!r}; rename the file without spaces at the ends, "
                           "backslashes and control characters")  # fmt: skip
-    if not file.exists():
+    if not exists_on_disk(file):
         raise LabelsError(f"{file} does not exist any more; put it back before you label it")
     if file.is_file() and not file.stat().st_size:
         raise LabelsError(f"{file} is empty; remove it, or copy it again")

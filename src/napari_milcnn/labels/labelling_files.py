@@ -13,10 +13,10 @@ from pydantic import ConfigDict, ValidationError
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.delimited import TABLE_SUFFIXES, parse_delimited, read_delimited
 from napari_milcnn.errors import LabelsError, OutputError
+from napari_milcnn.images.instruments import well_name
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import as_on_disk, find_images, images_in, is_plain_folder
-from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.table import LabelledImage, read_labels
 from napari_milcnn.options import Options
 from napari_milcnn.untrusted import LARGEST_JSON, read_regular
@@ -132,7 +132,7 @@ def found_images(
     if paths == [path]:
         return []
     if len(paths) > 1 or not paths[0].is_dir():
-        return [_unlabelled(file, path) for file in find_images(paths)]
+        return [_unlabelled(file, path) for file in find_images(paths, reading.pattern)]
     wells = plate_wells(paths[0])
     if wells is not None or layout is not None:
         from_layout = list(read_labels(paths[0], reading, layout=layout).images) if layout is not None else []
@@ -143,7 +143,7 @@ def found_images(
     if not is_plain_folder(paths[0]):
         return [_unlabelled(paths[0], path)]
     folders = dict.fromkeys([paths[0], *(image.file.parent for image in known if is_plain_folder(image.file.parent))])
-    found = [_unlabelled(file, path) for folder in folders for file in images_in(folder)]
+    found = [_unlabelled(file, path) for folder in folders for file in images_in(folder, reading.pattern)]
     if found or known:
         return found
     if not any(map(is_plain_folder, paths[0].iterdir())):

@@ -2,9 +2,10 @@
 
 Labels come in one of three forms:
 
-- labels.csv with the columns `file` (relative to the table) and `label` (several separated by `|`), and optional
-  `plane` (such as "P0 T3"), `group` (well, plate, strain: never on both sides of a split) and `split` (train,
-  validation or test), and for models that scale intensities by plate `plate` and `control` (`images.intensity.Plates`);
+- labels.csv with the columns `file` (relative to the table; or a column for each channel, such as `file GFP` and
+  `file RFP`) and `label` (several separated by `|`), and optional `plane` (such as "P0 T3"), `group` (well, plate,
+  strain: never on both sides of a split) and `split` (train, validation or test), and for models that scale intensities
+  by plate `plate` and `control` (`images.intensity.Plates`);
 - a folder with one folder of images per class; a folder between class and image is the group of the image;
 - an OME-Zarr plate and its layout, a CSV with the columns `well` and `label`, and optional `group` and `split`.
 
@@ -34,12 +35,21 @@ import numpy as np
 from napari_milcnn.delimited import read_delimited, split_labels
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.channels import plain_name
+from napari_milcnn.images.instruments import well_name
 from napari_milcnn.images.intensity import Plate, Plates, table_with_plates
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk, composed, images_in, is_plain_folder, zarr_around
+from napari_milcnn.images.paths import (
+    as_on_disk,
+    composed,
+    exists_on_disk,
+    files_of,
+    images_in,
+    is_plain_folder,
+    with_file_column,
+    zarr_around,
+)
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
-from napari_milcnn.images.wells import well_name
 from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
 from napari_milcnn.labels.splits import grouped_folds, held_out
 from napari_milcnn.untrusted import is_hidden, name_fault, short
@@ -300,13 +310,18 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
         images = _plate_images(source, wells, problems, warnings)
     else:
         a_folder = os.path.isdir(path)
-        images = _folder_images(path, problems, warnings) if a_folder else _table_images(path, problems, warnings)
+        reading = reading if a_folder else _with_channel_columns(path, reading)
+        images = (
+            _folder_images(path, reading.pattern, problems, warnings)
+            if a_folder
+            else _table_images(path, problems, warnings)
+        )
     if not images:
         problems.add(
             "it has no rows" if os.path.isfile(source) else "it has no folder with images; expected one per class"
         )
     if problems:
-        known = [image for image in images if os.path.exists(image.file) and not is_plain_folder(image.file)]
+        known = [image for image in images if exists_on_disk(image.file) and not is_plain_folder(image.file)]
         check_rows([_checked_row(image) for image in known if _size(image.file)], reading, problems)
         raise LabelsError(problems.message(str(source)))
     return LabelTable(tuple(images), reading, str(source), tuple(warnings.sentences()), plates_of(source, reading))
@@ -347,11 +362,20 @@ def _plate_images(
     return images
 
 
-def _folder_images(folder: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
+def _with_channel_columns(table: Path, reading: ImageReading) -> ImageReading:
+    """Return the reading in which channels are called after the columns of a table, such as "file GFP"."""
+    try:
+        _, names = with_file_column(read_delimited(table))
+    except (OSError, ValueError):
+        return reading  # said where the rows are read
+    return replace(reading, channels=names) if names and reading.channels is None else reading
+
+
+def _folder_images(folder: Path, pattern: str | None, problems: Problems, warnings: Problems) -> list[LabelledImage]:
     """List the images of FOLDER/class/image and FOLDER/class/group/image; a folder without images is mentioned."""
     images = []
     for label in _folders_in(folder):
-        files = sorted(_images_below(label))
+        files = sorted(_images_below(label, pattern))
         if not files:
             warnings.add("folders without an image, which are left out", repr(label.name))
         for file in files:
@@ -367,13 +391,15 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if is_plain_folder(child) and not child.name.startswith("."))
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, pattern: str | None) -> list[Path]:
     """List the images in a folder and in all folders in it."""
-    return [*images_in(folder), *(file for child in _folders_in(folder) for file in _images_below(child))]
+    below = (file for child in _folders_in(folder) for file in _images_below(child, pattern))
+    return [*images_in(folder, pattern), *below]
 
 
 def _size(file: Path) -> int:
-    return 1 if os.path.isdir(file) else file.stat().st_size
+    """Return the number of bytes of an image, of the smallest of its files where there are several."""
+    return 1 if os.path.isdir(file) else min(one.stat().st_size for one in files_of(file))
 
 
 def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
@@ -415,7 +441,7 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     """
     expected = " and ".join(columns[:needed])
     try:
-        table = read_delimited(path)
+        table, _ = with_file_column(read_delimited(path))
     except FileNotFoundError as error:
         raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
     except OSError as error:
@@ -445,7 +471,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
     place = f"line {line} {name!r}"
     if not name:
         problems.add("rows without a file", f"line {line}")
-    elif not os.path.exists(image.file):
+    elif not exists_on_disk(image.file):
         if PureWindowsPath(name).drive or (Path(name).is_absolute() and not os.path.exists(Path(name).parent)):
             problems.add("files of another computer; expected names relative to the table", place)
         elif label and os.path.isfile(image.file.parent / label):
@@ -454,7 +480,7 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
             problems.add(f"files that are not in {image.file.parent}", place)
     elif is_plain_folder(image.file):
         problems.add("folders in place of images", place)
-    elif not os.path.isfile(image.file) and not os.path.isdir(image.file):
+    elif not all(map(os.path.isfile, files_of(image.file))) and not os.path.isdir(image.file):
         problems.add("pipes or devices in place of images", place)
     elif not _size(image.file):
         problems.add("empty files", place)

@@ -25,7 +25,7 @@ from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import GREY, ChannelMatch, find_channels
 from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
-from napari_milcnn.images.paths import image_name
+from napari_milcnn.images.paths import exists_on_disk, image_name
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.images.units import micrometres_per
 
@@ -394,7 +394,7 @@ def _stated_path(layer: Image) -> str | None:
 
 def _path(layer: Image) -> Path | None:
     path = _stated_path(layer)
-    return Path(path) if path and Path(path).exists() else None
+    return Path(path) if path and exists_on_disk(Path(path)) else None
 
 
 def _data(layer: Image) -> Any:

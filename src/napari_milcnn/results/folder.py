@@ -15,7 +15,7 @@ import pandas as pd
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import find_images, is_zarr, output_names, printable
+from napari_milcnn.images.paths import files_of, find_images, is_zarr, output_names, printable
 from napari_milcnn.inference.cells import read_label_image
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import checked_mask_options
@@ -127,7 +127,7 @@ def classify_files(
     command : sequence of str
         The command line that was typed, for the record.
     on_warning : callable, optional
-        Called with a sentence about what `resume` found.
+        Called with a sentence about what `resume` found, and about files that were put together or left out.
     **options
         Fields of `EvidenceOptions`.
 
@@ -148,7 +148,7 @@ def classify_files(
         If the folder cannot be written, if another run writes to it, if it is deleted meanwhile, or if results in it
         would be overwritten by those of other images.
     """
-    files = find_images(sources)
+    files = find_images(sources, reading.pattern, on_warning)
     plates = plates or Plates(reading.plates, reading)
     with locked_folder(out) as lock:
         settle(out)
@@ -208,7 +208,7 @@ class _Run:
 
     def _check_out(self) -> None:
         planned = {path.resolve() for name in self.names for path in _possible_files(self.out, name)}
-        overwritten = planned & {file.resolve() for file in self.files}
+        overwritten = planned & {one.resolve() for file in self.files for one in files_of(file)}
         if overwritten:
             raise OutputError(
                 f"{min(overwritten)} is an image to classify and would be overwritten; choose another folder"

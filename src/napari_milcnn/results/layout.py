@@ -12,8 +12,8 @@ import pandas as pd
 
 from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_delimited
 from napari_milcnn.errors import ResultsError
+from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.paths import as_on_disk, composed
-from napari_milcnn.images.wells import parse_well
 from napari_milcnn.results.opened import (
     LISTED,
     TEXT_COLUMNS,

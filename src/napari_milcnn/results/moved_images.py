@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.images.paths import as_on_disk, composed, names_by_form
+from napari_milcnn.images.paths import as_on_disk, composed, files_of, joined_path, names_by_form
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
 
@@ -24,13 +24,18 @@ class _Folders:
 
         Of two files whose names look the same, the one that is written as in `path` is taken.
         """
+        files = files_of(Path(path))
+        if len(files) > 1:
+            parts = [self.find(str(file)) for file in files]
+            there = [part for part in parts if part is not None]
+            return joined_path(there) if len(there) == len(files) else None
         folder, name = os.path.split(path)
         if folder not in self._names:
             self._names[folder] = _files_by_form(as_on_disk(Path(folder)))
-        there, names = self._names[folder]
+        home, names = self._names[folder]
         alike = names.get(composed(name), [])
         found = name if name in alike else alike[0] if len(alike) == 1 else None
-        return None if found is None else there / found
+        return None if found is None else home / found
 
 
 def _files_by_form(folder: Path) -> tuple[Path, dict[str, list[str]]]:

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from napari_milcnn.delimited import ENCODING, split_labels
 from napari_milcnn.errors import ResultsError
+from napari_milcnn.images.instruments import Well, parse_well, wells_in
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import PlaneIndex
-from napari_milcnn.images.wells import Well, parse_well, wells_in
 from napari_milcnn.options import MasksAs
 from napari_milcnn.results.write import image_files, whole_rows, with_each_text
 from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE, UNLIKE_REASON, score_columns

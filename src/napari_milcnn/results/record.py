@@ -147,9 +147,9 @@ def _now() -> str:
 
 
 def _reading_facts(reading: ImageReading) -> dict[str, object]:
-    """Return how files were opened; without a table of plates as records of early versions have it."""
+    """Return how files were opened; without plates and pattern as records of early versions have it."""
     facts = vars(reading) | {"plates": _absolute(reading.plates)}
-    return {name: value for name, value in facts.items() if name != "plates" or value is not None}
+    return {name: value for name, value in facts.items() if name not in ("plates", "pattern") or value is not None}
 
 
 def image_facts(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.images.wells import Well
+from napari_milcnn.images.instruments import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
 from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set

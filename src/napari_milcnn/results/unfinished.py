@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from napari_milcnn.atomic_write import cannot_write, replacing
 from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.images.paths import files_of
 from napari_milcnn.results.record import ClassificationRecord, checked_record, differences, recorded_runs, write_record
 from napari_milcnn.results.write import OBJECT_ROW, GrowingTable, joined_rows, read_rows, whole_rows, write_table
 
@@ -326,18 +327,22 @@ def _in_order(
 # Going on from what is done
 
 
+def _name_inside(file: Path, image: Path) -> str:
+    return str(file.relative_to(image)) if file.is_relative_to(image) else file.name
+
+
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of an image, by which a later run finds out whether it has changed; "" if it cannot be read.
 
     Of an image larger than 1 GiB it is that of the first MiB, the size and the time of each of its files.
     """
     try:
-        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else list(files_of(path))
         facts = [one.stat() for one in files]
         large = sum(fact.st_size for fact in facts) > _LARGE
         found = hashlib.sha256()
         for file, fact in zip(files, facts, strict=True):
-            found.update(f"{file.relative_to(path)} {fact.st_size} {fact.st_mtime_ns if large else ''}\n".encode(
+            found.update(f"{_name_inside(file, path)} {fact.st_size} {fact.st_mtime_ns if large else ''}\n".encode(
                 "utf-8", "surrogateescape"))  # fmt: skip
             with file.open("rb") as content:
                 for block in iter(lambda content=content: content.read(_BLOCK), b""):  # type: ignore[misc]

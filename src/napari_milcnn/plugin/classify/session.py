@@ -313,7 +313,7 @@ class ClassifySession:
 
         self.notices.clear(Cause.IMAGE)
         try:
-            found = find_images(list(paths))
+            found = find_images(list(paths), on_note=lambda sentence: self.notices.say(Cause.IMAGE, sentence))
         except MilcnnError as error:
             self.notices.say(Cause.IMAGE, str(error), Level.ERROR)
             return

@@ -472,7 +472,7 @@ class PlateView(PlotView):
 
 def _plate_size(opened: ReadResults) -> tuple[int, int]:
     """Return the rows and columns of the smallest plate that holds all wells."""
-    from napari_milcnn.images.wells import Well, plate_shape
+    from napari_milcnn.images.instruments import Well, plate_shape
 
     return plate_shape([Well(r, c) for r, c in zip(opened.wells["row"], opened.wells["column"], strict=True)])
 
