@@ -236,7 +236,7 @@ def memory_of(action: Callable[[], Any]) -> int:
 def test_a_zip_of_thousands_of_files_is_refused(files: Files, tmp_path: Path, count: int) -> None:
     """By the size of its list of files, before the list is read."""
     path = write(tmp_path / "m.zip", {**files, **{f"{i}.txt": b"" for i in range(count)}})
-    refused(path, "holds 3.* files, more than 256" if count == 300 else "its list of files has .* bytes")
+    refused(path, "holds 3.* files, more than 256" if count == 300 else "is refused: its list of files has .* bytes")
 
 
 @pytest.mark.parametrize(
@@ -267,6 +267,7 @@ def test_a_repacked_or_unpacked_model_loads(
     for folder in (tmp_path / "unpacked", tmp_path / "unpacked" / top):
         loaded = load_model(folder)
         assert (loaded.digest, loaded.path) == (saved[0].digest, folder)
+    assert load_model(tmp_path / "unpacked" / top / "rdf.yaml").path == tmp_path / "unpacked" / top
     (tmp_path / "unpacked" / top / "weights.pt").write_bytes(b"x")
     refused(tmp_path / "unpacked", "another SHA-256")
     (tmp_path / "unpacked" / top / "weights.pt").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -62,6 +63,22 @@ def test_napari_finds_the_reader_by_itself(saved, plugins):
     found = plugins.iter_compatible_readers
     assert [one.plugin_name for one in found(["x/M.ZIP"])] == ["napari-milcnn"]
     assert list(found([str(saved.parent)])) == list(found(["image.tif"])) == []
+
+
+def test_a_model_that_was_packed_again_and_a_zip_made_to_hurt(saved, tmp_path):
+    """Everything in one folder of the zip: a model. A directory that breaks zipfile: loading it says what is wrong."""
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(tmp_path / "again.zip", "w") as again:
+        for name in whole.namelist():
+            again.writestr(f"top/{name}", whole.read(name))
+    assert get_reader(str(tmp_path / "again.zip")) is read_model
+    content = bytearray(saved.read_bytes())
+    content[content.index(b"PK\x01\x02") + 46] = 0
+    (tmp_path / "hurt.zip").write_bytes(content)
+    assert get_reader(str(tmp_path / "hurt.zip")) is read_model
+    with pytest.raises(ModelError, match="is not a whole zip file"):
+        read_model(str(tmp_path / "hurt.zip"))
+    os.mkfifo(tmp_path / "pipe.zip")
+    assert get_reader(str(tmp_path / "pipe.zip")) is None
 
 
 def test_one_model_of_a_list(saved):

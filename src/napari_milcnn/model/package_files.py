@@ -53,7 +53,10 @@ class ShortDirectory(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes."""
         if self._most is not None and size is not None and size > self._most:
-            raise ValueError(f"its list of files has {size} bytes, expected at most {self._most}")
+            raise ModelError(
+                f"{self.name} is refused: its list of files has {size} bytes, more than {self._most}; a model has "
+                "about 10 files"
+            )
         return super().read(-1 if size is None else size) or b""
 
     def lift_limit(self) -> None:

@@ -64,7 +64,13 @@ for _tag, _pattern, _first in (
 
 
 def load_model(path: str | Path) -> TrainedModel:
-    """Load a model zip, the folder that a model zip was unpacked into, or a shipped model ('yeast-sim', 'nuclei').
+    """Load a model.
+
+    Parameters
+    ----------
+    path : path
+        A model zip; the folder that one was unpacked into, or the rdf.yaml in it; or the name of a shipped model,
+        'yeast-sim' or 'nuclei'.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def load_model(path: str | Path) -> TrainedModel:
 
 def _find(path: Path) -> Path:
     if path.is_file() or path.is_dir():
-        return path
+        return path.absolute().parent if path.name in DESCRIPTIONS else path
     try:
         shipped = shipped_models()
     except ImageError:

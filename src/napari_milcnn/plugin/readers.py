@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from napari_milcnn.errors import ModelError
@@ -55,13 +55,16 @@ def _listed(path: Paths) -> list[str]:
 
 
 def _may_be_model(path: Path) -> bool:
-    """Whether a file is a zip with the description of a model, or a truncated or damaged zip."""
+    """Whether a file is a zip with the description of a model, or a truncated, damaged or hostile zip."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             starts_as_zip = file.read(4) == _ZIP_MAGIC
-        with zipfile.ZipFile(path) as archive:
-            return not _DESCRIPTIONS.isdisjoint(archive.namelist())
-    except zipfile.BadZipFile:
-        return starts_as_zip
     except OSError:
         return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not _DESCRIPTIONS.isdisjoint(PurePosixPath(name).name for name in archive.namelist())
+    except Exception:  # noqa: BLE001 -- bytes made to deceive draw many errors out of zipfile; loading says what is wrong
+        return starts_as_zip

@@ -140,7 +140,7 @@ class ModelBox(QWidget):
             self.load(Path(path))
 
     def _on_open(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.zip)")
+        path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.zip rdf.yaml)")
         if path:
             self.load(Path(path))
 

@@ -362,7 +362,7 @@ class EvaluationBox(QWidget):
             self.model.addItem(title, path)
 
     def _on_open_model(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.zip)")
+        path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.zip rdf.yaml)")
         if path:
             self.add_model(Path(path))
 

@@ -152,7 +152,7 @@ class PlanBox(QWidget):
     def _on_start(self, index: int) -> None:
         chosen = self.start.itemData(index)
         if chosen is None:
-            path, _ = QFileDialog.getOpenFileName(self, "Start from a model", "", "Models (*.zip)")
+            path, _ = QFileDialog.getOpenFileName(self, "Start from a model", "", "Models (*.zip rdf.yaml)")
             chosen = (_FILE, path) if path else None
         self._fill(chosen)
         kind, what = self.start.currentData()
