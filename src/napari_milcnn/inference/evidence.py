@@ -43,6 +43,8 @@ from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
+_WORK_MEMORY = 65
+"""Bytes a pixel that objects, masks and files of a plane take beside the maps of classes (benchmarks/speed)."""
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
 
@@ -276,7 +278,7 @@ class EvidenceMaker:
         return whole
 
     def check_memory(self, model_input: ModelInput, classes: int, planes: int) -> None:
-        """Check that the maps of this number of planes fit into memory.
+        """Check that the maps of this number of planes, and making masks of one of them, fit into memory.
 
         Raises
         ------
@@ -285,7 +287,7 @@ class EvidenceMaker:
         """
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
-        needed = 4 * height * width * classes * (planes + 2)
+        needed = height * width * (4 * classes * (planes + 2) + _WORK_MEMORY)
         if needed > free:
             raise ComputeError(
                 f"evidence for {classes} classes in {planes} plane(s) of {height} x {width} px needs "

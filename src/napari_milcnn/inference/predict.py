@@ -16,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -234,16 +235,22 @@ class Classifier:
         tiles = map_windows(model_input.map_shape, tile, self.model.network.placement)
         size = self.inference.batch_that_fits(tile)
         total, done = len(numbers) * len(tiles), 0
-        for start in range(0, len(numbers), size):
-            batch, started = numbers[start : start + size], time.perf_counter()
-            maps = _PlaneMaps.empty(model_input, len(batch))
-            for window in tiles:
-                maps.put(window, self.inference.encode(model_input, [Tile(plane, window) for plane in batch]))
-                done += len(batch)
-                if window is not tiles[-1]:
-                    yield Progress(done, total, model_input.image.name)
-            part = self._prediction(model_input, batch, maps, started)
-            yield Progress(done, total, model_input.image.name, result=part)
+        with ThreadPoolExecutor(
+            1, "plane_look"
+        ) as beside:  # statistics of the pixels need one core, beside the network
+            for start in range(0, len(numbers), size):
+                batch, started = numbers[start : start + size], time.perf_counter()
+                for plane in batch:
+                    model_input.intensity(plane)  # both need it
+                looks = [beside.submit(plane_look, model_input, plane) for plane in batch]
+                maps = _PlaneMaps.empty(model_input, len(batch))
+                for window in tiles:
+                    maps.put(window, self.inference.encode(model_input, [Tile(plane, window) for plane in batch]))
+                    done += len(batch)
+                    if window is not tiles[-1]:
+                        yield Progress(done, total, model_input.image.name)
+                part = self._prediction(model_input, batch, maps, [look.result() for look in looks], started)
+                yield Progress(done, total, model_input.image.name, result=part)
 
     def vectors(self, image: ImageSource | ModelInput, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
         """Measure what `training_look` learns from: features (planes, values), and the look of each plane."""
@@ -257,11 +264,15 @@ class Classifier:
         return feature_vectors(moments, math.prod(model_input.map_shape)), looks
 
     def _prediction(
-        self, model_input: ModelInput, planes: Sequence[int], maps: _PlaneMaps, started: float
+        self,
+        model_input: ModelInput,
+        planes: Sequence[int],
+        maps: _PlaneMaps,
+        looks: Sequence[PlaneLook],
+        started: float,
     ) -> Prediction:
         """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
         output, plate = self.inference.read_maps(maps.logits), model_input.plate_scale
-        looks = [plane_look(model_input, plane) for plane in planes]
         values, reasons = unlike(self.model, maps.features, looks)
         return Prediction(
             classes=self.model.classes,
