@@ -130,6 +130,27 @@ def test_faithfulness_goes_to_the_report_and_a_card(run, model, image, tmp_path)
     assert (tmp_path / "out" / "faithfulness.csv").exists()
 
 
+def test_a_run_is_gone_on_with(run, model, image, tmp_path):
+    """What is done is left; another option and an image that changed are refused, the latter is done again if asked."""
+    call = ("classify", image, "-m", model, "-o", tmp_path / "out", "--no-masks", *CPU)
+    assert run(*call).exit_code == 0
+    table = (tmp_path / "out" / "predictions.csv").read_bytes()
+    done = run(*call, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 images are done already and are left as they are" in done.stderr
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == table
+    refused = run(*call, "--resume", "--tile", 96)
+    assert refused.exit_code == 2
+    assert "evidence tile (was" in refused.stderr
+    tifffile.imwrite(image, np.zeros((100, 110), np.uint16))
+    refused = run(*call, "--resume")
+    assert refused.exit_code == 2
+    assert "1 image has changed since it was classified" in refused.stderr
+    assert run(*call, "--resume", "--redo-changed").exit_code == 0
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() != table
+    assert "give resume, too" in run(*call, "--redo-changed").stderr
+
+
 @pytest.mark.parametrize(
     "command", ["classify", "train", "evaluate", "calibrate", "simulate", "cells", "next", "check"]
 )

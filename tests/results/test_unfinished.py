@@ -172,7 +172,7 @@ def test_a_kill_while_tables_are_completed_does_no_harm(classify, models, tmp_pa
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("write_table", "write_record", "_add_line"):
+        for name in ("write_table", "write_record", "replacing"):
             patch.setattr(unfinished, name, counted(getattr(unfinished, name)))
         patch.setattr("pathlib.Path.unlink", counted(unfinished.Path.unlink))
         try:
@@ -269,9 +269,12 @@ def test_models_of_other_classes_in_one_folder_are_said(classify, models, files,
 
 def test_damaged_journals_are_said(classify, models, tmp_path):
     classify(models[0], killed_after=1)
-    (tmp_path / "out" / JOURNAL).write_text("{}\n")
-    with pytest.raises(OutputError, match=r"unfinished\.jsonl is not the journal of a classification"):
-        classify(models[0], resume=True)
+    for text in ("{}\n", "3\n", "\n", "", "[" * 100_000 + "\n", "\0\n"):
+        (tmp_path / "out" / JOURNAL).write_text(text)
+        with pytest.raises(OutputError, match=r"unfinished\.jsonl is not the journal of a classification"):
+            classify(models[0], resume=True)
+        with pytest.raises(ResultsError, match=r"unfinished\.jsonl is not the journal of a classification"):
+            read_results(tmp_path / "out")
 
 
 def test_a_last_row_that_was_cut_is_found():

@@ -148,6 +148,8 @@ def classify_files(
         If the folder cannot be written, if another run writes to it, if it is deleted meanwhile, or if results in it
         would be overwritten by those of other images.
     """
+    if redo_changed and not resume:
+        raise OptionsError("redo_changed says what resume does with images that have changed; give resume, too")
     files = find_images(sources, reading.pattern, on_warning)
     plates = plates or Plates(reading.plates, reading)
     with locked_folder(out) as lock:

@@ -166,7 +166,7 @@ def image_facts(
     objects : int
         Number of objects in its masks.
     written : sequence of Path
-        Its files.
+        Its files, which all lie in the folder of the record.
     error : str
         Why it failed, or why a part of its results is missing; empty if all went well.
     """
@@ -178,7 +178,7 @@ def image_facts(
             "unlike_reasons": prediction.unlike_reasons,
             "seconds": round(prediction.seconds, 3),
             "objects": objects,
-            "files": [str(path) for path in written],
+            "files": [path.name for path in written],
             "warnings": prediction.notes,
             **plate_facts(prediction.plate),
         }

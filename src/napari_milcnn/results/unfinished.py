@@ -27,15 +27,26 @@ from typing import Final
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from napari_milcnn.atomic_write import cannot_write, replacing
+from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError, ResumeError
 from napari_milcnn.images.paths import files_of
 from napari_milcnn.results.record import ClassificationRecord, checked_record, differences, recorded_runs, write_record
-from napari_milcnn.results.write import OBJECT_ROW, GrowingTable, joined_rows, read_rows, whole_rows, write_table
+from napari_milcnn.results.write import (
+    OBJECT_ROW,
+    GrowingTable,
+    append_text,
+    joined_rows,
+    read_rows,
+    whole_rows,
+    write_table,
+)
+from napari_milcnn.untrusted import LARGEST_JSON, parse_json, read_regular
 
 JOURNAL: Final = "unfinished.jsonl"
 _PREDICTIONS, _OBJECTS = "predictions.csv", "objects.csv"
 _PREDICTION_ROW: Final = ("file", "name", "error")
+_LARGEST: Final = 2 * LARGEST_JSON
+"""Bytes; a larger journal is refused."""
 _LARGE: Final = 1 << 30
 """Bytes of an image above which only its beginning, its size and its time are compared, not all that it holds."""
 _BLOCK: Final = 1 << 20
@@ -140,7 +151,7 @@ class RunInProgress:
         if self._objects is not None:
             self._objects.append(objects)
         self._predictions.append(rows)
-        _add_line(self._out, done.model_dump())
+        append_text(self._out / JOURNAL, _line(done.model_dump()))
 
     def end(self, *, failed: bool = False, **facts: object) -> Path:
         """Complete the tables and the record, with some facts for the record, and return the path of the record.
@@ -148,7 +159,7 @@ class RunInProgress:
         `failed` says that the run ended while it wrote the results of an image.
         """
         if self._is_in_order and not self._set_aside and not failed:
-            _add_line(self._out, {"settled": True})
+            append_text(self._out / JOURNAL, _line({"settled": True}))
         home = settle(self._out, **facts)
         assert home is not None
         return home
@@ -192,7 +203,9 @@ def settle(out: Path, **facts: object) -> Path | None:
         return None
     if not journal.settled:
         _tidy(out, journal)
-        _add_line(out, {"settled": True})
+        with replacing(out / JOURNAL) as draft:
+            content = (out / JOURNAL).read_bytes()
+            draft.write_bytes(content[: content.rfind(b"\n") + 1] + _line({"settled": True}).encode())
     done = {one.name: one.classified for one in journal.done}
     home = write_record(out, journal.finished_record() | facts, done=done, merge=True)
     for path in (*earlier, out / JOURNAL):
@@ -210,7 +223,8 @@ def read_journal(out: Path) -> _Journal | None:
     """
     path = out / JOURNAL
     try:
-        first, *lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        documents = [parse_json(line) for line in read_regular(path, _LARGEST).split(b"\n")[:-1]]
+        first, *lines = [one for one in documents if isinstance(one, dict)]
         settled = {"settled": True} in lines
         done = [line for line in lines if line != {"settled": True}]
         return _Journal.model_validate({**first, "done": done, "settled": settled})
@@ -224,19 +238,6 @@ def read_journal(out: Path) -> _Journal | None:
 
 def _line(facts: Mapping[str, object]) -> str:
     return json.dumps(facts, default=str) + "\n"
-
-
-def _add_line(out: Path, facts: Mapping[str, object]) -> None:
-    """Add a line to the journal, after a line that was cut."""
-    path = out / JOURNAL
-    try:
-        with path.open("r+b") as file:
-            content = file.read()
-            file.seek(content.rfind(b"\n") + 1)
-            file.truncate()
-            file.write(_line(facts).encode())
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _earlier(name: str) -> str:

@@ -7,6 +7,7 @@ Only the tables of a classification grow row by row (`GrowingTable`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,17 +117,29 @@ class GrowingTable:
             write_table(self.path, read_rows(self.path).reindex(columns=self._columns, fill_value=""))
         guarded = with_each_text(rows.reindex(columns=self._columns), guarded_cell)
         text = guarded.to_csv(index=False, header=False, float_format=_FLOAT_FORMAT)
-        try:
-            with self.path.open("ab") as file:
-                before = file.tell()
-                try:
-                    file.write(text.encode())
-                    file.flush()
-                except OSError:
-                    file.truncate(before)
-                    raise
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        append_text(self.path, text)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a file; if this fails, nothing of the text is left in it.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            left = memoryview(text.encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _once_each(columns: Iterable[str]) -> list[str]:
