@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
@@ -298,3 +299,6 @@ def test_fingerprints(tmp_path):
     found.add(fingerprint(tmp_path / "a.zarr"))
     assert len(found) == 3
     assert fingerprint(tmp_path / "missing") == ""
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "endless.tif")
+        assert fingerprint(tmp_path / "endless.tif") == ""

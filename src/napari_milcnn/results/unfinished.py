@@ -40,7 +40,7 @@ from napari_milcnn.results.write import (
     whole_rows,
     write_table,
 )
-from napari_milcnn.untrusted import LARGEST_JSON, parse_json, read_regular
+from napari_milcnn.untrusted import LARGEST_JSON, check_regular, parse_json, read_regular
 
 JOURNAL: Final = "unfinished.jsonl"
 _PREDICTIONS, _OBJECTS = "predictions.csv", "objects.csv"
@@ -345,6 +345,7 @@ def fingerprint(path: Path) -> str:
         for file, fact in zip(files, facts, strict=True):
             found.update(f"{_name_inside(file, path)} {fact.st_size} {fact.st_mtime_ns if large else ''}\n".encode(
                 "utf-8", "surrogateescape"))  # fmt: skip
+            check_regular(file)
             with file.open("rb") as content:
                 for block in iter(lambda content=content: content.read(_BLOCK), b""):  # type: ignore[misc]
                     found.update(block)
