@@ -45,7 +45,7 @@ from napari_milcnn.untrusted import LARGEST_JSON, check_regular, parse_json, rea
 JOURNAL: Final = "unfinished.jsonl"
 _PREDICTIONS, _OBJECTS = "predictions.csv", "objects.csv"
 _PREDICTION_ROW: Final = ("file", "name", "error")
-_LARGEST: Final = 2 * LARGEST_JSON
+_LARGEST_JOURNAL: Final = 2 * LARGEST_JSON
 """Bytes; a larger journal is refused."""
 _LARGE: Final = 1 << 30
 """Bytes of an image above which only its beginning, its size and its time are compared, not all that it holds."""
@@ -223,7 +223,7 @@ def read_journal(out: Path) -> _Journal | None:
     """
     path = out / JOURNAL
     try:
-        documents = [parse_json(line) for line in read_regular(path, _LARGEST).split(b"\n")[:-1]]
+        documents = [parse_json(line) for line in read_regular(path, _LARGEST_JOURNAL).split(b"\n")[:-1]]
         first, *lines = [one for one in documents if isinstance(one, dict)]
         settled = {"settled": True} in lines
         done = [line for line in lines if line != {"settled": True}]
