@@ -17,7 +17,7 @@ from pathlib import Path
 import napari
 import numpy as np
 import tifffile
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea, QWidget
 
@@ -195,14 +195,14 @@ def _train(dock: QWidget, shot: Callable[[str], None]) -> None:
     wait(lambda: not dock.busy and not dock.waits)
     shot("ready")
     dock.start_button.click()
-    wait(lambda: dock._epochs[0] >= 8, 900)
+    wait(lambda: dock.session.learning is not None and dock.session.learning.done >= 8, 900)
     dock.pause_button.click()
-    area = dock.tabs.widget(1)
+    area = dock.tabs.widget(1).findChild(QScrollArea)
     wait(lambda: False, 1)
-    area.verticalScrollBar().setValue(dock.progress.y() - 20)
-    shot("curves")
-    area.verticalScrollBar().setValue(dock.previews.y() - 20)
     shot("looks")
+    curves = dock.learning_box.curves
+    area.verticalScrollBar().setValue(curves.mapTo(area.widget(), QPoint(0, 0)).y() - 20)
+    shot("curves")
     dock.pause_button.click()
     wait(lambda: not dock.busy, 900)
     shot("done")

@@ -33,11 +33,7 @@ MEASURED = ("src", "tests", "benchmarks", "docs", "tools")
 OF_THE_WHOLE = ("tests/fuzz",)
 """Folders of tests that are of no one folder of the package."""
 
-_DOCK = "the docks are rebuilt on sessions by an issue of their own"
-LARGE = {
-    "src/napari_milcnn/plugin/train/dock.py": _DOCK,
-    "src/napari_milcnn/plugin/train/label_box.py": _DOCK,
-}
+LARGE: dict[str, str] = {}
 """Files that may be long and hold long functions, with the reason."""
 TWINS: dict[str, str] = {}
 """Names that several modules of the package may define, with the reason; at most MOST_TWINS."""

@@ -219,14 +219,57 @@ def test_a_class_may_change_the_case_of_its_own_name_and_unknown_ones_are_named(
             refused()
 
 
-def test_colours_are_those_that_a_model_of_the_classes_has_or_those_given(flat):
-    """The order in which classes were added changes nothing: a model sorts them."""
+def colours(labelling):
+    """Return class -> colour."""
+    return {each.name: each.colour for each in labelling.classes}
+
+
+def test_a_class_keeps_its_colour_whatever_is_added_renamed_or_removed(flat):
+    before = colours(flat)
+    assert before == class_colours(["a", "b"])
     flat.add_class("Aa")
-    assert {each.name: each.colour for each in flat.classes} == class_colours(["Aa", "a", "b"])
+    assert colours(flat) == before | {"Aa": class_colours("abc")["c"]}
     flat.recolour_class("b", "#123456")
     flat.remove_class("a")
-    assert {each.name: each.colour for each in flat.classes} == class_colours(["Aa", "b"]) | {"b": "#123456"}
-    assert {each.name: each.colour for each in open_labelling(flat.path.parent).classes}["b"] == "#123456"
+    flat.add_class("z")
+    assert colours(flat) == {"b": "#123456", "Aa": class_colours("abc")["c"], "z": before["a"]}
+    assert colours(open_labelling(flat.path.parent)) == colours(flat)
+
+
+def test_classes_are_moved_and_the_order_is_kept_and_undone(flat):
+    flat.add_class("c")
+    flat.move_class("c", 0)
+    assert [each.name for each in flat.classes] == ["c", "a", "b"]
+    assert colours(open_labelling(flat.path.parent)) == colours(flat)
+    assert [each.name for each in open_labelling(flat.path.parent).classes] == ["c", "a", "b"]
+    flat.undo()
+    assert [each.name for each in flat.classes] == ["a", "b", "c"]
+
+
+def test_a_table_with_rows_without_a_label_opens_for_labelling_and_not_for_training(flat):
+    """What such a row holds in columns of the user is there again when it gets a label."""
+    (flat.path.parent / "labels.json").unlink()
+    text = "file,label,dose\n0.tif,a,1\n1.tif,,2\n2.tif,b,3\n"
+    flat.path.write_text(text, encoding="utf-8")
+    opened = open_labelling(flat.path)
+    assert [image.labels for image in opened.images] == [("a",), (), ("b",)]
+    assert opened.must_be_saved
+    with pytest.raises(LabelsError, match="rows without a label: line 3"):
+        read_labels(flat.path)
+    opened.save()
+    assert not opened.must_be_saved
+    assert len(read_labels(flat.path).images) == 2
+    assert (flat.path.parent / "labels.csv.bak").read_text(encoding="utf-8") == text
+    open_labelling(flat.path.parent).label([1], "b")
+    assert "1.tif,b,2" in flat.path.read_text(encoding="utf-8")
+
+
+def test_a_split_without_an_image_to_train_on_is_left_out_and_a_warning_says_why(flat):
+    flat.label([0], "a")
+    flat.label([1], "b")
+    flat.set_split([0, 1], "test")
+    assert any("No image of a and b is in the split train" in said for said in flat.warnings())
+    assert {image.split for image in flat.table().images} == {None}
 
 
 def test_a_split_is_of_whole_groups_and_used_once_it_is_whole(flat):

@@ -19,6 +19,8 @@ _TOL_MUTED = (
     "#332288",
 )
 """Tol 2021, the scheme 'muted', for further classes."""
+PALETTE_SIZE = len(_OKABE_ITO + _TOL_MUTED)
+"""Number of classes with different colours."""
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,6 @@ from pathlib import Path
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import LabelsError, OutputError
-from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import as_on_disk, exists_on_disk
@@ -47,6 +46,7 @@ from napari_milcnn.labels.labelling_files import (
     relative_name,
     table_path,
     with_cells,
+    with_colours,
     write_bytes,
 )
 from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of
@@ -93,17 +93,18 @@ class Labelling:
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
-        """The classes in the order in which they were added, those without an image among them.
-
-        A class without a colour of its own has the colour that a model of these classes gives it.
-        """
-        usual = class_colours(sorted(each.name for each in self._now.classes))
-        return tuple(replace(each, colour=each.colour or usual[each.name]) for each in self._now.classes)
+        """The classes in the order of their number keys, those without an image among them, each with its colour."""
+        return self._now.classes
 
     @property
     def images(self) -> tuple[LabelledImage, ...]:
         """Every image, labelled or not; the `rows` of all methods are places in this tuple."""
         return self._now.images
+
+    @property
+    def must_be_saved(self) -> bool:
+        """Whether a training could not read these labels from disk: no file yet, or one with rows without a label."""
+        return self.unsaved or not self.path.exists() or not all(image.labels for image in self._sheet.images)
 
     @property
     def can_undo(self) -> bool:
@@ -118,7 +119,7 @@ class Labelling:
     # Classes
 
     def add_class(self, name: str, colour: str | None = None) -> None:
-        """Add a class, with a colour of its own or that of the palette.
+        """Add a class with a colour, by default the first of the palette that no class has.
 
         Raises
         ------
@@ -126,7 +127,7 @@ class Labelling:
             If the name is empty or taken, or could not be read back from labels.csv.
         """
         name = self._checked_name(name)
-        self._change(classes=(*self._now.classes, LabelClass(name, colour or "")))
+        self._change(classes=with_colours((*self._now.classes, LabelClass(name, colour or ""))))
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class, and the label of its images with it.
@@ -149,6 +150,12 @@ class Labelling:
         place = self._place(name)
         classes = list(self._now.classes)
         classes[place] = replace(classes[place], colour=colour)
+        self._change(tuple(classes))
+
+    def move_class(self, name: str, place: int) -> None:
+        """Move a class to another place, from 0, in the order of the classes, which is that of the number keys."""
+        classes = list(self._now.classes)
+        classes.insert(place, classes.pop(self._place(name)))
         self._change(tuple(classes))
 
     def remove_class(self, name: str) -> None:
@@ -258,6 +265,12 @@ class Labelling:
                 for line, image in enumerate(labelled, start=2))  # fmt: skip
         return LabelTable(tuple(rows), self.reading, str(self.path), plates=plates_of(self.path, self.reading))
 
+    @property
+    def has_split(self) -> bool:
+        """Whether a training uses the split of the labelled images, and chooses none of its own."""
+        labelled = [image for image in self.images if image.labels]
+        return any(image.split for image in labelled) and not self._split_problem(labelled)
+
     def labelled(self) -> tuple[int, ...]:
         """Return the rows of images with a label, in the order of `table`."""
         return tuple(row for row, image in enumerate(self.images) if image.labels)
@@ -291,7 +304,7 @@ class Labelling:
             return (f"The split is set for {given} of {len(labelled)} labelled images, and is used once it is set for "
                     "all. Set it for the others, or for none.")  # fmt: skip
         trained = {label for image in labelled if image.split == "train" for label in image.labels}
-        left = [each.name for each in self.classes if trained and each.name not in trained
+        left = [each.name for each in self.classes if given and each.name not in trained
                 and any(each.name in image.labels for image in labelled)]  # fmt: skip
         if left:
             return (f"No image of {' and '.join(left)} is in the split train; the split is used once each class has an "
@@ -349,7 +362,7 @@ class Labelling:
         if content != before and not (before is None and not self.labelled()):
             self._keep_original()
             write_bytes(self.path, content)
-            self._sheet = replace(self._sheet, content=content)
+            self._sheet = replace(self._sheet, content=content, images=tuple(self.table().images))
         write_bytes(notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
 
     def _keep_original(self) -> None:
@@ -453,7 +466,8 @@ def open_labelling(
     if not images:
         raise LabelsError(f"{paths[0]} holds no image, no labels.csv and no folder of images for each class; expected "
                           "one of them")  # fmt: skip
-    return Labelling(path, _State(known_classes(notes, sheet, images), images), reading, with_cells(sheet, notes))
+    classes = with_colours(known_classes(notes, sheet, images))
+    return Labelling(path, _State(classes, images), reading, with_cells(sheet, notes))
 
 
 def _without_label(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, ValidationError
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.delimited import TABLE_SUFFIXES, parse_delimited, read_delimited
 from napari_milcnn.errors import LabelsError, OutputError
+from napari_milcnn.figures.palette import PALETTE_SIZE, class_colours
 from napari_milcnn.images.instruments import well_name
 from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import ImageReading
@@ -27,7 +28,7 @@ _NEW_TABLE = ("file", "label", "group", "split")
 
 @dataclass(frozen=True)
 class LabelClass:
-    """A class of a labelling and its colour as #rrggbb; an empty colour stands for that of the palette."""
+    """A class of a labelling and its colour as #rrggbb; files of early versions may have no colour."""
 
     name: str
     colour: str
@@ -232,7 +233,7 @@ def key_of(image: LabelledImage, path: Path) -> tuple[str, str]:
 
 
 def read_sheet(path: Path, reading: ImageReading) -> Sheet:
-    """Read the table that is there; it may have no rows, as after every label was removed.
+    """Read the table that is there; it may have no rows, as after every label was removed, or rows without a label.
 
     Raises
     ------
@@ -240,7 +241,7 @@ def read_sheet(path: Path, reading: ImageReading) -> Sheet:
         The table has problems; they are listed.
     """
     try:
-        images = read_labels(path, reading).images
+        images = read_labels(path, reading, unlabelled=True).images
     except LabelsError:
         if not _has_no_rows(path):
             raise
@@ -309,6 +310,22 @@ def known_classes(notes: Notes, sheet: Sheet, images: Iterable[LabelledImage]) -
     for name in missing:
         classes.append(LabelClass(name, ""))
     return tuple(classes)
+
+
+def with_colours(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
+    """Give each class without a colour one of its own; the other classes keep theirs.
+
+    It gets the colour that a model of these classes gives it, or the first one of the palette that is free.
+    """
+    palette = list(class_colours(list(map(str, range(PALETTE_SIZE)))).values())
+    usual = class_colours(sorted(each.name for each in classes))
+    used = {each.colour for each in classes}
+    given = []
+    for each in classes:
+        free = [colour for colour in (usual[each.name], *palette) if colour not in used]
+        given.append(each if each.colour else replace(each, colour=free[0] if free else usual[each.name]))
+        used.add(given[-1].colour)
+    return tuple(given)
 
 
 def with_cells(sheet: Sheet, notes: Notes) -> Sheet:

@@ -277,7 +277,13 @@ def _checked_row(image: LabelledImage) -> CheckedRow:
     return CheckedRow(image.line, image.file, image.labels, image.plane, image.name)
 
 
-def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: str | Path | None = None) -> LabelTable:
+def read_labels(
+    path: str | Path,
+    reading: ImageReading = AS_THEY_SAY,
+    layout: str | Path | None = None,
+    *,
+    unlabelled: bool = False,
+) -> LabelTable:
     """Read a table of image-level labels, a folder with one folder of images per class, or an OME-Zarr plate.
 
     Parameters
@@ -289,6 +295,8 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
     layout : path, optional
         For a plate: a CSV with the columns well ("B03", "B3" or "B/3") and label, and optional group and split. Each
         field of a well with a label is a row; its group is its well where the layout gives no other.
+    unlabelled : bool
+        Whether rows of a table may have no label yet, as where images are still to be labelled.
 
     Raises
     ------
@@ -314,7 +322,7 @@ def read_labels(path: str | Path, reading: ImageReading = AS_THEY_SAY, layout: s
         images = (
             _folder_images(path, reading.pattern, problems, warnings)
             if a_folder
-            else _table_images(path, problems, warnings)
+            else _table_images(path, problems, warnings, unlabelled)
         )
     if not images:
         problems.add(
@@ -402,7 +410,7 @@ def _size(file: Path) -> int:
     return 1 if os.path.isdir(file) else min(one.stat().st_size for one in files_of(file))
 
 
-def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[LabelledImage]:
+def _table_images(path: Path, problems: Problems, warnings: Problems, unlabelled: bool) -> list[LabelledImage]:
     """Read the rows of labels.csv; collect what is wrong with them."""
     rows = _rows(path, TABLE_COLUMNS, 2)
     images = []
@@ -414,6 +422,8 @@ def _table_images(path: Path, problems: Problems, warnings: Problems) -> list[La
         plane = _plane(line, row["plane"], problems)
         images.append(LabelledImage(file, split_labels(labels), group, row["split"].lower() or None, line, plane))
         _check_row(line, row, images[-1], problems)
+        if not labels and not unlabelled:
+            problems.add("rows without a label", f"line {line} {name!r}")
     _check_columns(rows, problems)
     _check_labels(rows, images, problems)
     _check_repeats(images, problems, warnings)
@@ -484,8 +494,6 @@ def _check_row(line: int, row: dict[str, str], image: LabelledImage, problems: P
         problems.add("pipes or devices in place of images", place)
     elif not _size(image.file):
         problems.add("empty files", place)
-    if not image.labels:
-        problems.add("rows without a label", place)
     _check_words(line, row, name, problems)
 
 

@@ -141,11 +141,7 @@ class TrainingPlan:
         MilcnnError
             If the model to start from, the images or the options cannot be used.
         """
-        if self.out.suffix.lower() != ".zip" or self.out.is_dir():
-            raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
-        if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
-            raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
-                               "another name")  # fmt: skip
+        self.check_out()
         start = self._start_from_model(self.init, table) if self.init else self._start_anew(table)
         counts = ", ".join(f"{name} {count}" for name, count in table.counts().items())
         usual = {"trained_on": f"{len(table.images)} labelled images: {counts}", "name": self.out.stem}
@@ -153,6 +149,20 @@ class TrainingPlan:
         foreground = make_options(ForegroundOptions, self.foreground).over(model.card.foreground)
         model = model.with_card(foreground=foreground)
         return Start(model, start.summary)
+
+    def check_out(self) -> None:
+        """Check the name of the model file.
+
+        Raises
+        ------
+        OptionsError
+            If it is not a .zip, or is the model to start from.
+        """
+        if self.out.suffix.lower() != ".zip" or self.out.is_dir():
+            raise OptionsError(f"a model is saved as one .zip file, found {self.out}; name it {self.out.stem}.zip")
+        if self.init and self.out.exists() and self.out.resolve() == Path(self.init).resolve():
+            raise OptionsError(f"{self.out} is the model to start from and would be overwritten; give the new model "
+                               "another name")  # fmt: skip
 
     def _start_anew(self, table: LabelTable) -> Start:
         """Make a new model with the classes of a table and the channels and pixel size of its first image."""

@@ -169,7 +169,8 @@ def test_undo_and_redo_by_keys_and_buttons(box, qtbot, folder):
     assert (labels(box)[0], box.redo_button.isEnabled()) == (("a",), False)
 
 
-def test_keys_work_in_the_canvas_after_the_dock_was_used_and_not_after_another_was(make_napari_viewer, qtbot, folder):
+def test_keys_label_in_the_canvas_only_while_the_button_says_so(make_napari_viewer, qtbot, folder):
+    """Number keys and Ctrl+Z belong to napari's layers in the image, and to the labels on the tab."""
     viewer = make_napari_viewer()
     box = LabelBox(viewer)
     viewer.window.add_dock_widget(box, name="Train")
@@ -177,18 +178,21 @@ def test_keys_work_in_the_canvas_after_the_dock_was_used_and_not_after_another_w
     dropped(box, qtbot, folder)
     type_class("a", "b", box=box)
     canvas = viewer.window._qt_viewer.canvas.native
-    box.table.setFocus()
-    press(canvas, 2)
-    press(canvas, 1, SHIFT)
-    assert labels(box)[:2] == [("b",), ("a",)]
-    viewer.window._qt_viewer.layers.setFocus()
+    press(box.table, 2)
     press(canvas, 1)
-    assert labels(box)[1:3] == [("a",), ()]
-    box.table.setFocus()
+    QTest.keyClick(canvas, Qt.Key.Key_Z, CONTROL)
+    assert labels(box)[:2] == [("b",), ()]
+    box.keys_button.click()
+    assert box.keys_button.text() == "Keys in the image label: on"
+    press(canvas, 1)
+    press(canvas, 2, SHIFT)
+    assert labels(box)[:3] == [("b",), ("a",), ("b",)]
+    QTest.keyClick(canvas, Qt.Key.Key_Z, CONTROL)
+    assert labels(box)[2] == ()
     box.hide()
     press(canvas, 1)
     assert labels(box)[1:3] == [("a",), ()]
-    assert box._keys == []
+    assert not box.keys_button.isChecked()
     settled(box, qtbot)
 
 
@@ -305,7 +309,7 @@ def test_layers_of_the_user_stay_and_our_layers_keep_their_display_settings(box,
 def test_each_plane_is_shown_alone(box, viewer, qtbot, tmp_path):
     movie = noise(3, 2, 64, 64, seed=1)
     tifffile.imwrite(tmp_path / "movie.ome.tif", movie, metadata={"axes": "TCYX", "Channel": {"Name": ["GFP", "RFP"]}})
-    box.planes.setChecked(True)
+    box.open_box.planes.setChecked(True)
     dropped(box, qtbot, tmp_path / "movie.ome.tif")
     click(box, 2)
     settled(box, qtbot)
@@ -315,13 +319,13 @@ def test_each_plane_is_shown_alone(box, viewer, qtbot, tmp_path):
 
 def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, viewer, qtbot, folder, tmp_path_factory,
                                                                         monkeypatch):  # fmt: skip
-    box.layers_button.click()
+    box.open_box.layers_button.click()
     assert "Select one or more image layers" in box.message.text()
     viewer.open(folder / "2.ome.tif")
     for layer in viewer.layers:
         viewer.layers.selection.add(layer)
     with qtbot.waitSignal(box.changed, timeout=PATIENCE):
-        box.layers_button.click()
+        box.open_box.layers_button.click()
     settled(box, qtbot)
     assert [image.file for image in box.labelling.images] == [folder / "2.ome.tif"]
     out = tmp_path_factory.mktemp("written")
@@ -331,7 +335,7 @@ def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, vie
     viewer.layers.selection = {layer}
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(out))
     with qtbot.waitSignal(box.changed, timeout=PATIENCE):
-        box.layers_button.click()
+        box.open_box.layers_button.click()
     settled(box, qtbot)
     assert [image.file.name for image in box.labelling.images] == [f"in_memory_T{t}.ome.tif" for t in range(3)]
     with open_image(out / "in_memory_T1.ome.tif") as image:
@@ -346,14 +350,24 @@ def test_a_damaged_table_gives_a_message(box, qtbot, folder):
     assert box.labelling is None
 
 
-def test_a_change_that_cannot_be_saved_gives_a_message_and_stays(box, qtbot, folder):
+def test_a_change_that_cannot_be_saved_stays_and_is_not_lost_without_a_question(box, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", box=box)
     (folder / "labels.csv").write_text("file,label\n1.ome.tif,z\n", encoding="utf-8")
     press(box.table, 1)
-    assert "changed by another program" in box.message.text()
+    box.table.select([4])
+    assert "changed by another program" in box.warning.text()
     assert labels(box)[0] == ("a",)
     assert (folder / "labels.csv").read_text(encoding="utf-8").endswith("z\n")
+    drop(box, folder)
+    assert "the changes that were not written are lost" in box.question.text.text()
+    box.question.no.click()
+    assert not box.question.isVisible()
+    assert labels(box)[0] == ("a",)
+    drop(box, folder)
+    box.question.yes.click()
+    settled(box, qtbot)
+    assert labels(box)[:2] == [(), ("z",)]
 
 
 def test_what_next_sorts_by_the_models_order_and_opens_the_first(box, viewer, qtbot, folder):
@@ -404,14 +418,14 @@ def test_the_check_lists_what_it_found_and_a_click_selects_the_images(box, qtbot
 def test_during_a_training_images_can_be_shown_and_labels_cannot_be_changed(box, viewer, qtbot, folder):
     dropped(box, qtbot, folder)
     type_class("a", box=box)
-    box.set_enabled_while_training(True)
+    box.session.lock(True)
     click(box, 3)
     press(box.table, 1)
     settled(box, qtbot)
     assert viewer.layers[0].name == "3 GFP"
     assert "Labels cannot be changed while a training runs." in box.message.text()
     assert labels(box) == [()] * 8
-    box.set_enabled_while_training(False)
+    box.session.lock(False)
     press(box.table, 1)
     assert labels(box)[3] == ("a",)
 
@@ -447,8 +461,8 @@ def test_axes_can_be_typed_for_files_that_do_not_state_them(box, viewer, qtbot, 
     dropped(box, qtbot, tmp_path)
     assert "axes" in box.message.text()
     assert len(viewer.layers) == 0
-    QTest.keyClicks(box.axes, "tcyx")
-    QTest.keyClick(box.axes, Qt.Key.Key_Return)
+    QTest.keyClicks(box.open_box.axes, "tcyx")
+    QTest.keyClick(box.open_box.axes, Qt.Key.Key_Return)
     settled(box, qtbot)
     assert [(layer.name, layer.data.shape) for layer in viewer.layers] == [
         ("plain channel 0", (3, 64, 64)), ("plain channel 1", (3, 64, 64)),
@@ -457,11 +471,11 @@ def test_axes_can_be_typed_for_files_that_do_not_state_them(box, viewer, qtbot, 
 
 def test_folder_table_images_and_plate_are_opened_from_the_menu(box, qtbot, folder, monkeypatch):
     opened = []
-    monkeypatch.setattr(box, "open", lambda paths, layout=None: opened.append((paths, layout)))
+    monkeypatch.setattr(box.open_box, "open", lambda paths, layout=None: opened.append((paths, layout)))
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(folder / "labels.csv"), ""))
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: ([str(folder / "1.ome.tif")], ""))
-    for action in box.open_actions.values():
+    for action in box.open_box.open_actions.values():
         action.trigger()
     (folder / "plate.zarr").mkdir()
     drop(box, folder / "layout.csv", folder / "plate.zarr")

@@ -24,6 +24,7 @@ from conftest import PATIENCE, lively_model
 from napari_milcnn.model.faithfulness_words import faithfulness_sentences
 from napari_milcnn.options import POOLINGS
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.train.choices import Choices
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
@@ -86,11 +87,28 @@ def opened(dock, qtbot, *paths: Path) -> None:
     settled(dock, qtbot)
 
 
+def show_first_result(dock) -> None:
+    """Choose the first of the results in the list."""
+    dock.outcome_box.choice.setCurrentIndex(0)
+    dock.outcome_box.choice.activated.emit(0)
+
+
 def choose(dock, **options) -> None:
     """Set options in the forms."""
     for name, value in options.items():
         form = dock.plan_box.options if name in [one.name for one in dock.plan_box.options] else dock.plan_box.more
         form[name].value = value
+
+
+def epochs_done(dock) -> int:
+    """Return how many epochs are done."""
+    return dock.session.learning.done if dock.session.learning is not None else 0
+
+
+def report_of(dock):
+    """Return the report that the dock shows."""
+    shown = dock.session.results.shown
+    return None if shown is None else shown.report
 
 
 def trained(dock, qtbot, **options) -> None:
@@ -184,8 +202,12 @@ def test_an_impossible_training_gives_its_reason(dock, qtbot, table, tmp_path):
     trained(dock, qtbot, patch=30)
     assert "'patch' is 30; expected 0 or at least the receptive field, 67 px" in dock.message.text()
     dock.plan_box.out.setText("model.pt")
-    trained(dock, qtbot)
-    assert "a model is saved as one .zip file" in dock.message.text()
+    assert dock.message.text() == ""
+    assert "a model is saved as one .zip file" in dock.needs.text()
+    assert not dock.start_button.isEnabled()
+    dock.plan_box.out.setText("model")
+    dock.plan_box.out.setText("mine.zip")
+    assert not dock.needs.isVisible()
     assert dock.start_button.isEnabled()
 
 
@@ -195,27 +217,27 @@ def test_pause_stop_and_resume(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     choose(dock, **{**FAST, "epochs": 60})
     dock.start_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] >= 1, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: epochs_done(dock) >= 1, timeout=PATIENCE)
     dock.pause_button.click()
     assert dock.pause_button.text() == "Continue"
     there, before = (0, 0), None
     for _ in range(20):  # an epoch whose batches are done still has its validation
-        there, before = (dock._epochs[0], dock.progress.value()), there
+        there, before = (epochs_done(dock), dock.progress.value()), there
         if there == before:
             break
         qtbot.wait(1500)
     assert there == before
     dock.pause_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] > there[0], timeout=PATIENCE)
+    qtbot.waitUntil(lambda: epochs_done(dock) > there[0], timeout=PATIENCE)
     dock.stop_button.click()
     settled(dock, qtbot)
-    done = dock.stopped.epochs_done
+    done = dock.session.stopped.epochs_done
     assert there[0] < done < 60
-    assert dock.report is not None
+    assert report_of(dock) is not None
     dock.plan_box.options["epochs"].value = 3  # Resume ignores the form: it continues the training with its own options
     assert not dock.resume_button.isHidden()
     dock.resume_button.click()
-    qtbot.waitUntil(lambda: dock._epochs[0] > done, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: epochs_done(dock) > done, timeout=PATIENCE)
     dock.stop_button.click()
     settled(dock, qtbot)
     assert mil.load_model(tmp_path / "model.zip").card.training.options["epochs"] == 60
@@ -226,10 +248,10 @@ def test_without_validation_the_dock_shows_no_metrics(dock, qtbot, table, tmp_pa
     (tmp_path / "labels.csv").write_text("\n".join(",".join(row.split(",")[:2]) for row in rows))
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=1, validation=0.0)
-    assert dock.curves.none.text().startswith("No validation")
-    assert not dock.curves.validation.isVisibleTo(dock.curves)
+    assert dock.learning_box.curves.none.text().startswith("No validation")
+    assert not dock.learning_box.curves.validation.isVisibleTo(dock.learning_box)
     assert dock.outcome_box.figures.text().startswith("No validation")
-    assert dock.report is None
+    assert report_of(dock) is None
 
 
 @pytest.mark.slow
@@ -246,7 +268,7 @@ def test_estimate_and_cross_validation(dock, qtbot, table, tmp_path):
     notes = dock.outcome_box.notes.text()
     assert "Cross-validation on 16 images from 16 groups" in notes
     assert "each image was predicted by a network that was not trained on its group." in notes
-    assert len(dock.report.folds) == 2
+    assert len(report_of(dock).folds) == 2
     assert dock.outcome_box.results_button.isVisibleTo(dock)
     assert not dock.outcome_box.card.isVisibleTo(dock)
 
@@ -269,11 +291,12 @@ def test_a_cross_validation_pauses_and_stops(dock, qtbot, table, tmp_path):
     dock.stop_button.click()
     settled(dock, qtbot)
     assert dock.message.text() == "Stopped."
-    assert dock.report.folds is None
+    assert report_of(dock).folds is None
     choose(dock, epochs=1)
     dock.validate_button.click()
     settled(dock, qtbot)
-    assert len(dock.report.folds) == 2
+    assert len(report_of(dock).folds) == 2
+    show_first_result(dock)
     assert dock.outcome_box.use_button.isVisibleTo(dock)
 
 
@@ -300,7 +323,7 @@ def test_the_card_is_filled_in_and_the_authors_are_remembered(dock, qtbot, table
         assert box.measure_button.isVisibleTo(box) != measured
     card = mil.load_model(tmp_path / "model.zip").card
     assert card.authors == ("Ada L.", "Alan T.")
-    assert box.message.text() == f"Saved {tmp_path / 'model.zip'}"
+    assert dock.outcome_box.message.text() == f"Saved {tmp_path / 'model.zip'}"
     assert "held out for validation" in dock.outcome_box.notes.text()
     assert box.sentences.text().split("\n\n") == faithfulness_sentences(card.faithfulness)
     assert all(name in box.table.text() for name in ("none", "spots", "class map × image"))
@@ -357,7 +380,7 @@ if len(sys.argv) > 3:
     dock.plan_box.more["batch_size"].value = 4
     dock.plan_box.more["epoch_steps"].value = 1
     dock.start_button.click()
-    wait(lambda: dock._epochs[0] >= 2)
+    wait(lambda: dock.session.learning.done >= 2)
     print("trained", flush=True)
 wait(lambda: False)
 """
@@ -381,16 +404,16 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path,
     assert all(image.labels == (("none", "spots")[int(image.file.stem) % 2],) for image in labelled)
     assert len(dock.label_box.labelling.images) == 16
     if training:
-        assert dock.stopped.epochs_done >= 2
+        assert dock.session.stopped.epochs_done >= 2
         assert not dock.resume_button.isHidden()
         dock.resume_button.click()
-        qtbot.waitUntil(lambda: dock._epochs[0] > 0, timeout=PATIENCE)
-        first = dock._epochs[0]
+        qtbot.waitUntil(lambda: epochs_done(dock) > 0, timeout=PATIENCE)
+        first = epochs_done(dock)
         dock.stop_button.click()
         settled(dock, qtbot)
         assert first >= 2  # epoch 2 itself is lost if its state was still being written
     else:
-        assert dock.stopped is None
+        assert dock.session.stopped is None
 
 
 @pytest.mark.slow
@@ -413,12 +436,12 @@ def test_several_devices_train_in_processes_that_the_dock_follows(dock, qtbot, t
     """Two processes on the CPU stand in for two GPUs: curves and metrics arrive as from a training in this process."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    dock._gpus = 2
+    dock.session.gpus = 2
     opened(dock, qtbot, tmp_path / "labels.csv")
     trained(dock, qtbot, epochs=2, device="auto")
     assert dock.message.text() == "Done."
-    assert dock._epochs == (2, 2)
-    assert dock.report is not None
+    assert (dock.session.learning.done, dock.session.learning.epochs) == (2, 2)
+    assert report_of(dock) is not None
     assert mil.load_model(tmp_path / "model.zip").card.training.device.endswith("(2 processes)")
 
 
@@ -427,7 +450,7 @@ def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qt
     plan = TrainingPlan(tmp_path / "labels.csv", tmp_path / "model.zip", facts={"name": "first"})
     save_record(plan, 0, TrainingState.STOPPED)
     opened(dock, qtbot, tmp_path / "labels.csv")
-    assert dock.stopped is not None
+    assert dock.session.stopped is not None
     assert dock.tabs.currentIndex() == 1
     dock.tabs.setCurrentIndex(0)
     choose(dock, epochs=7)
@@ -440,10 +463,10 @@ def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qt
     other.mkdir()
     for path in tmp_path.glob("?.tif"):
         tifffile.imwrite(other / path.name, tifffile.imread(path))
-    (other / "labels.csv").write_text("file,label\n0.tif,none\n1.tif,spots\n")
+    (other / "labels.csv").write_text("file,label\n0.tif,none\n1.tif,spots\n2.tif,none\n")
     opened(dock, qtbot, other / "labels.csv")
-    assert dock.stopped is None
-    assert (dock.plan().out, dock.plan().facts) == (other / "model.zip", {})
+    assert dock.session.stopped is None
+    assert (dock.session.plan().out, dock.session.plan().facts) == (other / "model.zip", {})
 
 
 @pytest.mark.slow
@@ -477,11 +500,11 @@ def test_a_model_that_is_trained_further_is_not_overwritten(dock, qtbot, table, 
     start.setCurrentIndex(next(i for i in range(start.count()) if start.itemText(i).endswith("(current)")))
     start.activated.emit(start.currentIndex())
     settled(dock, qtbot)
-    assert dock.plan().out == tmp_path / "model-2.zip"
+    assert dock.session.plan().out == tmp_path / "model-2.zip"
     assert dock.plan_box.out.placeholderText() == "model-2.zip"
     dock.plan_box.out.setText("model.zip")
-    trained(dock, qtbot)
-    assert "model.zip is the model to start from and would be overwritten" in dock.message.text()
+    assert "model.zip is the model to start from and would be overwritten" in dock.needs.text()
+    assert not dock.start_button.isEnabled()
 
 
 def test_the_pooling_of_a_new_network_is_chosen(dock, qtbot, table, tmp_path):
@@ -489,21 +512,21 @@ def test_the_pooling_of_a_new_network_is_chosen(dock, qtbot, table, tmp_path):
     opened(dock, qtbot, tmp_path / "labels.csv")
     box = dock.plan_box
     assert box.when.text() == POOLINGS["noisy_and"]
-    assert dock.plan().network == {}
+    assert dock.session.plan().network == {}
     box.pooling.setCurrentText("average")
     assert box.when.text() == POOLINGS["average"]
-    plan = dock.plan()
+    plan = dock.session.plan()
     assert plan.network == {"pooling": "average"}
     assert "--pooling average" in " ".join(plan.command())
     box.pooling.setCurrentText("max")
-    box.show_plan(plan)
+    box.show_choices(Choices.of(plan))
     assert box.pooling.currentText() == "average"
     lively_model(classes=("none", "spots"), channels=("channel 0",)).save(tmp_path / "model.zip")
     current.set(mil.load_model(tmp_path / "model.zip"))
     box.start.setCurrentIndex(next(i for i in range(box.start.count()) if box.start.itemText(i).endswith("(current)")))
     box.start.activated.emit(box.start.currentIndex())
     assert not box.pooling.isVisibleTo(box)
-    assert dock.plan().network == {}
+    assert dock.session.plan().network == {}
 
 
 @pytest.mark.slow
@@ -515,6 +538,7 @@ def test_a_trained_model_can_be_used_whatever_comes_after(dock, qtbot, table, tm
     dock.validate_button.click()
     assert not dock.pause_button.isVisibleTo(dock)
     settled(dock, qtbot)
+    show_first_result(dock)
     assert dock.outcome_box.use_button.isVisibleTo(dock.outcome_box)
     (tmp_path / "model.zip").unlink()
     dock.outcome_box.use_button.click()

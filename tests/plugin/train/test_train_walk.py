@@ -48,10 +48,14 @@ class Walk(RandomWalk):
         end = time.perf_counter() + seconds
         while True:
             QApplication.processEvents()
-            self.epochs = max(self.epochs, self.dock._epochs[0])
+            self.epochs = max(self.epochs, self.epochs_done())
             if time.perf_counter() >= end:
                 return
             time.sleep(0.001)  # whatever else computes gets on meanwhile
+
+    def epochs_done(self) -> int:
+        learning = self.dock.session.learning
+        return learning.done if learning is not None else 0
 
     def check(self) -> None:
         """Compare the labels on disk with those in the dock, and the enabled buttons with the state of the dock."""
@@ -60,10 +64,10 @@ class Walk(RandomWalk):
             shown = {it.file_name(row): set(it.images[row].labels) for row in it.labelled()}
             assert labels_of(it.path) == shown
             assert not it.unsaved
-        assert dock.progress.isVisibleTo(dock.tabs.widget(1)) == dock.busy
+        assert dock.progress.isVisibleTo(dock.tabs.widget(1)) == dock.session.busy
         assert not (dock.busy and (dock.start_button.isEnabled() or dock.resume_button.isVisibleTo(dock)))
-        if dock.busy and dock.paused:
-            assert dock._pauses
+        if dock.session.paused:
+            assert dock.session.can_pause
 
     def rest(self, qtbot) -> None:
         """Stop all jobs and wait until the dock has nothing left to do."""
@@ -71,7 +75,7 @@ class Walk(RandomWalk):
 
         def at_rest() -> bool:
             dock.stop()
-            box.cancel()
+            box.session.cancel()
             return not (dock.busy or dock.waits or box.busy or box.images.pictures.busy)
 
         qtbot.waitUntil(at_rest, timeout=PATIENCE)
@@ -161,7 +165,7 @@ class Walk(RandomWalk):
         self.click(self.box.cancel_button)
 
     def do_open(self):
-        if self.box.open_button.isEnabled() and self.random.random() < 0.5:
+        if self.box.open_box.open_button.isEnabled() and self.random.random() < 0.5:
             labels = self.folder / "labels.csv"
             self.box.open([self.random.choice((self.folder, labels, self.folder / "absent"))])
             self.breathe(0.1)
@@ -192,7 +196,7 @@ class Walk(RandomWalk):
             form[name].value = value
         self.click(self.dock.start_button)
         end = time.perf_counter() + 60
-        while self.dock.busy and not self.dock._epochs[0] and time.perf_counter() < end:
+        while self.dock.busy and not self.epochs_done() and time.perf_counter() < end:
             self.breathe(0.02)
 
     do_learn_again = do_learn

@@ -9,16 +9,17 @@ from typing import Any, Literal, get_args, get_origin
 from weakref import WeakMethod, ref
 
 from magicgui.widgets import Container, create_widget
-from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
     QComboBox,
+    QDoubleSpinBox,
     QFrame,
     QHBoxLayout,
     QLabel,
     QLayout,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -28,6 +29,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
@@ -40,61 +42,141 @@ LIKE, UNSURE = "#00785a", "#5b6470"
 """Grounds of a `Band`: all is well, and nothing is known. With the two above they suit white text."""
 _DISCONNECTORS: set[Callable[[], None]] = set()
 """Keeps each function of `connect_while_alive` that disconnects a widget until the widget is destroyed."""
-_FINE, _COARSE = 0.0005, 0.05
+_FINE, _COARSE = 0.0001, 0.05
 """Steps of spin boxes for decimal numbers; learning rates need the fine one."""
-_UPPER_LIMIT = 65536.0
-"""Upper limit of a spin box whose option has none."""
+_UPPER_LIMITS = {int: 2**31 - 1, float: 65536.0}
+"""Upper limits of spin boxes."""
+_DEFAULT_TEXT = "default"
+OPTION = "milcnn_options"
+"""Property of a widget that names the options it shows."""
 
 
-def options_form(kind: type[Options], names: Sequence[str], choices: Mapping[str, Sequence[Any]]) -> Container:
+def options_form(
+    kind: type[Options],
+    names: Sequence[str],
+    choices: Mapping[str, Sequence[Any]],
+    labels: Mapping[str, str] = {},
+) -> Container:
     """Build a form for some fields of an option model, with their defaults, limits and descriptions.
+
+    `form_values` and `show_values` read and write it. Where the default of a field is None, the lowest value of its
+    spin box stands for None, or the text "default", or an empty line.
 
     Parameters
     ----------
     kind : type
         The option model.
     names : sequence of str
-        Fields to show, in this order. In the form 0 stands for None where a number is optional.
+        Fields to show, in this order.
     choices : mapping
         Field -> the values to choose from, or pairs (text, value). A `Literal` field offers its own values.
+    labels : mapping
+        Field -> its label, where the name of the field is not the word that users know.
     """
-    return Container(widgets=[_field(kind, name, choices.get(name)) for name in names], labels=True)
+    widgets = [_field(kind, name, choices.get(name), labels.get(name)) for name in names]
+    for widget in widgets:
+        widget.native.setAccessibleName(widget.label)
+        shows_option(widget.native, kind, widget.name)
+    return Container(widgets=widgets, labels=True)
 
 
-def _field(kind: type[Options], name: str, choices: Sequence[Any] | None) -> Any:
-    field = kind.model_fields[name]
-    annotation, value = field.annotation, field.default
+def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label: str | None) -> Any:
+    field, annotation = kind.model_fields[name], plain_type(kind, name)
+    value, optional = None if field.is_required() else field.default, is_optional(kind, name)
     options: dict[str, Any] = {"tooltip": field.description}
     if choices is None and get_origin(annotation) is Literal:
-        choices = get_args(annotation)
+        choices = [*([(_DEFAULT_TEXT, None)] if optional else []), *((str(one), one) for one in get_args(annotation))]
     if choices is not None:
         options |= {"choices": list(choices), "widget_type": "ComboBox"}
-    elif type(None) in get_args(annotation):
-        annotation, value = next(one for one in get_args(annotation) if one is not type(None)), 0
-        options |= _limits(annotation, field) | {"min": 0}
     elif annotation in (int, float):
-        options |= _limits(annotation, field)
-    widget = create_widget(value=value, annotation=annotation, name=name, label=name.replace("_", " "), options=options)
-    widget.native.setAccessibleName(widget.label)
+        options |= _limits(kind, name)
+        value = options["min"] if value is None else value
+        options["tooltip"] += f" {options['min']} stands for the default." if optional and annotation is int else ""
+    elif annotation is not bool:
+        value, annotation = _as_text(value), str
+    label = label or name.replace("_", " ")
+    widget = create_widget(value=value, annotation=annotation, name=name, label=label, options=options)
+    if isinstance(widget.native, QLineEdit):
+        widget.native.setPlaceholderText(_DEFAULT_TEXT if optional else "")
+    elif isinstance(widget.native, QDoubleSpinBox) and optional:
+        widget.native.setSpecialValueText(_DEFAULT_TEXT)
     return widget
 
 
-def _limits(number: Any, field: FieldInfo) -> dict[str, Any]:
+def plain_type(kind: type[Options], name: str) -> Any:
+    """Return the type of a field, without None."""
+    annotation: Any = kind.model_fields[name].annotation
+    others = [one for one in get_args(annotation) if one is not type(None)]
+    return others[0] if is_optional(kind, name) and len(others) == 1 else annotation
+
+
+def is_optional(kind: type[Options], name: str) -> bool:
+    """Whether None is a value of a field."""
+    return type(None) in get_args(kind.model_fields[name].annotation)
+
+
+def _limits(kind: type[Options], name: str) -> dict[str, Any]:
     """Return limits and step of a spin box; for decimal numbers the step also sets the number of digits."""
-    step = 1.0 if number is int else _FINE if 0 < (field.default or 0) < 0.01 else _COARSE
+    field, number = kind.model_fields[name], plain_type(kind, name)
+    step = 1.0 if number is int else _FINE if field.default and field.default < 0.01 else _COARSE
     least: Any = 0.0
-    most: Any = _UPPER_LIMIT
+    most: Any = _UPPER_LIMITS[number]
     for limit in field.metadata:
         least = getattr(limit, "ge", getattr(limit, "gt", least - step) + step)
         most = getattr(limit, "le", getattr(limit, "lt", most + step) - step)
-    return {"min": number(least), "max": number(min(most, _UPPER_LIMIT)), "step": number(step)}
+    if is_optional(kind, name):
+        least = 0 if least > 0 else least - step
+    return {"min": number(least), "max": number(min(most, _UPPER_LIMITS[number])), "step": number(step)}
 
 
 def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
-    """Return the values in a form as keywords of its option model."""
-    values = {widget.name: widget.value for widget in form}
-    return {name: None if value == 0 and kind.model_fields[name].default is None else value
-            for name, value in values.items()}  # fmt: skip
+    """Return the values in a form as keywords of its option model; it is for the model to refuse a text."""
+    values = {}
+    for widget in form:
+        value, optional = widget.value, is_optional(kind, widget.name)
+        if isinstance(widget.native, QLineEdit):
+            value = value.strip() or (None if optional else value)
+        elif optional and plain_type(kind, widget.name) in (int, float) and value is not None:
+            value = None if value <= _limits(kind, widget.name)["min"] else value
+        values[widget.name] = value
+    return values
+
+
+def show_values(form: Container, kind: type[Options], values: Mapping[str, Any]) -> None:
+    """Show values of an option model in a form; fields without a value stay as they are."""
+    for widget in form:
+        if widget.name in values:
+            value = values[widget.name]
+            if isinstance(widget.native, QLineEdit):
+                value = _as_text(value)
+            elif value is None and plain_type(kind, widget.name) in (int, float):
+                value = _limits(kind, widget.name)["min"]
+            widget.value = value
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as options are typed: a list with commas, and nothing for None."""
+    return "" if value is None else ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def shows_option(widget: QWidget, kind: type[Options], *names: str) -> None:
+    """Note on a widget of a dock which options it shows; a test finds from this whether any option has no widget."""
+    widget.setProperty(OPTION, " ".join(home_of_option(kind, name) for name in names))
+
+
+def home_of_option(kind: type[Options], name: str) -> str:
+    """Name a field by the option model that defines it, such as ComputeOptions.device for that of EvidenceOptions."""
+    homes = (one.__name__ for one in kind.__mro__ if name in vars(one).get("__annotations__", {}))
+    return f"{next(homes)}.{name}"
+
+
+def folded(title: str, inside: QWidget) -> QCollapsible:
+    """Put a section of a page behind a title that unfolds it; it is folded at first."""
+    section = QCollapsible(title)
+    section.toggleButton().setAccessibleName(title)
+    section.toggleButton().setToolTip(f"Show or hide: {title[:1].lower()}{title[1:]}")
+    section.addWidget(inside)
+    return section
 
 
 def plain_label(text: str = "") -> QLabel:

@@ -166,6 +166,65 @@ class Job(QObject):
         self.deleteLater()
 
 
+class JobRunner(QObject):
+    """Carries out the requests of a session, one at a time; of those that come meanwhile only the last.
+
+    Parameters
+    ----------
+    parent : QObject
+        The jobs stop when it is destroyed.
+    on_step, on_end : callable
+        As for a `Job`.
+
+    Attributes
+    ----------
+    request : object or None
+        The request under way: `request.steps(passes)` returns the generator of its job, which calls `passes` as
+        `Gate.passes`.
+    """
+
+    def __init__(self, parent: QObject, on_step: Callable[[Any], None], on_end: Callable[[Ending], None]) -> None:
+        super().__init__(parent)
+        self.request: Any = None
+        self._next: Any = None
+        self._job: Job | None = None
+        self._gate = Gate()
+        self._then = on_step, on_end
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._job is not None
+
+    def run(self, request: Any) -> None:
+        """Carry a request out, now or after the one under way."""
+        if self._job is not None:
+            self._next = request
+            return
+        self.request, self._gate = request, Gate()
+        passes = self._gate.passes
+        self._job = Job(lambda: request.steps(passes), self, self._then[0], self._on_end, self._gate)
+
+    def stop(self) -> None:
+        """End the job that runs at its next step."""
+        if self._job is not None:
+            self._job.stop()
+
+    def pause(self, paused: bool) -> None:
+        """Let the job wait at its next step, or go on."""
+        if paused:
+            self._gate.pause()
+        else:
+            self._gate.resume()
+
+    def _on_end(self, ending: Ending) -> None:
+        self._job = None
+        self._then[1](ending)
+        if self._job is None and self._next is not None:
+            request, self._next = self._next, None
+            self.run(request)
+
+
 def _translated_steps(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:
     """Pass the reports on until the gate is stopped, translate errors, and close the generator in this thread."""
     _lower_priority()

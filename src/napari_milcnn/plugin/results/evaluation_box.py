@@ -40,6 +40,7 @@ from napari_milcnn.plugin.qt.forms import (
     options_form,
     plain_text,
     row,
+    shows_option,
     vertical_layout,
 )
 from napari_milcnn.plugin.results.evaluation import EvaluationChoices, EvaluationSession, EvaluationState
@@ -235,6 +236,7 @@ class EvaluationBox(QWidget):
         }
         self.channel = QLineEdit()
         self.channel.setAccessibleName("Channel of the objects")
+        shows_option(self.channel, ForegroundOptions, "channel")
         self.channel.setPlaceholderText("as the model's card says")
         self.channel.setToolTip(str(ForegroundOptions.model_fields["channel"].description))
         names = tuple(name for name in ForegroundOptions.model_fields if name != "channel")

@@ -21,12 +21,11 @@ from qtpy.QtWidgets import (
 
 from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
+from napari_milcnn.plugin.train.label_session import KEYS
 
 if TYPE_CHECKING:
     from napari_milcnn.labels.labelling_files import LabelClass
 
-KEYS = 9
-"""Classes that have a number key."""
 _MOST_ROWS_IN_VIEW = 6
 _ROW_HEIGHT = 26
 
@@ -77,6 +76,8 @@ class ClassBox(QWidget):
         Add a class of this name.
     renamed, recoloured : str, str
         Give this class this name, or this colour.
+    moved : str, int
+        Move this class to this place.
     removed : str
         Remove this class.
     """
@@ -85,6 +86,7 @@ class ClassBox(QWidget):
     added = Signal(str)
     renamed = Signal(str, str)
     recoloured = Signal(str, str)
+    moved = Signal(str, int)
     removed = Signal(str)
 
     def __init__(self) -> None:
@@ -94,13 +96,18 @@ class ClassBox(QWidget):
         self.swatches: dict[str, QPushButton] = {}
         self.names: dict[str, _ClassName] = {}
         self.counts: dict[str, QLabel] = {}
+        self.lifters: dict[str, QPushButton] = {}
         self.removers: dict[str, QPushButton] = {}
         self.renaming: QLineEdit | None = None
         self._to_remove = ""
         self.new = QLineEdit()
         self.new.setPlaceholderText("new class: type its name, press Enter")
+        self.new.setAccessibleName("New class")
+        self.new.setToolTip("Name of a phenotype that images show, such as nucleus; press Enter to add it")
         self.question, self.warnings = Note(), Note()
         self.remove, self.keep = QPushButton("Remove"), QPushButton("Keep")
+        self.remove.setToolTip("Remove the class, and its label from every image; Undo brings both back")
+        self.keep.setToolTip("Keep the class and its labels")
         self._lay_out()
         self.new.returnPressed.connect(self._on_add)
         self.remove.clicked.connect(self._on_removal)
@@ -134,7 +141,7 @@ class ClassBox(QWidget):
             self._ask("")
 
     def _make_rows(self) -> None:
-        for parts in (self.buttons, self.swatches, self.names, self.counts, self.removers):
+        for parts in (self.buttons, self.swatches, self.names, self.counts, self.lifters, self.removers):
             parts.clear()
         self.renaming = None
         before = self._area.takeWidget()
@@ -154,12 +161,14 @@ class ClassBox(QWidget):
 
     def _row_of(self, place: int, each: LabelClass) -> tuple[QWidget, ...]:
         name, key = each.name, str(place + 1) if place < KEYS else "+"
-        colour, button, count, remover = QPushButton(), QPushButton(key), QLabel("0"), QPushButton("×")
+        colour, button, count = QPushButton(), QPushButton(key), QLabel("0")
+        lifter, remover = QPushButton("↑"), QPushButton("×")
         colour.setIcon(swatch(each.colour))
         keys = f" (key {key}; Shift+{key} adds it as a further label)" if place < KEYS else ""
         for part, width, tip, spoken in (
             (colour, 26, f"Change the colour of {name}", f"colour of {name}"),
             (button, 30, f"Label the selected images as {name}{keys}", f"label {name}"),
+            (lifter, 26, f"Move {name} up by one, to the number key before", f"move {name} up"),
             (remover, 26, f"Remove the class {name}", f"remove {name}"),
         ):
             part.setFixedSize(width, _ROW_HEIGHT)
@@ -171,11 +180,13 @@ class ClassBox(QWidget):
         count.setToolTip(plain_text(f"Images labelled as {name}"))
         colour.clicked.connect(lambda: self._on_colour(each))
         button.clicked.connect(lambda: self.clicked.emit(name))
+        lifter.setEnabled(place > 0)
+        lifter.clicked.connect(lambda: self.moved.emit(name, place - 1))
         remover.clicked.connect(lambda: self._on_remove(name))
         title.rename_requested.connect(lambda: self._on_rename(name))
         self.swatches[name], self.buttons[name], self.names[name] = colour, button, title
-        self.counts[name], self.removers[name] = count, remover
-        return colour, button, title, count, remover
+        self.counts[name], self.lifters[name], self.removers[name] = count, lifter, remover
+        return colour, button, title, count, lifter, remover
 
     # Adding, renaming, removing
 

@@ -10,7 +10,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from napari_milcnn.images.paths import image_name
-from napari_milcnn.plugin.qt.forms import ERROR
+from napari_milcnn.plugin.qt.forms import ERROR, plain_text
 from napari_milcnn.plugin.qt.icons import placeholder_icon, swatch
 from napari_milcnn.plugin.qt.tables import SORT_ROLE, HeaderModel, SortedTable
 from napari_milcnn.plugin.qt.thumbnails import ICON_SIDE, Thumbnails
@@ -103,9 +103,8 @@ class ImagesModel(HeaderModel):
         if role == SORT_ROLE:
             return self._ranks.get(row, _UNRANKED + row) if column == NEXT else self._text(row, column)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return (
-                self.pictures.errors.get(row) or self.images[row].name if column == IMAGE else self._text(row, column)
-            )
+            name = self.pictures.errors.get(row) or self.images[row].name
+            return plain_text(name if column == IMAGE else self._text(row, column))
         if role == Qt.ItemDataRole.DecorationRole and column == IMAGE:
             made = self.pictures.picture(row)
             return self._no_picture[row in self.pictures.errors] if made is None else made
@@ -190,11 +189,11 @@ class ImageTable(SortedTable):
 
     Signals
     -------
-    row_shown : int
-        This row became the current one; -1 if no row is current.
+    chosen
+        Other rows are selected, or another row is the current one.
     """
 
-    row_shown = Signal(int)
+    chosen = Signal()
 
     def __init__(self, images: ImagesModel) -> None:
         self.images = images
@@ -212,7 +211,8 @@ class ImageTable(SortedTable):
         for column, width in ((IMAGE, 124), (LABEL, 76), (GROUP, 48), (SPLIT, 36)):
             self.setColumnWidth(column, width)
         self.setMinimumHeight(3 * (ICON_SIDE + 4))
-        self.selectionModel().currentRowChanged.connect(self._on_current)
+        self.selectionModel().currentRowChanged.connect(lambda *_: self.chosen.emit())
+        self.selectionModel().selectionChanged.connect(lambda *_: self.chosen.emit())
 
     def show_only(self, label: str) -> None:
         """Show the images of one class, those without a label (`UNLABELLED`), or all (`ALL`)."""
@@ -262,9 +262,6 @@ class ImageTable(SortedTable):
         self.images.rank(order)
         self.sortByColumn(NEXT, Qt.SortOrder.AscendingOrder)
         self.scrollToTop()
-
-    def _on_current(self, index: QModelIndex, _before: QModelIndex) -> None:
-        self.row_shown.emit(self.source_row(index) if index.isValid() else -1)
 
 
 def filter_choices(counts: Mapping[str, int]) -> list[tuple[str, str]]:

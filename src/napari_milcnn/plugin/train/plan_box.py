@@ -1,15 +1,17 @@
-"""The form of a `TrainingPlan`: what a training starts from, how it learns and where its model goes."""
+"""The form of `Choices`: what a training starts from, how it learns and where its model goes.
+
+All fields come from the option models. One that is new in a model appears by itself, in the last section.
+"""
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QSpinBox, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QFileDialog, QLineEdit, QSpinBox, QWidget
 
 from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.options import (
@@ -18,36 +20,50 @@ from napari_milcnn.options import (
     POOLINGS,
     PRESETS,
     TRAIN_PRESETS,
+    ForegroundOptions,
     InputOptions,
     NetworkOptions,
+    Options,
     TrainOptions,
     make_options,
+    preset_options,
 )
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
+    browse_button,
     connect_while_alive,
+    folded,
     form_values,
     heading,
     options_form,
     row,
+    show_values,
+    shows_option,
     vertical_layout,
 )
+from napari_milcnn.plugin.train.choices import Choices
 from napari_milcnn.plugin.user_settings import recent_models
-
-if TYPE_CHECKING:
-    from napari_milcnn.images.open import ImageReading
-    from napari_milcnn.training.plan import TrainingPlan
 
 IN_SIGHT = ("epochs", "max_minutes", "patch", "encoder_rate", "validation")
 _ENCODER_RATES = (("whole network", 1.0), ("encoder slowly", 0.1), ("encoder frozen", 0.0))
 _FIELD_LABELS = {"max_minutes": "minutes at most", "patch": "patch, px", "encoder_rate": "train",
            "validation": "kept for validation"}  # fmt: skip
 _INPUT_LABELS = {"normalise": "intensities by", "scale": "resized by"}
-_NEW = "new network"
-_FILE = "file"
-_USUAL_POOLING = str(NetworkOptions.model_fields["pooling"].default)
+_BY_IMAGES = ("channels", "classes", "pooling")
+"""Fields of the network that its images give, or that have a place of their own."""
+_NEW, _FILE = "new network", "file"
+_NO_REFERENCE = "none"
+_REFERENCE = (
+    "Class whose images show no other class, such as control or wild type. Evidence for other classes is then what "
+    "lies above that of this class"
+)
+_PLATES = (
+    "For 'intensities by group': a table with the columns file, plate and control (yes for control images). Without "
+    "it, the columns plate and control of the labels count, otherwise images of one folder share a plate"
+)
+_OUT = "The best model so far is saved here after each epoch, with what Resume needs beside it"
 
 
 class PlanBox(QWidget):
@@ -56,94 +72,138 @@ class PlanBox(QWidget):
     Signals
     -------
     changed
-        Another model to start from was chosen.
+        The user chose something else.
     """
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
+        self._facts: dict[str, Any] = {}
+        self._quiet = False
+        self._place: tuple[str, str] = (_NEW, "compact")
+        self._make_parts()
+        self._make_forms()
+        self._lay_out()
+        self._fill()
+        self.show_choices(Choices())
+        self._connect()
+
+    def _make_parts(self) -> None:
         self.start = NarrowComboBox()
         self.start.setAccessibleName("Start from")
-        self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch.")
-        self.kept = Note()
+        self.start.setToolTip("A model that knows such images needs fewer labels; a new network starts from scratch")
+        self.kept, self.when = Note(), Note()
         self.pooling = NarrowComboBox()
         self.pooling.setAccessibleName("Pooling")
         self.pooling.setToolTip(str(NetworkOptions.model_fields["pooling"].description))
         self.pooling.addItems(list(POOLINGS))
-        self.when = Note()
-        self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {})
-        for name, label in _INPUT_LABELS.items():
-            self.seen[name].label = label
-        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES})
-        for name, label in _FIELD_LABELS.items():
-            self.options[name].label = label
-        folded = [name for name in TrainOptions.model_fields if name not in IN_SIGHT]
-        self.more = options_form(TrainOptions, folded, {"device": DEVICES})
-        self.out = QLineEdit()
+        shows_option(self.pooling, NetworkOptions, "pooling")
+        self.reference = NarrowComboBox()
+        self.reference.setAccessibleName("Reference class")
+        self.reference.setToolTip(_REFERENCE)
+        self.reference.addItem(_NO_REFERENCE)
+        self.plates, self.out = QLineEdit(), QLineEdit()
+        self.plates.setPlaceholderText("table of plates")
+        self.plates.setAccessibleName("Table of plates")
+        self.plates.setToolTip(_PLATES)
         self.out.setPlaceholderText("model.zip")
-        self.out.setToolTip("The best model so far is saved here after each epoch, with what Resume needs beside it")
-        self.browse = QPushButton("…")
-        self.browse.setFixedWidth(32)
-        self.browse.setAccessibleName("Choose the model file")
+        self.out.setAccessibleName("Model file")
+        self.out.setToolTip(_OUT)
+        self.browse, self.browse_plates = (
+            browse_button(f"Choose the {what}") for what in ("model file", "plate table")
+        )
+        self.browse.setToolTip("Choose where the model is saved")
+        self.browse_plates.setToolTip("Choose the table of plates")
         self.folds = QSpinBox()
         self.folds.setRange(2, 50)
         self.folds.setValue(5)
         self.folds.setAccessibleName("folds")
-        self.facts: dict[str, Any] = {}
-        self.more["threads"].value = _spare_threads()
-        self._lay_out()
-        self._fill()
-        self._show_pooling()
-        self.start.activated.connect(self._on_start)
-        self.pooling.currentIndexChanged.connect(self._show_pooling)
-        self.browse.clicked.connect(self._on_browse)
-        connect_while_alive(current.changed, self._on_model, self)
+        self.folds.setToolTip("Number of parts into which cross-validation divides the groups; each is tested once")
+
+    def _make_forms(self) -> None:
+        varied = [name for name in TrainOptions.model_fields if name.startswith("vary_") or name == "flip_rotate"]
+        others = [name for name in TrainOptions.model_fields if name not in (*IN_SIGHT, *varied)]
+        network = [name for name in NetworkOptions.model_fields if name not in _BY_IMAGES]
+        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES}, _FIELD_LABELS)
+        self.network = options_form(NetworkOptions, network, {})
+        self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {}, _INPUT_LABELS)
+        self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
+        self.varied = options_form(TrainOptions, varied, {})
+        self.more = options_form(TrainOptions, others, {"device": DEVICES})
+        self._forms: tuple[tuple[Any, type[Options]], ...] = (
+            (self.options, TrainOptions), (self.network, NetworkOptions), (self.seen, InputOptions),
+            (self.foreground, ForegroundOptions), (self.varied, TrainOptions), (self.more, TrainOptions),
+        )  # fmt: skip
 
     def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = vertical_layout(self)
         layout.addWidget(heading("Start from"))
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
-        self._pooling_part = QWidget()
+        self._pooling_part, plates = QWidget(), QWidget()
         vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
         self._pooling_part.layout().addWidget(self.when)
         layout.addWidget(self._pooling_part)
-        layout.addWidget(self.seen.native)
         layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
-        more = QCollapsible("More options")
-        more.addWidget(self.more.native)
-        layout.addWidget(more)
-        layout.addLayout(row("Model", self.out, self.browse, stretch=1))
+        layout.addLayout(row("reference class", self.reference, stretch=1))
+        layout.addLayout(row("model", self.out, self.browse, stretch=1))
+        vertical_layout(plates).addWidget(self.seen.native)
+        plates.layout().addLayout(row("plates", self.plates, self.browse_plates, stretch=1))
+        self._network_section = folded("More options: the network", self.network.native)
+        for section in (
+            self._network_section,
+            folded("More options: how images are read", plates),
+            folded("More options: how cells are found", self.foreground.native),
+            folded("More options: how training images are varied", self.varied.native),
+            folded("More options: learning and computing", self.more.native),
+        ):
+            layout.addWidget(section)
+
+    def _connect(self) -> None:
+        self.start.activated.connect(self._on_start)
+        self.pooling.currentIndexChanged.connect(self._on_changed)
+        self.reference.activated.connect(self._on_changed)
+        self.plates.textChanged.connect(self._on_changed)
+        self.out.textChanged.connect(self._on_changed)
+        for form, _ in self._forms:
+            form.changed.connect(self._on_changed)
+        self.browse.clicked.connect(self._on_browse)
+        self.browse_plates.clicked.connect(self._on_browse_plates)
+        connect_while_alive(current.changed, self._on_model, self)
 
     # The start
 
     def _fill(self, chosen: Any = None) -> None:
-        """Offer new networks, the current model, shipped ones and those used last."""
-        chosen = chosen or self.start.currentData() or (_NEW, "compact")
+        """Offer new networks, the current model, shipped ones and those used last; files are told apart by path."""
+        kind, what = chosen or self._place
+        model = current.model
+        files: dict[Path, str] = {}
+        if model is not None and model.path is not None:
+            files[model.path] = f"{model.card.name} (current)"
+        for name, path in (*shipped_models().items(), *((path.stem, path) for path in recent_models())):
+            files.setdefault(path, name)
+        if kind == _FILE:
+            files.setdefault(Path(what), Path(what).stem)
+        places = [(_NEW, preset) for preset in PRESETS] + [(_FILE, str(path)) for path in files]
         with QSignalBlocker(self.start):
             self.start.clear()
-            for preset in PRESETS:
-                self.start.addItem(f"{_NEW}, {preset}", (_NEW, preset))
-            model = current.model
-            files = {model.card.name: model.path} if model is not None and model.path is not None else {}
-            files |= {name: path for name, path in shipped_models().items() if path not in files.values()}
-            files |= {path.stem: path for path in recent_models() if path not in files.values()}
-            if chosen[0] == _FILE and Path(chosen[1]) not in files.values():
-                files[Path(chosen[1]).stem] = Path(chosen[1])
-            for name, path in files.items():
-                here = " (current)" if model is not None and path == model.path else ""
-                self.start.addItem(f"{name}{here}", (_FILE, str(path)))
+            for place, text in zip(
+                places, (*(f"{_NEW}, {preset}" for preset in PRESETS), *files.values()), strict=True
+            ):
+                self.start.addItem(text, place)
             self.start.addItem("open a model…", None)
-            places = [self.start.itemData(i) for i in range(self.start.count())]
-            self.start.setCurrentIndex(places.index(tuple(chosen)) if tuple(chosen) in places else 0)
-        self.seen.native.setEnabled(self.start.currentData()[0] == _NEW)  # a trained model keeps its own
+            self.start.setCurrentIndex(places.index((kind, what)) if (kind, what) in places else 0)
+        self._place = self.start.currentData()
+        self._show_start()
 
-    def _show_pooling(self, _index: int = 0) -> None:
-        """Say when to take the chosen pooling; a model to start from has its own."""
-        self._pooling_part.setVisible(self.start.currentData()[0] == _NEW)
+    def _show_start(self) -> None:
+        """Show only what holds for this start: a trained model keeps its network and how it reads images."""
+        is_new = self.start.currentData()[0] == _NEW
+        self._pooling_part.setVisible(is_new)
+        self._network_section.setVisible(is_new)
+        self.seen.native.setEnabled(is_new)
         self.when.say(POOLINGS[self.pooling.currentText()])
 
     def _on_model(self, _model: Any = None) -> None:
@@ -153,90 +213,83 @@ class PlanBox(QWidget):
         chosen = self.start.itemData(index)
         if chosen is None:
             path, _ = QFileDialog.getOpenFileName(self, "Start from a model", "", "Models (*.zip rdf.yaml)")
-            chosen = (_FILE, path) if path else None
+            chosen = (_FILE, path) if path else self._place
+        before = self._place
         self._fill(chosen)
-        kind, what = self.start.currentData()
-        if kind == _NEW:
-            self.show_options(TRAIN_PRESETS[what])
-            self._show_seen(INPUT_PRESETS[what])
-        self._show_pooling()
-        self.changed.emit()
+        kind, what = self._place
+        if kind == _NEW and self._place != before:
+            self._show_preset(what)
+        self._on_changed()
+
+    def _show_preset(self, preset: str) -> None:
+        """Show the options of a preset."""
+        self._show_options(make_options(TrainOptions, TRAIN_PRESETS[preset]).model_dump())
+        network = preset_options(preset, 1, 1).model_dump()
+        self._show(self.network, NetworkOptions, network)
+        self.pooling.setCurrentText(network["pooling"])
+        self._show(self.seen, InputOptions, make_options(InputOptions, INPUT_PRESETS[preset]).model_dump())
+
+    def show_classes(self, names: Sequence[str]) -> None:
+        """Offer these classes as the reference; the choice stays if it still exists."""
+        wanted, chosen = [_NO_REFERENCE, *names], self.reference.currentText()
+        if [self.reference.itemText(i) for i in range(self.reference.count())] != wanted:
+            with QSignalBlocker(self.reference):
+                self.reference.clear()
+                self.reference.addItems(wanted)
+                self.reference.setCurrentText(chosen if chosen in names else _NO_REFERENCE)
 
     # The form
 
-    def show_options(self, options: dict[str, Any]) -> None:
-        """Show these options, and the defaults of all others."""
-        values = make_options(TrainOptions, options).model_dump()
-        for form in (self.options, self.more):
-            for widget in form:
-                widget.value = values[widget.name] or (_spare_threads() if widget.name == "threads" else 0)
-
-    def _show_seen(self, values: dict[str, Any]) -> None:
-        """Show these options of the network's input, and the defaults of all others."""
-        for name, value in make_options(InputOptions, values):
-            self.seen[name].value = value
+    def choices(self) -> Choices:
+        """Return what stands in the form."""
+        kind, what = self.start.currentData()
+        reference = self.reference.currentText() if self.reference.currentIndex() > 0 else ""
+        return Choices(
+            what if kind == _FILE else None, what if kind == _NEW else "compact",
+            form_values(self.network, NetworkOptions) | {"pooling": self.pooling.currentText()},
+            form_values(self.seen, InputOptions), form_values(self.foreground, ForegroundOptions), self.values(),
+            self.out.text().strip(), reference, self.plates.text().strip(), self._facts,
+        )  # fmt: skip
 
     def values(self) -> dict[str, Any]:
-        """Return every option as it stands in the form."""
-        return form_values(self.options, TrainOptions) | form_values(self.more, TrainOptions)
+        """Return every option of the training as it stands in the form."""
+        forms = (self.options, self.varied, self.more)
+        return {name: value for form in forms for name, value in form_values(form, TrainOptions).items()}
 
-    def plan(self, labels: Path, reading: ImageReading) -> TrainingPlan:
-        """Make the plan that stands in the form, of a table of labels.
+    def show_choices(self, choices: Choices) -> None:
+        """Show other choices; what they leave open stands as in the preset."""
+        self._quiet = True
+        self._fill((_FILE, choices.init) if choices.init else (_NEW, choices.preset))
+        self._show_preset(choices.preset)
+        self._show_options(choices.options)
+        self._show(self.network, NetworkOptions, choices.network)
+        self.pooling.setCurrentText(choices.network.get("pooling", self.pooling.currentText()))
+        self._show(self.seen, InputOptions, choices.seen)
+        everything = dict.fromkeys(ForegroundOptions.model_fields)
+        self._show(self.foreground, ForegroundOptions, {**everything, **choices.foreground})
+        if choices.reference and self.reference.findText(choices.reference) < 0:
+            self.reference.addItem(choices.reference)
+        self.reference.setCurrentText(choices.reference or _NO_REFERENCE)
+        self.plates.setText(choices.plates)
+        self.out.setText(choices.out)
+        self._facts = choices.facts
+        self._quiet = False
+        self._show_start()
 
-        Raises
-        ------
-        OptionsError
-            If an option is impossible.
-        """
-        from napari_milcnn.training.plan import TrainingPlan
+    def _show_options(self, options: dict[str, Any]) -> None:
+        """Show options of the training; without a number of threads, one core is left to the window."""
+        values = {**options, "threads": options.get("threads") or _spare_threads()}
+        for form in (self.options, self.varied, self.more):
+            self._show(form, TrainOptions, values)
 
-        kind, what = self.start.currentData()
-        preset = what if kind == _NEW else None
-        usual = make_options(TrainOptions, TRAIN_PRESETS[preset or "compact"]).model_dump()
-        options = {name: value for name, value in self.values().items() if value != usual[name]}
-        pooling = self.pooling.currentText() if kind == _NEW else _USUAL_POOLING
-        seen = {
-            name: value
-            for name, value in form_values(self.seen, InputOptions).items()
-            if preset is not None and value != getattr(make_options(InputOptions, INPUT_PRESETS[preset]), name)
-        }
-        plan = TrainingPlan(
-            labels, self.out_path(labels), init=what if kind == _FILE else None,
-            preset=preset if preset != "compact" else None, seen=seen,
-            network={} if pooling == _USUAL_POOLING else {"pooling": pooling}, options=options, facts=self.facts,
-            reading=reading,
-        )  # fmt: skip
-        plan.train_options()
-        return plan
+    def _show(self, form: Any, kind: type[Options], values: dict[str, Any]) -> None:
+        with form.changed.blocked():
+            show_values(form, kind, values)
 
-    def out_path(self, labels: Path) -> Path:
-        """Return where the model goes: by default beside the labels."""
-        text = self.out.text().strip()
-        path = labels.parent / Path(text).expanduser()
-        return path if text else self._usual_path(labels.parent)
-
-    def _usual_path(self, folder: Path) -> Path:
-        """Return model.zip of a folder, or model-2.zip and so on: an existing model is never overwritten."""
-        names = (f"model-{number}.zip" if number > 1 else "model.zip" for number in count(1))
-        path = folder / next(name for name in names if not (folder / name).exists())
-        self.out.setPlaceholderText(path.name)
-        return path
-
-    def show_plan(self, plan: TrainingPlan) -> None:
-        """Show a plan, as it was started before."""
-        self._fill((_FILE, plan.init) if plan.init else (_NEW, plan.preset or "compact"))
-        self.show_options(plan.train_options().model_dump())
-        self.pooling.setCurrentText(str(plan.network.get("pooling", _USUAL_POOLING)))
-        self._show_pooling()
-        self._show_seen({**INPUT_PRESETS.get(plan.preset or "compact", {}), **plan.seen})
-        self.show_out(plan)
-        self.facts = plan.facts
-
-    def show_out(self, plan: TrainingPlan | None) -> None:
-        """Show where the model of a plan goes; the usual place for None."""
-        here = plan is not None and plan.out.parent == plan.labels.parent
-        usual = plan is None or (here and plan.out.name == "model.zip" and not plan.init)
-        self.out.setText("" if plan is None or usual else plan.out.name if here else str(plan.out))
+    def _on_changed(self, _value: Any = None) -> None:
+        if not self._quiet:
+            self._show_start()
+            self.changed.emit()
 
     def _on_browse(self) -> None:
         path, _ = QFileDialog.getSaveFileName(
@@ -244,6 +297,11 @@ class PlanBox(QWidget):
         )
         if path:
             self.out.setText(path if path.endswith(".zip") else f"{path}.zip")
+
+    def _on_browse_plates(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a table of plates", "", "Tables (*.csv *.tsv *.txt)")
+        if path:
+            self.plates.setText(path)
 
 
 def _spare_threads() -> int:

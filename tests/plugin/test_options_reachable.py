@@ -1,0 +1,72 @@
+"""Every option can be set where it counts: each widget says which options it shows, and no dock forgets one of its own.
+
+A form that is built by `options_form` shows a new option by itself. A widget of another kind says so by `shows_option`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("napari")
+from qtpy.QtWidgets import QWidget
+
+from conftest import PATIENCE
+from napari_milcnn import options
+from napari_milcnn.options import (
+    EvaluateOptions,
+    EvidenceOptions,
+    ForegroundOptions,
+    InputOptions,
+    MaskOptions,
+    NetworkOptions,
+    Options,
+    TrainOptions,
+)
+from napari_milcnn.plugin.qt.forms import OPTION, home_of_option
+from qt_actions import open_dock
+
+DOCKS = {
+    "Classify": (EvidenceOptions, ForegroundOptions, MaskOptions),
+    "Train": (NetworkOptions, InputOptions, ForegroundOptions, TrainOptions),
+    "Results": (EvaluateOptions, ForegroundOptions, TrainOptions),
+}
+"""Dock -> the option models of what it does."""
+GIVEN_BY_THE_IMAGES = {"NetworkOptions.channels", "NetworkOptions.classes"}
+"""A training reads these from its images and their labels."""
+MODELS_OF_THEIR_OWN = {"EvidenceOptions.foreground"}
+"""The model that stands there has a form of its own."""
+MISSING = {
+    "Classify": {
+        "ComputeOptions.engine", "EvidenceOptions.detail", "EvidenceOptions.kind", "EvidenceOptions.rule",
+        "ForegroundOptions.channel", "ForegroundOptions.method", "ForegroundOptions.min_size", "ForegroundOptions.size",
+        "ForegroundOptions.smooth", "ForegroundOptions.split", "MaskOptions.class_thresholds", "MaskOptions.fill_holes",
+        "MaskOptions.min_size", "MaskOptions.present", "MaskOptions.smooth", "MaskOptions.split",
+        "MaskOptions.threshold",
+    },
+}  # fmt: skip
+"""Dock -> options that it does not show yet. Whoever adds the widget takes the option off; this must end empty."""
+
+
+def wanted(*models: type[Options]) -> set[str]:
+    """Name the fields of option models by the model that defines them."""
+    fields = {home_of_option(model, name) for model in models for name in model.model_fields}
+    return fields - GIVEN_BY_THE_IMAGES - MODELS_OF_THEIR_OWN
+
+
+def shown_options(dock: QWidget) -> set[str]:
+    """Name the options that the widgets of a dock show."""
+    return {name for one in dock.findChildren(QWidget) for name in str(one.property(OPTION) or "").split()}
+
+
+def test_every_option_model_belongs_to_a_dock():
+    models = [one for one in vars(options).values() if isinstance(one, type) and issubclass(one, Options)]
+    assert wanted(*models) == wanted(*(model for each in DOCKS.values() for model in each))
+    assert len(wanted(*models)) > 60
+
+
+@pytest.mark.parametrize("name", DOCKS)
+def test_every_option_is_in_a_form_of_its_dock(make_napari_viewer, qtbot, name):
+    _, dock = open_dock(make_napari_viewer(), name)
+    qtbot.waitUntil(lambda: not getattr(dock, "waits", False), timeout=PATIENCE)
+    assert wanted(*DOCKS[name]) - shown_options(dock) == MISSING.get(name, set())
+    assert shown_options(dock) <= wanted(*(model for each in DOCKS.values() for model in each))
