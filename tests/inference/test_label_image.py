@@ -80,6 +80,21 @@ def test_classes_of_pixels_keep_their_numbers_and_are_said(image):
     assert "2 numbers (1, 2) in 4 separate pieces" in found.warnings[0]
 
 
+def test_a_background_with_a_number_is_said(image):
+    """As the simple segmentation of ilastik has it, and an inverted mask."""
+    found = as_label_image((CELLS > 0) + np.uint8(1), image)
+    assert "the object 1 covers 84% of the image; if that is the background" in found.warnings[0]
+    assert "2 numbers (1, 2) in 4 separate pieces" in found.warnings[1]
+    (said,) = as_label_image(np.where(CELLS > 0, 0, 255).astype(np.uint8), image).warnings
+    assert "the object 255 covers" in said
+
+
+def test_small_cells_beside_a_large_one_are_pieces_of_a_mask_too(image):
+    mask = (CELLS == 7).astype(np.uint8)
+    mask[5:8, 5:8] = 1
+    assert as_label_image(mask * 255, image).numbers.max() == 2
+
+
 def test_fragments_of_few_cells_are_not_mentioned(image):
     labels = CELLS.copy()
     labels[30, 30] = 2

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +46,10 @@ _PICTURE_NUMBERS = 12
 """Numbers, at least, of which most have separate pieces for an array to be a picture of intensities."""
 _SCATTERED, _SPECK = 4, 6
 """Pieces of a number, and px of a piece: in a picture there are more of them, or they are smaller."""
+_FRAGMENT = 0.1
+"""Share of the largest piece of a number below which another piece is a fragment."""
+_LIKE_BACKGROUND = 0.5
+"""Share of a plane above which an object may be the background."""
 _SAME_FIELD = 0.02
 """Relative difference up to which two sizes of a field, in µm, are the same; a row of pixels may be missing, too."""
 _SAME_SIZE = 0.1
@@ -158,16 +162,26 @@ def as_label_image(labels: LabelSource, image: ImageStack, name: str = "the labe
             f"{pieces.count} separate pieces; choose the file or layer in which each cell has a number of its own"
         )
     _refuse_the_image(numbers, image, name)
-    if len(pieces.of) == 1 and pieces.most_are_split:
+    if len(pieces.of) == 1 and max(pieces.of.values()) > 1:
         return _each_piece(numbers, name)
+    return LabelImage(numbers, tuple(_doubts(pieces, name)))
+
+
+def _doubts(pieces: _Pieces, name: str) -> Iterator[str]:
+    """Say what looks like classes of pixels, or like a background that has a number."""
+    number, share = pieces.widest
+    if share > _LIKE_BACKGROUND:
+        yield (
+            f"in {name} the object {number} covers {share:.0%} of the image; if that is the background, give it the "
+            "number 0"
+        )
     if pieces.most_are_split:
         few = ", ".join(map(str, sorted(pieces.of)[:5])) + ", …" * (len(pieces.of) > 5)
-        return LabelImage(numbers, (
+        yield (
             f"{name} has {len(pieces.of)} numbers ({few}) in {pieces.count} separate pieces, and the pieces of one "
             "number are one object; if the numbers are classes, number each piece, for example with "
-            "skimage.measure.label",
-        ))  # fmt: skip
-    return LabelImage(numbers)
+            "skimage.measure.label"
+        )
 
 
 def checked_numbers(labels: np.ndarray, image: ImageStack, name: str) -> np.ndarray:
@@ -231,6 +245,10 @@ class _Pieces:
     ----------
     of : dict
         Number -> the most pieces that it has in a plane.
+    large : dict
+        The same without fragments, which are much smaller than the largest piece of their number.
+    widest : tuple
+        The number that covers the largest share of a plane, and that share.
     count : int
         Pieces, of all numbers and planes.
     pixels : int
@@ -240,14 +258,16 @@ class _Pieces:
     """
 
     of: dict[int, int]
+    large: dict[int, int]
+    widest: tuple[int, float]
     count: int
     pixels: int
     size: int
 
     @property
     def most_are_split(self) -> bool:
-        """Whether more than half of the numbers have several separate pieces in a plane."""
-        return sum(pieces > 1 for pieces in self.of.values()) > len(self.of) / 2
+        """Whether half of the numbers, or more, have several separate pieces in a plane, beside fragments."""
+        return bool(self.of) and sum(pieces > 1 for pieces in self.large.values()) >= len(self.of) / 2
 
     @property
     def are_intensities(self) -> bool:
@@ -264,15 +284,23 @@ def _pieces(numbers: np.ndarray) -> _Pieces:
     from skimage.measure import label
 
     most: dict[int, int] = {}
-    count = 0
+    large: dict[int, int] = {}
+    count, widest = 0, (0, 0.0)
     for plane in numbers:
         pieces, there = label(plane, background=0, return_num=True, connectivity=2)
+        areas = np.bincount(pieces.ravel(), minlength=there + 1)[1:]
         number_of = np.zeros(there + 1, np.int64)
         number_of[pieces.ravel()] = plane.ravel()
-        own, many = np.unique(number_of[1:], return_counts=True)
-        most |= {n: max(m, most.get(n, 0)) for n, m in zip(own.tolist(), many.tolist(), strict=True)}
+        own, place, many = np.unique(number_of[1:], return_inverse=True, return_counts=True)
+        largest, total = np.zeros(len(own)), np.bincount(place, areas, len(own))
+        np.maximum.at(largest, place, areas)
+        counted = np.bincount(place, areas >= _FRAGMENT * largest[place], len(own)).astype(int)
+        for found, counts in ((most, many), (large, counted)):
+            found |= {n: max(m, found.get(n, 0)) for n, m in zip(own.tolist(), counts.tolist(), strict=True)}
+        if len(own):
+            widest = max(widest, (int(own[total.argmax()]), float(total.max() / plane.size)), key=lambda one: one[1])
         count += there
-    return _Pieces(most, count, int(np.count_nonzero(numbers)), numbers.size)
+    return _Pieces(most, large, widest, count, int(np.count_nonzero(numbers)), numbers.size)
 
 
 def _each_piece(mask: np.ndarray, name: str) -> LabelImage:

@@ -69,6 +69,7 @@ def test_channels_that_no_name_tells_are_asked_for_before_a_run(box):
     assert chosen == ["choose…", "choose…"]
     assert "which of them is GFP or RFP is not known" in said
     assert box.problem == said
+    assert "2 layers as one image" in box.facts.text()
     for combo, name in zip(box._combos(), ("cells 0", "cells 1"), strict=True):
         with pytest.raises(ImageError, match="is not known"):
             box.reading()

@@ -397,4 +397,5 @@ def _facts(layers: Sequence[Image], reading: SourceReading) -> str:
     sizes = dict(zip(reading.axes, data_shape(layers[0]), strict=False))
     parts = [f"{axis} {sizes[axis]}" for axis in "PTZ" if axis in sizes]
     parts += [f"C {len(reading.channels)}"] if len(reading.channels) > 1 else []
+    parts += [f"{len(layers)} layers as one image"] if len(layers) > 1 else []
     return " · ".join([*parts, f"{sizes.get('Y', '?')} × {sizes.get('X', '?')} px"])
