@@ -58,7 +58,7 @@ def test_the_commands_have_these_options():
             assert set(flags) <= known, words
 
 
-@pytest.mark.parametrize("dock", ["Results", "Train"])
+@pytest.mark.parametrize("dock", ["Classify", "Results", "Train"])
 def test_no_button_is_left_out(make_napari_viewer, dock):
     _, widget = open_dock(make_napari_viewer(), dock)
     said = " ".join(row[0] for row in sections()[f"{dock} dock"])

@@ -35,16 +35,6 @@ GIVEN_BY_THE_IMAGES = {"NetworkOptions.channels", "NetworkOptions.classes"}
 """A training reads these from its images and their labels."""
 MODELS_OF_THEIR_OWN = {"EvidenceOptions.foreground"}
 """The model that stands there has a form of its own."""
-MISSING = {
-    "Classify": {
-        "ComputeOptions.engine", "EvidenceOptions.detail", "EvidenceOptions.kind", "EvidenceOptions.rule",
-        "ForegroundOptions.channel", "ForegroundOptions.method", "ForegroundOptions.min_size", "ForegroundOptions.size",
-        "ForegroundOptions.smooth", "ForegroundOptions.split", "MaskOptions.class_thresholds", "MaskOptions.fill_holes",
-        "MaskOptions.min_size", "MaskOptions.present", "MaskOptions.smooth", "MaskOptions.split",
-        "MaskOptions.threshold",
-    },
-}  # fmt: skip
-"""Dock -> options that it does not show yet. Whoever adds the widget takes the option off; this must end empty."""
 
 
 def wanted(*models: type[Options]) -> set[str]:
@@ -68,5 +58,5 @@ def test_every_option_model_belongs_to_a_dock():
 def test_every_option_is_in_a_form_of_its_dock(make_napari_viewer, qtbot, name):
     _, dock = open_dock(make_napari_viewer(), name)
     qtbot.waitUntil(lambda: not getattr(dock, "waits", False), timeout=PATIENCE)
-    assert wanted(*DOCKS[name]) - shown_options(dock) == MISSING.get(name, set())
+    assert wanted(*DOCKS[name]) - shown_options(dock) == set()
     assert shown_options(dock) <= wanted(*(model for each in DOCKS.values() for model in each))

@@ -229,7 +229,7 @@ def test_this_plane_alone_then_all(dock, viewer, qtbot):
 def test_a_cancelled_run_keeps_what_was_finished_and_says_so(dock, viewer, qtbot):
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 12), name="long", axis_labels=("t", "c", "y", "x"))
     take_channels_in_order(dock)
-    dock.options["batch_size"].value = 1
+    dock.options_box.compute["batch_size"].value = 1
     dock.run_button.click()
     qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 2, timeout=PATIENCE)
     dock.cancel_button.click()
@@ -460,7 +460,7 @@ def test_the_viewer_closes_in_the_middle_of_a_run(make_napari_viewer, qtbot, mod
     _, dock = open_dock(viewer, "Classify")
     viewer.add_image(np.concatenate([tifffile.imread(TIMELAPSE)] * 6), name="long", axis_labels=("t", "c", "y", "x"))
     take_channels_in_order(dock)
-    dock.options["batch_size"].value = 1
+    dock.options_box.compute["batch_size"].value = 1
     dock.run_button.click()
     qtbot.waitUntil(lambda: dock.results_box.planes.rowCount() > 1, timeout=PATIENCE)
     worker = dock.session.job._running._worker

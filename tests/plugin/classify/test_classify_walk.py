@@ -64,7 +64,7 @@ class Walk(RandomWalk):
     def open_dock(self) -> None:
         """Open the dock as the Plugins menu opens it."""
         self.holder, self.dock = open_dock(self.viewer, "Classify")
-        self.dock.options["device"].value = "cpu"
+        self.dock.options_box.compute["device"].value = "cpu"
 
     def perform(self, action) -> None:
         """Do an action, then let the window work for a while."""
@@ -260,9 +260,9 @@ class Walk(RandomWalk):
         self.click(self.dock.auto)
 
     def do_options(self):
-        self.dock.options["batch_size"].value = self.random.choice((1, 8))
-        self.dock.options["tile"].value = self.random.choice((0, 1, 100, 512))
-        self.dock.options["match_pixel_size"].value = self.random.random() < 0.5
+        self.dock.options_box.compute["batch_size"].value = self.random.choice((1, 8))
+        self.dock.options_box.compute["tile"].value = self.random.choice((0, 1, 100, 512))
+        self.dock.options_box.compute["match_pixel_size"].value = self.random.random() < 0.5
 
     def do_threshold(self):
         self.dock.mask_box.threshold.setValue(self.random.random())
@@ -288,8 +288,15 @@ class Walk(RandomWalk):
     def do_mask_class(self):
         self.choose(self.dock.mask_box.classes)
 
-    def do_faint(self):
-        self.click(self.dock.mask_box.faint)
+    def do_more_about_masks(self):
+        self.dock.mask_box.more["present"].value = self.random.choice((0, 0.5))
+        self.dock.mask_box.more["threshold"].value = self.random.choice(("auto", "otsu", "q0.9", "0.4", "q7", ""))
+        self.dock.mask_box.more["fill_holes"].value = self.random.random() < 0.5
+
+    def do_foreground(self):
+        form = self.dock.options_box.foreground
+        form["method"].value = self.random.choice((None, "otsu", "local"))
+        form["size"].value = self.random.choice((form["size"].min, 12.0, 30.0))
 
     def do_apply(self):
         self.click(self.dock.mask_box.apply)

@@ -158,7 +158,11 @@ def test_without_a_model_the_dock_leads_to_practice_and_to_training(viewer, qtbo
     qtbot.waitUntil(lambda: current.model is not None, timeout=PATIENCE)
     assert dock.run_button.isEnabled()
     assert dock.image_box.message.text() == ""
-    assert dock.model_box.train_button.isVisibleTo(dock) is False
+    assert dock.model_box.practice_button.isHidden()
+    assert "train a model for your own images" in dock.model_box.card.text()
+    assert not dock.model_box.train_button.isHidden()
+    current.set(lively_model())
+    assert dock.model_box.train_button.isHidden()
     current.clear()
 
 
@@ -183,3 +187,21 @@ def test_a_card_says_how_often_a_model_was_right(metrics, trained_on, said):
 def test_the_shipped_models_say_how_often_they_were_right():
     cards = [mil.load_model(name).card for name in ("yeast-sim", "nuclei")]
     assert ["unseen images with" in card_sentence(card) for card in cards] == [True, True]
+
+
+def test_rare_options_reach_a_run_and_its_masks(viewer, dock, qtbot):
+    """A way to find cells that only the form of the option model has, and a quantile as the threshold."""
+    add(viewer, "mine")
+    classify(dock, qtbot)
+    before = len(dock.session.in_view.masks[0].objects)
+    dock.options_box.foreground["size"].value = 30.0
+    qtbot.waitUntil(lambda: len(dock.session.in_view.masks[0].objects) != before, timeout=PATIENCE)
+    made = dock.session.in_view.planes[0].made_with.settings
+    assert made.evidence["foreground"] == {"size": 30.0}
+    shown = len(dock.session.in_view.masks[0].shown)
+    dock.mask_box.more["threshold"].value = "q1"
+    qtbot.waitUntil(lambda: len(dock.session.in_view.masks[0].shown) < shown, timeout=PATIENCE)
+    dock.mask_box.more["threshold"].value = "q7"
+    assert "expected a quantile between q0 and q1" in dock.notices.text()
+    dock.mask_box.more["threshold"].value = "auto"
+    assert "quantile" not in dock.notices.text()

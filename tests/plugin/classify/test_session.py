@@ -83,7 +83,7 @@ class Window:
 
 def source_of(image):
     """Stand in for the layers of an image."""
-    return SimpleNamespace(image=image, axes=image.axes)
+    return SimpleNamespace(image=image, axes=image.axes, layer=SimpleNamespace(rgb=False))
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +349,7 @@ def test_impossible_options_are_said_and_change_nothing(model):
     assert session.notices.of(Cause.MASKS) == []
 
 
+@pytest.mark.slow
 def test_an_export_needs_the_model_that_made_the_results(tmp_path, other):
     own = lively_model().save(tmp_path / "own.zip")
     from napari_milcnn import load_model

@@ -1,16 +1,33 @@
-"""The section of the Classify dock that says, before a run, what the run adds to the viewer."""
+"""The sections of the Classify dock that say, before a run, what the run makes and how: its evidence and options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_milcnn.options import DETAILS, EVIDENCE_NAMES, EvidenceKind, MaskOptions
+from napari_milcnn.options import (
+    DETAILS,
+    DEVICES,
+    EVIDENCE_NAMES,
+    ComputeOptions,
+    EvidenceKind,
+    EvidenceOptions,
+    ForegroundOptions,
+    MaskOptions,
+)
 from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    NarrowComboBox,
+    form_values,
+    heading,
+    options_form,
+    show_values,
+    shows_option,
+    vertical_layout,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -26,6 +43,8 @@ _TIPS: dict[EvidenceKind, str] = {
     "jacobian": "The evidence for the class, propagated back to the pixels as in the paper",
 }  # fmt: skip
 """Explanations of the kinds of evidence."""
+_SHOWN = ("kind", "detail", "foreground")
+"""Fields of `EvidenceOptions` that have widgets of their own."""
 _NONE, _TOP, _PRESENT = "none", "top class", "all present classes"
 _DETAIL_NAMES = {1: "as the network", 2: "2 × finer", 4: "4 × finer"}
 
@@ -52,6 +71,8 @@ class AddsBox(QWidget):
         for box, name in ((self.kind, "Masks from"), (self.cells, "Cells"), (self.detail, "Detail"),
                           (self.maps, "Class maps")):  # fmt: skip
             box.setAccessibleName(name)
+        shows_option(self.kind, EvidenceOptions, "kind")
+        shows_option(self.detail, EvidenceOptions, "detail")
         for kind, tip in _TIPS.items():
             self.kind.addItem(EVIDENCE_NAMES[kind], kind)
             self.kind.setItemData(self.kind.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
@@ -109,3 +130,48 @@ class AddsBox(QWidget):
         self.detail.setEnabled(self._has_detail())
         self.cells.setEnabled(self.kind.currentData() == "object")
         self.kind_changed.emit()
+
+
+class OptionsBox(QWidget):
+    """The options that are rarely needed: how evidence is made and cells are found, and where the network runs.
+
+    It shows every field of the option models that no other part of the dock shows.
+
+    Signals
+    -------
+    evidence_changed
+        Evidence is to be made in another way.
+    """
+
+    evidence_changed = Signal()
+
+    def __init__(self, device: str, tile: int | None) -> None:
+        super().__init__()
+        own = [name for name in EvidenceOptions.model_fields if name not in {*ComputeOptions.model_fields, *_SHOWN}]
+        self.evidence = options_form(EvidenceOptions, own, {})
+        self.foreground = options_form(ForegroundOptions, list(ForegroundOptions.model_fields), {"channel": []})
+        self.foreground["channel"].null_string = "default"
+        devices = list(dict.fromkeys([*DEVICES, device]))
+        self.compute = options_form(ComputeOptions, list(ComputeOptions.model_fields), {"device": devices})
+        show_values(self.compute, ComputeOptions, {"device": device, "tile": tile})
+        layout = vertical_layout(self)
+        for title, form in (("Jacobian maps", self.evidence), ("Finding cells", self.foreground),
+                            ("Computing", self.compute)):  # fmt: skip
+            layout.addWidget(heading(title))
+            layout.addWidget(form.native)
+        self.evidence.changed.connect(self.evidence_changed.emit)
+        self.foreground.changed.connect(self.evidence_changed.emit)
+
+    def set_channels(self, names: Sequence[str]) -> None:
+        """Offer the channels of a model as those in which cells are found."""
+        self.foreground["channel"].choices = [(name, name) for name in names]
+
+    def options(self) -> dict[str, object]:
+        """Return the settings as fields of `EvidenceOptions`."""
+        given = form_values(self.foreground, ForegroundOptions)
+        found = {name: value for name, value in given.items() if value is not None}
+        return {**self.compute_options(), **form_values(self.evidence, EvidenceOptions), "foreground": found or None}
+
+    def compute_options(self) -> dict[str, object]:
+        """Return the settings as fields of `ComputeOptions`."""
+        return form_values(self.compute, ComputeOptions)

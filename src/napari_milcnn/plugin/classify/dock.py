@@ -17,8 +17,7 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_milcnn.errors import ImageError, MilcnnError
-from napari_milcnn.options import DEVICES, ComputeOptions
-from napari_milcnn.plugin.classify.adds_box import AddsBox
+from napari_milcnn.plugin.classify.adds_box import AddsBox, OptionsBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
 from napari_milcnn.plugin.classify.jobs import CellsRequest, ClassifiedCells, ImageToShow
 from napari_milcnn.plugin.classify.mask_box import MaskBox
@@ -39,8 +38,6 @@ from napari_milcnn.plugin.qt.forms import (
     Section,
     connect_while_alive,
     dropped_paths,
-    form_values,
-    options_form,
     page_layout,
     row,
     scrolled,
@@ -232,7 +229,7 @@ class DockForms(QObject):
         super().__init__(dock)
         self.viewer, self.session, self.writer = dock.viewer, dock.session, dock.writer
         self.image_box, self.adds_box, self.mask_box = dock.image_box, dock.adds_box, dock.mask_box
-        self.cells_box, self.options = dock.cells_box, dock.options
+        self.cells_box, self.options_box = dock.cells_box, dock.options_box
 
     def wanted(self, source: LayerImage) -> Classify:
         """Return what is to be classified of the chosen layers."""
@@ -247,7 +244,7 @@ class DockForms(QObject):
 
     def tell_options(self) -> bool:
         """Tell the session what the forms say; return whether it is possible."""
-        evidence = {**form_values(self.options, ComputeOptions), **self.adds_box.options()}
+        evidence = {**self.options_box.options(), **self.adds_box.options()}
         return self.session.set_options(evidence, self.mask_box.options())
 
     def take_arrived(self) -> None:
@@ -289,7 +286,7 @@ class DockForms(QObject):
             counts = found.table["top"].value_counts()
             self.cells_box.message.say(", ".join(f"{name} {counts[name]}" for name in model.classes if name in counts))
 
-        options = form_values(self.options, ComputeOptions)
+        options = self.options_box.compute_options()
         request = CellsRequest(model, source, OwnCells(layer).reader(source), viewer_plates(self.session), options)
         self.session.classify_cells(request, show)
 
@@ -351,13 +348,7 @@ class ClassifyDock(QWidget):
         self.auto.setChecked(settings.auto_classify)
         self.progress = JobProgress()
         self.notices = NoticesBox()
-        self.options = options_form(
-            ComputeOptions,
-            ("device", "precision", "tile", "batch_size", "match_pixel_size"),
-            {"device": _devices(settings.device), "precision": ("auto", "float32", "bfloat16")},
-        )
-        self.options["device"].value = settings.device
-        self.options["tile"].value = settings.tile or 0
+        self.options_box = OptionsBox(settings.device, settings.tile)
         self.forms = DockForms(self)
         self.setAcceptDrops(True)
 
@@ -367,7 +358,7 @@ class ClassifyDock(QWidget):
         self.model_section = Section("Model", self.model_box)
         self.image_section = Section("Image", self.image_box)
         self.adds_section = Section("What a run makes", self.adds_box, is_open=False)
-        self.options_section = Section("More options", self.options.native, is_open=False)
+        self.options_section = Section("More options", self.options_box, is_open=False)
         self.result_section = Section("Result", self.results_box)
         self.mask_section = Section("Masks", self.mask_box)
         self.export_section = Section("Export", self.export_box, is_open=False)
@@ -413,6 +404,7 @@ class ClassifyDock(QWidget):
         masks.evidence_requested.connect(layers.put_evidence)
         self.adds_box.kind_changed.connect(self._on_kind)
         self.adds_box.cells_changed.connect(self._on_image)
+        self.options_box.evidence_changed.connect(self._on_image)
         self.adds_box.cells.search_requested.connect(self.forms.search_cells)
         self.cells_box.classify_requested.connect(self.forms.classify_cells)
         self.export_box.export_requested.connect(session.export)
@@ -457,6 +449,7 @@ class ClassifyDock(QWidget):
         """Offer the channels and classes of another model."""
         self.image_box.set_channels(model.channels if model else (), model.pixel_size if model else None)
         self.mask_box.set_classes(model.classes if model else ())
+        self.options_box.set_channels(model.channels if model else ())
         if model is not None and model.card.evidence is not None:
             self.adds_box.choose(model.card.evidence.kind, model.card.evidence.detail)
         self.forms.tell_options()
@@ -629,7 +622,3 @@ class ClassifyDock(QWidget):
 def plane_in_view(viewer: Viewer, source: LayerImage) -> int | None:
     """Return the number of the plane of an image at the sliders; None where it shows nothing."""
     return source.plane_at(viewer.dims.point, getattr(viewer.dims, "units", None))
-
-
-def _devices(preferred: str) -> list[str]:
-    return list(dict.fromkeys([*DEVICES, preferred]))

@@ -5,18 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QFormLayout, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, plain_label, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    NarrowComboBox,
+    Section,
+    form_values,
+    options_form,
+    plain_label,
+    row,
+    shows_option,
+    vertical_layout,
+)
 from napari_milcnn.plugin.qt.icons import swatch
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.records import ImageRecord
 
 
+_SLIDERS = ("class_thresholds", "smooth", "min_size")
+"""Fields of `MaskOptions` that have widgets of their own; a form shows the others."""
 _NOT_USED = "Not used with 'cells': outlines come from the segmentation"
 
 
@@ -63,8 +74,8 @@ class MaskBox(QWidget):
         self.smooth.setRange(0, 12)
         self.min_size.setRange(0, 500)
         self.min_size.setValue(MaskOptions.model_fields["min_size"].default)
-        self.faint = QCheckBox("include classes with low scores")
-        self.faint.setToolTip(str(MaskOptions.model_fields["present"].description))
+        rest = [name for name in MaskOptions.model_fields if name not in _SLIDERS]
+        self.more = options_form(MaskOptions, rest, {}, {"present": "lowest score"})
         self.count = plain_label()
         self.apply = QPushButton("Apply to all planes")
         self.apply.setToolTip("Make the masks of all classified planes with these settings; Undo takes it back")
@@ -79,6 +90,8 @@ class MaskBox(QWidget):
         self.hide_button, self.outline_button = QPushButton("hide"), QPushButton("outlines")
         self.hide_button.setToolTip("Hide the masks of this image, or show them again (Alt+M)")
         self.outline_button.setToolTip("Show the masks as outlines, or filled again (Alt+O)")
+        for widget, name in zip((self.threshold, self.smooth, self.min_size), _SLIDERS, strict=True):
+            shows_option(widget, MaskOptions, name)
         self._lay_out()
         self._connect()
         self.set_kind("object")
@@ -93,16 +106,16 @@ class MaskBox(QWidget):
         form.addRow("min. size, px", self.min_size)
         form.addRow("show", _beside(self.show_map, self.show_evidence))
         layout.addLayout(form)
-        layout.addWidget(self.faint)
         layout.addLayout(row(self.count, self.hide_button, self.outline_button, stretch=0))
         layout.addWidget(self.apply)
+        layout.addWidget(Section("More about masks", self.more.native, is_open=False))
 
     def _connect(self) -> None:
         self.threshold.valueChanged.connect(self._on_threshold)
         self.auto.clicked.connect(self._on_auto)
         self.smooth.valueChanged.connect(lambda _value: self.changed.emit())
         self.min_size.valueChanged.connect(lambda _value: self.changed.emit())
-        self.faint.toggled.connect(lambda _on: self.changed.emit())
+        self.more.changed.connect(lambda _value: self.changed.emit())
         self.classes.currentIndexChanged.connect(lambda _index: self.class_changed.emit())
         self.apply.clicked.connect(lambda: self.apply_requested.emit())
         self.show_map.clicked.connect(lambda: self.map_requested.emit(self.class_name))
@@ -128,11 +141,11 @@ class MaskBox(QWidget):
 
     def options(self) -> dict[str, object]:
         """Return the settings as fields of `MaskOptions`."""
-        return {
+        sliders = {
             "class_thresholds": dict(self.thresholds), "smooth": float(self.smooth.value()),
-            "min_size": self.min_size.value(), "present": 0.0 if self.faint.isChecked() else
-            MaskOptions.model_fields["present"].default,
+            "min_size": self.min_size.value(),
         }  # fmt: skip
+        return {**form_values(self.more, MaskOptions), **sliders}
 
     def show_threshold(self, used: float | None, highest: float) -> None:
         """Show the threshold in use on a slider that ends at the highest evidence of the plane."""

@@ -106,9 +106,7 @@ class ModelBox(QWidget):
         layout = vertical_layout(self)
         layout.addLayout(row(self.models, self.open_button, stretch=0))
         layout.addWidget(self.card)
-        self._without = QWidget()
-        vertical_layout(self._without).addLayout(row(self.train_button, self.practice_button))
-        layout.addWidget(self._without)
+        layout.addLayout(row(self.train_button, self.practice_button))
         layout.addLayout(row(self.device, self.unload_button, stretch=0))
 
     def load(self, path: Path) -> None:
@@ -165,7 +163,8 @@ class ModelBox(QWidget):
             self.card.say_rich(card_summary(model))
         else:
             self.card.say(_GET_A_MODEL)
-        self._without.setVisible(model is None)
+        self.practice_button.setVisible(model is None)
+        self.train_button.setVisible(model is None or _is_shipped(model))
         self.unload_button.setVisible(model is not None)
         self._say_device()
 
@@ -183,10 +182,14 @@ def card_summary(model: TrainedModel) -> str:
     about = re.split(r"(?<=[.;])\s", card.description or card.trained_on)[0].rstrip(";")
     size = f"{card.pixel_size:.3g} µm per pixel" if card.pixel_size else "pixel size unknown"
     needs = f"Needs {' and '.join(card.channels)}, {size}."
-    practice = "Shipped to practise with." if model.path in set(shipped_models().values()) else ""
+    practice = "Shipped to practise with: train a model for your own images." if _is_shipped(model) else ""
     classes = " &nbsp; ".join(chip(colours[name], name) for name in card.classes)
     lines = [*map(escape, (about, card_sentence(card), f"{needs} {practice}".rstrip())), classes]
     return "<br>".join(filter(None, lines))
+
+
+def _is_shipped(model: TrainedModel) -> bool:
+    return model.path in set(shipped_models().values())
 
 
 def card_sentence(card: ModelCard) -> str:

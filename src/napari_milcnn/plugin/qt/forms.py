@@ -288,7 +288,8 @@ class Section(QWidget):
         self.inside.setVisible(self.is_open)
         whole = self._title if self.is_open or not self._summary else f"{self._title}: {self._summary}"
         room = max(40, self.width() - 30)
-        self.button.setText(self.button.fontMetrics().elidedText(whole, Qt.TextElideMode.ElideRight, room))
+        shown = self.button.fontMetrics().elidedText(whole, Qt.TextElideMode.ElideRight, room)
+        self.button.setText(shown.replace("&", "&&"))  # Qt would underline the letter after it
         self.button.setArrowType(Qt.ArrowType.DownArrow if self.is_open else Qt.ArrowType.RightArrow)
 
 
