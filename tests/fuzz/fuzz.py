@@ -97,10 +97,13 @@ class Campaign:
         model_parts()  # made once, and not while hypothesis draws: torch would take its random numbers
         end = time.monotonic() + 60 * minutes
         numbers = random.Random(first)
-        for kind in cycle(only):
-            draw_cases(STRATEGIES[kind], numbers.randrange(2**32), _AT_ONCE, self.use)
-            if time.monotonic() > end:
-                break
+        try:
+            for kind in cycle(only):
+                draw_cases(STRATEGIES[kind], numbers.randrange(2**32), _AT_ONCE, self.use)
+                if time.monotonic() > end:
+                    break
+        except KeyboardInterrupt:
+            sys.stdout.write("stopped\n")
         self.worker.close()
         self.report()
         return len(self.findings)

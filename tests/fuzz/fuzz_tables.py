@@ -32,6 +32,7 @@ _OBJECTS = [["file", "position", "t", "z", "label", "class", "shown", "area_px",
              "score", "evidence a"],
             ["/x/a.tif", "0", "0", "0", "1", "a", "True", "30", "", "5", "5", "0.2", "0.7", "0.2"]]  # fmt: skip
 _CONFUSION = [["label", "a", "b"], ["a", "1", "0"], ["b", "1", "0"]]
+_LAYOUT = [["file", "label", "dose"], ["a.tif", "a", "1"], ["b.tif", "b", "x"]]
 _METRICS: dict[str, Any] = {
     "images": 2, "single_label": True, "figures": {"accuracy": 0.5, "brier": None},
     "intervals": {"accuracy": [0.1, 0.9], "brier": None},
@@ -44,6 +45,11 @@ _RUN: dict[str, Any] = {
     "options": {"reading": {"axes": None, "channels": None, "pixel_size": None, "series": None, "z": "planes"},
                 "masks": True, "classes": None, "mask_options": {"threshold": "auto"}, "evidence": {"kind": None}},
     "versions": {"napari-milcnn": "0.1.0"}, "images": [{"file": "/x/a.tif", "error": ""}],
+}  # fmt: skip
+_NOTES: dict[str, Any] = {
+    "milcnn_labelling": 1, "axes": None, "split_in_table": True,
+    "classes": [{"name": "x", "colour": "#ff0000", "images": 2}, {"name": "y", "colour": "#00ff00"}],
+    "images": [{"file": "a.png", "plane": "", "group": "g1"}, {"file": "b.png"}],
 }  # fmt: skip
 _TRAINING: dict[str, Any] = {
     "command": "napari-milcnn train labels.csv", "epochs_done": 1, "state": "stopped", "versions": {"torch": "2"},
@@ -98,27 +104,29 @@ def label_cases(draw: st.DrawFn) -> Case:
         if draw(rarely(st.just(False), st.just(True))):
             files[name] = draw(rarely(damaged(_TINY_IMAGE), st.just(_TINY_IMAGE)))
     if draw(st.booleans()):
-        notes = {
-            "format": 1,
-            "classes": [{"name": "x", "colour": "#ff0000"}],
-            "images": [{"file": "a.png", "labels": ["x"]}],
-        }
-        files["labels.csv.notes.json"] = files["labels.labelling.json"] = draw(json_files(notes))
+        files["labels.json"] = draw(json_files(_NOTES))
     return Case(draw(st.sampled_from(["labels", "labels", "labelling"])), files)
 
 
 @st.composite
 def result_cases(draw: st.DrawFn) -> Case:
     """Return a folder of results of a classification or an evaluation, with some of its files changed."""
-    evaluated = draw(st.booleans())
-    sources: dict[str, Any] = {"predictions.csv": csv_bytes(_EVALUATED if evaluated else _PREDICTIONS)}
-    if evaluated:
-        sources |= {"metrics.json": json_files(_METRICS), "confusion.csv": csv_bytes(_CONFUSION)}
+    if draw(st.booleans()):
+        tables, records = {"predictions.csv": _EVALUATED, "confusion.csv": _CONFUSION}, {"metrics.json": _METRICS}
     else:
-        sources |= {"objects.csv": csv_bytes(_OBJECTS), "run.json": json_files(_RUN)}
-    sources["layout.csv"] = csv_bytes([["well", "label", "dose"], ["B03", "a", "1"], ["B04", "b", "x"]])
-    files = {name: draw(made) for name, made in sources.items() if draw(st.sampled_from([True, True, True, False]))}
-    return Case("results", files or {"run.json": json_bytes(_RUN)})
+        tables, records = {"predictions.csv": _PREDICTIONS, "objects.csv": _OBJECTS}, {"run.json": _RUN}
+    tables |= draw(rarely(st.just({"layout.csv": _LAYOUT}), st.just({})))
+    spoiled = draw(st.sampled_from([*tables, *records]))
+    files = {name: csv_plainly(rows) for name, rows in tables.items()} | {n: json_bytes(r) for n, r in records.items()}
+    files[spoiled] = draw(csv_bytes(tables[spoiled]) if spoiled in tables else json_files(records[spoiled]))
+    if draw(rarely(st.just(True), st.just(False))):
+        del files[draw(st.sampled_from(list(files)))]
+    return Case("results", files)
+
+
+def csv_plainly(rows: list[list[str]]) -> bytes:
+    """Return a table as it should be."""
+    return "".join(",".join(row) + "\n" for row in rows).encode()
 
 
 @st.composite

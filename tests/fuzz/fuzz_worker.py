@@ -171,7 +171,8 @@ def _read_planes(image: Any) -> None:
 def _open_image(folder: Path) -> None:
     import napari_milcnn as mil
 
-    for path in sorted(folder.glob("image*")):
+    fields = sorted(folder.glob("image.zarr/A/1/0"))
+    for path in fields or sorted(folder.glob("image*")):
         with mil.open_image(path) as image:
             _read_planes(image)
 
@@ -182,9 +183,10 @@ def _open_own_labels(folder: Path) -> None:
     from napari_milcnn.images.open import open_image
     from napari_milcnn.inference.cells import read_label_image
 
-    image = open_image(np.zeros((32, 32), np.uint8), pixel_size=0.5)
     for path in sorted(folder.glob("image*")):
-        read_label_image(path, image)
+        with open_image(path) as labels:
+            side = [min(length, 4096) for length in labels.plane_shape]
+        read_label_image(path, open_image(np.zeros(side, np.uint8)))
 
 
 def _open_labels(folder: Path) -> None:

@@ -55,7 +55,7 @@ def _system(as_json: bool) -> None:
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
     *,
-    fields: Annotated[int, typer.Option(min=1, help="Fields of view for each localisation.")] = 10,
+    fields: Annotated[int, typer.Option(min=1, max=100_000, help="Fields of view for each localisation.")] = 10,
     size: Annotated[int, typer.Option(help="Side of a field, in px.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed gives the same screen.")] = 0,
     plates_alike: Annotated[
