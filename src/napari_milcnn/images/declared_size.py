@@ -7,8 +7,7 @@ Decisions:
 
 - Of most codecs it is known how much one byte can hold at most (`MOST_EXPANDED`). A flat image comes close to it, and
   is read.
-- What is decoded in one piece, a strip or a tile, has at most `LARGEST_PIECE` bytes, a whole PNG, JPEG, BMP or GIF at
-  most `LARGEST_PICTURE`.
+- What is decoded in one piece, a strip, a tile, or a whole PNG, JPEG, BMP or GIF, has at most `LARGEST_PIECE` bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ from typing import Final
 
 from napari_milcnn.errors import ImageError
 
-LARGEST_PIECE: Final = 1 << 30
-"""Bytes of a strip or tile that are decoded at most."""
-LARGEST_PICTURE: Final = 1 << 29
-"""Bytes of a whole picture that are decoded at most."""
+LARGEST_PIECE: Final = 1 << 29
+"""Bytes that are decoded in one piece at most."""
 MOST_EXPANDED: Final[Mapping[str, int]] = {
     "deflate": 1040, "lzw": 2800, "packbits": 64, "jpeg": 4096, "zstd": 45_000, "lzma": 20_000,
 }  # fmt: skip
@@ -33,7 +30,7 @@ _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA
 """Markers of JPEG that give the size."""
 
 
-def check_declared(what: str, decoded: int, stored: int, codec: str, most: int = LARGEST_PIECE) -> None:
+def check_declared(what: str, decoded: int, stored: int, codec: str) -> None:
     """Check that stored bytes can hold decoded ones.
 
     Parameters
@@ -44,8 +41,6 @@ def check_declared(what: str, decoded: int, stored: int, codec: str, most: int =
         Bytes.
     codec
         A key of `MOST_EXPANDED`, or any other text for a codec without a limit.
-    most
-        Bytes that may be decoded in one piece.
 
     Raises
     ------
@@ -57,9 +52,9 @@ def check_declared(what: str, decoded: int, stored: int, codec: str, most: int =
             f"{what} is damaged: the header declares {decoded} bytes of pixels, more than the {stored} bytes that are "
             "stored can hold; copy or export it again"
         )
-    if decoded > most:
+    if decoded > LARGEST_PIECE:
         raise ImageError(
-            f"{what} is too large to decode in one piece: {decoded} bytes, at most {most} are read; save it "
+            f"{what} is too large to decode in one piece: {decoded} bytes, at most {LARGEST_PIECE} are read; save it "
             "as a tiled TIFF or OME-Zarr"
         )
 

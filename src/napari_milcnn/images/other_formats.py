@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.declared_size import LARGEST_PICTURE, check_declared, stored_size
+from napari_milcnn.images.declared_size import check_declared, stored_size
 from napari_milcnn.images.lazy_array import Array
 from napari_milcnn.images.paths import BIOIO_READERS, NDTIFF_INDEX, ZARR_METADATA
 from napari_milcnn.images.stack import FoundImage
@@ -70,7 +70,7 @@ def _check_size(path: Path) -> None:
         decoded, codec = pixels * _PNG_SAMPLES.get(head[25], 1) * head[24] // 8, "deflate"
     else:
         decoded, codec = pixels, {b"GI": "lzw", b"\xff\xd8": "jpeg"}.get(head[:2], "")
-    check_declared(str(path), decoded, stored, codec, LARGEST_PICTURE)
+    check_declared(str(path), decoded, stored, codec)
     most = 2 * (Image.MAX_IMAGE_PIXELS or pixels)  # from there on Pillow refuses
     if pixels > most:
         raise ImageError(

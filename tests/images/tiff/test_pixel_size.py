@@ -154,10 +154,11 @@ def test_damaged_metadata_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (270, "<PerkinElmer-QPI-ImageDescription><PixelSizeMicrons>0.5</PixelSizeMicrons>", 0.5),
         (700, '<iScan ScanRes="0.25" Magnification="40"/>', 0.25),
         (65200, '<Flex><ImageResolutionX Unit="m">6.45E-07</ImageResolutionX></Flex>', 0.645),
+        (51123, '{"PixelSizeUm": 0.65, "Binning": "1"}', 0.65),
         (34118, "DP_X\nAP_IMAGE_PIXEL_SIZE\nImage Pixel Size = 3.5 nm\n", 0.0035),
     ],
 )
-def test_slide_scanners(tmp_path: Path, tag: int, text: str, size: float) -> None:
+def test_texts_in_tags(tmp_path: Path, tag: int, text: str, size: float) -> None:
     """What stands as text in a tag of a program's own."""
     if tag == 270:
         image = opened(tmp_path, description=text)
