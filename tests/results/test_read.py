@@ -243,6 +243,14 @@ def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
             with_layout(found, tmp_path / "other.csv")
 
 
+def test_a_layout_may_have_decimal_commas(run, tmp_path):
+    """As spreadsheets of many countries write them, with their line that names the separator."""
+    (tmp_path / "layout.csv").write_text("sep=;\nwell;dose;note\nA01;0,5;1,2,3\nB02;10;x\nC03;1,25;\n")
+    found = with_layout(read_results(run), tmp_path / "layout.csv")
+    assert found.table["dose"].tolist() == [0.5, 0.5, 0.5, 10, 1.25]
+    assert found.table["note"].tolist()[0] == "1,2,3"
+
+
 @pytest.mark.parametrize(("recorded", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_images_are_found_whatever_the_form_of_their_accents(tmp_path, recorded, on_disk):
     """A Mac takes a name apart; results and layout may have it composed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from napari_milcnn.results.opened import (
     path_parts,
     wells_of,
 )
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*(,\d+)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 def joined_by_itself(found: OpenedResults) -> OpenedResults:
@@ -127,11 +130,16 @@ def _read_layout(path: Path) -> pd.DataFrame:
 
 
 def _as_text_or_numbers(name: str, cells: Sequence[str]) -> pd.Series:
-    """Return the cells of a column as numbers, float64, where they are all numbers or gaps; else as text."""
+    """Return the cells of a column as numbers, float64, where they are all numbers or gaps; else as text.
+
+    A comma is a decimal comma, as in tables that a spreadsheet separates by semicolons.
+    """
     column = pd.Series(cells, dtype=object)
     if name in (*TEXT_COLUMNS, "split"):
         return column
     numbers = numbers_where_possible(column)
+    if numbers.dtype.kind not in "iuf" and all(_DECIMAL_COMMA.fullmatch(cell) for cell in cells if cell):
+        numbers = numbers_where_possible(column.str.replace(",", "."))
     return numbers.astype(float) if numbers.dtype.kind in "iuf" else numbers
 
 
