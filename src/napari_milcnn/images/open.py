@@ -66,8 +66,8 @@ def open_image(
     ----------
     source
         Path of a TIFF, OME-TIFF, NDTiff, OME-Zarr (a folder or one zip file), zarr, PNG, JPEG, BMP or GIF image, or
-        of any format that an installed bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`. A list of paths, one for each channel,
-        is one image, and so is their common path with braces: plate_B03_s1_{w1,w2}.tif.
+        of any format that an installed bioio reader knows; or a numpy, dask or zarr array; or an `ImageStack`. A list
+        of paths, one for each channel, is one image, and so is their common path with braces: plate_B03_s1_{w1,w2}.tif.
     axes
         One letter per axis of the array or file, in its own order: P (position) T Z C Y X, and S for colour samples.
         They replace the axes in the file, and are needed where it names none, unless there are only Y and X.
