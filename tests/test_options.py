@@ -69,6 +69,18 @@ def test_every_number_has_an_upper_limit(kind: type[Options]) -> None:
                 make_options(kind, {**needed, name: value})
 
 
+def test_a_value_of_a_stranger_is_shown_in_brief() -> None:
+    """Nested deeply, or long: the message is short, and made without an error of its own."""
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, "x" * 100_000, {str(i): i for i in range(1000)}):
+        with pytest.raises(OptionsError) as caught:
+            make_options(MaskOptions, {"present": value, "y\x1b" * 1000: 1})
+        assert len(str(caught.value)) < 2000
+        assert str(caught.value).isprintable()
+
+
 def test_a_network_is_not_shown_a_thousandth_of_an_image() -> None:
     """The scale is 0 until it is measured, and then no tiny number: an image would be blurred for ever."""
     assert [make_options(InputOptions, {"scale": scale}).scale for scale in (0, 0.005, 1)] == [0, 0.005, 1]

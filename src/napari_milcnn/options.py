@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from reprlib import Repr
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.untrusted import short
 
 EvidenceKind = Literal["object", "class_map", "class_map_image", "jacobian"]
 EVIDENCE_NAMES: dict[EvidenceKind, str] = {
@@ -101,6 +103,12 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
         raise OptionsError("; ".join(mistakes)) from error
 
 
+_BRIEF = Repr()
+"""Writes values of strangers in brief: they may be long, or nested so deeply that writing them is an error."""
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 200
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 20
+
+
 def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, found: object, expected: str) -> str:
     """Say what is wrong with one option, in pydantic's words where those help."""
     name = ".".join(str(part) for part in place if part not in {"float", "str"}) or kind.__name__
@@ -108,8 +116,8 @@ def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, f
         return f"option {name!r} is missing"
     if error_type == "extra_forbidden":
         known = "" if len(place) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
-        return f"there is no option {name!r}{known}"
-    return f"option {name!r} is {found!r}: {expected.removeprefix('Value error, ')}"
+        return f"there is no option '{short(name)}'{known}"
+    return f"option '{short(name)}' is {_BRIEF.repr(found)}: {expected.removeprefix('Value error, ')}"
 
 
 def flag_name(name: str) -> str:
