@@ -215,7 +215,7 @@ def join_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list
     if pattern is not None and not found:
         raise OptionsError(f"no file has a name of the form {pattern!r}; the first is {paths[0].name!r}; correct the "
                            "option pattern")  # fmt: skip
-    left = [] if pattern is None else [path for path in paths if path not in found]
+    left = () if pattern is None else [path for path in paths if path not in found]
     channels: dict[tuple[str, Path], set[str]] = defaultdict(set)
     fields: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     for path, one in found.items():
@@ -223,18 +223,22 @@ def join_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list
         twin = fields[one.form, one.field].setdefault(one.channel, path)
         if twin != path:
             raise ImageError(f"{twin} and {path.name} hold the same channel of one field; remove one of them")
-    images: dict[tuple[Path, ...], None] = {}
+    images: list[tuple[Path, ...]] = []
+    joined: set[tuple[str, str]] = set()
     for path in paths:
-        if path in left:
+        if pattern is not None and path not in found:
             continue
         each = found.get(path)
         every = sorted(channels[each.form, each.home], key=_natural) if each is not None else []
         if each is None or len(every) < 2:
-            images[path,] = None
+            images.append((path,))
             continue
+        if (each.form, each.field) in joined:
+            continue
+        joined.add((each.form, each.field))
         own = fields[each.form, each.field]
-        images[tuple(own.get(name) or _renamed_file(path, each, name) for name in every)] = None
-    return list(images), _joined_in_words(list(images), channels, left, pattern)
+        images.append(tuple(own.get(name) or _renamed_file(path, each, name) for name in every))
+    return images, _joined_in_words(images, channels, left, pattern)
 
 
 def _joined_in_words(

@@ -219,6 +219,21 @@ def test_a_notice_about_an_image_goes_with_it(model, files):
     assert not any(one.about == broken.key for one in window.session.notices.all)
 
 
+def test_dropped_files_of_one_field_are_one_image(model, tmp_path):
+    """Where the files name their channels it is classified; where they only number them, they are asked for."""
+    for i, name in enumerate(("GFP", "RFP")):
+        tifffile.imwrite(tmp_path / f"x_w{i + 1}{name}_s1_t1.tif", noise(96, 96, seed=i))
+        tifffile.imwrite(tmp_path / f"p_B03_s1_w{i + 1}.tif", noise(96, 96, seed=i))
+    window = Window(model)
+    window.session.open_files([tmp_path])
+    assert "one file per channel" in window.session.notices.of(Cause.IMAGE)[0]
+    window.finish()
+    numbered, named = window.session.images.records.values()
+    assert (named.name, named.state) == ("x_s1_t1", ImageState.DONE)
+    assert (numbered.name, numbered.state) == ("p_B03_s1", ImageState.FAILED)
+    assert "which of them is GFP or RFP is not known" in numbered.error
+
+
 def test_a_cancelled_run_says_what_it_kept(model):
     window, layer = Window(model), object()
     window.classify(layer, open_image(noise(3, 2, 96, 96), axes="TCYX", channels=("GFP", "RFP")))
