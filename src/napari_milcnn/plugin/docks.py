@@ -7,6 +7,7 @@ modules; then the page makes the dock and shows it. This file therefore imports 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
@@ -69,6 +70,7 @@ class OpeningDock(QWidget):
         for name in (*self.needs, self.home[0]):
             yield name.split(".")[0]
             import_module(name)
+        gc.freeze()  # what modules hold never goes; collecting garbage would look through it for a second each time
 
     def _on_end(self, ending: Ending) -> None:
         if ending.error:

@@ -158,7 +158,7 @@ class OpenedResults:
         found = grouped[others].first().join(grouped[self.columns].mean())
         if UNLIKE in rows:
             found = found.join(grouped[UNLIKE].max())
-        shown = grouped["top"].max().to_numpy() != NO_CLASS
+        shown = (rows["top"] != NO_CLASS).groupby(rows["file"], sort=False).any().to_numpy()
         found = found.reset_index(drop=True)
         tops = grouped["top"].first().to_numpy() if self.unit == "images" else self._tops(found)
         return found.assign(top=np.where(shown, tops, NO_CLASS))

@@ -308,6 +308,14 @@ def test_the_table_is_sorted_filtered_copied_and_saved(dock, qtbot, written, tmp
     lines = QApplication.clipboard().text().splitlines()
     assert lines[0].split("\t") == names
     assert len(lines) == 4
+    dock.rows.table.selectRow(1)
+    dock.rows.copy_button.click()
+    rest(dock, qtbot)
+    assert QApplication.clipboard().text().splitlines() == [lines[0], lines[2]]
+    dock.rows.table.selectAll()
+    dock.rows.copy_button.click()
+    rest(dock, qtbot)
+    assert QApplication.clipboard().text().splitlines() == lines
     dock.session.save(dock.rows.write, tmp_path / "three.csv")
     saved = pd.read_csv(tmp_path / "three.csv")
     assert set(saved["name"]) == {"B03_s2"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QIdentityProxyModel, QModelIndex, Qt, Signal
+from qtpy.QtCore import QIdentityProxyModel, QItemSelectionModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_milcnn.figures.palette import class_colours
@@ -155,10 +155,15 @@ class RowsTable(SortedTable):
         self.proxy.setSourceModel(model)
         self.setModel(self.proxy)
         self._model = model
+        # the header has a selection of its own: to draw it, Qt would ask each row whether it is selected
+        self.horizontalHeader().setSelectionModel(QItemSelectionModel(self.proxy, self))
 
     def copy(self) -> None:
         """Have rows copied, which takes a second for a hundred thousand of them."""
-        rows = sorted({index.row() for index in self.selectionModel().selectedRows()}) or slice(None)
+        chosen = np.zeros(len(self._model.order), bool)
+        for part in self.selectionModel().selection():  # a range of rows; asking for each row takes half a minute
+            chosen[part.top() : part.bottom() + 1] = True
+        rows = chosen if chosen.any() else slice(None)
         self.copy_requested.emit(self._model.frame.iloc[self._model.order[rows]])
 
 
