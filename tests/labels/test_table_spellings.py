@@ -52,6 +52,18 @@ def test_accents_of_a_mac_are_those_of_the_table(tmp_path: Path, in_table: str, 
         read_labels(twice)
 
 
+@pytest.mark.parametrize(("in_table", "on_disk"), FORMS)
+def test_accents_in_the_names_of_single_channels(tmp_path: Path, in_table: str, on_disk: str) -> None:
+    """Each file of a field is found; a field that is listed twice is said."""
+    files = [in_form(on_disk, f"ö/é{i}_{channel}.tif") for i in (1, 2) for channel in ("w1", "w2")]
+    lines = [f"{one};{other};{label}" for one, other, label in zip(files[::2], files[1::2], ("ä", "b"), strict=True)]
+    rows = in_form(in_table, "\n".join(["file GFP;file RFP;label", *lines, ""]))
+    table = read_labels(written(tmp_path / "l.csv", rows, *files))
+    assert [table.open(image).channels for image in table.images] == [("GFP", "RFP")] * 2
+    with pytest.raises(LabelsError, match="images listed again with other labels"):
+        read_labels(written(tmp_path / "l.csv", rows + in_form(on_disk, lines[0].replace("ä", "b")) + "\n"))
+
+
 def test_of_two_files_that_look_alike_the_one_as_written_is_meant(tmp_path: Path) -> None:
     """Both forms may lie on a Linux disk."""
     rows = in_form("NFC", "file,label\né.tif,a\n") + in_form("NFD", "é.tif,b\n")

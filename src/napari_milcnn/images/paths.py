@@ -84,6 +84,10 @@ def as_on_disk(path: Path) -> Path:
     """
     if str(path).isascii() or os.path.lexists(path):
         return path
+    files = files_of(path)
+    if len(files) > 1:
+        there = [as_on_disk(file) for file in files]
+        return path if there == list(files) else joined_path(there)
     found = Path(path.anchor)
     for part in path.parts[bool(path.anchor) :]:
         if not os.path.lexists(found / part):

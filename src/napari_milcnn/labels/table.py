@@ -552,7 +552,7 @@ def _check_repeats(images: list[LabelledImage], problems: Problems, warnings: Pr
     for image in images:
         files[_real(image.file)][image.plane].append(image)
     for file, planes in files.items():
-        if not os.path.exists(file) or is_plain_folder(file):
+        if not exists_on_disk(file) or is_plain_folder(file):
             continue
         for alike in planes.values():
             if len(alike) > 1:
