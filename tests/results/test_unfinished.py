@@ -6,6 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import tifffile
@@ -302,3 +306,27 @@ def test_fingerprints(tmp_path):
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "endless.tif")
         assert fingerprint(tmp_path / "endless.tif") == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.slow
+def test_kill_9_of_the_command_line(models, files, tmp_path):
+    """The tables are behind the files by one image at most, no lock is left that blocks, and the end is the same."""
+    shutil.copyfile(files[3], files[2])
+    model, copies = models[0].save(tmp_path / "m.zip"), []
+    for i in range(24):
+        copies.append(tmp_path / f"{i:02}.ome.tif")
+        shutil.copyfile(files[i % 4], copies[-1])
+    call = [sys.executable, "-m", "napari_milcnn", "classify", *map(str, copies), "-m", str(model), "--present", "0",
+            "--device", "cpu"]  # fmt: skip
+    out = tmp_path / "out"
+    with subprocess.Popen([*call, "-o", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(out.glob("*_overview.png"))) < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    whole = whole_rows((out / "predictions.csv").read_bytes()).count(b"\n") - 1
+    assert 0 <= len(list(out.glob("*_overview.png"))) - whole <= 1
+    for folder in (out, tmp_path / "whole"):
+        list(classify_files(models[0], copies, folder, mask_options={"present": 0}, device="cpu", resume=True))
+    assert contents(out) == contents(tmp_path / "whole")
