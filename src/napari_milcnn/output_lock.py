@@ -169,7 +169,8 @@ def _taken(path: Path, file: Path, patience: float) -> Iterator[OutputLock]:
 
 def _sign(file: Path) -> None:
     """Write into the lock who holds it; a full disk does not keep anyone from holding it."""
-    program = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
+    words = [Path(word).name for word in sys.argv[:2]]  # the program and its command
+    program = " ".join(words).replace("__main__.py", "napari-milcnn")
     holder = _Holder(
         program=program, process=os.getpid(), computer=socket.gethostname(), since=datetime.now().astimezone()
     )
