@@ -146,7 +146,8 @@ def _on_chunks(files: ZarrFiles, key: str, array: zarr.Array[Any]) -> tuple[str,
         return ()
     there = files.count_chunks(key, expected if expected <= _COUNTED_CHUNKS else 1)
     if not there:
-        return (f"None of the {expected} chunks of the image is stored: all pixels read as {array.fill_value}.",)
+        none = "No chunk" if expected == 1 else f"None of the {expected} chunks"
+        return (f"{none} of the image is stored: all pixels read as {array.fill_value}.",)
     if expected > _COUNTED_CHUNKS or there >= expected:
         return ()
     return (f"{expected - there} of the {expected} chunks of the image are not stored and read as {array.fill_value}; "

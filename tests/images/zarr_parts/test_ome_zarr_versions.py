@@ -233,6 +233,8 @@ def test_chunks_that_are_missing_are_counted(tmp_path: Path) -> None:
     assert "1 of the 4 chunks of the image are not stored and read as 0" in " ".join(open_image(path).warnings)
     shutil.rmtree(path / "0" / "c")
     assert "None of the 4 chunks of the image is stored" in " ".join(open_image(path).warnings)
+    zarr.create_array(tmp_path / "b.zarr", shape=(8, 8), chunks=(8, 8), dtype="u2", dimension_names=["y", "x"])
+    assert open_image(tmp_path / "b.zarr").warnings == ("No chunk of the image is stored: all pixels read as 0.",)
 
 
 @pytest.mark.parametrize(("key", "value"), [
