@@ -488,3 +488,19 @@ def test_axes_that_the_files_do_not_say_are_kept(tmp_path):
         assert (len(image.planes), len(image.channels)) == (3, 2)
     again.read_as("")
     assert open_labelling(tmp_path).reading.axes is None
+
+
+def test_a_table_with_a_column_for_each_channel_keeps_them(tmp_path):
+    """Images that are added get the file of each channel, too, and the channels keep the names of the columns."""
+    images(tmp_path, "p_B01_s1_w1.tif", "p_B01_s1_w2.tif", "p_B02_s1_w1.tif", "p_B02_s1_w2.tif")
+    text = "file GFP,file RFP,label,dose\np_B01_s1_w1.tif,p_B01_s1_w2.tif,a,5\n"
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+    labelling = open_labelling(tmp_path)
+    assert labelling.reading.channels == ("GFP", "RFP")
+    assert [image.labels for image in labelling.images] == [("a",), ()]
+    labelling.add_class("b")
+    labelling.label([1], "b")
+    assert lines(labelling) == [
+        "file GFP,file RFP,label,dose", "p_B01_s1_w1.tif,p_B01_s1_w2.tif,a,5", "p_B02_s1_w1.tif,p_B02_s1_w2.tif,b,"
+    ]  # fmt: skip
+    assert [image.labels for image in read_labels(labelling.path).images] == [("a",), ("b",)]

@@ -28,7 +28,7 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk, exists_on_disk
+from napari_milcnn.images.paths import FILE_OF, as_on_disk, exists_on_disk, files_of
 from napari_milcnn.labels.labelling_files import (
     LabelClass,
     NotedClass,
@@ -49,7 +49,7 @@ from napari_milcnn.labels.labelling_files import (
     with_colours,
     write_bytes,
 )
-from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of
+from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of, with_channel_columns
 from napari_milcnn.output_lock import locked
 from napari_milcnn.untrusted import guarded_cell, name_fault, short
 
@@ -381,6 +381,7 @@ class Labelling:
         for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
             columns += [name] if wanted and name not in map(str.lower, columns) else []
         known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
+        of_channels = [] if "file" in known else sorted(i for name, i in known.items() if name.startswith(FILE_OF))
         text = io.StringIO()
         if self._sheet.names_separator:
             text.write(f"sep={self._sheet.separator}\n")
@@ -392,6 +393,8 @@ class Labelling:
                    "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
             for name in own.keys() & known.keys():
                 cells[known[name]] = own[name]
+            for place, file in zip(of_channels, files_of(Path(own["file"])), strict=False):
+                cells[place] = file.as_posix()
             writer.writerow(map(guarded_cell, cells))
         return text.getvalue()
 
@@ -459,6 +462,7 @@ def open_labelling(
     path = table_path(paths, None if layout is None else Path(layout).absolute())
     sheet = Sheet() if paths != [path] and not path.exists() else read_sheet(path, reading)
     notes = read_notes(notes_path(path))
+    reading = with_channel_columns(path, reading)
     reading = reading if reading.axes is not None else replace(reading, axes=notes.axes)
     known = known_images(path, sheet, notes)
     found = found_images(paths, path, known, reading, layout)

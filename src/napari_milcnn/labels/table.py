@@ -318,7 +318,7 @@ def read_labels(
         images = _plate_images(source, wells, problems, warnings)
     else:
         a_folder = os.path.isdir(path)
-        reading = reading if a_folder else _with_channel_columns(path, reading)
+        reading = reading if a_folder else with_channel_columns(path, reading)
         images = (
             _folder_images(path, reading.pattern, problems, warnings)
             if a_folder
@@ -370,7 +370,7 @@ def _plate_images(
     return images
 
 
-def _with_channel_columns(table: Path, reading: ImageReading) -> ImageReading:
+def with_channel_columns(table: Path, reading: ImageReading) -> ImageReading:
     """Return the reading in which channels are called after the columns of a table, such as "file GFP"."""
     try:
         _, names = with_file_column(read_delimited(table))
