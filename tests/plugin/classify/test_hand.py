@@ -205,3 +205,25 @@ def test_rare_options_reach_a_run_and_its_masks(viewer, dock, qtbot):
     assert "expected a quantile between q0 and q1" in dock.notices.text()
     dock.mask_box.more["threshold"].value = "auto"
     assert "quantile" not in dock.notices.text()
+
+
+def test_why_nothing_can_run_is_in_sight_and_in_the_tooltip_of_the_button(viewer, dock, qtbot):
+    add(viewer, "mine")
+    classify(dock, qtbot)
+    dock.image_section.fold()
+    current.set(lively_model())  # of two channels
+    assert not dock.run_button.isEnabled()
+    assert dock.image_section.is_open
+    assert "the model needs 2 channels (GFP, RFP) and the image has 1" in dock.run_button.toolTip()
+    current.clear()
+    assert dock.run_button.toolTip() == "Choose a model first."
+
+
+def test_planes_of_an_image_without_layers_have_short_names(dock, qtbot, viewer):
+    layer = viewer.add_image(noise(3, 96, 96), name="movie", axis_labels=("t", "y", "x"))
+    viewer.layers.selection = {layer}
+    classify(dock, qtbot)
+    names = [dock.results_box.plane_table.proxy.index(row, 1).data() for row in range(3)]
+    viewer.layers.clear()
+    assert names == ["T0", "T1", "T2"]
+    assert [dock.results_box.plane_table.proxy.index(row, 1).data() for row in range(3)] == names

@@ -475,7 +475,12 @@ class ClassifyDock(QWidget):
         )
         busy, chosen = session.busy, bool(self.image_box.chosen())
         ready = current.model is not None and chosen and not self.image_box.problem and not busy
+        problem = self.image_box.problem if chosen else "Open an image first."
+        problem = problem if current.model is not None else "Choose a model first."
         self.run_button.setEnabled(ready)
+        self.run_button.setToolTip("Classify the image with this model" if ready or busy else problem)
+        if chosen and self.image_box.problem:
+            self.image_section.fold(is_open=True)
         self.cancel_button.setEnabled(busy)
         self.cells_box.button.setEnabled(ready and self.cells_box.layers.count() > 0)
         self.progress.setVisible(busy)
@@ -504,6 +509,8 @@ class ClassifyDock(QWidget):
         """Update the rows of an image, or of one of its planes."""
         if isinstance(changed, tuple):
             self.results_box.planes.put(*changed)
+            if changed[1] == self.session.plane or len(self.session.images.records[changed[0]].planes) == 1:
+                self._refresh()
         else:
             self.results_box.planes.update(changed)
 

@@ -39,7 +39,6 @@ from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
     connect_while_alive,
-    plain_label,
     plain_text,
     row,
     vertical_layout,
@@ -94,7 +93,7 @@ class ImageBox(QWidget):
         self.layers = NarrowComboBox()
         self.layers.setObjectName("image layers")
         self.layers.setToolTip("The image: a layer, or the layers of its channels; follows the selected layers")
-        self.facts = plain_label()
+        self.facts = Note()
         self.axes = QLineEdit()
         self.axes.setMaxLength(8)
         self.axes.setToolTip(
@@ -128,7 +127,8 @@ class ImageBox(QWidget):
         self._form = QWidget()
         inner = vertical_layout(self._form)
         self.axes.setFixedWidth(self.axes.fontMetrics().horizontalAdvance("PTZCYX") + _FRAME)
-        inner.addLayout(row("axes", self.axes, self.facts, stretch=2))
+        inner.addWidget(self.facts)
+        inner.addLayout(row("axes", self.axes, QWidget(), stretch=2))
         inner.addLayout(row("pixel size", self.pixel_size, stretch=1))
         self._channels = QFormLayout()
         self._channels.setContentsMargins(0, 0, 0, 0)
@@ -279,12 +279,11 @@ class ImageBox(QWidget):
     def _fill(self) -> None:
         reading = self._suggested
         self._form.setVisible(reading is not None)
-        self.facts.setVisible(reading is not None)
         if reading is None:
             if not self.chosen():
                 self.message.say("Open an image, or drop TIFFs or a folder of them here.")
             return
-        self.facts.setText(_facts(self.chosen(), reading))
+        self.facts.say(_facts(self.chosen(), reading))
         self.axes.setText(reading.axes)
         self.pixel_size.setValue(reading.pixel_size or 0)
         self._z_part.setVisible(self._has_z())

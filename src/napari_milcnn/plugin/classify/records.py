@@ -228,10 +228,9 @@ class ImageRecord:
         """Name a plane by its place along P, T and Z; empty where it is the only one."""
         if self.source is not None:
             return self.source.image.plane_name(plane)
-        if len(self.planes) == 1:
-            return ""
-        at = self.planes[plane].prediction.planes[0]
-        return " ".join(f"{axis}{number}" for axis, number in zip("PTZ", at, strict=True))
+        at = {number: found.prediction.planes[0] for number, found in self.planes.items()}
+        places = zip("PTZ", at[plane], zip(*at.values(), strict=True), strict=True)
+        return " ".join(f"{axis}{own}" for axis, own, every in places if len(set(every)) > 1)
 
 
 def cells_reader(image: ImageRecord, cells: OwnCells | None) -> CellsReader | None:

@@ -177,7 +177,8 @@ class ClassifyRun:
             return ending.error, Level.ERROR, about
         if ending.stopped:
             return f"Stopped. {planes}; finished planes are kept." if names else "Stopped.", Level.WARNING, about
-        return f"{planes}, {duration(self._session.job.seconds)}." if names else "", Level.NOTE, about
+        seconds = duration(self._session.job.seconds).replace(" ", "\u00a0")
+        return f"{planes}, {seconds}." if names else "", Level.NOTE, about
 
 
 class ClassifySession:
