@@ -29,7 +29,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
@@ -168,15 +167,6 @@ def home_of_option(kind: type[Options], name: str) -> str:
     """Name a field by the option model that defines it, such as ComputeOptions.device for that of EvidenceOptions."""
     homes = (one.__name__ for one in kind.__mro__ if name in vars(one).get("__annotations__", {}))
     return f"{next(homes)}.{name}"
-
-
-def folded(title: str, inside: QWidget) -> QCollapsible:
-    """Put a section of a page behind a title that unfolds it; it is folded at first."""
-    section = QCollapsible(title)
-    section.toggleButton().setAccessibleName(title)
-    section.toggleButton().setToolTip(f"Show or hide: {title[:1].lower()}{title[1:]}")
-    section.addWidget(inside)
-    return section
 
 
 def plain_label(text: str = "") -> QLabel:

@@ -14,8 +14,8 @@ from napari_milcnn.plugin.qt.forms import (
     WARNING,
     DeletedWhenClosed,
     Note,
+    Section,
     connect_while_alive,
-    folded,
     heading,
     page_layout,
     plain_text,
@@ -66,7 +66,7 @@ class TrainDock(QWidget):
         self.continue_button = QPushButton()
         self.plan_box, self.learning_box, self.outcome_box = PlanBox(), LearningBox(), OutcomeBox()
         self.device, self.needs, self.estimate = Note(), Note(), Note()
-        self.message, self.warning, self.stopped = Note(), Note(), Note()
+        self.message, self.stopped = Note(), Note()
         self.question = QuestionBox()
         self.estimate_button, self.validate_button = QPushButton("Estimate"), QPushButton("Cross-validate")
         self.estimate_button.setToolTip("Run a few batches to estimate the time and the memory of a training")
@@ -105,16 +105,16 @@ class TrainDock(QWidget):
         inside.addWidget(self.plan_box)
         inside.addWidget(heading("Before you start"))
         inside.addWidget(self.device)
-        inside.addLayout(row(self.estimate_button, self.validate_button, self.plan_box.folds, "folds"))
+        inside.addLayout(row(self.estimate_button, self.validate_button))
+        inside.addLayout(row("folds of the cross-validation", self.plan_box.folds, stretch=1))
         inside.addWidget(self.estimate)
-        self.settings = folded("Settings", settings)
-        self.settings.expand(animate=False)
+        self.settings = Section("Settings", settings)
         self._content = page_layout(content)
         for part in (self.settings, self.learning_box):
             self._content.addWidget(part)
         self._content.addStretch()
         below = page_layout(footer)
-        for part in (self.needs, self.question, self.progress, self.message, self.stopped, self.warning):
+        for part in (self.needs, self.question, self.progress, self.message, self.stopped):
             below.addWidget(part)
         below.addLayout(row(self.start_button, self.resume_button, self.pause_button, self.stop_button))
         layout = vertical_layout(page, 0)
@@ -133,7 +133,8 @@ class TrainDock(QWidget):
             (session.learned, self._draw_learning), (session.choices_changed, self._on_choices),
             (session.requested, self.runner.run), (session.start_requested, self.start_runner.run),
             (session.stop_requested, self.runner.stop), (session.pause_requested, self.runner.pause),
-            (session.ended, self._on_ended), (results.changed, self._draw_results), (results.used, self._on_used),
+            (session.ended, lambda: self.tabs.setCurrentIndex(USE_TAB)),
+            (results.changed, self._draw_results), (results.used, self._on_used),
             (session.labels.opened, self._on_labels_opened), (session.labels.labels_changed, self._on_labels),
             (self.plan_box.changed, self._on_plan), (self.continue_button.clicked, self._on_continue),
             (self.estimate_button.clicked, session.try_batches), (self.start_button.clicked, session.start),
@@ -176,7 +177,7 @@ class TrainDock(QWidget):
         self.needs.say("" if busy else session.needs)
         self.device.say(session.device)
         self.estimate.say(session.estimate)
-        self.warning.say("\n".join(session.warnings), WARNING)
+        self.learning_box.warning.say("\n".join(session.warnings), WARNING)
         self.stopped.say(session.can_resume, WARNING)
         self.question.ask(session.question)
         show_message(self.message, session.message)
@@ -200,7 +201,7 @@ class TrainDock(QWidget):
         first = self._content.indexOf(self.learning_box) == 0
         if learning != first:
             self._content.insertWidget(0 if learning else 1, self.learning_box)
-            (self.settings.collapse if learning else self.settings.expand)(animate=False)
+            self.settings.fold(is_open=not learning)
 
     def _show_plan_path(self) -> None:
         plan = None if self.session.busy or self.plan_box.out.text() else self.session.plan()
@@ -244,9 +245,6 @@ class TrainDock(QWidget):
     def _on_plan(self) -> None:
         self.session.choose(self.plan_box.choices())
         self._start_timer.start()
-
-    def _on_ended(self) -> None:
-        self.tabs.setCurrentIndex(USE_TAB)
 
     def _on_labels_opened(self) -> None:
         labelling = self.session.labels.labelling

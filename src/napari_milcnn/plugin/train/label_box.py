@@ -96,6 +96,56 @@ class QuestionBox(QWidget):
                 button.setToolTip(plain_text(f"{text}: {question.text}"))
 
 
+class KeysButton(QPushButton):
+    """Lets the number keys, undo and redo change labels in the image as well, for as long as it is on.
+
+    Parameters
+    ----------
+    press : callable
+        Labels the chosen images with the class of a number key; with True as a further label.
+    undo, redo : callable
+        Undo and redo a change.
+    """
+
+    def __init__(self, press: Callable[[int, bool], None], undo: Callable[[], None], redo: Callable[[], None]) -> None:
+        super().__init__(_KEYS_OFF)
+        self._press, self._undo, self._redo = press, undo, redo
+        self._in_image: list[QShortcut] = []
+        self.setCheckable(True)
+        self.setToolTip(_ABOUT_KEYS)
+        self.toggled.connect(self._on_toggled)
+
+    def bind(self, widget: QWidget) -> list[QShortcut]:
+        """Bind the keys while a widget, or what it holds, has the focus."""
+        pairs: list[tuple[str, Callable[[], None]]] = [("Ctrl+Z", self._undo), ("Ctrl+Shift+Z", self._redo)]
+        for number in range(KEYS + 1):
+            pairs.append((str(number), partial(self._press, number, False)))
+            pairs.append((f"Shift+{number}", partial(self._press, number, True)))
+        made = []
+        for text, then in pairs:
+            shortcut = QShortcut(QKeySequence(text), widget)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(then)
+            made.append(shortcut)
+        return made
+
+    def _on_toggled(self, on: bool) -> None:
+        for shortcut in self._in_image:
+            shortcut.setEnabled(False)
+            shortcut.deleteLater()
+        canvas = self._canvas()
+        self._in_image = self.bind(canvas) if on and canvas is not None else []
+        self.setText(_KEYS_ON if on else _KEYS_OFF)
+        self.setStyleSheet(f"background: {WARNING}; color: white;" if on else "")
+
+    def _canvas(self) -> QWidget | None:
+        """Return the central widget of the viewer's window, which holds the canvas and no dock."""
+        window: QWidget | None = self
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        return window.centralWidget() if window is not None else None
+
+
 class LabelBox(QWidget):
     """Open images, label them with number keys, and find out which to label next.
 
@@ -118,14 +168,13 @@ class LabelBox(QWidget):
         super().__init__()
         self.viewer, self.session = viewer, session or LabelSession()
         self.runner = JobRunner(self, self.session.take, self._on_end)
-        self.image_runner = JobRunner(self, self.session.image.take, self._on_image_end)
+        self.image_runner = JobRunner(self, self.session.image.take, lambda end: self.session.image.finish(end.error))
         self.image_layers = ImageLayers(viewer)
         self._quiet = False
-        self._keys: list[QShortcut] = []
         self._make_parts()
         self._lay_out()
         self._connect()
-        self._bind(self)
+        self.keys_button.bind(self)
         self._draw()
 
     def _make_parts(self) -> None:
@@ -148,9 +197,7 @@ class LabelBox(QWidget):
         self.open_next = QCheckBox("go to next image")
         self.open_next.setChecked(True)
         self.open_next.setToolTip("After an image is labelled, show the next one without a label")
-        self.keys_button = QPushButton(_KEYS_OFF)
-        self.keys_button.setCheckable(True)
-        self.keys_button.setToolTip(_ABOUT_KEYS)
+        self.keys_button = KeysButton(self.press, self.session.undo, self.session.redo)
         self.next_button, self.check_button = QPushButton("What next"), QPushButton("Check")
         self.next_button.setToolTip("Sort the images: those whose labels would help the model most come first")
         self.check_button.setToolTip(
@@ -215,8 +262,7 @@ class LabelBox(QWidget):
         self.shown.activated.connect(self._on_shown)
         self.undo_button.clicked.connect(session.undo)
         self.redo_button.clicked.connect(session.redo)
-        self.open_next.toggled.connect(self._on_go_on)
-        self.keys_button.toggled.connect(self._on_keys)
+        self.open_next.toggled.connect(partial(setattr, session, "go_on"))
         self.next_button.clicked.connect(lambda: session.rank(current.model))
         self.check_button.clicked.connect(lambda: session.check(current.model))
         self.cancel_button.clicked.connect(session.cancel)
@@ -344,9 +390,6 @@ class LabelBox(QWidget):
         self._quietly(lambda: self.table.show_only(self.shown.currentData() or ALL))
         self._draw_choice()
 
-    def _on_go_on(self, go_on: bool) -> None:
-        self.session.go_on = go_on
-
     def _on_finding(self, item: QListWidgetItem) -> None:
         """Select the images of a finding."""
         self._show_all()
@@ -367,9 +410,6 @@ class LabelBox(QWidget):
 
     def _on_end(self, ending: Ending) -> None:
         self.session.finish(ending.error, ending.stopped)
-
-    def _on_image_end(self, ending: Ending) -> None:
-        self.session.image.finish(ending.error)
 
     def _on_opened(self) -> None:
         labelling = self.session.labelling
@@ -396,41 +436,6 @@ class LabelBox(QWidget):
             self.image_layers.clear()
         else:
             self.image_layers.show(*found)
-
-    # Keys
-
-    def _bind(self, widget: QWidget) -> list[QShortcut]:
-        """Bind the number keys, undo and redo while a widget has the focus."""
-        pairs: list[tuple[str, Callable[[], None]]] = [
-            ("Ctrl+Z", self.session.undo), ("Ctrl+Shift+Z", self.session.redo),
-        ]  # fmt: skip
-        for number in range(KEYS + 1):
-            pairs.append((str(number), partial(self.press, number)))
-            pairs.append((f"Shift+{number}", partial(self.press, number, True)))
-        made = []
-        for keys, then in pairs:
-            shortcut = QShortcut(QKeySequence(keys), widget)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(then)
-            made.append(shortcut)
-        return made
-
-    def _on_keys(self, on: bool) -> None:
-        """Bind the keys in the canvas as well, as long as the button is on, or release them."""
-        for shortcut in self._keys:
-            shortcut.setEnabled(False)
-            shortcut.deleteLater()
-        canvas = self._canvas()
-        self._keys = self._bind(canvas) if on and canvas is not None else []
-        self.keys_button.setText(_KEYS_ON if on else _KEYS_OFF)
-        self.keys_button.setStyleSheet(f"background: {WARNING}; color: white;" if on else "")
-
-    def _canvas(self) -> QWidget | None:
-        """Return the central widget of the viewer's window, which holds the canvas and no dock."""
-        window: QWidget | None = self
-        while window is not None and not isinstance(window, QMainWindow):
-            window = window.parentWidget()
-        return window.centralWidget() if window is not None else None
 
     def hideEvent(self, event: Any) -> None:
         """Turn the keys in the image off when the tab or the dock is hidden: nobody would see that they are on."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.figures.plots import FigureStyle, confusion_figure
@@ -42,7 +42,7 @@ _ABOUT_VALIDATION = (
 _ABOUT_B = "The share of an image that must look like a class before the network says that the image shows it."
 _YES_NO = ["rightly yes", "wrongly yes", "wrongly no", "rightly no"]
 _MOST_PREVIEWS = 4
-_PREVIEW_WIDTH = 132
+_PREVIEW_WIDTH = 124
 
 
 class _PlotView(pg.PlotWidget):
@@ -63,6 +63,7 @@ class _Plot(QWidget):
         self.legend, self.about = QLabel(title), Note()
         self.legend.setWordWrap(True)
         self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.about.say(about)
         self.plot = _PlotView(background=None)
         self.plot.setFixedHeight(_HEIGHT)
@@ -146,6 +147,8 @@ class PreviewBox(QWidget):
             caption.setWordWrap(True)
             caption.setTextFormat(Qt.TextFormat.RichText)
             grid.addWidget(picture, 2 * (number // 2), number % 2)
+            caption.setMinimumWidth(_PREVIEW_WIDTH)
+            caption.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
             grid.addWidget(caption, 2 * (number // 2) + 1, number % 2)
         layout = vertical_layout(self)
         title, about = heading("Where the network looks"), Note()
@@ -178,12 +181,13 @@ class LearningBox(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.title, self.kept = heading("What is learning"), Note()
+        self.title, self.kept, self.warning = heading("What is learning"), Note(), Note()
         self.curves, self.previews = CurvesBox(), PreviewBox()
         self.confusion_title = heading("Confusion matrix of the best epoch")
         self.confusion = FigureBox("Confusion matrix of the best epoch", 290)
         layout = vertical_layout(self)
-        for part in (self.title, self.kept, self.previews, self.curves, self.confusion_title, self.confusion):
+        parts = (self.title, self.kept, self.previews, self.curves, self.confusion_title, self.confusion, self.warning)
+        for part in parts:
             layout.addWidget(part)
         self._drawn: tuple[Any, FigureStyle] | None = None
         self.show_learning(None, None)

@@ -32,9 +32,9 @@ from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
+    Section,
     browse_button,
     connect_while_alive,
-    folded,
     form_values,
     heading,
     options_form,
@@ -145,19 +145,18 @@ class PlanBox(QWidget):
         vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
         self._pooling_part.layout().addWidget(self.when)
         layout.addWidget(self._pooling_part)
-        layout.addWidget(heading("Settings"))
         layout.addWidget(self.options.native)
         layout.addLayout(row("reference class", self.reference, stretch=1))
         layout.addLayout(row("model", self.out, self.browse, stretch=1))
         vertical_layout(plates).addWidget(self.seen.native)
         plates.layout().addLayout(row("plates", self.plates, self.browse_plates, stretch=1))
-        self._network_section = folded("More options: the network", self.network.native)
+        self._network_section = Section("More options: the network", self.network.native, is_open=False)
         for section in (
             self._network_section,
-            folded("More options: how images are read", plates),
-            folded("More options: how cells are found", self.foreground.native),
-            folded("More options: how training images are varied", self.varied.native),
-            folded("More options: learning and computing", self.more.native),
+            Section("More options: how images are read", plates, is_open=False),
+            Section("More options: how cells are found", self.foreground.native, is_open=False),
+            Section("More options: how training images are varied", self.varied.native, is_open=False),
+            Section("More options: learning and computing", self.more.native, is_open=False),
         ):
             layout.addWidget(section)
 
