@@ -10,12 +10,13 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
-from napari_milcnn.options import ComputeOptions
+from napari_milcnn.options import ComputeOptions, EvaluateOptions
 from napari_milcnn.plugin.qt.forms import (
     Band,
     Note,
     NoticesBox,
     chip,
+    form_values,
     heading,
     options_form,
     plain_text,
@@ -155,3 +156,13 @@ def test_a_tooltip_shows_names_as_they_are():
     document.setHtml(plain_text(f"{HOSTILE}\nsecond line"))
     assert document.toPlainText().replace("\u2028", "\n") == f"{HOSTILE}\nsecond line"
     assert plain_text("a > b & c") == "a > b & c"
+
+
+def test_a_choice_that_may_be_left_out_is_offered_once(qtbot):
+    form = options_form(EvaluateOptions, ("detail", "split"), {"detail": [("as on the card", None), ("2", 2)]})
+    qtbot.addWidget(form.native)
+    texts = [[field.native.itemText(i) for i in range(field.native.count())] for field in form]
+    assert texts == [["as on the card", "2"], ["default", "train", "validation", "test"]]
+    assert form_values(form, EvaluateOptions) == {"detail": None, "split": None}
+    form["detail"].value = 2
+    assert form_values(form, EvaluateOptions)["detail"] == 2

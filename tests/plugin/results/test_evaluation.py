@@ -193,6 +193,16 @@ def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, 
     box.labels.line.setText(str(labels))
     box.reading.channels.setText("GFP, RFP")
     assert set(box.choices().options) == set(EvaluateOptions.model_fields) - {"foreground"}
+    box.folds.setValue(3)
+    assert (box.choices().folds, box.choices().training, box.choices().foreground) == (3, {}, {})  # all are defaults
+    box.foreground["split"].value, box.training["epochs"].value = 0, 5
+    assert (box.choices().training, box.choices().foreground) == ({"epochs": 5}, {"split": 0.0})
+    box.folds.setValue(0)
+    assert box.choices().training == {}
+    box.foreground["split"].value = box.foreground["split"].min
+    assert [box.forms[("split", "faithfulness")]["split"].native.itemText(i) for i in range(4)] == [
+        "all images", "only train", "only validation", "only test",
+    ]  # fmt: skip
     assert box.out.line.placeholderText() == "labels evaluation (new)"
     qtbot.mouseClick(box.start_button, Qt.MouseButton.LeftButton)
     assert not box.start_button.isEnabled()

@@ -86,7 +86,7 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label:
     if choices is None and get_origin(annotation) is Literal:
         choices = [*([(_DEFAULT_TEXT, None)] if optional else []), *((str(one), one) for one in get_args(annotation))]
     if choices is not None:
-        options |= {"choices": list(choices), "widget_type": "ComboBox"}
+        options |= {"choices": list(choices), "widget_type": "ComboBox", "nullable": False}  # no choice "-----"
     elif annotation in (int, float):
         options |= _limits(kind, name)
         value = options["min"] if value is None else value

@@ -40,7 +40,6 @@ from napari_milcnn.plugin.qt.forms import (
     options_form,
     plain_text,
     row,
-    shows_option,
     vertical_layout,
 )
 from napari_milcnn.plugin.results.evaluation import EvaluationChoices, EvaluationSession, EvaluationState
@@ -56,7 +55,6 @@ _CHOICES: dict[str, list[Any]] = {
     "split": [("all images", None), *((f"only {name}", name) for name in ("train", "validation", "test"))],
     "kind": [(_DEFAULT, None), *((text, name) for name, text in EVIDENCE_NAMES.items())],
     "detail": [(_DEFAULT, None), *((str(one), one) for one in DETAILS)],
-    "method": [(_DEFAULT, None), *((one, one) for one in ("otsu", "local", "half_maximum"))],
 }
 _LABELS_HELP = (
     "A CSV with the columns file and label and, if known, group and split; or a folder with one folder of images for "
@@ -234,14 +232,8 @@ class EvaluationBox(QWidget):
             names: options_form(EvaluateOptions, names, _CHOICES)
             for names in (_EVALUATE_FIELDS, _COMPUTE_FIELDS, _INTERVAL_FIELDS, _EVIDENCE_FIELDS)
         }
-        self.channel = QLineEdit()
-        self.channel.setAccessibleName("Channel of the objects")
-        shows_option(self.channel, ForegroundOptions, "channel")
-        self.channel.setPlaceholderText("as the model's card says")
-        self.channel.setToolTip(str(ForegroundOptions.model_fields["channel"].description))
-        names = tuple(name for name in ForegroundOptions.model_fields if name != "channel")
-        self.foreground = options_form(ForegroundOptions, names, _CHOICES)
-        self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), _CHOICES)
+        self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
+        self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), {"device": DEVICES})
         self.reading = ReadingForm()
         self.explanation, self.problem, self.doing, self.message = Note(), Note(), Note(), NoticesBox()
         self.start_button, self.stop_button = QPushButton("Evaluate"), QPushButton("Stop")
@@ -282,7 +274,6 @@ class EvaluationBox(QWidget):
         layout.addLayout(row("truth", self.truth, stretch=1))
         layout.addWidget(self.forms[_EVIDENCE_FIELDS].native)
         layout.addWidget(heading("How objects are found"))
-        layout.addLayout(row("channel", self.channel, stretch=1))
         layout.addWidget(self.foreground.native)
         return page
 
@@ -314,7 +305,6 @@ class EvaluationBox(QWidget):
         for form in (*self.forms.values(), self.foreground, self.training):
             form.changed.connect(lambda _value: self._on_choice())
         self.reading.changed.connect(self._on_choice)
-        self.channel.textChanged.connect(self._on_choice)
         self.folds.valueChanged.connect(self._on_choice)
         self.task.currentIndexChanged.connect(self._on_choice)
         self.model.activated.connect(self._on_choice)
@@ -338,12 +328,8 @@ class EvaluationBox(QWidget):
             calibrate, self.model.currentData(), self.labels.path(), self.layout_table.path(), out.path(),
             None if calibrate else self.truth.path(), None if calibrate else folds,
             None if calibrate else self.card_out.path(), options,
-            {} if calibrate else self._foreground(), training, self.reading.values(),
+            {} if calibrate else _given(self.foreground, ForegroundOptions), training, self.reading.values(),
         )  # fmt: skip
-
-    def _foreground(self) -> dict[str, Any]:
-        channel = self.channel.text().strip()
-        return _given(self.foreground, ForegroundOptions) | ({"channel": channel} if channel else {})
 
     def _on_choice(self, _value: Any = None) -> None:
         self.session.choose(self.choices())
