@@ -149,8 +149,9 @@ class OptionsBox(QWidget):
         super().__init__()
         own = [name for name in EvidenceOptions.model_fields if name not in {*ComputeOptions.model_fields, *_SHOWN}]
         self.evidence = options_form(EvidenceOptions, own, {})
-        self.foreground = options_form(ForegroundOptions, list(ForegroundOptions.model_fields), {"channel": []})
-        self.foreground["channel"].null_string = "default"
+        self.foreground = options_form(
+            ForegroundOptions, list(ForegroundOptions.model_fields), {"channel": [("default", None)]}
+        )
         devices = list(dict.fromkeys([*DEVICES, device]))
         self.compute = options_form(ComputeOptions, list(ComputeOptions.model_fields), {"device": devices})
         show_values(self.compute, ComputeOptions, {"device": device, "tile": tile})
@@ -164,7 +165,7 @@ class OptionsBox(QWidget):
 
     def set_channels(self, names: Sequence[str]) -> None:
         """Offer the channels of a model as those in which cells are found."""
-        self.foreground["channel"].choices = [(name, name) for name in names]
+        self.foreground["channel"].choices = [("default", None), *((name, name) for name in names)]
 
     def options(self) -> dict[str, object]:
         """Return the settings as fields of `EvidenceOptions`."""
