@@ -22,7 +22,7 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.class_maps import lay_over, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.evidence import EvidenceMaker, evidence, suited_evidence
+from napari_milcnn.inference.evidence import _WORK_MEMORY, EvidenceMaker, evidence, suited_evidence
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.predict import Classifier, classify
 from napari_milcnn.inference.tiling import TiledInference, bytes_per_pixel
@@ -522,10 +522,9 @@ def test_the_foreground_is_found_in_the_channel_named(compact: TrainedModel, cha
 
 
 def test_the_models_name_of_a_channel_wins_where_channels_go_by_order(compact: TrainedModel) -> None:
-    """Channels taken by order keep the model's names: RFP is then the image's second channel, 'red'."""
-    pixels = squares().data[:2]
-    image = open_image(pixels, axes="CYX", channels=["green", "red"])
-    for name in ("RFP", "red"):
+    """Channels without names are taken by order and keep the model's: RFP is then the second channel of the array."""
+    image = open_image(squares().data[:2], axes="CYX")
+    for name in ("RFP", image.channels[1]):
         found = evidence(compact, image, foreground=ForegroundOptions(channel=name, smooth=0), **EXACT)
         assert found.objects is not None
         assert (np.flatnonzero(found.objects[0].any(1)) == range(40, 60)).all()
@@ -584,8 +583,9 @@ def test_a_jacobian_that_runs_out_of_memory_goes_on_in_smaller_parts(compact: Tr
 
 
 def test_evidence_too_large_for_memory_is_refused(compact: TrainedModel, monkeypatch: Any) -> None:
-    """Three classes of 100 x 100 px need 3 * 4 * 3 * 10,000 = 360,000 bytes; one class a third."""
-    monkeypatch.setattr("napari_milcnn.inference.evidence.free_memory", lambda _: 359_999)
+    """Three classes of 100 x 100 px need 3 * 4 * 3 * 10,000 = 360,000 bytes and room to work in; one class a third."""
+    room = 10_000 * _WORK_MEMORY
+    monkeypatch.setattr("napari_milcnn.inference.evidence.free_memory", lambda _: 359_999 + room)
     with pytest.raises(
         ComputeError, match=r"evidence for 3 classes in 1 plane\(s\) of 100 x 100 px needs .* fewer classes"
     ):

@@ -30,7 +30,8 @@ def folder(tmp_path_factory):
     disc = np.stack([100 + 500 * blob((99, 99), (50, 50), 6)] * 2)
     for name, pixels in (("black", np.zeros((2, 99, 99))), ("disc", disc)):
         file = place / f"{name}.ome.tif"
-        tifffile.imwrite(file, pixels.astype(np.uint16), ome=True, metadata={"axes": "CYX"})
+        facts = {"axes": "CYX", "Channel": {"Name": ["GFP", "RFP"]}}
+        tifffile.imwrite(file, pixels.astype(np.uint16), ome=True, metadata=facts)
     files = [place / "black.ome.tif", place / "disc.ome.tif"]
     results = [step.result for step in classify_files(lively_model(), files, place / "out", **EXACT) if step.result]
     assert [result.error for result in results] == ["", ""]
