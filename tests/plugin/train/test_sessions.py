@@ -17,6 +17,7 @@ from napari_milcnn.labels.ranking import Ranking
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.options import InputOptions, NetworkOptions, TrainOptions
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.train import choices as choices_module
 from napari_milcnn.plugin.train import label_session, session
 from napari_milcnn.plugin.train.choices import Choices, missing_labels, usual_path
@@ -138,7 +139,7 @@ def test_a_pause_does_not_count_for_the_time_left(training):
 def test_no_message_outlives_its_cause(training):
     training.start()
     training.finish("the disk is full")
-    assert (training.message.text, training.message.level) == ("the disk is full", "error")
+    assert (training.message.text, training.message.level) == ("the disk is full", Level.ERROR)
     training.choose(Choices(options={"epochs": 3}))
     assert training.message.text == ""
     training.choose(Choices(options={"patch": -1}))

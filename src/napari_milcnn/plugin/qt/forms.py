@@ -37,6 +37,7 @@ from napari_milcnn.progress import duration
 
 ERROR, WARNING = "#d55e00", "#b37500"
 """Text colours that are legible in napari's dark and light themes."""
+_LEVEL_COLOURS = {Level.NOTE: "", Level.WARNING: WARNING, Level.ERROR: ERROR}
 LIKE, UNSURE = "#00785a", "#5b6470"
 """Grounds of a `Band`: all is well, and nothing is known. With the two above they suit white text."""
 _DISCONNECTORS: set[Callable[[], None]] = set()
@@ -204,6 +205,10 @@ class Note(QLabel):
         """Show a text in a colour; an empty text hides the note."""
         self._show_text(text, colour, Qt.TextFormat.PlainText)
 
+    def show_notice(self, notice: Notice) -> None:
+        """Show a notice in the colour of its level."""
+        self.say(notice.text, _LEVEL_COLOURS[notice.level])
+
     def say_rich(self, html: str) -> None:
         """Show rich text, in which every name is escaped; an empty text hides the note."""
         self._show_text(html, "", Qt.TextFormat.RichText)
@@ -301,11 +306,8 @@ class NoticesBox(QWidget):
         self.notices = notices
         while self._lines.count() < len(notices):
             self._lines.addWidget(Note())
-        colours = {Level.NOTE: "", Level.WARNING: WARNING, Level.ERROR: ERROR}
         for place in range(self._lines.count()):
-            line = self._lines.itemAt(place).widget()
-            one = notices[place] if place < len(notices) else None
-            line.say(one.text if one is not None else "", colours[one.level] if one is not None else "")
+            self._lines.itemAt(place).widget().show_notice(notices[place] if place < len(notices) else Notice("", ""))
         self.setVisible(bool(notices))
 
     def text(self) -> str:

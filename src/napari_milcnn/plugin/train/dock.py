@@ -25,7 +25,7 @@ from napari_milcnn.plugin.qt.forms import (
 )
 from napari_milcnn.plugin.qt.job import Ending, JobRunner
 from napari_milcnn.plugin.train.jobs import Begun, DevicesRequest
-from napari_milcnn.plugin.train.label_box import LabelBox, QuestionBox, show_message
+from napari_milcnn.plugin.train.label_box import LabelBox, QuestionBox
 from napari_milcnn.plugin.train.learning_box import LearningBox
 from napari_milcnn.plugin.train.outcome_box import OutcomeBox
 from napari_milcnn.plugin.train.plan_box import PlanBox
@@ -180,8 +180,8 @@ class TrainDock(QWidget):
         self.learning_box.warning.say("\n".join(session.warnings), WARNING)
         self.stopped.say(session.can_resume, WARNING)
         self.question.ask(session.question)
-        show_message(self.message, session.message)
-        show_message(self.plan_box.kept, session.kept)
+        self.message.show_notice(session.message)
+        self.plan_box.kept.show_notice(session.kept)
         for button in (self.start_button, self.estimate_button, self.validate_button):
             button.setEnabled(ready)
         self.start_button.setVisible(not busy)
@@ -213,7 +213,7 @@ class TrainDock(QWidget):
 
     def _draw_results(self) -> None:
         results = self.session.results
-        show_message(self.outcome_box.message, results.message)
+        self.outcome_box.message.show_notice(results.message)
         self.outcome_box.show_result(results.shown, results.all, figure_style(self.viewer))
         self.tabs.setTabEnabled(USE_TAB, results.shown is not None)
 

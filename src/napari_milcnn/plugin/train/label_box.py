@@ -41,7 +41,7 @@ from napari_milcnn.plugin.qt.job import Ending, JobRunner
 from napari_milcnn.plugin.qt.tables import filter_field
 from napari_milcnn.plugin.results_to_layers import image_layers
 from napari_milcnn.plugin.train.class_box import ClassBox
-from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits, Question, TrainMessage
+from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits, Question
 from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, filter_choices
 from napari_milcnn.plugin.train.open_box import OpenBox
 
@@ -50,17 +50,11 @@ if TYPE_CHECKING:
     from napari_milcnn.labels.labelling import Labelling
     from napari_milcnn.plugin.results_to_layers import LayerData
 
-_COLOURS = {"": "", "warning": WARNING, "error": ERROR}
 _KEYS_OFF, _KEYS_ON = "Label with keys in the image", "Keys in the image label: on"
 _ABOUT_KEYS = (
     "Let the number keys, Ctrl+Z and Ctrl+Shift+Z change labels while the image has the focus, too. While this is off, "
     "they do so only on this tab, and in the image they do what napari has them do"
 )
-
-
-def show_message(note: Note, message: TrainMessage) -> None:
-    """Show a message in the colour of its level."""
-    note.say(message.text, _COLOURS[message.level])
 
 
 class QuestionBox(QWidget):
@@ -291,7 +285,7 @@ class LabelBox(QWidget):
         self._running.setVisible(session.busy)
         self.hint.say(session.hint)
         self.warning.say(session.warning, ERROR)
-        show_message(self.message, session.message)
+        self.message.show_notice(session.message)
         self.question.ask(session.question)
         self.check_result.say(session.check_result)
         self._draw_findings()

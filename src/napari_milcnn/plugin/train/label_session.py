@@ -23,6 +23,7 @@ from psygnal import Signal
 
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.images.paths import image_name
+from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,14 +60,6 @@ class LabelState(Enum):
     READY = "images are open"
     RANKING = "the images to label next are being looked for"
     CHECKING = "labels are being checked"
-
-
-@dataclass(frozen=True)
-class TrainMessage:
-    """A sentence for the user; `level` is "" for a note, "warning" or "error"."""
-
-    text: str = ""
-    level: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,7 +267,7 @@ class LabelSession:
         self.current = -1
         self.findings: tuple[Finding, ...] = ()
         self.check_result = ""
-        self.message = TrainMessage()
+        self.message = Notice("labels", "")
         self.question: Question | None = None
         self.locked = False
         self.go_on = True
@@ -335,7 +328,7 @@ class LabelSession:
 
     def refuse(self, why: str) -> None:
         """Say why what the user wanted is not possible."""
-        self._say(why, "error")
+        self._say(why, Level.ERROR)
 
     def read_as(self, axes: str) -> None:
         """Read the images with other axes, such as CYX, where the files do not name theirs."""
@@ -373,7 +366,7 @@ class LabelSession:
         elif number <= len(labelling.classes):
             self.label(labelling.classes[number - 1].name, add, following)
         else:
-            self._say(f"There is no class {number} yet.", "warning")
+            self._say(f"There is no class {number} yet.", Level.WARNING)
 
     def label(self, name: str, add: bool = False, following: int | None = None) -> None:
         """Label the chosen images, as `press` does."""
@@ -423,7 +416,7 @@ class LabelSession:
         if labelling is None or self.busy:
             return
         if model is None:
-            self._say(_NO_MODEL, "warning")
+            self._say(_NO_MODEL, Level.WARNING)
         elif not labelling.unlabelled():
             self._say("Every image has a label.")
         else:
@@ -461,9 +454,9 @@ class LabelSession:
         """Learn that the job has ended, and why if it failed."""
         self.state = LabelState.EMPTY if self.labelling is None else LabelState.READY
         if error:
-            self._say(error, "error")
+            self._say(error, Level.ERROR)
         elif stopped:
-            self._say("Stopped.", "warning")
+            self._say("Stopped.", Level.WARNING)
         self.changed.emit()
 
     # Inside
@@ -473,20 +466,20 @@ class LabelSession:
         self._say("")
         self.requested.emit(request)
 
-    def _say(self, text: str, level: str = "") -> None:
-        self.message = TrainMessage(text, level)
+    def _say(self, text: str, level: Level = Level.NOTE) -> None:
+        self.message = Notice("labels", text, level)
         self.changed.emit()
 
     def _change_rows(self, change: Callable[[], None]) -> bool:
         if not self.rows:
-            self._say("Select an image in the table first.", "warning")
+            self._say("Select an image in the table first.", Level.WARNING)
             return False
         return self._change(change)
 
     def _change(self, change: Callable[[], None]) -> bool:
         """Change the labelling; say why it was refused, or could not be written."""
         if self.locked or self.labelling is None:
-            self._say(_LOCKED if self.locked else "", "warning")
+            self._say(_LOCKED if self.locked else "", Level.WARNING)
             return False
         try:
             change()
@@ -495,7 +488,7 @@ class LabelSession:
             failed = str(error)
             if self.labelling.unsaved:
                 self._unsaved = failed
-        self._say("" if failed == self._unsaved else failed, "error")
+        self._say("" if failed == self._unsaved else failed, Level.ERROR)
         self.labels_changed.emit()
         return not failed
 
@@ -521,7 +514,7 @@ class LabelSession:
         self.ranked.emit(ranking.order)
         self.select(ranking.order[:1])
         unread = f" {len(errors)} could not be read and come last: {next(iter(errors.values()))}" if errors else ""
-        self._say(f"Images are sorted: label those at the top next.{unread}", "warning" if errors else "")
+        self._say(f"Images are sorted: label those at the top next.{unread}", Level.WARNING if errors else Level.NOTE)
 
     def _take_findings(self, findings: tuple[Finding, ...]) -> None:
         self.findings = findings

@@ -29,6 +29,7 @@ from psygnal import Signal
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import TrainOptions
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.train.choices import Choices, missing_for_training
 from napari_milcnn.plugin.train.jobs import (
     Begun,
@@ -47,7 +48,7 @@ from napari_milcnn.plugin.train.jobs import (
     TrainRequest,
     ValidateRequest,
 )
-from napari_milcnn.plugin.train.label_session import LabelSession, Question, TrainMessage
+from napari_milcnn.plugin.train.label_session import LabelSession, Question
 from napari_milcnn.progress import duration
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class TrainResults:
     ----------
     all, shown : tuple of TrainResult, TrainResult or None
         The results, and the one that is shown.
-    message : TrainMessage
+    message : Notice
         What came of the last thing that the user did with a result.
     changed : Signal
         One of the above changed.
@@ -167,7 +168,7 @@ class TrainResults:
     def __init__(self) -> None:
         self.all: tuple[TrainResult, ...] = ()
         self.shown: TrainResult | None = None
-        self.message = TrainMessage()
+        self.message = Notice("results", "")
 
     def show(self, result: TrainResult) -> None:
         """Look at another result."""
@@ -206,7 +207,7 @@ class TrainResults:
         try:
             model = shown.model.with_card(**facts)
         except MilcnnError as error:
-            self._say(str(error), "error")
+            self._say(str(error), Level.ERROR)
             return False
         plan = replace(shown.plan, facts={**shown.plan.facts, **facts})
         self._replace(shown, replace(shown, plan=plan, model=model))
@@ -224,7 +225,7 @@ class TrainResults:
                 shown.model.save(shown.plan.out)
             current.set(load_model(shown.plan.out))
         except MilcnnError as error:
-            self._say(str(error), "error")
+            self._say(str(error), Level.ERROR)
             return
         self._say("")
         self.used.emit()
@@ -245,13 +246,13 @@ class TrainResults:
         try:
             shown.model.save(shown.plan.out)
         except MilcnnError as error:
-            self._say(f"{left_out}{error}", "error")
+            self._say(f"{left_out}{error}", Level.ERROR)
             return False
-        self._say(f"{left_out}Saved {shown.plan.out}", "warning" if left_out else "")
+        self._say(f"{left_out}Saved {shown.plan.out}", Level.WARNING if left_out else Level.NOTE)
         return True
 
-    def _say(self, text: str, level: str = "") -> None:
-        self.message = TrainMessage(text, level)
+    def _say(self, text: str, level: Level = Level.NOTE) -> None:
+        self.message = Notice("results", text, level)
         self.changed.emit()
 
 
@@ -305,10 +306,10 @@ class TrainSession:
         self.stopped: RunRecord | None = None
         self.learning: Learning | None = None
         self.results = TrainResults()
-        self.kept = TrainMessage()
+        self.kept = Notice("start", "")
         self.estimate, self.device = "", ""
         self.warnings: tuple[str, ...] = ()
-        self.message = TrainMessage()
+        self.message = Notice("training", "")
         self.question: Question | None = None
         self.gpus = 0
         self._on_yes: Callable[[], None] | None = None
@@ -377,7 +378,7 @@ class TrainSession:
         labelling, plan = self.labels.labelling, self.plan()
         if self.busy:
             return
-        self.kept = TrainMessage()
+        self.kept = Notice("start", "")
         self.changed.emit()
         if plan is not None and labelling is not None:
             self.start_requested.emit(StartRequest(plan, labelling.table()))
@@ -483,9 +484,9 @@ class TrainSession:
             self._end_training(job.plan, error or self._refused, stopped)
         elif isinstance(job, EvaluateRequest):
             self.results.put_unmeasured(job.plan, job.model, error)
-            self._say(f"The training was stopped. {error}".strip(), "error" if error else "warning")
+            self._say(f"The training was stopped. {error}".strip(), Level.ERROR if error else Level.WARNING)
         elif error or stopped:
-            self._say(error or "Stopped.", "error" if error else "warning")
+            self._say(error or "Stopped.", Level.ERROR if error else Level.WARNING)
         elif isinstance(job, ValidateRequest):
             self._say("Done.")
             self.ended.emit()
@@ -494,13 +495,13 @@ class TrainSession:
     def described(self, request: StartRequest, kept: str = "", error: str = "") -> None:
         """Take what a training would start from, unless the choices or the labels have changed meanwhile."""
         if request.plan == self.plan():
-            self.kept = TrainMessage(error or kept, "error" if error else "")
+            self.kept = Notice("start", error or kept, Level.ERROR if error else Level.NOTE)
             self.changed.emit()
 
     # Inside
 
-    def _say(self, text: str, level: str = "") -> None:
-        self.message = TrainMessage(text, level)
+    def _say(self, text: str, level: Level = Level.NOTE) -> None:
+        self.message = Notice("training", text, level)
         self.changed.emit()
 
     def _on_labels(self) -> None:
@@ -535,7 +536,7 @@ class TrainSession:
             if labelling.must_be_saved:
                 labelling.save()
         except MilcnnError as error:
-            self._say(str(error), "error")
+            self._say(str(error), Level.ERROR)
             return None
         return plan
 
@@ -585,7 +586,10 @@ class TrainSession:
         if best is None:
             self.learning = self._learning_before
             self.learned.emit()
-        self._say(error or ("Stopped." if stopped else "Done."), "error" if error else "warning" if stopped else "")
+        self._say(
+            error or ("Stopped." if stopped else "Done."),
+            Level.ERROR if error else Level.WARNING if stopped else Level.NOTE,
+        )
         if best is not None and error:
             self.results.put_unmeasured(plan, best, error)
         elif best is not None and stopped:
