@@ -82,3 +82,15 @@ def test_a_dock_that_floats_is_left_alone(make_napari_viewer, qtbot):
     qtbot.wait(50)
     assert viewer.window._qt_window.tabifiedDockWidgets(first) == []
     assert not second.isFloating()
+
+
+def test_a_dock_that_cannot_be_made_says_why(make_napari_viewer, qtbot, monkeypatch):
+    def fails(_viewer):
+        raise AttributeError("no such event")
+
+    monkeypatch.setattr("napari_milcnn.plugin.classify.dock.ClassifyDock", fails)
+    with qtbot.captureExceptions() as raised:
+        _, page = make_napari_viewer().window.add_plugin_dock_widget("napari-milcnn", "Classify")
+        qtbot.waitUntil(lambda: "cannot open" in page._page._note.text(), timeout=PATIENCE)
+    assert "AttributeError: no such event" in page._page._note.text()
+    assert [kind for kind, _, _ in raised] == [AttributeError]

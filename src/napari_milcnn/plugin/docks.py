@@ -76,7 +76,11 @@ class OpeningDock(QWidget):
         if ending.error:
             self._page.failed(ending.error)
         elif not ending.stopped:
-            self.dock = getattr(import_module(self.home[0]), self.home[1])(self._viewer)
+            try:
+                self.dock = getattr(import_module(self.home[0]), self.home[1])(self._viewer)
+            except Exception as error:
+                self._page.failed(f"{type(error).__name__}: {error}. Please report this.")
+                raise
             self.layout().replaceWidget(self._page, self.dock)
             self._page.deleteLater()
             for action in self._waiting:

@@ -36,6 +36,7 @@ from napari_milcnn.plugin.qt.forms import (
     JobProgress,
     NoticesBox,
     Section,
+    connect_layers,
     connect_while_alive,
     dropped_paths,
     page_layout,
@@ -97,7 +98,7 @@ class SessionLayers(QObject):
         connect_while_alive(session.images.plane_changed, self._on_plane, self)
         connect_while_alive(session.image_opened, self.show_file, self)
         connect_while_alive(session.job.changed, self._on_job, self)
-        connect_while_alive(writer.viewer.layers.events.renamed, self._on_renamed, self)
+        connect_layers(writer.viewer.layers, ("renamed",), self._on_renamed, self)
 
     def _on_image(self, key: int) -> None:
         if key not in self.session.images.records:

@@ -38,6 +38,7 @@ from napari_milcnn.plugin.qt.forms import (
     WARNING,
     NarrowComboBox,
     Note,
+    connect_layers,
     connect_while_alive,
     plain_text,
     row,
@@ -83,8 +84,7 @@ class ImageBox(QWidget):
         self.axes.editingFinished.connect(self._on_edited)
         self.pixel_size.editingFinished.connect(self._on_edited)
         self.z.activated.connect(self._on_edited)
-        for event in ("inserted", "removed", "reordered", "renamed"):
-            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        connect_layers(viewer.layers, ("inserted", "removed", "reordered", "renamed"), self.refresh, self)
         connect_while_alive(viewer.layers.selection.events.changed, self._on_selection, self)
         self.refresh()
         self._fill()

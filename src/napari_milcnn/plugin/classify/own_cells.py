@@ -21,7 +21,7 @@ from napari_milcnn.plugin.labels_to_image import labels_on
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
-    connect_while_alive,
+    connect_layers,
     plain_text,
     row,
     vertical_layout,
@@ -103,8 +103,7 @@ class OwnCellsCombo(NarrowComboBox):
         self._segmenters = installed_segmenters()
         self._offered: list[OwnCells | None] = []
         self.activated.connect(self._on_activated)
-        for event in ("inserted", "removed", "renamed"):
-            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        connect_layers(viewer.layers, ("inserted", "removed", "renamed"), self.refresh, self)
         self.refresh()
 
     def of(self, layers: tuple[Image, ...]) -> OwnCells | None:
@@ -193,8 +192,7 @@ class CellsBox(QWidget):
         layout.addLayout(row(self.layers, self.button, stretch=0))
         layout.addWidget(self.message)
         self.button.clicked.connect(lambda: self.classify_requested.emit(self._layers[self.layers.currentIndex()]))
-        for event in ("inserted", "removed", "renamed"):
-            connect_while_alive(getattr(viewer.layers.events, event), self.refresh, self)
+        connect_layers(viewer.layers, ("inserted", "removed", "renamed"), self.refresh, self)
         self.refresh()
 
     def refresh(self, _event: Any = None) -> None:

@@ -437,18 +437,19 @@ def plain_text(text: str) -> str:
     return "<br>".join(f"<span>{escape(line)}</span>" for line in text.split("\n")) if "<" in text else text
 
 
-def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
+def connect_while_alive(emitter: Any, slot: Any, widget: QWidget, only: str = "") -> None:
     """Connect a slot of a widget to an emitter that may outlive the widget, such as the viewer or the current model.
 
     The emitter does not keep the widget alive. It gets a plain function, because napari's emitters inspect bound
     methods, also those of destroyed widgets. The function that disconnects is stored until the widget is destroyed:
-    otherwise Python could collect it together with the widget, before it is called.
+    otherwise Python could collect it together with the widget, before it is called. Of an emitter of several events,
+    `only` names the one that counts.
     """
     method, source = WeakMethod(slot), _weak(emitter)
 
     def call(event: Any = None) -> None:
         alive = method()
-        if alive is not None:
+        if alive is not None and only in ("", getattr(event, "type", "")):
             alive(event)
 
     def end() -> None:
@@ -460,6 +461,18 @@ def connect_while_alive(emitter: Any, slot: Any, widget: QWidget) -> None:
     emitter.connect(call)
     _DISCONNECTORS.add(end)
     widget.destroyed.connect(end)
+
+
+def connect_layers(layers: Any, kinds: Sequence[str], slot: Any, widget: QWidget) -> None:
+    """Connect a slot of a widget to events of a viewer's list of layers, such as inserted, removed and renamed.
+
+    The list of older versions of napari has no event `renamed`, but passes on the events of its layers.
+    """
+    for kind in kinds:
+        if kind == "renamed" and not hasattr(layers.events, kind):
+            connect_while_alive(layers.events, slot, widget, only="name")
+        else:
+            connect_while_alive(getattr(layers.events, kind), slot, widget)
 
 
 def _weak(emitter: Any) -> Callable[[], Any]:
