@@ -34,7 +34,7 @@ import napari
 import numpy as np
 import tifffile
 from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
-from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent, QWheelEvent
+from qtpy.QtGui import QColor, QDesktopServices, QDragEnterEvent, QDropEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -42,6 +42,7 @@ from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
     QApplication,
+    QColorDialog,
     QComboBox,
     QFileDialog,
     QLineEdit,
@@ -213,6 +214,7 @@ class Monkey:
                     if hasattr(owner, name):
                         stack.enter_context(patch.object(owner, name, method))
             stack.enter_context(patch.object(QMenu, "exec", lambda *_: None))
+            stack.enter_context(patch.object(QColorDialog, "getColor", lambda *_: QColor("orange")))
             stack.enter_context(patch.object(QDesktopServices, "openUrl", lambda *_: True))
             yield
 
