@@ -16,7 +16,7 @@ import napari
 import torch
 from qtpy.QtCore import QElapsedTimer, QEventLoop, QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 
 SIZE, DOCK_WIDTH = (1300, 860), 360
 
@@ -67,15 +67,20 @@ def settle(dock: Any) -> None:
     wait(lambda: not (dock.busy or dock.waits or box.busy or box.images.pictures.busy))
 
 
-def drop(dock: Any, folder: Path) -> None:
-    """Drop a folder on the first tab, and wait until its images are there."""
+def drop_on(widget: QWidget, path: Path) -> None:
+    """Drop a file or a folder on a widget, as a file manager does."""
     mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(folder.resolve()))])
+    mime.setUrls([QUrl.fromLocalFile(str(path.resolve()))])
     how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        QApplication.sendEvent(dock.label_box, QDragEnterEvent(QPoint(5, 5), *how))
-    QApplication.sendEvent(dock.label_box, QDropEvent(QPointF(5, 5), *how))
+        QApplication.sendEvent(widget, QDragEnterEvent(QPoint(5, 5), *how))
+    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
+
+
+def drop(dock: Any, folder: Path) -> None:
+    """Drop a folder on the first tab, and wait until its images are there."""
+    drop_on(dock.label_box, folder)
     wait(lambda: dock.label_box.labelling is not None)
     settle(dock)
 

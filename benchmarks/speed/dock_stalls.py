@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import napari
 import numpy as np
 import tifffile
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 
 from benchmarks.record import report, table
+from benchmarks.speed.ticks import LONG, Ticks
 from benchmarks.train_dock import choose, drop, open_dock, open_viewer, read_arguments, settle, shot, wait
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 
 CLASSES = ("nucleus", "cell periphery", "mitochondria")
-TICK, SCROLL, LONG = 5, 50, 200
-"""Milliseconds between two ticks, between two frames, and what a user feels as a stall."""
+SCROLL = 50
+"""Milliseconds between two frames."""
 
 
 def main() -> None:
@@ -41,24 +40,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="trainings, and rests between them")
     args = read_arguments(parser)
     report("Train dock, stalls of the window", stall(args), keep=args.record and not args.quick)
-
-
-class Ticks:
-    """Times, in s, at which a fast timer ticked in the window's thread."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self._timer = QTimer()
-        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
-        self._timer.timeout.connect(lambda: self.times.append(time.perf_counter()))
-
-    def during(self, work: Callable[[], None]) -> np.ndarray:
-        """Return the gaps between two ticks, in ms, while something is done."""
-        self.times = []
-        self._timer.start(TICK)
-        work()
-        self._timer.stop()
-        return 1000 * np.diff(self.times)
 
 
 def stall(args: argparse.Namespace) -> list[str]:

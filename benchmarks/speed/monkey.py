@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,8 +32,8 @@ from unittest.mock import patch
 import napari
 import numpy as np
 import tifffile
-from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, QSettings, Qt, QTimer, QUrl
-from qtpy.QtGui import QColor, QDesktopServices, QDragEnterEvent, QDropEvent, QWheelEvent
+from qtpy.QtCore import QEvent, QPoint, QPointF, QSettings, Qt
+from qtpy.QtGui import QColor, QDesktopServices, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -55,14 +54,14 @@ from qtpy.QtWidgets import (
 
 import napari_milcnn as mil
 from benchmarks.record import report
+from benchmarks.speed.ticks import LONG, Ticks
+from benchmarks.train_dock import drop_on
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.docks import OpeningDock
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 
 DOCKS = ("Classify", "Train", "Results")
-TICK, LONG = 5, 200
-"""Milliseconds between two ticks, and what a user feels as a stall."""
 KEYS = (*"123abz .,-", Qt.Key.Key_Return, Qt.Key.Key_Escape, Qt.Key.Key_Tab, Qt.Key.Key_Up, Qt.Key.Key_Down,
         Qt.Key.Key_Delete, Qt.Key.Key_Space)  # fmt: skip
 CONTROLS = (QAbstractButton, QComboBox, QAbstractSpinBox, QAbstractSlider, QLineEdit, QAbstractItemView, QTabBar)
@@ -70,24 +69,6 @@ OF_DOCKS = ("click", "click_again", "press", "key", "undo_key", "wheel", "choose
 """Actions on the docks, or none."""
 LOSES = ("remove", "delete", "forget", "clear", "close")
 """Words on a control, or in the name of an action, that say that something goes."""
-
-
-class Ticks:
-    """The gaps between two ticks of a fast timer in the window's thread, each with what was done last."""
-
-    def __init__(self) -> None:
-        self.gaps: list[tuple[float, str]] = []
-        self.doing = ""
-        self._last = time.perf_counter()
-        self._timer = QTimer()
-        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
-        self._timer.timeout.connect(self._tick)
-        self._timer.start(TICK)
-
-    def _tick(self) -> None:
-        now = time.perf_counter()
-        self.gaps.append((1000 * (now - self._last), self.doing))
-        self._last = now
 
 
 class Monkey:
@@ -101,8 +82,8 @@ class Monkey:
         self.lost: list[str] = []
         self.log: list[str] = []
         self.questions = 0
-        self.counts: Counter[str] = Counter()
         self.ticks = Ticks()
+        self.ticks.start()
         self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
         for viewer in self.viewers:
             viewer.window._qt_window.resize(1366, 768)
@@ -156,7 +137,8 @@ class Monkey:
         """Do something, let the windows work, and see whether results vanished."""
         action = self.random.choice(self.actions)
         before, asked = self.results(), self.questions
-        self.log.append(self._begin(action.__name__[3:]))
+        self.ticks.doing = action.__name__[3:]
+        self.log.append(self.ticks.doing)
         try:
             action()
             self.live(self.random.choice((0, 0.01, 0.05, 0.1)))
@@ -174,11 +156,6 @@ class Monkey:
         while time.monotonic() < end and left_windows():
             self.live(0.2)
         self.faults += [f"left after closing: {one}" for one in sorted(left_windows())]
-
-    def _begin(self, what: str) -> str:
-        self.counts[what.split(" ")[0]] += 1
-        self.ticks.doing = what
-        return what
 
     def _on_error(self, kind: Any, error: Any, trace: Any) -> None:
         text = "".join(traceback.format_exception(kind, error, trace))
@@ -376,17 +353,6 @@ class Monkey:
         popup = QApplication.activePopupWidget()
         if popup is not None:
             popup.close()
-
-
-def drop_on(widget: QWidget, path: Path) -> None:
-    """Drop a file on a widget, as a file manager does."""
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
-    how = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        QApplication.sendEvent(widget, QDragEnterEvent(QPoint(5, 5), *how))
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *how))
 
 
 def left_windows() -> set[str]:

@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -165,7 +165,8 @@ def sweep_drafts(folder: Path) -> None:
     for name in names:
         found = _DRAFT.fullmatch(name)
         if found and found["computer"] == _computer() and not psutil.pid_exists(int(found["process"])):
-            _remove_draft(folder / name, found)
+            with suppress(OSError):  # it is another user's, or another run removed it
+                _remove_draft(folder / name, found)
 
 
 def _remove_draft(path: Path, found: re.Match[str]) -> None:

@@ -141,6 +141,7 @@ def holder_of(folder: Path) -> str:
 def _taken(path: Path, file: Path, patience: float) -> Iterator[OutputLock]:
     new = not file.parent.exists()
     lock = FileLock(file, timeout=patience, thread_local=False, fallback_to_soft=False)
+    held = True
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -150,11 +151,11 @@ def _taken(path: Path, file: Path, patience: float) -> Iterator[OutputLock]:
         if error.errno not in _NO_LOCKS:
             raise cannot_write(path, error) from error
         log.warning("%s lies on a disk without locks: a second run into it would not be noticed", path)
-        yield OutputLock(path, None)
-        return
+        held = False
     try:
-        _sign(file)
-        yield OutputLock(path, file)
+        if held:
+            _sign(file)
+        yield OutputLock(path, file if held else None)
     finally:
         if os.name != "nt":  # while it is held: whoever waits for it notices that the file is gone
             file.unlink(missing_ok=True)

@@ -330,3 +330,30 @@ def test_kill_9_of_the_command_line(models, files, tmp_path):
     for folder in (out, tmp_path / "whole"):
         list(classify_files(models[0], copies, folder, mask_options={"present": 0}, device="cpu", resume=True))
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_large_image_is_told_by_its_first_bytes_sizes_and_times(tmp_path, monkeypatch):
+    """However many small files it has, not all of them are read."""
+    monkeypatch.setattr("napari_milcnn.results.unfinished._LARGE", 3 << 20)
+    for i in range(8):
+        (tmp_path / f"{i}").write_bytes(bytes(1 << 19))
+    before, when = fingerprint(tmp_path), (tmp_path / "7").stat()
+    (tmp_path / "7").write_bytes(bytes([1]) * (1 << 19))
+    os.utime(tmp_path / "7", ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert fingerprint(tmp_path) == before
+    os.utime(tmp_path / "7", ns=(when.st_atime_ns, when.st_mtime_ns + 1))
+    assert fingerprint(tmp_path) != before
+
+
+def test_the_hash_in_the_record_is_that_of_the_file_whose_pixels_were_read(tmp_path):
+    """The image is replaced while it is classified: a run that goes on notices that it has changed."""
+    image, other = tmp_path / "a.ome.tif", tmp_path / "other.tif"
+    facts = {"axes": "CYX", "Channel": {"Name": ["GFP", "RFP"]}}
+    for file, seed in ((image, 1), (other, 2)):
+        tifffile.imwrite(file, noise(2, 100, 100, seed=seed), ome=True, metadata=facts)
+    was = fingerprint(image)
+    for step in classify_files(lively_model(), [image], tmp_path / "out", device="cpu"):
+        if step.share > 0 and other.exists():
+            other.replace(image)
+    record = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+    assert record["images"][0]["sha256"] == was != fingerprint(image)

@@ -122,6 +122,19 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
         next(train(model_for(table), table, resume=True, **FAST))
 
 
+def test_too_little_memory_is_no_fault_of_the_checkpoint(table, tmp_path, monkeypatch):
+    """Nobody is told to start from scratch because memory ran out while a training was taken up again."""
+    kept = tmp_path / "kept.checkpoint"
+    list(train(model_for(table), table, checkpoint=kept, **FAST | {"epochs": 1}))
+
+    def runs_out(*_arguments):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("napari_milcnn.training.trainer._Trainer.restore", runs_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        next(train(model_for(table), table, checkpoint=kept, resume=True, **FAST | {"epochs": 1}))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 def test_a_disk_that_is_full_is_said_in_words(table, tmp_path):
     """The system's reason and the advice; nothing is left beside the checkpoint of the epoch before."""

@@ -174,7 +174,8 @@ def images_in(folder: Path, pattern: str | None = None) -> list[Path]:
 def joined_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list[Path], list[str]]:
     """Return the paths of the images that some files are, the files of one field as one, and what has to be said."""
     joined = [path for path in paths if len(files_of(path)) > 1]
-    single = [path for path in paths if path not in joined] if joined else paths
+    known = set(joined)
+    single = [path for path in paths if path not in known]
     fields, sentences = join_fields(single, pattern) if single else ([], [])
     return [*joined, *map(joined_path, fields)], sentences
 

@@ -43,8 +43,9 @@ from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
 
-_WORK_MEMORY = 65
-"""Bytes a pixel that objects, masks and files of a plane take beside the maps of classes (benchmarks/speed)."""
+_WORK_MEMORY = 50
+"""Bytes a pixel for objects, masks and files beside the maps of classes: an upper estimate. A plane of 7000 x 7000 px
+that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/mask_memory.py)."""
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
 

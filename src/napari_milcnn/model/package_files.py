@@ -46,9 +46,9 @@ _DAMAGED_ZIP = (
 class ShortDirectory(io.FileIO):
     """A file for `zipfile`, which reads the list of files in one piece: a piece that is too large is refused."""
 
-    def __init__(self, path: Path, most: int = _LARGEST_DIRECTORY) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._most: int | None = most
+        self._most: int | None = _LARGEST_DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes."""

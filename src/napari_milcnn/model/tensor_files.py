@@ -43,6 +43,12 @@ def read_tensors(source: Path | bytes, most: int) -> object:
         _check_parts(source if isinstance(source, Path) else io.BytesIO(source))
         file = str(source) if isinstance(source, Path) else io.BytesIO(source)
         found: object = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of the bytes
+            raise
+        raise ValueError(str(error)) from error
+    except MemoryError as error:
+        raise ValueError("it does not fit into memory") from error
     except Exception as error:  # bytes made to deceive draw any error out of torch's reader
         raise ValueError(f"{type(error).__name__}: {str(error).split('.')[0][:200]}") from error
     return found

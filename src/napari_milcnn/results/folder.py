@@ -16,6 +16,7 @@ from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import files_of, find_images, is_zarr, output_names, printable
+from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import read_label_image
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import checked_mask_options
@@ -197,6 +198,7 @@ class _Run:
         self.names = output_names([file.absolute() for file in files])
         self._check_out()
         check_tables(out)
+        self.hashes: dict[Path, str] = {}
 
     def _check_objects(self) -> None:
         if self.objects is not None and not self.objects.exists():
@@ -250,9 +252,14 @@ class _Run:
             lock.check()
             progress.end(failed=busy, seconds=round(time.perf_counter() - began, 3))
 
+    def _open(self, file: Path) -> ImageStack:
+        """Open an image; its hash is taken before its pixels are read, so that a later change is noticed."""
+        self.hashes[file] = fingerprint(file)
+        return self.plates.open(file)
+
     def _request(self, file: Path) -> ImageRequest:
         return ImageRequest(
-            str(file), partial(self.plates.open, file), self.planes.get(file),
+            str(file), partial(self._open, file), self.planes.get(file),
             masks=None if self.masks_as is None else self.mask_options, classes=self.classes,
             objects=None if self.objects is None else partial(read_label_image, self.objects),
         )  # fmt: skip
@@ -281,7 +288,7 @@ class _Run:
         count = None if self.masks_as is None else int(objects["shown"].sum())
         result = _result(file, name, findings, count, tuple(written), error)
         facts = image_facts(file.absolute(), name, result.prediction, count or 0, written, error)
-        facts |= {"sha256": fingerprint(file)}
+        facts |= {"sha256": self.hashes.pop(file, "")}
         done = DoneImage(name=name, file=printable(file), rows=len(rows), objects=len(objects),
                          classified=findings is not None, image=facts)  # fmt: skip
         progress.add(done, rows, objects)

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -84,22 +86,22 @@ class _Journal(BaseModel, frozen=True):
     done: tuple[DoneImage, ...] = ()
     settled: bool = False
 
-    @property
+    @cached_property
     def run(self) -> ClassificationRecord:
         """The record, checked."""
         return ClassificationRecord.model_validate(self.record)
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         """Name -> file, as they stand in the tables, of all images of the run."""
         return dict(zip(self.run.names, self.files, strict=True))
 
-    @property
+    @cached_property
     def before(self) -> dict[str, str]:
         """Name -> file of the images that were done before this run and are not done again."""
         return {name: self.names[name] for name in (str(image["name"]) for image in self.run.images or ())}
 
-    @property
+    @cached_property
     def to_do(self) -> dict[str, str]:
         """Name -> file of the other images."""
         return {name: file for name, file in self.names.items() if name not in self.before}
@@ -119,7 +121,7 @@ class RunInProgress:
     Parameters
     ----------
     out : Path
-        The folder, whose lock the caller holds, and in which an earlier run was settled.
+        The folder, whose lock the caller holds, in which an earlier run was settled and tables were checked.
     record : mapping
         The record of the run, with the entries of the images that need not be done again.
     files : sequence of str
@@ -130,11 +132,10 @@ class RunInProgress:
     Raises
     ------
     OutputError
-        If the folder has other tables of these names, or cannot be written.
+        If the folder cannot be written.
     """
 
     def __init__(self, out: Path, record: Mapping[str, object], files: Sequence[str], *, masks: bool) -> None:
-        check_tables(out)
         facts = json.loads(json.dumps({"record": dict(record), "files": list(files), "masks": masks}, default=str))
         journal = _Journal.model_validate(facts)
         self._out, before = out, list(journal.before)
@@ -335,22 +336,23 @@ def _name_inside(file: Path, image: Path) -> str:
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of an image, by which a later run finds out whether it has changed; "" if it cannot be read.
 
-    Of an image larger than 1 GiB it is that of the first MiB, the size and the time of each of its files.
+    Of an image larger than 1 GiB it is that of its first MiB, and of the size and the time of each of its files.
     """
     try:
         files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else list(files_of(path))
         facts = [one.stat() for one in files]
         large = sum(fact.st_size for fact in facts) > _LARGE
-        found = hashlib.sha256()
+        found, left = hashlib.sha256(), _BLOCK if large else math.inf
         for file, fact in zip(files, facts, strict=True):
             found.update(f"{_name_inside(file, path)} {fact.st_size} {fact.st_mtime_ns if large else ''}\n".encode(
                 "utf-8", "surrogateescape"))  # fmt: skip
             check_regular(file)
+            if left <= 0:
+                continue
             with file.open("rb") as content:
-                for block in iter(lambda content=content: content.read(_BLOCK), b""):  # type: ignore[misc]
+                while left > 0 and (block := content.read(_BLOCK)):
                     found.update(block)
-                    if large:
-                        break
+                    left -= len(block)
         return found.hexdigest()
     except OSError:
         return ""

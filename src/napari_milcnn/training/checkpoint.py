@@ -91,7 +91,7 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     try:
         found = read_tensors(path, LARGEST_CHECKPOINT)
     except (OSError, ValueError) as error:
-        raise _not_a_checkpoint(path, str(getattr(error, "strerror", None) or error)) from error
+        raise not_a_checkpoint(path, str(getattr(error, "strerror", None) or error)) from error
     state = _checked_state(path, found)
     recorded = _with_current_names(state.run)
     changed = [f"{name} (was {short(str(recorded.get(name)))}, is {value})" for name, value in run.items()
@@ -104,7 +104,8 @@ def load_checkpoint(path: Path, run: dict[str, object]) -> Checkpoint | None:
     return state
 
 
-def _not_a_checkpoint(path: Path, reason: str) -> OptionsError:
+def not_a_checkpoint(path: Path, reason: str) -> OptionsError:
+    """Return the error that says why a file is no checkpoint, and what to do."""
     return OptionsError(
         f"{path} is not a checkpoint of a training ({short(reason)}); train without resume to start from scratch"
     )
@@ -114,7 +115,7 @@ def _checked_state(path: Path, found: object) -> Checkpoint:
     """Return what a checkpoint holds, of which everything has its kind."""
     number = found.get("format") if isinstance(found, dict) else None
     if not isinstance(found, dict) or not isinstance(number, int):
-        raise _not_a_checkpoint(path, "it has no format number")
+        raise not_a_checkpoint(path, "it has no format number")
     if number != _FORMAT:
         raise OptionsError(
             f"{path} is a checkpoint of format {number}; this version goes on from format {_FORMAT} "
@@ -125,7 +126,7 @@ def _checked_state(path: Path, found: object) -> Checkpoint:
     if not wrong and not all(isinstance(key, str) and isinstance(fact, _PLAIN) for key, fact in found["run"].items()):
         wrong = ["run"]
     if wrong:
-        raise _not_a_checkpoint(path, f"its {wrong[0]} is missing or damaged")
+        raise not_a_checkpoint(path, f"its {wrong[0]} is missing or damaged")
     return Checkpoint(**{name: found[name] for name in _PARTS})
 
 

@@ -28,7 +28,7 @@ from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.images.intensity import plates_in_words
 from napari_milcnn.images.paths import composed
-from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads
+from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
 from napari_milcnn.inference.evidence import suited_evidence
 from napari_milcnn.inference.foreground import is_known, measure_foreground
 from napari_milcnn.labels.image_checks import OnImage
@@ -37,7 +37,13 @@ from napari_milcnn.model.card import EpochRecord, ModelCard, OwnEvidence, Traini
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, make_options
-from napari_milcnn.training.checkpoint import Checkpoint, load_checkpoint, option_facts, save_checkpoint
+from napari_milcnn.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    not_a_checkpoint,
+    option_facts,
+    save_checkpoint,
+)
 from napari_milcnn.training.distributed import Processes
 from napari_milcnn.training.learner import Learner, LearnerState
 from napari_milcnn.training.patch_dataset import (
@@ -182,14 +188,13 @@ def train(
     with cpu_threads(chosen.threads):
         trainer = _Trainer(model, table, chosen, on_batch)
         state = load_checkpoint(file, trainer.run) if file is not None and resume else None
-        if state is not None:
+        if file is not None and state is not None:
             try:
                 trainer.restore(state)
             except Exception as error:  # of a checkpoint that was made to deceive, or is damaged
-                raise OptionsError(
-                    f"{file} is not a checkpoint of this training ({type(error).__name__}); train without resume to "
-                    "start from scratch"
-                ) from error
+                if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+                    raise  # nothing is wrong with the checkpoint
+                raise not_a_checkpoint(file, f"{type(error).__name__}: {error}") from error
         elif not trainer.prepare(counter):
             return
         yield from trainer.epochs(file)
