@@ -112,6 +112,17 @@ def test_the_session_knows_neither_qt_nor_a_viewer():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_files_that_are_opened_while_cells_are_classified_are_classified_next(model, files):
+    window = Window(model)
+    window.session.classify_cells(list, lambda _found: None)
+    window.session.open_files([files])
+    assert len(window.jobs) == 1
+    window.jobs[0].reach_window()
+    assert len(window.jobs) == 2
+    window.finish()
+    assert [record.state for record in window.session.images.records.values()][1:] == [ImageState.DONE] * 2
+
+
 def test_masks_do_not_depend_on_how_fast_the_window_is(model, files):
     """The worker is through before the window shows the first file that could be opened: its masks are there."""
     window = Window(model)

@@ -27,6 +27,7 @@ from napari_milcnn.plugin.train.jobs import (
     Epoch,
     EstimateRequest,
     EvaluateRequest,
+    Measured,
     Outcome,
     Share,
     TrainRequest,
@@ -260,6 +261,38 @@ def test_results_stay_and_can_be_looked_at_again(training, folder):
     training.results.show(first)
     assert training.results.shown is first
     current.clear()
+
+
+def test_a_name_that_is_refused_leaves_the_reason_why_labels_were_not_written(labels, folder):
+    (folder / "labels.csv").write_text("file,label\n1.tif,z\n", encoding="utf-8")
+    labels.press(1)
+    reason = labels.warning
+    assert "changed by another program" in reason
+    assert not labels.change_classes(lambda it: it.add_class("a|b"))
+    assert labels.warning == reason
+    assert "cannot name a class" in labels.message.text
+
+
+def test_only_a_training_is_said_to_be_resumed(training):
+    training.cross_validate(2)
+    assert "Resume" not in training.question_before_closing
+    assert training.question_before_closing.startswith("Networks are trained on the folds.")
+    training.stop()
+    training.finish(stopped=True)
+    training.start()
+    assert "press Resume" in training.question_before_closing
+
+
+def test_a_card_saved_while_faithfulness_is_measured_keeps_the_measurement(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "napari_milcnn.evaluation.faithfulness.with_faithfulness", lambda model, _table: model.with_card(credit="x")
+    )
+    results, plan = training.results, training.plan()
+    results.put_unmeasured(plan, lively_model(), "")
+    training.measure_faithfulness()
+    assert results.save_card({"license": "CC0-1.0"})
+    training.take(Measured(None, ()))
+    assert (results.shown.model.card.credit, results.shown.model.card.license) == ("x", "CC0-1.0")
 
 
 def test_labels_that_were_not_written_are_not_left_without_a_question(labels, folder):

@@ -451,6 +451,7 @@ class ClassifySession:
             name = add() if search.has_cells else ""
             self.job.finish()
             self.notices.say(Cause.CELLS, *search.said(name, ending))
+            self._start_queue()
             self.changed.emit()
 
         self.notices.clear(Cause.CELLS)
@@ -476,7 +477,7 @@ class ClassifySession:
         self.job.start(request, written.append, on_end, (one.key,))
 
     def end_job(self, cause: str, done: str, ending: Ending, about: int | None = None) -> None:
-        """Note that the job is over, and say how it ended."""
+        """Note that the job is over, say how it ended, and go on with the images that wait."""
         self.job.finish()
         if ending.error:
             self.notices.say(cause, ending.error, Level.ERROR, about)
@@ -484,6 +485,7 @@ class ClassifySession:
             self.notices.say(cause, "Stopped. What was finished is kept.", Level.WARNING, about)
         elif not any(one.cause == cause and one.level is Level.ERROR for one in self.notices.all):
             self.notices.say(cause, done, about=about)
+        self._start_queue()
         self.changed.emit()
 
     def _forget(self, key: int) -> None:
@@ -562,7 +564,6 @@ class ClassifySession:
 
         def on_end(ending: Ending) -> None:
             self.end_job(Cause.MASKS, done, ending, record.key)
-            self._start_queue()
 
         self.notices.clear(Cause.MASKS)
         self.job.start(request, on_step, on_end, (record.key,))

@@ -6,7 +6,7 @@ The jobs are those of the commands `evaluate` and `calibrate`, with the same opt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from time import monotonic
@@ -314,7 +314,7 @@ class EvaluationSession:
         self.share, self.doing, self.failures, self._stopping = 0.0, "reading the table", (), False
         self.message, self.calibrated = NOTHING_TO_SAY, None
         self._started = monotonic()
-        self._running = kind(model, labels, out, replace(self.choices))
+        self._running = kind(model, labels, out, self.choices)
         self.changed.emit()
         self.requested.emit(self._running)
 

@@ -372,15 +372,17 @@ class EvaluationBox(QWidget):
         self.only_evaluation.setVisible(not calibrate)
         self.out.setVisible(not calibrate)
         self.model_out.setVisible(calibrate)
-        for path in (self.out, self.model_out):
-            path.suggest(session.out)
+        problem = "" if runs else session.problem  # which looks at files
+        if not runs:
+            for path in (self.out, self.model_out):
+                path.suggest(session.out)
         self.training_section.setEnabled(session.choices.folds is not None)
         for field in self.forms[_COMPUTE_FIELDS]:
             field.visible = not calibrate or field.name == "device"
         self.start_button.setText("Calibrate" if calibrate else "Evaluate")
-        self.start_button.setEnabled(not runs and not session.problem)
-        self.start_button.setToolTip(plain_text(session.problem) or "Start; the window stays free meanwhile")
-        self.problem.say("" if runs else session.problem)
+        self.start_button.setEnabled(not runs and not problem)
+        self.start_button.setToolTip(plain_text(problem) or "Start; the window stays free meanwhile")
+        self.problem.say(problem)
         self.inside.setEnabled(not runs)
         self.progress.setVisible(runs)
         self.progress.show_share(session.share, session.seconds_left)

@@ -58,10 +58,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Looks:
-    """Where the network of the latest epoch looks, and its classes."""
+    """Where the network of the latest epoch looks."""
 
     previews: tuple[PreviewImage, ...]
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,7 @@ def _training(plan: TrainingPlan, passes: Passes, *, resume: bool) -> Iterator[A
             yield from (Begun(warning=warning) for warning in warnings)
             warnings.clear()
             yield Epoch(rows, report.epochs, best)
-            yield Looks(tuple(preview_images(report.last, table, chosen, options.device)), best.classes)
+            yield Looks(tuple(preview_images(report.last, table, chosen, options.device)))
     except ResumeError:
         yield CannotResume(_CANNOT_RESUME)
         return

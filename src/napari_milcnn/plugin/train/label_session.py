@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_milcnn.errors import MilcnnError
+from napari_milcnn.errors import MilcnnError, OutputError
 from napari_milcnn.images.paths import image_name
 from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.progress import Progress
@@ -188,11 +188,6 @@ class ShownImage:
     def __init__(self) -> None:
         self._wanted: ShowRequest | None = None
         self._under_way: ShowRequest | None = None
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether an image is being opened."""
-        return self._under_way is not None
 
     def want(self, request: ShowRequest | None) -> None:
         """Show another image, or none."""
@@ -486,7 +481,7 @@ class LabelSession:
             self._unsaved, failed = "", ""
         except MilcnnError as error:
             failed = str(error)
-            if self.labelling.unsaved:
+            if isinstance(error, OutputError):  # kept in memory, but not written
                 self._unsaved = failed
         self._say("" if failed == self._unsaved else failed, Level.ERROR)
         self.labels_changed.emit()

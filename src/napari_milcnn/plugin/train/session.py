@@ -189,14 +189,14 @@ class TrainResults:
             why = f"The model could not be evaluated: {error}" if error else "The model was not evaluated."
             self.put(TrainResult(plan.out.name, plan, model, None, why))
 
-    def measured(self, model: TrainedModel, found: Measured) -> None:
-        """Write on a model's card how much of its scores hangs on its masks."""
+    def measured(self, plan: TrainingPlan, found: Measured) -> None:
+        """Write on the card of a plan's model how much of its scores hangs on its masks."""
         from napari_milcnn.evaluation.faithfulness import with_faithfulness
 
-        result = next((one for one in self.all if one.model is model), None)
-        if result is None:
+        result = self._of(plan)
+        if result is None or result.model is None:
             return
-        self._replace(result, replace(result, model=with_faithfulness(model, found.table)))
+        self._replace(result, replace(result, model=with_faithfulness(result.model, found.table)))
         self._save(f"Left out: {'; '.join(found.problems)}. " if found.problems else "")
 
     def save_card(self, facts: dict[str, Any]) -> bool:
@@ -354,10 +354,12 @@ class TrainSession:
     @property
     def question_before_closing(self) -> str:
         """Return what is lost when the dock is closed now; "" if nothing is."""
-        if self.busy:
+        if self.state is TrainState.TRAINING:
             return (
                 "A training is running. Closing the dock stops it. Finished epochs are saved: press Resume to continue."
             )
+        if self.busy:
+            return f"{self.state.value.capitalize()}. Closing the dock stops that, and nothing of it is kept."
         return f"{self.labels.warning.rstrip('.')}. These changes are lost." if self.labels.warning else ""
 
     def plan(self) -> TrainingPlan | None:
@@ -429,7 +431,7 @@ class TrainSession:
             self.changed.emit()
 
     def stop(self) -> None:
-        """Stop the job; finished epochs are saved."""
+        """Stop the job; finished epochs of a training are saved."""
         if self.busy:
             self._say("Stopping…")
             self.stop_requested.emit()
@@ -462,7 +464,7 @@ class TrainSession:
                 self._take_outcome(report)
             case Measured():
                 if isinstance(self._job, FaithfulnessRequest):
-                    self.results.measured(self._job.model, report)
+                    self.results.measured(self._job.plan, report)
             case CannotResume():
                 self._refused = report.why
             case Devices():
