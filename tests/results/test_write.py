@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from pyarrow import parquet
 
 import napari_milcnn as mil
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.results import findings
 from napari_milcnn.results.folder import classify_files
+from napari_milcnn.results.write import write_tables
 
 CPU = {"device": "cpu", "precision": "float32"}
 
@@ -370,3 +372,55 @@ def test_several_positions_do_not_fit_into_ome_zarr(model, tmp_path):
     assert "masks of a cannot be written as OME-Zarr, which has no axis for its 2 positions; choose" in result.error
     assert len(result.prediction.planes) == 2
     assert (tmp_path / "out" / "a_maps.ome.tif").exists()
+
+
+def pieces_of_a_screen():
+    yield pd.DataFrame(
+        {"file": ["a.tif", "=cmd()"], "cells": [3, 4], "site": [1, 2], "score a": np.float32([0.1, 0.9])}
+    )
+    yield pd.DataFrame({"file": ["b.tif"], "site": ["x"], "control": ["negative"], "dose": [None], "error": [""]})
+    yield pd.DataFrame({"file": ["c.tif"], "cells": [5], "dose": [0.123456789], "warnings": [None], "is_hit": [True]})
+
+
+def test_a_table_in_pieces_is_one_csv_and_one_parquet_that_keeps_types_gaps_and_digits(tmp_path):
+    csv, parquet = write_tables(tmp_path / "out" / "predictions", pieces_of_a_screen)
+    found = pd.read_parquet(parquet)
+    assert found["file"].tolist() == ["a.tif", "=cmd()", "b.tif", "c.tif"]
+    assert found["site"].tolist()[:3] == ["1", "2", "x"]  # numbers and text are text
+    assert found["cells"].tolist()[::3] == [3, 5]
+    assert pd.isna(found["cells"][2])
+    assert found["dose"][3] == 0.123456789
+    assert found["score a"].dtype == np.float32
+    assert found["is_hit"][3] is np.True_ or found["is_hit"][3] is True
+    assert list(found)[-2:] == ["warnings", "error"]
+    text = csv.read_text()
+    assert text.splitlines()[0] == ",".join(found)
+    assert "'=cmd()" in text  # no spreadsheet runs it
+    read = pd.read_csv(csv)
+    assert read["dose"].tolist()[-1] == 0.123457
+    assert len(read) == 4
+
+
+def test_a_table_whose_pieces_fail_leaves_both_old_files(tmp_path):
+    before = [path.read_bytes() for path in write_tables(tmp_path / "wells", pd.DataFrame({"well": ["A01"]}))]
+
+    def failing():
+        yield pd.DataFrame({"well": ["B02"]})
+        if len(calls) > 0:
+            raise OSError(28, "No space left on device")
+        calls.append(1)
+
+    calls = []
+    with pytest.raises(OutputError, match="No space left"):
+        write_tables(tmp_path / "wells", failing)
+    assert [path.read_bytes() for path in (tmp_path / "wells.csv", tmp_path / "wells.parquet")] == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_small_pieces_share_a_row_group_and_an_empty_table_keeps_its_columns(tmp_path):
+    _, path = write_tables(tmp_path / "cells", lambda: (pd.DataFrame({"y": [float(i)]}) for i in range(40)))
+    assert parquet.ParquetFile(path).num_row_groups == 1
+    assert pd.read_parquet(path)["y"].tolist() == list(range(40))
+    csv, path = write_tables(tmp_path / "none", pd.DataFrame(columns=["file", "well"]))
+    assert list(pd.read_parquet(path)) == ["file", "well"]
+    assert csv.read_text() == "file,well\n"

@@ -2,6 +2,10 @@
 
 Each file is written under a temporary name and then moved into place, so a crash leaves the old file or the new one.
 Only the tables of a classification grow row by row (`GrowingTable`).
+
+Why the tables of a screen are written twice (`write_tables`): the CSV is for people and spreadsheets, and rounds to six
+digits; the Parquet file is for programs, and keeps types, gaps and every digit. pyarrow, which writes it, is required
+and not optional: results that differ from one installation to the next would be a trap.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from napari_milcnn.atomic_write import cannot_write, replacing
 from napari_milcnn.errors import LabelsError, OutputError
@@ -36,6 +42,8 @@ from napari_milcnn.untrusted import (
 )
 
 _FLOAT_FORMAT = "%.6g"
+_ROW_GROUP = 1 << 16
+"""Least number of rows that are written to a Parquet file at once; a reader loads so many at least."""
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
 """Columns of objects.csv, before those with the evidence for each class."""
 
@@ -64,6 +72,112 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """
     with replacing(path) as draft:
         with_each_text(table, guarded_cell).to_csv(draft, index=False, float_format=_FLOAT_FORMAT)
+
+
+Pieces = Callable[[], Iterable[pd.DataFrame]]
+"""Function that gives a large table piece by piece, from the beginning each time that it is called."""
+
+
+def write_tables(stem: Path, table: pd.DataFrame | Pieces) -> tuple[Path, Path]:
+    """Write a table twice, as STEM.csv and STEM.parquet; if this fails, files that were there stay as they were.
+
+    Parameters
+    ----------
+    stem : Path
+        Path of both files without their suffix.
+    table : DataFrame or callable
+        The table; its index is left out. A function that gives it piece by piece, twice, for a table that is larger
+        than memory: pieces may lack columns, which then have gaps.
+
+    Returns
+    -------
+    csv, parquet : Path
+        The CSV, written as `write_table` does, and the Parquet file. In it a column holds whole numbers, numbers, True
+        and False, times or text: text if its values are of several kinds.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    pieces: Pieces = (lambda: (table,)) if isinstance(table, pd.DataFrame) else table
+    schema = _common_schema(pieces())
+    csv_path, parquet_path = (stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "parquet"))
+    with replacing(csv_path) as csv_draft, replacing(parquet_path) as parquet_draft:
+        with csv_draft.open("w", encoding="utf-8", newline="") as text:
+            grouped = _row_groups(_written_as_csv(pieces(), schema, text), schema)
+            with parquet.ParquetWriter(parquet_draft, schema, compression="zstd") as writer:
+                for group in grouped:
+                    writer.write_table(group)
+    return csv_path, parquet_path
+
+
+def _common_schema(pieces: Iterable[pd.DataFrame]) -> pa.Schema:
+    """Return names and types of the columns of all pieces."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for piece in pieces:
+        for name in piece:
+            kinds.setdefault(str(name), set()).add(_arrow_kind(piece[name]))
+    return pa.schema([(name, _common_kind(kinds[name])) for name in _once_each(kinds)])
+
+
+def _arrow_kind(column: pd.Series) -> pa.DataType:
+    """Return the type of a column; null where it holds nothing, and text where values are of several kinds."""
+    try:
+        kind = pa.Array.from_pandas(column).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
+    simple = pa.types.is_primitive(kind) or pa.types.is_null(kind)
+    return kind if simple else pa.string()
+
+
+def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
+    """Return the type that holds the values of columns of these types."""
+    known = {kind for kind in kinds if not pa.types.is_null(kind)}
+    if len(known) == 1:
+        return next(iter(known))
+    if known and all(pa.types.is_integer(kind) for kind in known):
+        return pa.int64()
+    if known and all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
+        return pa.float64()
+    return pa.string()
+
+
+def _written_as_csv(pieces: Iterable[pd.DataFrame], schema: pa.Schema, text: IO[str]) -> Iterator[pd.DataFrame]:
+    """Write each piece as CSV with all columns, and pass it on."""
+    empty = pd.DataFrame(columns=schema.names)
+    with_each_text(empty, guarded_cell).to_csv(text, index=False)
+    for piece in pieces:
+        rows = with_each_text(piece.reindex(columns=schema.names), guarded_cell)
+        rows.to_csv(text, index=False, header=False, float_format=_FLOAT_FORMAT)
+        yield piece
+
+
+def _row_groups(pieces: Iterable[pd.DataFrame], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Join pieces to groups of so many rows that the file can be read quickly."""
+    waiting: list[pa.Table] = []
+    for piece in pieces:
+        waiting.append(_as_arrow(piece, schema))
+        if sum(len(one) for one in waiting) >= _ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _as_arrow(piece: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    columns = [
+        _arrow_column(piece[field.name], field.type) if field.name in piece else pa.nulls(len(piece), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _arrow_column(column: pd.Series, kind: pa.DataType) -> pa.Array:
+    if kind == pa.string() and not pd.api.types.is_string_dtype(column.dtype):
+        values = [None if pd.isna(value) else str(value) for value in column]
+        return pa.array(values, kind)
+    return pa.Array.from_pandas(column, type=kind)
 
 
 def with_each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
