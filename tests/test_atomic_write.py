@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from napari_milcnn.atomic_write import check_writable, replacing, replacing_folder, sha256, shortened, sweep_drafts
+from napari_milcnn.atomic_write import (
+    check_writable,
+    replacing,
+    replacing_files,
+    replacing_folder,
+    sha256,
+    shortened,
+    sweep_drafts,
+)
 from napari_milcnn.errors import MilcnnError, OutputError
 
 
@@ -232,6 +240,48 @@ def test_a_folder_whose_replacing_was_killed_gets_its_place_back(tmp_path: Path)
     assert not (tmp_path / "x.csv").exists()
     sweep_drafts(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["x.csv", "old"]
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
+    for name in ("first", "second", "of the run before", "of somebody else"):
+        (tmp_path / name).write_text("old")
+    with replacing_files(tmp_path, ("first", "second", "of the run before")) as drafts:
+        (drafts / "second").write_text("new")
+        (drafts / "first").write_text("new")
+        assert (tmp_path / "first").read_text() == (tmp_path / "second").read_text() == "old"
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"first": "new", "second": "new", "of somebody else": "old"}
+
+
+def test_the_first_file_is_there_only_with_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two moves: what is left does not look like a whole set."""
+    names = ("first", "second", "third")
+    for name in names:
+        (tmp_path / name).write_text("old")
+    move, moved = Path.replace, []
+
+    def killed_at_the_second(self: Path, target: Path) -> Path:
+        moved.append(target.name)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt), replacing_files(tmp_path, names) as drafts:
+        for name in names:
+            (drafts / name).write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"second": "old", "third": "new"}
+
+
+def test_a_full_disk_leaves_the_set_before_and_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "first").write_text("old")
+    with pytest.raises(OutputError) as caught, replacing_files(tmp_path, ("first", "second")) as drafts:
+        (drafts / "second").write_text("new")
+        with replacing(drafts / "first"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(tmp_path / "first") in str(caught.value) and "draft" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert (tmp_path / "first").read_text() == "old"
 
 
 def test_sha256_of_the_standard() -> None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -134,6 +134,46 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _swap(draft, path)
         except OSError as error:
             raise cannot_write(path, error) from error
+
+
+@contextmanager
+def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty folder for files that belong together; when the block ends without an error, they are moved.
+
+    A file of these names that was in `folder` and is not written anew is removed. The first name is removed first and
+    comes last: where it is found, the others belong to it, whenever the process was killed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go; it is made if it does not exist.
+    names : sequence of str
+        Names of all files that may be written; the most important one first.
+
+    Yields
+    ------
+    Path
+        The draft: an empty folder on the same disk.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written, removed or moved.
+    """
+    with folder_beside(folder / names[0]) as drafts:
+        try:
+            yield drafts
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(drafts), str(folder))) from error
+        try:
+            (folder / names[0]).unlink(missing_ok=True)
+            for name in reversed(names):
+                if (drafts / name).exists():
+                    (drafts / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(folder / names[0], error) from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from napari_milcnn.atomic_write import replacing
+from napari_milcnn.atomic_write import replacing, replacing_files
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.evaluation.faithfulness import faithfulness_records
 from napari_milcnn.evaluation.localisation import LocalisationScores
@@ -43,6 +43,10 @@ from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, score_column, 
 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
 """Results that are shown first, on the page and on the command line."""
+_FILES = (
+    "metrics.json", "report.html", "confusion.csv", "predictions.csv", "groups.csv", "mislabels.csv", "faithfulness.csv",
+)  # fmt: skip
+"""What an evaluation writes; where metrics.json is, the others are of the same evaluation."""
 _MOST_THUMBNAILS = 24
 """Largest number of suspected mislabels with a picture on the page."""
 _MOST_ROWS = 20
@@ -230,11 +234,12 @@ class EvaluationReport:
         """
         folder = Path(folder)
         with locked_folder(folder) if lock is None else nullcontext(lock) as held:
-            self._write(folder)
+            with replacing_files(folder, _FILES) as drafts:
+                self._write_files(drafts)
             held.check()
         return folder
 
-    def _write(self, folder: Path) -> None:
+    def _write_files(self, folder: Path) -> None:
         write_json(folder / "metrics.json", self.document())
         write_table(folder / "confusion.csv", self.confusion.reset_index())
         write_table(folder / "predictions.csv", self.predictions)
