@@ -267,19 +267,30 @@ def test_the_first_file_is_there_only_with_the_others(tmp_path: Path, monkeypatc
         return move(self, target)
 
     monkeypatch.setattr(Path, "replace", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt), replacing_files(tmp_path, names) as drafts:
-        for name in names:
-            (drafts / name).write_text("new")
+
+    def write_anew() -> None:
+        with replacing_files(tmp_path, names) as drafts:
+            for name in names:
+                (drafts / name).write_text("new")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_anew()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"second": "old", "third": "new"}
 
 
 def test_a_full_disk_leaves_the_set_before_and_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "first").write_text("old")
-    with pytest.raises(OutputError) as caught, replacing_files(tmp_path, ("first", "second")) as drafts:
-        (drafts / "second").write_text("new")
-        with replacing(drafts / "first"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-    assert str(tmp_path / "first") in str(caught.value) and "draft" not in str(caught.value)
+
+    def fill_the_disk() -> None:
+        with replacing_files(tmp_path, ("first", "second")) as drafts:
+            (drafts / "second").write_text("new")
+            with replacing(drafts / "first"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError) as caught:
+        fill_the_disk()
+    assert str(tmp_path / "first") in str(caught.value)
+    assert "draft" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
     assert (tmp_path / "first").read_text() == "old"
 

@@ -203,3 +203,16 @@ def test_reading_says_what_becomes_of_z(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.plane(0)[0], TCYX[:, 0].max(0))
     with pytest.raises(OptionsError, match="z is 'mean'; expected one of planes, maximum"):
         ImageReading(z="mean")
+
+
+@pytest.mark.parametrize(("axis", "kind"), [("t", "planes"), ("c", "channels")])
+def test_more_planes_or_channels_than_could_be_listed_are_refused(tmp_path: Path, axis: str, kind: str) -> None:
+    """Metadata can say any number; a list of two thousand million names would fill the memory."""
+    store = zarr.open_group(tmp_path / "huge.zarr", mode="w", zarr_format=3)
+    store.create_array("0", shape=(2**31 - 1, 8, 8), chunks=(1, 8, 8), dtype="uint16")
+    scale = [{"type": "scale", "scale": [1, 1, 1]}]
+    axes = [{"name": axis}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    store.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    with pytest.raises(ImageError, match=rf"2,147,483,647 {kind}, expected at most"):
+        open_image(tmp_path / "huge.zarr")

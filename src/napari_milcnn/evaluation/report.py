@@ -44,7 +44,8 @@ from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, score_column, 
 HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
 """Results that are shown first, on the page and on the command line."""
 _FILES = (
-    "metrics.json", "report.html", "confusion.csv", "predictions.csv", "groups.csv", "mislabels.csv", "faithfulness.csv",
+    "metrics.json", "report.html", "confusion.csv", "predictions.csv", "groups.csv", "mislabels.csv",
+    "faithfulness.csv",
 )  # fmt: skip
 """What an evaluation writes; where metrics.json is, the others are of the same evaluation."""
 _MOST_THUMBNAILS = 24

@@ -50,6 +50,8 @@ from napari_milcnn.untrusted import check_regular, short
 
 ZReading: TypeAlias = Literal["planes", "maximum"]
 AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
+_MOST: Final = {"channels": 65_536, "planes": 16_777_216}
+"""Channels and planes of an image at most: each has a name or a row, and metadata can say any number."""
 
 
 def open_image(
@@ -312,6 +314,18 @@ def _mean_of_colours(colours: Iterator[Array]) -> Array:
     return mean
 
 
+def _check_counts(name: str, sizes: Mapping[str, int]) -> None:
+    """Refuse an image that says it has more channels or planes than anything in memory could list."""
+    counts = {"channels": sizes.get("C", 1) * sizes.get("S", 1)}
+    counts["planes"] = math.prod(sizes.get(axis, 1) for axis in "PTZ")
+    for what, count in counts.items():
+        if count > _MOST[what]:
+            raise ImageError(
+                f"{name}: says that it has {count:,} {what}, expected at most {_MOST[what]:,}; if an axis has the "
+                f"wrong name, give the axes, such as CYX or TYX; otherwise its metadata are damaged"
+            )
+
+
 def _assemble(
     found: FoundImage,
     path: Path | None,
@@ -326,6 +340,7 @@ def _assemble(
     if len(found.parts) > 1 and "P" in letters:
         raise ImageError(f"{name}: holds {len(found.parts)} images with an axis P each; choose one by series=0, ...")
     sizes = axis_sizes(letters, shape)
+    _check_counts(name, sizes)
     all_samples = sizes.get("S", 1)
     keep_alpha = channels is not None and len(as_names(channels)) == sizes.get("C", 1) * all_samples
     drop = (all_samples == 4 if found.alpha is None else found.alpha and all_samples > 1) and not keep_alpha
