@@ -13,6 +13,13 @@ OBJECT_COLUMNS: Final = ("label", "class", "shown", "area_px", "area_um2", "y", 
 CELLS: Final = "cells"
 """Column with the number of cells, the foreground objects, of a plane."""
 
+PLATE: Final = "plate"
+WELL: Final = "well"
+SITE: Final = "site"
+"""Columns that say where in a screen an image was taken: on which plate, in which well, and which field of it."""
+CONTROL: Final = "control"
+"""Column that says what a well controls: negative, positive or empty; without text, nothing."""
+
 UNLIKE: Final = "unlike"
 UNLIKE_REASON: Final = "unlike reason"
 """Columns that say whether a plane is unlike the training images (above 1), and in what."""
