@@ -32,7 +32,7 @@ CONTROL_MARKS: Final = {"negative": "circle", "positive": "triangle", "empty": "
 """Kind of control -> the mark in its wells."""
 _SIDES: Final = ((12, 26), (24, 19), (48, 11))
 """Most columns of a plate -> side of a well in the picture, in px."""
-_MARGIN: Final = 24
+_EDGE_ROOM: Final = 24
 """Room for the letters of the rows and the numbers of the columns, in px."""
 _STOPS: Final = 11
 """Number of colours from which a reader of a page makes the bar of a scale."""
@@ -167,7 +167,7 @@ def plate_maps(
     if not placed:
         return []
     shape = plate_shape(placed)
-    values = _numbers(known[value], classes)
+    values = _well_values(known[value], classes)
     names = known[PLATE].fillna("").astype(str) if PLATE in known else pd.Series("", known.index)
     return [
         _plate_map(name, shape, [placed[i] for i in rows], values[rows], known.iloc[rows], words)
@@ -175,7 +175,7 @@ def plate_maps(
     ]
 
 
-def _numbers(column: pd.Series, classes: Sequence[str]) -> np.ndarray:
+def _well_values(column: pd.Series, classes: Sequence[str]) -> np.ndarray:
     if not classes:
         return pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
     numbers = {name: float(number) for number, name in enumerate(classes)}
@@ -215,14 +215,14 @@ def plate_svg(plate: PlateMap, scale: ColourScale) -> str:
     """
     rows, columns = plate.values.shape
     side = next(side for most, side in _SIDES if columns <= most)
-    width, height = _MARGIN + columns * side + 1, _MARGIN + rows * side + 1
+    width, height = _EDGE_ROOM + columns * side + 1, _EDGE_ROOM + rows * side + 1
     title = f"{scale.label}{f' on plate {plate.name}' if plate.name else ''}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(_summary(plate, title))}" font-family="sans-serif" font-size="10">',
         '<defs><pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
         '<rect width="5" height="5" fill="#fff"/><rect width="1.5" height="5" fill="#6b7480"/></pattern></defs>',
-        *_letters(rows, columns, side),
+        *_row_and_column_names(rows, columns, side),
         *_wells(plate, scale, side),
         "</svg>",
     ]
@@ -237,12 +237,13 @@ def _summary(plate: PlateMap, title: str) -> str:
     return f"{text}, {missing} without" if missing else text
 
 
-def _letters(rows: int, columns: int, side: int) -> list[str]:
+def _row_and_column_names(rows: int, columns: int, side: int) -> list[str]:
     """Write the letters of the rows and the numbers of the columns, as many as there is room for."""
     step = 1 if side > 14 else 2
-    across = [(_MARGIN + (c + 0.5) * side, 15.0, "middle", str(c + 1)) for c in range(0, columns, step)]
+    across = [(_EDGE_ROOM + (c + 0.5) * side, 15.0, "middle", str(c + 1)) for c in range(0, columns, step)]
     down = [
-        (_MARGIN - 6.0, _MARGIN + (r + 0.5) * side + 3.5, "end", Well(r, 0).name[:-2]) for r in range(0, rows, step)
+        (_EDGE_ROOM - 6.0, _EDGE_ROOM + (r + 0.5) * side + 3.5, "end", Well(r, 0).name[:-2])
+        for r in range(0, rows, step)
     ]
     return [
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="currentColor" opacity=".75">{text}</text>'
@@ -256,7 +257,7 @@ def _wells(plate: PlateMap, scale: ColourScale, side: int) -> list[str]:
     colours = iter(scale.colours(plate.values[known]))
     drawn, marks = [], []
     for row, column in np.ndindex(plate.values.shape):
-        x, y = _MARGIN + column * side + 0.5, _MARGIN + row * side + 0.5
+        x, y = _EDGE_ROOM + column * side + 0.5, _EDGE_ROOM + row * side + 0.5
         if not plate.used[row, column]:
             fill = 'fill="none" stroke="currentColor" stroke-opacity=".13"'
         else:
