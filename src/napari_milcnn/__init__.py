@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from napari_milcnn.options import ForegroundOptions
     from napari_milcnn.progress import Progress
     from napari_milcnn.results.folder import ImageResult, classify_files
+    from napari_milcnn.screens.parts import WellDone
+    from napari_milcnn.screens.run import screen
+    from napari_milcnn.screens.sources.fields import Screen
+    from napari_milcnn.screens.sources.open import open_screen
+    from napari_milcnn.screens.summary import summarise
     from napari_milcnn.training.trainer import EpochReport, train
     from napari_milcnn.training.validation import calibrate
 
@@ -49,7 +54,9 @@ _HOME = {
     "Prediction": "inference.predict",
     "Progress": "progress",
     "Ranking": "labels.ranking",
+    "Screen": "screens.sources.fields",
     "TrainedModel": "model.trained_model",
+    "WellDone": "screens.parts",
     "calibrate": "training.validation",
     "check_images": "labels.table",
     "check_labels": "labels.checks",
@@ -62,10 +69,13 @@ _HOME = {
     "load_model": "model.package_read",
     "new_model": "model.trained_model",
     "open_image": "images.open",
+    "open_screen": "screens.sources.open",
     "rank_images": "labels.ranking",
     "read_labels": "labels.table",
     "sample_folder": "model.shipped",
+    "screen": "screens.run",
     "segment": "inference.masks",
+    "summarise": "screens.summary",
     "train": "training.trainer",
 }
 
@@ -85,7 +95,9 @@ __all__ = [
     "Prediction",
     "Progress",
     "Ranking",
+    "Screen",
     "TrainedModel",
+    "WellDone",
     "calibrate",
     "check_images",
     "check_labels",
@@ -98,10 +110,13 @@ __all__ = [
     "load_model",
     "new_model",
     "open_image",
+    "open_screen",
     "rank_images",
     "read_labels",
     "sample_folder",
+    "screen",
     "segment",
+    "summarise",
     "train",
 ]
 

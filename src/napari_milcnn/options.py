@@ -7,6 +7,7 @@ limits and the sentence that explains it are defined here and nowhere else.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from reprlib import Repr
 from typing import Annotated, Literal, TypeVar
@@ -385,6 +386,52 @@ class EvaluateOptions(EvidenceOptions):
         False, description="Measure, for each kind of evidence, how much of a class's score hangs on the pixels of its "
                            "mask; needs no truth images."
     )  # fmt: skip
+
+
+class ScreenOptions(Options):
+    """How a screen is classified: on how many processes and computers, and what is looked for in each field."""
+
+    workers: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Number of processes on this computer, one thread each; 1 works without the extra 'cluster'. Of "
+        "GPUs, each process takes one.",
+    )
+    scheduler: str | None = Field(
+        None, description="Address of a dask scheduler whose workers do the work, such as tcp://node1:8786."
+    )
+    shard: str | None = Field(
+        None, description="Part i of n equal parts of the screen, such as 3/16, for job arrays: each job of the array "
+                          "classifies its wells into the same folder; the last one to end writes the tables."
+    )  # fmt: skip
+    memory_limit: str = Field(
+        "auto", pattern=r"^(auto|\d+(\.\d+)? ?([KMGT]i?B))$",
+        description="Memory that each worker may use, such as 4GB; a worker that needs more is replaced. auto: an "
+                    "equal share of the memory of this computer.",
+    )  # fmt: skip
+    cells: bool = Field(True, description="Find the cells of each field, count them and list them in the table cells.")
+
+    @field_validator("shard")
+    @classmethod
+    def _one_of_several(cls, value: str | None) -> str | None:
+        number, _, count = (value or "1/1").partition("/")
+        if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise ValueError("expected i/n with i from 1 to n, such as 3/16")
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://\S+", value):
+            raise ValueError("expected an address such as tcp://node1:8786")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> ScreenOptions:
+        if self.scheduler is not None and self.workers > 1:
+            raise ValueError("the workers of a scheduler do the work; leave out workers, or scheduler")
+        return self
 
 
 class MaskOptions(Options):

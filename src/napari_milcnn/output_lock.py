@@ -89,25 +89,27 @@ def locked(path: Path, *, patience: float = _RETRY) -> Iterator[OutputLock]:
     path : Path
         The file. Its folder is made if it does not exist, and removed again if nothing was written to it.
     patience : float
-        Seconds to wait for another run that holds the lock.
+        Seconds to wait for another run that holds the lock; below 0, for as long as it takes.
 
     Raises
     ------
     OutputError
         If another run writes the file, or if no file can be made beside it.
     """
-    with _taken(path, path.with_name(f".{shortened(path.name, _LONGEST_LOCKED)}.lock"), patience) as lock:
+    with _taken(path, _lock_beside(path), patience) as lock:
         yield lock
 
 
 @contextmanager
-def locked_folder(path: Path) -> Iterator[OutputLock]:
+def locked_folder(path: Path, *, patience: float = _RETRY) -> Iterator[OutputLock]:
     """Hold the lock of a folder while results are written to it; drafts of killed runs in it are removed.
 
     Parameters
     ----------
     path : Path
         The folder. It is made if it does not exist, and removed again if nothing was written to it.
+    patience : float
+        As for `locked`.
 
     Raises
     ------
@@ -116,14 +118,26 @@ def locked_folder(path: Path) -> Iterator[OutputLock]:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; expected a folder for the results")
-    with _taken(path, path / _IN_A_FOLDER, _RETRY) as lock:
+    with _taken(path, path / _IN_A_FOLDER, patience) as lock:
         sweep_drafts(path)
         yield lock
 
 
 def holder_of(folder: Path) -> str:
     """Say who writes to a folder, as in a refusal; "" if nobody does."""
-    file = folder / _IN_A_FOLDER
+    return _holder_of_lock(folder / _IN_A_FOLDER)
+
+
+def holder_of_file(path: Path) -> str:
+    """Say who writes a file, as in a refusal; "" if nobody does."""
+    return _holder_of_lock(_lock_beside(path))
+
+
+def _lock_beside(path: Path) -> Path:
+    return path.with_name(f".{shortened(path.name, _LONGEST_LOCKED)}.lock")
+
+
+def _holder_of_lock(file: Path) -> str:
     if not file.exists():
         return ""
     lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)

@@ -28,6 +28,13 @@ NO_CLASS: Final = ""
 NOTHING: Final = "nothing to classify"
 """What is said in its place."""
 
+FIELD_COLUMNS: Final = ("plate", "well", "site")
+"""Columns that give the place of a field in a screen."""
+LAYOUT_COLUMNS: Final = ("treatment", "dose", "strain", "control", "label")
+"""Columns that a layout table of a screen may have about a well; further ones keep their names."""
+CONTROLS: Final = ("negative", "positive", "empty")
+"""What the column `control` says of a well: other wells have ""."""
+
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 
 

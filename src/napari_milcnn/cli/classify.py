@@ -23,7 +23,7 @@ from napari_milcnn.cli.option_flags import (
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, shown, warn
+from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, say, shown, warn
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, MasksAs
 from napari_milcnn.schema import NOTHING, UNLIKE
@@ -102,7 +102,7 @@ def classify_command(
         thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
             trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as,
-            save_evidence=save_evidence, objects=objects, resume=resume, redo_changed=redo_changed, on_warning=_say,
+            save_evidence=save_evidence, objects=objects, resume=resume, redo_changed=redo_changed, on_warning=say,
             mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
             reading=reading_of(options), foreground=foreground_of(options, trained.card.foreground),
             **given_options(EvidenceOptions, options),
@@ -142,10 +142,6 @@ def _show_classification(steps: Steps[ImageResult], model: TrainedModel, out: Pa
         output.print(f"results in {out}")
     if any(result.error for result in results):
         raise typer.Exit(1)
-
-
-def _say(sentence: str) -> None:
-    messages.print(sentence, markup=False)
 
 
 def _print_plate(result: ImageResult, said: set[str]) -> None:

@@ -105,6 +105,11 @@ def print_json(document: object) -> None:
     print(json.dumps(document, default=str))  # noqa: T201
 
 
+def say(sentence: str) -> None:
+    """Print a sentence about what a command found to standard error."""
+    messages.print(sentence, markup=False)
+
+
 def warn(sentence: str) -> None:
     """Print a warning to standard error."""
     messages.print(f"warning: {sentence}", style="yellow")

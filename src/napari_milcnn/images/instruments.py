@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -108,21 +109,28 @@ def plate_shape(wells: Sequence[Well]) -> tuple[int, int]:
 _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _END = r"(?:\.ome)?\.[A-Za-z]\w+"
 CHANNEL_FILES: Final = {
-    "ImageXpress": rf"(?:.*_)?[A-Pa-p]\d{{2}}(?:_s\d+)?(?:_t\d+)?_w(?P<channel>\d)(?P<id>{_GUID})?{_END}",
+    "ImageXpress": r"(?:(?P<plate>.*)_)?(?P<well>[A-Pa-p]\d{2})(?:_s(?P<site>\d+))?(?:_t(?P<t>\d+))?"
+                   rf"_w(?P<channel>\d)(?P<id>{_GUID})?{_END}",
     "MetaMorph": rf".+_w(?P<channel>\d{{1,2}}(?:[A-Za-z][^_.]*)?)(?:_s\d+_t\d+|_s\d+|_t\d+){_END}"
                  rf"|.+_s\d+_w(?P<late>\d{{1,2}}){_END}|.+_w(?P<named>\d{{1,2}}[A-Za-z][^_.-]*){_END}",
-    "Operetta or Opera Phenix": rf"r\d+c\d+f\d+p\d+-ch(?P<channel>\d+)(?:sk\d+)?(?:fk\d+)?(?:fl\d+)?{_END}",
-    "Cellomics": r".*_[A-P]\d{2}f\d+d(?P<channel>\d+)\.\w+",
-    "CellVoyager": rf".*_[A-P]\d{{2}}_T\d+F\d+L\d+A(?P<id>\d+)Z\d+C(?P<channel>\d+){_END}",
-    "IN Cell": rf"[A-P] ?- ?\d+ ?\(fld \d+ wv (?P<channel>[^()]+?)(?: z \d+)?(?: time \d+[^()]*)?\){_END}",
-    "ScanR": rf".+--W\d+--P\d+--Z\d+--T\d+--(?P<channel>[^.]+?){_END}",
+    "Operetta or Opera Phenix": r"(?P<well>r\d+c\d+)f(?P<site>\d+)p(?P<z>\d+)-ch(?P<channel>\d+)"
+                                rf"(?:sk(?P<t>\d+))?(?:fk\d+)?(?:fl\d+)?{_END}",
+    "Cellomics": r"(?P<plate>.*)_(?P<well>[A-P]\d{2})f(?P<site>\d+)d(?P<channel>\d+)\.\w+",
+    "CellVoyager": r"(?P<plate>.*)_(?P<well>[A-P]\d{2})_T(?P<t>\d+)F(?P<site>\d+)L\d+A(?P<id>\d+)Z(?P<z>\d+)"
+                   rf"C(?P<channel>\d+){_END}",
+    "IN Cell": r"(?P<well>[A-P] ?- ?\d+) ?\(fld (?P<site>\d+) wv (?P<channel>[^()]+?)(?: z (?P<z>\d+))?"
+               rf"(?: time (?P<t>\d+)[^()]*)?\){_END}",
+    "ScanR": rf"(?P<plate>.+)--(?P<well>W\d+)--P(?P<site>\d+)--Z(?P<z>\d+)--T(?P<t>\d+)--(?P<channel>[^.]+?){_END}",
     "Micro-Manager": rf"img_channel(?P<channel>\d+)_position\d+_time\d+_z\d+{_END}"
                      rf"|img_\d{{9}}_(?P<named>[^.]+)_\d{{3}}{_END}",
-    "CellProfiler": rf"Channel(?P<channel>\d+)-\d+-[A-P]-\d+{_END}",
+    "CellProfiler": rf"Channel(?P<channel>\d+)-\d+-(?P<well>[A-P]-\d+){_END}",
     "Leica": rf".+_ch(?P<channel>\d{{2}}){_END}",
-    "Nikon": rf".*xy\d+c(?P<channel>\d+){_END}",
+    "Nikon": rf".*xy(?P<site>\d+)c(?P<channel>\d+){_END}",
 }  # fmt: skip
-"""Instrument or program -> the form of the names of its files with one channel each; `id` differs between channels."""
+"""Instrument or program -> the form of the names of its files with one channel each; `id` differs between channels.
+
+Where the form says it, `plate`, `well`, `site`, `t` and `z` are the place of the image on its plate.
+"""
 _FORMS = {name: re.compile(form) for name, form in CHANNEL_FILES.items()}
 THUMBNAIL: Final = re.compile(rf".*_thumb(?:{_GUID})?\.\w+", re.IGNORECASE)
 """Names of thumbnails that instruments write beside the images."""
@@ -183,6 +191,78 @@ def field_in(name: str) -> str:
     return _CHANNEL_MARK.sub("", found.field.rpartition("/")[2])
 
 
+class FieldPlace(NamedTuple):
+    """Where an image lies on a plate, as far as its name says.
+
+    Attributes
+    ----------
+    plate, well, site
+        As they are written, the well as in B03; "" where the name does not say.
+    t, z
+        Numbers of its time and its Z plane; "" where the name does not say.
+    """
+
+    plate: str = ""
+    well: str = ""
+    site: str = ""
+    t: str = ""
+    z: str = ""
+
+
+_SITE: Final = re.compile(
+    r"(?<![A-Za-z])(?:site|field|fld|pos(?:ition)?|xy|s|f)[ _-]?(?P<site>\d+)(?![A-Za-z\d])", re.IGNORECASE
+)
+"""The number of a site in names of no known form."""
+
+
+def places_of(paths: Sequence[Path], pattern: str | None = None) -> list[FieldPlace]:
+    """Find where images lie on their plates, by their names and those of their folders.
+
+    Parameters
+    ----------
+    paths
+        One file of each image.
+    pattern
+        The form of the names, such as "{plate}/{well}_{site}.tif"; by default those of instruments. Where the form says
+        no well, it is looked for in the names of the files, then in those of their folders.
+    """
+    forms = _FORMS if pattern in (None, OFF) else {"pattern": _from_pattern(str(pattern), channel=False)}
+    places = [_place_of(path, forms, pattern) for path in paths]
+    without = [i for i, place in enumerate(places) if not place.well]
+    for depth in range(1, 4):
+        names = [paths[i].parts[-depth] if len(paths[i].parts) >= depth else "" for i in without]
+        names = [re.sub(rf"{_END}$", "", name) for name in names] if depth == 1 else names
+        for i, well in zip(list(without), wells_in(names), strict=True):
+            if well is not None:
+                places[i] = places[i]._replace(well=well.name)
+                without.remove(i)
+    return places
+
+
+def _place_of(path: Path, forms: dict[str, re.Pattern[str]], pattern: str | None) -> FieldPlace:
+    tail = "/".join(path.parts[-1 - (pattern or "").count("/") :])
+    for form, regex in forms.items():
+        found = regex.fullmatch(tail)
+        if found is not None:
+            said = {name: text or "" for name, text in found.groupdict().items() if name in FieldPlace._fields}
+            if form == "ScanR" and parse_well(said["plate"]) is not None:  # it numbers wells, and names them before
+                said |= {"well": said["plate"], "plate": ""}
+            site = said.get("site", "") or (_site_in(path.name) if form != "pattern" else "")
+            return FieldPlace(**(said | {"well": well_name(re.sub(r"\s", "", said.get("well", ""))), "site": site}))
+    return FieldPlace(site=_site_in(path.name)) if pattern in (None, OFF) else FieldPlace()
+
+
+def _site_in(name: str) -> str:
+    found = _SITE.search(name)
+    return "" if found is None else found["site"]
+
+
+def fits_pattern(path: Path, pattern: str) -> bool:
+    """Whether the end of a path has the form of a pattern, with {channel} or without."""
+    tail = "/".join(path.parts[-1 - pattern.count("/") :])
+    return _from_pattern(pattern, channel=False).fullmatch(tail) is not None
+
+
 def join_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list[tuple[Path, ...]], list[str]]:
     """Put the files of one field together: those that hold one channel each, by their names.
 
@@ -229,7 +309,7 @@ def join_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list
         if pattern is not None and path not in found:
             continue
         each = found.get(path)
-        every = sorted(channels[each.form, each.home], key=_natural) if each is not None else []
+        every = sorted(channels[each.form, each.home], key=natural_order) if each is not None else []
         if each is None or len(every) < 2:
             images.append((path,))
             continue
@@ -296,20 +376,23 @@ def _renamed_file(path: Path, one: _ChannelFile, channel: str) -> Path:
     return Path(re.sub(_GUID, "", text[: len(text) + one.start] + channel + text[end:]))
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural_order(text: str) -> list[tuple[int, str]]:
     """Return what sorts "2" before "10"."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
-def _from_pattern(pattern: str) -> re.Pattern[str]:
+@lru_cache(maxsize=16)
+def _from_pattern(pattern: str, *, channel: bool = True) -> re.Pattern[str]:
     """Return the form that a pattern of the user describes: {name} stands for any text, * for any rest.
+
+    `channel` says whether it must have {channel}.
 
     Raises
     ------
     OptionsError
         It does not have {channel} once.
     """
-    if len(re.findall(r"\{channel\}", pattern)) != 1:
+    if channel and len(re.findall(r"\{channel\}", pattern)) != 1:
         raise OptionsError(
             f"pattern is {pattern!r}; expected the names of the files with {{channel}} once, such as "
             "{plate}_{well}_{site}_w{channel}.tif, or off"

@@ -230,6 +230,18 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     ImageError
         A well that the plate names cannot be read, or the plate is a zip file.
     """
+    names = well_paths(path)
+    return None if names is None else {name: well_fields(path / name) for name in names}
+
+
+def well_paths(path: Path) -> list[str] | None:
+    """Return the paths of the wells that an OME-Zarr plate names, such as "B/03"; None where it is no plate.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, or is a zip file.
+    """
     zipped = is_zipped_zarr(path) and os.path.isfile(path)
     if not zipped and not has_zarr_metadata(path):
         return None
@@ -239,11 +251,17 @@ def plate_wells(path: Path) -> dict[str, tuple[Path, ...]] | None:
     if zipped:
         raise ImageError(f"{path} is an OME-Zarr plate in one zip file; unpack it, and give the folder")
     with translated(f"{path} cannot be read as an OME-Zarr plate"):
-        names = [str(well["path"]) for well in plate["wells"]]
-    return {name: _fields(path / name) for name in names}
+        return [str(well["path"]) for well in plate["wells"]]
 
 
-def _fields(well: Path) -> tuple[Path, ...]:
+def well_fields(well: Path) -> tuple[Path, ...]:
+    """Return the folders of the fields of one well of an OME-Zarr plate.
+
+    Raises
+    ------
+    ImageError
+        The well cannot be read.
+    """
     with translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
         return tuple(well / str(each["path"]) for each in _ome_attributes(ZarrFiles.at(well).node())["well"]["images"])
 

@@ -171,6 +171,19 @@ def images_in(folder: Path, pattern: str | None = None) -> list[Path]:
     return joined_fields(_shown_in(folder)[0], pattern)[0]
 
 
+def images_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """List the images in a folder and in all folders in it, files of single channels one by one, and what is left out.
+
+    Hidden folders, and folders that are images themselves, are not searched.
+    """
+    found, sentences = _shown_in(folder)
+    for child in sorted(folder.iterdir()):
+        if not child.name.startswith(".") and is_plain_folder(child):
+            inside, notes = images_below(child)
+            found, sentences = found + inside, sentences + notes
+    return found, sentences
+
+
 def joined_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[list[Path], list[str]]:
     """Return the paths of the images that some files are, the files of one field as one, and what has to be said."""
     joined = [path for path in paths if len(files_of(path)) > 1]

@@ -1,0 +1,134 @@
+"""The command screen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_milcnn.cli.option_flags import (
+    MODEL,
+    OUT,
+    AsJson,
+    class_thresholds,
+    foreground_of,
+    given_options,
+    loaded,
+    options_of,
+    reading_of,
+    reading_options,
+)
+from napari_milcnn.cli.progress import exit_status, output, print_failure, print_json, say, shown
+from napari_milcnn.errors import OptionsError
+from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, ScreenOptions
+
+if TYPE_CHECKING:
+    from napari_milcnn.progress import Steps
+    from napari_milcnn.screens.parts import WellDone
+
+
+@options_of(ForegroundOptions, prefix="foreground_", optional=True)
+@options_of(ScreenOptions, EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
+@reading_options
+def screen_command(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of images, table of images, OME-Zarr plate, or OME-TIFF with a series for each "
+                            "field.", metavar="SOURCE"),
+    ] = None,
+    model: Annotated[str | None, MODEL] = None,
+    out: Annotated[Path | None, OUT] = None,
+    *,
+    layout: Annotated[
+        Path | None,
+        typer.Option(help="Table with a row for each well: well and, if known, plate, treatment, dose, strain, control "
+                          "(negative, positive, empty), label, and others.", metavar="LAYOUT.csv"),
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Look for cells of this class only; repeatable.")
+    ] = None,
+    class_threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CLASS=NUMBER, such as nucleus=0.42: used in place of --threshold for that class; repeatable."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the screen in the folder, with the same model and options: wells "
+                                      "that are done are left as they are. From the start if there is none."),
+    ] = False,
+    redo_changed: Annotated[
+        bool,
+        typer.Option("--redo-changed", help="With --resume: classify wells again that have other images now, or were "
+                                            "classified with another model or other options; otherwise these are "
+                                            "refused."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="With --resume: classify wells again in which a field failed; otherwise "
+                                            "only if its file has changed."),
+    ] = False,
+    summarise: Annotated[
+        bool,
+        typer.Option("--summarise", help="Only write the tables of the screen in --out from the wells that are done, "
+                                         "as after the last job of a job array."),
+    ] = False,
+    as_json: AsJson = False,
+    **options: object,
+) -> None:  # fmt: skip
+    """Classify a whole screen, on many processes or computers, into one table.
+
+    SOURCE, --model and --out are needed, or --summarise and --out.
+    """
+    with exit_status():
+        if out is None or (not summarise and (source is None or model is None)):
+            raise OptionsError("to classify a screen, give SOURCE, --model and --out; or --summarise and --out")
+        if summarise:
+            _summarise(out)
+            return
+        from napari_milcnn.screens.run import screen
+
+        assert source is not None and model is not None  # noqa: PT018
+        trained = loaded(model)
+        steps = screen(
+            trained, source, out, layout=layout, reading=reading_of(options), classes=classes, resume=resume,
+            redo_changed=redo_changed, retry_failed=retry_failed, command=sys.argv, on_warning=say,
+            mask_options=given_options(MaskOptions, options)
+            | {"class_thresholds": class_thresholds(class_threshold or ())},
+            foreground=foreground_of(options, trained.card.foreground),
+            **given_options(ScreenOptions, options), **given_options(EvidenceOptions, options),
+        )  # fmt: skip
+        _show_screen(steps, out, as_json)
+
+
+def _summarise(out: Path) -> None:
+    from napari_milcnn.output_lock import locked_folder
+    from napari_milcnn.screens.summary import summarise
+
+    with locked_folder(out):
+        tables = summarise(out)
+    output.print(f"{len(tables.predictions)} rows in {out / 'predictions.csv'}")
+
+
+def _show_screen(steps: Steps[WellDone], out: Path, as_json: bool) -> None:
+    """Classify a screen, and exit with status 1 if a field failed."""
+    from napari_milcnn.inference.devices import keep_freed_memory
+
+    keep_freed_memory()
+    wells: list[WellDone] = []
+    for step in shown(steps, "screen"):
+        if step.result is not None:
+            wells.append(step.result)
+            for reason in step.result.failures:
+                print_failure(reason)
+    fields, failed = sum(well.fields for well in wells), sum(len(well.failures) for well in wells)
+    before = sum(well.before for well in wells)
+    if as_json:
+        print_json({"out": out, "wells": len(wells), "before": before, "fields": fields, "failed": failed})
+    else:
+        output.print(f"{len(wells)} wells, {fields} fields, {failed} of them failed; results in {out}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Whole screens: many plates, many workers, one table."""

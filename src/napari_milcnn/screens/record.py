@@ -1,0 +1,110 @@
+"""The record of a screen: what a screen was made of and how, so that a later run goes on with it or refuses to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from napari_milcnn.atomic_write import replacing, sha256
+from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.options import MaskOptions
+from napari_milcnn.results.opened import RECORD
+from napari_milcnn.results.record import checked_record, classification_record, differences
+from napari_milcnn.results.unfinished import fingerprint
+from napari_milcnn.results.write import read_json, write_json, write_table
+from napari_milcnn.screens.sources.fields import PLACE, Screen
+
+FIELDS, MISSING = "fields.parquet", "missing.csv"
+KIND: Final = "screen"
+"""The `kind` of the record, which those of single images do not have."""
+_NOT_NUMBERS: Final = ("device", "batch_size", "tile")
+"""Options of the evidence that change no number."""
+
+
+def screen_record(
+    maker: EvidenceMaker, found: Screen, *, classes: Sequence[str], masks: MaskOptions | None,
+    layout: Path | None, shared: Mapping[str, object], command: Sequence[str],
+) -> dict[str, object]:  # fmt: skip
+    """Return the record of a screen: model, options, versions, and of what its fields and its layout were read.
+
+    `shared` are the options of the run, such as its workers.
+    """
+    record = classification_record(maker, (), classes=classes, reading=found.reading, mask_options=masks, masks_as=None,
+                                   command=command)  # fmt: skip
+    files = found.fields[[*PLACE, "file", "series"]].to_csv(index=False)
+    return {
+        "kind": KIND, **record, "source": found.source, "layout": None if layout is None else str(layout.absolute()),
+        "layout_sha256": None if layout is None else fingerprint(layout), "run": dict(shared),
+        "fields": len(found.fields), "fields_sha256": sha256(files.encode("utf-8", "surrogateescape")),
+        "wells": len(found.fields[["plate", "well"]].drop_duplicates()), "missing": len(found.missing),
+        "knows_training_images": maker.model.card.training.look is not None, "finished": False,
+    }  # fmt: skip
+
+
+def way_of(record: Mapping[str, object]) -> str:
+    """Return what stands for the model and all options of a record that change numbers."""
+    chosen = json.loads(json.dumps(record["options"], default=str))
+    evidence = {name: value for name, value in chosen.pop("evidence").items() if name not in _NOT_NUMBERS}
+    return sha256(json.dumps([record["model"]["sha256"], evidence, chosen], sort_keys=True).encode())  # type: ignore[index]
+
+
+def recorded_screen(out: Path) -> dict[str, object] | None:
+    """Read the record of a screen in a folder; None where there is none.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds other results, or the record is damaged.
+    """
+    path = out / RECORD
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} is not the record of a screen ({error}); choose another folder") from error
+    if found.get("kind") != KIND:
+        raise OutputError(f"{out} holds other results than those of a screen; choose another folder")
+    return found
+
+
+def what_differs_in(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Say in what the model and the options of two runs of a screen differ."""
+    if way_of(old) == way_of(new):
+        return []
+    return differences(checked_record(old), checked_record(new))
+
+
+def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    """Refuse to go on with a screen of another model or of other options.
+
+    Raises
+    ------
+    ResumeError
+        Naming the differences.
+    """
+    found = what_differs_in(old, new)
+    if found:
+        raise ResumeError(
+            f"{out} holds a screen that differs in {'; '.join(found)}; go on with its model and options, classify all "
+            "its wells again with redo_changed (command line: --redo-changed), or choose another folder"
+        )
+
+
+def write_screen(out: Path, record: Mapping[str, object], found: Screen) -> None:
+    """Write the record of a screen, the table of its fields and that of what is missing."""
+    with replacing(out / FIELDS) as draft:
+        printed = found.fields.assign(file=[_printable(file) for file in found.fields["file"]])
+        printed.to_parquet(draft, index=False)
+    if len(found.missing):
+        write_table(out / MISSING, found.missing)
+    else:
+        (out / MISSING).unlink(missing_ok=True)
+    write_json(out / RECORD, record)
+
+
+def _printable(file: str) -> str:
+    return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

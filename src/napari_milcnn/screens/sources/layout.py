@@ -1,0 +1,173 @@
+"""Layout tables: what each well of a screen was given, joined to its images by plate and well.
+
+A layout is a CSV or Parquet with the column `well` and, where it holds for some plates only, `plate`. Its other columns
+are added to the fields. The usual names of treatments and doses become `treatment` and `dose`; `control` is negative,
+positive, empty, or nothing. The last words that laboratories use for these are known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from napari_milcnn.delimited import read_delimited
+from napari_milcnn.errors import LabelsError
+from napari_milcnn.images.instruments import parse_well, well_name
+from napari_milcnn.images.paths import as_on_disk
+from napari_milcnn.screens.sources.fields import FIELD_ROW
+from napari_milcnn.untrusted import check_regular
+
+ALIASES: Final = {
+    "compound": "treatment", "drug": "treatment", "sirna": "treatment", "perturbation": "treatment",
+    "concentration": "dose", "conc": "dose", "gene": "strain", "mutant": "strain",
+    "plate_id": "plate", "barcode": "plate", "well_id": "well", "well_name": "well", "class": "label",
+}  # fmt: skip
+"""Name of a column in lower case -> what it is called here, where there is no column of that name."""
+_CONTROL_WORDS: Final = {
+    "negative": ("negative", "neg", "n", "yes", "true", "1", "x", "dmso", "vehicle", "mock", "untreated", "wt",
+                 "negative control", "neg control", "negcon", "low"),
+    "positive": ("positive", "pos", "p", "positive control", "pos control", "poscon", "high"),
+    "empty": ("empty", "blank", "none", "no cells"),
+    "": ("", "no", "false", "0", "sample", "compound", "test", "trt"),
+}  # fmt: skip
+_CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet with all cells as text.
+
+    Raises
+    ------
+    LabelsError
+        If it cannot be read.
+    """
+    path = as_on_disk(path)
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            check_regular(path)
+            found = pd.read_parquet(path)
+            return found.rename(columns=str).map(_text_of_value)
+        table = read_delimited(path)
+    except FileNotFoundError as error:
+        raise LabelsError(f"{path} does not exist; expected a table, CSV or Parquet") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise LabelsError(f"{path} cannot be read as a table, CSV or Parquet: {error}") from error
+    twice = sorted({name for name in table.columns if table.columns.count(name) > 1})
+    if twice:
+        raise LabelsError(f"{path} has the column {twice[0]!r} twice; give each column its own name")
+    return pd.DataFrame(list(table.rows), columns=list(table.columns))
+
+
+def _text_of_value(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def with_known_columns(table: pd.DataFrame, source: object) -> pd.DataFrame:
+    """Return a table whose columns have their names here, with wells such as B03, kinds of controls and doses.
+
+    Raises
+    ------
+    LabelsError
+        If a control or a dose is not understood.
+    """
+    lower = {name: str(name).strip().lower() for name in table}
+    lower = {name: ALIASES[low] if low in ALIASES and ALIASES[low] not in lower.values() else low
+             for name, low in lower.items()}  # fmt: skip
+    known = {"plate", "well", "site", "file", "series", "treatment", "dose", "strain", "control", "label"}
+    named = table.rename(columns={name: low for name, low in lower.items() if low in known})
+    if "well" in named:
+        named["well"] = named["well"].map(well_name)
+    if "control" in named:
+        named["control"] = [_control(value, source) for value in named["control"]]
+    if "dose" in named:
+        named["dose"] = [_dose(value, source) for value in named["dose"]]
+    return named
+
+
+def _control(text: str, source: object) -> str:
+    if text.strip().lower() not in _CONTROL:
+        raise LabelsError(
+            f"{source}: {text!r} in the column control is not understood; expected negative, positive, empty, or "
+            "nothing for other wells"
+        )
+    return _CONTROL[text.strip().lower()]
+
+
+def _dose(text: str, source: object) -> float:
+    try:
+        return float(text.replace(",", ".")) if text.strip() else float("nan")
+    except ValueError:
+        raise LabelsError(f"{source}: {text!r} in the column dose is not a number; write units in the name of a column "
+                          "of its own") from None  # fmt: skip
+
+
+def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
+    """Add the columns of a layout to fields.
+
+    Parameters
+    ----------
+    fields : DataFrame
+        Fields with plate and well.
+    path : Path
+        The layout.
+
+    Returns
+    -------
+    fields : DataFrame
+        With the columns of the layout, in place of columns of the same name.
+    missing : list of dict
+        Wells that the layout names and that have no image.
+    notes : list of str
+        Sentences on wells without a row in the layout.
+
+    Raises
+    ------
+    LabelsError
+        If the layout cannot be read, has no column well, lists a well twice, or names no well of the screen.
+    """
+    table = with_known_columns(read_table(path), path)
+    if "well" not in table:
+        raise LabelsError(f"{path} has the columns {', '.join(map(str, table))}; expected well and, for layouts of "
+                          "several plates, plate")  # fmt: skip
+    table = table[table["well"] != ""]
+    wrong = [well for well in table["well"].unique() if parse_well(well) is None and well not in set(fields["well"])]
+    if wrong:
+        raise LabelsError(f"{path}: {wrong[0]!r} in the column well is not a well; expected names such as B03")
+    keys = [name for name in ("plate", "well") if name in table]
+    twice = table[table.duplicated(keys)]
+    if len(twice):
+        raise LabelsError(f"{path} lists {' '.join(twice.iloc[0][keys])} twice; expected one row for each well")
+    added = [str(name) for name in table if name not in (*keys, *FIELD_ROW)]
+    joined = fields.drop(columns=[name for name in added if name in fields]).merge(
+        table[[*keys, *added]], on=keys, how="left", indicator="_known")  # fmt: skip
+    unknown = joined[joined.pop("_known") == "left_only"][["plate", "well"]].drop_duplicates()
+    if len(unknown) == len(fields[["plate", "well"]].drop_duplicates()):
+        raise LabelsError(_no_common_well(path, table, fields, keys))
+    texts = [name for name in added if joined[name].dtype.kind not in "fiu"]
+    joined[texts] = joined[texts].fillna("")
+    notes = [] if unknown.empty else [
+        f"{len(unknown)} wells have no row in {path.name}, such as {unknown.iloc[0]['plate']} {unknown.iloc[0]['well']}"
+    ]  # fmt: skip
+    return joined, _wells_without_images(table, fields, keys), notes
+
+
+def _no_common_well(path: Path, table: pd.DataFrame, fields: pd.DataFrame, keys: list[str]) -> str:
+    first, found = (" ".join(map(str, rows.iloc[0][keys])) for rows in (table, fields))
+    return (
+        f"{path} names no {' and '.join(keys)} of the screen: the first row is {first}, the first image {found}; "
+        "correct its names, or leave out the column plate where it holds for every plate"
+    )
+
+
+def _wells_without_images(table: pd.DataFrame, fields: pd.DataFrame, keys: list[str]) -> list[dict[str, str]]:
+    there = set(fields[["plate", "well"]].itertuples(index=False, name=None))
+    plates = list(dict.fromkeys(fields["plate"]))
+    named = [(plate, row["well"]) for row in table.to_dict("records")
+             for plate in ([row["plate"]] if "plate" in keys else plates)]  # fmt: skip
+    reason = "the layout names the well, and it has no image"
+    return [{"plate": plate, "well": well, "site": "", "reason": reason}
+            for plate, well in named if (plate, well) not in there]  # fmt: skip

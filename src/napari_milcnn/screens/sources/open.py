@@ -1,0 +1,107 @@
+"""Open a screen: a folder tree, a table, OME-Zarr plates or an OME-TIFF with one series a field, and its layout."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from napari_milcnn.delimited import TABLE_SUFFIXES
+from napari_milcnn.errors import ImageError
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr
+from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
+from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
+from napari_milcnn.screens.sources.folders import EXAMPLE, fields_in_folder, fields_in_table
+from napari_milcnn.screens.sources.layout import with_known_columns, with_layout_of_wells
+
+
+def open_screen(
+    source: str | os.PathLike[str], *, layout: str | os.PathLike[str] | None = None, reading: ImageReading = AS_THEY_SAY
+) -> Screen:
+    """Find the images of a screen without opening them.
+
+    Parameters
+    ----------
+    source : path
+        A folder with image files, in folders or not, or with OME-Zarr plates; a table (CSV or Parquet) with a row for
+        each field; an OME-Zarr plate; or an OME-TIFF in which each series is a field.
+    layout : path, optional
+        A table with a row for each well: well, plate (where it differs between plates), treatment, dose, strain,
+        control (negative, positive, empty), label, and whatever else.
+    reading : ImageReading
+        How the files are opened; its pattern says the form of their names.
+
+    Raises
+    ------
+    ImageError
+        If there is no such source, it holds no image, or no name says a well.
+    LabelsError
+        If a table cannot be used.
+    OptionsError
+        If the pattern is not understood.
+    """
+    path = as_on_disk(Path(source).expanduser())
+    found = _found(path, reading)
+    if found.channels and reading.channels is None:
+        reading = replace(reading, channels=found.channels)
+    fields = with_known_columns(table_of_fields(str(path), found.rows), path)
+    missing, notes = [*found.missing, *missing_sites(fields)], found.notes
+    if layout is not None:
+        fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout).expanduser()))
+        missing, notes = missing + more, notes + said
+    return Screen(str(path), fields, pd.DataFrame(missing, columns=list(MISSING_ROW)), reading, tuple(notes))
+
+
+def _found(path: Path, reading: ImageReading) -> FoundFields:
+    if not path.exists():
+        raise ImageError(f"{path}: there is no such file or folder; expected the images of a screen")
+    if path.is_file():
+        return _in_file(path)
+    if is_plain_folder(path):
+        plates = sorted(child for child in path.iterdir() if is_zarr(child))
+        parts = [found for plate in plates if (found := fields_in_plate(plate)) is not None]
+        if parts and len(parts) == len(plates):
+            return _together(parts)
+        series = _files_of_series(path)
+        return _together(series) if series else fields_in_folder(path, reading.pattern)
+    found = fields_in_plate(path)
+    if found is None:
+        raise ImageError(f"{path} is a single image or a group of images, no plate; expected an OME-Zarr plate, a "
+                         "folder of images, or a table of them")  # fmt: skip
+    return found
+
+
+def _in_file(path: Path) -> FoundFields:
+    if path.suffix.lower() in (*TABLE_SUFFIXES, ".parquet", ".pq"):
+        return fields_in_table(path)
+    found = fields_in_series(path)
+    if found is None:
+        raise ImageError(f"{path} is neither a table nor an OME-TIFF of several fields; expected a folder of images "
+                         f"with names such as {EXAMPLE}, a table of them, or an OME-Zarr plate")  # fmt: skip
+    return found
+
+
+def _files_of_series(folder: Path) -> list[FoundFields]:
+    """Return the fields of a folder in which every file is an OME-TIFF that describes the wells of a plate."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files or not all(path.name.lower().endswith((".ome.tif", ".ome.tiff", ".ome.btf")) for path in files):
+        return []
+    try:
+        first = fields_in_series(files[0])
+    except ImageError:  # said where the file is opened, if its name says its well
+        return []
+    if first is None or len(first.rows) < 2:
+        return []
+    return [first, *(found for file in files[1:] if (found := fields_in_series(file)) is not None)]
+
+
+def _together(parts: list[FoundFields]) -> FoundFields:
+    every = FoundFields()
+    for part in parts:
+        every.rows += part.rows
+        every.missing += part.missing
+        every.notes += part.notes
+    return every

@@ -1,0 +1,119 @@
+"""The tables of a screen, made from its parts.
+
+They can be made at any time, also while a screen is running: fields that are not done yet are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.errors import ResultsError
+from napari_milcnn.results.write import write_table
+from napari_milcnn.schema import FIELD_COLUMNS
+from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
+from napari_milcnn.screens.record import FIELDS
+from napari_milcnn.screens.sources.fields import FIELD_ROW
+
+
+@dataclass(frozen=True)
+class ScreenTables:
+    """The tables of a screen as far as it is done.
+
+    Attributes
+    ----------
+    fields : DataFrame
+        A row for each field of the screen, done or not: plate, well, site, t, z, file, series, name, layout columns.
+    predictions : DataFrame
+        A row for each plane that was classified and each field that failed: plate, well, site, layout columns, then
+        those of predictions.csv of a classification.
+    cells : DataFrame
+        A row for each object: plate, well, site, layout columns, then those of objects.csv of a classification.
+    """
+
+    fields: pd.DataFrame
+    predictions: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def summarise(folder: str | Path) -> ScreenTables:
+    """Write the tables of a screen from the parts that are there, each as Parquet and as CSV.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of a screen, finished or not.
+
+    Raises
+    ------
+    ResultsError
+        If it holds no screen.
+    OutputError
+        If a table cannot be written.
+    """
+    folder = Path(folder)
+    tables = read_tables(folder)
+    for name, table in (("predictions", tables.predictions), ("cells", tables.cells)):
+        write_both(folder, name, table)
+    return tables
+
+
+def read_tables(folder: str | Path) -> ScreenTables:
+    """Read the tables of a screen from the parts that are there.
+
+    Raises
+    ------
+    ResultsError
+        If the folder holds no screen.
+    """
+    folder = Path(folder)
+    if not (folder / FIELDS).is_file():
+        raise ResultsError(f"{folder} holds no screen: there is no {FIELDS}; expected a folder that `screen` wrote")
+    fields = pd.read_parquet(folder / FIELDS)
+    wells = fields[["plate", "well"]].drop_duplicates().itertuples(index=False)
+    parts = [part_folder(folder, str(plate), str(well)) for plate, well in wells]
+    layout = fields[["name", *(name for name in fields if name not in FIELD_ROW)]]
+    names = fields[[*FIELD_COLUMNS, "name"]]
+    predictions = _read_all(part / PREDICTIONS_PART for part in parts)
+    cells = _read_all(part / CELLS_PART for part in parts)
+    if len(predictions):
+        predictions = _with_layout_columns(predictions[predictions["name"].isin(names["name"])], layout)
+    if len(cells):
+        cells = _with_layout_columns(cells.merge(names, on=list(FIELD_COLUMNS), how="inner"), layout)
+        cells = cells.drop(columns="name")
+    return ScreenTables(fields, predictions, cells)
+
+
+def _read_all(paths: Iterable[Path]) -> pd.DataFrame:
+    tables = [pd.read_parquet(path) for path in paths if path.is_file()]
+    if not tables:
+        return pd.DataFrame(columns=list(FIELD_COLUMNS))
+    every = pd.concat(tables, ignore_index=True)
+    for name in every.columns[[dtype.kind == "O" or str(dtype) == "str" for dtype in every.dtypes]]:
+        every[name] = every[name].fillna("")
+    return every
+
+
+def _with_layout_columns(table: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
+    """Put the columns of the layout behind plate, well and site; a column of results keeps its name."""
+    layout = layout.rename(columns={name: f"{name} of layout" for name in layout if name in table and name != "name"})
+    own = [name for name in table if name not in FIELD_COLUMNS]
+    joined = table.merge(layout, on="name", how="left")
+    return joined[[*FIELD_COLUMNS, *(name for name in layout if name != "name"), *own]]
+
+
+def write_both(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write a table as NAME.parquet, which keeps types and all digits, and as NAME.csv, for people and spreadsheets.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with replacing(folder / f"{name}.parquet") as draft:
+        table.to_parquet(draft, index=False)
+    write_table(folder / f"{name}.csv", table)

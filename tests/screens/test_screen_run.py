@@ -1,0 +1,178 @@
+"""A whole screen: one table, whatever form its images have; resumed, refused, and cut into shards."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from screen_plates import (
+    CHANNELS,
+    WELLS,
+    plate_pixels,
+    write_image_table,
+    write_layout,
+    write_named,
+    write_series,
+    write_zarr_plate,
+)
+
+from conftest import lively_model
+from napari_milcnn.errors import OptionsError, OutputError, ResumeError
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.model.package_read import load_model
+from napari_milcnn.screens.parts import wells_of_steps
+from napari_milcnn.screens.run import screen
+from napari_milcnn.screens.summary import summarise
+
+NAMES = "plate_{well}_s{site}_w{channel}.tif"
+PIXELS = plate_pixels(72)
+READING = ImageReading(channels=CHANNELS)
+CPU = {"device": "cpu", "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.zip"
+    lively_model().save(path)
+    return load_model(path)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_named(tmp_path / "plate", PIXELS, NAMES)
+
+
+def run(model, source, out, **more):
+    return wells_of_steps(screen(model, source, out, **{"reading": READING, **CPU, **more}))
+
+
+def before(wells) -> list[bool]:
+    """Say of each well, in the order of the plate, whether an earlier run had done it."""
+    return [one.before for one in sorted(wells, key=lambda one: one.well)]
+
+
+def numbers(out) -> pd.DataFrame:
+    table = pd.read_parquet(out / "predictions.parquet")
+    kept = ["plate", "well", "site", "top", *(name for name in table if name.startswith(("score", "P ", "cells")))]
+    return table[kept]
+
+
+@pytest.mark.slow
+def test_one_plate_in_every_form_gives_the_same_table(tmp_path, model, source):
+    layout = write_layout(tmp_path / "layout.csv")
+    run(model, source, tmp_path / "named", layout=layout)
+    wanted = numbers(tmp_path / "named")
+    assert len(wanted) == len(PIXELS)
+    sources = {version: write_zarr_plate(tmp_path / version / "plate.ome.zarr", PIXELS, version)
+               for version in ("0.4", "0.5", "0.6")}  # fmt: skip
+    sources["series"] = write_series(tmp_path / "plate.ome.tif", PIXELS)
+    sources["table"] = write_image_table(tmp_path / "images.csv", source, NAMES)
+    for kind, one in sources.items():
+        run(model, one, tmp_path / f"out {kind}", layout=layout, reading=ImageReading())
+        pd.testing.assert_frame_equal(numbers(tmp_path / f"out {kind}"), wanted)
+    cells = pd.read_csv(tmp_path / "named" / "cells.csv", keep_default_na=False)
+    assert {"plate", "well", "site", "treatment", "dose", "control", "class", "area_px"} <= set(cells)
+    assert len(cells) == wanted["cells"].sum()
+
+
+def test_a_screen_goes_on_where_it_was_left(tmp_path, model, source):
+    out = tmp_path / "out"
+    steps = screen(model, source, out, reading=READING, **CPU)
+    first = next(step.result for step in steps if step.result is not None)
+    steps.close()
+    assert first.well == WELLS[0]
+    assert not (out / "predictions.csv").exists()
+    part = out / "parts" / "plate" / WELLS[0] / "part.json"
+    written = part.stat().st_mtime_ns
+    with pytest.raises(ResumeError, match="go on with it with resume"):
+        run(model, source, out)
+    wells = run(model, source, out, resume=True)
+    assert [(one.well, one.before) for one in wells] == [(well, well == WELLS[0]) for well in WELLS]
+    assert part.stat().st_mtime_ns == written
+    run(model, source, tmp_path / "whole")
+    pd.testing.assert_frame_equal(pd.read_csv(out / "predictions.csv"),
+                                  pd.read_csv(tmp_path / "whole" / "predictions.csv"))  # fmt: skip
+    assert json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_a_bad_image_costs_its_row_and_is_tried_again_when_its_file_changes(tmp_path, model, source):
+    bad = source / NAMES.format(well="A02", site=1, channel=2)
+    good, out = bad.read_bytes(), tmp_path / "out"
+    bad.write_bytes(b"no image")
+    wells = run(model, source, out)
+    assert [len(one.failures) for one in wells] == [0, 1, 0, 0]
+    table = pd.read_csv(out / "predictions.csv", keep_default_na=False)
+    assert list(table["well"][table["error"] != ""]) == ["A02"]
+    assert (table["error"] == "").sum() == len(PIXELS) - 1
+    assert all(one.before for one in run(model, source, out, resume=True))
+    assert before(run(model, source, out, resume=True, retry_failed=True)) == [True, False, True, True]
+    bad.write_bytes(good)
+    assert before(run(model, source, out, resume=True)) == [True, False, True, True]
+    assert (pd.read_csv(out / "predictions.csv", keep_default_na=False)["error"] == "").all()
+
+
+def test_changed_images_and_options_are_refused_or_done_again(tmp_path, model, source):
+    out = tmp_path / "out"
+    run(model, source, out)
+    with pytest.raises(ResumeError, match=r"differs in masks min_size|differs in .*present"):
+        run(model, source, out, resume=True, mask_options={"present": 0.1})
+    other = lively_model(widths=(6, 8, 8, 12, 12, 20))
+    with pytest.raises(ResumeError, match="differs in model"):
+        run(other, source, out, resume=True)
+    changed = source / NAMES.format(well="B01", site=2, channel=1)
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    with pytest.raises(ResumeError, match=r"1 well has other images now .* plate B01; .*--redo-changed"):
+        run(model, source, out, resume=True)
+    assert before(run(model, source, out, resume=True, redo_changed=True)) == [True, True, False, True]
+    changed.touch()  # another time, the same content
+    assert all(one.before for one in run(model, source, out, resume=True))
+    wells = run(model, source, out, resume=True, redo_changed=True, mask_options={"present": 0.1})
+    assert not any(one.before for one in wells)
+    with pytest.raises(OptionsError, match="give resume, too"):
+        run(model, source, tmp_path / "new", redo_changed=True)
+
+
+def test_shards_share_a_folder_and_the_last_one_writes_the_tables(tmp_path, model, source):
+    out = tmp_path / "out"
+    done = run(model, source, out, shard="1/3")
+    assert not (out / "predictions.csv").exists()
+    assert len(summarise(out).predictions) == sum(one.fields for one in done)
+    done += run(model, source, out, shard="3/3") + run(model, source, out, shard="2/3")
+    assert sorted(one.well for one in done) == list(WELLS)
+    run(model, source, tmp_path / "whole")
+    pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "whole"))
+    assert all(one.before for one in run(model, source, out, shard="2/3"))
+    with pytest.raises(OptionsError, match="expected i/n"):
+        run(model, source, out, shard="4/3")
+
+
+def test_a_folder_of_other_results_and_a_second_run_are_refused(tmp_path, model, source):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text('{"format": 2}')
+    with pytest.raises(OutputError, match="other results"):
+        run(model, source, other, resume=True)
+    steps = screen(model, source, tmp_path / "out", reading=READING, **CPU)
+    next(steps)
+    with pytest.raises(OutputError, match="is being written by"):
+        run(model, source, tmp_path / "out", resume=True)
+    steps.close()
+    shard = screen(model, source, tmp_path / "out", reading=READING, shard="1/2", **CPU)
+    next(shard)
+    with pytest.raises(OutputError, match="is being written by shard 1 of 2"):
+        run(model, source, tmp_path / "out", resume=True)
+
+
+def test_a_plate_is_scaled_by_its_negative_controls(tmp_path, source):
+    path = tmp_path / "m.zip"
+    lively_model(normalise="group").save(path)
+    model, layout = load_model(path), write_layout(tmp_path / "layout.csv")
+    run(model, source, tmp_path / "all")
+    run(model, source, tmp_path / "controls", layout=layout)
+    scale = json.loads((tmp_path / "controls" / "parts" / "plate" / ".scale.json").read_text())["scale"]
+    assert (scale["controls"], scale["images"]) == (True, 2)
+    every, controls = (numbers(tmp_path / name)["score a"] for name in ("all", "controls"))
+    assert not np.allclose(every, controls)

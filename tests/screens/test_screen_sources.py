@@ -1,0 +1,171 @@
+"""The fields of a screen: from folders, tables, plates and files of many series, and what layouts add to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from screen_plates import (
+    CHANNELS,
+    LAYOUT,
+    SITES,
+    WELLS,
+    plate_pixels,
+    write_image_table,
+    write_layout,
+    write_named,
+    write_series,
+    write_zarr_plate,
+)
+
+from napari_milcnn.errors import ImageError, LabelsError, OptionsError
+from napari_milcnn.images.open import ImageReading
+from napari_milcnn.images.paths import files_of
+from napari_milcnn.screens.sources.open import open_screen
+
+PIXELS = plate_pixels(8)
+FORMS = {
+    "ImageXpress": "TimePoint_1/run_{well}_s{site}_w{channel}.tif",
+    "Operetta": "Images/r{row:02}c{column:02}f{site:02}p01-ch{channel}sk1fk1fl1.tiff",
+    "CellVoyager": "AssayPlate_Greiner_{well}_T0001F{site:03}L01A0{channel}Z01C0{channel}.tif",
+    "IN Cell": "{letter} - {column}(fld {site} wv {channel}).tif",
+    "ScanR": "{well}--W0000{row}--P0000{site}--Z00000--T00000--C0{channel}.tif",
+    "Cellomics": "MFGTMP_{well}f0{site}d{channel}.TIF",
+    "folder of each well": "{well}/img_s{site}_w{channel}GFP.tif",
+}
+
+
+def places(screen) -> list[tuple[str, str, int]]:
+    return [
+        (plate, well, int(site)) for plate, well, site in screen.fields[["plate", "well", "site"]].itertuples(False)
+    ]
+
+
+def everywhere(plate: str) -> list[tuple[str, str, int]]:
+    return [(plate, well, site) for well in WELLS for site in range(1, SITES + 1)]
+
+
+@pytest.mark.parametrize("instrument", FORMS)
+def test_files_named_by_instruments_have_plate_well_site_and_their_channels_together(tmp_path, instrument):
+    for plate in ("p1", "p2"):
+        write_named(tmp_path / "screen" / plate, PIXELS, FORMS[instrument])
+    found = open_screen(tmp_path / "screen")
+    assert places(found) == everywhere("p1") + everywhere("p2")
+    assert all(len(files_of(tmp_path.__class__(file))) == 2 for file in found.fields["file"])
+    assert found.fields["name"].is_unique
+    assert found.missing.empty
+    assert "of 2 channels" in "".join(found.notes)
+    one = open_screen(tmp_path / "screen" / "p2")
+    assert places(one) == everywhere("p2")
+
+
+def test_a_pattern_names_plate_well_and_site_with_channels_or_without(tmp_path):
+    write_named(tmp_path, PIXELS, "A/{well}-{site}-c{channel}.tif")
+    found = open_screen(tmp_path, reading=ImageReading(pattern="{plate}/{well}-{site}-c{channel}.tif"))
+    assert places(found) == everywhere("A")
+    single = open_screen(tmp_path, reading=ImageReading(pattern="{plate}/{well}-{site}-c1.tif"))
+    assert places(single) == everywhere("A")
+    assert "left out (8)" in "".join(single.notes)
+    with pytest.raises(OptionsError, match=r"no file has a name of the form .* the first is A/A01-1-c1.tif"):
+        open_screen(tmp_path, reading=ImageReading(pattern="{plate}_{well}.tif"))
+
+
+def test_names_without_a_well_are_said_with_an_example(tmp_path):
+    for name in ("drug1.tif", "drug2.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((4, 4), np.uint8))
+    with pytest.raises(ImageError, match=r"the 2 images in .* no well .* such as drug1\.tif; .*\{plate\}/\{well\}_"):
+        open_screen(tmp_path)
+
+
+def test_two_images_of_one_place_are_refused(tmp_path):
+    write_named(tmp_path, PIXELS, "x_{well}_s{site}_copy{channel}.tif")
+    with pytest.raises(ImageError, match=r"A01_s1_copy1\.tif and .*A01_s1_copy2\.tif are both .* well A01 site 1"):
+        open_screen(tmp_path)
+
+
+def test_images_of_a_well_without_a_site_are_numbered(tmp_path):
+    for name in ("B03 a.tif", "B03 b.tif", "B04 a.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((4, 4), np.uint8))
+    assert list(open_screen(tmp_path).fields["site"]) == ["1", "2", ""]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+def test_plates_of_ome_zarr(tmp_path, version):
+    plate = write_zarr_plate(tmp_path / "many" / "p1.ome.zarr", PIXELS, version)
+    write_zarr_plate(tmp_path / "many" / "p2.ome.zarr", PIXELS, version)
+    assert places(open_screen(plate)) == everywhere("p1")
+    assert places(open_screen(tmp_path / "many")) == everywhere("p1") + everywhere("p2")
+    (plate / "A" / "01" / ("zarr.json" if version != "0.4" else ".zattrs")).write_text("{")
+    found = open_screen(plate)
+    assert places(found) == everywhere("p1")[SITES:]
+    assert found.missing[["plate", "well"]].to_numpy().tolist() == [["p1", "A01"]]
+
+
+def test_series_of_an_ome_tiff_are_fields(tmp_path):
+    found = open_screen(write_series(tmp_path / "p1.ome.tif", PIXELS))
+    assert places(found) == everywhere("p1")
+    assert list(found.fields["series"]) == [str(i) for i in range(len(PIXELS))]
+    write_series(tmp_path / "p2.ome.tif", PIXELS)
+    assert places(open_screen(tmp_path)) == everywhere("p1") + everywhere("p2")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_images_as_cellprofiler_writes_it(tmp_path, kind):
+    folder = write_named(tmp_path / "week1" / "p", PIXELS, "{well}_s{site}_w{channel}.tif")
+    table = write_image_table(tmp_path / "images.csv", folder, "{well}_s{site}_w{channel}.tif")
+    if kind == "parquet":
+        pd.read_csv(table).to_parquet(tmp_path / "images.parquet")
+    found = open_screen(tmp_path / f"images.{kind}")
+    assert places(found) == everywhere("plate")
+    assert found.reading.channels == CHANNELS
+    assert set(found.fields["replicate" if "replicate" in found.fields else "Replicate"]) == {"1"}
+    assert all(file.is_file() for name in found.fields["file"] for file in files_of(tmp_path.__class__(name)))
+
+
+def test_a_table_without_wells_or_files_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("file,plate\na.tif,1\n")
+    with pytest.raises(LabelsError, match="file, plate; expected well"):
+        open_screen(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("well,plate\nA01,1\n")
+    with pytest.raises(LabelsError, match="expected file, or a file for each channel"):
+        open_screen(tmp_path / "b.csv")
+
+
+def test_a_layout_is_joined_by_well_and_says_which_wells_have_no_image(tmp_path):
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    layout = write_layout(tmp_path / "layout.csv")
+    with layout.open("a") as file:
+        file.write("h12,drug,4,positive\n")
+    found = open_screen(folder, layout=layout)
+    of_well = found.fields.drop_duplicates("well").set_index("well")
+    assert of_well["control"].to_dict() == {well: facts[2] for well, facts in LAYOUT.items()}
+    assert of_well["treatment"].to_dict() == {well: facts[0] for well, facts in LAYOUT.items()}
+    assert of_well["dose"].dropna().to_dict() == {"A02": 0.5, "B01": 2.0}
+    assert found.missing[["plate", "well"]].to_numpy().tolist() == [["p", "H12"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,label\nA01,x", "columns name, label; expected well"),
+        ("well,label\nA01,x\nA1,y", "lists A01 twice"),
+        ("well,label\nWell 7,y", "'Well 7' in the column well is not a well"),
+        ("well,control\nA01,maybe", "'maybe' in the column control"),
+        ("well,dose\nA01,much", "'much' in the column dose is not a number"),
+        ("plate,well,label\nother,A01,x", "names no plate and well of the screen: the first row is other A01"),
+    ],
+)
+def test_layouts_that_are_not_understood(tmp_path, text, said):
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    (tmp_path / "layout.csv").write_text(text)
+    with pytest.raises(LabelsError, match=said):
+        open_screen(folder, layout=tmp_path / "layout.csv")
+
+
+def test_missing_fields_are_named(tmp_path):
+    folder = write_named(tmp_path / "p", PIXELS, "{well}_s{site}_w{channel}.tif")
+    for channel in (1, 2):
+        (folder / f"B01_s2_w{channel}.tif").unlink()
+    found = open_screen(folder)
+    assert found.missing[["plate", "well", "site"]].to_numpy().tolist() == [["p", "B01", "2"]]
