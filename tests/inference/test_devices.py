@@ -196,3 +196,13 @@ def test_threads_are_lent_and_given_back():
     assert torch.get_num_threads() == usual
     with cpu_threads(None):
         assert torch.get_num_threads() == usual
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_float32_on_a_gpu_is_not_shortened() -> None:
+    """Convolutions of an NVIDIA GPU would otherwise be rounded to TF32; outside the block it may again."""
+    before = torch.backends.cudnn.allow_tf32
+    with devices.DeviceChoice(torch.device("cuda"), torch.float32, "").autocast():
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.allow_tf32 == before

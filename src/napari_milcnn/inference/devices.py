@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,9 +46,15 @@ class DeviceChoice:
     precision: torch.dtype
     reason: str
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return the context in which the encoder runs in this precision."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run the encoder in this precision inside the block; float32 on a GPU is float32, not the shorter TF32."""
+        enabled = self.precision != torch.float32
+        exact = (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
+        )
+        with exact, torch.autocast(self.device.type, self.precision, enabled=enabled):
+            yield
 
     def __str__(self) -> str:
         return f"{self.device}, {str(self.precision).removeprefix('torch.')} ({self.reason})"
