@@ -15,6 +15,7 @@ import torch
 import zarr
 from torch import nn
 
+from napari_milcnn.inference.predict import Bags
 from napari_milcnn.labels.table import read_labels
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 
@@ -97,6 +98,11 @@ def blob(shape: tuple[int, int], centre: tuple[float, float], sigma: float) -> n
     y, x = np.ogrid[: shape[0], : shape[1]]
     square = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
     return np.exp(-square / (2 * sigma**2)).astype(np.float32)
+
+
+def no_bags(planes: int, classes: int) -> Bags:
+    """Make the bags of planes whose class maps have one instance, of which nothing is known."""
+    return Bags(np.ones(planes, int), np.zeros((planes, classes), np.float32), np.zeros((planes, 0), np.float32))
 
 
 def centroid(weights: np.ndarray) -> tuple[float, float]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.cells import classify_cells
     from napari_milcnn.inference.evidence import Evidence, evidence
     from napari_milcnn.inference.masks import Masks, segment
-    from napari_milcnn.inference.predict import Prediction, classify
+    from napari_milcnn.inference.predict import GroupPrediction, Prediction, classify, classify_group
     from napari_milcnn.labels.checks import Finding, check_labels
     from napari_milcnn.labels.ranking import Ranking, rank_images
     from napari_milcnn.labels.table import LabelTable, check_images, read_labels
@@ -44,6 +44,7 @@ _HOME = {
     "Evidence": "inference.evidence",
     "Finding": "labels.checks",
     "ForegroundOptions": "options",
+    "GroupPrediction": "inference.predict",
     "ImageResult": "results.folder",
     "ImageStack": "images.stack",
     "LabelTable": "labels.table",
@@ -63,6 +64,7 @@ _HOME = {
     "classify": "inference.predict",
     "classify_cells": "inference.cells",
     "classify_files": "results.folder",
+    "classify_group": "inference.predict",
     "evaluate": "evaluation.evaluate",
     "evidence": "inference.evidence",
     "faithfulness": "evaluation.faithfulness",
@@ -85,6 +87,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "ForegroundOptions",
+    "GroupPrediction",
     "ImageResult",
     "ImageStack",
     "LabelTable",
@@ -104,6 +107,7 @@ __all__ = [
     "classify",
     "classify_cells",
     "classify_files",
+    "classify_group",
     "evaluate",
     "evidence",
     "faithfulness",

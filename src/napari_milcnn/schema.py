@@ -27,6 +27,8 @@ NO_CLASS: Final = ""
 """The top class of a plane that shows nothing to classify."""
 NOTHING: Final = "nothing to classify"
 """What is said in its place."""
+INSTANCES: Final = "instances"
+"""Column with the number of instances of a plane: places of its class maps."""
 
 FIELD_COLUMNS: Final = ("plate", "well", "site")
 """Columns that give the place of a field in a screen."""
@@ -36,6 +38,7 @@ CONTROLS: Final = ("negative", "positive", "empty")
 """What the column `control` says of a well: other wells have ""."""
 
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
+_SUMMARY, _BAG = "summary ", "bag "
 
 
 def unlike_sentence(value: float, reason: str, has_structure: bool) -> str:
@@ -60,6 +63,21 @@ def score_column(name: str) -> str:
 def pooled_column(name: str) -> str:
     """Return the name of the column with P of a class, the pooled probability of the image."""
     return _POOLED + name
+
+
+def summary_column(name: str) -> str:
+    """Return the name of the column with the summary of a class by the pooling, from which bags are put together."""
+    return _SUMMARY + name
+
+
+def bag_score_column(name: str) -> str:
+    """Return the name of the column with the score of a class for all instances of a group in one bag."""
+    return _BAG + _SCORE + name
+
+
+def bag_pooled_column(name: str) -> str:
+    """Return the name of the column with P of a class for all instances of a group in one bag."""
+    return _BAG + _POOLED + name
 
 
 def instance_column(name: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from skimage.filters import threshold_otsu
 
-from conftest import lively_model, noise
+from conftest import lively_model, no_bags, noise
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import PlaneIndex
@@ -35,7 +35,7 @@ def evidence_of(
     indices = tuple(PlaneIndex(0, t, 0) for t in range(len(maps)))
     prediction = Prediction(
         ("a", "b"), values, values, maps[:, :, :1, :1], indices, MapPlacement(1, 0, 0), "image", (), "cpu", 0.0,
-        np.zeros(len(maps), np.float32), ("",) * len(maps), np.ones(len(maps), bool),
+        np.zeros(len(maps), np.float32), ("",) * len(maps), np.ones(len(maps), bool), no_bags(len(maps), 2),
     )  # fmt: skip
     kind = "class_map" if objects is None else "object"
     held = None if objects is None else np.asarray(objects, np.int32)
@@ -494,7 +494,7 @@ def five_cells(values: list[list[float]], scores: list[float], *, reference: str
     names = ("control", "a", "b")
     prediction = Prediction(
         names, found, found, np.zeros((1, 3, 1, 1), np.float32), (PlaneIndex(0, 0, 0),), MapPlacement(1, 0, 0),
-        "image", (), "cpu", 0.0, np.zeros(1, np.float32), ("",), np.ones(1, bool),
+        "image", (), "cpu", 0.0, np.zeros(1, np.float32), ("",), np.ones(1, bool), no_bags(1, 3),
     )  # fmt: skip
     halves = {} if reference is None else {"a": 0.5, "b": 0.5}
     return segment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import blob, delta_model, lively_model, noise
+from conftest import blob, delta_model, lively_model, no_bags, noise
 from napari_milcnn.errors import ComputeError, ImageError, LabelsError, ModelError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.open import open_image
@@ -20,17 +21,27 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.inference.cells import LARGEST_LABEL, classify_cells
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.predict import Classifier, Prediction, classify, joined
+from napari_milcnn.inference.predict import (
+    Bags,
+    Classifier,
+    Prediction,
+    classify,
+    classify_group,
+    joined,
+    pool_bags,
+    pool_rows,
+)
 from napari_milcnn.inference.tiling import inference_copy
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import POOLINGS, PoolingName
 
 EXACT = {"device": "cpu", "precision": "float32"}
 Maps = Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray]]
 
 
-def stack(*shape: int, axes: str = "CYX", **more: Any) -> ImageStack:
+def stack(*shape: int, axes: str = "CYX", seed: int = 0, **more: Any) -> ImageStack:
     """Open noise of the channels GFP and RFP."""
-    return open_image(noise(*shape), axes=axes, channels=["GFP", "RFP"], **more)
+    return open_image(noise(*shape, seed=seed), axes=axes, channels=["GFP", "RFP"], **more)
 
 
 def assert_same(one: Prediction, other: Prediction, tolerance: float = 1e-5) -> None:
@@ -278,7 +289,8 @@ def hand_made(scores: list[list[float]], classes: tuple[str, ...] = ("a", "b", "
     planes = tuple(PlaneIndex(0, t, 0) for t in range(len(values)))
     maps = np.zeros((*values.shape, 1, 1), np.float32)
     return Prediction(classes, values / 2, values, maps, planes, MapPlacement(16, 33, 33), "image", (), "cpu", 0.0,
-                      np.zeros(len(planes), np.float32), ("",) * len(planes), np.ones(len(planes), bool))  # fmt: skip
+                      np.zeros(len(planes), np.float32), ("",) * len(planes), np.ones(len(planes), bool),
+                      no_bags(*values.shape))  # fmt: skip
 
 
 def test_top_margin_and_table() -> None:
@@ -606,3 +618,58 @@ def test_openvino_gives_the_same_maps(compact: TrainedModel) -> None:
     theirs = classify(compact, image, engine="openvino", precision="float32", tile=100)
     np.testing.assert_allclose(theirs.class_maps, ours.class_maps, atol=1e-5)
     assert theirs.device.startswith("cpu")
+
+
+# Groups of images as one bag
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_group_is_pooled_as_the_instances_of_all_its_planes(pooling: PoolingName) -> None:
+    """Fields of two sizes, one of them with two planes and read in tiles: P and scores of their maps put together."""
+    model = lively_model(pooling=pooling).with_card(temperature=1.5)
+    fields = [stack(2, 120, 131), stack(2, 2, 99, 150, axes="TCYX", seed=4)]
+    found = classify_group(model, fields, tile=80, **EXACT)
+    maps = [one.class_maps for one in (classify(model, field, **EXACT) for field in fields)]
+    p = np.concatenate([part.transpose(1, 0, 2, 3).reshape(len(model.classes), -1) for part in maps], 1)
+    logits = torch.from_numpy(np.log(p / (1 - p)))[None, :, None]
+    with torch.no_grad():
+        whole = model.network.read_maps(logits)
+    assert (found.planes, found.instances) == (3, p.shape[1])
+    np.testing.assert_allclose(found.probabilities, whole.probabilities[0], atol=1e-5)
+    np.testing.assert_allclose(found.scores, (whole.scores[0] / 1.5).softmax(0), atol=1e-5)
+    assert found.top == model.classes[int(found.scores.argmax())]
+    np.testing.assert_allclose(found.median_scores, np.median([one.scores.mean(0) for one in found.images], 0))
+
+
+def test_rows_of_a_table_are_pooled_by_well(compact: TrainedModel) -> None:
+    """Rows that were written to a table and read again give the bags of their wells; failed rows are left out."""
+    fields = [stack(2, 120, 131 + 16 * number, seed=number) for number in range(3)]
+    found = [classify(compact, field, **EXACT) for field in fields]
+    rows = pd.concat([one.bags.table(compact.classes) for one in found], ignore_index=True)
+    rows.insert(0, "well", ["B02", "B01", "B02"])
+    rows = pd.concat([rows, pd.DataFrame([{"well": "B02"}, {"well": "B03"}])])
+    table = pool_rows(compact, pd.read_csv(io.StringIO(rows.to_csv(index=False))), ["well"])
+    assert table["well"].tolist() == ["B01", "B02"]
+    both = pool_bags(compact, Bags.joined([found[0].bags, found[2].bags]))
+    for number, name in enumerate(compact.classes):
+        column = table[f"bag score {name}"]
+        np.testing.assert_allclose(column, [found[1].scores[0, number], both.scores[number]], atol=1e-5)
+        np.testing.assert_allclose(table[f"bag P {name}"].iloc[1], both.probabilities[number], atol=1e-5)
+
+
+def test_a_group_needs_an_image_and_one_that_shows_something(compact: TrainedModel) -> None:
+    """No image is an error; a group of planes with nothing on them has no top class."""
+    with pytest.raises(ImageError, match="the group has no images"):
+        classify_group(compact, [])
+    flat = open_image(np.full((2, 120, 120), 7, np.uint16), axes="CYX", channels=["GFP", "RFP"])
+    assert classify_group(compact, [flat, flat], **EXACT).top == ""
+    assert classify_group(compact, [flat, stack(2, 120, 120)], **EXACT).top in compact.classes
+
+
+def test_thousands_of_predictions_keep_their_bags_and_no_features(compact: TrainedModel) -> None:
+    """Without maps a prediction keeps what pools it with others, and drops what is large."""
+    found = classify(compact, stack(2, 120, 131), **EXACT)
+    assert found.bags.features.shape == (1, 2 * compact.network.maps.in_channels)
+    kept = found.without_maps().bags
+    assert kept.features.shape == (1, 0)
+    np.testing.assert_array_equal(kept.summaries, found.bags.summaries)

@@ -193,6 +193,37 @@ def test_the_order_of_the_instances_does_not_matter(name: PoolingName, data: st.
 
 
 @pytest.mark.parametrize(("name", "parameters"), VARIANTS)
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_summaries_joined_over_fields_are_those_of_all_instances(
+    name: PoolingName, parameters: dict[str, float], data: st.DataObject
+) -> None:
+    """Fields of different sizes, pooled from one number each, give the P of their instances in one map."""
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+    seed, low = data.draw(st.integers(0, 2**31)), data.draw(st.floats(-12, 2))
+    rng = np.random.default_rng(seed)
+    maps = [torch.from_numpy(rng.normal(low, 3, (1, 2, 1, size))).float() for size in sizes]
+    module = make_pooling(name, 2, **parameters)
+    summaries = torch.cat([module.summary(one) for one in maps])
+    joined = module.join(summaries, torch.tensor(sizes))
+    assert joined.shape == (2,)
+    torch.testing.assert_close(module.probability(joined), module(torch.cat(maps, -1))[0], atol=2e-6, rtol=1e-5)
+    nested = module.join(torch.stack([joined, summaries[0]]), torch.tensor([sum(sizes), sizes[0]]))
+    again = module(torch.cat([*maps, maps[0]], -1))[0]
+    torch.testing.assert_close(module.probability(nested), again, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS)
+def test_certain_fields_are_joined_to_finite_summaries(name: PoolingName, parameters: dict[str, float]) -> None:
+    """A field that is all 0, and one that is all 1, in one bag: as one map of both."""
+    module = make_pooling(name, 1, **parameters)
+    empty, full = (torch.full((1, 1, 2, 3), value) for value in (-math.inf, math.inf))
+    summaries = torch.cat([module.summary(empty), module.summary(full)])
+    joined = module.probability(module.join(summaries, torch.tensor([6, 6])))
+    torch.testing.assert_close(joined, module(torch.cat([empty, full], 2))[0], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS)
 def test_more_evidence_never_lowers_the_probability(name: PoolingName, parameters: dict[str, float]) -> None:
     """No instance has a negative gradient, and one raised instance raises P."""
     logits = torch.linspace(-3, 0.5, 12).view(1, 1, 3, 4).requires_grad_()

@@ -8,6 +8,10 @@ The scores decide which class an image shows (`Prediction.scores`). They are the
 temperature on the model's card, then a softmax if each image shows one class, or sigmoids if an image may show several.
 P, the pooled probability of each class alone (`Prediction.probabilities`), says how much of the image shows that class,
 whatever else it shows.
+
+Planes of one or many images, such as all fields of a well, can be one bag (`classify_group`): the instances of all of
+them are pooled together. `Prediction.bags` has all that it takes, a few numbers a plane, so that class maps need not be
+kept. A larger field then counts for more, and a field that shows nothing counts as one without the phenotype.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -36,10 +40,56 @@ from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_loo
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
-from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, pooled_column, score_column, unlike_sentence
+from napari_milcnn.schema import (
+    INSTANCES,
+    NO_CLASS,
+    UNLIKE,
+    UNLIKE_REASON,
+    bag_pooled_column,
+    bag_score_column,
+    pooled_column,
+    score_column,
+    summary_column,
+    unlike_sentence,
+)
 
 ImageSource: TypeAlias = str | os.PathLike[str] | ArrayLike | ImageStack
 """Everything that `open_image` takes."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """What the instances of each plane come to, from which planes of any images can be pooled into one bag.
+
+    Attributes
+    ----------
+    instances : ndarray
+        Number of instances of each plane, int64 (planes,).
+    summaries : ndarray
+        Summary of each plane and class by the pooling (`MilPooling.summary`), float32 (planes, classes).
+    features : ndarray
+        Mean, then standard deviation, over the instances, of the encoder's features, float32 (planes, 2 * features);
+        (planes, 0) where they are not kept.
+    """
+
+    instances: np.ndarray
+    summaries: np.ndarray
+    features: np.ndarray
+
+    def only(self, rows: slice | Sequence[int]) -> Bags:
+        """Return some planes."""
+        return Bags(self.instances[rows], self.summaries[rows], self.features[rows])
+
+    @staticmethod
+    def joined(parts: Sequence[Bags]) -> Bags:
+        """Put the planes of several images one after another."""
+        return Bags(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Bags)))
+
+    def table(self, classes: Sequence[str]) -> pd.DataFrame:
+        """Return one row per plane: the number of instances, and the summary of each class; see `pool_rows`."""
+        rows = pd.DataFrame(self.summaries, columns=[summary_column(name) for name in classes])
+        rows.insert(0, INSTANCES, self.instances)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -77,6 +127,8 @@ class Prediction:
     has_structure : ndarray
         Whether a plane shows more than noise, bool (planes,); where training images show no more, True. A plane that
         does not has no top class.
+    bags : Bags
+        What it takes to pool planes, of this image and others, into one bag.
     plate : PlateScale or None
         What the intensities were scaled by, where the model scales them by plate or batch.
     """
@@ -94,6 +146,7 @@ class Prediction:
     unlike: np.ndarray
     unlike_reasons: tuple[str, ...]
     has_structure: np.ndarray
+    bags: Bags
     plate: PlateScale | None = None
 
     def plane_name(self, index: int) -> str:
@@ -107,11 +160,13 @@ class Prediction:
         one = slice(row, row + 1)
         return replace(self, probabilities=self.probabilities[one], scores=self.scores[one],
                        class_maps=self.class_maps[one], planes=self.planes[one], unlike=self.unlike[one],
-                       unlike_reasons=self.unlike_reasons[one], has_structure=self.has_structure[one])  # fmt: skip
+                       unlike_reasons=self.unlike_reasons[one], has_structure=self.has_structure[one],
+                       bags=self.bags.only(one))  # fmt: skip
 
     def without_maps(self) -> Prediction:
-        """Return the same prediction without its class maps, so that thousands of predictions fit into memory."""
-        return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy())
+        """Return the same prediction without its class maps and features, so that thousands of them fit into memory."""
+        bags = replace(self.bags, features=self.bags.features[:, :0].copy())
+        return replace(self, class_maps=self.class_maps[:, :, :0, :0].copy(), bags=bags)
 
     @property
     def top(self) -> tuple[str, ...]:
@@ -170,6 +225,7 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
         unlike=np.stack([part.unlike[i] for part, i in chosen]),
         unlike_reasons=tuple(part.unlike_reasons[i] for part, i in chosen),
         has_structure=np.stack([part.has_structure[i] for part, i in chosen]),
+        bags=Bags.joined([part.bags.only([i]) for part, i in chosen]),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         seconds=sum(part.seconds for part in parts),
     )
@@ -276,7 +332,7 @@ class Classifier:
         values, reasons = unlike(self.model, maps.features, looks)
         return Prediction(
             classes=self.model.classes,
-            probabilities=output.probabilities.numpy(),
+            probabilities=output.probabilities,
             scores=scores_from_logits(self.model, output.scores).numpy(),
             class_maps=torch.from_numpy(maps.logits).sigmoid().numpy(),
             planes=tuple(model_input.image.planes[plane] for plane in planes),
@@ -292,6 +348,7 @@ class Classifier:
             unlike=values,
             unlike_reasons=reasons,
             has_structure=np.array([shows_something(self.model, look) for look in looks]),
+            bags=Bags(np.full(len(planes), maps.instances), output.summaries, maps.features.astype(np.float32)),
             plate=plate,
         )
 
@@ -317,9 +374,14 @@ class _PlaneMaps:
             moments += tile.moments
 
     @property
+    def instances(self) -> int:
+        """Number of instances of a plane."""
+        return math.prod(self.logits.shape[2:])
+
+    @property
     def features(self) -> np.ndarray:
         """Mean, then standard deviation, of each feature over the map: (planes, 2 * features)."""
-        return feature_vectors(self.moments, self.logits.shape[2] * self.logits.shape[3])
+        return feature_vectors(self.moments, self.instances)
 
 
 def scores_from_logits(model: TrainedModel, y: torch.Tensor) -> torch.Tensor:
@@ -375,3 +437,125 @@ def classify(
         If the network's answer is NaN or infinite.
     """
     return Classifier(model, **options).classify(image, planes)
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """The result of pooling all planes of a group of images, such as the fields of a well, into one bag.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names, in the order of every `classes` axis.
+    probabilities : ndarray
+        P of the instances of all planes together, float32 (classes,).
+    scores : ndarray
+        Scores of the bag, float32 (classes,). They decide which class the group shows.
+    instances, planes : int
+        Number of instances in the bag, and of planes that they come from.
+    has_structure : bool
+        Whether any plane shows more than noise; where none does the group has no top class.
+    images : tuple of Prediction
+        Prediction of each image by itself, without class maps and features.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    scores: np.ndarray
+    instances: int
+    planes: int
+    has_structure: bool = True
+    images: tuple[Prediction, ...] = ()
+
+    @property
+    def top(self) -> str:
+        """The class with the highest score; `NO_CLASS` where there is nothing to classify."""
+        return self.classes[int(self.scores.argmax())] if self.has_structure else NO_CLASS
+
+    @property
+    def median_scores(self) -> np.ndarray:
+        """Median, over the images, of their mean scores over planes, (classes,): the group without one bag."""
+        return np.asarray(np.median([image.scores.mean(0) for image in self.images], 0))
+
+
+def classify_group(model: TrainedModel, images: Iterable[ImageSource], **options: object) -> GroupPrediction:
+    """Classify a group of images, such as the fields of a well, as one bag.
+
+    The instances of all planes of all images are pooled together, as if they were one large image.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model to apply.
+    images : iterable of path, array or ImageStack
+        The images, of any sizes; they are opened and classified one after another.
+    **options
+        Fields of `ComputeOptions`.
+
+    Returns
+    -------
+    GroupPrediction
+        P and scores of the whole group, (classes,), and the prediction of each image beside them.
+
+    Raises
+    ------
+    ImageError
+        If there is no image, or one cannot be read or does not have the model's channels.
+    MilcnnError
+        As `classify`.
+    """
+    classifier = Classifier(model, **options)
+    found = tuple(classifier.classify(image).without_maps() for image in images)
+    if not found:
+        raise ImageError("the group has no images; give the fields of a well, for example")
+    pooled = pool_bags(model, Bags.joined([one.bags for one in found]))
+    return replace(pooled, has_structure=any(one.has_structure.any() for one in found), images=found)
+
+
+def pool_bags(model: TrainedModel, bags: Bags) -> GroupPrediction:
+    """Pool the instances of planes into one bag, and apply the last layer.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model by which the planes were classified.
+    bags : Bags
+        At least one plane.
+    """
+    pooling, summaries = model.network.pooling, torch.from_numpy(bags.summaries)
+    with torch.inference_mode():
+        joined_summary = pooling.join(summaries, torch.from_numpy(bags.instances))
+        probabilities, y = model.network.read_summaries(joined_summary[None])
+    scores = scores_from_logits(model, y)[0].numpy()
+    return GroupPrediction(model.classes, probabilities[0].numpy(), scores, int(bags.instances.sum()),
+                           len(bags.instances))  # fmt: skip
+
+
+def pool_rows(model: TrainedModel, rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Pool the rows of each group of a table into one bag.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model by which the planes were classified.
+    rows : DataFrame
+        One row per plane, with the columns of `Bags.table`. Rows of planes that failed, without numbers, are left out.
+    by : str or list of str
+        Columns by which rows belong together, such as plate and well.
+
+    Returns
+    -------
+    DataFrame
+        One row per group, sorted, with the columns `by`, and score and P of the bag for each class.
+    """
+    columns = [summary_column(name) for name in model.classes]
+    names = [by] if isinstance(by, str) else by
+    found = []
+    for key, part in rows.dropna(subset=[INSTANCES, *columns]).groupby(names, dropna=False):
+        summaries, count = part[columns].to_numpy(np.float32), part[INSTANCES].to_numpy(np.int64)
+        bag = pool_bags(model, Bags(count, summaries, np.empty((len(part), 0), np.float32)))
+        scores = {bag_score_column(name): float(value) for name, value in zip(bag.classes, bag.scores, strict=True)}
+        pooled = {bag_pooled_column(name): float(p) for name, p in zip(bag.classes, bag.probabilities, strict=True)}
+        found.append(dict(zip(names, key, strict=True)) | scores | pooled)
+    every = [*names, *map(bag_score_column, model.classes), *map(bag_pooled_column, model.classes)]
+    return pd.DataFrame(found, columns=every)

@@ -17,7 +17,7 @@ from napari_milcnn.inference.devices import DeviceChoice, choose_device, free_me
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.network.geometry import Placement
-from napari_milcnn.network.mil_network import MilNetwork, NetworkOutput
+from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ComputeOptions
 
 _MapsAndMoments: TypeAlias = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
@@ -43,6 +43,17 @@ class TileMaps(NamedTuple):
     """Class-map logits, float32 (classes, Y, X)."""
     moments: np.ndarray
     """Sum of each feature of the encoder over the map, then of its square, float64 (2, features)."""
+
+
+class PooledMaps(NamedTuple):
+    """What the pooling and the last layer make of class maps."""
+
+    summaries: np.ndarray
+    """Summary of each map by the pooling (`MilPooling.summary`), float32 (planes, classes)."""
+    probabilities: np.ndarray
+    """P, float32 (planes, classes)."""
+    scores: Tensor
+    """y, float32 (planes, classes)."""
 
 
 class TiledInference:
@@ -103,12 +114,14 @@ class TiledInference:
         budget = free_memory(self.choice.device) * _MEMORY_SHARE
         return max(1, min(self.options.batch_size, int(budget / (bytes_per_pixel(self.model.network) * tile**2))))
 
-    def read_maps(self, class_maps: np.ndarray) -> NetworkOutput:
+    def read_maps(self, class_maps: np.ndarray) -> PooledMaps:
         """Pool whole class maps, logits (planes, classes, Y, X), and apply the last layer, both on the CPU."""
+        network = self.model.network
         with torch.inference_mode():
-            output = self.model.network.read_maps(torch.from_numpy(class_maps))
-        check_finite(self.model.card.name, "scores", output.probabilities, output.scores)
-        return output
+            summaries = network.pooling.summary(torch.from_numpy(class_maps))
+            probabilities, scores = network.read_summaries(summaries)
+        check_finite(self.model.card.name, "scores", probabilities, scores)
+        return PooledMaps(summaries.numpy(), probabilities.numpy(), scores)
 
     def run(self, model_input: ModelInput, tiles: Sequence[Tile]) -> list[np.ndarray]:
         """Compute the class-map logits, float32 (classes, Y, X), of each tile; see `encode`."""

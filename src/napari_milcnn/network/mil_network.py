@@ -141,8 +141,12 @@ class MilNetwork(nn.Module):
     def read_maps(self, class_maps: Tensor) -> NetworkOutput:
         """Pool class-map logits (batch, classes, Y, X) and apply the linear layer, in float32."""
         with torch.autocast(class_maps.device.type, enabled=False):
-            probabilities = self.pooling(class_maps)
-            return NetworkOutput(class_maps, probabilities, self.head(probabilities))
+            return NetworkOutput(class_maps, *self.read_summaries(self.pooling.summary(class_maps)))
+
+    def read_summaries(self, summaries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P and y, float32 (bags, classes), of summaries of the pooling (bags, classes); see `MilPooling`."""
+        probabilities = self.pooling.probability(summaries)
+        return probabilities, self.head(probabilities)
 
     def forward(self, images: Tensor) -> NetworkOutput:  # noqa: D102
         return self.read_maps(self.class_maps(images))

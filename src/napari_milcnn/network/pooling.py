@@ -4,6 +4,10 @@ Kraus, Ba & Frey 2016, section 2.2 (Noisy-AND, and the rivals it is compared wit
 *logits* z, float (batch, classes, Y, X), with instance probabilities p = sigmoid(z), and returns the image-level
 probability P, float32 (batch, classes).
 
+Each function works in two steps: a map is summarised by one number for each class, and the summary is read as P.
+Summaries of several maps can be joined, so the instances of all fields of a well are pooled together exactly, however
+many there are and however the fields differ in size, while only one number a field and class is kept.
+
 Logits, because products and powers over up to a million instances are stable only as logarithms, which are lost once p
 is rounded to 0 or 1. Float32 for every input, because in bfloat16 a P of .998 becomes 1.
 
@@ -37,7 +41,66 @@ def _probability(rounded: Tensor) -> Tensor:
     return rounded.clamp(0, 1)
 
 
-class NoisyAnd(nn.Module):
+class MilPooling(nn.Module):
+    """A pooling function: `forward` takes class-map logits (batch, classes, Y, X) and returns P (batch, classes)."""
+
+    def summary(self, logits: Tensor) -> Tensor:
+        """Summarise class-map logits (batch, classes, Y, X) by one number a class, float32 (batch, classes)."""
+        raise NotImplementedError
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:
+        """Return the summary of all instances of several maps together.
+
+        Parameters
+        ----------
+        summaries : Tensor
+            Summary of each map, (maps, classes).
+        instances : Tensor
+            Number of instances of each map, (maps,).
+
+        Returns
+        -------
+        Tensor
+            float32 (classes,).
+        """
+        raise NotImplementedError
+
+    def probability(self, summary: Tensor) -> Tensor:
+        """Return P, float32, of summaries (..., classes)."""
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return self.probability(self.summary(logits))
+
+
+class _PoolingOfMean(MilPooling):
+    """A function of the mean instance probability."""
+
+    def summary(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(_instances(logits)).mean(-1)
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:
+        weights = instances.double() / instances.sum()
+        return (weights @ summaries.double()).float()
+
+
+class _PoolingOfLogMean(MilPooling):
+    """A function of log(mean exp(t)), with t from each instance."""
+
+    def _terms(self, logits: Tensor) -> Tensor:
+        """Return t (batch, classes, instances) of class-map logits (batch, classes, Y, X)."""
+        raise NotImplementedError
+
+    def summary(self, logits: Tensor) -> Tensor:
+        terms = self._terms(logits)
+        return torch.logsumexp(terms, -1) - math.log(terms.shape[-1])
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:
+        weights = instances.double() / instances.sum()
+        return torch.logsumexp(summaries.double() + weights.log()[:, None], 0).float()
+
+
+class NoisyAnd(_PoolingOfMean):
     """P rises steeply once the mean instance probability passes a learned threshold b (paper, equation 8).
 
     P = [s(a(m - b)) - s(-ab)] / [s(a(1 - b)) - s(-ab)], with s the logistic function and m the mean of p over the map.
@@ -66,66 +129,87 @@ class NoisyAnd(nn.Module):
         """The learned thresholds, float32 (classes,)."""
         return torch.sigmoid(self.beta.float())
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        mean = torch.sigmoid(_instances(logits)).mean(-1)  # (batch, classes)
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
         low = torch.sigmoid(-self.a * self.b)
         high = torch.sigmoid(self.a * (1 - self.b))
-        return _probability((torch.sigmoid(self.a * (mean - self.b)) - low) / (high - low))
+        return _probability((torch.sigmoid(self.a * (summary - self.b)) - low) / (high - low))
 
 
-class NoisyOr(nn.Module):
+class NoisyOr(MilPooling):
     """P = 1 - prod(1 - p): one instance is enough. log(1 - P) = -sum softplus(z)."""
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return -torch.expm1(-F.softplus(_instances(logits)).sum(-1))
+    def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return F.softplus(_instances(logits)).sum(-1)
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
+        return summaries.double().sum(0).float()
+
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return -torch.expm1(-summary)
 
 
-class IntegratedSegmentationRecognition(nn.Module):
+class IntegratedSegmentationRecognition(MilPooling):
     """P = V / (1 + V) with V = sum p / (1 - p) (ISR; Keeler et al. 1991). P = sigmoid(logsumexp z)."""
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return torch.sigmoid(torch.logsumexp(_instances(logits), -1))
+    def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return torch.logsumexp(_instances(logits), -1)
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
+        return torch.logsumexp(summaries.double(), 0).float()
+
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return torch.sigmoid(summary)
 
 
-class GeneralisedMean(nn.Module):
+class GeneralisedMean(_PoolingOfLogMean):
     """P = (mean p^r)^(1/r); r = 1 is the average. log P = (logsumexp(r logsigmoid z) - log N) / r."""
 
     def __init__(self, r: float = 2.5) -> None:
         super().__init__()
         self.r = r
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        log_p = F.logsigmoid(_instances(logits))
-        return _probability(torch.exp((torch.logsumexp(self.r * log_p, -1) - math.log(log_p.shape[-1])) / self.r))
+    def _terms(self, logits: Tensor) -> Tensor:
+        return self.r * F.logsigmoid(_instances(logits))
+
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return _probability(torch.exp(summary / self.r))
 
 
-class LogSumExp(nn.Module):
+class LogSumExp(_PoolingOfLogMean):
     """P = log(mean exp(r p)) / r (LSE; Ramon & De Raedt 2000), on probabilities, not on logits."""
 
     def __init__(self, r: float = 2.5) -> None:
         super().__init__()
         self.r = r
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        p = torch.sigmoid(_instances(logits))
-        return _probability((torch.logsumexp(self.r * p, -1) - math.log(p.shape[-1])) / self.r)
+    def _terms(self, logits: Tensor) -> Tensor:
+        return self.r * torch.sigmoid(_instances(logits))
+
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return _probability(summary / self.r)
 
 
-class MaxPooling(nn.Module):
+class MaxPooling(MilPooling):
     """P = max p: the single strongest instance decides."""
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return torch.sigmoid(_instances(logits).amax(-1))
+    def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return _instances(logits).amax(-1)
+
+    def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
+        return summaries.amax(0)
+
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return torch.sigmoid(summary)
 
 
-class AveragePooling(nn.Module):
+class AveragePooling(_PoolingOfMean):
     """P = mean p."""
 
-    def forward(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return _probability(torch.sigmoid(_instances(logits)).mean(-1))
+    def probability(self, summary: Tensor) -> Tensor:  # noqa: D102
+        return _probability(summary)
 
 
-def make_pooling(name: PoolingName, classes: int, *, a: float = 10.0, r: float = 2.5, b: float = 0.5) -> nn.Module:
+def make_pooling(name: PoolingName, classes: int, *, a: float = 10.0, r: float = 2.5, b: float = 0.5) -> MilPooling:
     """Build the pooling module of a name: `a` and `b` serve Noisy-AND, `r` the generalised mean and LSE."""
     match name:
         case "noisy_and":
