@@ -9,7 +9,7 @@ from npe2 import PluginManifest
 from conftest import PATIENCE
 from napari_milcnn.plugin import docks
 from napari_milcnn.plugin.classify.dock import ClassifyDock
-from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage
+from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage, open_page
 from qt_actions import open_dock, windows
 
 
@@ -94,3 +94,50 @@ def test_a_dock_that_cannot_be_made_says_why(make_napari_viewer, qtbot, monkeypa
         qtbot.waitUntil(lambda: "cannot open" in page._page._note.text(), timeout=PATIENCE)
     assert "AttributeError: no such event" in page._page._note.text()
     assert [kind for kind, _, _ in raised] == [AttributeError]
+
+
+@pytest.mark.parametrize("menu_first", [True, False])
+def test_a_window_has_one_dock_of_each_kind(make_napari_viewer, qtbot, menu_first):
+    """The Plugins menu gives a dock another title than `add_plugin_dock_widget` does, which `napari --with` calls."""
+    viewer = make_napari_viewer()
+    ways = [lambda: from_menu(viewer, "Train"), lambda: open_dock(viewer, "Train")]
+    ways[not menu_first]()
+    qtbot.waitUntil(lambda: pages(viewer, TrainPage) != [], timeout=PATIENCE)
+    first = pages(viewer, TrainPage)[0]
+    qtbot.waitUntil(lambda: first.dock is not None, timeout=PATIENCE)
+    if menu_first:
+        _, second = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    else:
+        from_menu(viewer, "Train")
+        second = pages(viewer, TrainPage)[-1]
+    asked = []
+    second.when_open(asked.append)
+    qtbot.waitUntil(lambda: pages(viewer, TrainPage) == [first], timeout=PATIENCE)
+    assert asked == [first.dock]
+    assert open_page(viewer, TrainPage) is first
+    assert first.isVisibleTo(viewer.window._qt_window)
+
+
+def test_a_dock_that_another_dock_opens_has_the_title_of_the_menu(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    page = open_page(viewer, TrainPage)
+    qtbot.waitUntil(lambda: page.dock is not None, timeout=PATIENCE)
+    manifest = PluginManifest.from_distribution("napari-milcnn")
+    assert page.parentWidget().windowTitle() == f"Train ({manifest.display_name})"
+    assert [page.name for page in (ClassifyPage, TrainPage, ResultsPage)] == [
+        widget.display_name for widget in manifest.contributions.widgets
+    ]
+
+
+def from_menu(viewer, name: str) -> None:
+    """Choose a dock in the Plugins menu."""
+    menu = viewer.window.plugins_menu
+    menu.aboutToShow.emit()  # napari fills it then
+    inside = [action for entry in menu.actions() if entry.menu() is not None for action in entry.menu().actions()]
+    next(one for one in inside if one.text().startswith(name)).trigger()
+
+
+def pages(viewer, kind):
+    """Return the pages of a kind that the window has, the first first."""
+    found = viewer.window._qt_window.findChildren(kind)
+    return sorted(found, key=lambda page: page._number)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from napari.viewer import Viewer
 
+from napari_milcnn.plugin.docks import ClassifyPage, open_page
+
 
 def classify_layer(viewer: Viewer) -> None:
     """Open the Classify dock and, if a model is chosen, classify the selected image."""
-    _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
-    page.when_open(lambda dock: dock.classify())
+    open_page(viewer, ClassifyPage).when_open(lambda dock: dock.classify())

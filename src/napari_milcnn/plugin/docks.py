@@ -3,6 +3,9 @@
 What the docks need, torch above all, takes seconds to load. A module that is imported while the menu waits would
 freeze the window for that time, so each dock is first a page that says what it waits for. A thread imports the
 modules; then the page makes the dock and shows it. This file therefore imports no other part of the plugin that does.
+
+A window has one dock of each kind. napari tells docks apart by their titles, and a dock that its menu opens has another
+title than one that is opened by `add_plugin_dock_widget`, so that it would show two.
 """
 
 from __future__ import annotations
@@ -10,14 +13,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
 from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, vertical_layout
 from napari_milcnn.plugin.qt.job import Ending, Job
+
+_PLUGIN = "MIL-CNN phenotyping"
+"""Name of the plugin in napari's menus and in the titles of its docks."""
+_NUMBERS = count()
 
 
 class OpeningDock(QWidget):
@@ -36,6 +44,8 @@ class OpeningDock(QWidget):
         The dock; None until it has been loaded.
     """
 
+    name: str
+    """Name of the dock in the menu."""
     home: tuple[str, str]
     """Module and class of the dock."""
     needs: tuple[str, ...] = ()
@@ -44,7 +54,8 @@ class OpeningDock(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.dock: Any = None
-        self._viewer = napari_viewer
+        self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._number = next(_NUMBERS)
         self._waiting: list[Callable[[Any], None]] = []
         DeletedWhenClosed(self)
         # what does not expand gets empty space below it from napari, half of the height of the dock
@@ -66,6 +77,18 @@ class OpeningDock(QWidget):
             QTimer.singleShot(0, self._join_tabs)
         return bool(super().event(event))
 
+    def show_dock(self) -> None:
+        """Bring the dock to the front, also if it was hidden."""
+        holder = _holder(self)
+        if holder is not None:
+            holder.show()
+            holder.raise_()
+
+    def _older(self) -> OpeningDock | None:
+        """Return the page of the same kind that the window had before; None if this is the only one."""
+        found = _page_of(self.viewer, type(self))
+        return found if found is not None and found._number < self._number else None
+
     def _load(self) -> Iterator[str]:
         for name in (*self.needs, self.home[0]):
             yield name.split(".")[0]
@@ -75,9 +98,9 @@ class OpeningDock(QWidget):
     def _on_end(self, ending: Ending) -> None:
         if ending.error:
             self._page.failed(ending.error)
-        elif not ending.stopped:
+        elif not ending.stopped and self._older() is None:
             try:
-                self.dock = getattr(import_module(self.home[0]), self.home[1])(self._viewer)
+                self.dock = getattr(import_module(self.home[0]), self.home[1])(self.viewer)
             except Exception as error:
                 self._page.failed(f"{type(error).__name__}: {error}. Please report this.")
                 raise
@@ -88,8 +111,14 @@ class OpeningDock(QWidget):
 
     def _join_tabs(self) -> None:
         """Become a tab beside the docks of this plugin that are open in the same area, in front of them."""
-        holder, window = _holder(self), self.window()
+        holder, window, older = _holder(self), self.window(), self._older()
         if holder is None or not isinstance(window, QMainWindow):
+            return
+        if older is not None:
+            for action in self._waiting:
+                older.when_open(action)
+            self.viewer.window.remove_dock_widget(holder)
+            older.show_dock()
             return
         area = window.dockWidgetArea(holder)
         others = [one for page in window.findChildren(OpeningDock) if (one := _holder(page)) not in (None, holder)]
@@ -124,6 +153,23 @@ class _LoadingPage(QWidget):
         self._note.say(f"This dock cannot open: {error}", ERROR)
 
 
+def open_page(viewer: Viewer, kind: type[OpeningDock]) -> OpeningDock:
+    """Show a dock: the one that is open, or a new one under the title that the menu would give it."""
+    page = _page_of(viewer, kind)
+    if page is None:
+        page = kind(viewer)
+        viewer.window.add_dock_widget(page, name=f"{kind.name} ({_PLUGIN})")
+    page.show_dock()
+    return page
+
+
+def _page_of(viewer: Viewer, kind: type[OpeningDock]) -> OpeningDock | None:
+    """Return the page of a viewer's dock, the first if there are two; None if the dock is not open."""
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    found = [one for one in QApplication.allWidgets() if isinstance(one, kind) and one.viewer is viewer]
+    return min((one for one in found if _holder(one) is not None), key=lambda one: one._number, default=None)
+
+
 def _holder(page: QWidget) -> QDockWidget | None:
     """Return the dock of napari's window that holds a page."""
     above = page.parentWidget()
@@ -135,6 +181,7 @@ def _holder(page: QWidget) -> QDockWidget | None:
 class ClassifyPage(OpeningDock):
     """The Classify dock."""
 
+    name = "Classify"
     home = ("napari_milcnn.plugin.classify.dock", "ClassifyDock")
     needs = ("torch", "pandas", "napari_milcnn.inference.pipeline")
 
@@ -142,6 +189,7 @@ class ClassifyPage(OpeningDock):
 class TrainPage(OpeningDock):
     """The Train dock."""
 
+    name = "Train"
     home = ("napari_milcnn.plugin.train.dock", "TrainDock")
     needs = ("torch", "pandas", "pyqtgraph", "matplotlib.figure")
 
@@ -149,6 +197,7 @@ class TrainPage(OpeningDock):
 class ResultsPage(OpeningDock):
     """The Results dock."""
 
+    name = "Results"
     home = ("napari_milcnn.plugin.results.dock", "ResultsDock")
     needs = (
         "torch", "pandas", "dask.array", "matplotlib.backends.backend_agg", "napari_milcnn.figures.plots",

@@ -419,7 +419,7 @@ def test_images_dropped_without_a_model_wait_for_one(make_napari_viewer, qtbot, 
     model = current.model
     current.clear()
     drop(walk.dock, folder / "pair.ome.tif")
-    assert walk.dock.notices.text() == "Choose a model first; the images wait."
+    assert walk.dock.notices.text() == "Choose a model first, or train one; the images wait."
     current.set(model)
     qtbot.waitUntil(lambda: not walk.dock.busy and bool(images_of(walk.dock)[0].planes), timeout=PATIENCE)
     walk.rest(qtbot)

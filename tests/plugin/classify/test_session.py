@@ -337,7 +337,7 @@ def test_a_dock_that_was_closed_leaves_its_results_to_the_next(model):
 def test_images_wait_for_a_model_and_say_so(model, files):
     window = Window()
     window.session.open_files([files / "b.tif"])
-    assert window.session.notices.of(Cause.IMAGE) == ["Choose a model first; the images wait."]
+    assert window.session.notices.of(Cause.IMAGE) == ["Choose a model first, or train one; the images wait."]
     assert not window.session.busy
     window.session.use_model(model)
     window.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 
 from conftest import lively_model
+from napari_milcnn.errors import OutputError
 from napari_milcnn.labels.labelling import open_labelling
 from napari_milcnn.labels.ranking import Ranking
 from napari_milcnn.model.package_read import load_model
@@ -33,7 +35,13 @@ from napari_milcnn.plugin.train.jobs import (
     TrainRequest,
     ValidateRequest,
 )
-from napari_milcnn.plugin.train.label_session import LabelSession, LabelState, LayersRequest, OpenRequest
+from napari_milcnn.plugin.train.label_session import (
+    LabelSession,
+    LabelState,
+    LayersRequest,
+    OpenRequest,
+    PracticeRequest,
+)
 from napari_milcnn.plugin.train.session import TrainSession, TrainState
 from napari_milcnn.progress import Progress
 from napari_milcnn.training.plan import TrainingPlan
@@ -209,6 +217,27 @@ def test_layers_of_one_name_and_files_that_are_there_are_not_overwritten(folder)
 
 
 # The hand
+
+
+def test_practice_images_are_copied_to_a_new_folder_each_time(folder, monkeypatch, tmp_path_factory):
+    samples = tmp_path_factory.mktemp("samples")
+    (samples / "training").mkdir()
+    shutil.copytree(folder, samples / "training" / "images")
+    monkeypatch.setattr("napari_milcnn.model.shipped.sample_folder", lambda: samples)
+    made = LabelSession()
+    for name in ("practice", "practice-2"):
+        request = PracticeRequest(folder)
+        made.open(request)
+        made.take(next(iter(request.steps())))
+        made.finish()
+        assert made.labelling.path == folder / name / "labels.csv"
+        assert len(made.labelling.images) == 6
+        assert made.message.text.startswith("Each of these files is named after what it shows")
+    made.open(OpenRequest((folder,)))
+    made.take(open_labelling(folder / "practice"))
+    assert made.message.text.startswith("Labels are saved")
+    with pytest.raises(OutputError, match="choose another folder"):
+        next(iter(PracticeRequest(folder / "0.tif").steps()))
 
 
 def test_with_two_images_a_training_is_refused_with_the_reason(labels):

@@ -153,6 +153,8 @@ class ImageToRun:
 class RunRequest:
     """Classify images in turn, and make masks of those that are shown.
 
+    Of the files that have no layers yet, the first that can be opened is to be shown, and gets masks as well.
+
     Attributes
     ----------
     model : TrainedModel
@@ -163,15 +165,12 @@ class RunRequest:
         Options of evidence and masks.
     plates : Plates
         What intensities are scaled by, if the model scales them by plate.
-    shows_first : bool
-        Whether the first file that can be opened is to be shown, and gets masks as well.
     """
 
     model: TrainedModel
     images: tuple[ImageToRun, ...]
     settings: Settings
     plates: Plates
-    shows_first: bool = False
 
     def __call__(self) -> Steps[ImageEvent | ImageToShow]:
         """Run; the number of each step is the place in `images`.
@@ -186,7 +185,7 @@ class RunRequest:
 
         maker = EvidenceMaker(self.model, **self.settings.evidence)
         options, total = make_options(MaskOptions, self.settings.masks), len(self.images)
-        shows_next = self.shows_first
+        shows_next = True
         for number, one in enumerate(self.images):
             shown = one.has_layers or shows_next
             request = ImageRequest(

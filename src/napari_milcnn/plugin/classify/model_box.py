@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.docks import TrainPage, open_page
 from napari_milcnn.plugin.qt.forms import (
     ERROR,
     NarrowComboBox,
@@ -94,7 +95,7 @@ class ModelBox(QWidget):
         self.models.activated.connect(self._on_activated)
         self.open_button.clicked.connect(self._on_open)
         self.unload_button.clicked.connect(lambda: current.clear())
-        self.train_button.clicked.connect(lambda: viewer.window.add_plugin_dock_widget("napari-milcnn", "Train"))
+        self.train_button.clicked.connect(lambda: open_page(viewer, TrainPage))
         self.practice_button.clicked.connect(self.practise)
         connect_while_alive(current.changed, self._on_changed, self)
         self._timer = QTimer(self)

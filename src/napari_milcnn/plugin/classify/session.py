@@ -113,10 +113,10 @@ class ClassifyRun:
         self.planes: dict[int, int] = {}
         self.problems: list[str] = []
 
-    def request(self, model: TrainedModel, *, shows_first: bool) -> RunRequest:
+    def request(self, model: TrainedModel) -> RunRequest:
         """Return what the job gets."""
         images = tuple(self._to_run(one) for one in self._waiting)
-        return RunRequest(model, images, self._settings, viewer_plates(self._session), shows_first)
+        return RunRequest(model, images, self._settings, viewer_plates(self._session))
 
     def _to_run(self, one: _Waiting) -> ImageToRun:
         record = self._images.records[one.key]
@@ -320,7 +320,7 @@ class ClassifySession:
             return
         self._queue += tuple(_Waiting(self.images.add(image_name(path), path=path).key) for path in found)
         if self.model is None:
-            self.notices.say(Cause.IMAGE, "Choose a model first; the images wait.", Level.WARNING)
+            self.notices.say(Cause.IMAGE, "Choose a model first, or train one; the images wait.", Level.WARNING)
         self._start_queue()
         self.changed.emit()
 
@@ -514,13 +514,12 @@ class ClassifySession:
         if not self._queue or self.model is None or self.busy or self.job.starter is None:
             return
         waiting, self._queue = self._queue, ()
-        shows_first = not any(one.layers for one in self.images.records.values() if one.path is not None)
         for one in waiting:
             self.images.change(one.key, state=ImageState.RUNNING, error="", model=self._facts)
         run = ClassifyRun(self, waiting)
         self.preview.drop()
         self.notices.clear(Cause.RUN, Cause.MASKS)
-        self.job.start(run.request(self.model, shows_first=shows_first), run.step, run.end, run.keys)
+        self.job.start(run.request(self.model), run.step, run.end, run.keys)
 
     def run_is_over(self, keys: tuple[int, ...], *, stopped: bool) -> None:
         """Go on with what waits, once a run is over; `run_ended` tells the dock."""

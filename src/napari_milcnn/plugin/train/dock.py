@@ -9,6 +9,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QMessageBox, QProgressBar, QPushButton, QTabWidget, QWidget
 
+from napari_milcnn.plugin.docks import ClassifyPage, ResultsPage, open_page
 from napari_milcnn.plugin.qt.figure import figure_style
 from napari_milcnn.plugin.qt.forms import (
     WARNING,
@@ -275,15 +276,14 @@ class TrainDock(QWidget):
         self.session.results.save_card(self.outcome_box.facts())
 
     def _on_used(self) -> None:
-        self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Classify")
+        open_page(self.viewer, ClassifyPage)
 
     def _on_results(self) -> None:
         """Show the report in the Results dock."""
         shown = self.session.results.shown
         if shown is not None and shown.report is not None:
             report = shown.report
-            _, page = self.viewer.window.add_plugin_dock_widget("napari-milcnn", "Results")
-            page.when_open(lambda dock: dock.show_report(report))
+            open_page(self.viewer, ResultsPage).when_open(lambda dock: dock.show_report(report))
 
     def _on_theme(self, _event: Any = None) -> None:
         self._draw_learning()

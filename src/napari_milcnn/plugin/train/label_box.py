@@ -289,6 +289,7 @@ class LabelBox(QWidget):
         self.question.ask(session.question)
         self.check_result.say(session.check_result)
         self._draw_findings()
+        self.open_box.practice_button.setVisible(labelling is None)
         for part in (self.open_box, self.next_button, self.check_button):
             part.setEnabled(free)
         self.class_box.setEnabled(not session.locked)

@@ -13,9 +13,11 @@ Decisions:
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +43,9 @@ KEYS = 9
 """Classes that have a number key."""
 NOTHING_OPEN = (
     "Open images to label, or drop them here: a folder of images, a folder with one folder per class, a labels.csv, or "
-    "an OME-Zarr plate. You can also select image layers and click From layers."
+    "an OME-Zarr plate. You can also select image layers and click From layers. To try it first, click Practice images."
 )
+_ABOUT_PRACTICE = "Each of these files is named after what it shows: add a class for each, then label the images. "
 _NO_CLASS = "Add a class for each phenotype: type its name under Classes and press Enter."
 _NO_LABEL = (
     "Select an image and press the number of its class (1 to 9), or click the number. Press 0 to clear the label; "
@@ -113,6 +116,28 @@ class LayersRequest:
                 done += 1
                 yield done / total
         yield open_labelling(paths, planes=self.planes)
+
+
+@dataclass(frozen=True, eq=False)
+class PracticeRequest:
+    """Copy the shipped images to practise with into a new folder inside one of the user's, and open the copies."""
+
+    folder: Path
+
+    def steps(self, _passes: object = None) -> Iterator[Labelling]:
+        """Yield the labelling of the copies, beside which the labels are written."""
+        from napari_milcnn.labels.labelling import open_labelling
+        from napari_milcnn.model.shipped import sample_folder
+
+        names = (f"practice{'' if number == 1 else f'-{number}'}" for number in count(1))
+        own = next(self.folder / name for name in names if not (self.folder / name).exists())
+        try:
+            shutil.copytree(sample_folder() / "training" / "images", own)
+        except OSError as error:
+            raise OutputError(
+                f"the practice images could not be copied to {own}: {error}; choose another folder"
+            ) from error
+        yield open_labelling([own])
 
 
 def _free_path(folder: Path, name: str) -> Path:
@@ -269,6 +294,7 @@ class LabelSession:
         self._unsaved = ""
         self._on_yes: Callable[[], None] | None = None
         self._without_model = False
+        self._opens_practice = False
         self.image = ShownImage()
         self.image.failed.connect(self.refuse)
 
@@ -300,7 +326,7 @@ class LabelSession:
 
     # Opening
 
-    def open(self, request: OpenRequest | LayersRequest) -> None:
+    def open(self, request: OpenRequest | LayersRequest | PracticeRequest) -> None:
         """Open other images; asks first if the labels that are open could not be written."""
         if self.busy:
             return
@@ -457,7 +483,7 @@ class LabelSession:
     # Inside
 
     def _begin(self, state: LabelState, request: Any) -> None:
-        self.state = state
+        self.state, self._opens_practice = state, isinstance(request, PracticeRequest)
         self._say("")
         self.requested.emit(request)
 
@@ -501,7 +527,8 @@ class LabelSession:
         self.rows, self.current = (), -1
         self.opened.emit()
         self.select([next(iter(labelling.unlabelled()), 0)])
-        self._say(f"Labels are saved in {labelling.path} after every change.")
+        about = _ABOUT_PRACTICE if self._opens_practice else ""
+        self._say(f"{about}Labels are saved in {labelling.path} after every change.")
         self.labels_changed.emit()
 
     def _take_ranking(self, ranking: Ranking) -> None:

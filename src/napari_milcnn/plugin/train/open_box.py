@@ -15,7 +15,7 @@ from napari_milcnn.images.paths import is_zarr
 from napari_milcnn.plugin.layers_to_image import LayerImage, file_behind, group_layers, open_layers, suggest
 from napari_milcnn.plugin.qt.forms import heading, row, vertical_layout
 from napari_milcnn.plugin.results_to_layers import OURS
-from napari_milcnn.plugin.train.label_session import LabelSession, LayersRequest, OpenRequest
+from napari_milcnn.plugin.train.label_session import LabelSession, LayersRequest, OpenRequest, PracticeRequest
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -51,6 +51,10 @@ class OpenBox(QWidget):
             "Label the selected image layers. Layers of one file are the channels of one image; every other layer is "
             "an image of its own. Layers without a file are saved to a folder first"
         )
+        self.practice_button = QPushButton("Practice images")
+        self.practice_button.setToolTip(
+            "Copy simulated images of yeast to a new folder, inside one that you choose, and open them to label"
+        )
         self.planes = QCheckBox("label each plane")
         self.planes.setToolTip(
             "Give each time point, z slice and position of a stack its own label; set this before you open the images"
@@ -66,8 +70,10 @@ class OpenBox(QWidget):
         layout.addWidget(heading("Images"))
         layout.addLayout(row(self.open_button, self.layers_button, stretch=0))
         layout.addLayout(row(self.planes, self.axes, stretch=1))
+        layout.addWidget(self.practice_button)
         self.axes.returnPressed.connect(lambda: self.session.read_as(self.axes.text()))
         self.layers_button.clicked.connect(self._on_layers)
+        self.practice_button.clicked.connect(self._on_practice)
 
     def open(self, paths: Sequence[Path], layout: Path | None = None) -> None:
         """Open a folder, a table, a plate or images as the two fields say."""
@@ -105,6 +111,11 @@ class OpenBox(QWidget):
         layout, _ = QFileDialog.getOpenFileName(self, "Open the layout table: wells and labels", "", _TABLES)
         if layout:
             self.open([Path(plate)], Path(layout))
+
+    def _on_practice(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose where the folder of practice images goes")
+        if folder:
+            self.session.open(PracticeRequest(Path(folder)))
 
     def _on_layers(self, _checked: Any = None) -> None:
         """Open the files behind the selected layers; layers without a file are saved first."""
