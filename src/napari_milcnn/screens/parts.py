@@ -6,6 +6,8 @@ predictions.parquet
     A row for each plane of each field, or for a field that failed: its place, its scores, its error.
 cells.parquet
     A row for each object, where cells are looked for and found.
+well.parquet
+    One row: score and P of all instances of the well in one bag, and the encoder's features (`screens.features`).
 part.json
     Of what the part was made: `key`, which stands for the model, the options and the files of the well; and for each
     field its hash, and the size and time of its files.
@@ -39,6 +41,7 @@ from napari_milcnn.images.paths import files_of, printable
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse
+from napari_milcnn.inference.predict import Bags
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.output_lock import locked
@@ -47,6 +50,7 @@ from napari_milcnn.results.findings import FindingsOfImage
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json
 from napari_milcnn.schema import FIELD_COLUMNS
+from napari_milcnn.screens.features import WELL_PART, well_row
 from napari_milcnn.screens.sources.fields import file_name
 
 PARTS: Final = "parts"
@@ -281,6 +285,7 @@ class _FieldResult:
         self.sha256 = self.stamp = ""
         self.found: FindingsOfImage | None = None
         self.rows, self.cells = pd.DataFrame(), pd.DataFrame()
+        self.bags: Bags | None = None
         self.facts: FieldFacts | None = None
 
     def open(self, job: ScreenJob, channels: Sequence[str]) -> ImageStack:
@@ -296,6 +301,7 @@ class _FieldResult:
         file = printable(self.one.file)
         if findings is not None:
             self.rows, self.cells = self._placed(findings.rows()), self._placed(findings.objects())
+            self.bags = findings.prediction.bags
         if error:
             failed = self._placed(pd.DataFrame([{"file": file, "name": self.one.name, "error": error}]))
             self.rows = pd.concat([self.rows, failed], ignore_index=True) if len(self.rows) else failed
@@ -328,28 +334,34 @@ def _classify(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMaker) -
             each.end(event.failure)
             if each.one is each.well.fields[-1]:
                 of_well = [one for one in fields if one.well is each.well]
-                done = _write_part(job, each.well, of_well, began, str(maker.classifier.inference.choice))
+                done = _write_part(job, each.well, of_well, began, maker)
                 began = datetime.now(UTC)
         yield Progress(step.number, step.total, f"{each.well.plate} {each.well.well}", step.share, done)
 
 
 def _write_part(
-    job: ScreenJob, well: WellTask, fields: Sequence[_FieldResult], began: datetime, device: str
+    job: ScreenJob, well: WellTask, fields: Sequence[_FieldResult], began: datetime, maker: EvidenceMaker
 ) -> WellDone:
     now = datetime.now(UTC)
     facts = PartFacts(
-        key=well.key(job.way), plate=well.plate, well=well.well, device=device, computer=socket.gethostname(),
+        key=well.key(job.way), plate=well.plate, well=well.well, computer=socket.gethostname(),
+        device=str(maker.classifier.inference.choice),
         fields=tuple(one.facts for one in fields if one.facts is not None), when=now.isoformat(timespec="seconds"),
         seconds=round((now - began).total_seconds(), 3),
     )  # fmt: skip
     cells = [one.cells for one in fields if len(one.cells)]
+    bags = [one.bags for one in fields if one.bags is not None]
     with replacing_folder(job.part(well)) as draft:
         pd.concat([one.rows for one in fields], ignore_index=True).to_parquet(draft / PREDICTIONS_PART, index=False)
         if cells:
             pd.concat(cells, ignore_index=True).to_parquet(draft / CELLS_PART, index=False)
+        if bags:
+            row = well_row(maker.model, well.plate, well.well, Bags.joined(bags))
+            row.to_parquet(draft / WELL_PART, index=False)
         write_json(draft / FACTS, facts.model_dump())
     for one in fields:
         one.rows = one.cells = pd.DataFrame()
+        one.bags = None
     return well_done(facts, before=False)
 
 

@@ -15,6 +15,7 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.results.write import write_table
 from napari_milcnn.schema import FIELD_COLUMNS
+from napari_milcnn.screens.features import read_well_rows, write_features
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
 from napari_milcnn.screens.record import FIELDS
 from napari_milcnn.screens.sources.fields import FIELD_ROW
@@ -33,11 +34,15 @@ class ScreenTables:
         those of predictions.csv of a classification.
     cells : DataFrame
         A row for each object: plate, well, site, layout columns, then those of objects.csv of a classification.
+    wells : DataFrame
+        A row for each well of which a field was classified: plate, well, score and P of all its instances in one bag,
+        and its features, as they are.
     """
 
     fields: pd.DataFrame
     predictions: pd.DataFrame
     cells: pd.DataFrame
+    wells: pd.DataFrame
 
 
 def summarise(folder: str | Path) -> ScreenTables:
@@ -59,7 +64,15 @@ def summarise(folder: str | Path) -> ScreenTables:
     tables = read_tables(folder)
     for name, table in (("predictions", tables.predictions), ("cells", tables.cells)):
         write_both(folder, name, table)
+    if len(tables.wells):
+        write_features(folder, tables.wells, layout_of_wells(tables.fields))
     return tables
+
+
+def layout_of_wells(fields: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each well of a table of fields: plate, well, and what the layout says of its first field."""
+    columns = ["plate", "well", *(name for name in fields if name not in FIELD_ROW)]
+    return fields[columns].drop_duplicates(["plate", "well"])
 
 
 def read_tables(folder: str | Path) -> ScreenTables:
@@ -85,7 +98,7 @@ def read_tables(folder: str | Path) -> ScreenTables:
     if len(cells):
         cells = _with_layout_columns(cells.merge(names, on=list(FIELD_COLUMNS), how="inner"), layout)
         cells = cells.drop(columns="name")
-    return ScreenTables(fields, predictions, cells)
+    return ScreenTables(fields, predictions, cells, read_well_rows(parts))
 
 
 def _read_all(paths: Iterable[Path]) -> pd.DataFrame:
