@@ -15,8 +15,7 @@ CELLS: Final = "cells"
 
 PLATE: Final = "plate"
 WELL: Final = "well"
-SITE: Final = "site"
-"""Columns that say where in a screen an image was taken: on which plate, in which well, and which field of it."""
+"""Columns that say where in a screen an image was taken: on which plate, and in which well."""
 CONTROL: Final = "control"
 """Column that says what a well controls: negative, positive or empty; without text, nothing."""
 
@@ -39,6 +38,7 @@ CONTROLS: Final = ("negative", "positive", "empty")
 
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 _SUMMARY, _BAG = "summary ", "bag "
+_FOCUS, _SATURATED = "focus ", "saturated "
 
 
 def unlike_sentence(value: float, reason: str, has_structure: bool) -> str:
@@ -98,6 +98,21 @@ def cells_column(name: str) -> str:
 def share_column(name: str) -> str:
     """Return the name of the column with the share of a class in the cells of a plane, 0 to 1."""
     return _SHARE + name
+
+
+def focus_column(channel: str) -> str:
+    """Return the name of the column with the share of fine detail in a channel, 0 to 1; see `PlaneLook.fine_detail`."""
+    return _FOCUS + channel
+
+
+def saturated_column(channel: str) -> str:
+    """Return the name of the column with the share of pixels of a channel at the maximum, 0 to 1."""
+    return _SATURATED + channel
+
+
+def measured_channels(columns: Iterable[object]) -> list[str]:
+    """Return the channels whose focus was measured, from the names of columns."""
+    return [str(name).removeprefix(_FOCUS) for name in columns if str(name).startswith(_FOCUS)]
 
 
 def score_columns(classes: Iterable[str]) -> list[str]:

@@ -131,6 +131,8 @@ class Prediction:
         What it takes to pool planes, of this image and others, into one bag.
     plate : PlateScale or None
         What the intensities were scaled by, where the model scales them by plate or batch.
+    looks : tuple of PlaneLook
+        What the pixels of each plane look like: sharpness, saturation and the like.
     """
 
     classes: tuple[str, ...]
@@ -148,6 +150,7 @@ class Prediction:
     has_structure: np.ndarray
     bags: Bags
     plate: PlateScale | None = None
+    looks: tuple[PlaneLook, ...] = ()
 
     def plane_name(self, index: int) -> str:
         """Name a plane by its place along the axes that vary, such as 't 3 z 0'; empty for a single plane."""
@@ -161,7 +164,7 @@ class Prediction:
         return replace(self, probabilities=self.probabilities[one], scores=self.scores[one],
                        class_maps=self.class_maps[one], planes=self.planes[one], unlike=self.unlike[one],
                        unlike_reasons=self.unlike_reasons[one], has_structure=self.has_structure[one],
-                       bags=self.bags.only(one))  # fmt: skip
+                       bags=self.bags.only(one), looks=self.looks[one])  # fmt: skip
 
     def without_maps(self) -> Prediction:
         """Return the same prediction without its class maps and features, so that thousands of them fit into memory."""
@@ -226,6 +229,7 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
         unlike_reasons=tuple(part.unlike_reasons[i] for part, i in chosen),
         has_structure=np.stack([part.has_structure[i] for part, i in chosen]),
         bags=Bags.joined([part.bags.only([i]) for part, i in chosen]),
+        looks=tuple(look for part, i in chosen for look in part.looks[i : i + 1]),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         seconds=sum(part.seconds for part in parts),
     )
@@ -350,6 +354,7 @@ class Classifier:
             has_structure=np.array([shows_something(self.model, look) for look in looks]),
             bags=Bags(np.full(len(planes), maps.instances), output.summaries, maps.features.astype(np.float32)),
             plate=plate,
+            looks=tuple(looks),
         )
 
 
