@@ -1,29 +1,22 @@
-"""The report of an evaluation: its results, the files it writes, and the page report.html.
-
-report.html is one file without scripts or links to other files. Pictures are inside it, so that it can be mailed,
-printed, and opened years later. The template escapes everything that a user typed (names of files, classes, groups).
-"""
+"""The report of an evaluation: its results, the files it writes, and the page report.html."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from napari_milcnn.atomic_write import replacing, replacing_files
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.evaluation.faithfulness import faithfulness_records
 from napari_milcnn.evaluation.localisation import LocalisationScores
-from napari_milcnn.figures.plots import confusion_figure, reliability_figure, svg
+from napari_milcnn.evaluation.page import page_table, png_uri, rendered, svg_uri
+from napari_milcnn.figures.plots import confusion_figure, reliability_figure
 from napari_milcnn.figures.thumbnails import thumbnail
 from napari_milcnn.images.paths import printable
 from napari_milcnn.inference.model_input import model_input
@@ -267,30 +260,7 @@ def _json_value(value: object) -> object:
 
 def html(report: EvaluationReport) -> str:
     """Return the text of report.html."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("napari_milcnn.evaluation", "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"number": _number_text, "percent": _percent_text}
-    return environment.get_template("report.html").render(_context(report))
-
-
-def _number_text(value: object) -> str:
-    """Write a number as the page shows it, with an en dash for one that could not be measured."""
-    if not isinstance(value, float | np.floating):
-        return str(value)
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _percent_text(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-class _PageTable(NamedTuple):
-    """A table as the page shows it."""
-
-    head: list[str]
-    rows: list[list[object]]
+    return rendered("napari_milcnn.evaluation", "report.html", _context(report))
 
 
 def _context(report: EvaluationReport) -> dict[str, object]:
@@ -305,24 +275,24 @@ def _context(report: EvaluationReport) -> dict[str, object]:
         "images": len(report.outcomes) - len(report.failed),
         "single": single,
         "headlines": [(name, report.figures[name], report.intervals.get(name)) for name in names],
-        "confusion": _svg_uri(confusion_figure(report.confusion)) if single else None,
-        "reliability": _svg_uri(reliability_figure(report.reliability, single)),
-        "classes": _page_table(report.classes.rename(columns={"said": "answers"})),
-        "confusion_rows": _page_table(report.confusion.reset_index()),
-        "groups": _page_table(report.groups[[*_GROUP_COLUMNS]].head(_MOST_ROWS)),
+        "confusion": svg_uri(confusion_figure(report.confusion)) if single else None,
+        "reliability": svg_uri(reliability_figure(report.reliability, single)),
+        "classes": page_table(report.classes.rename(columns={"said": "answers"})),
+        "confusion_rows": page_table(report.confusion.reset_index()),
+        "groups": page_table(report.groups[[*_GROUP_COLUMNS]].head(_MOST_ROWS)),
         "wrong_groups": int((report.groups["right"] == 0).sum()),
         "mislabels": [
             (_thumbnail_uri(report, image), row) for image, row in _images_of(report.mislabels, _MOST_THUMBNAILS)
         ],
         "uncertain": [row for _, row in _images_of(report.uncertain, _MOST_ROWS)],
-        "localisation": None if report.localisation is None else _page_table(report.localisation),
-        "faithfulness": None if report.faithfulness is None else _page_table(report.faithfulness),
+        "localisation": None if report.localisation is None else page_table(report.localisation),
+        "faithfulness": None if report.faithfulness is None else page_table(report.faithfulness),
         "faithfulness_title": HEADING,
         "faithfulness_words": EXPLANATION,
         "faithfulness_sentences": report.faithfulness_sentences,
         "kind": report.options.kind or ("object" if card.evidence is None else card.evidence.kind),
-        "unlike": None if report.unlike is None else _page_table(report.unlike),
-        "folds": None if report.folds is None else _page_table(report.folds),
+        "unlike": None if report.unlike is None else page_table(report.unlike),
+        "folds": None if report.folds is None else page_table(report.folds),
         "most_rows": _MOST_ROWS,
     }  # fmt: skip
 
@@ -334,12 +304,6 @@ def _images_of(table: pd.DataFrame, most: int) -> Iterator[tuple[LabelledImage, 
         yield image, {**{str(key): value for key, value in row.items()}, "name": printable(image.name)}
 
 
-def _page_table(table: pd.DataFrame) -> _PageTable:
-    """Return head and rows of a table; columns in which every cell is NaN are left out."""
-    kept = [str(name) for name in table if table[name].notna().any()]
-    return _PageTable(kept, [[row[name] for name in kept] for row in table[kept].to_dict("records")])
-
-
 def _thumbnail_uri(report: EvaluationReport, labelled: LabelledImage) -> str | None:
     """Return a picture of the middle plane of an image as a data URI; None if the image cannot be read."""
     try:
@@ -347,17 +311,7 @@ def _thumbnail_uri(report: EvaluationReport, labelled: LabelledImage) -> str | N
             picture = thumbnail(image, len(image.planes) // 2, model_input(report.model, image).channels)
     except (MilcnnError, OSError):
         return None
-    from imageio.v3 import imwrite
-
-    return _data_uri("png", imwrite("<bytes>", picture, extension=".png"))
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _svg_uri(figure: Figure) -> str:
-    return _data_uri("svg+xml", svg(figure))
+    return png_uri(picture)
 
 
 def results_of(report: EvaluationReport) -> OpenedResults:

@@ -1,0 +1,372 @@
+"""The page of a screen, report.html: what was run, plates, quality control, hits, doses, galleries, confusion.
+
+The page is written from the tables of a screen, so that it can be made again at any time, also while a screen runs.
+Decisions:
+
+- One file without scripts, as the page of an evaluation (`evaluation.page`).
+- It has a limit: so many wells are drawn, so many rows are listed; what is left out is said, and which table has it.
+- What was not measured is not shown as if nothing was found: without controls there are no hits, and the page says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from napari_milcnn.atomic_write import replacing
+from napari_milcnn.evaluation.page import PageTable, page_table, png_uri, rendered, svg_uri
+from napari_milcnn.figures.plates import (
+    CONTROL_MARKS,
+    ColourScale,
+    PlateMap,
+    colour_scale,
+    control_mark,
+    plate_maps,
+    plate_svg,
+)
+from napari_milcnn.figures.plots import confusion_figure
+from napari_milcnn.images.paths import printable
+from napari_milcnn.metrics.classification import confusion_table
+from napari_milcnn.model.trained_model import TrainedModel, card_text
+from napari_milcnn.results.opened import label_set
+from napari_milcnn.schema import (
+    CELLS,
+    CONTROL,
+    PLATE,
+    UNLIKE,
+    WELL,
+    class_of,
+    is_score,
+    score_column,
+    share_column,
+)
+from napari_milcnn.screens.outputs.galleries import KINDS, ShownCell
+from napari_milcnn.screens.outputs.quality import FAILED, PROBLEMS, problems_of_fields, quality_of_plates
+
+_MOST_BOXES: Final = 30_000
+"""Wells that are drawn on a page, over all plates and values: a browser stays quick."""
+_MOST_CLASSES: Final = 8
+"""Classes of which a page draws plates."""
+_MOST_LINES: Final = 25
+"""Rows of a long table on the page."""
+_CONTROL_ICON: Final = 14
+"""Side of the picture of a mark in the legend, in px."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScreenReport:
+    """What the page of a screen tells.
+
+    Attributes
+    ----------
+    record : mapping
+        The content of run.json.
+    predictions : DataFrame
+        A row for each plane, and for each field that failed.
+    wells : DataFrame
+        A row for each well.
+    missing : DataFrame
+        Wells and fields that are named but not there: plate, well, site, reason.
+    hits : DataFrame or None
+        Wells that differ from the negative controls; None where they were not looked for.
+    dose_curves : sequence of tuple
+        Heading and picture (a data URI) of each dose response.
+    edge_effects : sequence of str
+        Sentences on plates whose edge differs from their middle.
+    cells : sequence of ShownCell
+        Cells, or fields, of the galleries.
+    model : TrainedModel or None
+        The model; None if its file is not there any more.
+    """
+
+    record: Mapping[str, object]
+    predictions: pd.DataFrame
+    wells: pd.DataFrame
+    missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[PLATE, WELL, "site", "reason"]))
+    hits: pd.DataFrame | None = None
+    dose_curves: Sequence[tuple[str, str]] = ()
+    edge_effects: Sequence[str] = ()
+    cells: Sequence[ShownCell] = ()
+    model: TrainedModel | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the model."""
+        return tuple(class_of(str(name)) for name in self.predictions if is_score(name))
+
+    @property
+    def single_label(self) -> bool:
+        """Whether each image shows one class; if the model is gone, whether the scores of each image add up to 1."""
+        if self.model is not None:
+            return self.model.card.single_label
+        scores = self.predictions[[score_column(name) for name in self.classes]].dropna().to_numpy(float)
+        return bool(len(scores)) and bool(np.allclose(scores.sum(1), 1, atol=0.01))
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """One row per field: the mean of the scores of its planes."""
+        columns = [score_column(name) for name in self.classes]
+        done = self.predictions[_texts(self.predictions, "error") == ""]
+        return done.groupby("name", sort=False).agg(
+            {**dict.fromkeys(columns, "mean"), **({"label": "first"} if "label" in done else {})}
+        )
+
+
+def _texts(table: pd.DataFrame, name: str) -> pd.Series:
+    return table[name].fillna("").astype(str) if name in table else pd.Series("", table.index)
+
+
+def write_report(path: Path, report: ScreenReport) -> None:
+    """Write the page.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with replacing(path) as draft:
+        draft.write_text(screen_html(report), encoding="utf-8")
+
+
+def screen_html(report: ScreenReport) -> str:
+    """Return the text of report.html."""
+    return rendered("napari_milcnn.screens.outputs", "screen.html", _page_variables(report))
+
+
+def _page_variables(report: ScreenReport) -> dict[str, object]:
+    problems = problems_of_fields(report.predictions)
+    model = report.record.get("model")
+    name = report.model.card.name if report.model else str(model.get("name", "")) if isinstance(model, Mapping) else ""
+    maps, left_out = _plate_sets(report)
+    return {
+        "title": _title(report), "model_name": printable(name), "classes": [printable(one) for one in report.classes],
+        "tiles": _tiles(report, problems),
+        "warnings": list(_warnings(report)),
+        "sets": maps, "left_out": left_out,
+        "controls": _control_legend(report),
+        "quality": page_table(_without_empty_columns(quality_of_plates(report.predictions, report.missing))),
+        "plates": report.predictions[PLATE].nunique() if PLATE in report.predictions else 0,
+        "problem_rows": _problem_rows(report.predictions, problems),
+        "problem_count": int(problems[list(PROBLEMS)].any(axis=1).sum()),
+        "missing_rows": page_table(report.missing.astype(str).head(_MOST_LINES)), "missing_count": len(report.missing),
+        "edge_effects": report.edge_effects,
+        "hits": None if report.hits is None else page_table(report.hits.head(_MOST_LINES)),
+        "hit_count": 0 if report.hits is None else len(report.hits),
+        "has_controls": bool((_texts(report.wells, CONTROL) == "negative").any()),
+        "dose_curves": report.dose_curves,
+        "galleries": _galleries(report.cells),
+        "of_cells": any(cell.side for cell in report.cells),
+        "confusion": _confusion(report),
+        "run_lines": _run_lines(report.record),
+        "card_lines": [] if report.model is None else [
+            line.split("  ", 1) for line in card_text(report.model).splitlines()],
+        "most_lines": _MOST_LINES,
+    }  # fmt: skip
+
+
+def _title(report: ScreenReport) -> str:
+    source = str(report.record.get("source") or "")
+    return printable(Path(source).name or source or "screen")
+
+
+def _tiles(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the numbers at the head of the page."""
+    table = report.predictions
+    fields = table["name"].nunique() if "name" in table else len(table)
+    tiles = [("wells", len(report.wells)), ("fields", fields)]
+    if PLATE in table and table[PLATE].nunique() > 1:
+        tiles.insert(0, ("plates", table[PLATE].nunique()))
+    if CELLS in table:
+        tiles.append(("cells", int(pd.to_numeric(table[CELLS], errors="coerce").sum())))
+    if report.hits is not None:
+        tiles.append(("hits", len(report.hits)))
+    tiles += [("failed", int(problems[FAILED].sum())), ("missing", len(report.missing))]
+    tiles.append(("unlike the training images", int(problems["unlike"].sum())))
+    return [(name, f"{count:,}") for name, count in tiles]
+
+
+def _warnings(report: ScreenReport) -> Iterator[str]:
+    """Say what a reader should know before the rest."""
+    planned = report.record.get("fields")
+    done = report.predictions["name"].nunique() if "name" in report.predictions else 0
+    if isinstance(planned, int) and done < planned:
+        yield f"The screen is not finished: {done:,} of {planned:,} fields are done."
+    if report.record.get("knows_training_images") is False:
+        yield (
+            "This model does not know what its training images look like, so it cannot say which fields are unlike "
+            "them; calibrate gives it that knowledge."
+        )
+    if not (_texts(report.wells, CONTROL) == "negative").any():
+        yield (
+            "No well is marked as a negative control, so scores are not compared with controls and there are no hits. "
+            "A layout table with the columns well and control says which wells are controls."
+        )
+
+
+class _PlateSet(NamedTuple):
+    """One value on all plates, as the page shows it."""
+
+    heading: str
+    scale: ColourScale
+    pictures: list[tuple[str, Markup]]
+    low: str
+    high: str
+
+
+def _plate_sets(report: ScreenReport) -> tuple[list[_PlateSet], str]:
+    """Draw plates, value after value, as far as there is room; and say what is left out."""
+    wells, sets = report.wells, []
+    left = _MOST_BOXES
+    most_plates, hidden = None, 0
+    for heading, column, classes, style in _values(report):
+        maps = plate_maps(wells, column, classes=classes, words=("treatment", "dose", "strain", "label"))
+        if not maps or not any(np.isfinite(plate.values).any() for plate in maps):
+            continue
+        boxes = maps[0].values.size
+        if most_plates is None:
+            most_plates = max(1, min(len(maps), left // boxes // 4))
+        if left < boxes * min(most_plates, len(maps)):
+            hidden += 1
+            continue
+        scale = ColourScale(heading, classes=tuple(classes)) if classes else colour_scale(
+            heading, maps, has_middle=style == "z", share=style == "share")  # fmt: skip
+        shown = maps[:most_plates]
+        left -= boxes * len(shown)
+        sets.append(_PlateSet(heading, scale, [_plate_picture(one, scale) for one in shown], *_ends(scale)))
+    parts = [f"the first {most_plates} of {wells[PLATE].nunique()} plates"] if (
+        most_plates and PLATE in wells and most_plates < wells[PLATE].nunique()) else []  # fmt: skip
+    parts += [f"{hidden} further values are not drawn"] if hidden else []
+    return sets, ("Shown are " + "; ".join(parts) + ". wells.csv has all." if parts else "")
+
+
+def _plate_picture(plate: PlateMap, scale: ColourScale) -> tuple[str, Markup]:
+    return plate.name, Markup(plate_svg(plate, scale))  # noqa: S704 - plate_svg escapes all that a user typed
+
+
+def _values(report: ScreenReport) -> Iterator[tuple[str, str, Sequence[str], str]]:
+    """Yield heading, column, classes and style of each value of wells that is drawn, the most telling first."""
+    wells, classes = report.wells, report.classes
+    if "top" in wells and len(classes) > 1:
+        yield "top class", "top", classes, ""
+    for name in classes[:_MOST_CLASSES]:
+        if score_column(name) in wells:
+            yield f"score of {printable(name)}", score_column(name), (), "share"
+    for name in classes[:_MOST_CLASSES]:
+        if f"z {name}" in wells:
+            yield f"robust z of {printable(name)}", f"z {name}", (), "z"
+    for name in classes[:_MOST_CLASSES]:
+        if share_column(name) in wells:
+            yield f"share of {printable(name)} in the cells", share_column(name), (), "share"
+    if CELLS in wells:
+        yield "cells", CELLS, (), ""
+    if UNLIKE in wells:
+        yield "unlike the training images (above 1)", UNLIKE, (), ""
+
+
+def _ends(scale: ColourScale) -> tuple[str, str]:
+    return f"{scale.low:.3g}", f"{scale.high:.3g}"
+
+
+def _control_legend(report: ScreenReport) -> list[tuple[str, Markup]]:
+    """Return kind and mark of each kind of control in the screen."""
+    there = set(_texts(report.wells, CONTROL).str.lower())
+    middle = _CONTROL_ICON / 2
+    icon = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_CONTROL_ICON}" height="{_CONTROL_ICON}" aria-hidden="true">'
+    )
+    return [
+        (kind, Markup(f"{icon}{control_mark(kind, middle, middle, middle - 2)}</svg>"))  # noqa: S704
+        for kind in CONTROL_MARKS if kind in there
+    ]  # fmt: skip
+
+
+def _without_empty_columns(quality: pd.DataFrame) -> pd.DataFrame:
+    """Leave out counts that are 0 on every plate, but for the number that failed."""
+    zero = [name for name in quality if name not in (PLATE, "wells", "fields", FAILED) and not quality[name].any()]
+    named = quality.rename(columns={"unlike": "unlike training"}) if "unlike" not in zero else quality
+    table = named.drop(columns=[name for name in zero if name in named])
+    return table.drop(columns=PLATE) if list(table[PLATE]) == [""] else table
+
+
+def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str, str]]:
+    """Return place and reason of the first fields with a problem, the worst kind first."""
+    worst = problems[list(PROBLEMS)].to_numpy().argmax(1)
+    rows = np.flatnonzero(problems[list(PROBLEMS)].to_numpy().any(1))
+    rows = rows[np.argsort(worst[rows], kind="stable")][:_MOST_LINES]
+    names = [name for name in (PLATE, WELL, "site") if name in table and (_texts(table, name) != "").any()]
+    return [
+        {
+            "place": " ".join(_texts(table.iloc[[row]], name).iloc[0] for name in names),
+            "problem": ", ".join(name for name in PROBLEMS if problems[name].iloc[row]),
+            "reason": printable(problems["reason"].iloc[row]),
+        }
+        for row in rows
+    ]
+
+
+class _Gallery(NamedTuple):
+    """The cells of one class, as the page shows them."""
+
+    name: str
+    kinds: list[tuple[str, list[tuple[str | None, ShownCell]]]]
+
+
+def _galleries(cells: Sequence[ShownCell]) -> list[_Gallery]:
+    names = dict.fromkeys(cell.class_name for cell in cells)
+    return [
+        _Gallery(printable(name), [
+            (kind, [(None if cell.picture is None else png_uri(cell.picture), cell)
+                    for cell in cells if cell.class_name == name and cell.kind == kind])
+            for kind in KINDS
+        ])
+        for name in names
+    ]  # fmt: skip
+
+
+class _Confusion(NamedTuple):
+    """Labels of the layout against answers."""
+
+    picture: str | None
+    rows: PageTable
+    fields: int
+    right: float
+
+
+def _confusion(report: ScreenReport) -> _Confusion | None:
+    """Compare the top class of each field with its label, where the layout gives labels that the model knows."""
+    images, classes = report.images, report.classes
+    if "label" not in images:
+        return None
+    known = images[[bool(label_set(str(text)) & set(classes)) for text in images["label"].fillna("")]]
+    if known.empty:
+        return None
+    targets = np.array([[float(name in label_set(str(text))) for name in classes] for text in known["label"]])
+    scores = known[[score_column(name) for name in classes]].to_numpy(float)
+    table = confusion_table(scores, targets, classes, report.single_label)
+    right = float(np.mean(targets[np.arange(len(scores)), scores.argmax(1)])) if report.single_label else math.nan
+    picture = svg_uri(confusion_figure(table)) if report.single_label else None
+    return _Confusion(picture, page_table(table.reset_index()), len(known), right)
+
+
+def _run_lines(record: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return what was run, as pairs of a name and a text."""
+    command, versions = record.get("command"), record.get("versions")
+    model = record.get("model")
+    facts = {
+        "source": record.get("source"),
+        "layout": record.get("layout"),
+        "began": record.get("began"),
+        "device": record.get("device"),
+        "model file": model.get("path") if isinstance(model, Mapping) else None,
+        "command": " ".join(map(str, command)) if isinstance(command, list | tuple) else None,
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items())
+        if isinstance(versions, Mapping) else None,
+    }  # fmt: skip
+    return [(name, printable(text)) for name, text in facts.items() if text]
