@@ -99,7 +99,7 @@ class PlaneLook:
     @property
     def saturated(self) -> np.ndarray:
         """Share of the pixels of each channel at the maximum, float64 (channels,)."""
-        return np.exp(self.statistics[:, STATISTICS.index("saturated")]) - _KEPT_SHARE
+        return np.asarray(np.exp(self.statistics[:, STATISTICS.index("saturated")]) - _KEPT_SHARE)
 
 
 def plane_look(model_input: ModelInput, plane: int) -> PlaneLook:

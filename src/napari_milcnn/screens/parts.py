@@ -51,6 +51,7 @@ from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json
 from napari_milcnn.schema import FIELD_COLUMNS
 from napari_milcnn.screens.features import WELL_PART, well_row
+from napari_milcnn.screens.outputs.quality import quality_columns
 from napari_milcnn.screens.sources.fields import file_name
 
 PARTS: Final = "parts"
@@ -283,6 +284,7 @@ class _FieldResult:
     def __init__(self, well: WellTask, one: FieldOfWell) -> None:
         self.well, self.one = well, one
         self.sha256 = self.stamp = ""
+        self.channels: Sequence[str] = ()
         self.found: FindingsOfImage | None = None
         self.rows, self.cells = pd.DataFrame(), pd.DataFrame()
         self.bags: Bags | None = None
@@ -290,6 +292,7 @@ class _FieldResult:
 
     def open(self, job: ScreenJob, channels: Sequence[str]) -> ImageStack:
         """Open the image; size, time and hash of its files are taken before its pixels are read."""
+        self.channels = channels
         self.stamp, self.sha256 = stamp_of(self.one.file), fingerprint(Path(self.one.file))
         scale = None if self.well.scaled_by is None else plate_scale(job, self.well.scaled_by, channels)
         return with_plate_scale(self.one.open(job.reading), scale)
@@ -300,7 +303,8 @@ class _FieldResult:
         error = "; ".join([*(() if self.found is None else self.found.problems), *([failure] if failure else [])])
         file = printable(self.one.file)
         if findings is not None:
-            self.rows, self.cells = self._placed(findings.rows()), self._placed(findings.objects())
+            quality = quality_columns(findings.prediction, self.channels)
+            self.rows, self.cells = self._placed(findings.rows().join(quality)), self._placed(findings.objects())
             self.bags = findings.prediction.bags
         if error:
             failed = self._placed(pd.DataFrame([{"file": file, "name": self.one.name, "error": error}]))

@@ -5,17 +5,18 @@ They can be made at any time, also while a screen is running: fields that are no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.results.write import write_table
+from napari_milcnn.results.write import Pieces, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS
 from napari_milcnn.screens.features import read_well_rows, write_features
+from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
 from napari_milcnn.screens.record import FIELDS
 from napari_milcnn.screens.sources.fields import FIELD_ROW
@@ -32,8 +33,9 @@ class ScreenTables:
     predictions : DataFrame
         A row for each plane that was classified and each field that failed: plate, well, site, layout columns, then
         those of predictions.csv of a classification.
-    cells : DataFrame
-        A row for each object: plate, well, site, layout columns, then those of objects.csv of a classification.
+    cells : callable
+        Function that gives the table of cells well by well, since it may be larger than the memory. It has a row for
+        each object: plate, well, site, layout columns, then those of objects.csv of a classification.
     wells : DataFrame
         A row for each well of which a field was classified: plate, well, score and P of all its instances in one bag,
         and its features, as they are.
@@ -41,12 +43,12 @@ class ScreenTables:
 
     fields: pd.DataFrame
     predictions: pd.DataFrame
-    cells: pd.DataFrame
+    cells: Pieces
     wells: pd.DataFrame
 
 
 def summarise(folder: str | Path) -> ScreenTables:
-    """Write the tables of a screen from the parts that are there, each as Parquet and as CSV.
+    """Write the tables of a screen from the parts that are there, each as Parquet and as CSV, and what is made of them.
 
     Parameters
     ----------
@@ -62,10 +64,11 @@ def summarise(folder: str | Path) -> ScreenTables:
     """
     folder = Path(folder)
     tables = read_tables(folder)
-    for name, table in (("predictions", tables.predictions), ("cells", tables.cells)):
-        write_both(folder, name, table)
+    write_tables(folder / "predictions", tables.predictions)
+    write_tables(folder / "cells", tables.cells)
     if len(tables.wells):
         write_features(folder, tables.wells, layout_of_wells(tables.fields))
+    write_outputs(folder, tables.fields, tables.predictions, tables.cells)
     return tables
 
 
@@ -92,13 +95,20 @@ def read_tables(folder: str | Path) -> ScreenTables:
     layout = fields[["name", *(name for name in fields if name not in FIELD_ROW)]]
     names = fields[[*FIELD_COLUMNS, "name"]]
     predictions = _read_all(part / PREDICTIONS_PART for part in parts)
-    cells = _read_all(part / CELLS_PART for part in parts)
     if len(predictions):
         predictions = _with_layout_columns(predictions[predictions["name"].isin(names["name"])], layout)
-    if len(cells):
-        cells = _with_layout_columns(cells.merge(names, on=list(FIELD_COLUMNS), how="inner"), layout)
-        cells = cells.drop(columns="name")
-    return ScreenTables(fields, predictions, cells, read_well_rows(parts))
+    return ScreenTables(fields, predictions, partial(_cells_of_wells, parts, names, layout), read_well_rows(parts))
+
+
+def _cells_of_wells(parts: Sequence[Path], names: pd.DataFrame, layout: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Give the cells of each well; first an empty table, so that a screen without cells has a table of cells, too."""
+    yield pd.DataFrame(columns=list(FIELD_COLUMNS))
+    one_each = names.drop_duplicates(list(FIELD_COLUMNS))
+    for part in parts:
+        cells = _read_all([part / CELLS_PART])
+        if len(cells):
+            of_fields = cells.merge(one_each, on=list(FIELD_COLUMNS), how="inner")
+            yield _with_layout_columns(of_fields, layout).drop(columns="name")
 
 
 def _read_all(paths: Iterable[Path]) -> pd.DataFrame:
@@ -117,16 +127,3 @@ def _with_layout_columns(table: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFr
     own = [name for name in table if name not in FIELD_COLUMNS]
     joined = table.merge(layout, on="name", how="left")
     return joined[[*FIELD_COLUMNS, *(name for name in layout if name != "name"), *own]]
-
-
-def write_both(folder: Path, name: str, table: pd.DataFrame) -> None:
-    """Write a table as NAME.parquet, which keeps types and all digits, and as NAME.csv, for people and spreadsheets.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    with replacing(folder / f"{name}.parquet") as draft:
-        table.to_parquet(draft, index=False)
-    write_table(folder / f"{name}.csv", table)

@@ -25,7 +25,7 @@ import pandas as pd
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.figures.overview import CHANNEL_COLOURS, composite
 from napari_milcnn.figures.thumbnails import thumbnail
-from napari_milcnn.images.stack import ImageStack, PlaneIndex
+from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
 from napari_milcnn.schema import PLANE_COLUMNS, PLATE, WELL, score_column
 
 STRONGEST, TYPICAL = "strongest", "typical"
@@ -33,7 +33,7 @@ KINDS: Final = (STRONGEST, TYPICAL)
 _MOST_OF_A_WELL: Final = 2
 _SPARE: Final = 6
 """Candidates for each place among the strongest, since a well gives few of them."""
-_SAMPLE: Final = 4000
+_SAMPLED_CELLS: Final = 4000
 """Cells of each class from which typical ones are chosen."""
 _CELL_SIDES: Final = 2.6
 """Side of a picture in diameters of a cell."""
@@ -91,8 +91,8 @@ class _OfClass:
             if len(self.strongest) > most:
                 heapq.heappop(self.strongest)
         self.sample.append(rows.assign(_value=values, _key=self._rng.random(len(rows))))
-        if sum(map(len, self.sample)) > 2 * _SAMPLE:
-            self.sample = [pd.concat(self.sample).nsmallest(_SAMPLE, "_key")]
+        if sum(map(len, self.sample)) > 2 * _SAMPLED_CELLS:
+            self.sample = [pd.concat(self.sample).nsmallest(_SAMPLED_CELLS, "_key")]
 
     def chosen(self, name: str, count: int, side: int) -> list[ShownCell]:
         found: list[ShownCell] = []
@@ -104,7 +104,7 @@ class _OfClass:
                 found.append(ShownCell(name, STRONGEST, value, row, side))
         if not self.sample:
             return found
-        sample = pd.concat(self.sample).nsmallest(_SAMPLE, "_key")
+        sample = pd.concat(self.sample).nsmallest(_SAMPLED_CELLS, "_key")
         distance = (sample["_value"] - sample["_value"].median()).abs()
         nearest = sample.iloc[distance.to_numpy().argsort(kind="stable")[:count]]
         rows = [_named(row) for row in nearest.drop(columns=["_value", "_key"]).to_dict("records")]
@@ -194,8 +194,8 @@ def _picture(cell: ShownCell, image: ImageStack, plane: int, channels: tuple[int
     height, width = image.plane_shape
     side = min(cell.side, height, width)
     top, left = (int(np.clip(at - side // 2, 0, length - side)) for at, length in ((y, height), (x, width)))
-    around = (max(0, top - _SURROUNDINGS), min(height, top + side + _SURROUNDINGS),
-              max(0, left - _SURROUNDINGS), min(width, left + side + _SURROUNDINGS))  # fmt: skip
-    raw = image.plane(plane, channels[: len(CHANNEL_COLOURS)], around).astype(np.float32)
-    picture = composite(raw)[top - around[0] : top - around[0] + side, left - around[2] : left - around[2] + side]
+    y0, x0 = max(0, top - _SURROUNDINGS), max(0, left - _SURROUNDINGS)
+    y1, x1 = min(height, top + side + _SURROUNDINGS), min(width, left + side + _SURROUNDINGS)
+    raw = image.plane(plane, channels[: len(CHANNEL_COLOURS)], Window(y0, y1, x0, x1)).astype(np.float32)
+    picture = composite(raw)[top - y0 : top - y0 + side, left - x0 : left - x0 + side]
     return np.asarray((255 * picture).round().astype(np.uint8))

@@ -74,40 +74,41 @@ def problems_of_fields(fields: pd.DataFrame) -> pd.DataFrame:
         One row per row of `fields`, with the same index and a column, bool, for each of `PROBLEMS`; and `reason`: what
         is wrong, in words, or "".
     """
-    failed = _text(fields, "error") != ""
-    structureless = ~failed & (_text(fields, "top") == NO_CLASS)
+    failed = text_column(fields, "error") != ""
+    structureless = ~failed & (text_column(fields, "top") == NO_CLASS)
     cells = pd.to_numeric(fields[CELLS], errors="coerce") if CELLS in fields else pd.Series(np.nan, fields.index)
     empty = structureless | (~failed & (cells == 0))
     shown = ~failed & ~structureless
     names = map(saturated_column, measured_channels(fields))
-    saturated = _largest(fields, [name for name in names if name in fields])
+    saturated = _largest_of(fields, [name for name in names if name in fields])
     found = pd.DataFrame({
-        FAILED: failed, EMPTY: empty, BLURRED: _blurred(fields, shown & ~empty),
+        FAILED: failed, EMPTY: empty, BLURRED: _out_of_focus(fields, shown & ~empty),
         SATURATED: shown & (saturated >= LEAST_SATURATED),
-        UNLIKE_TRAINING: shown & (_largest(fields, [UNLIKE] if UNLIKE in fields else []) > 1),
+        UNLIKE_TRAINING: shown & (_largest_of(fields, [UNLIKE] if UNLIKE in fields else []) > 1),
     })  # fmt: skip
     found["reason"] = _reasons(fields, found, saturated)
     return found
 
 
-def _text(table: pd.DataFrame, name: str) -> pd.Series:
+def text_column(table: pd.DataFrame, name: str) -> pd.Series:
     """Return a column as text; a column that is not there is empty."""
     if name not in table:
         return pd.Series("", table.index)
     return table[name].fillna("").astype(str)
 
 
-def _largest(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+def _largest_of(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
     """Return the largest value of each row in some columns; NaN without any."""
     if not names:
         return pd.Series(np.nan, table.index)
-    return table[list(names)].apply(pd.to_numeric, errors="coerce").max(axis=1)
+    largest: pd.Series = table[list(names)].apply(pd.to_numeric, errors="coerce").max(axis=1)
+    return largest
 
 
-def _blurred(fields: pd.DataFrame, shown: pd.Series) -> pd.Series:
+def _out_of_focus(fields: pd.DataFrame, shown: pd.Series) -> pd.Series:
     """Whether a field has far less fine detail than the other fields of its plate."""
     found = pd.Series(False, fields.index)
-    plates = _text(fields, PLATE)
+    plates = text_column(fields, PLATE)
     for channel in measured_channels(fields):
         detail = pd.to_numeric(fields[focus_column(channel)], errors="coerce").where(shown)
         logs = np.log(detail + _LEAST_DETAIL)
@@ -124,7 +125,7 @@ def _blurred(fields: pd.DataFrame, shown: pd.Series) -> pd.Series:
 def _reasons(fields: pd.DataFrame, found: pd.DataFrame, saturated: pd.Series) -> pd.Series:
     """Say in words what is wrong with each field; only those with a problem are looked at one by one."""
     reasons = pd.Series("", fields.index)
-    errors, unlike = _text(fields, "error"), _text(fields, UNLIKE_REASON)
+    errors, unlike = text_column(fields, "error"), text_column(fields, UNLIKE_REASON)
     for row in found.index[found[list(PROBLEMS)].any(axis=1)]:
         known = found.loc[row]
         words = [
@@ -153,13 +154,13 @@ def quality_of_plates(fields: pd.DataFrame, missing: pd.DataFrame | None = None)
     DataFrame
         One row per plate: plate, wells, fields, missing, and a column for each of `PROBLEMS`: the number of fields.
     """
-    keys = _text(fields, PLATE)
-    problems = problems_of_fields(fields)
-    counts = problems[list(PROBLEMS)].groupby(keys, sort=False).sum().astype(int)
-    wells = _text(fields, WELL).groupby(keys, sort=False).nunique()
-    counts.insert(0, "wells", wells)
-    counts.insert(1, "fields", keys.groupby(keys, sort=False).size())
-    gone = _text(missing, PLATE).value_counts() if missing is not None else pd.Series(dtype=int)
+    keys = text_column(fields, PLATE)
+    of_field = keys.index.to_series() if "name" not in fields else text_column(fields, "name")
+    each = problems_of_fields(fields)[list(PROBLEMS)].groupby([keys, of_field], sort=False).any()
+    counts = each.groupby(level=0, sort=False).sum().astype(int)
+    counts.insert(0, "wells", text_column(fields, WELL).groupby(keys, sort=False).nunique())
+    counts.insert(1, "fields", each.groupby(level=0, sort=False).size())
+    gone = text_column(missing, PLATE).value_counts() if missing is not None else pd.Series(dtype=int)
     counts = counts.reindex([*counts.index, *(name for name in gone.index if name not in counts.index)], fill_value=0)
     counts.insert(2, "missing", gone.reindex(counts.index, fill_value=0).astype(int))
     return counts.rename_axis(PLATE).reset_index()

@@ -48,13 +48,19 @@ from napari_milcnn.schema import (
     share_column,
 )
 from napari_milcnn.screens.outputs.galleries import KINDS, ShownCell
-from napari_milcnn.screens.outputs.quality import FAILED, PROBLEMS, problems_of_fields, quality_of_plates
+from napari_milcnn.screens.outputs.quality import (
+    FAILED,
+    PROBLEMS,
+    problems_of_fields,
+    quality_of_plates,
+    text_column,
+)
 
-_MOST_BOXES: Final = 30_000
+_MOST_BOXES: Final = 20_000
 """Wells that are drawn on a page, over all plates and values: a browser stays quick."""
 _MOST_CLASSES: Final = 8
 """Classes of which a page draws plates."""
-_MOST_LINES: Final = 25
+_MOST_LISTED: Final = 25
 """Rows of a long table on the page."""
 _CONTROL_ICON: Final = 14
 """Side of the picture of a mark in the legend, in px."""
@@ -113,14 +119,12 @@ class ScreenReport:
     def images(self) -> pd.DataFrame:
         """One row per field: the mean of the scores of its planes."""
         columns = [score_column(name) for name in self.classes]
-        done = self.predictions[_texts(self.predictions, "error") == ""]
+        if not columns:  # every field failed
+            return pd.DataFrame()
+        done = self.predictions[text_column(self.predictions, "error") == ""]
         return done.groupby("name", sort=False).agg(
             {**dict.fromkeys(columns, "mean"), **({"label": "first"} if "label" in done else {})}
         )
-
-
-def _texts(table: pd.DataFrame, name: str) -> pd.Series:
-    return table[name].fillna("").astype(str) if name in table else pd.Series("", table.index)
 
 
 def write_report(path: Path, report: ScreenReport) -> None:
@@ -143,23 +147,25 @@ def screen_html(report: ScreenReport) -> str:
 def _page_variables(report: ScreenReport) -> dict[str, object]:
     problems = problems_of_fields(report.predictions)
     model = report.record.get("model")
-    name = report.model.card.name if report.model else str(model.get("name", "")) if isinstance(model, Mapping) else ""
+    recorded = str(model.get("name", "")) if isinstance(model, Mapping) else ""
+    name = report.model.card.name if report.model else recorded
     maps, left_out = _plate_sets(report)
     return {
-        "title": _title(report), "model_name": printable(name), "classes": [printable(one) for one in report.classes],
-        "tiles": _tiles(report, problems),
-        "warnings": list(_warnings(report)),
+        "title": _screen_name(report), "model_name": printable(name),
+        "classes": [printable(one) for one in report.classes],
+        "tiles": _head_numbers(report, problems),
+        "warnings": list(_first_to_know(report)),
         "sets": maps, "left_out": left_out,
         "controls": _control_legend(report),
         "quality": page_table(_without_empty_columns(quality_of_plates(report.predictions, report.missing))),
         "plates": report.predictions[PLATE].nunique() if PLATE in report.predictions else 0,
         "problem_rows": _problem_rows(report.predictions, problems),
         "problem_count": int(problems[list(PROBLEMS)].any(axis=1).sum()),
-        "missing_rows": page_table(report.missing.astype(str).head(_MOST_LINES)), "missing_count": len(report.missing),
+        "missing_rows": page_table(report.missing.astype(str).head(_MOST_LISTED)), "missing_count": len(report.missing),
         "edge_effects": report.edge_effects,
-        "hits": None if report.hits is None else page_table(report.hits.head(_MOST_LINES)),
+        "hits": None if report.hits is None else page_table(report.hits.head(_MOST_LISTED)),
         "hit_count": 0 if report.hits is None else len(report.hits),
-        "has_controls": bool((_texts(report.wells, CONTROL) == "negative").any()),
+        "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
         "dose_curves": report.dose_curves,
         "galleries": _galleries(report.cells),
         "of_cells": any(cell.side for cell in report.cells),
@@ -167,16 +173,16 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "run_lines": _run_lines(report.record),
         "card_lines": [] if report.model is None else [
             line.split("  ", 1) for line in card_text(report.model).splitlines()],
-        "most_lines": _MOST_LINES,
+        "most_lines": _MOST_LISTED,
     }  # fmt: skip
 
 
-def _title(report: ScreenReport) -> str:
+def _screen_name(report: ScreenReport) -> str:
     source = str(report.record.get("source") or "")
     return printable(Path(source).name or source or "screen")
 
 
-def _tiles(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]]:
+def _head_numbers(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the numbers at the head of the page."""
     table = report.predictions
     fields = table["name"].nunique() if "name" in table else len(table)
@@ -192,7 +198,7 @@ def _tiles(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]
     return [(name, f"{count:,}") for name, count in tiles]
 
 
-def _warnings(report: ScreenReport) -> Iterator[str]:
+def _first_to_know(report: ScreenReport) -> Iterator[str]:
     """Say what a reader should know before the rest."""
     planned = report.record.get("fields")
     done = report.predictions["name"].nunique() if "name" in report.predictions else 0
@@ -203,7 +209,7 @@ def _warnings(report: ScreenReport) -> Iterator[str]:
             "This model does not know what its training images look like, so it cannot say which fields are unlike "
             "them; calibrate gives it that knowledge."
         )
-    if not (_texts(report.wells, CONTROL) == "negative").any():
+    if not (text_column(report.wells, CONTROL) == "negative").any():
         yield (
             "No well is marked as a negative control, so scores are not compared with controls and there are no hits. "
             "A layout table with the columns well and control says which wells are controls."
@@ -239,7 +245,7 @@ def _plate_sets(report: ScreenReport) -> tuple[list[_PlateSet], str]:
             heading, maps, has_middle=style == "z", share=style == "share")  # fmt: skip
         shown = maps[:most_plates]
         left -= boxes * len(shown)
-        sets.append(_PlateSet(heading, scale, [_plate_picture(one, scale) for one in shown], *_ends(scale)))
+        sets.append(_PlateSet(heading, scale, [_plate_picture(one, scale) for one in shown], *_ends_of_scale(scale)))
     parts = [f"the first {most_plates} of {wells[PLATE].nunique()} plates"] if (
         most_plates and PLATE in wells and most_plates < wells[PLATE].nunique()) else []  # fmt: skip
     parts += [f"{hidden} further values are not drawn"] if hidden else []
@@ -270,13 +276,13 @@ def _values(report: ScreenReport) -> Iterator[tuple[str, str, Sequence[str], str
         yield "unlike the training images (above 1)", UNLIKE, (), ""
 
 
-def _ends(scale: ColourScale) -> tuple[str, str]:
+def _ends_of_scale(scale: ColourScale) -> tuple[str, str]:
     return f"{scale.low:.3g}", f"{scale.high:.3g}"
 
 
 def _control_legend(report: ScreenReport) -> list[tuple[str, Markup]]:
     """Return kind and mark of each kind of control in the screen."""
-    there = set(_texts(report.wells, CONTROL).str.lower())
+    there = set(text_column(report.wells, CONTROL).str.lower())
     middle = _CONTROL_ICON / 2
     icon = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_CONTROL_ICON}" height="{_CONTROL_ICON}" aria-hidden="true">'
@@ -299,15 +305,15 @@ def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str,
     """Return place and reason of the first fields with a problem, the worst kind first."""
     worst = problems[list(PROBLEMS)].to_numpy().argmax(1)
     rows = np.flatnonzero(problems[list(PROBLEMS)].to_numpy().any(1))
-    rows = rows[np.argsort(worst[rows], kind="stable")][:_MOST_LINES]
-    names = [name for name in (PLATE, WELL, "site") if name in table and (_texts(table, name) != "").any()]
+    rows = rows[np.argsort(worst[rows], kind="stable")][:_MOST_LISTED]
+    names = [name for name in (PLATE, WELL, "site") if name in table and (text_column(table, name) != "").any()]
     return [
         {
-            "place": " ".join(_texts(table.iloc[[row]], name).iloc[0] for name in names),
+            "place": " ".join(text_column(table.iloc[[row]], name).iloc[0] for name in names),
             "problem": ", ".join(name for name in PROBLEMS if problems[name].iloc[row]),
             "reason": printable(problems["reason"].iloc[row]),
         }
-        for row in rows
+        for row in rows.tolist()
     ]
 
 

@@ -1,0 +1,129 @@
+"""What is made of the tables of a screen and written beside them: wells, what is wrong with fields, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as names_of
+from pathlib import Path
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from napari_milcnn.errors import MilcnnError
+from napari_milcnn.images.channels import match_channels
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.model.package_read import load_model
+from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.results.opened import read_csv
+from napari_milcnn.results.write import Pieces, read_json, write_tables
+from napari_milcnn.schema import CELLS, FIELD_COLUMNS, UNLIKE, class_of, is_score
+from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, choose_fields, with_picture
+from napari_milcnn.screens.outputs.quality import PROBLEMS, problems_of_fields
+from napari_milcnn.screens.outputs.report import ScreenReport, write_report
+from napari_milcnn.screens.parts import FieldOfWell
+
+PAGE = "report.html"
+
+
+def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces) -> None:
+    """Write quality.csv and quality.parquet, the fields with a problem, and report.html.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the screen.
+    fields, predictions : DataFrame
+        As in `ScreenTables`.
+    cells : callable
+        As in `ScreenTables`.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    if predictions.empty:
+        return
+    _write_problems(folder, predictions)
+    record = read_json(folder / "run.json")
+    model = _model_of(record)
+    chosen = _with_pictures(_chosen_cells(predictions, cells), fields, record, model)
+    report = ScreenReport(
+        record, predictions, _basic_wells(predictions), _missing_in(folder), cells=chosen, model=model
+    )
+    write_report(folder / PAGE, report)
+
+
+def _write_problems(folder: Path, predictions: pd.DataFrame) -> None:
+    """List the fields with a problem, with what they are and why."""
+    problems = problems_of_fields(predictions)
+    rows = problems[list(PROBLEMS)].any(axis=1)
+    place = [name for name in (*FIELD_COLUMNS, "t", "z", "file", "name") if name in predictions]
+    write_tables(folder / "quality", predictions.loc[rows, place].join(problems))
+
+
+def _model_of(record: Mapping[str, object]) -> TrainedModel | None:
+    """Load the model of a record; None if it is not there any more, or another one is."""
+    facts = record.get("model")
+    if not isinstance(facts, Mapping) or not facts.get("path"):
+        return None
+    try:
+        model = load_model(str(facts["path"]))
+    except (MilcnnError, OSError):
+        return None
+    return model if model.digest == facts.get("sha256") else None
+
+
+def _missing_in(folder: Path) -> pd.DataFrame:
+    path = folder / "missing.csv"
+    columns = (*FIELD_COLUMNS, "reason")
+    return read_csv(path, texts=columns) if path.is_file() else pd.DataFrame(columns=list(columns))
+
+
+def _basic_wells(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per well: median scores, top class, cells, the largest unlike, and the columns of the layout."""
+    scores = [str(name) for name in predictions if is_score(name)]
+    constant = [name for name in ("treatment", "dose", "strain", "control", "label") if name in predictions]
+    numbers = {CELLS: "sum", UNLIKE: "max"}
+    how = {**dict.fromkeys(constant, "first"), **dict.fromkeys(scores, "median"),
+           **{name: rule for name, rule in numbers.items() if name in predictions}}  # fmt: skip
+    wells = predictions.groupby(["plate", "well"], sort=False).agg(how).reset_index()
+    known = wells[scores].dropna()
+    wells["top"] = pd.Series(known.idxmax(axis=1).map(class_of) if len(known) else "", known.index, dtype=object)
+    return wells
+
+
+def _chosen_cells(predictions: pd.DataFrame, cells: Pieces) -> list[ShownCell]:
+    classes = [class_of(str(name)) for name in predictions if is_score(name)]
+    listed = (piece for piece in cells() if {"class", "shown", "mean_evidence"} <= set(piece))
+    return choose_cells(listed, classes) or choose_fields(predictions, classes)
+
+
+def _with_pictures(
+    chosen: Sequence[ShownCell], fields: pd.DataFrame, record: Mapping[str, object], model: TrainedModel | None
+) -> list[ShownCell]:
+    """Open the images of the cells that were chosen."""
+    columns = [one.name for one in names_of(FieldOfWell)]
+    known = {
+        (row["plate"], row["well"], row["site"], row["file"]): FieldOfWell(*(str(row[name]) for name in columns))
+        for row in fields.to_dict("records")
+    }
+    reading = _reading_of(record)
+
+    def opened(row: Mapping[str, object]) -> ImageStack:
+        return known[row["plate"], row["well"], row["site"], row["file"]].open(reading)
+
+    def channels(image: ImageStack) -> Sequence[int]:
+        return range(len(image.channels)) if model is None else match_channels(model.channels, image)[0]
+
+    return [with_picture(one, opened, channels) for one in chosen]
+
+
+def _reading_of(record: Mapping[str, object]) -> ImageReading:
+    """Return how the fields were opened; as the files say it, if the record does not tell."""
+    options = record.get("options")
+    try:
+        return TypeAdapter(ImageReading).validate_python(options["reading"] if isinstance(options, Mapping) else None)
+    except (ValidationError, KeyError):
+        return AS_THEY_SAY
