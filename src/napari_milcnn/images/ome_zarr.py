@@ -15,7 +15,7 @@ Decisions:
 - A missing chunk of a zarr array reads as its fill value: the specification of zarr says so, and nothing tells such a
   chunk from one that was lost; of an image that is no label image a warning counts them. A chunk that is empty, cut
   short, a folder, a pipe or a broken link is an error where it is read.
-- A chunk above 2 GiB, and planes and numbers of planes that no microscope makes, are refused when the image is opened.
+- A chunk above 2 GiB, and planes that no microscope makes, are refused when the image is opened.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ _KNOWN_VERSION: Final = re.compile(r"0\.[1-6](\.\d+)?([-.]?(dev|rc|a|b|alpha|bet
 """Versions of OME-Zarr that are read; drafts of a version, such as 0.6rc0, are read as this version."""
 _LARGEST_PLANE: Final = 1 << 38
 """Pixels of the largest plane; the largest slides have a third of it."""
-_MOST_PLANES_STATED: Final = 1 << 24
-"""Planes and channels of an image, at most."""
 _COUNTED_CHUNKS: Final = 20_000
 """Of an image with more chunks than this, missing ones are not counted: it would take too long on a network."""
 
@@ -128,12 +126,11 @@ def _checked_array(files: ZarrFiles, key: str, name: str) -> zarr.Array[Any]:
         except FileNotFoundError:
             raise ValueError("there is no such array; copy or export the image again") from None
     chunk = prod(array.chunks) * np.dtype(array.dtype).itemsize
-    plane, planes = prod(sorted(array.shape)[-2:]), prod(sorted(array.shape)[:-2])
-    if chunk < 1 or chunk > LARGEST_CHUNK or plane > _LARGEST_PLANE or planes > _MOST_PLANES_STATED:
+    plane = prod(sorted(array.shape)[-2:])
+    if chunk < 1 or chunk > LARGEST_CHUNK or plane > _LARGEST_PLANE:
         raise ImageError(
             f"{name}: the array {key} states the shape {array.shape} in chunks of {array.chunks}; no image is as "
-            f"large: expected at most {_LARGEST_PLANE} px a plane, {_MOST_PLANES_STATED} planes and "
-            f"{LARGEST_CHUNK >> 30} GiB a chunk"
+            f"large: expected at most {_LARGEST_PLANE} px a plane and {LARGEST_CHUNK >> 30} GiB a chunk"
         )
     return array
 
