@@ -118,10 +118,20 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free memory of a device, in bytes."""
+    """Return the free memory of a device, in bytes; on the CPU not more than this process may use (`limit_memory`)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    limit = _MEMORY_LIMIT[0]
+    return available if limit is None else max(0, min(available, limit - int(psutil.Process().memory_info().rss)))
+
+
+_MEMORY_LIMIT: list[int | None] = [None]
+
+
+def limit_memory(limit: int | None) -> None:
+    """Let this process, one of several on this computer, use this many bytes of memory; None for all that is free."""
+    _MEMORY_LIMIT[0] = limit
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -401,17 +401,17 @@ def differences(old: ClassificationRecord, new: ClassificationRecord) -> list[st
         f"model (was {old.model.get('name')}, is {new.model.get('name')}"
         f"{', changed since' if old.model.get('name') == new.model.get('name') else ''})"
     ]  # fmt: skip
-    was, now = (dict(_flat(run.options)) for run in (old, new))
+    was, now = (dict(flat_options(run.options)) for run in (old, new))
     was.setdefault("masks_as", "tiff" if old.options.get("masks") else None)  # early versions do not name the format
     was.setdefault("save_evidence", False)
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     return found + [f"{name} (was {was.get(name)}, is {now.get(name)})" for name in names]
 
 
-def _flat(options: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+def flat_options(options: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
     """Yield the name and the value of each option, of groups of options one by one."""
     for name, value in options.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name} ")
+            yield from flat_options(value, f"{above}{name} ")
         else:
             yield f"{above}{name}", value

@@ -58,6 +58,8 @@ PARTS: Final = "parts"
 """Folder of the parts in the folder of a screen."""
 PREDICTIONS_PART, CELLS_PART, FACTS = "predictions.parquet", "cells.parquet", "part.json"
 _FOREVER: Final = -1.0
+_FIELDS_OF_A_TASK, _TASKS_OF_A_WORKER = 32, 20
+"""Fields of a task, at most; and tasks for each worker, at least, so that all of them end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -344,12 +346,12 @@ def _classify(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMaker) -
 
 
 def _write_part(
-    job: ScreenJob, well: WellTask, fields: Sequence[_FieldResult], began: datetime, maker: EvidenceMaker
+    job: ScreenJob, well: WellTask, fields: Sequence[_FieldResult], began: datetime, maker: EvidenceMaker | None
 ) -> WellDone:
     now = datetime.now(UTC)
     facts = PartFacts(
         key=well.key(job.way), plate=well.plate, well=well.well, computer=socket.gethostname(),
-        device=str(maker.classifier.inference.choice),
+        device="" if maker is None else str(maker.classifier.inference.choice),
         fields=tuple(one.facts for one in fields if one.facts is not None), when=now.isoformat(timespec="seconds"),
         seconds=round((now - began).total_seconds(), 3),
     )  # fmt: skip
@@ -359,7 +361,7 @@ def _write_part(
         pd.concat([one.rows for one in fields], ignore_index=True).to_parquet(draft / PREDICTIONS_PART, index=False)
         if cells:
             pd.concat(cells, ignore_index=True).to_parquet(draft / CELLS_PART, index=False)
-        if bags:
+        if bags and maker is not None:
             row = well_row(maker.model, well.plate, well.well, Bags.joined(bags))
             row.to_parquet(draft / WELL_PART, index=False)
         write_json(draft / FACTS, facts.model_dump())
@@ -367,6 +369,15 @@ def _write_part(
         one.rows = one.cells = pd.DataFrame()
         one.bags = None
     return well_done(facts, before=False)
+
+
+def fail_well(job: ScreenJob, well: WellTask, reason: str) -> WellDone:
+    """Write the part of a well that cannot be classified: a row with the reason for each of its fields."""
+    fields = [_FieldResult(well, one) for one in well.fields]
+    for each in fields:
+        each.stamp, each.sha256 = stamp_of(each.one.file), fingerprint(Path(each.one.file))
+        each.end(reason)
+    return _write_part(job, well, fields, datetime.now(UTC), None)
 
 
 _SCALE: Final = TypeAdapter(PlateScale)
@@ -422,3 +433,18 @@ def scale_members(plate: str, fields: Sequence[FieldOfWell], controls: Sequence[
 def wells_of_steps(steps: Iterator[Progress[WellDone]]) -> list[WellDone]:
     """Run steps to their end, and return the wells that they finished."""
     return [step.result for step in steps if step.result is not None]
+
+
+def tasks_of(wells: Sequence[WellTask], workers: int) -> list[list[WellTask]]:
+    """Divide wells into tasks of a well or a few, each long enough that handing it out costs nothing to speak of."""
+    total = sum(len(well.fields) for well in wells)
+    most = max(1, min(_FIELDS_OF_A_TASK, total // (workers * _TASKS_OF_A_WORKER)))
+    tasks: list[list[WellTask]] = []
+    count = most
+    for well in wells:
+        if count >= most:
+            tasks.append([])
+            count = 0
+        tasks[-1].append(well)
+        count += len(well.fields)
+    return tasks

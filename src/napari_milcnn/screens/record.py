@@ -12,7 +12,7 @@ from napari_milcnn.errors import OutputError, ResumeError
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.opened import RECORD
-from napari_milcnn.results.record import checked_record, classification_record, differences
+from napari_milcnn.results.record import checked_record, classification_record, differences, flat_options
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json, write_table
 from napari_milcnn.screens.sources.fields import PLACE, Screen
@@ -20,7 +20,7 @@ from napari_milcnn.screens.sources.fields import PLACE, Screen
 FIELDS, MISSING = "fields.parquet", "missing.csv"
 KIND: Final = "screen"
 """The `kind` of the record, which those of single images do not have."""
-_NOT_NUMBERS: Final = ("device", "batch_size", "tile")
+_NOT_NUMBERS: Final = ("evidence device", "evidence batch_size", "evidence tile")
 """Options of the evidence that change no number."""
 
 
@@ -46,9 +46,10 @@ def screen_record(
 
 def way_of(record: Mapping[str, object]) -> str:
     """Return what stands for the model and all options of a record that change numbers."""
-    chosen = json.loads(json.dumps(record["options"], default=str))
-    evidence = {name: value for name, value in chosen.pop("evidence").items() if name not in _NOT_NUMBERS}
-    return sha256(json.dumps([record["model"]["sha256"], evidence, chosen], sort_keys=True).encode())  # type: ignore[index]
+    found = checked_record(record)
+    chosen = {name: value for name, value in flat_options(found.options) if value is not None}
+    numbers = {name: value for name, value in chosen.items() if name not in _NOT_NUMBERS}
+    return sha256(json.dumps([found.model["sha256"], numbers], sort_keys=True).encode("utf-8", "surrogateescape"))
 
 
 def recorded_screen(out: Path) -> dict[str, object] | None:
@@ -73,9 +74,8 @@ def recorded_screen(out: Path) -> dict[str, object] | None:
 
 def what_differs_in(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Say in what the model and the options of two runs of a screen differ."""
-    if way_of(old) == way_of(new):
-        return []
-    return differences(checked_record(old), checked_record(new))
+    found = differences(checked_record(old), checked_record(new))
+    return [one for one in found if not one.startswith(_NOT_NUMBERS)]
 
 
 def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
 from napari_milcnn.inference.masks import checked_mask_options
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.options import EvidenceOptions, ScreenOptions, make_options
+from napari_milcnn.options import EvidenceOptions, ForegroundOptions, ScreenOptions, make_options
 from napari_milcnn.output_lock import OutputLock, holder_of_file, locked, locked_folder
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.opened import RECORD
@@ -38,6 +39,7 @@ from napari_milcnn.screens.parts import (
     read_part,
     scale_members,
     stamp_of,
+    tasks_of,
     well_done,
 )
 from napari_milcnn.screens.record import (
@@ -51,8 +53,6 @@ from napari_milcnn.screens.sources.fields import Screen
 from napari_milcnn.screens.sources.open import open_screen
 from napari_milcnn.screens.summary import summarise
 
-_FIELDS_OF_A_TASK, _TASKS_OF_A_WORKER = 32, 20
-"""Fields of a task, at most; and tasks for each worker, at least, so that all of them end at about the same time."""
 _SHARDS = "shards"
 _STARTING = 60.0
 """Seconds for which the jobs of an array wait for each other when they begin."""
@@ -140,7 +140,7 @@ def screen(
                None if layout is None else Path(layout), command)  # fmt: skip
     with run.held() as lock:
         done = run.begin(resume or shared.shard is not None, redo_changed, retry_failed, say)
-        yield from run.steps(lock, done)
+        yield from run.steps(lock, done, say)
 
 
 def _divided(options: Mapping[str, object]) -> tuple[ScreenOptions, dict[str, object]]:
@@ -167,6 +167,8 @@ class _ScreenRun:
         command: Sequence[str],
     ) -> None:  # fmt: skip
         self.model, self.found, self.out, self.shared = model, found, out.absolute(), shared
+        foreground = make_options(EvidenceOptions, evidence).foreground or ForegroundOptions()
+        evidence = {**evidence, "foreground": foreground.over(model.card.foreground)}
         self.maker = EvidenceMaker(model, **evidence)
         self.classes = tuple(classes) if classes else model.classes
         class_indices(model, self.classes)
@@ -255,7 +257,7 @@ class _ScreenRun:
         ends = [len(self.wells) * each // count for each in (number - 1, number)]
         return self.wells[ends[0] : ends[1]]
 
-    def steps(self, lock: OutputLock, done: Mapping[str, PartFacts]) -> Steps[WellDone]:
+    def steps(self, lock: OutputLock, done: Mapping[str, PartFacts], say: Callable[[str], None]) -> Steps[WellDone]:
         """Classify the wells that are left, then write the tables."""
         wells = self.my_wells()
         total, number = sum(len(well.fields) for well in wells), 0
@@ -267,12 +269,15 @@ class _ScreenRun:
                 continue
             number += len(well.fields)
             yield Progress(number, total, well.well, 0.0, well_done(facts, before=True))
-        for fields, share, what, result in self._classified(to_do):
+        one_process = self.shared.workers == 1 and self.shared.scheduler is None
+        began = time.monotonic()
+        for fields, share, what, result in self._here(to_do) if one_process else self._on_workers(to_do, say):
             lock.check()
-            yield Progress(number + fields, total, what, share, result)
+            rate = fields / max(time.monotonic() - began, 1e-3)
+            yield Progress(number + fields, total, f"{what}, {rate:.3g}/s" if fields else what, share, result)
         self._end(lock)
 
-    def _classified(self, wells: list[WellTask]) -> Iterator[tuple[int, float, str, WellDone | None]]:
+    def _here(self, wells: list[WellTask]) -> Iterator[tuple[int, float, str, WellDone | None]]:
         """Classify wells; yields the number of fields that are done, the share of the next, where it is, and a well."""
         finished = 0
         for task in tasks_of(wells, 1):
@@ -280,6 +285,18 @@ class _ScreenRun:
             for step in classify_wells(self.job, task, self.maker):
                 finished += 0 if step.result is None else step.result.fields
                 yield max(finished, before + step.number), step.share, step.doing, step.result
+
+    def _on_workers(
+        self, wells: list[WellTask], say: Callable[[str], None]
+    ) -> Iterator[tuple[int, float, str, WellDone | None]]:
+        """Classify wells on several processes or computers; yields what `_here` does."""
+        from napari_milcnn.screens.cluster import on_workers
+
+        finished = 0
+        for done in on_workers(self.job, wells, self.shared, say) if wells else ():
+            finished += done.fields if isinstance(done, WellDone) else 0
+            what = done if isinstance(done, str) else f"{done.plate} {done.well}"
+            yield finished, 0.0, what, done if isinstance(done, WellDone) else None
 
     def _end(self, lock: OutputLock) -> None:
         """Write the tables, if every well of the screen is done."""
@@ -290,21 +307,6 @@ class _ScreenRun:
             if self.shared.shard is None or all(self.job.part(well).is_dir() for well in self.wells):
                 summarise(self.out)
                 write_json(self.out / RECORD, self.record | {"finished": True})
-
-
-def tasks_of(wells: Sequence[WellTask], workers: int) -> list[list[WellTask]]:
-    """Divide wells into tasks of a well or a few, each long enough that handing it out costs nothing to speak of."""
-    total = sum(len(well.fields) for well in wells)
-    most = max(1, min(_FIELDS_OF_A_TASK, total // (workers * _TASKS_OF_A_WORKER)))
-    tasks: list[list[WellTask]] = []
-    count = most
-    for well in wells:
-        if count >= most:
-            tasks.append([])
-            count = 0
-        tasks[-1].append(well)
-        count += len(well.fields)
-    return tasks
 
 
 def _has_changed(file: str, stamp: str, digest: str) -> bool:
