@@ -74,7 +74,7 @@ $(COMPAT:%=compat-%): compat-%: .venv-%/ready .venv/screen
 constraints:
 	$(PYTHON) -m venv .venv-new
 	.venv-new/bin/pip install torch==2.13.0
-	.venv-new/bin/pip install ".[all,cluster,openvino,test,dev]"
+	.venv-new/bin/pip install ".[all,cluster,onnx,openvino,test,dev]"
 	echo "# Every version that the project is tested with. Renewed by: make constraints" > constraints.txt
 	.venv-new/bin/pip freeze --exclude napari-milcnn | sed 's/+cpu$$//' >> constraints.txt
 	rm -rf .venv-new

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_milcnn.labels.checks import Finding, check_labels
     from napari_milcnn.labels.ranking import Ranking, rank_images
     from napari_milcnn.labels.table import LabelTable, check_images, read_labels
+    from napari_milcnn.model.export import export_model
     from napari_milcnn.model.package_read import load_model
     from napari_milcnn.model.shipped import sample_folder
     from napari_milcnn.model.trained_model import TrainedModel, new_model
@@ -67,6 +68,7 @@ _HOME = {
     "classify_group": "inference.predict",
     "evaluate": "evaluation.evaluate",
     "evidence": "inference.evidence",
+    "export_model": "model.export",
     "faithfulness": "evaluation.faithfulness",
     "load_model": "model.package_read",
     "new_model": "model.trained_model",
@@ -110,6 +112,7 @@ __all__ = [
     "classify_group",
     "evaluate",
     "evidence",
+    "export_model",
     "faithfulness",
     "load_model",
     "new_model",

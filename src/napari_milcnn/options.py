@@ -45,6 +45,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
 MasksAs = Literal["tiff", "zarr"]
 """Formats of label images."""
+ExportFormat = Literal["onnx", "openvino"]
+"""Formats of models for other programs."""
 EXPORTED = ("masks", "maps", "tables", "picture")
 """Parts of the results of one image that can be exported."""
 PoolingName = Literal["noisy_and", "noisy_or", "isr", "generalised_mean", "lse", "max", "average"]

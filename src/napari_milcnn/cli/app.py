@@ -19,6 +19,7 @@ import typer
 from napari_milcnn.cli.cells import cells_command
 from napari_milcnn.cli.classify import classify_command, demo
 from napari_milcnn.cli.evaluate import evaluate_command
+from napari_milcnn.cli.export import export_command
 from napari_milcnn.cli.info import info, simulate
 from napari_milcnn.cli.labels import check_command, next_command
 from napari_milcnn.cli.progress import output
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cells": cells_command,
     "next": next_command,
     "check": check_command,
+    "export": export_command,
     "info": info,
     "simulate": simulate,
     "demo": demo,

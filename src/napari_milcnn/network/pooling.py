@@ -29,11 +29,22 @@ from torch import Tensor, nn
 from napari_milcnn.options import PoolingName
 
 _LARGEST_LOGIT = 80.0
+_MAP = (2, 3)
+"""Axes of the map, over which instances are pooled."""
 
 
 def _instances(logits: Tensor) -> Tensor:
-    """Flatten class-map logits (batch, classes, Y, X) to finite float32 (batch, classes, instances)."""
-    return logits.float().flatten(2).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+    """Clamp class-map logits (batch, classes, Y, X) to finite float32 of the same shape.
+
+    They are not flattened to (batch, classes, instances): the mean over that last axis, followed by arithmetic with one
+    number per class, is wrong in OpenVINO 2026.4 for batches larger than the number of classes.
+    """
+    return logits.float().clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+
+
+def _log_count(instances: Tensor) -> Tensor:
+    """Logarithm of the number of instances of (batch, classes, Y, X), as a tensor: an export writes numbers down."""
+    return torch.ones_like(instances[0, 0]).sum().log()
 
 
 def _probability(rounded: Tensor) -> Tensor:
@@ -77,7 +88,7 @@ class _PoolingOfMean(MilPooling):
     """A function of the mean instance probability."""
 
     def summary(self, logits: Tensor) -> Tensor:
-        return torch.sigmoid(_instances(logits)).mean(-1)
+        return torch.sigmoid(_instances(logits)).mean(_MAP)
 
     def join(self, summaries: Tensor, instances: Tensor) -> Tensor:
         weights = instances.double() / instances.sum()
@@ -88,12 +99,12 @@ class _PoolingOfLogMean(MilPooling):
     """A function of log(mean exp(t)), with t from each instance."""
 
     def _terms(self, logits: Tensor) -> Tensor:
-        """Return t (batch, classes, instances) of class-map logits (batch, classes, Y, X)."""
+        """Return t of each instance, float32, of class-map logits, both (batch, classes, Y, X)."""
         raise NotImplementedError
 
     def summary(self, logits: Tensor) -> Tensor:
         terms = self._terms(logits)
-        return torch.logsumexp(terms, -1) - math.log(terms.shape[-1])
+        return torch.logsumexp(terms, _MAP) - _log_count(terms)
 
     def join(self, summaries: Tensor, instances: Tensor) -> Tensor:
         weights = instances.double() / instances.sum()
@@ -139,7 +150,7 @@ class NoisyOr(MilPooling):
     """P = 1 - prod(1 - p): one instance is enough. log(1 - P) = -sum softplus(z)."""
 
     def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return F.softplus(_instances(logits)).sum(-1)
+        return F.softplus(_instances(logits)).sum(_MAP)
 
     def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
         return summaries.double().sum(0).float()
@@ -152,7 +163,7 @@ class IntegratedSegmentationRecognition(MilPooling):
     """P = V / (1 + V) with V = sum p / (1 - p) (ISR; Keeler et al. 1991). P = sigmoid(logsumexp z)."""
 
     def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return torch.logsumexp(_instances(logits), -1)
+        return torch.logsumexp(_instances(logits), _MAP)
 
     def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
         return torch.logsumexp(summaries.double(), 0).float()
@@ -193,7 +204,7 @@ class MaxPooling(MilPooling):
     """P = max p: the single strongest instance decides."""
 
     def summary(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return _instances(logits).amax(-1)
+        return _instances(logits).amax(_MAP)
 
     def join(self, summaries: Tensor, instances: Tensor) -> Tensor:  # noqa: D102
         return summaries.amax(0)
