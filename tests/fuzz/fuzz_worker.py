@@ -70,7 +70,10 @@ class Worker:
             return Outcome("hang", f"no answer after {patience:g} s")
         line = process.stdout.readline()
         if line:
-            return Outcome(*json.loads(line))
+            found = Outcome(*json.loads(line))
+            if found.kind == "memory":  # what such a case leaves in memory would be held against the next ones
+                self.close()
+            return found
         status = process.wait()
         self.close()
         if status == -signal.SIGPROF:

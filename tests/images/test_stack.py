@@ -168,3 +168,16 @@ def test_planes_that_are_not_there(axes: str, name: str, said: str) -> None:
     """The message says which there are."""
     with pytest.raises(ImageError, match=said):
         only_planes(open_image(TCYX[:, 0], axes=axes), name)
+
+
+def test_memory_that_runs_out_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program beside it may have taken the memory; the file is as good as it was."""
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    image = open_image(write_tiff(tmp_path / "a.tif", TCYX[:, 0], "ZYX", imagej=True, compression="zlib"))
+    monkeypatch.setattr("tifffile.TiffPage.decode", property(lambda _: full))
+    with pytest.raises(ImageError, match=r"too little memory for it; close other programs") as caught:
+        image.plane(0)
+    assert "again" not in str(caught.value)

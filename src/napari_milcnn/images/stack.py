@@ -380,6 +380,9 @@ def translated(message: str, advice: str = "") -> Iterator[None]:
     """Turn what readers and decoders raise into an `ImageError`: `message`, the reason, and what to do."""
     try:
         yield
+    except MemoryError as exc:
+        raise ImageError(f"{message}: there is too little memory for it; close other programs, or give a smaller "
+                         "image") from exc  # fmt: skip
     except foreign_errors() as exc:
         raise ImageError("; ".join([f"{message}: {reason(exc)}", *([advice] if advice else [])])) from exc
 
