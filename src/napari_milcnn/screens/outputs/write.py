@@ -18,6 +18,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.results.opened import read_csv
 from napari_milcnn.results.write import Pieces, read_json, write_tables
 from napari_milcnn.schema import CELLS, FIELD_COLUMNS, UNLIKE, class_of, is_score
+from napari_milcnn.screens.outputs.crate import write_crate
 from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, choose_fields, with_picture
 from napari_milcnn.screens.outputs.quality import PROBLEMS, problems_of_fields
 from napari_milcnn.screens.outputs.report import ScreenReport, write_report
@@ -27,7 +28,7 @@ PAGE = "report.html"
 
 
 def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces) -> None:
-    """Write quality.csv and quality.parquet, the fields with a problem, and report.html.
+    """Write quality.csv and quality.parquet, the fields with a problem, report.html and ro-crate-metadata.json.
 
     Parameters
     ----------
@@ -53,6 +54,7 @@ def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame,
         record, predictions, _basic_wells(predictions), _missing_in(folder), cells=chosen, model=model
     )
     write_report(folder / PAGE, report)
+    write_crate(folder, record, model)
 
 
 def _write_problems(folder: Path, predictions: pd.DataFrame) -> None:
