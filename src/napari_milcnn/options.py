@@ -63,6 +63,7 @@ POOLINGS: dict[PoolingName, str] = {
 }  # fmt: skip
 """When to take each pooling function, in a sentence."""
 Normalise = Literal["training", "image", "group"]
+Bag = Literal["image", "group"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 LARGEST_NETWORK = 64_000_000
 """Most weights of a network's convolutions, which are then 256 MB; the preset `paper` has about half a million."""
@@ -527,6 +528,18 @@ class TrainOptions(Options):
         "through every table once.",
     )
     batch_size: int = Field(8, ge=1, le=4096, description="Patches in one batch, over all processes.")
+    bag: Bag = Field(
+        "image", description="What a label belongs to. image: each image by itself; group: all images of a group, such "
+                             "as the fields of a well (column group), where only some of them may show the label. "
+                             "Patches of several of its images are then one bag."
+    )  # fmt: skip
+    bag_fields: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Images of a group whose patches are one bag; they count for batch_size. Not used for bags of "
+        "images.",
+    )
     patch: int = Field(
         320,
         ge=0,
@@ -610,6 +623,11 @@ class TrainOptions(Options):
     )  # fmt: skip
     cache: float = Field(1.0, ge=0, le=4096, description="Memory, in GiB, for images that were already read.")
     num_workers: int = Field(2, ge=1, le=64, description="Threads that read images ahead of the device.")
+
+    @property
+    def patches_of_bag(self) -> int:
+        """Number of patches whose instances are pooled together."""
+        return self.bag_fields if self.bag == "group" else 1
 
     @model_validator(mode="before")
     @classmethod

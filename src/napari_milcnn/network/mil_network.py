@@ -148,8 +148,16 @@ class MilNetwork(nn.Module):
         probabilities = self.pooling.probability(summaries)
         return probabilities, self.head(probabilities)
 
-    def forward(self, images: Tensor) -> NetworkOutput:  # noqa: D102
-        return self.read_maps(self.class_maps(images))
+    def forward(self, images: Tensor, fields: int = 1) -> NetworkOutput:
+        """Compute maps, P and y of images (batch * fields, channels, Y, X).
+
+        Where `fields` is above 1, so many images that follow each other are one bag: their class maps are put together
+        along Y, (batch, classes, fields * Y, X), since a pooling asks for no place.
+        """
+        maps = self.class_maps(images)
+        if fields > 1:
+            maps = maps.reshape(-1, fields, *maps.shape[1:]).transpose(1, 2).flatten(2, 3)
+        return self.read_maps(maps)
 
 
 def build_network(**options: Any) -> MilNetwork:

@@ -127,7 +127,7 @@ class Learner:
     def _losses(self, pixels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return sums over the images of both parts of the loss."""
         with self._choice.autocast():
-            output = self._module(pixels)
+            output = self._module(pixels, batch.fields)
         pooled, last = image_losses(output, torch.from_numpy(batch.targets).to(pixels.device), self._single_label)
         if batch.weights is not None:
             factors = torch.from_numpy(batch.weights).to(pixels.device)

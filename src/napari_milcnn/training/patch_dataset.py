@@ -23,6 +23,7 @@ from napari_milcnn.errors import ImageError, OptionsError
 from napari_milcnn.images.intensity import IntensityScale
 from napari_milcnn.images.stack import Window
 from napari_milcnn.inference.model_input import LARGEST_ZOOM, ModelInput, model_input
+from napari_milcnn.labels.groups import images_of_bags, targets_of_bags
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
@@ -261,23 +262,26 @@ class Batch(NamedTuple):
     Attributes
     ----------
     images : ndarray
-        Normalised patches, float32 (batch, channels, Y, X).
+        Normalised patches, float32 (batch * fields, channels, Y, X); those of one bag follow each other.
     targets : ndarray
-        1 where an image shows a class, else 0, float32 (batch, classes).
+        1 where a bag shows a class, else 0, float32 (batch, classes).
     weights : ndarray or None
-        How much each image counts, float32 (batch,); None where all count the same.
+        How much each bag counts, float32 (batch,); None where all count the same.
     size : int
-        Number of patches in the whole batch, over all processes.
+        Number of bags in the whole batch, over all processes.
+    fields : int
+        Number of patches of a bag.
     """
 
     images: np.ndarray
     targets: np.ndarray
     weights: np.ndarray | None
     size: int
+    fields: int = 1
 
 
 class TrainingBatches:
-    """The batches of a training: random patches of all its images, in another order in every epoch.
+    """The batches of a training: random patches of all its bags, in another order in every epoch.
 
     Attributes
     ----------
@@ -305,8 +309,10 @@ class TrainingBatches:
 
     def __init__(self, reader: PatchReader, options: TrainOptions, processes: Processes) -> None:
         self.reader = reader
-        self.targets = reader.table.targets(reader.model.classes)
-        batches = _count_batches(len(self.targets), options.batch_size, processes.count)
+        self._bags = images_of_bags(reader.table, options.bag)
+        self.targets = targets_of_bags(reader.table, self._bags, reader.model.classes)
+        size = max(1, options.batch_size // options.patches_of_bag)
+        batches = _count_batches(len(self.targets), size, processes.count)
         self.passes = math.ceil(options.epoch_steps / batches)
         self.count = self.passes * batches
         self.balance = balance_of(self.targets) if options.balance == "auto" else options.balance
@@ -315,11 +321,11 @@ class TrainingBatches:
         self._processes = processes
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the images of an epoch, (images * passes,), in order; balanced sampling draws them by their weights."""
-        images = len(self.targets)
+        """Draw the bags of an epoch, (bags * passes,), in order; balanced sampling draws them by their weights."""
+        bags = len(self.targets)
         if self.balance == "sampling":
-            return rng.choice(images, images * self.passes, p=self._weights / self._weights.sum())
-        return np.concatenate([rng.permutation(images) for _ in range(self.passes)])
+            return rng.choice(bags, bags * self.passes, p=self._weights / self._weights.sum())
+        return np.concatenate([rng.permutation(bags) for _ in range(self.passes)])
 
     def of_epoch(self, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
         """Yield this process's share of every batch of an epoch, read ahead by threads."""
@@ -331,16 +337,26 @@ class TrainingBatches:
         return read_ahead(read, places, self._options.num_workers, _BATCHES_AHEAD)
 
     def read(self, order: np.ndarray, places: Sequence[int], epoch: int) -> Batch:
-        """Read this process's share of the batch of the images at some places in the order of an epoch."""
+        """Read this process's share of the batch of the bags at some places in the order of an epoch."""
         mine = list(self._processes.share(places))
         rngs = [np.random.default_rng([self._options.seed, epoch, place + 1]) for place in mine]
         chosen = order[mine]
-        patches = [self._patch(int(i), rng) for i, rng in zip(chosen, rngs, strict=True)]
+        drawn = [(one, rng) for i, rng in zip(chosen, rngs, strict=True) for one in self._drawn(int(i), rng)]
+        patches = [self._patch(one, rng) for one, rng in drawn]
         if len({patch.shape for patch in patches}) > 1:
             raise OptionsError("the training images differ in size, so they cannot be taken whole; give 'patch' a size")
-        patches = [self._changed(patch, rng) for patch, rng in zip(patches, rngs, strict=True)]
+        patches = [self._changed(patch, rng) for patch, (_, rng) in zip(patches, drawn, strict=True)]
         weights = self._weights[chosen] if self.balance == "weights" else None
-        return Batch(np.stack(patches), self.targets[chosen], weights, len(places))
+        return Batch(np.stack(patches), self.targets[chosen], weights, len(places), self._options.patches_of_bag)
+
+    def _drawn(self, bag: int, rng: np.random.Generator) -> list[int]:
+        """Draw the images of a bag whose patches stand for it; none twice before all of them were drawn once."""
+        images, count = self._bags[bag], self._options.patches_of_bag
+        if self._options.bag == "image":
+            return images
+        rounds = math.ceil(count / len(images))
+        drawn = np.concatenate([rng.permutation(images) for _ in range(rounds)])[:count]
+        return [int(number) for number in drawn]
 
     def _patch(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Read a random patch of an image, normalised (channels, Y, X), at a random magnification."""

@@ -31,6 +31,7 @@ from napari_milcnn.images.paths import composed
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, cpu_threads, is_out_of_memory
 from napari_milcnn.inference.evidence import suited_evidence
 from napari_milcnn.inference.foreground import is_known, measure_foreground
+from napari_milcnn.labels.groups import check_groups
 from napari_milcnn.labels.image_checks import OnImage
 from napari_milcnn.labels.table import LabelTable, check_images
 from napari_milcnn.model.card import EpochRecord, ModelCard, OwnEvidence, TrainingRecord
@@ -176,6 +177,8 @@ def train(
     table = labels.with_split(chosen.validation, chosen.seed)
     _check_table(model, table)
     _check_patch(model, chosen)
+    if chosen.bag == "group":
+        check_groups(table)
     if resume and checkpoint is None:
         raise OptionsError("resume needs the checkpoint to go on from; name its file")
     counter = _ImageCounter(on_image)
@@ -244,6 +247,8 @@ def estimate(model: TrainedModel, labels: LabelTable, **options: object) -> Trai
     table = labels.with_split(chosen.validation, chosen.seed)
     _check_table(model, table)
     _check_patch(model, chosen)
+    if chosen.bag == "group":
+        check_groups(table)
     with cpu_threads(chosen.threads):
         return _measure(_Trainer(model, table, chosen, None))
 
@@ -393,7 +398,8 @@ class _Trainer:
         share = np.median([self.reader.foreground(i, 0).share for i in measured])
         network, patch = self.learner.network, self.options.patch
         shape = self.reader.shape(0) if patch == 0 else (patch, patch)
-        network.start_at(float(share), network.placement.map_size(shape[0]) * network.placement.map_size(shape[1]))
+        instances = network.placement.map_size(shape[0]) * network.placement.map_size(shape[1])
+        network.start_at(float(share), instances * self.options.patches_of_bag)
 
     def restore(self, state: Checkpoint) -> None:
         """Go back to where a run was after an epoch."""
@@ -453,7 +459,8 @@ class _Trainer:
         self.processes.align_buffers(self.learner.network)
         self.processes.align_buffers(self.learner.averaged)
         candidate = self._candidate(epoch)
-        found = image_outputs(candidate, self.table.part("validation"), self.choice, self.processes)
+        held = self.table.part("validation")
+        found = image_outputs(candidate, held, self.choice, self.processes, self.options.bag)
         validation = None if found is None else validation_of(found, candidate.card.single_label)
         learned_b = candidate.network.learned_b
         record = _epoch_record(epoch, losses, validation, learned_b)
@@ -578,6 +585,8 @@ def _choose_device(options: TrainOptions, processes: Processes) -> DeviceChoice:
 
 def _run_facts(model: TrainedModel, table: LabelTable, options: TrainOptions) -> dict[str, object]:
     """Return in plain values what makes a run what it is: a checkpoint of another run is refused."""
-    images = composed("\n".join(f"{row.name} {'|'.join(row.labels)} {row.split}" for row in table.images))
+    groups = [f" {row.group}" if options.bag == "group" else "" for row in table.images]
+    rows = (f"{row.name} {'|'.join(row.labels)} {row.split}{of}" for row, of in zip(table.images, groups, strict=True))
+    images = composed("\n".join(rows))
     chosen = option_facts(options.model_dump(exclude=set(_NOT_LEARNING)))
     return {"the model it starts from": model.digest[:12], "the table": sha256(images.encode())[:12], **chosen}

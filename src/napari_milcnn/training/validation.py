@@ -14,15 +14,16 @@ from torch import Tensor
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
 from napari_milcnn.inference.model_input import model_input
-from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.inference.predict import Bags, Classifier, pool_bags
 from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, has_structure, training_look
+from napari_milcnn.labels.groups import images_of_bags, targets_of_bags
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
 from napari_milcnn.metrics.classification import confusion_table, mean_average_precision
 from napari_milcnn.model.card import EpochRecord
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.network.mil_network import NetworkOutput
-from napari_milcnn.options import TrainOptions, make_options
+from napari_milcnn.options import Bag, TrainOptions, make_options
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.training.augment import VARYING_OPTIONS, half_as_strong, varied_image
 from napari_milcnn.training.distributed import Processes
@@ -108,7 +109,7 @@ def calibration_steps(model: TrainedModel, labels: LabelTable, *, device: str = 
     for number, image in enumerate(processes.share(labels.images)):
         yield Progress(number, total, image.name)
         rows.append(_outputs_of(classifier, labels, image))
-    found = _gathered(plain, labels, rows, processes)
+    found = _gathered(plain, labels.targets(plain.classes), rows, processes)
     temperature, offsets = fit_offsets(found.scores.numpy(), found.targets.numpy(), model.card.single_label)
     network = copy.deepcopy(model.network)
     with torch.no_grad():
@@ -124,7 +125,7 @@ def calibration_steps(model: TrainedModel, labels: LabelTable, *, device: str = 
 
 @dataclass(frozen=True)
 class ImageOutputs:
-    """Outputs of a model for whole images: y, P, and the targets, each float32 (images, classes)."""
+    """Outputs of a model for whole images, or whole groups: y, P, and the targets, each float32 (bags, classes)."""
 
     scores: Tensor
     probabilities: Tensor
@@ -132,14 +133,20 @@ class ImageOutputs:
 
 
 def image_outputs(
-    model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes
+    model: TrainedModel, table: LabelTable, choice: DeviceChoice, processes: Processes, bag: Bag = "image"
 ) -> ImageOutputs | None:
-    """Classify whole images of a table, averaged over the planes of each; None for an empty table."""
+    """Classify whole images of a table, averaged over the planes of each, or whole groups, each of them one bag.
+
+    None for an empty table.
+    """
     if not table.images:
         return None
-    classifier = _classifier(model, choice)
-    rows = [_outputs_of(classifier, table, image) for image in processes.share(table.images)]
-    return _gathered(model, table, rows, processes)
+    classifier, bags = _classifier(model, choice), images_of_bags(table, bag)
+    if bag == "image":
+        rows = [_outputs_of(classifier, table, image) for image in processes.share(table.images)]
+    else:
+        rows = [_outputs_of_group(classifier, table, numbers) for numbers in processes.share(bags)]
+    return _gathered(model, targets_of_bags(table, bags, model.classes), rows, processes)
 
 
 def _outputs_of(classifier: Classifier, table: LabelTable, image: LabelledImage) -> tuple[list[float], list[float]]:
@@ -149,14 +156,26 @@ def _outputs_of(classifier: Classifier, table: LabelTable, image: LabelledImage)
     return found.scores.mean(0).tolist(), found.probabilities.mean(0).tolist()
 
 
+def _outputs_of_group(
+    classifier: Classifier, table: LabelTable, numbers: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Return the scores and probabilities of the images of a group in one bag."""
+    bags = []
+    for number in numbers:
+        with table.open(table.images[number]) as opened:
+            bags.append(classifier.classify(opened).without_maps().bags)
+    found = pool_bags(classifier.model, Bags.joined(bags))
+    return found.scores.tolist(), found.probabilities.tolist()
+
+
 def _gathered(
-    model: TrainedModel, table: LabelTable, rows: list[tuple[list[float], list[float]]], processes: Processes
+    model: TrainedModel, targets: np.ndarray, rows: list[tuple[list[float], list[float]]], processes: Processes
 ) -> ImageOutputs:
-    """Put the outputs of the images of all processes together."""
+    """Put the outputs of the bags of all processes together."""
     scores, probabilities = map(np.array, zip(*processes.gather(rows), strict=True))
     logits = torch.from_numpy(logits_of(scores, model.card.single_label)).float()
     pooled = torch.from_numpy(probabilities).float().clamp(0, 1)
-    return ImageOutputs(logits, pooled, torch.from_numpy(table.targets(model.classes)))
+    return ImageOutputs(logits, pooled, torch.from_numpy(targets))
 
 
 def _classifier(model: TrainedModel, choice: DeviceChoice) -> Classifier:
