@@ -253,8 +253,13 @@ class EvidenceMaker:
                 side = self._largest_part(model_input.shape)
 
     def _largest_part(self, shape: tuple[int, int]) -> int:
-        """Return the side of the parts of Jacobian maps that fit into memory, for a plane of `shape` (Y, X)."""
+        """Return the side of the parts of Jacobian maps that fit into memory, for a plane of `shape` (Y, X).
+
+        With option `tile`, the network sees no more than that side, but at least three receptive fields.
+        """
         placement, each = self.model.network.placement, _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network)
+        if self.options.tile is not None and self.options.tile < max(shape):
+            return max(placement.receptive_field, self.options.tile - 2 * placement.receptive_field)
         free = free_memory(self.classifier.inference.choice.device)
         if each * shape[0] * shape[1] <= free:
             return max(shape)
