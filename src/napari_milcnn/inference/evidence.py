@@ -22,15 +22,17 @@ against known cells, and against a network whose last layers were randomised.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.images.open import open_image
-from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.cells import LabelSource, as_label_image
 from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, means_inside, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
@@ -38,6 +40,9 @@ from napari_milcnn.inference.foreground import are_consistent, find_objects, sca
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
+from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
+from napari_milcnn.inference.strips.regions import looked_up, means_in_strips
+from napari_milcnn.inference.strips.rows import Scratch, ScratchPlane, Strip
 from napari_milcnn.inference.tiling import Tile, bytes_per_pixel, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
@@ -46,6 +51,10 @@ from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, Fore
 _WORK_MEMORY = 50
 """Bytes a pixel for objects, masks and files beside the maps of classes: an upper estimate. A plane of 7000 x 7000 px
 that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/mask_memory.py)."""
+LARGEST_AT_ONCE = 2**25
+"""Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
+_STRIP_MEMORY = 1.5e9
+"""Bytes that the work on strips takes, whatever the size of the plane."""
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
 
@@ -175,9 +184,10 @@ class EvidenceMaker:
                 if foreground is not None:
                     objects = foreground[plane]
                 elif prediction.has_structure[row]:
-                    objects = self.foreground(model_input, plane)
+                    objects = self._objects(model_input, plane)
                 values = self._values(model_input, maps, objects)
-                yield PlaneEvidence(row, values[chosen][:, objects], objects, names, values, self.model.card.reference)
+                laid = looked_up(objects, values[chosen])
+                yield PlaneEvidence(row, laid, objects, names, values, self.model.card.reference)
             else:
                 yield PlaneEvidence(row, self._maps(model_input, prediction.only(row), plane, chosen), None, names)
 
@@ -186,6 +196,18 @@ class EvidenceMaker:
         model_input = self.classifier.model_input(image)
         channel = self.foreground_channel(model_input, plane)
         return find_objects(channel, scaled(self._foreground_options, 1 / model_input.zoom))
+
+    def _objects(self, model_input: ModelInput, plane: int) -> np.ndarray:
+        """Find the objects of one plane, int32 (Y, X): those of a large plane in strips, as a `ScratchPlane`."""
+        options, image = scaled(self._foreground_options, 1 / model_input.zoom), model_input.image
+        if not self._in_strips(model_input):
+            return self.foreground(model_input, plane)
+        channels, width = (self._foreground_index(model_input),), image.plane_shape[1]
+
+        def rows(top: int, bottom: int) -> np.ndarray:
+            return np.asarray(image.plane(plane, channels, Window(top, bottom, 0, width))[0])
+
+        return cast("np.ndarray", objects_in_strips(rows, image.plane_shape, options, Scratch()))
 
     def foreground_channel(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Return the channel of one plane in which objects are found, (Y, X)."""
@@ -214,7 +236,10 @@ class EvidenceMaker:
         """Return the evidence of every class in each object (Y, X), float32 (classes, labels)."""
         if self.model.card.reference is not None:
             maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
-        laid = (lay_over(one[None], model_input.placement, model_input.image.plane_shape) for one in maps)
+        placement, shape = model_input.placement, model_input.image.plane_shape
+        if isinstance(objects, ScratchPlane):
+            return means_in_strips(objects, lambda strip: _rows_of(maps, placement, shape, strip), len(maps))
+        laid = (lay_over(one[None], placement, shape) for one in maps)
         return np.concatenate([means_inside(one, objects) for one in laid])
 
     def _maps(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
@@ -293,6 +318,14 @@ class EvidenceMaker:
         """
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
+        if self._in_strips(model_input):
+            Scratch().check_room(SCRATCH_BYTES * height * width)
+            if free < _STRIP_MEMORY:
+                raise ComputeError(
+                    f"masks of a plane of {height} x {width} px need {_STRIP_MEMORY / 1e9:.1f} GB, but "
+                    f"{free / 1e9:.1f} GB are free; close other programs"
+                )
+            return
         needed = height * width * (4 * classes * (planes + 2) + _WORK_MEMORY)
         if needed > free:
             raise ComputeError(
@@ -300,6 +333,16 @@ class EvidenceMaker:
                 f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; "
                 "choose fewer classes, fewer planes, or a crop of the image"
             )
+
+    def _in_strips(self, model_input: ModelInput) -> bool:
+        """Whether the objects of a plane are found in strips, so that they need not fit into memory."""
+        options = self._foreground_options
+        return (
+            self.options.kind == "object"
+            and math.prod(model_input.image.plane_shape) > LARGEST_AT_ONCE
+            and options.size is not None
+            and options.split is None
+        )
 
 
 def suited_evidence(model: TrainedModel, images: Sequence[Callable[[], ImageStack]]) -> OwnEvidence:
@@ -436,6 +479,11 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
             f"classes is {list(classes)}; expected one or more different names out of: {', '.join(model.classes)}"
         )
     return [model.classes.index(name) for name in classes]
+
+
+def _rows_of(maps: np.ndarray, placement: MapPlacement, shape: tuple[int, int], strip: Strip) -> np.ndarray:
+    """Lay class maps (classes, Y, X) over some rows of an image of a shape: (classes, rows, X)."""
+    return lay_over(maps, placement._replace(y=placement.y - strip.top), (strip.bottom - strip.top, shape[1]))
 
 
 def _at_image_pixels(maps: np.ndarray, model_input: ModelInput) -> np.ndarray:

@@ -72,11 +72,11 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     options = resolved(options)
     assert options.smooth is not None
     assert options.min_size is not None
-    width = max(options.smooth, 1) * _NEIGHBOURHOOD
+    width = smoothing_reach(options)
     smooth = ndimage.gaussian_filter(channel.astype(np.float32), options.smooth)
     if options.method == "local":
         raw = channel.astype(np.float32)
-        wide = ndimage.gaussian_filter(raw, width) if options.size is None else _blurred(raw, options.size)
+        wide = ndimage.gaussian_filter(raw, width) if options.size is None else blurred(raw, options.size)
         smooth = np.maximum(smooth - wide, 0)
     smooth -= smooth.min()  # Otsu's histogram loses faint structure on a bright background
     if smooth.max() == 0:
@@ -92,6 +92,11 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     if options.method == "half_maximum":
         objects = _to_half_maximum(objects, smooth, width)
     return drop_small(objects, options.min_size)
+
+
+def smoothing_reach(options: ForegroundOptions) -> float:
+    """Return the sigma of the neighbourhood of `local`, and how far `half_maximum` may move an edge, in px."""
+    return max(options.smooth or 0, 1) * _NEIGHBOURHOOD
 
 
 def resolved(options: ForegroundOptions) -> ForegroundOptions:
@@ -164,17 +169,37 @@ def split_at_size(mask: np.ndarray, intensities: np.ndarray, size: float) -> np.
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     background = float(np.median(intensities[~mask])) if not mask.all() else float(intensities.min())
-    weight = np.where(mask, np.maximum(intensities - background, 0) ** _WEIGHT, 0)
-    step = max(1, int(_SPLIT * size / _FINEST))
-    inside = _reduced(mask.astype(np.float32), step) > 0
-    hills = ndimage.gaussian_filter(_reduced(weight, step), _SPLIT * size / step)
+    step, sigma = split_scale(size)
+    inside = reduced(mask.astype(np.float32), step) > 0
+    hills = ndimage.gaussian_filter(reduced(split_weight(mask, intensities, background), step), sigma)
     labels = _joined(_hills(hills, inside), size / step)
     rows, columns = (np.arange(length) // step for length in mask.shape)
     return np.where(mask, labels[rows][:, columns], 0).astype(np.int32)
 
 
+def split_scale(size: float) -> tuple[int, float]:
+    """Return by which step an image is reduced to be split at the scale of a size, and the sigma after that."""
+    step = reduction(_SPLIT * size)
+    return step, _SPLIT * size / step
+
+
+def split_weight(mask: np.ndarray, intensities: np.ndarray, background: float) -> np.ndarray:
+    """Return what is smoothed into hills: a low power of the intensities above the background; 0 outside the mask."""
+    weight = np.zeros(mask.shape, np.float32)
+    weight[mask] = np.maximum(intensities[mask] - background, 0) ** _WEIGHT
+    return weight
+
+
 def _hills(height: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Label each pixel inside by the peak that steepest ascent over its eight neighbours leads to: int32 (Y, X)."""
+    flat = peaks_reached(steepest_neighbours(height, inside))
+    is_peak = (flat == np.arange(flat.size)) & inside.ravel()
+    numbers = np.cumsum(is_peak, dtype=np.int32)
+    return np.where(inside, numbers[flat].reshape(inside.shape), 0)
+
+
+def steepest_neighbours(height: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the place of the highest of each pixel (Y, X) and its eight neighbours inside, in the flat image."""
     ringed = np.pad(np.where(inside, height, -np.inf), 1, constant_values=-np.inf)
     rows, columns = height.shape
     best, target = ringed[1:-1, 1:-1].copy(), np.arange(height.size).reshape(height.shape)
@@ -185,34 +210,69 @@ def _hills(height: np.ndarray, inside: np.ndarray) -> np.ndarray:
             higher = neighbour > best
             best[higher] = neighbour[higher]
             target[higher] = here[higher] + dy * columns + dx
+    return target
+
+
+def peaks_reached(target: np.ndarray) -> np.ndarray:
+    """Follow each pixel to its neighbour, from there to the next, and so on: the place where it ends, flat."""
     flat = target.ravel()
     while not np.array_equal(following := flat[flat], flat):
         flat = following
-    _, numbers = np.unique(flat[inside.ravel()], return_inverse=True)
-    labels = np.zeros(height.shape, np.int32)
-    labels[inside] = numbers + 1
-    return labels
+    return flat
 
 
 def _joined(labels: np.ndarray, size: float) -> np.ndarray:
-    """Join parts (Y, X) that are one object by their distance and their area together, the nearest first."""
-    numbers = np.arange(1, labels.max(initial=0) + 1)
-    areas = np.bincount(labels.ravel(), minlength=len(numbers) + 1).astype(float)
-    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers)).reshape(-1, 2)
+    """Join parts (Y, X) that are one object."""
+    areas = np.bincount(labels.ravel())
+    rows, columns = (np.arange(length) for length in labels.shape)
+    sums = [np.bincount(labels.ravel(), np.broadcast_to(at, labels.shape).ravel()) for at in (rows[:, None], columns)]
+    centres = np.stack(sums, 1)[1:] / areas[1:, None]
+    return np.asarray(joined_parts(areas, centres, size)[labels])
+
+
+def joined_parts(areas: np.ndarray, centres: np.ndarray, size: float) -> np.ndarray:
+    """Join parts that are one object by their distance and their area together, the nearest first.
+
+    Parameters
+    ----------
+    areas : ndarray
+        Pixels of each part, beginning with those of the background, which do not count (1 + parts,).
+    centres : ndarray
+        Centre of mass of each part (parts, 2).
+    size : float
+        Diameter of a typical object.
+
+    Returns
+    -------
+    ndarray
+        For each part, beginning with the background, the number of its object, int32 (1 + parts,).
+    """
     pairs = cKDTree(centres).query_pairs(_NEAR * size, output_type="ndarray")
     lengths = np.hypot(*(centres[pairs[:, 0]] - centres[pairs[:, 1]]).T)
-    whole = np.arange(len(numbers) + 1)
-    for one, other in pairs[np.argsort(lengths, kind="stable")] + 1:
-        first, second = sorted((whole[one], whole[other]))
-        if first != second and areas[first] + areas[second] <= _WHOLE * np.pi / 4 * size**2:
-            areas[first] += areas[second]
-            whole[whole == second] = first
-    kept, place = np.unique(whole[1:], return_inverse=True)
-    whole[1:] = np.arange(1, len(kept) + 1)[place]
-    return np.asarray(whole[labels])
+    most = _WHOLE * np.pi / 4 * size**2
+    joined_area, whole = areas.tolist(), list(range(len(areas)))
+
+    def object_of(part: int) -> int:
+        while whole[part] != part:
+            whole[part] = part = whole[whole[part]]
+        return part
+
+    for one, other in (pairs[np.argsort(lengths, kind="stable")] + 1).tolist():
+        first, second = sorted((object_of(one), object_of(other)))
+        if first != second and joined_area[first] + joined_area[second] <= most:
+            joined_area[first] += joined_area[second]
+            whole[second] = first
+    found = peaks_reached(np.array(whole))
+    numbers = np.cumsum(found == np.arange(len(found)), dtype=np.int32) - 1
+    return np.asarray(numbers[found])
 
 
-def _reduced(image: np.ndarray, step: int) -> np.ndarray:
+def reduction(sigma: float) -> int:
+    """Return the step by which an image is reduced before it is smoothed by a wide sigma, in px."""
+    return max(1, int(sigma / _FINEST))
+
+
+def reduced(image: np.ndarray, step: int) -> np.ndarray:
     """Average blocks of `step` x `step` px of an image (Y, X); blocks at its ends are filled up by its edge."""
     if step == 1:
         return image
@@ -220,10 +280,10 @@ def _reduced(image: np.ndarray, step: int) -> np.ndarray:
     return np.asarray(image.reshape(image.shape[0] // step, step, -1, step).mean((1, 3)))
 
 
-def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     """Smooth an image (Y, X) by a Gaussian, at a reduced size where sigma is wide."""
-    step = max(1, int(sigma / _FINEST))
-    small = ndimage.gaussian_filter(_reduced(image, step), sigma / step)
+    step = reduction(sigma)
+    small = ndimage.gaussian_filter(reduced(image, step), sigma / step)
     if step == 1:
         return np.asarray(small)
     places = [(np.arange(length) + 0.5) / step - 0.5 for length in image.shape]
@@ -322,9 +382,9 @@ def typical_size(channel: np.ndarray) -> float:
 
 def _answer(image: np.ndarray, sigma: float) -> float:
     """Root mean square of the Laplacian of a Gaussian of an image (Y, X), times sigma squared."""
-    step = max(1, int(sigma / _FINEST))
+    step = reduction(sigma)
     sigma /= step
-    return float(sigma**2 * np.sqrt(np.mean(ndimage.gaussian_laplace(_reduced(image, step), sigma) ** 2)))
+    return float(sigma**2 * np.sqrt(np.mean(ndimage.gaussian_laplace(reduced(image, step), sigma) ** 2)))
 
 
 def agreement(objects: np.ndarray) -> float:

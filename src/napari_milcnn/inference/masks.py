@@ -26,6 +26,7 @@ from napari_milcnn.errors import OptionsError
 from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
 from napari_milcnn.inference.foreground import drop_small, split_touching
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.inference.strips.regions import Regions, looked_up, measured
 from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.schema import CELLS, OBJECT_COLUMNS, cells_column, evidence_column, share_column
 
@@ -190,52 +191,52 @@ def segment_plane(
     """
     shown = present_classes(prediction, plane.plane, names, options)
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
-    maps = plane.maps[[list(names).index(name) for name in shown]]  # (shown classes, Y, X)
     if plane.objects is not None:
-        return _masks_of_objects(plane, maps, shown, scores, options, pixel_size, thresholds or {})
+        return _masks_of_objects(plane, shown, scores, options, pixel_size, thresholds or {})
+    maps = plane.maps[[list(names).index(name) for name in shown]]  # (shown classes, Y, X)
     if not shown:
         return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
     if options.smooth > 0:
         maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
     used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(shown, maps, strict=True)}
     labels, classes = _labelled_objects(_strongest(maps, list(used.values())), options)
-    table = _table(labels, classes, shown, _means(maps, labels), scores, pixel_size)
+    table = _table(measured(labels), classes, shown, _means(maps, labels), scores, pixel_size)
     return PlaneMasks(labels, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
 
 
 def _masks_of_objects(
     plane: PlaneEvidence,
-    maps: np.ndarray,
     shown: Sequence[str],
     scores: Mapping[str, float],
     options: MaskOptions,
     pixel_size: float | None,
     thresholds: Mapping[str, float],
 ) -> PlaneMasks:
-    """Give every foreground object its class, by the rule above; `maps` (shown classes, Y, X) is their evidence."""
+    """Give every foreground object its class, by the rule above."""
     assert plane.objects is not None
-    names = list(scores)
+    names, regions = list(scores), measured(plane.objects)
     values = plane.values
     if values is None:  # evidence from elsewhere, of the shown classes alone
-        values = np.zeros((len(names), int(plane.objects.max(initial=0)) + 1), np.float32)
+        values = np.zeros((len(names), len(regions.area)), np.float32)
+        maps = plane.maps[[plane.classes.index(name) for name in shown]]
         values[[names.index(name) for name in shown]] = _value_in_each(maps, plane.objects)
     used: dict[str, float] = {}
-    for name in names:
+    for i, name in enumerate(names):
         if name in shown:
             rest = name == plane.reference and _from_plane(name, options, thresholds, usual_only=True)
-            used[name] = 0.0 if rest else _threshold(maps[shown.index(name)], name, options, thresholds)
+            used[name] = 0.0 if rest else _threshold(values[i], name, options, thresholds, regions.area)
         elif plane.values is not None and not _from_plane(name, options, thresholds):
-            used[name] = _threshold(maps, name, options, thresholds)
+            used[name] = _threshold(values[i], name, options, thresholds, regions.area)
         elif name == plane.reference and _from_plane(name, options, thresholds, usual_only=True):
             used[name] = 0.0
     classes = _class_of_each(values, names, shown, plane.reference, used)
-    table = _table(plane.objects, classes, names, values, scores, pixel_size)
+    table = _table(regions, classes, names, values, scores, pixel_size)
     in_masks = np.isin(classes, [names.index(name) for name in shown])
     in_masks[0] = False
     numbers = table["label"].to_numpy(int)
     evidence = pd.DataFrame(values[:, numbers].T, columns=[evidence_column(name) for name in names])
     table = table.assign(plane=plane.plane, shown=in_masks[numbers])[["plane", *OBJECT_COLUMNS]].join(evidence)
-    labels = np.where(in_masks, np.arange(len(in_masks)), 0).astype(np.int32)[plane.objects]
+    labels = looked_up(plane.objects, np.where(in_masks, np.arange(len(in_masks)), 0).astype(np.int32))
     return PlaneMasks(labels, table, {name: used[name] for name in shown}, _counts(table, names, used))
 
 
@@ -304,7 +305,7 @@ def present_classes(prediction: Prediction, row: int, names: Sequence[str], opti
 def no_masks(shape: tuple[int, int]) -> PlaneMasks:
     """Return empty masks (Y, X), for a plane that shows none of the classes or was not classified."""
     nothing = np.zeros(shape, np.int32)
-    table = _table(nothing, np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
+    table = _table(measured(nothing), np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
     return PlaneMasks(nothing, table.assign(plane=0, shown=True)[["plane", *OBJECT_COLUMNS]], {})
 
 
@@ -314,23 +315,48 @@ def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
 
 
-def _threshold(one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float]) -> float:
-    """Return the threshold of the map (Y, X) of one class; `own` has the thresholds of the model's card."""
+def _threshold(
+    one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float], counts: np.ndarray | None = None
+) -> float:
+    """Return the threshold of one class.
+
+    `own` has the thresholds of the model's card. `one` is its map (Y, X), or, with `counts`, the values of the map and
+    how many pixels have each of them.
+    """
     rule = options.class_thresholds.get(name, options.threshold)
     if rule == "auto":
         rule = own.get(name, "otsu")
     if isinstance(rule, str) and rule.startswith("q"):
-        return float(np.quantile(one, float(rule[1:])))
-    return otsu_of_logarithm(one) if rule == "otsu" else float(rule)
+        return quantile(one, float(rule[1:]), counts)
+    return otsu_of_logarithm(one, counts) if rule == "otsu" else float(rule)
 
 
-def otsu_of_logarithm(one: np.ndarray) -> float:
-    """Return Otsu's threshold on the logarithm of the positive evidence; half the maximum if the map is constant."""
-    peak = float(one.max(initial=0))
-    values = np.log(one[one > peak * 10.0**-_DECADES], dtype=np.float64)
+def quantile(values: np.ndarray, share: float, counts: np.ndarray | None = None) -> float:
+    """Return a quantile of values, of which there are as many as `counts` says, interpolated as in numpy."""
+    if counts is None:
+        return float(np.quantile(values, share))
+    order = np.argsort(values, kind="stable")
+    ends = np.cumsum(counts[order])
+    place = share * (ends[-1] - 1)
+    low, high = (values[order[np.searchsorted(ends, rank, side="right")]] for rank in (np.floor(place), np.ceil(place)))
+    return float(np.quantile([low, high], place - np.floor(place)))
+
+
+def otsu_of_logarithm(one: np.ndarray, counts: np.ndarray | None = None) -> float:
+    """Return Otsu's threshold on the logarithm of the positive evidence; half the maximum if the map is constant.
+
+    With `counts`, there are as many of each value.
+    """
+    strong = one > 0 if counts is None else (one > 0) & (counts > 0)
+    peak = float(one[strong].max(initial=0))
+    strong &= one > peak * 10.0**-_DECADES
+    values = np.log(one[strong], dtype=np.float64)
     if values.size == 0 or np.ptp(values) < 1e-6:
         return peak / 2
-    return float(np.exp(threshold_otsu(values)))
+    if counts is None:
+        return float(np.exp(threshold_otsu(values)))
+    found, edges = np.histogram(values, 256, weights=counts[strong])
+    return float(np.exp(threshold_otsu(hist=(found, (edges[:-1] + edges[1:]) / 2))))
 
 
 def _labelled_objects(class_numbers: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
@@ -378,7 +404,7 @@ def _value_in_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def _table(
-    labels: np.ndarray,
+    regions: Regions,
     classes: np.ndarray,
     names: Sequence[str],
     values: np.ndarray,
@@ -390,19 +416,17 @@ def _table(
     `classes` (labels,) has the index of each label's class in `names`, -1 for none, and `values` (classes, labels) its
     evidence.
     """
-    rows, columns = np.nonzero(labels)
-    flat = labels[rows, columns]
-    sizes = np.bincount(flat)
-    numbers = np.flatnonzero(sizes)
-    own, area = classes[numbers], sizes[numbers].astype(float)
+    numbers = np.flatnonzero(regions.area[1:]) + 1
+    y, x = regions.sums[:, numbers] / regions.area[numbers]
+    own, area = classes[numbers], regions.area[numbers].astype(float)
     of_class = own >= 0
     return pd.DataFrame({
         "label": numbers,
         "class": pd.Series([names[i] if i >= 0 else "" for i in own], dtype="str"),
         "area_px": area,
         "area_um2": area * (np.nan if pixel_size is None else pixel_size**2),
-        "y": np.bincount(flat, rows)[numbers] / area,
-        "x": np.bincount(flat, columns)[numbers] / area,
+        "y": y,
+        "x": x,
         "mean_evidence": np.where(of_class, values[own, numbers], np.nan),
         "score": [scores[names[i]] if i >= 0 else np.nan for i in own],
     })  # fmt: skip
@@ -410,6 +434,12 @@ def _table(
 
 def class_image(labels: np.ndarray, objects: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
     """Return the class of each pixel of one plane, uint16 (Y, X): 1 for the first class, 0 for background."""
-    of_label = np.zeros(labels.max(initial=0) + 1, np.uint16)
-    of_label[objects["label"].to_numpy(int)] = [classes.index(name) + 1 for name in objects["class"]]
-    return np.asarray(of_label[labels])
+    return np.asarray(class_of_each(objects, classes, int(labels.max(initial=0)))[labels])
+
+
+def class_of_each(objects: pd.DataFrame, classes: tuple[str, ...], largest: int = 0) -> np.ndarray:
+    """Return the class of each label, at least up to `largest`, uint16 (labels,): 1 for the first class, 0 for none."""
+    numbers = objects["label"].to_numpy(int)
+    found = np.zeros(numbers.max(initial=largest) + 1, np.uint16)
+    found[numbers] = [classes.index(name) + 1 for name in objects["class"]]
+    return found

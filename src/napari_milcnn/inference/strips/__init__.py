@@ -1,0 +1,1 @@
+"""Planes larger than memory, processed in strips of whole rows with the same result as in one piece."""

@@ -1,0 +1,149 @@
+"""Planes on disk, written and read by rows, and the strips in which they are processed.
+
+A strip is a range of whole rows, so that what is cut by a border is cut above or below, never beside. The arrays lie in
+a temporary folder as compressed zarr: a memory map would count as memory until the system takes its pages back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from napari_milcnn.errors import OutputError
+from napari_milcnn.images.lazy_array import ArrayLike
+
+STRIP_PIXELS = 2**22
+"""Pixels of a strip: about 40 bytes a pixel are needed at a time."""
+_CHUNK_PIXELS = 2**20
+IN_MEMORY = 2**24
+"""Bytes up to which a temporary plane lies in memory."""
+ReadRows: TypeAlias = Callable[[int, int], np.ndarray]
+"""Reads the rows from the first number to the second, which is not included, of a plane: (rows, X)."""
+
+
+class Strip(NamedTuple):
+    """Rows `top` to `bottom` of a plane; `bottom` is not included."""
+
+    top: int
+    bottom: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.top, self.bottom)
+
+
+def strips(shape: Sequence[int], multiple: int = 1, pixels: int | None = None) -> list[Strip]:
+    """Cut a plane (Y, X) into strips of about `pixels` px, by default `STRIP_PIXELS`, each but the last a multiple."""
+    height, width = shape
+    rows = max(multiple, (pixels or STRIP_PIXELS) // width // multiple * multiple)
+    return [Strip(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+class Scratch:
+    """A folder of temporary planes, removed when the object that holds it is closed or no longer referenced."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="milcnn-"))
+        self._count = 0
+        self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def free(self) -> int:
+        """Bytes that are free on its disk."""
+        return shutil.disk_usage(self._folder).free
+
+    def check_room(self, needed: float) -> None:
+        """Refuse what does not fit on the disk.
+
+        Raises
+        ------
+        OutputError
+            If fewer bytes than needed are free.
+        """
+        if needed > self.free:
+            raise OutputError(
+                f"masks of this plane need up to {needed / 1e9:.1f} GB for temporary files, and {self.free / 1e9:.1f} "
+                "GB are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder "
+                "on another disk, or crop the image"
+            )
+
+    def plane(self, shape: tuple[int, int], dtype: type[np.generic]) -> ScratchPlane:
+        """Make a plane of zeros (Y, X) to write rows into."""
+        if np.dtype(dtype).itemsize * shape[0] * shape[1] <= IN_MEMORY:
+            return ScratchPlane(np.zeros(shape, dtype), self)
+        import zarr
+        from zarr.codecs import BloscCodec
+
+        self._count += 1
+        rows = min(shape[0], max(1, _CHUNK_PIXELS // shape[1]))
+        array = zarr.create_array(
+            str(self._folder / str(self._count)), shape=shape, chunks=(rows, shape[1]), dtype=np.dtype(dtype),
+            compressors=BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
+        )  # fmt: skip
+        return ScratchPlane(array, self)
+
+
+class ScratchPlane:
+    """A plane (Y, X) of a `Scratch`; it is read and written by rows, and keeps its folder alive."""
+
+    def __init__(self, array: ArrayLike, home: Scratch) -> None:
+        self._array, self._home = array, home
+        self.shape: tuple[int, int] = (int(array.shape[0]), int(array.shape[1]))
+        self.dtype: np.dtype[np.generic] = np.dtype(array.dtype)
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Read some rows, (rows, X)."""
+        return np.asarray(self._array[top:bottom, :])
+
+    def write(self, top: int, rows: np.ndarray) -> None:
+        """Write some rows, (rows, X)."""
+        self._array[top : top + len(rows), :] = rows  # type: ignore[index]
+
+    def over(self, parts: Sequence[Strip]) -> Iterator[tuple[Strip, np.ndarray]]:
+        """Read strip after strip."""
+        for strip in parts:
+            yield strip, self.read(*strip)
+
+
+class LookedUp:
+    """A plane (Y, X) whose values are looked up by the labels of another plane, where and when it is read.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        As of an array.
+    """
+
+    ndim = 2
+
+    def __init__(self, labels: ScratchPlane, values: np.ndarray) -> None:
+        self._labels, self._values = labels, values
+        self.shape, self.dtype = labels.shape, values.dtype
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Read some rows, (rows, X)."""
+        return np.asarray(self._values[self._labels.read(top, bottom)])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        rows, *others = key if isinstance(key, tuple) else (key,)
+        if isinstance(rows, slice):
+            top, bottom, step = rows.indices(self.shape[0])
+            found = self.read(top, bottom)[::step]
+        else:
+            found = self.read(int(rows), int(rows) + 1)[0]
+            return np.asarray(found[tuple(others)] if others else found)
+        return found[(slice(None), *others)] if others else found
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(0, self.shape[0]), dtype)
