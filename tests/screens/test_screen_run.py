@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -22,6 +23,8 @@ from conftest import lively_model
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
+from napari_milcnn.results.folder import classify_files
+from napari_milcnn.results.replay import replay
 from napari_milcnn.screens.parts import wells_of_steps
 from napari_milcnn.screens.run import screen
 from napari_milcnn.screens.summary import summarise
@@ -176,3 +179,35 @@ def test_a_plate_is_scaled_by_its_negative_controls(tmp_path, source):
     assert (scale["controls"], scale["images"]) == (True, 2)
     every, controls = (numbers(tmp_path / name)["score a"] for name in ("all", "controls"))
     assert not np.allclose(every, controls)
+
+
+def test_other_commands_keep_off_the_folder_of_a_screen(tmp_path, model, source):
+    out = tmp_path / "out"
+    run(model, source, out)
+    image = source / NAMES.format(well="A01", site=1, channel=1)
+    with pytest.raises(OutputError, match="it is that of a screen"):
+        list(classify_files(model, [image], out, **CPU))
+    with pytest.raises(OptionsError, match="the record of a screen, which is not replayed"):
+        list(replay(out / "run.json", tmp_path / "again"))
+
+
+def test_a_disk_that_is_full_stops_the_run_cleanly(tmp_path, model, source, monkeypatch):
+    out, wrote = tmp_path / "out", []
+    usual = pd.DataFrame.to_parquet
+
+    def full(table, path, **more):
+        if "parts" in str(path):
+            wrote.append(path)
+            if len(wrote) > 5:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        usual(table, path, **more)
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OutputError, match=r"No space left on device; free some space"):
+        run(model, source, out)
+    monkeypatch.undo()
+    assert not [path for path in (out / "parts" / "plate").iterdir() if "draft" in path.name or "lock" in path.name]
+    wells = run(model, source, out, resume=True)
+    assert before(wells) == [True, False, False, False]
+    run(model, source, tmp_path / "whole")
+    pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "whole"))

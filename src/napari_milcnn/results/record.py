@@ -31,6 +31,8 @@ from napari_milcnn.results.write import read_json, write_json
 
 RECORD_FORMAT = 2
 """Format of run.json; it is raised by one when an older program would read the new record and run something else."""
+KIND_OF_SCREENS = "screen"
+"""The `kind` of the record of a screen, which that of a classification does not have."""
 _PACKAGES = ("napari-milcnn", "torch", "numpy", "scikit-image", "tifffile", "zarr")
 
 
@@ -341,7 +343,10 @@ def _free_place(out: Path, record: ClassificationRecord, taken: Collection[Path]
 
 def _read_record(path: Path) -> ClassificationRecord:
     try:
-        return ClassificationRecord.model_validate(read_json(path))
+        found = read_json(path)
+        if found.get("kind") == KIND_OF_SCREENS:
+            raise ValueError("it is that of a screen")
+        return ClassificationRecord.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc'])) or path.name}: {first['msg']}"

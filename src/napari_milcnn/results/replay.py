@@ -21,7 +21,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options, make_options
 from napari_milcnn.progress import Steps
 from napari_milcnn.results.folder import ImageResult, classify_files
-from napari_milcnn.results.record import RECORD_FORMAT, versions
+from napari_milcnn.results.record import KIND_OF_SCREENS, RECORD_FORMAT, versions
 from napari_milcnn.results.write import read_json
 
 _EXPECTED = "expected the run.json that a classification wrote"
@@ -154,6 +154,10 @@ def _replayable(path: Path) -> _Record:
         raise OptionsError(f"{path} cannot be read ({error.strerror}); {_EXPECTED}") from error
     except ValueError as error:
         raise OptionsError(f"{path} is not a JSON record ({error}); {_EXPECTED}") from error
+    if found.get("kind") == KIND_OF_SCREENS:
+        raise OptionsError(
+            f"{path} is the record of a screen, which is not replayed: run its command again into another folder"
+        )
     record_format = found.get("format")
     if not isinstance(record_format, int):
         raise OptionsError(f"{path} has no format number; {_EXPECTED}")

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +93,11 @@ class ScaledBy:
     controls: bool
     of: int
 
+    @cached_property
+    def digest(self) -> str:
+        """What stands for the fields."""
+        return sha256(json.dumps([asdict(one) for one in self.fields]).encode("utf-8", "surrogateescape"))
+
 
 @dataclass(frozen=True)
 class WellTask:
@@ -105,7 +110,7 @@ class WellTask:
 
     def key(self, way: str) -> str:
         """Return what stands for this well, its files, and the way in which it is classified."""
-        scaled = None if self.scaled_by is None else [one.file for one in self.scaled_by.fields]
+        scaled = None if self.scaled_by is None else self.scaled_by.digest
         facts = [way, self.plate, self.well, [asdict(one) for one in self.fields], scaled]
         return sha256(json.dumps(facts).encode("utf-8", "surrogateescape"))
 
@@ -210,6 +215,12 @@ def read_part(folder: Path) -> PartFacts | None:
         return None
 
 
+@lru_cache(maxsize=8)
+def _hash_of(file: str, stamp: str) -> str:
+    """Return the hash of an image, once for all series of a file."""
+    return fingerprint(Path(file))
+
+
 def stamp_of(file: str) -> str:
     """Return number, size and latest time of the files of an image, by which a change is noticed; "" without files."""
     path = Path(file)
@@ -245,20 +256,21 @@ def classify_wells(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMak
     OutputError
         If a part cannot be written.
     """
-    with ExitStack() as locks:
-        to_do = []
+    with ExitStack() as every:
+        to_do: dict[WellTask, ExitStack] = {}
         for well in wells:
-            locks.enter_context(locked(job.part(well), patience=_FOREVER))
+            lock = every.enter_context(ExitStack())
+            lock.enter_context(locked(job.part(well), patience=_FOREVER))
             facts = read_part(job.part(well))
             if facts is not None and facts.key == well.key(job.way):
+                lock.close()
                 yield Progress(0, 1, well.well, 0.0, well_done(facts, before=True))
             else:
-                to_do.append(well)
+                to_do[well] = lock
         if to_do:
             with _ONE_AT_A_TIME:
-                yield from _classify(
-                    job, to_do, maker or _loaded_maker(job.model, job.digest, json.dumps(job.evidence))
-                )
+                maker = maker or _loaded_maker(job.model, job.digest, json.dumps(job.evidence))
+                yield from _classify(job, to_do, maker)
 
 
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -295,9 +307,14 @@ class _FieldResult:
     def open(self, job: ScreenJob, channels: Sequence[str]) -> ImageStack:
         """Open the image; size, time and hash of its files are taken before its pixels are read."""
         self.channels = channels
-        self.stamp, self.sha256 = stamp_of(self.one.file), fingerprint(Path(self.one.file))
+        self.take_hash()
         scale = None if self.well.scaled_by is None else plate_scale(job, self.well.scaled_by, channels)
         return with_plate_scale(self.one.open(job.reading), scale)
+
+    def take_hash(self) -> None:
+        """Take size, time and hash of the files."""
+        self.stamp = stamp_of(self.one.file)
+        self.sha256 = _hash_of(self.one.file, self.stamp)
 
     def end(self, failure: str) -> None:
         """Make the tables of the field."""
@@ -322,7 +339,8 @@ class _FieldResult:
         return table.assign(**place)[[*place, *table]]
 
 
-def _classify(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMaker) -> Steps[WellDone]:
+def _classify(job: ScreenJob, wells: Mapping[WellTask, ExitStack], maker: EvidenceMaker) -> Steps[WellDone]:
+    """Classify wells, and let go of the lock of each when its part is written."""
     fields = [_FieldResult(well, one) for well in wells for one in well.fields]
     masks = None if job.masks is None else MaskOptions.model_validate(job.masks)
     requests = [
@@ -341,6 +359,7 @@ def _classify(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMaker) -
             if each.one is each.well.fields[-1]:
                 of_well = [one for one in fields if one.well is each.well]
                 done = _write_part(job, each.well, of_well, began, maker)
+                wells[each.well].close()
                 began = datetime.now(UTC)
         yield Progress(step.number, step.total, f"{each.well.plate} {each.well.well}", step.share, done)
 
@@ -375,7 +394,7 @@ def fail_well(job: ScreenJob, well: WellTask, reason: str) -> WellDone:
     """Write the part of a well that cannot be classified: a row with the reason for each of its fields."""
     fields = [_FieldResult(well, one) for one in well.fields]
     for each in fields:
-        each.stamp, each.sha256 = stamp_of(each.one.file), fingerprint(Path(each.one.file))
+        each.take_hash()
         each.end(reason)
     return _write_part(job, well, fields, datetime.now(UTC), None)
 
@@ -391,7 +410,7 @@ def plate_scale(job: ScreenJob, by: ScaledBy, channels: Sequence[str]) -> PlateS
     ImageError
         If none of the images can be read.
     """
-    key = sha256(json.dumps([job.way, [one.file for one in by.fields]]).encode("utf-8", "surrogateescape"))
+    key = sha256(f"{job.way} {by.digest}".encode())
     return _measured_scale(job.out / PARTS / _safe_name(by.plate) / ".scale.json", key, job, by, tuple(channels))
 
 

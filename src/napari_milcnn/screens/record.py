@@ -12,14 +12,18 @@ from napari_milcnn.errors import OutputError, ResumeError
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.opened import RECORD
-from napari_milcnn.results.record import checked_record, classification_record, differences, flat_options
+from napari_milcnn.results.record import (
+    KIND_OF_SCREENS,
+    checked_record,
+    classification_record,
+    differences,
+    flat_options,
+)
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json, write_table
 from napari_milcnn.screens.sources.fields import PLACE, Screen
 
 FIELDS, MISSING = "fields.parquet", "missing.csv"
-KIND: Final = "screen"
-"""The `kind` of the record, which those of single images do not have."""
 _NOT_NUMBERS: Final = ("evidence device", "evidence batch_size", "evidence tile")
 """Options of the evidence that change no number."""
 
@@ -36,7 +40,8 @@ def screen_record(
                                    command=command)  # fmt: skip
     files = found.fields[[*PLACE, "file", "series"]].to_csv(index=False)
     return {
-        "kind": KIND, **record, "source": found.source, "layout": None if layout is None else str(layout.absolute()),
+        "kind": KIND_OF_SCREENS, **record, "source": found.source,
+        "layout": None if layout is None else str(layout.absolute()),
         "layout_sha256": None if layout is None else fingerprint(layout), "run": dict(shared),
         "fields": len(found.fields), "fields_sha256": sha256(files.encode("utf-8", "surrogateescape")),
         "wells": len(found.fields[["plate", "well"]].drop_duplicates()), "missing": len(found.missing),
@@ -67,7 +72,7 @@ def recorded_screen(out: Path) -> dict[str, object] | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} is not the record of a screen ({error}); choose another folder") from error
-    if found.get("kind") != KIND:
+    if found.get("kind") != KIND_OF_SCREENS:
         raise OutputError(f"{out} holds other results than those of a screen; choose another folder")
     return found
 

@@ -227,8 +227,10 @@ class _ScreenRun:
         keep: dict[str, PartFacts] = {}
         changed: list[str] = []
         remove: list[Path] = []
-        for well in self.my_wells():
-            sweep_drafts(self.job.part(well).parent)
+        wells = self.my_wells()
+        for folder in dict.fromkeys(self.job.part(well).parent for well in wells):
+            sweep_drafts(folder)
+        for well in wells:
             facts = read_part(self.job.part(well))
             if facts is None:
                 continue
