@@ -395,3 +395,19 @@ def test_pipes_and_records_that_are_nested_deeply_are_refused(tmp_path):
         os.mkfifo(folder / name)
         with pytest.raises(ResultsError, match="it is a pipe or a device"):
             read_results(folder)
+
+
+def test_images_in_folders_that_are_gone_are_not_looked_up_one_by_one(tmp_path, monkeypatch):
+    """A thousand wells of a plate that is gone take a few looks at the disk; the one that was moved is still found."""
+    rows = [row(f"s1-{well}", 0.6).replace("images", f"/gone/plate/w{well}", 1) for well in range(1000)]
+    write_run(tmp_path / "run", rows)
+    moved = tmp_path / "w7" / "s1-7.tif"
+    moved.parent.mkdir()
+    moved.touch()
+    looks, listdir, lexists = [], os.listdir, os.path.lexists
+    monkeypatch.setattr(os, "listdir", lambda path: (looks.append(path), listdir(path))[1])
+    monkeypatch.setattr(os.path, "lexists", lambda path: (looks.append(path), lexists(path))[1])
+    found = read_results(tmp_path / "run")
+    assert found.files["/gone/plate/w7/s1-7.tif"] == moved
+    assert len(found.missing) == 999
+    assert len(looks) < 40

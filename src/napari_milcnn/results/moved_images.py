@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from napari_milcnn.errors import ResultsError
@@ -13,36 +14,67 @@ from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
 
 
+_NAMES = dict[str, list[str]]
+"""Composed form of each name in a folder -> the names with this form."""
+
+
 class _Folders:
-    """Names of the files in folders; each folder is listed once, because single look-ups take minutes on a network."""
+    """Names of the files in folders; each folder is listed once, because single look-ups take minutes on a network.
+
+    Nothing is looked for below a folder that is not there.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[str, tuple[Path, dict[str, list[str]]]] = {}
+        self._names: dict[str, tuple[Path, _NAMES] | None] = {}
+        self._missing: set[str] = set()
 
     def find(self, path: str) -> Path | None:
         """Return the path of a file as it lies on the disk, whatever the form of its accents; None if it is not there.
 
         Of two files whose names look the same, the one that is written as in `path` is taken.
         """
-        files = files_of(Path(path))
+        files = files_of(Path(path)) if "{" in path else ()
         if len(files) > 1:
             parts = [self.find(str(file)) for file in files]
             there = [part for part in parts if part is not None]
             return joined_path(there) if len(there) == len(files) else None
         folder, name = os.path.split(path)
         if folder not in self._names:
-            self._names[folder] = _files_by_form(as_on_disk(Path(folder)))
-        home, names = self._names[folder]
+            self._names[folder] = self._listed(folder)
+        listed = self._names[folder]
+        if listed is None:
+            return None
+        home, names = listed
         alike = names.get(composed(name), [])
         found = name if name in alike else alike[0] if len(alike) == 1 else None
         return None if found is None else home / found
 
+    def _listed(self, folder: str) -> tuple[Path, _NAMES] | None:
+        """Return a folder as it lies on the disk with its files; None if it cannot be listed."""
+        parent, name = os.path.split(folder)
+        known = self._names.get(parent)
+        if known is not None and composed(name) not in known[1]:
+            return None
+        above = list(_with_those_above(folder))
+        if not self._missing.isdisjoint(above):
+            return None
+        home = as_on_disk(Path(folder))
+        try:
+            return home, names_by_form(os.listdir(home))
+        except FileNotFoundError:
+            if folder.isascii():  # else a folder may be there in another form
+                self._missing.update(takewhile(lambda one: not os.path.lexists(one), above))
+            return None
+        except (OSError, ValueError):
+            return None
 
-def _files_by_form(folder: Path) -> tuple[Path, dict[str, list[str]]]:
-    try:
-        return folder, names_by_form(os.listdir(folder))
-    except (OSError, ValueError):
-        return folder, {}
+
+def _with_those_above(folder: str) -> Iterator[str]:
+    """Yield a folder and the folders that it lies in, the nearest first."""
+    while folder:
+        yield folder
+        above = os.path.dirname(folder)
+        folder = "" if above == folder else above
 
 
 def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | None = None) -> OpenedResults:
