@@ -1,8 +1,8 @@
-"""A user who does anything: python -m benchmarks.speed.monkey [--actions 2000] [--seed 1] [--record].
+"""A user who does anything: python -m benchmarks.speed.monkey [--actions 2000] [--seed 1] [--viewers 2].
 
 Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX" python -m ...`.
 
-Two viewers of napari; the docks are open in the first, and may be opened in the other. An action is drawn at random: a
+Two viewers of napari, or one; the docks are open in the first, and may be opened in the other. An action is drawn at random: a
 click, a key, a turn of the wheel or a choice on any control of a dock that can be seen and used; a drop of an image, a
 folder, a table or something unfit; and what users do to the viewer meanwhile: rename, delete, move and select layers,
 change the theme, show 3D, step through planes, close and open docks. Questions get a random answer; file dialogs get a
@@ -383,12 +383,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--viewers", type=int, default=2, help="1 where vispy crashes with two, as under software OpenGL")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     args = parser.parse_args()
     QSettings.setPath(QSettings.Format.NativeFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())
     folder = Path(tempfile.mkdtemp())
     current.set(mil.load_model("yeast-sim"))
-    monkey = Monkey([napari.Viewer(), napari.Viewer()], folder, args.seed)
+    monkey = Monkey([napari.Viewer() for _ in range(args.viewers)], folder, args.seed)
     monkey.go(args.actions)
     report("All docks, random actions", summary(monkey, args), keep=args.record)
 
@@ -400,7 +401,7 @@ def summary(monkey: Monkey, args: argparse.Namespace) -> list[str]:
     apart = ", ".join(f"{count} {name}" for name, count in monkey.elsewhere.items()) or "none"
     of_docks = np.array([gap for gap, doing in monkey.ticks.gaps if doing.split(" ")[0] in OF_DOCKS])
     return [
-        f"{args.actions} actions, seed {args.seed}: {len(monkey.faults)} exceptions or windows left, "
+        f"{args.actions} actions, seed {args.seed}, {args.viewers} viewers: {len(monkey.faults)} exceptions or windows left, "
         f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} questions answered).",
         f"Gaps of the window: 99th percentile {np.percentile(of_docks, 99):.0f} ms after actions on the docks, "
         f"{np.percentile(gaps, 99):.0f} ms with those on napari (a theme, a layer, 3D), in which "

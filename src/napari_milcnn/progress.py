@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 Yielded = TypeVar("Yielded")
 Result = TypeVar("Result", covariant=True)
+_TELLING_SHARE = 0.01
+"""Share of a job that has to be done before the time for the rest can be told."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,31 @@ def run_ahead(items: Generator[Yielded, None, None], count: int) -> Generator[Yi
             for future in waiting:
                 future.cancel()
             pool.submit(items.close).result()
+
+
+class TimeLeft:
+    """How long the rest of a job will take, judging by what it has done since this was made.
+
+    Parameters
+    ----------
+    share : float
+        How much of the job was done then, from 0 to 1.
+    clock : callable
+        Returns the time in seconds.
+    """
+
+    def __init__(self, share: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._share, self._began = clock, share, clock()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since this was made."""
+        return self._clock() - self._began
+
+    def left(self, share: float) -> float | None:
+        """Return the seconds that the rest will take; None while too little is done to tell."""
+        done = share - self._share
+        return self.spent / done * (1 - share) if done > _TELLING_SHARE else None
 
 
 def duration(seconds: float) -> str:

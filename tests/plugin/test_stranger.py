@@ -74,4 +74,5 @@ def test_from_an_image_without_a_model_to_masks_with_a_warning(make_napari_viewe
     shown = classify.session.in_view
     assert (shown.name, shown.prediction.top) == ("new", ("spots",))
     assert viewer.layers["new masks"].data.any()
+    assert {layer.name for layer in viewer.layers if layer.visible} == {"new", "new masks"}
     current.clear()

@@ -6,7 +6,7 @@ later get another layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
@@ -18,7 +18,7 @@ from psygnal import Signal
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
-from napari_milcnn.plugin.layers_to_image import LayerImage, SourceReading, open_layers
+from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     OURS,
     add_layer,
@@ -263,6 +263,28 @@ class LayerWriter:
     def masks_of(self, image: ImageRecord) -> Any:
         """Return the mask layer of an image; None where there is none, or no longer."""
         return self._layer(image.key, "masks")
+
+    def show_alone(self, image: ImageRecord, others: Iterable[ImageRecord]) -> None:
+        """Hide the other images that docks opened, with what was made of them; show this one, if it was hidden so.
+
+        Images that the user opened stay as they are.
+        """
+        own, was_hidden = set(image.layers), not any(layer.visible for layer in image.layers)
+        for layer in self.viewer.layers:
+            if PATH in layer.metadata and layer not in own:
+                layer.visible = False
+        for other in others:
+            if other.layers and own.isdisjoint(other.layers) and all(PATH in one.metadata for one in other.layers):
+                self._set_visible(other, False)
+        if was_hidden:
+            for layer in image.layers:
+                layer.visible = True
+            self._set_visible(image, True)
+
+    def _set_visible(self, image: ImageRecord, visible: bool) -> None:
+        for (owner, _), layer in self._made.items():
+            if owner == image.key:
+                layer.visible = visible
 
     def remove(self, owner: Any) -> None:
         """Remove the layers of an owner whose results were removed, but not those that the user edited by hand."""

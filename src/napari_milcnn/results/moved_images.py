@@ -13,7 +13,6 @@ from napari_milcnn.images.paths import as_on_disk, composed, files_of, joined_pa
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
 
-
 _NAMES = dict[str, list[str]]
 """Composed form of each name in a folder -> the names with this form."""
 

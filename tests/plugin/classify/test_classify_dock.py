@@ -270,6 +270,12 @@ def test_a_row_of_a_dropped_image_opens_it_with_its_masks(dock, viewer, qtbot):
     assert dock.session.in_view.name == "mitochondria-01_1"
     assert {layer.name for layer in viewer.layers.selection} == {layer.name for layer in dock.session.in_view.layers}
     assert dock.image_box.facts.text().endswith("px")
+    mine = viewer.add_image(np.zeros((20, 20)), name="of the user")
+    for name in ("mitochondria-01_1", "nucleus-01_1", "mitochondria-01_1"):
+        of_image = {layer.name for layer in viewer.layers if layer.visible and layer is not mine}
+        assert of_image == {f"{name} {what}" for what in ("GFP", "RFP", "masks")}  # one image is seen at a time
+        dock.results_box.next_button.click()
+    assert mine.visible
 
 
 def test_a_tiff_dropped_on_the_canvas_is_classified_as_it_opens(dock, viewer, qtbot):

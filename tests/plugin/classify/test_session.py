@@ -14,8 +14,8 @@ import tifffile
 from conftest import lively_model, noise
 from napari_milcnn.images.open import open_image
 from napari_milcnn.plugin.classify.jobs import ImageToShow
-from napari_milcnn.plugin.classify.records import ImageState
-from napari_milcnn.plugin.classify.session import Cause, Classify, ClassifySession
+from napari_milcnn.plugin.classify.records import Cause, ImageState
+from napari_milcnn.plugin.classify.session import Classify, ClassifySession
 
 pytest.importorskip("psygnal")
 OPTIONS = {"kind": "object", "device": "cpu", "foreground": {"size": 12.0}}

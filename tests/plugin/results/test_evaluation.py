@@ -149,7 +149,7 @@ def test_a_calibrated_model_is_that_of_python_and_used_only_when_the_user_says_s
     expected = mil.calibrate(model, mil.read_labels(labels, _reading()), device="cpu")
     assert session.calibrated.path == out
     assert session.calibrated.model.digest == expected.digest
-    assert session.current is model
+    assert model.card.temperature == 1.0
     assert "Temperature" in session.message.text
     session.choose(replace(session.choices, out=out))
     assert "exists already" in session.problem

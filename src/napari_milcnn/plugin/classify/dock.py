@@ -23,10 +23,10 @@ from napari_milcnn.plugin.classify.jobs import CellsRequest, ClassifiedCells, Im
 from napari_milcnn.plugin.classify.mask_box import MaskBox
 from napari_milcnn.plugin.classify.model_box import ModelBox
 from napari_milcnn.plugin.classify.own_cells import CellsBox, OwnCells
-from napari_milcnn.plugin.classify.records import prediction_table
+from napari_milcnn.plugin.classify.records import Cause, prediction_table
 from napari_milcnn.plugin.classify.results_box import ExportBox, ResultsBox
 from napari_milcnn.plugin.classify.segmenters import CellSearch, Segmenter
-from napari_milcnn.plugin.classify.session import Cause, Classify, ClassifySession, viewer_plates
+from napari_milcnn.plugin.classify.session import Classify, ClassifySession, viewer_plates
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.layer_writer import LayerWriter
 from napari_milcnn.plugin.layers_to_image import image_name_of
@@ -151,7 +151,13 @@ class SessionLayers(QObject):
             self.session.shown(key, layers, source)
         except MilcnnError as error:
             self.session.notices.say(Cause.IMAGE, str(error), Level.ERROR, key)
+        self._show_alone(key)
         self.image_wanted.emit(layers)
+
+    def _show_alone(self, key: int) -> None:
+        images = self.session.images.records
+        if key in images:
+            self.writer.show_alone(images[key], images.values())
 
     def go_to_plane(self, key: int, plane: int) -> None:
         """Show a plane of an image, and open its file if it has no layers; below 0 the image alone."""
@@ -167,6 +173,7 @@ class SessionLayers(QObject):
                 self.session.notices.say(Cause.IMAGE, str(error), Level.ERROR, key)
                 return
         image = self.session.images.records[key]
+        self._show_alone(key)
         self.image_wanted.emit(image.layers)
         self.session.choose(image.layers, self.session.cells, key)
         self.draw()

@@ -6,7 +6,6 @@ and masked never depends on how fast the window is.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from napari_milcnn.errors import ImageError, LabelsError, ModelError
 from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.plugin.classify.records import ImageRecord, ModelFacts, Settings
 from napari_milcnn.plugin.results_to_layers import limits_of
-from napari_milcnn.progress import Progress, Steps
+from napari_milcnn.progress import Progress, Steps, TimeLeft
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.own_cells import CellsReader
     from napari_milcnn.plugin.layers_to_image import LayerImage
     from napari_milcnn.plugin.qt.job import Ending
-
-_KNOWN_SHARE = 0.02
-"""Share of a job after which the time that is left is known."""
 
 
 class RunningJob(Protocol):
@@ -71,7 +67,7 @@ class OneJob:
     def __init__(self) -> None:
         self.starter: StartJob | None = None
         self.keys: tuple[int, ...] = ()
-        self._began = 0.0
+        self._time = TimeLeft()
         self._running: RunningJob | None = None
 
     @property
@@ -82,18 +78,18 @@ class OneJob:
     @property
     def seconds(self) -> float:
         """How long the job has run."""
-        return time.monotonic() - self._began
+        return self._time.spent
 
     def seconds_left(self, share: float) -> float | None:
         """Return how long the rest will take, None where that is not known yet."""
-        return self.seconds / share - self.seconds if share > _KNOWN_SHARE else None
+        return self._time.left(share)
 
     def start(self, steps: Callable[[], Iterator[Any]], on_step: Callable[[Any], None],
               on_end: Callable[[Ending], None], keys: tuple[int, ...] = ()) -> None:  # fmt: skip
         """Start a job, if none runs and somebody can."""
         if self.starter is None or self.busy:
             return
-        self._began, self.keys = time.monotonic(), keys
+        self._time, self.keys = TimeLeft(), keys
         job = self._running = self.starter(
             steps,
             lambda step: on_step(step) if self._running is job else None,

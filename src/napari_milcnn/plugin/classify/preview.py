@@ -11,7 +11,7 @@ from psygnal import Signal
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.plugin.classify.jobs import EvidenceRequest, RunningJob
-from napari_milcnn.plugin.classify.records import ImageRecord, MadeWith, PlaneFound, cells_reader, evidence_only
+from napari_milcnn.plugin.classify.records import Cause, ImageRecord, MadeWith, PlaneFound, cells_reader, evidence_only
 from napari_milcnn.plugin.qt.notices import Level
 
 if TYPE_CHECKING:
@@ -21,27 +21,22 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.qt.job import Ending
 
 
-@dataclass(frozen=True, eq=False)
-class HeldEvidence:
-    """Evidence of a plane, and what it was made from."""
-
-    key: int
-    plane: int
-    names: tuple[str, ...]
-    options: Mapping[str, object]
-    cells: OwnCells | None
-    evidence: PlaneEvidence
-
-
 @dataclass(frozen=True)
-class _Wanted:
-    """Evidence that is being made: of which plane, for which classes, with which options and cells."""
+class EvidenceWanted:
+    """Which evidence: of which plane, for which classes, with which options and cells."""
 
     key: int
     plane: int
     names: tuple[str, ...]
     options: Mapping[str, object]
     cells: OwnCells | None
+
+
+@dataclass(frozen=True, eq=False)
+class HeldEvidence(EvidenceWanted):
+    """Evidence that was made."""
+
+    evidence: PlaneEvidence
 
 
 class MaskPreview:
@@ -62,7 +57,7 @@ class MaskPreview:
     def __init__(self, session: ClassifySession) -> None:
         self._session = session
         self._job: RunningJob | None = None
-        self._wanted: _Wanted | None = None
+        self._wanted: EvidenceWanted | None = None
         self._then: tuple[Callable[[], None], ...] = ()
         self.class_name = ""
         self.held: HeldEvidence | None = None
@@ -81,7 +76,7 @@ class MaskPreview:
         if self._fits(record, plane):
             self._follow(record.planes[plane])
             return then() if then is not None else None
-        wanted = _Wanted(
+        wanted = EvidenceWanted(
             record.key, plane, self._names(record, plane), evidence_only(session.settings.evidence), session.cells
         )
         same_plane = self._wanted is not None and (self._wanted.key, self._wanted.plane) == (record.key, plane)
@@ -89,7 +84,7 @@ class MaskPreview:
         if self._job is None or wanted != self._wanted:
             self._start(record, wanted)
 
-    def _start(self, record: ImageRecord, wanted: _Wanted) -> None:
+    def _start(self, record: ImageRecord, wanted: EvidenceWanted) -> None:
         """Have evidence made; what was being made before is no longer wanted."""
         session = self._session
         if self._job is not None:
@@ -104,7 +99,7 @@ class MaskPreview:
 
         def keep(evidence: PlaneEvidence) -> None:
             if self._job is job and wanted.key in session.images.records:
-                self.held = HeldEvidence(wanted.key, wanted.plane, wanted.names, wanted.options, wanted.cells, evidence)
+                self.held = HeldEvidence(**vars(wanted), evidence=evidence)
                 self._follow(session.images.records[wanted.key].planes[wanted.plane])
                 waiting, self._then = self._then, ()
                 for then in waiting:
@@ -113,7 +108,7 @@ class MaskPreview:
         def end(ending: Ending) -> None:
             if self._job is job:
                 self._job, self._wanted, self._then = None, None, ()
-                session.notices.say("masks", ending.error, Level.ERROR, wanted.key)
+                session.notices.say(Cause.MASKS, ending.error, Level.ERROR, wanted.key)
                 session.changed.emit()
 
         self._wanted = wanted
@@ -141,7 +136,7 @@ class MaskPreview:
                 make_options(MaskOptions, session.settings.masks), record.source.image.pixel_size, own,
             )  # fmt: skip
         except MilcnnError as error:
-            session.notices.say("masks", str(error), Level.ERROR, record.key)
+            session.notices.say(Cause.MASKS, str(error), Level.ERROR, record.key)
             return
         made_with = MadeWith(session.settings, self.held.cells)
         session.take_masks(record.key, plane, replace(known, masks=masks, made_with=made_with, problem=""))

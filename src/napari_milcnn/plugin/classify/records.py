@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 _MOST_UNDO = 20
 """Actions that can be undone."""
+
+
+class Cause(StrEnum):
+    """What a notice comes from."""
+
+    IMAGE = "image"
+    RUN = "run"
+    MASKS = "masks"
+    CELLS = "cells"
+    EXPORT = "export"
+    TABLE = "table"
 
 
 class ImageState(Enum):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +35,7 @@ from napari_milcnn.plugin.classify.jobs import (
 )
 from napari_milcnn.plugin.classify.preview import MaskPreview
 from napari_milcnn.plugin.classify.records import (
+    Cause,
     ImageList,
     ImageRecord,
     ImageState,
@@ -62,17 +62,6 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.segmenters import CellSearch
     from napari_milcnn.plugin.layers_to_image import LayerImage
     from napari_milcnn.plugin.qt.job import Ending
-
-
-class Cause(StrEnum):
-    """What a notice comes from."""
-
-    IMAGE = "image"
-    RUN = "run"
-    MASKS = "masks"
-    CELLS = "cells"
-    EXPORT = "export"
-    TABLE = "table"
 
 
 _MOST_LINES = 4

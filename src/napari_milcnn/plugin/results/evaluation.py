@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -19,15 +18,12 @@ from napari_milcnn.options import EvaluateOptions, ForegroundOptions, TrainOptio
 from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.results.reading import ReadResults, shown_results
 from napari_milcnn.plugin.results.session import NOTHING_TO_SAY
+from napari_milcnn.progress import Progress, TimeLeft
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.images.open import ImageReading
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.progress import Progress
-
-_TELLING_SHARE = 0.05
-"""Share that has to be done before the rest of the time is estimated."""
 
 
 class EvaluationState(Enum):
@@ -225,7 +221,7 @@ class EvaluationSession:
         self._current: TrainedModel | None = None
         self._running: TableRequest | None = None
         self._stopping = False
-        self._started = 0.0
+        self._time = TimeLeft()
 
     @property
     def state(self) -> EvaluationState:
@@ -242,9 +238,7 @@ class EvaluationSession:
     @property
     def seconds_left(self) -> float | None:
         """How long the rest will take; None while too little is done to tell."""
-        if self._running is None or self.share < _TELLING_SHARE:
-            return None
-        return (monotonic() - self._started) * (1 - self.share) / self.share
+        return None if self._running is None else self._time.left(self.share)
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -253,11 +247,6 @@ class EvaluationSession:
         failed = f"{many} image{'s'[: many != 1]} failed, such as: {first[0]}" if first else ""
         both = (self.message, Notice("run", failed, Level.WARNING))
         return tuple(one for one in both if one.text)
-
-    @property
-    def current(self) -> TrainedModel | None:
-        """The model that all docks share; None if none is loaded."""
-        return self._current
 
     @property
     def out(self) -> Path | None:
@@ -313,7 +302,7 @@ class EvaluationSession:
         kind = CalibrationRequest if self.choices.calibrate else EvaluationRequest
         self.share, self.doing, self.failures, self._stopping = 0.0, "reading the table", (), False
         self.message, self.calibrated = NOTHING_TO_SAY, None
-        self._started = monotonic()
+        self._time = TimeLeft()
         self._running = kind(model, labels, out, self.choices)
         self.changed.emit()
         self.requested.emit(self._running)

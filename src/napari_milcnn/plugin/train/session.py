@@ -49,7 +49,7 @@ from napari_milcnn.plugin.train.jobs import (
     ValidateRequest,
 )
 from napari_milcnn.plugin.train.label_session import LabelSession, Question
-from napari_milcnn.progress import duration
+from napari_milcnn.progress import TimeLeft, duration
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from napari_milcnn.training.preview import PreviewImage
     from napari_milcnn.training.record import RunRecord
     from napari_milcnn.training.trainer import TrainingEstimate
-
-_LEAST_GAIN = 0.01
-"""Share of a job after which the time that is left can be told."""
 
 
 class TrainState(Enum):
@@ -124,11 +121,11 @@ class TrainingProgress:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since: tuple[float, float] | None = None
+        self._time: TimeLeft | None = None
 
     def restart(self) -> None:
         """Begin to measure the time anew, as after a pause."""
-        self._since = None
+        self._time = None
 
     def at(self, step: Share, learning: Learning | None) -> tuple[float, str]:
         """Return the share that is done, of a training that of all its epochs, and a few words with the time left."""
@@ -141,10 +138,9 @@ class TrainingProgress:
         return inside, f"{step.doing} · {step.done} of {step.total}"
 
     def _left(self, share: float) -> str:
-        now = self._clock()
-        self._since = self._since or (now, share)
-        spent, gained = now - self._since[0], share - self._since[1]
-        return f" · {duration(spent / gained * (1 - share))} left" if gained > _LEAST_GAIN else ""
+        self._time = self._time or TimeLeft(share, self._clock)
+        left = self._time.left(share)
+        return "" if left is None else f" · {duration(left)} left"
 
 
 class TrainResults:
