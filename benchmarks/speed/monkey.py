@@ -2,9 +2,9 @@
 
 Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX" python -m ...`.
 
-Two viewers of napari, or one; the docks are open in the first, and may be opened in the other. An action is drawn at random: a
-click, a key, a turn of the wheel or a choice on any control of a dock that can be seen and used; a drop of an image, a
-folder, a table or something unfit; and what users do to the viewer meanwhile: rename, delete, move and select layers,
+Two viewers of napari, or one; the docks are open in the first, and may be opened in the other. An action is drawn at
+random: a click, a key, a turn of the wheel or a choice on any control of a dock that can be seen and used; a drop of
+an image, a folder, a table or something unfit; and what users do to the viewer meanwhile: rename, delete, move and select layers,
 change the theme, show 3D, step through planes, close and open docks. Questions get a random answer; file dialogs get a
 file, or are cancelled. The same seed draws the same actions, although threads may end earlier or later.
 
@@ -403,7 +403,8 @@ def summary(monkey: Monkey, args: argparse.Namespace) -> list[str]:
     apart = ", ".join(f"{count} {name}" for name, count in monkey.elsewhere.items()) or "none"
     of_docks = np.array([gap for gap, doing in monkey.ticks.gaps if doing.split(" ")[0] in OF_DOCKS])
     return [
-        f"{args.actions} actions, seed {args.seed}, {args.viewers} viewers: {len(monkey.faults)} exceptions or windows left, "
+        f"{args.actions} actions, seed {args.seed}, viewers: {args.viewers}. "
+        f"{len(monkey.faults)} exceptions or windows left, "
         f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} questions answered).",
         f"Gaps of the window: 99th percentile {np.percentile(of_docks, 99):.0f} ms after actions on the docks, "
         f"{np.percentile(gaps, 99):.0f} ms with those on napari (a theme, a layer, 3D), in which "
