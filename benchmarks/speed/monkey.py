@@ -4,9 +4,10 @@ Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24
 
 Two viewers of napari, or one; the docks are open in the first, and may be opened in the other. An action is drawn at
 random: a click, a key, a turn of the wheel or a choice on any control of a dock that can be seen and used; a drop of
-an image, a folder, a table or something unfit; and what users do to the viewer meanwhile: rename, delete, move and select layers,
-change the theme, show 3D, step through planes, close and open docks. Questions get a random answer; file dialogs get a
-file, or are cancelled. The same seed draws the same actions, although threads may end earlier or later.
+an image, a folder, a table or something unfit; and what users do to the viewer meanwhile: rename, delete, move and
+select layers, change the theme, show 3D, step through planes, close and open docks. Questions get a random answer;
+file dialogs get a file, or are cancelled. The same seed draws the same actions, although threads may end earlier or
+later.
 
 Reported: exceptions (those of napari and vispy alone apart: two viewers in one process under software OpenGL raise
 some), windows that are left when the viewers are closed, results that vanished although no question was answered and
