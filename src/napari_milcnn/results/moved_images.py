@@ -13,7 +13,7 @@ from napari_milcnn.images.paths import as_on_disk, composed, files_of, joined_pa
 from napari_milcnn.results.layout import joined_by_itself
 from napari_milcnn.results.opened import ABSOLUTE_PATH, LISTED, TAILS, OpenedResults, path_parts
 
-_NAMES = dict[str, list[str]]
+_NamesByForm = dict[str, list[str]]
 """Composed form of each name in a folder -> the names with this form."""
 
 
@@ -24,7 +24,7 @@ class _Folders:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, tuple[Path, _NAMES] | None] = {}
+        self._names: dict[str, tuple[Path, _NamesByForm] | None] = {}
         self._missing: set[str] = set()
 
     def find(self, path: str) -> Path | None:
@@ -48,7 +48,7 @@ class _Folders:
         found = name if name in alike else alike[0] if len(alike) == 1 else None
         return None if found is None else home / found
 
-    def _listed(self, folder: str) -> tuple[Path, _NAMES] | None:
+    def _listed(self, folder: str) -> tuple[Path, _NamesByForm] | None:
         """Return a folder as it lies on the disk with its files; None if it cannot be listed."""
         parent, name = os.path.split(folder)
         known = self._names.get(parent)
