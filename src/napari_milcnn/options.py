@@ -385,6 +385,10 @@ class EvaluateOptions(EvidenceOptions):
         description="Number of draws of whole groups for the 95 % intervals; 0 for no intervals.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Random seed for the draws and for the folds.")
+    bag: Bag = Field(
+        "image", description="What the answer of a group is read from. image: the median over its images; group: that, "
+                             "and beside it all images of the group, such as the fields of a well, as one bag."
+    )  # fmt: skip
     faithfulness: bool = Field(
         False, description="Measure, for each kind of evidence, how much of a class's score hangs on the pixels of its "
                            "mask; needs no truth images."

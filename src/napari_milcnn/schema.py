@@ -36,6 +36,10 @@ LAYOUT_COLUMNS: Final = ("treatment", "dose", "strain", "control", "label")
 CONTROLS: Final = ("negative", "positive", "empty")
 """What the column `control` says of a well: other wells have ""."""
 
+BAG_ANSWER: Final = "bag answer"
+BAG_RIGHT: Final = "bag right"
+"""Columns with the answer that all images of a group give as one bag, and whether it is right."""
+
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 _SUMMARY, _BAG = "summary ", "bag "
 _FOCUS, _SATURATED = "focus ", "saturated "

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from napari_milcnn import evaluate, new_model, read_labels
+from napari_milcnn import classify_group, evaluate, new_model, read_labels
 from napari_milcnn.errors import LabelsError, OptionsError
 from napari_milcnn.evaluation.evaluate import evaluation_steps, measure
 from napari_milcnn.evaluation.report import ImageOutcome, html
@@ -115,6 +115,28 @@ def test_group_takes_the_median():
     assert worst["own score"] == pytest.approx(0.45)
     assert worst["image accuracy"] == pytest.approx(1 / 3)
     assert report.figures["group accuracy"] == 0.5
+
+
+def test_a_group_as_one_bag_stands_beside_its_median(table, tmp_path):
+    """Both answers of each group, with intervals; the bag is that of `classify_group`, and leaves out what failed."""
+    (tmp_path / "3.tif").write_bytes(b"no image")
+    model = new_model(table.classes, ["c"], **NARROW)
+    report = evaluate(model, table, bag="group", draws=50, **CPU)
+    groups = report.groups.set_index("group")
+    for name, files in (("well0", ["0.tif", "1.tif"]), ("well1", ["2.tif"])):
+        pooled = classify_group(model, [tmp_path / file for file in files], **CPU)
+        assert groups.loc[name, "bag answer"] == model.classes[int(pooled.scores.argmax())]
+        scores = [groups.loc[name, f"bag score {label}"] for label in model.classes]
+        np.testing.assert_allclose(scores, pooled.scores, atol=1e-6)
+    right = (groups["bag answer"] == groups["label"]).to_numpy(float)
+    assert groups["bag right"].tolist() == right.tolist()
+    assert report.figures["bag accuracy"] == right.mean()
+    assert "bag accuracy" in report.intervals
+    assert "With all its images as one bag" in html(report)
+    plain = evaluate(model, table, draws=0, **CPU)
+    assert "bag accuracy" not in plain.figures
+    assert "bag answer" not in plain.groups
+    assert "one bag" not in html(plain)
 
 
 def test_group_of_different_labels_has_no_answer():

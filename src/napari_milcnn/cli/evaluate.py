@@ -104,10 +104,8 @@ def _report_of(steps: Steps[ImageOutcome | EvaluationReport]) -> EvaluationRepor
 
 
 def _figures_table(report: EvaluationReport) -> Table:
-    from napari_milcnn.evaluation.report import HEADLINES
-
     table = Table("figure", "value", "95 % interval", box=None, pad_edge=False)
-    for name in HEADLINES:
+    for name in report.headlines:
         low, high = report.intervals.get(name, (None, None))
         table.add_row(name, f"{report.figures[name]:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
     return table

@@ -4,6 +4,8 @@ The scores of an image are the mean over its planes, and the scores of a group (
 images. If each image shows one class, the top class is the answer. With several labels, the answer is yes for every
 class with a score above one half.
 
+With `bag="group"`, all images of a group are one bag, too, and both answers stand side by side.
+
 Why intervals draw whole groups: images of one well or strain resemble each other, so intervals from drawing single
 images would be too narrow. A metric that the images cannot give (no image of a class) is NaN, and a warning says so.
 
@@ -38,6 +40,7 @@ from napari_milcnn.evaluation.tables import (
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse, failures_of
+from napari_milcnn.inference.predict import Bags, pool_bags
 from napari_milcnn.inference.unlike import UNKNOWN_LOOK
 from napari_milcnn.labels.mislabels import suspected_mislabels
 from napari_milcnn.labels.table import LabelledImage, LabelTable
@@ -46,6 +49,7 @@ from napari_milcnn.metrics.classification import confusion_table, weighted_figur
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 from napari_milcnn.options import EvaluateOptions, EvidenceOptions, MaskOptions, TrainOptions, make_options
 from napari_milcnn.progress import Progress, Steps
+from napari_milcnn.schema import BAG_RIGHT
 from napari_milcnn.training.trainer import train
 
 FEWEST_GROUPS = 5
@@ -189,6 +193,7 @@ def _predict(
     truths = [_truth_of(row, truth) for row in table.images]
     requests = [_request(table, row, path) for row, path in zip(table.images, truths, strict=True)]
     collector: _OutcomeCollector | None = None
+    groups = _GroupBags(model, table) if options.bag == "group" else None
     for step in analyse(EvidenceMaker(model, **_evidence_options(options)), requests):
         row, event = table.images[step.number], step.result
         if isinstance(event, ImageOpened):
@@ -200,6 +205,8 @@ def _predict(
                 outcome = ImageOutcome(row, error=event.failure)
             else:
                 outcome = collector.outcome(row)
+            if groups is not None:
+                outcome = replace(outcome, bag_scores=groups.add(row, collector))
             collector = None
             yield Progress(step.number + 1, step.total, row.name, result=replace(outcome, fold=fold))
 
@@ -219,11 +226,31 @@ def _request(table: LabelTable, row: LabelledImage, truth: Path | None) -> Image
     return ImageRequest(str(row.file), partial(table.open, row), masks=masks, classes=row.labels if masks else None)
 
 
+class _GroupBags:
+    """Pools the images of each group into one bag, once the last of them is classified."""
+
+    def __init__(self, model: TrainedModel, table: LabelTable) -> None:
+        self.model = model
+        self.left = Counter(image.group for image in table.images)
+        self.bags: dict[str, list[Bags]] = {}
+
+    def add(self, row: LabelledImage, found: _OutcomeCollector | None) -> np.ndarray | None:
+        """Add an image, which may have failed; returns the scores (classes,) of its group if it is complete."""
+        own = self.bags.setdefault(row.group, [])
+        own += [] if found is None else found.bags
+        self.left[row.group] -= 1
+        if self.left[row.group]:
+            return None
+        del self.bags[row.group]
+        return pool_bags(self.model, Bags.joined(own)).scores if own else None
+
+
 class _OutcomeCollector:
     """Collects the scores of the planes of one image; class maps are not kept."""
 
     def __init__(self, image: ImageStack, truth: Path | None) -> None:
         self.scores: list[np.ndarray] = []
+        self.bags: list[Bags] = []
         self.unlike: list[tuple[float, str]] = []
         self.has_structure = False
         self.localisation: list[LocalisationScores] = []
@@ -238,6 +265,7 @@ class _OutcomeCollector:
         """Add the scores of a plane and, if the image has a truth image, of its evidence."""
         prediction = result.prediction
         self.scores.append(prediction.scores[0])
+        self.bags.append(prediction.without_maps().bags)
         self.unlike.append((float(prediction.unlike[0]), prediction.unlike_reasons[0]))
         self.has_structure |= bool(prediction.has_structure[0])
         plate = result.prediction.plate
@@ -333,7 +361,8 @@ def measure(
     single = model.card.single_label
     scores = np.stack([outcome.scores for outcome in measured if outcome.scores is not None])  # (images, classes)
     targets = replace(table, images=tuple(o.image for o in measured)).targets(model.classes).astype(float)
-    groups = group_table(measured, scores, targets, model.classes, single)
+    bags = {outcome.image.group: outcome.bag_scores for outcome in outcomes if outcome.bag_scores is not None}
+    groups = group_table(measured, scores, targets, model.classes, single, bags)
     reliability = reliability_curve(*answers(scores, targets, single))
     figures = headline_metrics(scores, targets, single) | {
         "group accuracy": _mean(groups["right"]),
@@ -341,6 +370,8 @@ def measure(
         "expected calibration error": reliability.error,
         "further temperature": fit_temperature(logits_of(scores, single), targets, single),
     }  # fmt: skip
+    if BAG_RIGHT in groups:
+        figures["bag accuracy"] = _mean(groups[BAG_RIGHT])
     names = [outcome.image.group for outcome in measured]
     intervals, interval_warnings = _intervals(scores, targets, single, names, groups, options)
     return EvaluationReport(
@@ -396,14 +427,16 @@ def _intervals(
         ]
     members = (groups["group"].to_numpy()[:, None] == np.asarray(names)).astype(float)  # (groups, images)
     rng = np.random.default_rng(options.seed)
-    known = groups["right"].notna().to_numpy(float)
-    right = groups["right"].fillna(0).to_numpy(float)
+    shares = {"group accuracy": "right", "bag accuracy": BAG_RIGHT}
+    answers_of = {name: groups[column] for name, column in shares.items() if column in groups}
     parts = []
     for start in range(0, options.draws, _DRAWS_AT_ONCE):
         drawn = rng.multinomial(count, np.full(count, 1 / count), min(_DRAWS_AT_ONCE, options.draws - start))
         part = weighted_figures(drawn @ members, scores, targets, single)
         with np.errstate(invalid="ignore"):
-            parts.append(part | {"group accuracy": (drawn @ right) / (drawn @ known)})
+            parts.append(part | {
+                name: (drawn @ right.fillna(0)) / (drawn @ right.notna()) for name, right in answers_of.items()
+            })  # fmt: skip
     draws = pd.concat([pd.DataFrame(part) for part in parts])
     low, high = draws.quantile(0.025), draws.quantile(0.975)
     return {name: (float(low[name]), float(high[name])) for name in parts[0] if draws[name].notna().any()}, []

@@ -32,9 +32,10 @@ from napari_milcnn.results.opened import Metrics, OpenedResults
 from napari_milcnn.results.read import with_margin, with_name
 from napari_milcnn.results.record import versions
 from napari_milcnn.results.write import write_json, write_table
-from napari_milcnn.schema import NO_CLASS, UNLIKE, UNLIKE_REASON, score_column, score_columns
+from napari_milcnn.schema import BAG_ANSWER, BAG_RIGHT, NO_CLASS, UNLIKE, UNLIKE_REASON, score_column, score_columns
 
-HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy")
+HEADLINES = ("accuracy", "balanced accuracy", "mean average precision", "mean ROC AUC", "mean F1", "group accuracy",
+             "bag accuracy")  # fmt: skip
 """Results that are shown first, on the page and on the command line."""
 _FILES = (
     "metrics.json", "report.html", "confusion.csv", "predictions.csv", "groups.csv", "mislabels.csv",
@@ -45,8 +46,8 @@ _MOST_THUMBNAILS = 24
 """Largest number of suspected mislabels with a picture on the page."""
 _MOST_ROWS = 20
 """Largest number of rows in a long table on the page; the CSV has all rows."""
-_GROUP_COLUMNS = ("group", "label", "answer", "images", "image accuracy", "own score")
-"""Columns of the table of groups on the page."""
+_GROUP_COLUMNS = ("group", "label", "answer", BAG_ANSWER, "images", "image accuracy", "own score")
+"""Columns of the table of groups on the page, where the table has them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class ImageOutcome:
         What differs in that plane from the training images; empty if nothing does.
     has_structure : bool
         Whether any of its planes shows something to classify.
+    bag_scores : ndarray or None
+        On the last image of a group, where asked for: score of each class for all images of the group in one bag,
+        float32 (classes,).
     """
 
     image: LabelledImage
@@ -87,6 +91,7 @@ class ImageOutcome:
     unlike: float = math.nan
     unlike_reason: str = ""
     has_structure: bool = True
+    bag_scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,11 @@ class EvaluationReport:
     folds: pd.DataFrame | None
     warnings: tuple[str, ...]
     faithfulness: pd.DataFrame | None = None
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The results that are shown first."""
+        return tuple(name for name in HEADLINES if name in self.figures)
 
     @property
     def accuracy(self) -> float:
@@ -267,7 +277,7 @@ def _context(report: EvaluationReport) -> dict[str, object]:
     """Return the variables of the template."""
     card = report.model.card
     single = card.single_label
-    names = [name for name in HEADLINES if name != "group accuracy" or len(report.groups) < len(report.outcomes)]
+    names = [name for name in report.headlines if name != "group accuracy" or len(report.groups) < len(report.outcomes)]
     return {
         "report": report,
         "card": card,
@@ -279,8 +289,9 @@ def _context(report: EvaluationReport) -> dict[str, object]:
         "reliability": svg_uri(reliability_figure(report.reliability, single)),
         "classes": page_table(report.classes.rename(columns={"said": "answers"})),
         "confusion_rows": page_table(report.confusion.reset_index()),
-        "groups": page_table(report.groups[[*_GROUP_COLUMNS]].head(_MOST_ROWS)),
+        "groups": page_table(report.groups.reindex(columns=_GROUP_COLUMNS).head(_MOST_ROWS)),
         "wrong_groups": int((report.groups["right"] == 0).sum()),
+        "wrong_bags": int((report.groups[BAG_RIGHT] == 0).sum()) if BAG_RIGHT in report.groups else None,
         "mislabels": [
             (_thumbnail_uri(report, image), row) for image, row in _images_of(report.mislabels, _MOST_THUMBNAILS)
         ],

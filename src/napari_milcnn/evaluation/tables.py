@@ -6,7 +6,7 @@ A number that the images cannot give, such as the recall of a class that no imag
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from napari_milcnn.evaluation.report import ImageOutcome
 from napari_milcnn.labels.mislabels import with_planes
 from napari_milcnn.metrics.classification import answered, ranking_figures, weighted_figures
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.schema import score_column
+from napari_milcnn.schema import BAG_ANSWER, BAG_RIGHT, bag_score_column, score_column
 
 _LISTED = 50
 """Number of uncertain images in the table."""
@@ -54,11 +54,13 @@ def group_table(
     targets: np.ndarray,
     classes: Sequence[str],
     single_label: bool,
+    bags: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Make a table with one row per group, the worst first.
 
     The answer of a group comes from the median score of its images. A group whose images have different labels has no
-    label of its own, so `right` is NaN.
+    label of its own, so `right` is NaN. `bags` has the scores (classes,) of groups that were classified as one bag,
+    too: that answer, whether it is right, and its scores are beside it.
     """
     yes = answered(scores, single_label)
     exact = (yes == targets).all(1)
@@ -76,8 +78,21 @@ def group_table(
             "image accuracy": float(exact[index].mean()),
             "own score": float(median[labels > 0].mean()) if one_label else math.nan,
             **{score_column(c): float(s) for c, s in zip(classes, median, strict=True)},
+            **_bag_columns((bags or {}).get(str(name)), labels if one_label else None, classes, single_label),
         })  # fmt: skip
     return pd.DataFrame(rows).sort_values(["right", "own score"], kind="stable", ignore_index=True)
+
+
+def _bag_columns(
+    scores: np.ndarray | None, labels: np.ndarray | None, classes: Sequence[str], single_label: bool
+) -> dict[str, object]:
+    """Return the answer and the scores of a group as one bag; nothing where it was not classified so."""
+    if scores is None:
+        return {}
+    answer = answered(scores[None], single_label)[0]
+    right = math.nan if labels is None else float((answer == labels).all())
+    by_class = {bag_score_column(name): float(score) for name, score in zip(classes, scores, strict=True)}
+    return {BAG_ANSWER: _class_names(answer, classes), BAG_RIGHT: right} | by_class
 
 
 def _class_names(answer: np.ndarray, classes: Sequence[str]) -> str:
