@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from reprlib import Repr
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -395,6 +395,10 @@ class EvaluateOptions(EvidenceOptions):
     )  # fmt: skip
 
 
+MasksGo: TypeAlias = Literal["beside", "inside", "nowhere"]
+"""Where the masks of a screen are written."""
+
+
 class ScreenOptions(Options):
     """How a screen is classified: on how many processes and computers, and what is looked for in each field."""
 
@@ -418,6 +422,11 @@ class ScreenOptions(Options):
                     "equal share of the memory of this computer.",
     )  # fmt: skip
     cells: bool = Field(True, description="Find the cells of each field, count them and list them in the table cells.")
+    masks: MasksGo = Field(
+        "beside", description="Where the masks of the cells are written, as OME-Zarr label images. beside: into the "
+                              "folder of results, in parts/PLATE/WELL. inside: into the OME-Zarr plate itself, as the "
+                              "labels 'milcnn' of each field. nowhere: not at all.",
+    )  # fmt: skip
 
     @field_validator("shard")
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.open import open_image
@@ -15,6 +16,7 @@ from napari_milcnn.images.write import (
     LabelsAxis,
     LabelsImage,
     number_ranges,
+    write_labels_into,
     write_labels_ome_tiff,
     write_labels_ome_zarr,
 )
@@ -109,3 +111,47 @@ def test_number_ranges() -> None:
     """Runs of numbers in short."""
     assert number_ranges([3, 1, 2, 7, 9, 8, 5]) == "1-3 5 7-9"
     assert number_ranges([]) == ""
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_inside_an_image_have_its_version_and_leave_other_labels(tmp_path, version):
+    image = tmp_path / "plate.ome.zarr" / "A" / "1" / "0"
+    kind = 2 if version == "0.4" else 3
+    scales = {"multiscales": [{"axes": [], "datasets": []}]}
+    own = scales if version == "0.4" else {"ome": {"version": version, **scales}}
+    zarr.create_group(str(image), zarr_format=kind, attributes=own)
+    listed = {"labels": ["nuclei"]}
+    other = listed if version == "0.4" else {"ome": {"version": version, **listed}}
+    zarr.create_group(str(image / "labels"), zarr_format=kind, attributes=other)
+    zarr.create_group(str(image / "labels" / "nuclei"), zarr_format=kind)
+    numbers = np.zeros((40, 50), np.int32)
+    numbers[3:9, 4:12], numbers[20:30, 20:40] = 1, 2
+    axes = {"Y": LabelsAxis(40, 0.5, unit="micrometer"), "X": LabelsAxis(50, 0.5, unit="micrometer")}
+    features = pd.DataFrame({"index": [1, 2], "class": ["a", "b"], "area_px": [48, 200]})
+    labels = LabelsImage("milcnn", numbers, axes, {"a": (1, 2, 3, 255), "b": (4, 5, 6, 255)}, features)
+    for _ in range(2):  # what this program wrote is replaced
+        path = write_labels_into(image, labels)
+    assert path == image / "labels" / "milcnn"
+    group = zarr.open_group(str(image / "labels"), mode="r")
+    assert group.metadata.zarr_format == zarr.open_group(str(path), mode="r").metadata.zarr_format == kind
+    found, said = dict(group.attrs), dict(zarr.open_group(str(path), mode="r").attrs)
+    assert (found if version == "0.4" else found["ome"])["labels"] == ["nuclei", "milcnn"]
+    ome = said if version == "0.4" else said["ome"]
+    assert (ome["multiscales"][0] if version == "0.4" else ome)["version"] == version
+    assert ome["image-label"]["colors"][1] == {"label-value": 2, "rgba": [4, 5, 6, 255]}
+    assert ome["image-label"]["properties"][0] == {"label-value": 1, "class": "a", "area_px": 48}
+    with open_image(path) as read:
+        np.testing.assert_array_equal(read.plane(0)[0], numbers)
+        assert read.pixel_size == 0.5
+    with pytest.raises(OutputError, match="labels of another program"):
+        write_labels_into(image, LabelsImage("nuclei", numbers, axes))
+
+
+def test_images_that_take_no_labels_are_refused(tmp_path):
+    labels = LabelsImage("x", np.zeros((4, 4), np.int32), {"Y": LabelsAxis(4), "X": LabelsAxis(4)})
+    newer = tmp_path / "newer.ome.zarr"
+    zarr.create_group(str(newer), zarr_format=3, attributes={"ome": {"version": "0.6", "multiscales": []}})
+    (tmp_path / "field.tif").touch()
+    for image in (newer, tmp_path / "field.tif", tmp_path / "gone"):
+        with pytest.raises(OutputError, match=r"version 0\.4 or 0\.5"):
+            write_labels_into(image, labels)

@@ -215,6 +215,19 @@ def _is_there(stem: str, stems: Collection[str]) -> bool:
     return bool(stem) and stem in stems
 
 
+def pixel_files(path: Path) -> list[Path]:
+    """Return the files that hold the pixels of an image: of a folder, such as an OME-Zarr, all but its labels.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read.
+    """
+    if not path.is_dir():
+        return list(files_of(path))
+    return sorted(one for one in path.rglob("*") if one.is_file() and "labels" not in one.relative_to(path).parts[:-1])
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the files of an image: several for a field with one file per channel, else the path itself."""
     found = _BRACES.fullmatch(str(path))

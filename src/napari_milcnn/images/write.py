@@ -18,6 +18,8 @@ Decisions on label images with classes, colours and a table of objects:
 - OME-Zarr: version 0.5 with a nearest-neighbour pyramid. Colours and table are the `colors` and `properties` of its
   `image-label`; classes and model stand beside the OME metadata under `napari-milcnn`. A folder that is not a label
   image is never replaced: the image that the labels were drawn on may have the same name.
+- Labels inside an OME-Zarr image (`write_labels_into`) have the version of the image, 0.4 or 0.5. They are written
+  whole before `labels` lists them, so that a reader sees all of them or none.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 import tifffile
 
-from napari_milcnn.atomic_write import replacing, replacing_folder
+from napari_milcnn.atomic_write import cannot_write, replacing, replacing_folder
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.images.lazy_array import Array, ArrayLike, in_memory
 from napari_milcnn.images.stack import PlaneIndex
@@ -304,7 +306,11 @@ def number_ranges(numbers: Iterable[int]) -> str:
     return " ".join("-".join(map(str, run)) for run in runs)
 
 
-def write_labels_ome_zarr(path: Path, labels: LabelsImage) -> None:
+ZarrVersion: TypeAlias = Literal["0.4", "0.5"]
+"""Versions of OME-Zarr that are written."""
+
+
+def write_labels_ome_zarr(path: Path, labels: LabelsImage, version: ZarrVersion = "0.5") -> None:
     """Write a label image as OME-Zarr.
 
     Raises
@@ -320,28 +326,89 @@ def write_labels_ome_zarr(path: Path, labels: LabelsImage) -> None:
         raise LabelsError(f"{labels.name} has {positions} positions, which OME-Zarr has no axis for; save it as "
                           ".ome.tif, or one position at a time")  # fmt: skip
     with replacing_folder(path) as draft:
-        _write_pyramid(draft, labels)
+        _write_pyramid(draft, labels, version)
+
+
+def write_labels_into(image: Path, labels: LabelsImage) -> Path:
+    """Write a label image into an OME-Zarr image, as one of its labels, and return its folder.
+
+    Labels of the same name that this program wrote before are replaced; other labels stay as they are.
+
+    Raises
+    ------
+    LabelsError
+        A value is not a label number, or the image has several positions.
+    OutputError
+        The image is not a folder of version 0.4 or 0.5, cannot be written, or has other labels of this name.
+    """
+    import zarr
+
+    version = labels_version(image)
+    if version is None:
+        raise OutputError(f"{image} takes no labels: expected an OME-Zarr image of version 0.4 or 0.5 in a folder")
+    path = image / "labels" / labels.name
+    if path.exists() and NAMESPACE not in _attributes_on_disk(path):
+        raise OutputError(f"{path} holds labels of another program; rename or remove them first")
+    write_labels_ome_zarr(path, labels, version)
+    try:
+        group = zarr.open_group(image / "labels", mode="a", zarr_format=2 if version == "0.4" else 3)
+        ome: Any = dict(group.attrs) if version == "0.4" else dict(_ome_part(dict(group.attrs)))
+        listed = [*(name for name in ome.get("labels", []) if name != labels.name), labels.name]
+        found = ome | {"labels": listed}
+        group.attrs.update(found if version == "0.4" else {"ome": found | {"version": version}})
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def labels_version(image: Path) -> ZarrVersion | None:
+    """Return the version in which labels can be written into an OME-Zarr image; None where they cannot."""
+    attributes = _attributes_on_disk(image)
+    if "multiscales" in attributes:
+        return "0.4"
+    return "0.5" if str(_ome_part(attributes).get("version")) == "0.5" else None
+
+
+def _attributes_on_disk(path: Path) -> dict[str, object]:
+    """Return the attributes of a zarr group in a folder; none where it is not one."""
+    try:
+        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except FileNotFoundError:
+        try:
+            found = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _ome_part(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what stands under "ome", as from version 0.5."""
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, Mapping) else {}
 
 
 def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
-    try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        replaceable = "image-label" in attributes["ome"]
-    except (OSError, ValueError, LookupError, TypeError):
-        replaceable = False
-    if not replaceable:
+    attributes = _attributes_on_disk(path)
+    if "image-label" not in attributes and "image-label" not in _ome_part(attributes):
         raise OutputError(f"{path} exists already and is not a label image; choose another name, or remove it first")
 
 
-def _write_pyramid(folder: Path, labels: LabelsImage) -> None:
+def _write_pyramid(folder: Path, labels: LabelsImage, version: ZarrVersion) -> None:
     import zarr
 
     letters = "".join(each for each in "TCZYX" if each in labels.axes and (each != "C" or labels.lengths("C") != (1,)))
     height, width = labels.lengths("YX")
     factors = [2**i for i in range(1 + max(0, math.ceil(math.log2(max(height, width) / _SMALLEST_LEVEL))))]
-    group = zarr.create_group(str(folder), zarr_format=3, attributes=_group_attributes(labels, letters, factors))
+    attributes = _group_attributes(labels, letters, factors, version)
+    own: Any = (
+        {"dimension_names": list(letters.lower())} if version == "0.5"
+        else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    )  # fmt: skip
+    group = zarr.create_group(str(folder), zarr_format=3 if version == "0.5" else 2, attributes=attributes)
     outer = letters[:-2]
     levels = [
         group.create_array(
@@ -349,7 +416,7 @@ def _write_pyramid(folder: Path, labels: LabelsImage) -> None:
             shape=(*labels.lengths(outer), -(-height // factor), -(-width // factor)),
             chunks=(*(1 for _ in outer), *(min(_CHUNK, -(-side // factor)) for side in (height, width))),
             dtype=np.uint32,
-            dimension_names=list(letters.lower()),
+            **own,
         )
         for i, factor in enumerate(factors)
     ]
@@ -359,16 +426,19 @@ def _write_pyramid(folder: Path, labels: LabelsImage) -> None:
             level[tuple(place)] = plane[::factor, ::factor]
 
 
-def _group_attributes(labels: LabelsImage, letters: str, factors: Sequence[int]) -> dict[str, object]:
+def _group_attributes(
+    labels: LabelsImage, letters: str, factors: Sequence[int], version: ZarrVersion
+) -> dict[str, object]:
     axes = [{"name": letter.lower(), "type": _AXIS_TYPES[letter]} for letter in letters]
     for letter, axis in zip(letters, axes, strict=True):
         axis |= {"unit": labels.axes[letter].unit} if labels.axes[letter].unit else {}
     levels = list(_level_attributes(labels, letters, factors))
     scales = {"name": labels.name, "axes": axes, "datasets": levels, "type": "nearest"}
-    return {
-        "ome": {"version": "0.5", "multiscales": [scales], "image-label": _image_label(labels)},
-        NAMESPACE: {"classes": list(labels.classes), "model": json.loads(json.dumps(labels.model, default=str))},
-    }
+    own = {NAMESPACE: {"classes": list(labels.classes), "model": json.loads(json.dumps(labels.model, default=str))}}
+    if version == "0.4":
+        label: dict[str, object] = {"version": version, **_image_label(labels)}
+        return {"multiscales": [{"version": version, **scales}], "image-label": label, **own}
+    return {"ome": {"version": version, "multiscales": [scales], "image-label": _image_label(labels)}, **own}
 
 
 def _level_attributes(labels: LabelsImage, letters: str, factors: Sequence[int]) -> Iterator[dict[str, object]]:

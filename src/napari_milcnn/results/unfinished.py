@@ -31,7 +31,7 @@ from pydantic import BaseModel, ValidationError
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError, ResumeError
-from napari_milcnn.images.paths import files_of
+from napari_milcnn.images.paths import pixel_files
 from napari_milcnn.results.record import ClassificationRecord, checked_record, differences, recorded_runs, write_record
 from napari_milcnn.results.write import (
     OBJECT_ROW,
@@ -339,7 +339,7 @@ def fingerprint(path: Path) -> str:
     Of an image larger than 1 GiB it is that of its first MiB, and of the size and the time of each of its files.
     """
     try:
-        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else list(files_of(path))
+        files = pixel_files(path)
         facts = [one.stat() for one in files]
         large = sum(fact.st_size for fact in facts) > _LARGE
         found, left = hashlib.sha256(), _BLOCK if large else math.inf

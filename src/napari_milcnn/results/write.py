@@ -387,6 +387,19 @@ def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], mas
     LabelsError
         If the image has several positions, for which OME-Zarr has no axis.
     """
+    write_labels_ome_zarr(path, labels_of_masks(path.name.removesuffix(".ome.zarr"), image, classes, masks))
+
+
+def labels_of_masks(
+    name: str, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]
+) -> LabelsImage:
+    """Return masks, by number of the plane, as a label image; see `write_labels_zarr`.
+
+    Raises
+    ------
+    LabelsError
+        If the image has several positions, for which OME-Zarr has no axis.
+    """
     if "P" in image.axes:
         raise LabelsError(
             f"the masks of {image.name} cannot be written as OME-Zarr, which has no axis for its "
@@ -402,10 +415,10 @@ def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], mas
     tables = [one.shown.drop(columns="shown") for one in masks.values()] if len(image.planes) == 1 else []
     table = pd.concat(tables) if tables else pd.DataFrame({"label": [], "plane": []})
     colours = {name: (*bytes.fromhex(colour[1:]), 255) for name, colour in class_colours(classes).items()}
-    write_labels_ome_zarr(path, LabelsImage(
-        name=path.name.removesuffix(".ome.zarr"), data=labels.reshape([axes[axis].length for axis in letters]),
-        axes=axes, classes=colours, features=table.drop(columns="plane").rename(columns={"label": "index"}),
-    ))  # fmt: skip
+    return LabelsImage(
+        name=name, data=labels.reshape([axes[axis].length for axis in letters]), axes=axes, classes=colours,
+        features=table.drop(columns="plane").rename(columns={"label": "index"}),
+    )  # fmt: skip
 
 
 def write_plane(path: Path, image: ImageStack, plane: int) -> None:

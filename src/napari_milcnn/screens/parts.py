@@ -8,6 +8,8 @@ cells.parquet
     A row for each object, where cells are looked for and found.
 well.parquet
     One row: score and P of all instances of the well in one bag, and the encoder's features (`screens.features`).
+NAME_labels.ome.zarr
+    The masks of a field, unless they are written into the OME-Zarr plate.
 part.json
     Of what the part was made: `key`, which stands for the model, the options and the files of the well; and for each
     field its hash, and the size and time of its files.
@@ -37,13 +39,13 @@ from napari_milcnn.atomic_write import replacing_folder, sha256
 from napari_milcnn.errors import ModelError
 from napari_milcnn.images.intensity import Plate, PlateScale, with_plate_scale
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import files_of, printable
+from napari_milcnn.images.paths import pixel_files, printable
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse
 from napari_milcnn.inference.predict import Bags
 from napari_milcnn.model.package_read import load_model
-from napari_milcnn.options import MaskOptions
+from napari_milcnn.options import MaskOptions, MasksGo
 from napari_milcnn.output_lock import locked
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import FindingsOfImage
@@ -51,6 +53,7 @@ from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json
 from napari_milcnn.schema import FIELD_COLUMNS
 from napari_milcnn.screens.features import WELL_PART, well_row
+from napari_milcnn.screens.outputs.masks import FieldMasks
 from napari_milcnn.screens.outputs.quality import quality_columns
 from napari_milcnn.screens.sources.fields import file_name
 
@@ -135,6 +138,8 @@ class ScreenJob:
         Fields of `MaskOptions`; None where no cells are looked for.
     classes : tuple of str
         Classes that get masks.
+    masks_go : str
+        Where masks are written, as `ScreenOptions.masks` says.
     """
 
     out: Path
@@ -145,6 +150,7 @@ class ScreenJob:
     evidence: Mapping[str, object] = field(default_factory=dict)
     masks: Mapping[str, object] | None = None
     classes: tuple[str, ...] = ()
+    masks_go: MasksGo = "beside"
 
     def part(self, well: WellTask) -> Path:
         """Return the folder of the part of a well."""
@@ -223,10 +229,8 @@ def _hash_of(file: str, stamp: str) -> str:
 
 def stamp_of(file: str) -> str:
     """Return number, size and latest time of the files of an image, by which a change is noticed; "" without files."""
-    path = Path(file)
     try:
-        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else list(files_of(path))
-        found = [one.stat() for one in files]
+        found = [one.stat() for one in pixel_files(Path(file))]
     except OSError:
         return ""
     return f"{len(found)} {sum(one.st_size for one in found)} {max((one.st_mtime_ns for one in found), default=0)}"
@@ -302,6 +306,7 @@ class _FieldResult:
         self.found: FindingsOfImage | None = None
         self.rows, self.cells = pd.DataFrame(), pd.DataFrame()
         self.bags: Bags | None = None
+        self.masks: FieldMasks | None = None
         self.facts: FieldFacts | None = None
 
     def open(self, job: ScreenJob, channels: Sequence[str]) -> ImageStack:
@@ -316,8 +321,8 @@ class _FieldResult:
         self.stamp = stamp_of(self.one.file)
         self.sha256 = _hash_of(self.one.file, self.stamp)
 
-    def end(self, failure: str) -> None:
-        """Make the tables of the field."""
+    def end(self, failure: str, *, masks: bool = False) -> None:
+        """Make the tables of the field; its masks are kept until its part is written, if they are wanted."""
         findings = None if self.found is None else self.found.findings()
         error = "; ".join([*(() if self.found is None else self.found.problems), *([failure] if failure else [])])
         file = printable(self.one.file)
@@ -325,6 +330,8 @@ class _FieldResult:
             quality = quality_columns(findings.prediction, self.channels)
             self.rows, self.cells = self._placed(findings.rows().join(quality)), self._placed(findings.objects())
             self.bags = findings.prediction.bags
+            if masks and findings.masks:
+                self.masks = FieldMasks(findings.image, findings.prediction.classes, findings.masks)
         if error:
             failed = self._placed(pd.DataFrame([{"file": file, "name": self.one.name, "error": error}]))
             self.rows = pd.concat([self.rows, failed], ignore_index=True) if len(self.rows) else failed
@@ -355,7 +362,7 @@ def _classify(job: ScreenJob, wells: Mapping[WellTask, ExitStack], maker: Eviden
         elif isinstance(event, PlaneResult) and each.found is not None:
             each.found.take(event)
         elif isinstance(event, ImageEnd):
-            each.end(event.failure)
+            each.end(event.failure, masks=job.masks is not None and job.masks_go != "nowhere")
             if each.one is each.well.fields[-1]:
                 of_well = [one for one in fields if one.well is each.well]
                 done = _write_part(job, each.well, of_well, began, maker)
@@ -377,6 +384,9 @@ def _write_part(
     cells = [one.cells for one in fields if len(one.cells)]
     bags = [one.bags for one in fields if one.bags is not None]
     with replacing_folder(job.part(well)) as draft:
+        for one in fields:
+            if one.masks is not None:
+                one.masks.write(job.masks_go, draft, Path(one.one.file), one.one.name)
         pd.concat([one.rows for one in fields], ignore_index=True).to_parquet(draft / PREDICTIONS_PART, index=False)
         if cells:
             pd.concat(cells, ignore_index=True).to_parquet(draft / CELLS_PART, index=False)
@@ -386,7 +396,7 @@ def _write_part(
         write_json(draft / FACTS, facts.model_dump())
     for one in fields:
         one.rows = one.cells = pd.DataFrame()
-        one.bags = None
+        one.bags = one.masks = None
     return well_done(facts, before=False)
 
 

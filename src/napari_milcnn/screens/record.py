@@ -36,7 +36,8 @@ def screen_record(
 
     `shared` are the options of the run, such as its workers.
     """
-    record = classification_record(maker, (), classes=classes, reading=found.reading, mask_options=masks, masks_as=None,
+    record = classification_record(maker, (), classes=classes, reading=found.reading, mask_options=masks,
+                                   masks_as="zarr" if shared.get("masks") != "nowhere" else None,
                                    command=command)  # fmt: skip
     files = found.fields[[*PLACE, "file", "series"]].to_csv(index=False)
     return {

@@ -29,6 +29,7 @@ from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.opened import RECORD
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import write_json
+from napari_milcnn.screens.outputs.masks import check_takes_masks
 from napari_milcnn.screens.parts import (
     FieldOfWell,
     PartFacts,
@@ -179,8 +180,10 @@ class _ScreenRun:
         self.job = ScreenJob(
             out=self.out, model=file.absolute(), digest=model.digest, way=way_of(self.record), reading=found.reading,
             evidence=json.loads(json.dumps(evidence, default=_plain)), classes=self.classes,
-            masks=None if masks is None else masks.model_dump(),
+            masks=None if masks is None else masks.model_dump(), masks_go=shared.masks,
         )  # fmt: skip
+        if masks is not None and shared.masks == "inside":
+            check_takes_masks(found.fields["file"].drop_duplicates().tolist())
         self.wells = _wells_of(found, by_plate=model.card.normalise == "group")
 
     @contextmanager
