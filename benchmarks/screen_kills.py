@@ -1,6 +1,6 @@
 """Screens that are killed at random moments: python -m benchmarks.screen_kills [--kills 10] [client worker scheduler].
 
-A screen of 60 wells with three fields each, three of them damaged, runs once undisturbed. Then it runs again and again
+A screen of wells with three fields each, three of them damaged, runs once undisturbed. Then it runs again and again
 in new folders, and one of its processes is killed with SIGKILL at random moments between the first well and the end:
 
 client: the command itself, with two workers of its own; it is started again with --resume.
@@ -34,15 +34,15 @@ import tifffile
 from benchmarks.record import report, table
 from napari_milcnn.model.trained_model import new_model
 
-WELLS, SITES, SIZE = 60, 3, 192
+SITES, SIZE = 3, 192
 TABLES = ("predictions.csv", "cells.csv", "features.parquet")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
-def prepare(folder: Path) -> list[str]:
+def prepare(folder: Path, wells: int) -> list[str]:
     """Write the images of a plate, three of them damaged, and a model; return the words of the command."""
     rng = np.random.default_rng(0)
-    for well in range(WELLS):
+    for well in range(wells):
         for site in range(SITES):
             pixels = rng.normal(100, 5, (SIZE, SIZE))
             for y, x in rng.integers(20, SIZE - 20, (well % 12, 2)):
@@ -50,7 +50,7 @@ def prepare(folder: Path) -> list[str]:
             name = folder / "plate" / f"{'ABCDE'[well // 12]}{well % 12 + 1:02}_s{site + 1}.tif"
             name.parent.mkdir(exist_ok=True)
             tifffile.imwrite(name, pixels.astype(np.uint16))
-    for damaged in ("A03_s1", "C05_s2", "E12_s3"):
+    for damaged in ("A03_s1", "A07_s2", "A12_s3"):
         (folder / "plate" / f"{damaged}.tif").write_bytes(b"II*\0 no image")
     model = new_model(["none", "spots"], ["c"], widths=(16, 16, 32, 32, 64, 64), normalise="training", seed=0)
     saved = model.with_card(mean=(100.0,), std=(20.0,)).save(folder / "m.zip")
@@ -201,11 +201,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", default=list(KILLS))
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--wells", type=int, default=60)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        words = prepare(work)
+        words = prepare(work, options.wells)
         with Watch(work / "whole") as watch:
             first = threading.Thread(target=finish, args=(words, work / "whole"))
             first.start()
@@ -216,7 +217,7 @@ def main() -> None:
             seconds = 0.6 * (time.monotonic() - began)  # two workers, and half of the screen a kill
         rows = [killed(what, words, work, work / "whole", options.kills, seconds) for what in options.what]
     header = ["killed", "kills", "screens", "equal to the undisturbed screen", "wells written twice"]
-    lines = [f"{WELLS} wells of {SITES} fields, three of them damaged.", "", *table(header, rows)]
+    lines = [f"{options.wells} wells of {SITES} fields, three of them damaged.", "", *table(header, rows)]
     report("Killed screens", lines, keep=options.record)
 
 

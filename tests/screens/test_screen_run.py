@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +22,10 @@ from screen_plates import (
     write_series,
     write_zarr_plate,
 )
+from typer.testing import CliRunner
 
 from conftest import lively_model
+from napari_milcnn.cli.app import app
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
@@ -211,3 +217,20 @@ def test_a_disk_that_is_full_stops_the_run_cleanly(tmp_path, model, source, monk
     assert before(wells) == [True, False, False, False]
     run(model, source, tmp_path / "whole")
     pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "whole"))
+
+
+def test_the_commands_of_the_snakemake_rule_run_as_printed(tmp_path, model, source, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source.rename(tmp_path / "plates")
+    shutil.copy(model.path, tmp_path / "mine.zip")
+    text = (Path(__file__).parents[2] / "docs" / "screens.md").read_text(encoding="utf-8")
+    shard, tables = re.findall(r'shell: "napari-milcnn (.*?)(?: \|\|.*)?"\n', text)
+    options = ["--device", "cpu", "--channels", ",".join(CHANNELS)]
+    for number in ("1", "2"):
+        words = shlex.split(shard.replace("{wildcards.i}", number).replace("{SHARDS}", "2"))
+        assert CliRunner().invoke(app, [*words, *options]).exit_code == 0
+    (tmp_path / "results" / "predictions.csv").unlink()
+    assert CliRunner().invoke(app, shlex.split(tables)).exit_code == 0
+    table = pd.read_csv(tmp_path / "results" / "predictions.csv")
+    assert len(table) == len(PIXELS)
+    assert all(Path(file).is_absolute() for file in table["file"])  # workers of a cluster run in other folders

@@ -222,7 +222,7 @@ class _ScreenRun:
                 self.model.save(self.job.model)
             write_screen(self.out, self.record, self.found)
         if old is not None:
-            say(f"{len(done)} of {len(self.wells)} wells are done already and are left as they are")
+            say(f"{len(done)} of {len(self.my_wells())} wells are done already and are left as they are")
         return done
 
     def _parts_to_keep(self, redo: bool, retry: bool) -> dict[str, PartFacts]:

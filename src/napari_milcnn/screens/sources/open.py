@@ -43,7 +43,7 @@ def open_screen(
     OptionsError
         If the pattern is not understood.
     """
-    path = as_on_disk(Path(source).expanduser())
+    path = as_on_disk(Path(source).expanduser()).absolute()  # workers run in folders of their own
     found = _found(path, reading)
     if found.channels and reading.channels is None:
         reading = replace(reading, channels=found.channels)
