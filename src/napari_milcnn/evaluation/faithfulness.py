@@ -155,7 +155,8 @@ def _measured(
         for name in row.labels:
             (evidence,) = maker.planes(given, prediction, [name])
             options = MaskOptions(present=0.0)
-            mask = segment_plane(evidence, prediction, (name,), options, image.pixel_size, thresholds).labels > 0
+            masks = segment_plane(evidence, prediction, (name,), options, image.pixel_size, thresholds)
+            mask = np.asarray(masks.labels) > 0
             if not mask.any():
                 continue
             elsewhere = np.roll(mask, [int(rng.integers(side)) for side in mask.shape], (0, 1))

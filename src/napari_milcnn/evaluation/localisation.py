@@ -102,7 +102,7 @@ def score_plane(result: PlaneResult, truth: np.ndarray) -> LocalisationScores:
     """
     if result.evidence is None or result.masks is None:
         raise ComputeError(result.problem)
-    return score_field(result.evidence.maps[0], result.masks.labels > 0, truth[result.plane])
+    return score_field(np.asarray(result.evidence.maps[0]), np.asarray(result.masks.labels) > 0, truth[result.plane])
 
 
 def truth_file(folder: Path, file: Path) -> Path | None:

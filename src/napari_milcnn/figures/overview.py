@@ -20,7 +20,7 @@ from skimage.segmentation import find_boundaries
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.paths import printable
-from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.class_maps import MapPlacement, lay_over
 from napari_milcnn.inference.masks import PlaneMasks, class_image
 from napari_milcnn.inference.predict import Prediction
@@ -30,6 +30,8 @@ CHANNEL_COLOURS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.6, 0))
 """RGB colours of the first channels of an image that has several; further channels are not shown."""
 _MOST_PLANES = 4
 """Largest number of planes in one picture; they are spread evenly over the image's planes."""
+_READ_PIXELS = 2**24
+"""Pixels that are read at a time, about."""
 _LONGEST_SIDE = 1024
 """Longest side of a plane in the picture, in px."""
 _PANEL_SIDE, _SCORES_WIDTH, _GAP = 460, 270, 14
@@ -86,7 +88,12 @@ def shown_plane(image: ImageStack, channels: Sequence[int], index: int, masks: P
         Objects of the plane to outline.
     """
     step = reducing_step(image.plane_shape, _LONGEST_SIDE)
-    raw = image.plane(index, tuple(channels)[: len(CHANNEL_COLOURS)])[:, ::step, ::step].astype(np.float32)
+    height, width = image.plane_shape
+    rows = max(1, _READ_PIXELS // width // step) * step
+    windows = (Window(top, min(top + rows, height), 0, width) for top in range(0, height, rows))
+    own = tuple(channels)[: len(CHANNEL_COLOURS)]
+    raw = np.concatenate([image.plane(index, own, window)[:, ::step, ::step] for window in windows], 1)
+    raw = raw.astype(np.float32)
     return ShownPlane(index, composite(raw), step, masks)
 
 
@@ -285,7 +292,7 @@ def _sampled(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return labels (Y, X) in the size of a picture: of each pixel the label in its middle."""
     y, x = (np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
             for new, old in zip(shape, labels.shape, strict=False))  # fmt: skip
-    return np.asarray(labels[np.ix_(y, x)])
+    return np.stack([np.asarray(labels[row])[x] for row in y])
 
 
 def _panel(heading: str, picture: Image.Image) -> Image.Image:

@@ -43,19 +43,24 @@ from napari_milcnn.images.stack import PlaneIndex
 
 NAMESPACE: Final = "napari-milcnn"
 """Name under which facts of our own stand in files."""
+_LARGEST_PAGE: Final = 2**25
+"""Pixels of a page above which it is written as tiles."""
+_TILE: Final = 512
 _LARGEST_TIFF: Final = 2**31
 """Bytes of pixels above which a file is a BigTIFF."""
 
 
 class Pages:
-    """Planes (channels, Y, X) of one data type that are made one after another while they are written."""
+    """Planes of one data type that are made one after another while they are written, each a page for each channel."""
 
-    def __init__(self, pages: Iterator[Array], channels: int, plane_shape: tuple[int, int], dtype: type) -> None:
+    def __init__(
+        self, pages: Iterator[Sequence[ArrayLike]], channels: int, plane_shape: tuple[int, int], dtype: type
+    ) -> None:
         self.pages = pages
         self.dtype = np.dtype(dtype)
         self.shape = (-1, channels, *plane_shape)
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[Sequence[ArrayLike]]:
         return self.pages
 
 
@@ -102,7 +107,7 @@ def write_ome_tiff(
 
 def write_series(
     path: Path,
-    pages: Iterable[Array],
+    pages: Iterable[ArrayLike],
     shape: tuple[int, ...],
     dtype: np.dtype[np.generic],
     facts: Mapping[str, object],
@@ -114,7 +119,8 @@ def write_series(
     path
         The file; it is replaced once the new one is whole.
     pages
-        Pages (Y, X): every combination of P, T, Z and C, with C running fastest.
+        Pages (Y, X): every combination of P, T, Z and C, with C running fastest. Large ones are read by rows and
+        written as tiles, so that they may be larger than memory.
     shape
         Lengths of the axes (P, T, Z, C, Y, X).
     dtype
@@ -129,17 +135,29 @@ def write_series(
     """
     positions, series = shape[0], shape[1:]
     large = math.prod(shape) * dtype.itemsize > _LARGEST_TIFF
-    left = map(np.ascontiguousarray, pages)
+    is_large = shape[-1] * shape[-2] > _LARGEST_PAGE
+    per_page = math.prod(-(-side // _TILE) for side in shape[-2:]) if is_large else 1
+    left = _tiles_of_pages(pages, dtype) if is_large else (np.ascontiguousarray(page[:, :], dtype) for page in pages)
     with replacing(path) as draft, tifffile.TiffWriter(draft, ome=True, bigtiff=large) as tiff:
         for _ in range(positions):
             tiff.write(
-                islice(left, math.prod(series[:-2])),
+                islice(left, math.prod(series[:-2]) * per_page),
                 shape=series,
                 dtype=dtype,
+                tile=(_TILE, _TILE) if is_large else None,
                 compression="zlib",
                 photometric="minisblack",
                 metadata={"axes": "TZCYX", **facts},
             )
+
+
+def _tiles_of_pages(pages: Iterable[ArrayLike], dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Cut pages (Y, X) into tiles, row by row; those at the ends may be smaller."""
+    for page in pages:
+        for top in range(0, page.shape[0], _TILE):
+            rows = np.asarray(in_memory(page[top : top + _TILE, :]), dtype)
+            for left in range(0, rows.shape[1], _TILE):
+                yield np.ascontiguousarray(rows[:, left : left + _TILE])
 
 
 Colour: TypeAlias = tuple[int, ...]
@@ -183,7 +201,8 @@ class LabelsImage:
     name
         What the image is called in the file.
     data
-        Label numbers, 0 for background: a numpy, dask or zarr array. It is read plane by plane.
+        Label numbers, 0 for background: a numpy, dask or zarr array, or another that is sliced. It is read plane by
+        plane, by rows where it becomes OME-Zarr.
     axes
         Letter out of P T C Z Y X -> axis, in the order of `data`.
     classes
@@ -227,12 +246,30 @@ class LabelsImage:
         LabelsError
             The plane holds values that are not label numbers.
         """
+        for at, _, plane in self.strips(order, self.lengths("Y")[0]):
+            yield at, plane
+
+    def strips(self, order: str, rows: int) -> Iterator[tuple[tuple[int, ...], int, Array]]:
+        """Read some rows of a plane at a time, plane after plane.
+
+        Yields
+        ------
+        tuple
+            The place of the plane along the axes of `order`, the first row, and the label numbers, uint32 (rows, X).
+
+        Raises
+        ------
+        LabelsError
+            As `planes`.
+        """
         upright = [letter for letter in self.axes if letter in "YX"] == ["Y", "X"]
+        (height,) = self.lengths("Y")
         for at in product(*(range(length) for length in self.lengths(order))):
-            places = dict(zip(order, at, strict=True))
-            key = tuple(slice(None) if letter in "YX" else places[letter] for letter in self.axes)
-            plane = in_memory(self.data[key])
-            yield at, _label_numbers(plane if upright else plane.T, self.name)
+            for top in range(0, height, rows):
+                places: dict[str, int | slice] = {"X": slice(None), "Y": slice(top, min(top + rows, height))}
+                places |= dict(zip(order, at, strict=True))
+                found = in_memory(self.data[tuple(places[letter] for letter in self.axes)])
+                yield at, top, _label_numbers(found if upright else found.T, self.name)
 
 
 def _label_numbers(plane: Array, name: str) -> Array:
@@ -420,10 +457,13 @@ def _write_pyramid(folder: Path, labels: LabelsImage, version: ZarrVersion) -> N
         )
         for i, factor in enumerate(factors)
     ]
-    for at, plane in labels.planes("PTCZ"):
-        place = [number for letter, number in zip("PTCZ", at, strict=True) if letter in outer]
+    for at, top, rows in labels.strips("PTCZ", _CHUNK):
+        place: tuple[int, ...] = tuple(number for letter, number in zip("PTCZ", at, strict=True) if letter in outer)
         for level, factor in zip(levels, factors, strict=True):
-            level[tuple(place)] = plane[::factor, ::factor]
+            first = -(-top // factor)
+            own = rows[first * factor - top :: factor, ::factor]
+            key: tuple[int | slice, ...] = (*place, slice(first, first + len(own)))
+            level[key] = own
 
 
 def _group_attributes(

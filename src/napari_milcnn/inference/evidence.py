@@ -68,7 +68,8 @@ class PlaneEvidence:
     plane : int
         Index into the prediction's planes.
     maps : ndarray
-        Evidence, float32 (classes, Y, X), of the image's size.
+        Evidence, float32 (classes, Y, X), of the image's size. Where a plane was cut in strips, the map of each class
+        is computed where it is sliced (`LookedUpMaps`), and `objects` is a `ScratchPlane`.
     objects : ndarray or None
         Foreground objects of object evidence, int32 (Y, X); None for the other kinds.
     classes : tuple of str
@@ -180,11 +181,8 @@ class EvidenceMaker:
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
             if self.options.kind == "object":
-                objects = np.zeros(model_input.image.plane_shape, np.int32)
-                if foreground is not None:
-                    objects = foreground[plane]
-                elif prediction.has_structure[row]:
-                    objects = self._objects(model_input, plane)
+                own = None if foreground is None else foreground[plane]
+                objects = self._objects(model_input, plane, own, is_empty=not prediction.has_structure[row])
                 values = self._values(model_input, maps, objects)
                 laid = looked_up(objects, values[chosen])
                 yield PlaneEvidence(row, laid, objects, names, values, self.model.card.reference)
@@ -197,11 +195,16 @@ class EvidenceMaker:
         channel = self.foreground_channel(model_input, plane)
         return find_objects(channel, scaled(self._foreground_options, 1 / model_input.zoom))
 
-    def _objects(self, model_input: ModelInput, plane: int) -> np.ndarray:
-        """Find the objects of one plane, int32 (Y, X): those of a large plane in strips, as a `ScratchPlane`."""
+    def _objects(self, model_input: ModelInput, plane: int, own: np.ndarray | None, *, is_empty: bool) -> np.ndarray:
+        """Return the objects of one plane, int32 (Y, X), for a large plane as a `ScratchPlane`: `own`, or found."""
         options, image = scaled(self._foreground_options, 1 / model_input.zoom), model_input.image
         if not self._in_strips(model_input):
-            return self.foreground(model_input, plane)
+            nothing = np.zeros(image.plane_shape, np.int32)
+            return own if own is not None else nothing if is_empty else self.foreground(model_input, plane)
+        if own is not None:
+            return cast("np.ndarray", ScratchPlane(own, Scratch()))
+        if is_empty:
+            return cast("np.ndarray", Scratch().plane(image.plane_shape, np.int32))
         channels, width = (self._foreground_index(model_input),), image.plane_shape[1]
 
         def rows(top: int, bottom: int) -> np.ndarray:
@@ -308,8 +311,10 @@ class EvidenceMaker:
             whole[:, part.y0 : part.y0 + maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
         return whole
 
-    def check_memory(self, model_input: ModelInput, classes: int, planes: int) -> None:
+    def check_memory(self, model_input: ModelInput, classes: int, planes: int, *, in_strips: bool = True) -> None:
         """Check that the maps of this number of planes, and making masks of one of them, fit into memory.
+
+        Without `in_strips`, all of it is to be in memory at once.
 
         Raises
         ------
@@ -318,7 +323,7 @@ class EvidenceMaker:
         """
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
-        if self._in_strips(model_input):
+        if in_strips and self._in_strips(model_input):
             Scratch().check_room(SCRATCH_BYTES * height * width)
             if free < _STRIP_MEMORY:
                 raise ComputeError(
@@ -425,14 +430,14 @@ def evidence(
     prediction = prediction or maker.classifier.classify(model_input)
     _check_prediction(model_input, prediction)
     prediction = prediction.with_notes(() if labels is None else labels.warnings)
-    maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes))
+    maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes), in_strips=False)
     planes = list(maker.planes(model_input, prediction, classes, None if labels is None else labels.numbers))
-    objects = [plane.objects for plane in planes if plane.objects is not None]  # of all planes, or of none
+    objects = [np.asarray(plane.objects) for plane in planes if plane.objects is not None]  # of all planes, or of none
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(
         classes=chosen,
         kind=str(maker.options.kind),
-        maps=np.stack([plane.maps for plane in planes]),
+        maps=np.stack([np.asarray(plane.maps) for plane in planes]),
         objects=np.stack(objects) if objects else None,
         prediction=prediction,
         pixel_size=stack.pixel_size,

@@ -41,7 +41,8 @@ class PlaneMasks:
     Attributes
     ----------
     labels : ndarray
-        Objects, int32 (Y, X); 0 is background.
+        Objects, int32 (Y, X); 0 is background. Those of a plane that was cut in strips are read from disk where they
+        are sliced (`LookedUp`).
     objects : DataFrame
         One row per object, with the columns of `Masks.objects`.
     thresholds : dict
@@ -304,7 +305,7 @@ def present_classes(prediction: Prediction, row: int, names: Sequence[str], opti
 
 def no_masks(shape: tuple[int, int]) -> PlaneMasks:
     """Return empty masks (Y, X), for a plane that shows none of the classes or was not classified."""
-    nothing = np.zeros(shape, np.int32)
+    nothing = np.broadcast_to(np.int32(0), shape)  # no memory, however large
     table = _table(measured(nothing), np.zeros(1, int), (), np.zeros((1, 1), np.float32), {}, None)
     return PlaneMasks(nothing, table.assign(plane=0, shown=True)[["plane", *OBJECT_COLUMNS]], {})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.masks import PlaneMasks
 from napari_milcnn.inference.pipeline import PlaneResult
 from napari_milcnn.inference.predict import Prediction, joined
+from napari_milcnn.inference.strips.rows import LookedUp
 from napari_milcnn.options import EXPORTED, MasksAs
 from napari_milcnn.results.write import (
     OBJECT_ROW,
@@ -115,6 +117,17 @@ class Findings:
         return replace(shown_plane(self.image, self.channels, plane, self.masks.get(plane)), index=row)
 
 
+class _OnDisk(dict[int, LookedUp]):
+    """Evidence of one class, by number of the plane, that is computed where it is sliced; NaN for other planes."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.nothing = np.broadcast_to(np.float32(np.nan), shape)
+
+    def __missing__(self, plane: int) -> np.ndarray:
+        return self.nothing
+
+
 class FindingsOfImage:
     """Collects the results of the planes of one image; all label images together may be larger than the memory.
 
@@ -147,13 +160,19 @@ class FindingsOfImage:
         if result.problem:
             self.problems[result.problem] = None
         if result.masks is not None:
-            if self._labels is None:
-                self._labels = scratch_array((len(self._image.planes), *self._image.plane_shape), np.int32)
-            self._labels[result.plane] = result.masks.labels
-            self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
+            self._masks[result.plane] = result.masks
+            if isinstance(result.masks.labels, np.ndarray):  # else they are on disk already
+                if self._labels is None:
+                    self._labels = scratch_array((len(self._image.planes), *self._image.plane_shape), np.int32)
+                self._labels[result.plane] = result.masks.labels
+                self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
         if result.evidence is not None and self._notes is not None:
             for name, evidence in zip(result.evidence.classes, result.evidence.maps, strict=True):
-                self._evidence_of(name)[result.plane] = evidence
+                if isinstance(evidence, np.ndarray):
+                    self._evidence_of(name)[result.plane] = evidence
+                else:
+                    planes = self._evidence.setdefault(name, cast("np.ndarray", _OnDisk(evidence.shape)))
+                    planes[result.plane] = evidence
 
     def _evidence_of(self, name: str) -> np.ndarray:
         """Return the evidence of a class, (planes, Y, X), to write into."""

@@ -286,7 +286,7 @@ def _tidy_predictions(table: pd.DataFrame, before: pd.DataFrame | None, journal:
     counts = {one.name: one.rows for one in journal.done}
     error = table["error"] != "" if "error" in table else pd.Series(False, index=table.index)
     new = table[table["name"].isin(classified) | (table["name"].isin(counts) & error)]
-    new = new[new.groupby("name").cumcount() < new["name"].map(counts)]
+    new = new[new.groupby("name").cumcount() < new["name"].map(counts).astype(int)]
     if before is None:
         others = table[~table["name"].isin(journal.to_do)]
     else:
@@ -302,7 +302,7 @@ def _tidy_objects(out: Path, before: pd.DataFrame | None, journal: _Journal) -> 
     for one in journal.done:
         counts[one.file] += one.objects
     new = table[table["file"].isin(counts)]
-    new = new[new.groupby("file").cumcount() < new["file"].map(counts)]
+    new = new[new.groupby("file").cumcount() < new["file"].map(counts).astype(int)]
     earlier = out / _earlier(_OBJECTS)
     if before is None or not earlier.exists():
         others = table[~table["file"].isin(set(to_do.values()))]

@@ -25,11 +25,12 @@ from pyarrow import parquet
 from napari_milcnn.atomic_write import cannot_write, replacing
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.images.write import LabelsAxis, LabelsImage, Pages, write_labels_ome_zarr, write_ome_tiff
-from napari_milcnn.inference.masks import PlaneMasks, class_image
+from napari_milcnn.inference.masks import PlaneMasks, class_image, class_of_each
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.inference.strips.rows import LookedUp
 from napari_milcnn.options import MasksAs
 from napari_milcnn.schema import OBJECT_COLUMNS, PLANE_COLUMNS, is_evidence, is_pooled, is_score
 from napari_milcnn.untrusted import (
@@ -342,16 +343,18 @@ def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: M
     Channel `objects` holds the numbers that the objects of a plane have in objects.csv; channel `classes` holds the
     number of each pixel's class. The OME annotations hold the names of the classes; class_1 is the first.
     """
-    nothing = np.zeros((2, *image.plane_shape), np.uint32)
+    nothing = [np.broadcast_to(np.uint32(0), image.plane_shape)] * 2
 
-    def pages() -> Iterator[np.ndarray]:
+    def pages() -> Iterator[Sequence[ArrayLike]]:
         for plane in range(len(image.planes)):
             found = masks.get(plane)
             if found is None:
                 yield nothing
-                continue
-            shown = class_image(found.labels, found.shown, tuple(classes))
-            yield np.stack([found.labels, shown]).astype(np.uint32)
+            elif isinstance(found.labels, LookedUp):
+                of_label = class_of_each(found.shown, tuple(classes), found.labels.largest)
+                yield [found.labels, found.labels.mapped(of_label)]
+            else:
+                yield [found.labels, class_image(found.labels, found.shown, tuple(classes))]
 
     notes = {f"class_{i}": name for i, name in enumerate(classes, start=1)}
     write_ome_tiff(
@@ -371,7 +374,7 @@ def write_evidence(path: Path, image: ImageStack, evidence: Mapping[str, np.ndar
     of evidence, and what else it depends on.
     """
     count = len(evidence)
-    pages = (np.stack([maps[plane] for maps in evidence.values()]) for plane in range(len(image.planes)))
+    pages = ([maps[plane] for maps in evidence.values()] for plane in range(len(image.planes)))
     planes = Pages(pages, count, image.plane_shape, np.float32)
     write_ome_tiff(path, image.planes, planes, tuple(evidence), image.pixel_size, dict(notes))
 
@@ -409,16 +412,28 @@ def labels_of_masks(
     unit = "" if image.pixel_size is None else "micrometer"
     axes = {axis: LabelsAxis(image.sizes[axis]) for axis in letters}
     axes |= {axis: LabelsAxis(image.sizes[axis], image.pixel_size or 1.0, unit=unit) for axis in "YX"}
-    labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
-    for plane, found in masks.items():
-        labels[plane] = found.labels
     tables = [one.shown.drop(columns="shown") for one in masks.values()] if len(image.planes) == 1 else []
     table = pd.concat(tables) if tables else pd.DataFrame({"label": [], "plane": []})
     colours = {name: (*bytes.fromhex(colour[1:]), 255) for name, colour in class_colours(classes).items()}
     return LabelsImage(
-        name=name, data=labels.reshape([axes[axis].length for axis in letters]), axes=axes, classes=colours,
+        name=name, data=_LabelsOfPlanes([axes[axis].length for axis in letters], masks), axes=axes, classes=colours,
         features=table.drop(columns="plane").rename(columns={"label": "index"}),
     )  # fmt: skip
+
+
+class _LabelsOfPlanes:
+    """The labels of masks as one array (..., Y, X); planes without masks are empty, and only what is sliced is read."""
+
+    def __init__(self, shape: Sequence[int], masks: Mapping[int, PlaneMasks]) -> None:
+        self.shape, self.ndim, self.dtype = tuple(shape), len(shape), np.dtype(np.int32)
+        self._masks = masks
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> np.ndarray:
+        outer, window = [at for at in key[:-2] if not isinstance(at, slice)], key[-2:]
+        plane = int(np.ravel_multi_index(outer, self.shape[:-2])) if outer else 0
+        if plane not in self._masks:
+            return np.broadcast_to(np.int32(0), self.shape[-2:])[window]
+        return np.asarray(self._masks[plane].labels[window])
 
 
 def write_plane(path: Path, image: ImageStack, plane: int) -> None:

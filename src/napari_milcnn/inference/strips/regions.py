@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from napari_milcnn.inference.strips.rows import LookedUp, ScratchPlane, Strip, strips
 
@@ -99,6 +100,9 @@ class LookedUpMaps:
 
     def __iter__(self) -> Iterator[LookedUp]:
         return iter(self._maps)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.stack([np.asarray(one, dtype) for one in self._maps])
 
     def __getitem__(self, number: int) -> LookedUp:
         return self._maps[number]

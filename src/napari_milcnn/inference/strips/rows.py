@@ -107,6 +107,9 @@ class ScratchPlane:
         """Write some rows, (rows, X)."""
         self._array[top : top + len(rows), :] = rows  # type: ignore[index]
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(0, self.shape[0]), dtype)
+
     def over(self, parts: Sequence[Strip]) -> Iterator[tuple[Strip, np.ndarray]]:
         """Read strip after strip."""
         for strip in parts:
@@ -128,9 +131,18 @@ class LookedUp:
         self._labels, self._values = labels, values
         self.shape, self.dtype = labels.shape, values.dtype
 
+    @property
+    def largest(self) -> int:
+        """The largest value that a label has."""
+        return int(self._values.max(initial=0))
+
     def read(self, top: int, bottom: int) -> np.ndarray:
         """Read some rows, (rows, X)."""
         return np.asarray(self._values[self._labels.read(top, bottom)])
+
+    def mapped(self, values: np.ndarray) -> LookedUp:
+        """Return the plane in which each value is replaced by that of `values` (old values,)."""
+        return LookedUp(self._labels, values[self._values])
 
     def __len__(self) -> int:
         return self.shape[0]
