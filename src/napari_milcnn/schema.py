@@ -43,6 +43,19 @@ BAG_RIGHT: Final = "bag right"
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
 _SUMMARY, _BAG = "summary ", "bag "
 _FOCUS, _SATURATED = "focus ", "saturated "
+_MEAN, _Z, _P_VALUE, _Q_VALUE, _HIT = "mean ", "z ", "p value ", "q value ", "hit "
+
+FIELDS_OF_WELL: Final = "fields"
+FAILED_FIELDS: Final = "failed fields"
+UNLIKE_FIELDS: Final = "unlike fields"
+"""Columns of a well with the number of its fields, of those that failed, and of those unlike the training images."""
+TOP: Final = "top"
+"""Column with the class of the highest score."""
+ERROR: Final = "error"
+"""Column with the reason why an image or one of its planes failed; without text, it did not."""
+TREATMENT_COLUMNS: Final = ("treatment", "dose", "strain")
+"""Columns of a layout that say what a well was given: wells that agree in all of them are replicates."""
+DOSE: Final = "dose"
 
 
 def unlike_sentence(value: float, reason: str, has_structure: bool) -> str:
@@ -82,6 +95,31 @@ def bag_score_column(name: str) -> str:
 def bag_pooled_column(name: str) -> str:
     """Return the name of the column with P of a class for all instances of a group in one bag."""
     return _BAG + _POOLED + name
+
+
+def mean_column(column: str) -> str:
+    """Return the name of the column with the mean over the fields of a well, where `column` has their median."""
+    return _MEAN + column
+
+
+def z_column(name: str) -> str:
+    """Return the name of the column with the robust z of a class against the negative controls of the plate."""
+    return _Z + name
+
+
+def p_value_column(name: str) -> str:
+    """Return the name of the column with the one-sided p-value of a class against the negative controls."""
+    return _P_VALUE + name
+
+
+def q_value_column(name: str) -> str:
+    """Return the name of the column with the p-value of a class adjusted to the false-discovery rate."""
+    return _Q_VALUE + name
+
+
+def hit_column(name: str) -> str:
+    """Return the name of the column that says whether a well or treatment is a hit of a class."""
+    return _HIT + name
 
 
 def instance_column(name: str) -> str:

@@ -38,7 +38,7 @@ FEATURES: Final = "features.parquet"
 STANDARDISED_BY: Final = "standardised by"
 BY_CONTROLS, BY_WELLS = "negative controls of the plate", "all wells of the plate"
 _FEATURE = "feature_"
-_SIGMA_OF_MAD = 1.4826
+SIGMA_OF_MAD = 1.4826
 """Standard deviation of Gaussian values whose median absolute deviation is 1."""
 _LEAST_SPREAD = 0.1
 """Least spread of a feature, in that of the typical one: a feature that controls hardly have would outweigh others."""
@@ -119,7 +119,7 @@ def standardised(table: pd.DataFrame) -> pd.DataFrame:
             chosen[rows] = negative[rows]
     if (by == BY_CONTROLS).any():
         chosen &= negative
-    spread = _SIGMA_OF_MAD * np.median(np.abs(centred[chosen]), 0) if chosen.any() else np.ones(len(names))
+    spread = SIGMA_OF_MAD * np.median(np.abs(centred[chosen]), 0) if chosen.any() else np.ones(len(names))
     least = _LEAST_SPREAD * np.median(spread[spread > 0]) if (spread > 0).any() else 1.0
     others = table.drop(columns=names).assign(**{STANDARDISED_BY: by})
     found = pd.DataFrame(centred / np.maximum(spread, least), table.index, names, np.float32)

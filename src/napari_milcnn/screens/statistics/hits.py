@@ -1,0 +1,122 @@
+"""Treatments that score higher than the negative controls, at a false-discovery rate.
+
+Decisions:
+
+- What is tested is a treatment: wells that agree in treatment, dose and strain. Where a layout says nothing of a well,
+  the well itself is tested. Controls and empty wells are not tested.
+- p-values of its wells are combined by Stouffer's method: several wells that are a little high each count for more
+  than one alone, and one outlier among three does not make a hit.
+- The false-discovery rate is that of Benjamini & Hochberg 1995, for each class over all treatments of the screen. Wells
+  of a plate share their controls and so depend on each other positively, which that method allows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from napari_milcnn.schema import (
+    CONTROL,
+    PLATE,
+    TREATMENT_COLUMNS,
+    WELL,
+    hit_column,
+    p_value_column,
+    q_value_column,
+    z_column,
+)
+from napari_milcnn.screens.statistics.scores import ssmd_of_treatment
+
+WELLS_OF_TREATMENT, WELL_NAMES = "wells", "in wells"
+CLASS, Z, SSMD, P_VALUE, Q_VALUE, HIT = "class", "z", "SSMD", "p value", "q value", "hit"
+_SMALLEST_P = 1e-300
+
+
+def treatment_keys(wells: pd.DataFrame) -> pd.Series:
+    """Return what stands for the treatment of each well; empty for controls, empty wells and wells without values.
+
+    Wells with the same text are replicates.
+    """
+    known = [name for name in TREATMENT_COLUMNS if name in wells]
+    texts = wells[known].astype(object).where(wells[known].notna(), "").astype(str) if known else None
+    alone = wells[PLATE].astype(str) + " " + wells[WELL].astype(str)
+    if texts is None:
+        keys = alone
+    else:
+        joined = texts.agg("\t".join, axis=1)
+        names = [name for name in known if name != "dose"]
+        told = (texts[names] != "").any(axis=1) if names else pd.Series(False, wells.index)
+        keys = joined.where(told, alone)
+    controls = wells[CONTROL].fillna("") != "" if CONTROL in wells else pd.Series(False, wells.index)
+    return keys.where(~controls, "")
+
+
+def treatment_table(wells: pd.DataFrame, classes: list[str], rate: float) -> pd.DataFrame:
+    """Test each treatment for each class against the negative controls.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        One row per well, with `z CLASS` and `p value CLASS`.
+    classes : list of str
+        Classes to test.
+    rate : float
+        False-discovery rate below which a treatment is a hit.
+
+    Returns
+    -------
+    DataFrame
+        One row per treatment and class: treatment, dose and strain as the layout has them, class, wells (their number),
+        in wells (their names), z (median over wells), SSMD, p value, q value, hit. Sorted by q value; the index is what
+        stands for the treatment in `treatment_keys`. A treatment whose wells have no z has gaps and is no hit.
+    """
+    keys = treatment_keys(wells)
+    tested = wells[keys != ""]
+    groups = list(tested.groupby(keys[keys != ""], sort=False))
+    rows = [_row(group, name) for _, group in groups for name in classes]
+    of_row = [key for key, _ in groups for _ in classes]
+    found = pd.DataFrame(rows, columns=[*(name for name in TREATMENT_COLUMNS if name in wells), CLASS,
+                                        WELLS_OF_TREATMENT, WELL_NAMES, Z, SSMD, P_VALUE])  # fmt: skip
+    found[Q_VALUE] = np.nan
+    for _, rows_of_class in found.groupby(CLASS):
+        known = rows_of_class.index[rows_of_class[P_VALUE].notna()]
+        found.loc[known, Q_VALUE] = adjusted(found.loc[known, P_VALUE].to_numpy(float))
+    found[HIT] = found[Q_VALUE] <= rate
+    return found.set_axis(pd.Index(of_row, dtype=object)).sort_values([Q_VALUE, P_VALUE], kind="stable")
+
+
+def adjusted(p: np.ndarray) -> np.ndarray:
+    """Return p-values (tests,) adjusted to the false-discovery rate; none may be NaN."""
+    return np.asarray(stats.false_discovery_control(p, method="bh"), float) if len(p) else p
+
+
+def combined(p: np.ndarray) -> float:
+    """Return one p-value from those of several wells (wells,), by Stouffer's method; NaN is left out."""
+    known = np.asarray(p, float)
+    known = known[np.isfinite(known)].clip(_SMALLEST_P, 1 - 1e-16)
+    if not len(known):
+        return float("nan")
+    return float(known[0]) if len(known) == 1 else float(stats.combine_pvalues(known, method="stouffer").pvalue)
+
+
+def _row(group: pd.DataFrame, name: str) -> dict[str, object]:
+    z, p = (group[column(name)].to_numpy(float) for column in (z_column, p_value_column))
+    known = z[np.isfinite(z)]
+    first = {column: group[column].iloc[0] for column in TREATMENT_COLUMNS if column in group}
+    places = group[PLATE].astype(str).str.cat(group[WELL].astype(str), sep=" ").str.strip()
+    return {
+        **first, CLASS: name, WELLS_OF_TREATMENT: len(group), WELL_NAMES: ", ".join(places),
+        Z: float(np.median(known)) if len(known) else np.nan, SSMD: ssmd_of_treatment(z), P_VALUE: combined(p),
+    }  # fmt: skip
+
+
+def with_hits(wells: pd.DataFrame, treatments: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return wells with `q value CLASS` and `hit CLASS` of their treatment; gaps and False for wells not tested."""
+    keys = treatment_keys(wells)
+    found = wells.copy()
+    for name in classes:
+        own = treatments[treatments[CLASS] == name]
+        found[q_value_column(name)] = keys.map(own[Q_VALUE]).astype(float)
+        found[hit_column(name)] = keys.isin(own.index[own[HIT].to_numpy(bool)])
+    return found

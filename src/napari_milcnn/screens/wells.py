@@ -1,0 +1,121 @@
+"""One row for each well, from the rows of its fields.
+
+Decisions:
+
+- A field counts once: of a field with several planes the mean of the scores counts, and the highest `unlike`.
+- `score CLASS` and `P CLASS` of a well are medians over its fields, as the paper's score of a treatment is, and one bad
+  field does not decide; `mean score CLASS` and `mean P CLASS` stand beside them.
+- A field that failed has no values, but it is counted. A well whose fields all failed keeps its row, with gaps.
+- A share of cells is that of all cells of the well together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.schema import (
+    CELLS,
+    ERROR,
+    FAILED_FIELDS,
+    FIELDS_OF_WELL,
+    LAYOUT_COLUMNS,
+    NO_CLASS,
+    PLATE,
+    SITE,
+    TOP,
+    UNLIKE,
+    UNLIKE_FIELDS,
+    UNLIKE_REASON,
+    WELL,
+    cells_column,
+    class_of,
+    counted_classes,
+    is_count,
+    is_pooled,
+    is_score,
+    mean_column,
+    share_column,
+)
+
+_KEYS = [PLATE, WELL]
+
+
+def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> pd.DataFrame:
+    """Return one row per well of a screen.
+
+    Parameters
+    ----------
+    fields : DataFrame
+        One row per plane that was classified and per field that failed: plate, well, site or file, error, the columns
+        of predictions.csv, and those of the layout.
+    layout : sequence of str
+        Names of the columns of the layout; those that are not there are left out.
+
+    Returns
+    -------
+    DataFrame
+        plate, well, the columns of the layout, top, `score CLASS` and `P CLASS` (median over fields), `mean score
+        CLASS` and `mean P CLASS`, cells, `cells CLASS` and `share CLASS` of all cells of the well, unlike (median over
+        fields), its reason, fields, failed fields and unlike fields. Of the layout the first value
+        in each well counts. Rows are in the order in which wells first appear.
+    """
+    table = fields.reset_index(drop=True)
+    field = table["file"] if "file" in table else table[SITE]
+    keys = [*_KEYS, "_field"]
+    grouped = table.assign(_field=field).groupby(keys, sort=False, dropna=False)
+    averaged = [str(name) for name in table if is_score(name) or is_pooled(name)]
+    counts = [str(name) for name in table if is_count(name) and not str(name).startswith("share ")]
+    each = grouped[averaged].mean().join(grouped[counts].sum(min_count=1))
+    failed = table[ERROR].fillna("") != "" if ERROR in table else pd.Series(False, table.index)
+    each["_failed"] = failed.groupby([table[PLATE], table[WELL], field], sort=False, dropna=False).any().to_numpy()
+    if UNLIKE in table:
+        each[UNLIKE] = grouped[UNLIKE].max()
+    wells = each.groupby(_KEYS, sort=False, dropna=False)
+    found = wells[averaged].median().join(wells[averaged].mean().rename(columns=mean_column))
+    found.insert(0, TOP, _tops(found))
+    found = found.join(wells[counts].sum(min_count=1)).join(_unlike(table, wells))
+    for name in counted_classes(counts):
+        found[share_column(name)] = found[cells_column(name)] / found[CELLS].where(found[CELLS] > 0)
+    found[FIELDS_OF_WELL], found[FAILED_FIELDS] = wells.size(), wells["_failed"].sum().astype(int)
+    return _layout(table, layout).join(found).reset_index()
+
+
+def _tops(found: pd.DataFrame) -> list[str]:
+    scores = [str(name) for name in found if is_score(name)]
+    classes = [class_of(name) for name in scores]
+    return [classes[int(np.nanargmax(row))] if np.isfinite(row).any() else NO_CLASS
+            for row in found[scores].to_numpy(float)] if scores else [NO_CLASS] * len(found)  # fmt: skip
+
+
+def _unlike(table: pd.DataFrame, wells: pd.api.typing.DataFrameGroupBy) -> pd.DataFrame:
+    """Return how unlike the training images each well is, why, and how many of its fields are."""
+    if UNLIKE not in table:
+        return pd.DataFrame()
+    found = pd.DataFrame({UNLIKE: wells[UNLIKE].median(), UNLIKE_FIELDS: wells[UNLIKE].agg(lambda one: (one > 1).sum())})
+    found[UNLIKE_FIELDS] = found[UNLIKE_FIELDS].astype(int)
+    if UNLIKE_REASON in table:
+        given = table[table[UNLIKE] > 1].groupby(_KEYS, dropna=False)[UNLIKE_REASON]
+        reasons = given.agg(lambda one: next(iter(one[one != ""].mode()), ""))
+        found.insert(1, UNLIKE_REASON, reasons.reindex(found.index).fillna(""))
+    return found
+
+
+def _layout(table: pd.DataFrame, layout: Sequence[str]) -> pd.DataFrame:
+    """Return the columns of the layout, one row per well."""
+    names = [name for name in layout if name in table and name not in _KEYS]
+    first = table.drop_duplicates(_KEYS).set_index(_KEYS)
+    return first[names]
+
+
+def classes_of_wells(wells: pd.DataFrame) -> list[str]:
+    """Return the classes whose scores a table of wells has."""
+    return [class_of(str(name)) for name in wells if is_score(name)]
+
+
+def well_scores(wells: pd.DataFrame, column: str) -> np.ndarray:
+    """Return the values of a column of wells as numbers, float64 (wells,); NaN where there are none."""
+    return pd.to_numeric(wells[column], errors="coerce").to_numpy(float, na_value=np.nan)
+
