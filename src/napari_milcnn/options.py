@@ -399,8 +399,25 @@ MasksGo: TypeAlias = Literal["beside", "inside", "nowhere"]
 """Where the masks of a screen are written."""
 
 
-class ScreenOptions(Options):
-    """How a screen is classified: on how many processes and computers, and what is looked for in each field."""
+class StatisticsOptions(Options):
+    """How the wells of a screen are compared with controls; the tables can be made again with other options."""
+
+    false_discovery_rate: float = Field(
+        0.05, gt=0, lt=1, description="Share of hits that may be false: a treatment is a hit of a class if its "
+                                      "adjusted p-value is at most this."
+    )  # fmt: skip
+    well_score: Literal["median", "mean", "bag"] = Field(
+        "median", description="Score of a well that is compared with controls: median or mean over its fields, or bag, "
+                              "the score of all instances of its fields pooled together."
+    )  # fmt: skip
+    remove_plate_effects: bool = Field(
+        False, description="Remove effects of rows and columns from the scores of each plate, by median polish, before "
+                           "they are compared with controls."
+    )  # fmt: skip
+
+
+class ScreenOptions(StatisticsOptions):
+    """How a screen is classified and its wells are compared: on how many processes, and what is looked for."""
 
     workers: int = Field(
         1,

@@ -51,7 +51,7 @@ UNLIKE_FIELDS: Final = "unlike fields"
 """Columns of a well with the number of its fields, of those that failed, and of those unlike the training images."""
 TOP: Final = "top"
 """Column with the class of the highest score."""
-ERROR: Final = "error"
+ERROR_COLUMN: Final = "error"
 """Column with the reason why an image or one of its planes failed; without text, it did not."""
 TREATMENT_COLUMNS: Final = ("treatment", "dose", "strain")
 """Columns of a layout that say what a well was given: wells that agree in all of them are replicates."""

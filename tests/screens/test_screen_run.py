@@ -234,3 +234,24 @@ def test_the_commands_of_the_snakemake_rule_run_as_printed(tmp_path, model, sour
     table = pd.read_csv(tmp_path / "results" / "predictions.csv")
     assert len(table) == len(PIXELS)
     assert all(Path(file).is_absolute() for file in table["file"])  # workers of a cluster run in other folders
+
+
+def test_wells_and_what_they_say_are_written(model, source, tmp_path):
+    """One negative control is too few for z: this is said; with other options the tables are made again."""
+    out = tmp_path / "out"
+    run(model, source, out, layout=write_layout(tmp_path / "layout.csv"))
+    wells, plates = (pd.read_parquet(out / f"{name}.parquet") for name in ("wells", "plates"))
+    assert list(wells["well"]) == list(WELLS)
+    assert list(wells["fields"]) == [2] * 4
+    assert list(wells["control"]) == ["negative", "", "", "empty"]
+    assert set(plates["note"]) == {"1 negative control; expected at least 4"}
+    name = next(name.removeprefix("score ") for name in wells if name.startswith("score "))
+    fields = pd.read_parquet(out / "predictions.parquet").groupby("well")[f"score {name}"]
+    assert list(wells[f"score {name}"]) == pytest.approx(list(fields.median()))
+    assert wells[f"z {name}"].isna().all()
+    assert not wells[f"hit {name}"].any()
+    assert not (out / "hits.csv").exists()
+    assert "expected at least 4" in (out / "report.html").read_text()
+    summarise(out, well_score="bag")
+    with pytest.raises(OptionsError, match="false_discovery_rate"):
+        summarise(out, false_discovery_rate=2)

@@ -22,7 +22,7 @@ from napari_milcnn.cli.option_flags import (
 )
 from napari_milcnn.cli.progress import exit_status, output, print_failure, print_json, say, shown
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, ScreenOptions
+from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, ScreenOptions, StatisticsOptions
 
 if TYPE_CHECKING:
     from napari_milcnn.progress import Steps
@@ -87,7 +87,7 @@ def screen_command(
         if out is None or (not summarise and (source is None or model is None)):
             raise OptionsError("to classify a screen, give SOURCE, --model and --out; or --summarise and --out")
         if summarise:
-            _summarise(out)
+            _summarise(out, given_options(StatisticsOptions, options))
             return
         from napari_milcnn.screens.run import screen
 
@@ -104,12 +104,12 @@ def screen_command(
         _show_screen(steps, out, as_json)
 
 
-def _summarise(out: Path) -> None:
+def _summarise(out: Path, options: dict[str, object]) -> None:
     from napari_milcnn.output_lock import locked_folder
     from napari_milcnn.screens.summary import summarise
 
     with locked_folder(out):
-        tables = summarise(out)
+        tables = summarise(out, **options)
     output.print(f"{len(tables.predictions)} rows in {out / 'predictions.csv'}")
 
 

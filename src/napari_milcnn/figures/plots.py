@@ -7,7 +7,7 @@ that a user typed are shown literally: a dollar sign in them does not start a fo
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +228,7 @@ def dose_figure(
     value: str,
     style: FigureStyle = PAPER,
     size: Size | None = None,
+    fitted: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Figure:
     """Draw a value against dose on a logarithmic axis.
 
@@ -241,6 +242,8 @@ def dose_figure(
         Labels of the axes.
     style, size
         Colours, and width and height in inches.
+    fitted
+        Function that gives the value of a fitted curve at some doses; without it, the means are joined by lines.
 
     Notes
     -----
@@ -256,8 +259,12 @@ def dose_figure(
             own = points[points["compound"] == name]
             axes.plot(_dose_position(own["dose"], smallest), own["value"], ".", color=colours[str(name)], alpha=0.45,
                       markersize=6)  # fmt: skip
-            axes.errorbar(_dose_position(means["dose"], smallest), means["mean"], means["spread"].fillna(0), fmt="o-",
+            axes.errorbar(_dose_position(means["dose"], smallest), means["mean"], means["spread"].fillna(0),
+                          fmt="o-" if fitted is None else "o",
                           color=colours[str(name)], capsize=3, linewidth=1.2, label=_short(name))  # fmt: skip
+        if fitted is not None:
+            doses = np.geomspace(smallest, max(float(curve["dose"].max()), smallest), 200)
+            axes.plot(doses, fitted(doses), color=style.accent, linewidth=1.4)
         axes.set_xscale("log")
         _set_dose_ticks(axes, curve["dose"], smallest)
         axes.set(xlabel=_short(dose), ylabel=_short(value, 44), ylim=(-0.03, 1.03))

@@ -5,7 +5,7 @@ They can be made at any time, also while a screen is running: fields that are no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,18 @@ from pathlib import Path
 import pandas as pd
 
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.results.write import Pieces, write_tables
-from napari_milcnn.schema import FIELD_COLUMNS
-from napari_milcnn.screens.features import read_well_rows, write_features
+from napari_milcnn.options import StatisticsOptions, make_options
+from napari_milcnn.results.opened import RECORD
+from napari_milcnn.results.write import Pieces, read_json, write_tables
+from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL
+from napari_milcnn.screens.features import bags_of_wells, read_well_rows, write_features
 from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
 from napari_milcnn.screens.record import FIELDS
 from napari_milcnn.screens.sources.fields import FIELD_ROW
+from napari_milcnn.screens.statistics.analyse import ScreenStatistics, analyse_wells
+from napari_milcnn.screens.statistics.hits import HIT
+from napari_milcnn.screens.wells import well_table
 
 
 @dataclass(frozen=True)
@@ -47,29 +52,74 @@ class ScreenTables:
     wells: pd.DataFrame
 
 
-def summarise(folder: str | Path) -> ScreenTables:
+def summarise(folder: str | Path, **options: object) -> ScreenTables:
     """Write the tables of a screen from the parts that are there, each as Parquet and as CSV, and what is made of them.
+
+    The tables are predictions, cells, wells, and, against the controls, plates, treatments, hits and doses.
 
     Parameters
     ----------
     folder : path
         The folder of a screen, finished or not.
+    **options
+        Fields of `StatisticsOptions`, in place of those of the run.
 
     Raises
     ------
     ResultsError
         If it holds no screen.
+    OptionsError
+        If an option is unknown or has an impossible value.
     OutputError
         If a table cannot be written.
     """
     folder = Path(folder)
     tables = read_tables(folder)
+    found = statistics_of(tables, _statistics_options(folder, options))
     write_tables(folder / "predictions", tables.predictions)
     write_tables(folder / "cells", tables.cells)
     if len(tables.wells):
         write_features(folder, tables.wells, layout_of_wells(tables.fields))
-    write_outputs(folder, tables.fields, tables.predictions, tables.cells)
+    if found is not None:
+        _write_statistics(folder, found)
+    write_outputs(folder, tables.fields, tables.predictions, tables.cells, found)
     return tables
+
+
+def statistics_of(tables: ScreenTables, options: StatisticsOptions) -> ScreenStatistics | None:
+    """Compare the wells of a screen with its controls; None as long as no field was classified.
+
+    Raises
+    ------
+    OptionsError
+        If the screen has no scores of the kind that the options ask for.
+    """
+    if not len(tables.predictions) or not len(tables.wells):
+        return None
+    layout = [str(name) for name in layout_of_wells(tables.fields)]
+    wells = well_table(tables.predictions, [*layout, *(f"{name} of layout" for name in layout)])
+    return analyse_wells(wells.merge(bags_of_wells(tables.wells), on=[PLATE, WELL], how="left"), options)
+
+
+def _statistics_options(folder: Path, changed: Mapping[str, object]) -> StatisticsOptions:
+    """Return the options of the record of a screen, with changes."""
+    run = read_json(folder / RECORD).get("run")
+    recorded = run if isinstance(run, Mapping) else {}
+    known = {name: recorded[name] for name in StatisticsOptions.model_fields if name in recorded}
+    return make_options(StatisticsOptions, {**known, **changed})
+
+
+def _write_statistics(folder: Path, found: ScreenStatistics) -> None:
+    """Write the tables of wells, plates, treatments, hits and doses; a table without rows is not written."""
+    treatments = found.treatments
+    named = {"wells": found.wells, "plates": found.plates, "treatments": treatments,
+             "hits": treatments[treatments[HIT]], "doses": found.doses}  # fmt: skip
+    for name, table in named.items():
+        if len(table):
+            write_tables(folder / name, table)
+        else:
+            for kind in ("csv", "parquet"):
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 def layout_of_wells(fields: pd.DataFrame) -> pd.DataFrame:

@@ -12,19 +12,19 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napari_milcnn.schema import (
     CELLS,
-    ERROR,
+    ERROR_COLUMN,
     FAILED_FIELDS,
     FIELDS_OF_WELL,
     LAYOUT_COLUMNS,
     NO_CLASS,
     PLATE,
-    SITE,
     TOP,
     UNLIKE,
     UNLIKE_FIELDS,
@@ -63,14 +63,13 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
         in each well counts. Rows are in the order in which wells first appear.
     """
     table = fields.reset_index(drop=True)
-    field = table["file"] if "file" in table else table[SITE]
-    keys = [*_KEYS, "_field"]
-    grouped = table.assign(_field=field).groupby(keys, sort=False, dropna=False)
+    keys = [*_KEYS, *(name for name in ("site", "file") if name in table)]
+    grouped = table.groupby(keys, sort=False, dropna=False)
     averaged = [str(name) for name in table if is_score(name) or is_pooled(name)]
     counts = [str(name) for name in table if is_count(name) and not str(name).startswith("share ")]
     each = grouped[averaged].mean().join(grouped[counts].sum(min_count=1))
-    failed = table[ERROR].fillna("") != "" if ERROR in table else pd.Series(False, table.index)
-    each["_failed"] = failed.groupby([table[PLATE], table[WELL], field], sort=False, dropna=False).any().to_numpy()
+    failed = table[ERROR_COLUMN].fillna("") != "" if ERROR_COLUMN in table else pd.Series(False, table.index)
+    each["_failed"] = failed.groupby([table[name] for name in keys], sort=False, dropna=False).any().to_numpy()
     if UNLIKE in table:
         each[UNLIKE] = grouped[UNLIKE].max()
     wells = each.groupby(_KEYS, sort=False, dropna=False)
@@ -90,11 +89,13 @@ def _tops(found: pd.DataFrame) -> list[str]:
             for row in found[scores].to_numpy(float)] if scores else [NO_CLASS] * len(found)  # fmt: skip
 
 
-def _unlike(table: pd.DataFrame, wells: pd.api.typing.DataFrameGroupBy) -> pd.DataFrame:
+def _unlike(table: pd.DataFrame, wells: Any) -> pd.DataFrame:
     """Return how unlike the training images each well is, why, and how many of its fields are."""
     if UNLIKE not in table:
-        return pd.DataFrame()
-    found = pd.DataFrame({UNLIKE: wells[UNLIKE].median(), UNLIKE_FIELDS: wells[UNLIKE].agg(lambda one: (one > 1).sum())})
+        return pd.DataFrame(index=wells.size().index)
+    found = pd.DataFrame(
+        {UNLIKE: wells[UNLIKE].median(), UNLIKE_FIELDS: wells[UNLIKE].agg(lambda one: (one > 1).sum())}
+    )
     found[UNLIKE_FIELDS] = found[UNLIKE_FIELDS].astype(int)
     if UNLIKE_REASON in table:
         given = table[table[UNLIKE] > 1].groupby(_KEYS, dropna=False)[UNLIKE_REASON]
@@ -118,4 +119,3 @@ def classes_of_wells(wells: pd.DataFrame) -> list[str]:
 def well_scores(wells: pd.DataFrame, column: str) -> np.ndarray:
     """Return the values of a column of wells as numbers, float64 (wells,); NaN where there are none."""
     return pd.to_numeric(wells[column], errors="coerce").to_numpy(float, na_value=np.nan)
-

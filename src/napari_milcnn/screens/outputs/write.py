@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as names_of
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
@@ -17,17 +19,23 @@ from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.results.opened import read_csv
 from napari_milcnn.results.write import Pieces, read_json, write_tables
-from napari_milcnn.schema import CELLS, FIELD_COLUMNS, UNLIKE, class_of, is_score
+from napari_milcnn.schema import FIELD_COLUMNS, class_of, is_score
 from napari_milcnn.screens.outputs.crate import write_crate
+from napari_milcnn.screens.outputs.dose_pictures import dose_pictures
 from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, choose_fields, with_picture
 from napari_milcnn.screens.outputs.quality import PROBLEMS, problems_of_fields
 from napari_milcnn.screens.outputs.report import ScreenReport, write_report
 from napari_milcnn.screens.parts import FieldOfWell
+from napari_milcnn.screens.statistics.analyse import ScreenStatistics, edge_sentences
+from napari_milcnn.screens.statistics.hits import HIT
+from napari_milcnn.screens.wells import well_table
 
 PAGE = "report.html"
 
 
-def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces) -> None:
+def write_outputs(
+    folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces, found: ScreenStatistics | None
+) -> None:
     """Write quality.csv and quality.parquet, the fields with a problem, report.html and ro-crate-metadata.json.
 
     Parameters
@@ -38,6 +46,8 @@ def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame,
         As in `ScreenTables`.
     cells : callable
         As in `ScreenTables`.
+    found : ScreenStatistics or None
+        Wells compared with controls; None as long as no field was classified.
 
     Raises
     ------
@@ -50,9 +60,9 @@ def write_outputs(folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame,
     record = read_json(folder / "run.json")
     model = _model_of(record)
     chosen = _with_pictures(_chosen_cells(predictions, cells), fields, record, model)
-    report = ScreenReport(
-        record, predictions, _basic_wells(predictions), _missing_in(folder), cells=chosen, model=model
-    )
+    report = ScreenReport(record, predictions, well_table(predictions), _missing_in(folder), cells=chosen, model=model)
+    if found is not None:
+        report = replace(report, wells=found.wells, **_comparison(found))
     write_report(folder / PAGE, report)
     write_crate(folder, record, model)
 
@@ -83,17 +93,15 @@ def _missing_in(folder: Path) -> pd.DataFrame:
     return read_csv(path, texts=columns) if path.is_file() else pd.DataFrame(columns=list(columns))
 
 
-def _basic_wells(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per well: median scores, top class, cells, the largest unlike, and the columns of the layout."""
-    scores = [str(name) for name in predictions if is_score(name)]
-    constant = [name for name in ("treatment", "dose", "strain", "control", "label") if name in predictions]
-    numbers = {CELLS: "sum", UNLIKE: "max"}
-    how = {**dict.fromkeys(constant, "first"), **dict.fromkeys(scores, "median"),
-           **{name: rule for name, rule in numbers.items() if name in predictions}}  # fmt: skip
-    wells = predictions.groupby(["plate", "well"], sort=False).agg(how).reset_index()
-    known = wells[scores].dropna()
-    wells["top"] = pd.Series(known.idxmax(axis=1).map(class_of) if len(known) else "", known.index, dtype=object)
-    return wells
+def _comparison(found: ScreenStatistics) -> dict[str, Any]:
+    """Return what the page tells of the comparison with controls: hits, dose responses and edges."""
+    treatments = found.treatments
+    compared = found.plates["note"].eq("").any()
+    return {
+        "hits": treatments.loc[treatments[HIT]].drop(columns=HIT) if compared else None,
+        "dose_curves": list(dose_pictures(found.wells, found.doses)),
+        "edge_effects": [*found.notes, *edge_sentences(found.plates)],
+    }
 
 
 def _chosen_cells(predictions: pd.DataFrame, cells: Pieces) -> list[ShownCell]:

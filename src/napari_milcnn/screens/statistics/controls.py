@@ -79,7 +79,9 @@ def control_scale(values: np.ndarray) -> ControlScale:
     median = float(np.median(known))
     spread = SIGMA_OF_MAD * float(np.median(np.abs(known - median)))
     if spread <= 1e-9 * max(1.0, abs(median)):
-        return ControlScale(math.nan, math.nan, len(known), "at least half of the negative controls have the same value")
+        return ControlScale(
+            math.nan, math.nan, len(known), "at least half of the negative controls have the same value"
+        )
     return ControlScale(median, spread, len(known))
 
 
@@ -88,10 +90,20 @@ def robust_z(values: np.ndarray, scale: ControlScale) -> np.ndarray:
     return (np.asarray(values, float) - scale.median) / scale.spread
 
 
-def p_values(z: np.ndarray, controls: int) -> np.ndarray:
-    """Return one-sided p-values of robust z (wells,), from t, with the number of controls that z was measured by."""
+def p_values(z: np.ndarray, controls: int, wells: int = 1) -> np.ndarray:
+    """Return one-sided p-values, from t.
+
+    Parameters
+    ----------
+    z : ndarray
+        Robust z of wells, or medians of robust z over the wells of each treatment on one plate, (tests,).
+    controls : int
+        Number of negative controls that z was measured by.
+    wells : int
+        Number of wells whose median each z is; the median of three and more varies more than their mean.
+    """
     if controls < FEWEST_CONTROLS:
         return np.full(np.shape(z), math.nan)
-    widening = math.sqrt(1 + math.pi / 2 / controls)
+    widening = math.sqrt((1 if wells < 3 else math.pi / 2) / wells + math.pi / 2 / controls)
     tail: np.ndarray = stats.t.sf(np.asarray(z, float) / widening, _DEGREES_PER_CONTROL * controls)
     return tail

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -29,7 +30,9 @@ LEVEL = 0.05
 """Level of the F test against a flat line."""
 NO_RESPONSE = "no dose response: a flat line fits as well"
 _PARAMETERS = 4
-_AT_LIMIT = 1e-3
+_AT_LIMIT, _REACHED = 1e-2, 0.8
+_GRID = 200, 12
+"""Number of EC50 and of slopes that are tried: over four decades, EC50 in steps of 5 %."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def hill(dose: np.ndarray, bottom: float, top: float, log_ec50: float, slope: fl
 
 
 def fit_doses(
-    dose: np.ndarray, value: np.ndarray, *, limits: tuple[float, float] = (-np.inf, np.inf), draws: int = 200,
+    dose: np.ndarray, value: np.ndarray, *, limits: tuple[float, float] = (-np.inf, np.inf), draws: int = 500,
     seed: int = 0,
 ) -> DoseCurve:  # fmt: skip
     """Fit a dose response to wells.
@@ -101,7 +104,7 @@ def fit_doses(
     known = np.isfinite(dose) & np.isfinite(value) & (dose >= 0)
     dose, value = dose[known], value[known]
     doses = len(np.unique(dose[dose > 0]))
-    count = {"wells": len(dose), "doses": doses}
+    count: dict[str, Any] = {"wells": len(dose), "doses": doses}
     if doses < FEWEST_DOSES or len(dose) <= _PARAMETERS:
         return DoseCurve(**count, problem=f"{doses} doses in {len(dose)} wells; expected at least {FEWEST_DOSES} doses "
                                           f"above 0 and {_PARAMETERS + 1} wells")  # fmt: skip
@@ -110,33 +113,71 @@ def fit_doses(
     if not p < LEVEL:
         return DoseCurve(p_value=p, **count, problem=NO_RESPONSE)
     bottom, top, log_ec50, slope = fit.tolist()
-    low, high = np.log10(dose[dose > 0].min()), np.log10(dose.max())
-    problem = ""
-    if min(log_ec50 - low, high - log_ec50) < _AT_LIMIT * max(high - low, 1):
-        at = "highest" if high - log_ec50 < log_ec50 - low else "lowest"
-        problem = f"EC50 is at or beyond the {at} dose"
-    ec50_interval, top_interval = _intervals(dose, value, limits, draws, seed)
+    problem = _limit_of(dose, log_ec50, slope)
+    ec50_interval, top_interval = _intervals_over_wells(dose, value, limits, draws, seed)
     return DoseCurve(bottom, top, 10**log_ec50, slope, p, ec50_interval, top_interval, **count, problem=problem)
 
 
+def _limit_of(dose: np.ndarray, log_ec50: float, slope: float) -> str:
+    """Say where a curve is a limit only: the doses do not reach far enough; empty where they do."""
+    low, high = np.log10(dose[dose > 0].min()), np.log10(dose.max())
+    if min(log_ec50 - low, high - log_ec50) < _AT_LIMIT * max(high - low, 1):
+        return f"EC50 is at or beyond the {'highest' if high - log_ec50 < log_ec50 - low else 'lowest'} dose"
+    reached = float(hill(np.array([dose.max()]), 0, 1, log_ec50, slope)[0])
+    if reached < _REACHED:
+        return f"the highest dose reaches {reached:.0%} of the change: EC50 and top are extrapolated"
+    return ""
+
+
 def _fit(dose: np.ndarray, value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Return bottom, top, log10 EC50 and slope of the best of several starts."""
+    """Return bottom, top, log10 EC50 and slope of the best curve: the best of a grid, refined."""
     reach = max(float(np.ptp(value)), 1e-9)
     low, high = max(limits[0], float(value.min()) - reach), min(limits[1], float(value.max()) + reach)
     least, most = np.log10(dose[dose > 0].min()), np.log10(dose.max())
-    bounds = ([low, low, least, FLATTEST], [high, high, most, STEEPEST])
-    nearest = value[dose <= np.quantile(dose, 0.25)].mean(), value[dose >= np.quantile(dose, 0.75)].mean()
-    ends = np.clip(nearest, low + 1e-6 * reach, high - 1e-6 * reach)
-    best, cost = np.array([value.mean(), value.mean(), (least + most) / 2, 1.0]), math.inf
-    for log_ec50 in np.linspace(least, most, 5)[1:-1]:
-        try:
-            found = curve_fit(hill, dose, value, [*ends, log_ec50, 1.5], bounds=bounds, max_nfev=2000)[0]
-        except RuntimeError:  # no convergence from this start
-            continue
-        new = float(((value - hill(dose, *found)) ** 2).sum())
-        if new < cost:
-            best, cost = found, new
-    return best
+    low_ends, high_ends = np.array([low, low, least, FLATTEST]), np.array([high, high, most, STEEPEST])
+    start: np.ndarray = _grid_fits(dose, value, np.ones((len(dose), 1)), limits)[0]
+    inside = start.clip(low_ends + 1e-6 * (high_ends - low_ends), high_ends - 1e-6 * (high_ends - low_ends))
+    try:
+        found: np.ndarray = curve_fit(hill, dose, value, inside, bounds=(low_ends, high_ends), max_nfev=500)[0]
+    except RuntimeError:  # no convergence: the best of the grid stands
+        return start
+    better = ((value - hill(dose, *found)) ** 2).sum() <= ((value - hill(dose, *start)) ** 2).sum()
+    return found if better else start
+
+
+def _grid_fits(dose: np.ndarray, value: np.ndarray, weights: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Return the best curve of a grid of EC50 and slope for several weights of the wells.
+
+    For one EC50 and slope the curve is linear in bottom and top, which are then found by weighted least squares.
+
+    Parameters
+    ----------
+    dose, value : ndarray
+        Wells, float (wells,).
+    weights : ndarray
+        How often each well counts, (wells, draws).
+    limits : tuple of float
+        Lowest and highest response.
+
+    Returns
+    -------
+    ndarray
+        bottom, top, log10 EC50 and slope, (draws, 4).
+    """
+    least, most = np.log10(dose[dose > 0].min()), np.log10(dose.max())
+    ec50, slope = (axis.ravel() for axis in np.meshgrid(
+        np.linspace(least, most, _GRID[0]), np.geomspace(FLATTEST, STEEPEST, _GRID[1])))  # fmt: skip
+    share = np.stack([hill(dose, 0, 1, *one) for one in zip(ec50, slope, strict=True)])
+    n, y, yy = weights.sum(0), weights.T @ value, weights.T @ value**2
+    x, xx, xy = share @ weights, share**2 @ weights, (share * value) @ weights
+    change = (n * xy - x * y) / np.maximum(n * xx - x**2, 1e-12)
+    bottom = ((y - change * x) / n).clip(*limits)
+    top = (bottom + change).clip(*limits)
+    change = top - bottom
+    cost = yy - 2 * bottom * y - 2 * change * xy + bottom**2 * n + 2 * bottom * change * x + change**2 * xx
+    best = cost.argmin(0)
+    draws = np.arange(weights.shape[1])
+    return np.stack([bottom[best, draws], top[best, draws], ec50[best], slope[best]], axis=1)
 
 
 def _flat_p(value: np.ndarray, rest: np.ndarray) -> float:
@@ -150,7 +191,7 @@ def _flat_p(value: np.ndarray, rest: np.ndarray) -> float:
     return float(stats.f.sf((flat - curve) / (_PARAMETERS - 1) / (curve / free), _PARAMETERS - 1, free))
 
 
-def _intervals(
+def _intervals_over_wells(
     dose: np.ndarray, value: np.ndarray, limits: tuple[float, float], draws: int, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the 95 % intervals of EC50 and top over draws of wells within each dose."""
@@ -159,10 +200,9 @@ def _intervals(
     if draws < 1 or sum(len(group) > 1 for group in groups) < FEWEST_DOSES:
         return nothing, nothing
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        _, top, log_ec50, _ = _fit(dose[rows], value[rows], limits)
-        found.append((10**log_ec50, top))
-    (ec50_low, top_low), (ec50_high, top_high) = np.quantile(found, (0.025, 0.975), axis=0).tolist()
-    return (ec50_low, ec50_high), (top_low, top_high)
+    weights = np.zeros((len(dose), draws))
+    for group in groups:
+        weights[group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), draws).T
+    found = _grid_fits(dose, value, weights, limits)
+    (low, high), (top_low, top_high) = np.quantile(found[:, [2, 1]], (0.025, 0.975), axis=0).T.tolist()
+    return (10**low, 10**high), (top_low, top_high)

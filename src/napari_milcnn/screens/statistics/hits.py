@@ -4,13 +4,15 @@ Decisions:
 
 - What is tested is a treatment: wells that agree in treatment, dose and strain. Where a layout says nothing of a well,
   the well itself is tested. Controls and empty wells are not tested.
-- p-values of its wells are combined by Stouffer's method: several wells that are a little high each count for more
-  than one alone, and one outlier among three does not make a hit.
+- Its wells on one plate share the errors of its controls: their median counts, with a p-value of its own. One outlier
+  among three does not make a hit. Plates have controls of their own: their p-values are combined by Stouffer's method.
 - The false-discovery rate is that of Benjamini & Hochberg 1995, for each class over all treatments of the screen. Wells
   of a plate share their controls and so depend on each other positively, which that method allows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -22,15 +24,16 @@ from napari_milcnn.schema import (
     TREATMENT_COLUMNS,
     WELL,
     hit_column,
-    p_value_column,
     q_value_column,
     z_column,
 )
+from napari_milcnn.screens.statistics.controls import p_values
 from napari_milcnn.screens.statistics.scores import ssmd_of_treatment
 
 WELLS_OF_TREATMENT, WELL_NAMES = "wells", "in wells"
 CLASS, Z, SSMD, P_VALUE, Q_VALUE, HIT = "class", "z", "SSMD", "p value", "q value", "hit"
-_SMALLEST_P = 1e-300
+_SMALLEST_P = 1e-100
+"""Smaller p-values are clipped, so that several of them can be combined."""
 
 
 def treatment_keys(wells: pd.DataFrame) -> pd.Series:
@@ -52,17 +55,21 @@ def treatment_keys(wells: pd.DataFrame) -> pd.Series:
     return keys.where(~controls, "")
 
 
-def treatment_table(wells: pd.DataFrame, classes: list[str], rate: float) -> pd.DataFrame:
+def treatment_table(
+    wells: pd.DataFrame, classes: list[str], rate: float, controls: Mapping[tuple[str, str], int]
+) -> pd.DataFrame:
     """Test each treatment for each class against the negative controls.
 
     Parameters
     ----------
     wells : DataFrame
-        One row per well, with `z CLASS` and `p value CLASS`.
+        One row per well, with `z CLASS`.
     classes : list of str
         Classes to test.
     rate : float
         False-discovery rate below which a treatment is a hit.
+    controls : mapping
+        Plate and class -> number of negative controls by which z was measured.
 
     Returns
     -------
@@ -74,7 +81,7 @@ def treatment_table(wells: pd.DataFrame, classes: list[str], rate: float) -> pd.
     keys = treatment_keys(wells)
     tested = wells[keys != ""]
     groups = list(tested.groupby(keys[keys != ""], sort=False))
-    rows = [_row(group, name) for _, group in groups for name in classes]
+    rows = [_row(group, name, controls) for _, group in groups for name in classes]
     of_row = [key for key, _ in groups for _ in classes]
     found = pd.DataFrame(rows, columns=[*(name for name in TREATMENT_COLUMNS if name in wells), CLASS,
                                         WELLS_OF_TREATMENT, WELL_NAMES, Z, SSMD, P_VALUE])  # fmt: skip
@@ -100,15 +107,24 @@ def combined(p: np.ndarray) -> float:
     return float(known[0]) if len(known) == 1 else float(stats.combine_pvalues(known, method="stouffer").pvalue)
 
 
-def _row(group: pd.DataFrame, name: str) -> dict[str, object]:
-    z, p = (group[column(name)].to_numpy(float) for column in (z_column, p_value_column))
+def _row(group: pd.DataFrame, name: str, controls: Mapping[tuple[str, str], int]) -> dict[str, object]:
+    z = group[z_column(name)].to_numpy(float)
+    p = [_p_of_plate(z[rows], controls[str(plate), name])
+         for plate, rows in group.groupby(PLATE, sort=False, dropna=False).indices.items()]  # fmt: skip
     known = z[np.isfinite(z)]
     first = {column: group[column].iloc[0] for column in TREATMENT_COLUMNS if column in group}
     places = group[PLATE].astype(str).str.cat(group[WELL].astype(str), sep=" ").str.strip()
     return {
         **first, CLASS: name, WELLS_OF_TREATMENT: len(group), WELL_NAMES: ", ".join(places),
-        Z: float(np.median(known)) if len(known) else np.nan, SSMD: ssmd_of_treatment(z), P_VALUE: combined(p),
+        Z: float(np.median(known)) if len(known) else np.nan, SSMD: ssmd_of_treatment(z),
+        P_VALUE: combined(np.array(p)),
     }  # fmt: skip
+
+
+def _p_of_plate(z: np.ndarray, controls: int) -> float:
+    """Return the p-value of the wells of a treatment on one plate from their z (wells,); NaN without any."""
+    known = z[np.isfinite(z)]
+    return float(p_values(np.array([np.median(known)]), controls, len(known))[0]) if len(known) else float("nan")
 
 
 def with_hits(wells: pd.DataFrame, treatments: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from scipy import stats
 
 FEWEST_IN_LINE = 4
 """Wells of a row or column from which its effect is measured."""
-_ROUNDS = 20
+_MOST_ROUNDS = 20
 _TOLERANCE = 1e-6
 
 
@@ -95,7 +95,7 @@ def polished_effects(grid: np.ndarray) -> np.ndarray:
     if not known.any():
         return np.zeros(grid.shape)
     rest = grid - np.median(grid[known])
-    for _ in range(_ROUNDS):
+    for _ in range(_MOST_ROUNDS):
         step = _medians(rest, use_row)
         rows, rest = rows + step, rest - step[:, None]
         across = _medians(rest.T, use_column)

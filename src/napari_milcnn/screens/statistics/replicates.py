@@ -38,9 +38,7 @@ def average_precision(is_match: np.ndarray) -> np.ndarray:
     return found
 
 
-def replicate_table(
-    profiles: np.ndarray, keys: np.ndarray, is_control: np.ndarray, *, seed: int = 0
-) -> pd.DataFrame:
+def replicate_table(profiles: np.ndarray, keys: np.ndarray, is_control: np.ndarray, *, seed: int = 0) -> pd.DataFrame:
     """Measure how alike the wells of each treatment are.
 
     Parameters
@@ -76,10 +74,10 @@ def replicate_table(
             own = unit[wells]
             rows.append([key, len(own), _agreement(profiles[usable][wells]), *_precision(own, controls, null, rng)])
     found = pd.DataFrame(rows, columns=columns[:-1])
-    known = found[MAP_P].notna() if len(found) else []
-    found[MAP_Q] = np.nan
-    if len(found):
-        found.loc[known, MAP_Q] = adjusted(found.loc[known, MAP_P].to_numpy(float))
+    p = found[MAP_P].to_numpy(float)
+    q, known = np.full(len(p), np.nan), np.isfinite(p)
+    q[known] = adjusted(p[known])
+    found[MAP_Q] = q
     return found
 
 

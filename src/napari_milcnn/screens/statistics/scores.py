@@ -70,4 +70,5 @@ def ssmd_of_treatment(z: np.ndarray) -> float:
 
 def _known(values: np.ndarray) -> np.ndarray:
     found = np.asarray(values, float)
-    return found[np.isfinite(found)]
+    known: np.ndarray = found[np.isfinite(found)]
+    return known

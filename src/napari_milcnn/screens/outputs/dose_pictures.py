@@ -1,0 +1,68 @@
+"""Pictures of dose responses: wells, means of doses, and the fitted curve, the clearest responses first."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from napari_milcnn.evaluation.page import svg_uri
+from napari_milcnn.figures.plots import dose_figure
+from napari_milcnn.images.paths import printable
+from napari_milcnn.schema import CONTROL, DOSE, PLATE, TREATMENT_COLUMNS
+from napari_milcnn.screens.statistics.analyse import FITTED
+from napari_milcnn.screens.statistics.doses import hill
+from napari_milcnn.screens.statistics.hits import CLASS
+
+_MOST_CURVES = 12
+
+
+def dose_pictures(wells: pd.DataFrame, doses: pd.DataFrame, most: int = _MOST_CURVES) -> Iterator[tuple[str, str]]:
+    """Draw the dose responses with the largest change.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        One row per well, with its scores and the columns of the layout.
+    doses : DataFrame
+        The curves, as of `statistics.analyse.dose_table`; those without a response are left out.
+    most : int
+        Number of pictures, at most.
+
+    Yields
+    ------
+    tuple
+        Heading, with EC50 and its interval, and picture (a data URI).
+    """
+    if not len(doses):
+        return
+    shown = doses[doses["EC50"].notna()]
+    order = (shown["top"] - shown["bottom"]).abs().sort_values(ascending=False, kind="stable").index[:most]
+    for row in shown.loc[order].to_dict("records"):
+        yield _heading(row), _dose_picture(wells, row)
+
+
+def _heading(row: Mapping[Hashable, object]) -> str:
+    names = [str(row[name]) for name in TREATMENT_COLUMNS if row.get(name) not in ("", None)]
+    low, high = (float(str(row[name])) for name in ("EC50 low", "EC50 high"))
+    interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
+    note = f"; {row['note']}" if row["note"] else ""
+    return printable(f"{' '.join(names)}, {row[CLASS]}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}")
+
+
+def _dose_picture(wells: pd.DataFrame, row: Mapping[Hashable, object]) -> str:
+    kinds = wells[CONTROL].fillna("") if CONTROL in wells else pd.Series("", wells.index)
+    own = (kinds == "") & (pd.to_numeric(wells[DOSE], errors="coerce") > 0)
+    for name in TREATMENT_COLUMNS:
+        if name in row:
+            own &= wells[name] == row[name]
+    zero = (kinds == "negative") & wells[PLATE].isin(wells.loc[own, PLATE])
+    value = str(row[FITTED])
+    points = pd.concat([wells[own], wells[zero].assign(dose=0.0)])[[DOSE, value]]
+    points = points.rename(columns={value: "value"}).dropna().assign(compound="")
+    means = points.groupby(["compound", DOSE])["value"].agg(mean="mean", spread="std").reset_index()
+    bottom, top, ec50, slope = (float(str(row[name])) for name in ("bottom", "top", "EC50", "slope"))
+    fitted = partial(hill, bottom=bottom, top=top, log_ec50=np.log10(ec50), slope=slope)
+    return svg_uri(dose_figure(points, means, "dose", value, fitted=fitted))

@@ -1,0 +1,92 @@
+"""Dose responses: known curves are found again, with intervals that hold the truth; a flat line is no response."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_milcnn.options import StatisticsOptions
+from napari_milcnn.screens.outputs.dose_pictures import dose_pictures
+from napari_milcnn.screens.statistics.analyse import dose_table
+from napari_milcnn.screens.statistics.doses import NO_RESPONSE, STEEPEST, fit_doses, hill
+
+DOSES = np.repeat(np.geomspace(0.01, 100, 12), 3)
+
+
+def test_hill_by_hand():
+    """At the EC50 half of the way; at dose 0 the bottom; with slope 1 at three times the EC50 three quarters."""
+    found = hill(np.array([0, 2.0, 6.0]), 0.1, 0.9, math.log10(2), 1)
+    assert found == pytest.approx([0.1, 0.5, 0.7])
+
+
+@pytest.mark.parametrize(("bottom", "top"), [(0.05, 0.9), (0.9, 0.1)])
+def test_a_known_curve_is_found_again(bottom, top):
+    """Rising and falling; the intervals over wells hold the true values and are not the whole range."""
+    rng = np.random.default_rng(3)
+    value = hill(DOSES, bottom, top, math.log10(1.5), 1.6) + rng.normal(0, 0.03, len(DOSES))
+    curve = fit_doses(DOSES, value, limits=(0, 1), draws=60)
+    assert curve.has_response
+    assert curve.ec50 == pytest.approx(1.5, rel=0.15)
+    assert (curve.bottom, curve.top) == pytest.approx((bottom, top), abs=0.04)
+    assert curve.slope == pytest.approx(1.6, rel=0.25)
+    low, high = curve.ec50_interval
+    assert low < 1.5 < high < 3 * low
+    assert curve.top_interval[0] < top < curve.top_interval[1]
+    assert curve.at(np.array([0.0])) == pytest.approx([curve.bottom])
+    assert (curve.wells, curve.doses, curve.problem) == (36, 12, "")
+
+
+def test_flat_lines_are_no_response():
+    """Of 20 flat lines about one in twenty passes for a response at a level of 5 %."""
+    rng = np.random.default_rng(0)
+    curves = [fit_doses(DOSES, rng.normal(0.3, 0.05, len(DOSES)), draws=0) for _ in range(20)]
+    assert sum(curve.has_response for curve in curves) <= 4
+    flat = next(curve for curve in curves if not curve.has_response)
+    assert flat.problem == NO_RESPONSE
+    assert math.isnan(flat.ec50)
+    assert fit_doses(DOSES, np.full(len(DOSES), 0.5)).problem == NO_RESPONSE
+
+
+def test_a_response_that_only_begins_is_a_limit():
+    """Doses up to the EC50, and up to a tenth of it: what the curve says beyond them is said to be extrapolated."""
+    noise = np.random.default_rng(1).normal(0, 0.002, len(DOSES))
+    for ec50 in (100, 1000):
+        curve = fit_doses(DOSES, hill(DOSES, 0, 1, math.log10(ec50), 1.5) + noise, draws=0)
+        assert "EC50" in curve.problem
+        assert "extrapolated" in curve.problem or "at or beyond the highest dose" in curve.problem
+
+
+def test_a_step_has_the_steepest_slope_and_no_interval_without_replicates():
+    dose = np.geomspace(0.1, 100, 10)
+    curve = fit_doses(dose, (dose > 3).astype(float), limits=(0, 1))
+    assert curve.slope == pytest.approx(STEEPEST, rel=0.01)
+    assert math.isnan(curve.ec50_interval[0])
+
+
+def test_too_few_doses_are_said():
+    curve = fit_doses(np.array([0, 0, 1, 1, 2, 2, 3.0]), np.arange(7.0))
+    assert curve.problem == "3 doses in 7 wells; expected at least 4 doses above 0 and 5 wells"
+    assert fit_doses(np.array([]), np.array([])).wells == 0
+    assert fit_doses(DOSES, np.full(len(DOSES), np.nan)).wells == 0
+
+
+def test_table_of_doses_and_its_pictures():
+    """Two compounds: one rises, one does nothing. Negative controls of the plate are dose 0."""
+    rng = np.random.default_rng(4)
+    value = np.concatenate([hill(DOSES, 0.05, 0.9, 0, 1.5), np.full(len(DOSES), 0.05), np.full(8, 0.05)])
+    wells = pd.DataFrame({
+        "plate": "P", "treatment": ["up"] * 36 + ["idle"] * 36 + [""] * 8, "dose": [*DOSES, *DOSES, *[np.nan] * 8],
+        "control": [""] * 72 + ["negative"] * 8, "score x": (value + rng.normal(0, 0.02, 80)).clip(0, 1),
+    })  # fmt: skip
+    table = dose_table(wells, ["x"], StatisticsOptions()).set_index("treatment")
+    assert list(table["wells"]) == [44, 44]
+    assert table.loc["up", "EC50"] == pytest.approx(1, rel=0.1)
+    assert table.loc["up", "EC50 low"] < table.loc["up", "EC50"] < table.loc["up", "EC50 high"]
+    assert table.loc["idle", "note"] == NO_RESPONSE
+    ((heading, picture),) = dose_pictures(wells, table.reset_index())
+    assert heading.startswith("up, x: EC50 ")
+    assert picture.startswith("data:image/svg+xml")
+    assert not len(dose_table(wells.drop(columns="dose"), ["x"], StatisticsOptions()))

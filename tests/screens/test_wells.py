@@ -1,0 +1,85 @@
+"""One row a well: medians and means over fields, planes first; what failed is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_milcnn.screens.wells import well_table
+
+NAN = float("nan")
+
+
+def fields(*rows: dict[str, object]) -> pd.DataFrame:
+    usual = {"plate": "P", "well": "A01", "site": "1", "file": "a", "error": "", "score x": 0.5, "P x": 0.5}
+    return pd.DataFrame([{**usual, **row} for row in rows])
+
+
+def test_median_and_mean_over_fields_of_means_over_planes():
+    """The field of two planes counts once: .1, .2 and (.8 + 1) / 2."""
+    table = well_table(fields(
+        {"file": "a", "score x": 0.1}, {"file": "b", "score x": 0.2},
+        {"file": "c", "score x": 0.8}, {"file": "c", "score x": 1.0},
+    ))  # fmt: skip
+    row = table.iloc[0]
+    assert (row["score x"], row["fields"], row["failed fields"]) == (0.2, 3, 0)
+    assert row["mean score x"] == pytest.approx(0.4)
+    assert row["top"] == "x"
+
+
+def test_failed_fields_are_counted_and_a_well_of_failures_stays():
+    table = well_table(fields(
+        {"file": "a", "score x": 0.4}, {"file": "b", "score x": NAN, "error": "damaged"},
+        {"well": "A02", "file": "c", "score x": NAN, "error": "damaged"},
+        {"well": "A02", "file": "d", "score x": NAN, "error": "damaged"},
+    ))  # fmt: skip
+    assert list(table["well"]) == ["A01", "A02"]
+    assert list(table["fields"]) == [2, 2]
+    assert list(table["failed fields"]) == [1, 2]
+    assert table["score x"].iloc[0] == 0.4
+    assert np.isnan(table["score x"].iloc[1])
+    assert list(table["top"]) == ["x", ""]
+
+
+def test_share_is_that_of_all_cells_of_the_well():
+    """One of 10 and 9 of 90 cells are 10 of 100; a well without a count has none."""
+    table = well_table(fields(
+        {"file": "a", "cells": 10.0, "cells x": 1.0, "share x": 0.1},
+        {"file": "b", "cells": 30.0, "cells x": 15.0, "share x": 0.5},
+        {"well": "A02", "file": "c", "cells": NAN, "cells x": NAN, "share x": NAN},
+    ))  # fmt: skip
+    assert list(table["cells"].fillna(-1)) == [40, -1]
+    assert table["share x"].iloc[0] == 0.4
+    assert np.isnan(table["share x"].iloc[1])
+
+
+def test_one_unlike_field_of_three_is_counted_and_does_not_make_the_well_unlike():
+    table = well_table(fields(
+        {"file": "a", "unlike": 0.5, "unlike reason": ""}, {"file": "b", "unlike": 7.0, "unlike reason": "blurred"},
+        {"file": "c", "unlike": 0.6, "unlike reason": ""},
+    ))  # fmt: skip
+    assert list(table[["unlike", "unlike fields", "unlike reason"]].iloc[0]) == [0.6, 1, "blurred"]
+
+
+def test_layout_is_kept_and_wells_of_two_plates_are_apart():
+    table = well_table(
+        fields(
+            {"dose": 1.0, "control": "negative", "batch": "7"}, {"plate": "Q", "dose": NAN, "control": "", "batch": "8"}
+        ),
+        ["plate", "well", "dose", "control", "batch", "not there"],
+    )
+    assert list(table["plate"]) == ["P", "Q"]
+    assert list(table["control"]) == ["negative", ""]
+    assert list(table["batch"]) == ["7", "8"]
+    assert list(table["dose"].fillna(-1)) == [1, -1]
+
+
+def test_sites_stand_for_fields_where_no_file_is_known():
+    table = fields({"site": "1", "score x": 0.2}, {"site": "2", "score x": 0.6}).drop(columns="file")
+    assert well_table(table)["fields"].iloc[0] == 2
+
+
+def test_a_series_of_one_file_is_a_field_of_its_own():
+    table = well_table(fields({"site": "1", "score x": 0.2}, {"site": "2", "score x": 0.6}))
+    assert table["fields"].iloc[0] == 2
