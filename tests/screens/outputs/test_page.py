@@ -61,8 +61,8 @@ def test_the_page_tells_numbers_plates_and_what_was_run_and_needs_no_other_file(
     assert all(link.startswith("data:") for link in page.links)
     assert "http" not in text
     assert "i" not in page.tags[page.tags.index("h1") :][:2]
-    assert "Screen plate<i>1" in text
-    assert page.tags.count("svg") == 2 * 5  # top class, two scores, cells, unlike
+    assert "Screen data/plate<i>1" in text
+    assert page.tags.count("svg") == 2 * 4  # top class, the score of one of two classes, cells, unlike
     for words in ("plates 2", "wells 8", "fields 16", "cells 160", "failed 0", "napari-milcnn screen", "torch 2"):
         assert words in text, words
     assert "No well is marked as a negative control" in text
@@ -109,7 +109,7 @@ def test_failed_and_missing_fields_have_their_reasons():
         fields_of().assign(plate=""),
         pd.DataFrame({"plate": "P1", "well": ["A01", "A02"], "site": "1", "name": ["x", "y"], "error": "gone"}),
         fields_of(
-            wells=[f"{a}{b:02}" for a in "ABCDEFGHIJKLMNOP" for b in range(1, 25)], sites=1, plates="123456789ABC"
+            wells=[f"{a}{b:02}" for a in "ABCDEFGHIJKLMNOP" for b in range(1, 25)], sites=1, plates="123456789ABCDEF"
         ),
     ],
     ids=["one well", "names of strains", "little known", "no plate", "all failed", "many plates"],
@@ -119,7 +119,7 @@ def test_a_screen_of_any_kind_has_a_page(table):
     page, text = read(ScreenReport(RECORD, table, wells))
     assert page.tags.count("rect") < 40_000
     assert "nan" not in text.lower().split()
-    if len(wells) == 12 * 384:
+    if len(wells) == 15 * 384:
         assert "wells.csv has all" in text
 
 

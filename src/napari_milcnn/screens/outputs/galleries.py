@@ -25,8 +25,9 @@ import pandas as pd
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.figures.overview import CHANNEL_COLOURS, composite
 from napari_milcnn.figures.thumbnails import thumbnail
+from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
-from napari_milcnn.schema import PLANE_COLUMNS, PLATE, WELL, score_column
+from napari_milcnn.schema import FIELD_COLUMNS, PLANE_COLUMNS, PLATE, WELL, score_column
 
 STRONGEST, TYPICAL = "strongest", "typical"
 KINDS: Final = (STRONGEST, TYPICAL)
@@ -71,7 +72,8 @@ class ShownCell:
     @property
     def place(self) -> str:
         """Plate, well and site, as far as they are known."""
-        return " ".join(text for name in (PLATE, WELL, "site") if (text := str(self.row.get(name, "") or "")))
+        plate, well, site = (str(self.row.get(name, "") or "") for name in FIELD_COLUMNS)
+        return printable(", ".join(filter(None, [" ".join(filter(None, [plate, well])), site and f"site {site}"])))
 
 
 class _OfClass:

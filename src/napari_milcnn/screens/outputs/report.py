@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -178,7 +178,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
 
 def _screen_name(report: ScreenReport) -> str:
     source = str(report.record.get("source") or "")
-    return printable(Path(source).name or source or "screen")
+    return printable("/".join(Path(source).parts[-2:]).lstrip("/") or "screen")
 
 
 def _head_numbers(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]]:
@@ -242,6 +242,8 @@ def _plate_sets(report: ScreenReport) -> tuple[list[_PlateSet], str]:
             continue
         scale = ColourScale(heading, classes=tuple(classes)) if classes else colour_scale(
             heading, maps, has_middle=style == "z", share=style == "share")  # fmt: skip
+        if style == "limit":
+            scale = replace(scale, low=0.0, high=max(1.0, scale.high))
         shown = maps[:most_plates]
         left -= boxes * len(shown)
         sets.append(_PlateSet(heading, scale, [_plate_picture(one, scale) for one in shown], *_ends_of_scale(scale)))
@@ -260,6 +262,7 @@ def _values(report: ScreenReport) -> Iterator[tuple[str, str, Sequence[str], str
     wells, classes = report.wells, report.classes
     if "top" in wells and len(classes) > 1:
         yield "top class", "top", classes, ""
+    classes = _told_apart(report)
     for name in classes[:_MOST_CLASSES]:
         if score_column(name) in wells:
             yield f"score of {printable(name)}", score_column(name), (), "share"
@@ -272,7 +275,16 @@ def _values(report: ScreenReport) -> Iterator[tuple[str, str, Sequence[str], str
     if CELLS in wells:
         yield "cells", CELLS, (), ""
     if UNLIKE in wells:
-        yield "unlike the training images (above 1)", UNLIKE, (), ""
+        yield "unlike the training images (above 1)", UNLIKE, (), "limit"
+
+
+def _told_apart(report: ScreenReport) -> tuple[str, ...]:
+    """Return the classes to draw: of two that exclude each other the one that is not the reference, or the second."""
+    classes = report.classes
+    if len(classes) != 2 or not report.single_label:
+        return classes
+    reference = None if report.model is None else report.model.card.reference
+    return classes[:1] if reference == classes[1] else classes[1:]
 
 
 def _ends_of_scale(scale: ColourScale) -> tuple[str, str]:
