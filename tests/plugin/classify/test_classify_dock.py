@@ -337,6 +337,8 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     dock.results_box.undo_button.click()
     dock.results_box.undo_button.click()
     assert {number: len(masks.shown) for number, masks in dock.session.in_view.masks.items()} == before
+    assert dock.mask_box.options()["class_thresholds"] == {}
+    qtbot.waitUntil(lambda: dock.mask_box.threshold.value() < 0.95, timeout=PATIENCE)
 
 
 def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):

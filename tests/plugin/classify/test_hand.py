@@ -91,7 +91,7 @@ def test_removed_results_take_their_layer_and_come_back_with_it(viewer, dock, qt
     dock.results_box.remove_button.click()
     assert "mine masks" not in viewer.layers
     assert dock.results_box.planes.rowCount() == 0
-    assert dock.results_box.undo_button.toolTip() == "Undo the removal of mine"
+    assert dock.results_box.undo_button.toolTip() == "Undo the removal of mine (Ctrl+Z)"
     dock.results_box.undo_button.click()
     np.testing.assert_array_equal(viewer.layers["mine masks"].data, masks)
     assert dock.results_box.planes.rowCount() == 1
@@ -118,7 +118,7 @@ def test_keys_show_and_hide_masks_and_outlines_and_go_from_image_to_image(viewer
         add(viewer, name, seed=3 * number)
         classify(dock, qtbot)
     keys = {one.key().toString(): one for one in dock.findChildren(QShortcut)}
-    assert keys.keys() == {"Alt+Left", "Alt+Right", "Alt+M", "Alt+O"}
+    assert keys.keys() == {"Alt+Left", "Alt+Right", "Alt+M", "Alt+O", "Ctrl+Z", "Ctrl+Shift+Z"}
     layer = dock.writer.masks_of(dock.session.in_view)
     keys["Alt+M"].activated.emit()
     keys["Alt+O"].activated.emit()
@@ -131,9 +131,13 @@ def test_keys_show_and_hide_masks_and_outlines_and_go_from_image_to_image(viewer
         keys[key].activated.emit()
         names.append(dock.session.in_view.name)
     assert names == ["mine", "yours", "mine"]
-    buttons = (dock.results_box.next_button, dock.results_box.previous_button, dock.mask_box.hide_button,
-               dock.mask_box.outline_button)  # fmt: skip
-    assert all(any(key in button.toolTip() for button in buttons) for key in keys)
+    dock.results_box.remove_requested.emit([dock.session.in_view.key])
+    keys["Ctrl+Z"].activated.emit()
+    assert len(dock.session.images.records) == 2
+    results, masks = dock.results_box, dock.mask_box
+    buttons = (results.undo_button, results.next_button, results.previous_button, masks.hide_button,
+               masks.outline_button)  # fmt: skip
+    assert all(any(key in button.toolTip() for button in buttons) for key in keys)  # that of Redo, after an undo
 
 
 def test_sections_fold_after_a_run_and_unfold_by_key_and_click(viewer, dock, qtbot):

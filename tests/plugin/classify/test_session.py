@@ -278,13 +278,26 @@ def test_removed_results_masks_and_runs_can_be_put_back(model):
     assert session.in_view.masks[0] is changed
     session.undo()
     assert session.in_view.masks[0] is masks
+    assert session.settings.masks == {}  # the next change starts from what is seen
+    session.undo(again=True)
+    assert session.in_view.masks[0] is changed
+    assert set(session.settings.masks["class_thresholds"].values()) == {0.99}
+    session.undo(again=True)
+    assert session.in_view is None
+    session.undo()
+    session.undo()
     session.set_options({**OPTIONS, "kind": "class_map"}, {})
     window.classify(layer)
     window.finish()
     assert session.in_view.masks[0] is not masks
+    assert session.images.undone_action == ""  # something else was done meanwhile
     session.undo()
     assert session.in_view.masks[0] is masks
+    assert session.settings.evidence["kind"] == OPTIONS["kind"]
     assert session.images.last_action == ""
+    session.show_unlike()
+    session.undo()
+    assert not session.in_view.shows_unlike
 
 
 def test_layers_that_are_read_in_another_way_replace_results_that_can_be_put_back(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -12,11 +13,12 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 from napari.layers import Image, Labels
 from napari.viewer import Viewer
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_milcnn.errors import ImageError, MilcnnError
+from napari_milcnn.options import EvidenceOptions, make_options
 from napari_milcnn.plugin.classify.adds_box import AddsBox, OptionsBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
 from napari_milcnn.plugin.classify.jobs import CellsRequest, ClassifiedCells, ImageToShow
@@ -404,7 +406,7 @@ class ClassifyDock(QWidget):
         results.save_requested.connect(self._on_save)
         results.masks_requested.connect(session.show_unlike)
         results.remove_requested.connect(session.remove)
-        results.undo_button.clicked.connect(self.undo)
+        results.undo_button.clicked.connect(lambda: self.undo())
         masks.changed.connect(lambda: session.preview.apply() if self.forms.tell_options() else None)
         masks.class_changed.connect(self._prepare)
         masks.apply_requested.connect(lambda: session.make_all_masks() if self.forms.tell_options() else None)
@@ -424,6 +426,10 @@ class ClassifyDock(QWidget):
         ):
             QShortcut(QKeySequence(key), self).activated.connect(slot)  # napari and its layers leave these keys free
             button.clicked.connect(slot)
+        for key, again in (("Ctrl+Z", False), ("Ctrl+Shift+Z", True)):
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)  # in the image they are napari's
+            shortcut.activated.connect(partial(self.undo, again=again))
         self._connect_session()
 
     def _connect_session(self) -> None:
@@ -434,7 +440,8 @@ class ClassifyDock(QWidget):
             (session.changed, self._refresh), (session.job.changed, self._refresh),
             (session.job.progressed, self._on_progress), (session.notices.changed, self._refresh),
             (session.images.changed, self._on_image_changed), (session.images.plane_changed, self._on_image_changed),
-            (session.run_ended, self._on_run_ended), (session.preview.ready, self._show_threshold),
+            (session.settings_changed, self._on_settings), (session.run_ended, self._on_run_ended),
+            (session.preview.ready, self._show_threshold),
             (self.writer.label_picked, self._on_label), (current.changed, self._on_model),
             (viewer.dims.events.current_step, self._on_moved), (viewer.layers.events.inserted, self._on_inserted),
             (viewer.layers.events.removed, self._on_removed),
@@ -503,7 +510,7 @@ class ClassifyDock(QWidget):
         self.mask_box.apply.setVisible(image is not None and len(image.planes) > 1)
         self.mask_box.apply.setEnabled(not busy)
         self.export_box.setEnabled(image is not None and bool(image.planes) and not busy)
-        self.results_box.show_undo("" if busy else session.images.last_action)
+        self.results_box.show_undo(*(("", "") if busy else (session.images.last_action, session.images.undone_action)))
         self.results_box.show_image(image, session.plane, is_current=image is None or session.is_current(image))
         objects = self.writer.objects_of(image) if image is not None else pd.DataFrame()
         self.results_box.show_objects(objects, image.model.classes if image is not None and image.model else ())
@@ -544,10 +551,21 @@ class ClassifyDock(QWidget):
         self.session.cancel()
         self.cancel_button.setEnabled(False)
 
-    def undo(self) -> None:
-        """Put back what the last action replaced or removed."""
-        self.session.undo()
+    def undo(self, *, again: bool = False) -> None:
+        """Put back what the last action replaced or removed, or do again what was undone last."""
+        self.session.undo(again=again)
         self.session.layers_removed(self.viewer.layers)
+        self._settled.start()
+
+    def _on_settings(self, _event: Any = None) -> None:
+        settings = self.session.settings
+        made = make_options(EvidenceOptions, settings.evidence)
+        if made.kind is not None:
+            with QSignalBlocker(self.adds_box):
+                self.adds_box.choose(made.kind, made.detail or 1)
+            self.mask_box.set_kind(made.kind)
+        self.mask_box.show_options(settings.masks)
+        self._show_threshold()
 
     def _on_run_ended(self, keys: tuple[int, ...]) -> None:
         """Show what was found, with the class maps that were chosen before the run."""

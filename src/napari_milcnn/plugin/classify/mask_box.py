@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.options import MaskOptions
+from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Section,
@@ -17,6 +18,7 @@ from napari_milcnn.plugin.qt.forms import (
     options_form,
     plain_label,
     row,
+    show_values,
     shows_option,
     vertical_layout,
 )
@@ -146,6 +148,16 @@ class MaskBox(QWidget):
             "min_size": self.min_size.value(),
         }  # fmt: skip
         return {**form_values(self.more, MaskOptions), **sliders}
+
+    def show_options(self, options: Mapping[str, Any]) -> None:
+        """Show settings without emitting a signal; fields of `MaskOptions` that are not given have their defaults."""
+        shown = make_options(MaskOptions, options)
+        self.thresholds = dict(shown.class_thresholds)
+        for slider, value in ((self.smooth, shown.smooth), (self.min_size, shown.min_size)):
+            with QSignalBlocker(slider):
+                slider.setValue(int(value))
+        with self.more.changed.blocked():
+            show_values(self.more, MaskOptions, shown.model_dump())
 
     def show_threshold(self, used: float | None, highest: float) -> None:
         """Show the threshold in use on a slider that ends at the highest evidence of the plane."""

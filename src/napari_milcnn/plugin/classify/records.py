@@ -299,6 +299,7 @@ class ImageList:
     def __init__(self) -> None:
         self.records: dict[int, ImageRecord] = {}
         self._undo: tuple[_Before, ...] = ()
+        self._redo: tuple[_Before, ...] = ()
         self._last_key = 0
 
     def add(self, name: str, **facts: Any) -> ImageRecord:
@@ -337,19 +338,39 @@ class ImageList:
         """Keep how images were before an action, so that it can be undone; what `goes_on`, like a slider, is one."""
         if not (goes_on and self.last_action == action):
             self._undo = (*self._undo, _Before(action, dict(before)))[-_MOST_UNDO:]
+        self._redo = ()
 
     @property
     def last_action(self) -> str:
         """What `undo` would undo; empty if there is nothing."""
         return self._undo[-1].action if self._undo else ""
 
+    @property
+    def undone_action(self) -> str:
+        """What `redo` would do again; empty if there is nothing."""
+        return self._redo[-1].action if self._redo else ""
+
     def undo(self) -> tuple[int, ...]:
         """Put images back as they were before the last action, in the layers of now; return their keys."""
         if not self._undo:
             return ()
         *rest, last = self._undo
-        self._undo = tuple(rest)
-        for key, record in last.images.items():
+        self._undo, self._redo = tuple(rest), (*self._redo, self._as_now(last))
+        return self._put_back(last)
+
+    def redo(self) -> tuple[int, ...]:
+        """Put images back as they were before the last `undo`; return their keys."""
+        if not self._redo:
+            return ()
+        *rest, last = self._redo
+        self._redo, self._undo = tuple(rest), (*self._undo, self._as_now(last))
+        return self._put_back(last)
+
+    def _as_now(self, before: _Before) -> _Before:
+        return _Before(before.action, {key: self.records.get(key) for key in before.images})
+
+    def _put_back(self, before: _Before) -> tuple[int, ...]:
+        for key, record in before.images.items():
             now = self.records.get(key)
             if record is None:
                 self.remove(key)
@@ -357,4 +378,4 @@ class ImageList:
             self.put(record if now is None else replace(record, layers=now.layers, source=now.source))
             for plane in {*record.planes, *(now.planes if now is not None else ())}:
                 self.plane_changed.emit((key, plane))
-        return tuple(last.images)
+        return tuple(before.images)

@@ -318,10 +318,12 @@ class ResultsBox(QWidget):
         if found.size:
             self.object_table.select_source_row(int(found[0]))
 
-    def show_undo(self, action: str) -> None:
-        """Offer to undo the last action; empty for none."""
+    def show_undo(self, action: str, undone: str) -> None:
+        """Offer to undo the last action, and say how to do again what was undone; empty for none."""
         self.undo_button.setEnabled(bool(action))
-        self.undo_button.setToolTip(plain_text(f"Undo {action}") if action else "Nothing to undo")
+        undo = f"Undo {action} (Ctrl+Z)" if action else "Nothing to undo (Ctrl+Z)"
+        redo = f"; Ctrl+Shift+Z does {undone} again" if undone else ""
+        self.undo_button.setToolTip(plain_text(undo + redo))
 
     def _on_remove(self) -> None:
         rows = {self.plane_table.source_row(index) for index in self.plane_table.selectedIndexes()}

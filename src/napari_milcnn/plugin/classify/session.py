@@ -196,6 +196,8 @@ class ClassifySession:
         The job that runs.
     changed : Signal
         What can be done, or what is in view, changed.
+    settings_changed : Signal
+        `settings` are those of the masks in view, after an undo.
     image_opened : Signal
         A file was opened, (key, `ImageToShow`): the viewer should show it, and call `shown`.
     run_ended : Signal
@@ -203,6 +205,7 @@ class ClassifySession:
     """
 
     changed = Signal()
+    settings_changed = Signal()
     image_opened = Signal(tuple)
     run_ended = Signal(object)
 
@@ -385,18 +388,30 @@ class ClassifySession:
             text = "This image is being worked on; cancel that first, then remove it."
             self.notices.say(Cause.IMAGE, text, Level.WARNING)
 
-    def undo(self) -> None:
-        """Put images back as they were before the last action; not while a job runs."""
-        if not self.busy:
-            for key in self.images.undo():
-                self.preview.leave(key)
-            self.notices.clear(Cause.RUN, Cause.MASKS)
-            self.changed.emit()
+    def undo(self, *, again: bool = False) -> None:
+        """Put images back as they were before the last action, with the settings of their masks; not during a job.
+
+        With `again`, do what was undone last again, unless something else was done meanwhile.
+        """
+        if self.busy:
+            return
+        for key in self.images.redo() if again else self.images.undo():
+            self.preview.leave(key)
+        self.notices.clear(Cause.RUN, Cause.MASKS)
+        image = self.in_view
+        found = image.planes.get(self.plane) if image is not None and self.plane is not None else None
+        if found is not None and found.masks is not None:
+            made = found.made_with.settings
+            evidence = {name: made.evidence[name] for name in ("kind", "detail") if name in made.evidence}
+            self.settings = Settings({**self.settings.evidence, **evidence}, made.masks)
+            self.settings_changed.emit()
+        self.changed.emit()
 
     def show_unlike(self) -> None:
         """Draw the masks of planes of the image in view that are unlike the training images, too."""
         image = self.in_view
         if image is not None:
+            self.images.remember(f"showing the masks of {image.name}", {image.key: image})
             self.images.change(image.key, shows_unlike=True)
             for plane in image.planes:
                 self.images.plane_changed.emit((image.key, plane))
