@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from napari_milcnn.cli.interrupt import interrupt_between_steps
-from napari_milcnn.cli.option_flags import AsJson, loaded, options_of
+from napari_milcnn.cli.option_flags import AsJson, given_options, loaded, options_of
 from napari_milcnn.cli.progress import exit_status, output, print_json, progress_bar
-from napari_milcnn.simulation.options import PLATES_ALIKE, SimulationOptions, square_field
+from napari_milcnn.options import make_options
+from napari_milcnn.simulation.options import PLATES_ALIKE, PlateOptions, SimulationOptions, square_field
 
 BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
 """Options of a simulation without a flag of the same name: --size sets the first two, the others are pairs."""
@@ -51,7 +52,7 @@ def _system(as_json: bool) -> None:
     print(json.dumps(facts) if as_json else "\n".join(f"{key:<16}{value}" for key, value in facts.items()))  # noqa: T201
 
 
-@options_of(SimulationOptions, skip=BY_SIDE_OR_IN_PAIRS)
+@options_of(SimulationOptions, PlateOptions, skip=BY_SIDE_OR_IN_PAIRS)
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
     *,
@@ -61,13 +62,25 @@ def simulate(
     plates_alike: Annotated[
         bool, typer.Option("--plates-alike", help="Take all plates in the same way: 0 for every --plate option.")
     ] = False,
+    plate: Annotated[
+        bool, typer.Option("--plate", help="Simulate plates of wells with controls, compounds and doses, and their "
+                                           "layout, in place of fields of strains.")
+    ] = False,
     **options: object,
-) -> None:
-    """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell."""
+) -> None:  # fmt: skip
+    """Simulate a yeast localisation screen: two-channel fields, image-level labels, and the truth for each cell.
+
+    With --plate: plates of wells with controls and doses, layout.csv, and the truth for each well.
+    """
     from napari_milcnn.simulation.localisations import LOCALISATIONS
     from napari_milcnn.simulation.screen import simulate_screen
 
+    wells = given_options(PlateOptions, options)
+    options = {name: value for name, value in options.items() if name not in PlateOptions.model_fields}
     options |= PLATES_ALIKE if plates_alike else {}
+    if plate:
+        _simulate_plates(out, wells, size, seed, options)
+        return
     with exit_status(), progress_bar() as progress, interrupt_between_steps() as stop_if_interrupted:
         steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **options))
         task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
@@ -76,3 +89,17 @@ def simulate(
                 progress.advance(task)
                 stop_if_interrupted()
     output.print(f"images, truth and labels.csv in {out}")
+
+
+def _simulate_plates(out: Path, wells: dict[str, object], size: int, seed: int, options: dict[str, object]) -> None:
+    from napari_milcnn.simulation.plate import LAYOUT, simulate_plates
+
+    with exit_status(), progress_bar() as progress, interrupt_between_steps() as stop_if_interrupted:
+        plate = make_options(PlateOptions, wells)
+        steps = simulate_plates(out, plate=plate, seed=seed, options=square_field(size, **options))
+        task = progress.add_task("simulate", total=plate.plates * plate.wells * plate.sites)
+        with closing(steps):
+            for _ in steps:
+                progress.advance(task)
+                stop_if_interrupted()
+    output.print(f"images, truth and {LAYOUT} in {out}")

@@ -132,14 +132,28 @@ def draw_field(
     cells = place_cells(drawn, rng)
     shown = _draw_shown(len(cells), protein.labels, options, rng)
     mixes = [_mix(classes, protein, options, rng) for classes in shown]
-    bodies = [body_on_grid(cell) for cell in cells]
-    light, illumination = (
-        field_light(bodies, mixes, protein, drawn, acquisition),
-        illumination_of(drawn, rng, acquisition),
-    )
-    image = taken(light, illumination, acquisition, options, rng)
-    labels = resized_labels(label_image(bodies, drawn), acquisition, options)
+    image, labels = picture_of(cells, mixes, protein, options, acquisition, rng)
     return SimulatedField(image, labels, dict(enumerate(shown, start=1)), protein.labels)
+
+
+def picture_of(
+    cells: Sequence[Cell], mixes: Sequence[Mapping[str, float]], protein: Protein, options: SimulationOptions,
+    acquisition: Acquisition, rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8 | np.uint16], NDArray[np.uint16]]:  # fmt: skip
+    """Draw placed cells, each with its share of the protein at each localisation, as their plate was taken.
+
+    Returns
+    -------
+    image : ndarray
+        (C, Y, X), as the plate is stored.
+    labels : ndarray
+        (Y, X) uint16, 0 is background; cell i has the label i + 1.
+    """
+    drawn = drawn_at_usual_size(options, acquisition)
+    bodies = [body_on_grid(cell) for cell in cells]
+    light = field_light(bodies, mixes, protein, drawn, acquisition)
+    image = taken(light, illumination_of(drawn, rng, acquisition), acquisition, options, rng)
+    return image, resized_labels(label_image(bodies, drawn), acquisition, options)
 
 
 def _draw_shown(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from napari_milcnn.images.instruments import PLATES
 from napari_milcnn.options import Options, make_options
 
 SIDES = (64, 16384)
@@ -93,6 +94,43 @@ class SimulationOptions(Options):
     plate_storage: ShareOrAll = Field(
         0.25, description="Share of the plates whose files store an eighth (8 bit) or 16 times the camera counts."
     )
+
+
+PlateForm: TypeAlias = Literal["tiff", "0.4", "0.5", "0.6"]
+
+
+class PlateOptions(Options):
+    """What is on simulated plates of wells, and how they are written."""
+
+    wells: int = Field(384, description="Wells of a plate: 24, 96 or 384.")
+    plates: int = Field(1, ge=1, le=1000, description="Number of plates, each with the same compounds and doses.")
+    sites: int = Field(2, ge=1, le=100, description="Fields of a well.")
+    doses: int = Field(12, ge=1, le=100, description="Doses of each compound, each in one well of a plate.")
+    active: ShareOrAll = Field(0.5, description="Share of the compounds that do something.")
+    edge: ShareOrAll = Field(0.3, description="How much dimmer, hazier and less sharp wells at the edge are; 0: not.")
+    form: PlateForm = Field(
+        "tiff", description="How images are written: tiff, one file per channel with the names of ImageXpress, or the "
+                            "version of OME-Zarr, 0.4, 0.5 or 0.6."
+    )  # fmt: skip
+
+    @property
+    def positive(self) -> int:
+        """Number of positive controls of a plate."""
+        return max(2, self.wells // 24)
+
+    @property
+    def compounds(self) -> int:
+        """Number of compounds: as many as fit beside the controls, of which a twelfth of the wells are negative."""
+        return (self.wells - self.positive - max(4, self.wells // 12)) // self.doses
+
+    @model_validator(mode="after")
+    def _of_a_size(self) -> PlateOptions:
+        sizes = [size for size in PLATES if size <= 384]
+        if self.wells not in sizes:
+            raise ValueError(f"{self.wells} wells: expected one of {', '.join(map(str, sizes))}")
+        if self.compounds < 1:
+            raise ValueError(f"{self.doses} doses of a compound do not fit on a plate of {self.wells} wells")
+        return self
 
 
 PLATES_ALIKE = {name: 0.0 for name in SimulationOptions.model_fields if name.startswith("plate_")}
