@@ -60,6 +60,17 @@ def test_files_named_by_instruments_have_plate_well_site_and_their_channels_toge
     assert places(one) == everywhere("p2")
 
 
+@pytest.mark.parametrize(
+    ("well", "end", "site"),
+    [("F01", "_s2", "2"), ("F01", "_F03", "03"), ("F01", "", ""), ("S12", "_s2", "2"), ("B03", "-field 4", "4")],
+)
+def test_a_well_of_row_f_is_no_field_and_one_of_row_s_no_site(tmp_path, well, end, site):
+    for name in (well, "G05"):
+        tifffile.imwrite(tmp_path / f"{name}{end}.tif", np.zeros((4, 4), np.uint8))
+    found = open_screen(tmp_path).fields.set_index("well")["site"]
+    assert dict(found) == {well: site, "G05": site}
+
+
 def test_a_pattern_names_plate_well_and_site_with_channels_or_without(tmp_path):
     write_named(tmp_path, PIXELS, "A/{well}-{site}-c{channel}.tif")
     found = open_screen(tmp_path, reading=ImageReading(pattern="{plate}/{well}-{site}-c{channel}.tif"))

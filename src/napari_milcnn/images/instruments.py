@@ -236,7 +236,10 @@ def places_of(paths: Sequence[Path], pattern: str | None = None) -> list[FieldPl
             if well is not None:
                 places[i] = places[i]._replace(well=well.name)
                 without.remove(i)
-    return places
+    if pattern not in (None, OFF):
+        return places
+    return [place if place.site else place._replace(site=_site_in(path.name, place.well))
+            for path, place in zip(paths, places, strict=True)]  # fmt: skip
 
 
 def _place_of(path: Path, forms: dict[str, re.Pattern[str]], pattern: str | None) -> FieldPlace:
@@ -247,14 +250,16 @@ def _place_of(path: Path, forms: dict[str, re.Pattern[str]], pattern: str | None
             said = {name: text or "" for name, text in found.groupdict().items() if name in FieldPlace._fields}
             if form == "ScanR" and parse_well(said["plate"]) is not None:  # it numbers wells, and names them before
                 said |= {"well": said["plate"], "plate": ""}
-            site = said.get("site", "") or (_site_in(path.name) if form != "pattern" else "")
-            return FieldPlace(**(said | {"well": well_name(re.sub(r"\s", "", said.get("well", ""))), "site": site}))
-    return FieldPlace(site=_site_in(path.name)) if pattern in (None, OFF) else FieldPlace()
+            return FieldPlace(**(said | {"well": well_name(re.sub(r"\s", "", said.get("well", "")))}))
+    return FieldPlace()
 
 
-def _site_in(name: str) -> str:
-    found = _SITE.search(name)
-    return "" if found is None else found["site"]
+def _site_in(name: str, well: str) -> str:
+    """Return the number of the site in the name of a file of no known form; F01, where it is the well, is none."""
+    found = list(_SITE.finditer(name))
+    if found and well_name(found[0][0]) == well:
+        found = found[1:]
+    return found[0]["site"] if found else ""
 
 
 def fits_pattern(path: Path, pattern: str) -> bool:
