@@ -112,7 +112,7 @@ def test_former_names_of_training_options_are_read() -> None:
         (ComputeOptions, {"tile": 0}, "option 'tile' is 0: Input should be greater than or equal to 1"),
         (ComputeOptions, {"tile": 1.5}, "option 'tile' is 1.5: .* valid integer"),
         (ComputeOptions, {"precision": "half"}, "option 'precision' is 'half': .*'auto', 'float32' or 'bfloat16'"),
-        (ComputeOptions, {"engine": "onnx"}, "option 'engine' is 'onnx': .*'torch' or 'openvino'"),
+        (ComputeOptions, {"engine": "onnx"}, "option 'engine' is 'onnx': .*'torch', 'openvino' or 'auto'"),
         (
             EvidenceOptions,
             {"kind": "heat"},

@@ -37,7 +37,7 @@ from napari_milcnn.inference.devices import DeviceChoice, choose_device, keep_fr
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.predict import Classifier
-from napari_milcnn.inference.tiling import inference_copy
+from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import TrainOptions, preset_options
 from napari_milcnn.training.learner import Learner

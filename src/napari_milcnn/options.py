@@ -42,7 +42,8 @@ MOST_SMOOTH, MOST_SPLIT, MOST_AREA = 200.0, 1000.0, 10**9
 """Largest sigma and distance, in px, and area, in px: the time for a plane grows with the first two."""
 Device = Annotated[str, Field(pattern=rf"^({'|'.join(DEVICES)}|cuda:\d{{1,3}})$")]
 Precision = Literal["auto", "float32", "bfloat16"]
-Engine = Literal["torch", "openvino"]
+RunningEngine = Literal["torch", "openvino"]
+Engine = Literal["torch", "openvino", "auto"]
 MasksAs = Literal["tiff", "zarr"]
 """Formats of label images."""
 ExportFormat = Literal["onnx", "openvino"]
@@ -268,8 +269,11 @@ class ComputeOptions(Options):
                             "processor has instructions for it."
     )  # fmt: skip
     engine: Engine = Field(
-        "torch", description="Engine that runs the network: torch, or openvino (CPU only; needs the extra 'openvino')."
-    )
+        "torch", description="Engine that runs the network: torch; openvino (CPU only; needs the extra 'openvino'); or "
+                             "auto, which takes openvino where it is installed and was measured to be faster on this "
+                             "computer. All images of one folder come from one engine. Jacobian maps always come from "
+                             "torch."
+    )  # fmt: skip
     batch_size: int = Field(4, ge=1, le=4096, description="Number of planes in one batch.")
     tile: int | None = Field(
         None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.inference.cells import LARGEST_LABEL, classify_cells
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.devices import DeviceChoice
+from napari_milcnn.inference.engines.openvino_encoder import Encoder
 from napari_milcnn.inference.predict import (
     Bags,
     Classifier,
@@ -31,12 +33,11 @@ from napari_milcnn.inference.predict import (
     pool_bags,
     pool_rows,
 )
-from napari_milcnn.inference.tiling import inference_copy
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.options import POOLINGS, PoolingName
 
 EXACT = {"device": "cpu", "precision": "float32"}
-Maps = Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray]]
 
 
 def stack(*shape: int, axes: str = "CYX", seed: int = 0, **more: Any) -> ImageStack:
@@ -109,8 +110,8 @@ def test_tiles_are_no_larger_than_asked_for(compact: TrainedModel) -> None:
     """With tile=100 the network never sees more than 100 x 100 px."""
     classifier = Classifier(compact, tile=100, **EXACT)
     shapes = []
-    whole = classifier.inference._maps_and_features
-    classifier.inference._maps_and_features = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
+    whole = classifier.inference._encode
+    classifier.inference._encode = lambda images: (shapes.append(tuple(images.shape)), whole(images))[1]
     classifier.classify(stack(2, 203, 261))
     assert max(max(shape[-2:]) for shape in shapes) == 99  # (99 - 67) / 16 + 1 = 3 instances a side
     assert len(shapes) == 3 * 5  # 9 x 13 instances
@@ -220,8 +221,8 @@ def test_steps_may_be_left_early(compact: TrainedModel) -> None:
     """Leaving the loop runs nothing more, and the classifier goes on with the next image."""
     classifier = Classifier(compact, tile=67, batch_size=1, **EXACT)
     runs = []
-    whole = classifier.inference._maps_and_features
-    classifier.inference._maps_and_features = lambda images: (runs.append(1), whole(images))[1]
+    whole = classifier.inference._encode
+    classifier.inference._encode = lambda images: (runs.append(1), whole(images))[1]
     image = stack(2, 100, 100)
     for step in classifier.steps(image):
         if step.number == 2:
@@ -359,13 +360,13 @@ def test_wrong_options_are_refused(compact: TrainedModel, options: dict[str, Any
 # Out of memory
 
 
-def limited(maps: Maps, fits: Callable[[tuple[int, ...]], bool], error: RuntimeError | None = None) -> Maps:
-    """Wrap maps so that they run out of memory on images (batch, channels, Y, X) of shapes that do not fit."""
+def limited(encode: Encoder, fits: Callable[[tuple[int, ...]], bool], error: RuntimeError | None = None) -> Encoder:
+    """Wrap an encoder so that it runs out of memory on images (batch, channels, Y, X) of shapes that do not fit."""
 
-    def run(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def run(images: torch.Tensor) -> AbstractContextManager[torch.Tensor]:
         if not fits(tuple(images.shape)):
             raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return maps(images)
+        return encode(images)
 
     return run
 
@@ -384,9 +385,7 @@ def test_batches_are_made_smaller(compact: TrainedModel, error: RuntimeError | N
     """If 8 planes do not fit but 3 do, batches of 2 give the same result, with a warning."""
     image = stack(9, 2, 80, 90, axes="TCYX")
     classifier = Classifier(compact, batch_size=8, **EXACT)
-    classifier.inference._maps_and_features = limited(
-        classifier.inference._maps_and_features, lambda shape: shape[0] <= 3, error
-    )
+    classifier.inference._encode = limited(classifier.inference._encode, lambda shape: shape[0] <= 3, error)
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
     assert prediction.warnings == ("out of memory on cpu: smaller batches were used",)
@@ -398,8 +397,8 @@ def test_planes_are_run_in_smaller_tiles(compact: TrainedModel, side: int) -> No
     """A plane that does not fit is quartered until its parts fit, with the same result and a warning."""
     image = stack(2, 2, 203, 261, axes="TCYX")
     classifier = Classifier(compact, batch_size=1, **EXACT)
-    classifier.inference._maps_and_features = limited(
-        classifier.inference._maps_and_features, lambda shape: shape[2] * shape[3] <= side * side
+    classifier.inference._encode = limited(
+        classifier.inference._encode, lambda shape: shape[2] * shape[3] <= side * side
     )
     prediction = classifier.classify(image)
     assert_same(prediction, classify(compact, image, **EXACT))
@@ -431,7 +430,7 @@ def without_memory(model: TrainedModel, **options: Any) -> Classifier:
     """Make a classifier on a pretended mps device on which nothing ever fits."""
     classifier = Classifier(model, **EXACT, **options)
     classifier.inference.choice = DeviceChoice(torch.device("mps"), torch.float32, "made up")
-    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False)
+    classifier.inference._encode = limited(classifier.inference._encode, lambda _: False)
     return classifier
 
 
@@ -451,7 +450,7 @@ def test_the_cpu_takes_over(compact: TrainedModel) -> None:
 def test_out_of_memory_on_the_cpu_is_an_error_in_words(compact: TrainedModel) -> None:
     """If no smaller step is left, the error says what to do."""
     classifier = Classifier(compact, **EXACT)
-    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False)
+    classifier.inference._encode = limited(classifier.inference._encode, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit into memory; close other programs"):
         classifier.classify(stack(2, 110, 120))
 
@@ -460,7 +459,7 @@ def test_other_failures_of_the_device_are_translated(compact: TrainedModel) -> N
     """Any other RuntimeError of torch becomes a ComputeError with its text, at once."""
     classifier = Classifier(compact, **EXACT)
     failure = RuntimeError("CUDA error: an illegal memory access was encountered")
-    classifier.inference._maps_and_features = limited(classifier.inference._maps_and_features, lambda _: False, failure)
+    classifier.inference._encode = limited(classifier.inference._encode, lambda _: False, failure)
     with pytest.raises(
         ComputeError, match=r"cpu, float32 \(as requested\) failed on images .*illegal memory access"
     ) as info:
@@ -594,7 +593,7 @@ def test_cells_go_to_the_cpu_where_the_device_is_full(compact: TrainedModel, mon
     monkeypatch.setattr("napari_milcnn.inference.cells.Classifier", lambda *_, **__: full)
     pd.testing.assert_frame_equal(classify_cells(compact, image, labels), expected, atol=1e-5)
     assert full.inference.warnings[-1] == "out of memory on mps: the computation continued on the CPU"
-    full.inference._maps_and_features = limited(full.inference._maps_and_features, lambda _: False)
+    full.inference._encode = limited(full.inference._encode, lambda _: False)
     with pytest.raises(ComputeError, match="a single receptive field does not fit"):
         classify_cells(compact, image, labels)
 
@@ -609,7 +608,6 @@ def test_planes_are_named_by_what_varies(compact: TrainedModel) -> None:
     assert single.plane_name(0) == ""
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # OpenVINO's converter calls torch.jit
 def test_openvino_gives_the_same_maps(compact: TrainedModel) -> None:
     """The other engine computes the same class maps in float32, also for tiles of another size."""
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")

@@ -12,17 +12,17 @@ import ctypes
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import psutil
 import torch
 
 from napari_milcnn.errors import OptionsError
-from napari_milcnn.options import ACCELERATORS
+from napari_milcnn.options import ACCELERATORS, RunningEngine
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""Words in torch's messages on Linux, on Windows, and on a GPU that raises a plain RuntimeError."""
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
+"""Words in torch's messages on Linux, on Windows, and on a GPU that raises a plain RuntimeError; then OpenVINO's."""
 
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 """Instructions of processors for bfloat16, as torch names them; oneDNN computes convolutions with them."""
@@ -40,11 +40,18 @@ class DeviceChoice:
         float32 or bfloat16.
     reason : str
         Why this device was chosen.
+    engine : str
+        torch, or openvino.
     """
 
     device: torch.device
     precision: torch.dtype
     reason: str
+    engine: RunningEngine = "torch"
+
+    def with_engine(self, engine: RunningEngine) -> DeviceChoice:
+        """Return the same device and precision with another engine."""
+        return replace(self, engine=engine)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -57,7 +64,8 @@ class DeviceChoice:
             yield
 
     def __str__(self) -> str:
-        return f"{self.device}, {str(self.precision).removeprefix('torch.')} ({self.reason})"
+        engine = "" if self.engine == "torch" else f", {self.engine}"
+        return f"{self.device}, {str(self.precision).removeprefix('torch.')}{engine} ({self.reason})"
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice:
@@ -135,7 +143,7 @@ def limit_memory(limit: int | None) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch raised a RuntimeError because memory ran out."""
+    """Return whether torch or OpenVINO raised a RuntimeError because memory ran out."""
     message = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _OUT_OF_MEMORY)
 

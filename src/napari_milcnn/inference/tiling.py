@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.images.stack import Window
-from napari_milcnn.inference.devices import DeviceChoice, choose_device, free_memory, is_out_of_memory
+from napari_milcnn.inference.devices import choose_device, free_memory, is_out_of_memory
+from napari_milcnn.inference.engines.choice import choose_engine
+from napari_milcnn.inference.engines.openvino_encoder import Encoder, openvino_encoder
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.network.geometry import Placement
+from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ComputeOptions
 
-_MapsAndMoments: TypeAlias = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 _LARGEST_TILE = 4096
 _MEMORY_SHARE = 0.5
 
@@ -69,22 +70,27 @@ class TiledInference:
     Attributes
     ----------
     choice : DeviceChoice
-        The current device and precision.
+        The current device, precision and engine.
     warnings : list of str
         Sentences about what was done to fit into memory.
 
     Raises
     ------
     OptionsError
-        If the computer does not have the device, the tile is smaller than the receptive field, or OpenVINO is not
-        installed.
+        If the computer does not have the device, the tile is smaller than the receptive field, or OpenVINO is asked for
+        and not installed, or asked for on a GPU.
     """
 
     def __init__(self, model: TrainedModel, options: ComputeOptions) -> None:
         self.model = model
         self.options = options
+        if options.engine == "openvino" and options.device not in ("auto", "cpu"):
+            raise OptionsError(
+                f"engine 'openvino' runs on the CPU, but option 'device' is {options.device!r}; leave one of them out"
+            )
         device = "cpu" if options.engine == "openvino" else options.device
-        self.choice = choose_device(device, options.precision)
+        choice = choose_device(device, options.precision)
+        self.choice = choice.with_engine(choose_engine(options.engine, model.network, choice))
         self.batch_size = options.batch_size
         self.warnings: list[str] = []
         field = model.network.placement.receptive_field
@@ -93,11 +99,11 @@ class TiledInference:
         self._prepare()
 
     def _prepare(self) -> None:
-        if self.options.engine == "openvino":
-            self._maps_and_features = _openvino_maps(self.model.network, self.choice)
-        else:
-            self._network = inference_copy(self.model.network).to(self.choice.device)
-            self._maps_and_features = self._torch_maps
+        self._network = inference_copy(self.model.network)
+        self._encode: Encoder = self._torch_features
+        if self.choice.engine == "openvino":
+            self._encode = openvino_encoder(self._network, self.choice.precision)
+        self._network.to(self.choice.device)
 
     def tile(self, shape: tuple[int, int]) -> int:
         """Return the side of the tiles, in px, for a plane of `shape` (Y, X)."""
@@ -290,11 +296,14 @@ class TiledInference:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def _torch_maps(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode(), self.choice.autocast():
-            on_device = images.to(self.choice.device, memory_format=torch.channels_last)
-            features = self._network.features(on_device)
+    def _maps_and_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode(), self._encode(images) as features:
             return self._network.maps_of(features).cpu().numpy(), _moments(features)
+
+    @contextmanager
+    def _torch_features(self, images: Tensor) -> Iterator[Tensor]:
+        with self.choice.autocast():
+            yield self._network.features(images.to(self.choice.device, memory_format=torch.channels_last))
 
 
 def _moments(features: Tensor) -> np.ndarray:
@@ -346,24 +355,6 @@ def instances_of(part: Window, model_input: ModelInput) -> Window:
     return Window(*edges)
 
 
-def inference_copy(network: MilNetwork) -> MilNetwork:
-    """Copy a network for inference: batch norm is folded into the convolutions, and ReLU works in place."""
-    fast = copy.deepcopy(network).eval().requires_grad_(False)
-    layers: list[nn.Module] = []
-    for layer in fast.encoder:
-        match layer:
-            case nn.BatchNorm2d():
-                layers[-1] = fuse_conv_bn_eval(layers[-1], layer)  # type: ignore[type-var]
-            case nn.ReLU():
-                layers.append(nn.ReLU(inplace=True))
-            case nn.Dropout():
-                pass
-            case _:
-                layers.append(layer)
-    fast.encoder = nn.Sequential(*layers)
-    return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
 def bytes_per_pixel(network: MilNetwork) -> int:
     """Return the memory per image pixel at the widest point of the encoder, in bytes, times a safety factor of 3."""
     widest, area, channels = 0.0, 1.0, network.options.channels
@@ -375,41 +366,3 @@ def bytes_per_pixel(network: MilNetwork) -> int:
             area /= 4
         widest = max(widest, before + channels * area)
     return int(3 * 4 * widest)
-
-
-def _openvino_maps(network: MilNetwork, choice: DeviceChoice) -> _MapsAndMoments:
-    """Compile class maps and features for OpenVINO on the CPU.
-
-    Raises
-    ------
-    OptionsError
-        If OpenVINO is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise OptionsError("engine 'openvino' needs OpenVINO: pip install 'napari-milcnn[openvino]'") from error
-    example = torch.zeros(1, network.options.channels, 320, 320)
-    hint = {"INFERENCE_PRECISION_HINT": "bf16" if choice.precision == torch.bfloat16 else "f32"}
-    compiled = openvino.compile_model(
-        openvino.convert_model(_MapsAndFeatures(network), example_input=example), "CPU", hint
-    )
-
-    def maps_and_moments(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        found = compiled(images.numpy())
-        return np.asarray(found[0]), _moments(torch.from_numpy(np.array(found[1])))
-
-    return maps_and_moments
-
-
-class _MapsAndFeatures(nn.Module):
-    """The layers of a network up to its class maps, which are put out together with the features."""
-
-    def __init__(self, network: MilNetwork) -> None:
-        super().__init__()
-        copied = copy.deepcopy(network).eval()
-        self.encoder, self.maps = copied.encoder, copied.maps
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.encoder(images)
-        return self.maps(features), features

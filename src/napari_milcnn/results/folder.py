@@ -27,7 +27,7 @@ from napari_milcnn.options import MasksAs
 from napari_milcnn.output_lock import OutputLock, locked_folder
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.findings import Findings, FindingsOfImage
-from napari_milcnn.results.record import check_room, classification_record, image_facts
+from napari_milcnn.results.record import check_room, classification_record, image_facts, with_engine_of
 from napari_milcnn.results.unfinished import DoneImage, RunInProgress, check_tables, done_before, fingerprint, settle
 from napari_milcnn.results.write import OBJECT_ROW, image_files
 
@@ -186,7 +186,7 @@ class _Run:
         self.masks_as, self.objects, self.reading = masks_as, objects, reading
         self.mask_options = checked_mask_options(mask_options, model.classes)
         own_kind = {"kind": "object"} if objects is not None and options.get("kind") is None else {}
-        self.maker = EvidenceMaker(model, **{**options, **own_kind})
+        self.maker = EvidenceMaker(model, **with_engine_of(out, {**options, **own_kind}))
         class_indices(model, self.classes)
         self.evidence_notes = _evidence_notes(self.maker) if save_evidence else None
         if save_evidence and masks_as is None:

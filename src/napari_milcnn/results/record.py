@@ -24,9 +24,10 @@ from napari_milcnn.errors import OutputError
 from napari_milcnn.images.intensity import PlateScale
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
+from napari_milcnn.inference.engines.openvino_encoder import openvino_version
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.predict import Prediction
-from napari_milcnn.options import MaskOptions, MasksAs
+from napari_milcnn.options import Engine, MaskOptions, MasksAs
 from napari_milcnn.results.write import read_json, write_json
 
 RECORD_FORMAT = 2
@@ -96,7 +97,7 @@ def classification_record(
     Parameters
     ----------
     maker : EvidenceMaker
-        What classified the images: its model, its options and the precision that it chose.
+        What classified the images: its model, its options, and the precision and engine that it chose.
     files : sequence of Path or None
         The images; None for an image that is not a file. A record with such an image cannot be run again.
     classes : sequence of str
@@ -119,9 +120,8 @@ def classification_record(
         The command line, if one was typed.
     """
     model, choice = maker.model, maker.classifier.inference.choice
-    precision = str(choice.precision).removeprefix("torch.")  # "auto" may choose another one the next time
     options = {
-        "evidence": maker.options.model_dump() | {"precision": precision},
+        "evidence": maker.options.model_dump() | chosen_for_all(maker),
         "masks": None if mask_options is None else mask_options.model_dump(),
         "masks_as": None if mask_options is None else masks_as,
         "save_evidence": save_evidence,
@@ -136,12 +136,18 @@ def classification_record(
         "command": list(command),
         "model": {"path": _absolute(model.path), "name": model.card.name, "sha256": model.digest},
         "options": options,
-        "versions": versions(),
+        "versions": versions(choice.engine),
         "device": str(choice),
         "files": [_absolute(file) for file in files],
         "names": output_names([file or Path("image") for file in files]) if names is None else list(names),
         "planes": [None if chosen is None else list(chosen) for chosen in planes or [None] * len(files)],
     }
+
+
+def chosen_for_all(maker: EvidenceMaker) -> dict[str, str]:
+    """Return the precision and the engine that were chosen: "auto" may choose others the next time, or elsewhere."""
+    choice = maker.classifier.inference.choice
+    return {"precision": str(choice.precision).removeprefix("torch."), "engine": choice.engine}
 
 
 def _now() -> str:
@@ -196,9 +202,11 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that the numbers depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+def versions(engine: Engine = "torch") -> dict[str, str]:
+    """Return the version of Python and of each package that the numbers depend on, the engine's among them."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    ours = openvino_version() if engine == "openvino" else None
+    return found | ({} if ours is None else {"openvino": ours})
 
 
 def check_room(out: Path, files: Mapping[str, Path]) -> None:
@@ -278,6 +286,22 @@ def recorded_runs(out: Path) -> Iterator[tuple[Path, ClassificationRecord]]:
 def checked_record(record: Mapping[str, object]) -> ClassificationRecord:
     """Return a record that was made here as it will be read back."""
     return ClassificationRecord.model_validate(json.loads(json.dumps(record, default=str)))
+
+
+def with_engine_of(out: Path, options: Mapping[str, object]) -> dict[str, object]:
+    """Return options in which the engine `auto` is that of the results in a folder, if all have the same one.
+
+    So the results of one folder come from one engine, also where the faster one is another by now.
+
+    Raises
+    ------
+    OutputError
+        If the folder has a file run.json or run-NAME.json that is not the record of a classification.
+    """
+    if options.get("engine") != "auto":
+        return dict(options)
+    recorded = [dict(flat_options(run.options)).get("evidence engine") for _, run in recorded_runs(out)]
+    return {**options, "engine": recorded[0]} if len(set(recorded)) == 1 and recorded[0] else dict(options)
 
 
 def record_paths(out: Path) -> list[Path]:

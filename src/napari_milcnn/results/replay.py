@@ -1,8 +1,8 @@
 """Run a recorded classification again, with the same numbers.
 
 The images, the way they are opened and every option are read from the record (`run.json`), and the model must have the
-digest in the record. The precision is the one that the first run chose. Another device may be chosen; it gives the same
-numbers up to rounding.
+digest in the record. Precision and engine are those that the first run chose. Another device may be chosen; it gives
+the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def replay(
         on_warning(f"{record} was written with {changed}; numbers may differ in their last digits")
     chosen = found.options
     evidence = chosen.evidence.model_dump() | ({} if device is None else {"device": device})
+    if evidence["device"] not in ("auto", "cpu"):
+        evidence["engine"] = "torch"  # the only one that runs there
     files = _image_files(record, found)
     planes = {file: numbers for file, numbers in zip(files, found.planes, strict=False) if numbers is not None}
     scales = {image.file.absolute(): image.plate for image in found.images if image.plate is not None}
@@ -202,6 +204,6 @@ def _image_files(path: Path, record: _Record) -> list[Path]:
 
 
 def _changed_versions(record: _Record) -> str:
-    here = versions()
+    here = versions(record.options.evidence.engine)
     changed = {name: old for name, old in record.versions.items() if here.get(name) != old}
     return ", ".join(f"{name} {old} (here {here.get(name, 'not installed')})" for name, old in changed.items())

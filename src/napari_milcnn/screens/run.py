@@ -27,6 +27,7 @@ from napari_milcnn.options import EvidenceOptions, ForegroundOptions, ScreenOpti
 from napari_milcnn.output_lock import OutputLock, holder_of_file, locked, locked_folder
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.results.opened import RECORD
+from napari_milcnn.results.record import chosen_for_all, with_engine_of
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import write_json
 from napari_milcnn.screens.outputs.masks import check_takes_masks
@@ -169,8 +170,9 @@ class _ScreenRun:
     ) -> None:  # fmt: skip
         self.model, self.found, self.out, self.shared = model, found, out.absolute(), shared
         foreground = make_options(EvidenceOptions, evidence).foreground or ForegroundOptions()
-        evidence = {**evidence, "foreground": foreground.over(model.card.foreground)}
+        evidence = with_engine_of(out, {**evidence, "foreground": foreground.over(model.card.foreground)})
         self.maker = EvidenceMaker(model, **evidence)
+        evidence |= chosen_for_all(self.maker)  # on every worker the same, whatever its processor
         self.classes = tuple(classes) if classes else model.classes
         class_indices(model, self.classes)
         masks = checked_mask_options(mask_options or {}, model.classes) if shared.cells else None
