@@ -166,4 +166,4 @@ def test_fields_are_shown_where_no_cells_are_known_and_a_picture_that_is_gone_is
     ]
     page, text = read(ScreenReport(RECORD, table, wells_of(table), cells=seen))
     assert text.count("no picture") == 8
-    assert page.alts == ["a, P1 A01"]
+    assert page.alts == ["a, A01"]

@@ -86,8 +86,10 @@ def test_a_plate_without_controls_is_said_and_has_no_hits():
     table = plates()
     table.loc[table["plate"] == "P1", "control"] = ""
     found = analyse_wells(table, StatisticsOptions())
-    assert found.notes == ("No z, p-values or hits on 1 of 2 plates, such as P1: no negative control; expected at "
-                           "least 4",)  # fmt: skip
+    assert found.notes == (
+        "There are no z scores, p-values or hits on 1 of 2 plates, such as P1: no negative control; "
+        "expected at least 4",
+    )
     assert found.wells.loc[found.wells["plate"] == "P1", "z x"].isna().all()
     assert found.treatments["hit"].sum() > 20  # from the other plate
 

@@ -69,11 +69,10 @@ class ShownCell:
     side: int = 0
     picture: np.ndarray | None = None
 
-    @property
-    def place(self) -> str:
-        """Plate, well and site, as far as they are known."""
-        plate, well, site = (str(self.row.get(name, "") or "") for name in FIELD_COLUMNS)
-        return printable(", ".join(filter(None, [" ".join(filter(None, [plate, well])), site and f"site {site}"])))
+    def place(self, with_plate: bool) -> str:
+        """Return plate, well and site, as far as they are known; the plate only where there are several."""
+        plate, well, site = (printable(self.row.get(name, "") or "") for name in FIELD_COLUMNS)
+        return ", ".join(filter(None, [plate if with_plate else "", well, site and f"site\N{NO-BREAK SPACE}{site}"]))
 
 
 class _OfClass:

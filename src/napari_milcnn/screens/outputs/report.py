@@ -83,6 +83,8 @@ class ScreenReport:
         Wells that differ from the negative controls; None where they were not looked for.
     dose_curves : sequence of tuple
         Heading and picture (a data URI) of each dose response.
+    notes : sequence of str
+        Sentences on what could not be compared with the controls.
     edge_effects : sequence of str
         Sentences on plates whose edge differs from their middle.
     cells : sequence of ShownCell
@@ -97,6 +99,7 @@ class ScreenReport:
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[PLATE, WELL, "site", "reason"]))
     hits: pd.DataFrame | None = None
     dose_curves: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
     edge_effects: Sequence[str] = ()
     cells: Sequence[ShownCell] = ()
     model: TrainedModel | None = None
@@ -166,7 +169,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "hit_count": 0 if report.hits is None else len(report.hits),
         "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
         "dose_curves": report.dose_curves,
-        "galleries": _galleries(report.cells),
+        "galleries": _galleries(report),
         "of_cells": any(cell.side for cell in report.cells),
         "confusion": _confusion(report),
         "run_lines": _run_lines(report.record),
@@ -208,7 +211,9 @@ def _first_to_know(report: ScreenReport) -> Iterator[str]:
             "This model does not know what its training images look like, so it cannot say which fields are unlike "
             "them; calibrate gives it that knowledge."
         )
-    if not (text_column(report.wells, CONTROL) == "negative").any():
+    if (text_column(report.wells, CONTROL) == "negative").any():
+        yield from report.notes
+    else:
         yield (
             "No well is marked as a negative control, so scores are not compared with controls and there are no hits. "
             "A layout table with the columns well and control says which wells are controls."
@@ -332,19 +337,19 @@ class _Gallery(NamedTuple):
     """The cells of one class, as the page shows them."""
 
     name: str
-    kinds: list[tuple[str, list[tuple[str | None, ShownCell]]]]
+    kinds: list[tuple[str, list[tuple[str | None, str, float]]]]
 
 
-def _galleries(cells: Sequence[ShownCell]) -> list[_Gallery]:
-    names = dict.fromkeys(cell.class_name for cell in cells)
-    return [
-        _Gallery(printable(name), [
-            (kind, [(None if cell.picture is None else png_uri(cell.picture), cell)
-                    for cell in cells if cell.class_name == name and cell.kind == kind])
-            for kind in KINDS
-        ])
-        for name in names
-    ]  # fmt: skip
+def _galleries(report: ScreenReport) -> list[_Gallery]:
+    """Return picture, place and value of the cells of each class."""
+    plates = PLATE in report.predictions and report.predictions[PLATE].nunique() > 1
+
+    def shown(name: str, kind: str) -> list[tuple[str | None, str, float]]:
+        own = [cell for cell in report.cells if (cell.class_name, cell.kind) == (name, kind)]
+        return [(None if one.picture is None else png_uri(one.picture), one.place(plates), one.value) for one in own]
+
+    names = dict.fromkeys(cell.class_name for cell in report.cells)
+    return [_Gallery(printable(name), [(kind, shown(name, kind)) for kind in KINDS]) for name in names]
 
 
 class _Confusion(NamedTuple):

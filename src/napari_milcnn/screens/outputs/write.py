@@ -100,7 +100,8 @@ def _comparison(found: ScreenStatistics) -> dict[str, Any]:
     return {
         "hits": treatments.loc[treatments[HIT]].drop(columns=HIT) if compared else None,
         "dose_curves": list(dose_pictures(found.wells, found.doses)),
-        "edge_effects": [*found.notes, *edge_sentences(found.plates)],
+        "notes": found.notes,
+        "edge_effects": edge_sentences(found.plates),
     }
 
 
@@ -117,7 +118,7 @@ def _with_pictures(
     columns = [one.name for one in names_of(FieldOfWell)]
     known = {
         (row["plate"], row["well"], row["site"], row["file"]): FieldOfWell(*(str(row[name]) for name in columns))
-        for row in fields.to_dict("records")
+        for row in fields[fields["file"].isin({one.row["file"] for one in chosen})].to_dict("records")
     }
     reading = _reading_of(record)
 

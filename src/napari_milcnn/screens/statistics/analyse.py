@@ -237,7 +237,7 @@ def _notes(plates: pd.DataFrame) -> list[str]:
     found = []
     for reason, rows in plates[plates[NOTE] != ""].groupby(NOTE, sort=False):
         names, count = list(rows[PLATE].unique()), plates[PLATE].nunique()
-        where = "every plate" if len(names) == count else f"{len(names)} of {count} plates, such as {names[0]}"
+        where = "any plate" if len(names) == count else f"{len(names)} of {count} plates, such as {names[0]}"
         which = "" if rows[CLASS].nunique() == plates[CLASS].nunique() else f" for {', '.join(rows[CLASS].unique())}"
-        found.append(f"No z, p-values or hits on {where}{which}: {reason}")
+        found.append(f"There are no z scores, p-values or hits on {where}{which}: {reason}")
     return found
