@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from distributed import KilledWorker
 from screen_plates import CHANNELS, plate_pixels, write_named
 
 from conftest import lively_model
@@ -22,7 +24,7 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.screens import cluster
 from napari_milcnn.screens.cluster import device_of
-from napari_milcnn.screens.parts import WellDone, wells_of_steps
+from napari_milcnn.screens.parts import FieldOfWell, ScreenJob, WellDone, WellTask, wells_of_steps
 from napari_milcnn.screens.run import screen
 
 NAMES = "plate_{well}_s{site}_w{channel}.tif"
@@ -116,3 +118,39 @@ def test_processes_of_one_computer_take_its_gpus_in_turn():
     assert device_of("cuda", 1, 2) == "cuda:1"
     assert (device_of("auto", 1, 1), device_of("cpu", 1, 2), device_of("cuda:3", 1, 4)) == ("auto", "cpu", "cuda:3")
     assert device_of("auto", "tcp://node", 2) == "auto"
+
+
+class FakeClient:
+    """A cluster on which one well kills every worker that it meets."""
+
+    status, scheduler = "running", None
+
+    def __init__(self, deadly: str) -> None:
+        self.deadly, self.tasks = deadly, []
+
+    def nthreads(self) -> dict[str, int]:
+        """Say that there is one worker."""
+        return {"worker": 1}
+
+    def submit(self, function, job, task, version, pure):
+        """Do a task, or die of it."""
+        self.tasks.append([well.well for well in task])
+        future: Future[list[WellDone]] = Future()
+        if self.deadly in self.tasks[-1]:
+            future.set_exception(KilledWorker("task", None, 3))
+        else:
+            future.set_result([WellDone("p", well.well, len(well.fields)) for well in task])
+        return future
+
+
+def test_a_well_that_kills_workers_fails_alone(folder):
+    names = ("A01", "A02", "B01")
+    wells = [WellTask("p", name, (FieldOfWell("1", "", "", str(folder / name), "", name),)) for name in names]
+    job = ScreenJob(folder / "out", folder / "m.zip", "", "way", ImageReading())
+    client = FakeClient("A02")
+    done = list(cluster._HandedOut(client, job, [wells]).results())
+    assert client.tasks == [list(names), ["A01"], ["A02"], ["B01"]]
+    assert [(one.well, len(one.failures)) for one in done] == [("A01", 0), ("A02", 1), ("B01", 0)]
+    assert "workers were killed 4 times" in done[1].failures[0]
+    rows = pd.read_parquet(job.part(wells[1]) / "predictions.parquet")
+    assert list(rows["error"]) == list(done[1].failures)
