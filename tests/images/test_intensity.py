@@ -239,3 +239,9 @@ def test_an_image_that_the_table_does_not_list_is_refused(tmp_path: Path) -> Non
         plates.plate_of(tmp_path / "new.tif")
     with pytest.raises(ImageError, match=r"the image is no file: it is not known which images share its plate"):
         plates.plate_of(None)
+
+
+@pytest.mark.parametrize("values", [[5, 0, 65535, 7, 7], [1.5, 0.0, 2.0], [-3.0, 4.0, 0.0], [65536.0, 1.0], [7.0]])
+def test_values_are_sorted_whatever_their_kind(values: list[float]) -> None:
+    """Whole numbers of 16 bits, which are sorted by their digits, and all others."""
+    np.testing.assert_array_equal(intensity._sorted_values(np.array(values, float)), np.sort(np.array(values, float)))

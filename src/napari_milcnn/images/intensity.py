@@ -139,7 +139,7 @@ def sample_plane(image: ImageStack, plane: int, channels: Sequence[int], pixels:
 def intensity_scale(samples: Sequence[IntensitySample]) -> IntensityScale:
     """Measure background and spread of each channel over the pixels of one plane, or of several together."""
     values, steps = (np.concatenate(parts, 1) for parts in zip(*samples, strict=True))
-    measured = [_scale_of_channel(np.sort(v), s) for v, s in zip(values, steps, strict=True)]
+    measured = [_scale_of_channel(_sorted_values(v), s) for v, s in zip(values, steps, strict=True)]
     background, spread, _ = zip(*measured, strict=True)
     return IntensityScale(background, spread)
 
@@ -169,10 +169,21 @@ def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> _ChannelScale:
     return _ChannelScale(background, max(spread, least), spread > least)
 
 
+def _sorted_values(values: np.ndarray) -> np.ndarray:
+    """Sort values, float64; those that are whole numbers of 16 bits as such, by their digits, ten times as quickly."""
+    if 0 <= values.min() and values.max() < 1 << 16 and np.array_equal(whole := values.astype(np.uint16), values):
+        return np.sort(whole, kind="stable").astype(np.float64)
+    return np.sort(values)
+
+
 def _noise_level(ordered: np.ndarray, steps: np.ndarray) -> float:
     """Estimate the standard deviation of the noise, at least half of the smallest step of the intensities."""
     jumps = np.diff(ordered)
-    return max(float(np.median(steps)) * _TO_SIGMA, float(jumps[jumps > 0].min()) / 2)
+    return max(_median_of_sorted(_sorted_values(steps)) * _TO_SIGMA, float(jumps[jumps > 0].min()) / 2)
+
+
+def _median_of_sorted(values: np.ndarray) -> float:
+    return float((values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2)
 
 
 def _commonest(ordered: np.ndarray, noise: float) -> float:
@@ -325,7 +336,7 @@ def _scales_of_planes(
     numbers, _ = match_channels(channels, image)
     planes = range(0, len(image.planes), math.ceil(len(image.planes) / most))
     samples = (sample_plane(image, plane, numbers) for plane in planes)
-    return [[_scale_of_channel(np.sort(v), s) for v, s in zip(*sample, strict=True)] for sample in samples]
+    return [[_scale_of_channel(_sorted_values(v), s) for v, s in zip(*sample, strict=True)] for sample in samples]
 
 
 def _median_scale(planes: Sequence[_ChannelScale]) -> tuple[float, float, bool]:

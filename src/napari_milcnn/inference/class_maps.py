@@ -82,15 +82,6 @@ def relative_to_reference(class_maps: np.ndarray, reference: int) -> np.ndarray:
     return np.asarray(compared, np.float32)
 
 
-def means_inside(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Return the mean of each map (classes, Y, X) in each object (Y, X): float32 (classes, labels), 0 for label 0."""
-    flat = objects.ravel()
-    sizes = np.maximum(np.bincount(flat), 1)
-    values = np.stack([np.bincount(flat, one.ravel()) / sizes for one in maps])
-    values[:, 0] = 0
-    return np.asarray(values, np.float32)
-
-
 def brightness(channel: np.ndarray) -> np.ndarray:
     """Scale a channel (Y, X) to 0 at its darkest percent and 1 at its brightest thousandth, float32; 0 if it is flat.
 

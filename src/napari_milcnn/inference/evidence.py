@@ -34,7 +34,7 @@ from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.cells import LabelSource, as_label_image
-from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, means_inside, relative_to_reference
+from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
@@ -50,7 +50,7 @@ from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, Fore
 
 _WORK_MEMORY = 50
 """Bytes a pixel for objects, masks and files beside the maps of classes: an upper estimate. A plane of 7000 x 7000 px
-that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/mask_memory.py)."""
+that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/any_size.py)."""
 LARGEST_AT_ONCE = 2**25
 """Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
 _STRIP_MEMORY = 1.5e9
@@ -240,10 +240,7 @@ class EvidenceMaker:
         if self.model.card.reference is not None:
             maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
         placement, shape = model_input.placement, model_input.image.plane_shape
-        if isinstance(objects, ScratchPlane):
-            return means_in_strips(objects, lambda strip: _rows_of(maps, placement, shape, strip), len(maps))
-        laid = (lay_over(one[None], placement, shape) for one in maps)
-        return np.concatenate([means_inside(one, objects) for one in laid])
+        return means_in_strips(objects, lambda strip: _rows_of(maps, placement, shape, strip), len(maps))
 
     def _maps(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
         if self.options.kind == "jacobian":
@@ -486,9 +483,10 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
     return [model.classes.index(name) for name in classes]
 
 
-def _rows_of(maps: np.ndarray, placement: MapPlacement, shape: tuple[int, int], strip: Strip) -> np.ndarray:
-    """Lay class maps (classes, Y, X) over some rows of an image of a shape: (classes, rows, X)."""
-    return lay_over(maps, placement._replace(y=placement.y - strip.top), (strip.bottom - strip.top, shape[1]))
+def _rows_of(maps: np.ndarray, placement: MapPlacement, shape: tuple[int, int], strip: Strip) -> Iterator[np.ndarray]:
+    """Lay class maps (classes, Y, X) over some rows of an image of a shape: (rows, X), one after another."""
+    own = placement._replace(y=placement.y - strip.top)
+    return (lay_over(one, own, (strip.bottom - strip.top, shape[1])) for one in maps)
 
 
 def _at_image_pixels(maps: np.ndarray, model_input: ModelInput) -> np.ndarray:

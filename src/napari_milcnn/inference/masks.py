@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.measure import label as components
 
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
-from napari_milcnn.inference.foreground import drop_small, split_touching
+from napari_milcnn.inference.foreground import drop_small, split_touching, without_holes
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.inference.strips.regions import Regions, looked_up, measured
 from napari_milcnn.options import MaskOptions, make_options
@@ -368,22 +367,12 @@ def _labelled_objects(class_numbers: np.ndarray, options: MaskOptions) -> tuple[
     labels, classes, count = np.zeros(class_numbers.shape, np.int32), [np.zeros(1, int)], 0
     for index in np.unique(class_numbers[class_numbers > 0]):
         mask = class_numbers == index
-        mask = mask | (_holes(mask) & (class_numbers == 0)) if options.fill_holes else mask
+        mask = mask | (without_holes(mask) & (class_numbers == 0)) if options.fill_holes else mask
         found = drop_small(split_touching(mask, options.split), options.min_size)
         labels = np.where(found > 0, found + count, labels).astype(np.int32)
         classes.append(np.full(found.max(), index - 1))
         count += int(found.max())
     return labels, np.concatenate(classes)
-
-
-def _holes(mask: np.ndarray) -> np.ndarray:
-    """Return the holes of a mask (Y, X): the components of its background that do not reach the edge."""
-    background = components(~mask, connectivity=1)
-    hole = np.ones(background.max() + 1, bool)
-    hole[0] = False
-    for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
-        hole[edge] = False
-    return np.asarray(hole[background])
 
 
 def _means(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:

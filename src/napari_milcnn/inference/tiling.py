@@ -22,7 +22,8 @@ from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import ComputeOptions
 
-_LARGEST_TILE = 4096
+_LARGEST_TILE, _LARGEST_ON_CPU = 4096, 2048
+"""Side of the largest tile, px. On the CPU a larger one is no quicker, and one of 2048 px takes up to a gigabyte."""
 _MEMORY_SHARE = 0.5
 
 
@@ -111,9 +112,10 @@ class TiledInference:
         if self.options.tile is not None:
             return self.options.tile
         budget = free_memory(self.choice.device) * _MEMORY_SHARE
-        if shape[0] * shape[1] * bytes_per_pixel(self.model.network) <= budget and max(shape) <= 2 * _LARGEST_TILE:
+        largest = _LARGEST_ON_CPU if self.choice.device.type == "cpu" else _LARGEST_TILE
+        if shape[0] * shape[1] * bytes_per_pixel(self.model.network) <= budget and max(shape) <= 2 * largest:
             return max(shape)
-        return max(field, min(_LARGEST_TILE, int((budget / bytes_per_pixel(self.model.network)) ** 0.5)))
+        return max(field, min(largest, int((budget / bytes_per_pixel(self.model.network)) ** 0.5)))
 
     def batch_that_fits(self, tile: int) -> int:
         """Return the number of planes in a batch of tiles of this side: the batch size, or less if memory is short."""

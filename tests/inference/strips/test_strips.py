@@ -16,7 +16,7 @@ from conftest import lively_model
 from napari_milcnn.errors import OutputError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.evidence import EvidenceMaker
-from napari_milcnn.inference.foreground import find_objects
+from napari_milcnn.inference.foreground import find_objects, without_holes
 from napari_milcnn.inference.masks import segment_plane
 from napari_milcnn.inference.strips import rows as in_strips
 from napari_milcnn.inference.strips.holes import fill_holes
@@ -77,6 +77,7 @@ def test_holes_are_filled_across_strips(shape: tuple[int, int], share: float, ro
     plane.write(0, mask)
     fill_holes(plane, strips(shape, pixels=rows * shape[1]))
     np.testing.assert_array_equal(plane.read(0, shape[0]), ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(without_holes(mask), ndimage.binary_fill_holes(mask))
 
 
 @QUICK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -43,21 +43,23 @@ def measured(labels: np.ndarray | ScratchPlane) -> Regions:
     return Regions(area, sums)
 
 
-def means_in_strips(labels: ScratchPlane, maps: Callable[[Strip], np.ndarray], classes: int) -> np.ndarray:
+def means_in_strips(
+    labels: np.ndarray | ScratchPlane, maps: Callable[[Strip], Iterable[np.ndarray]], classes: int
+) -> np.ndarray:
     """Return the mean of each map in each object: float32 (classes, labels), 0 for label 0.
 
     Parameters
     ----------
-    labels : ScratchPlane
+    labels : ndarray or ScratchPlane
         Label image (Y, X).
     maps : callable
-        Returns the maps of a strip, (classes, rows, X).
+        Returns the maps of a strip, one after another, (rows, X).
     classes : int
         Number of maps.
     """
     sums, area = np.zeros((classes, 1)), np.zeros(1, np.int64)
     for strip, own in _over(labels):
-        flat = own.ravel()
+        flat = own.ravel().astype(np.intp)
         counts = np.bincount(flat)
         area, sums = _as_long_as(area, len(counts)), _as_long_as(sums, len(counts))
         area[: len(counts)] += counts
@@ -74,7 +76,7 @@ def looked_up(labels: np.ndarray | ScratchPlane, values: np.ndarray) -> np.ndarr
     `values` is (labels,) and gives (Y, X), or (classes, labels) and gives (classes, Y, X).
     """
     if isinstance(labels, np.ndarray):
-        return np.asarray(values[..., labels])
+        return values.take(labels, -1)
     if values.ndim == 1:
         return cast("np.ndarray", LookedUp(labels, values))
     return cast("np.ndarray", LookedUpMaps(labels, values))

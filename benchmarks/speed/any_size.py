@@ -1,0 +1,130 @@
+"""Planes of any size, with masks: python -m benchmarks.speed.any_size [--sides 2000 4000 8000 12000] [--record].
+
+A shipped field is repeated to planes of the given sides, 2 channels of uint16 in a tiled file. Each is classified with
+masks, their evidence is written too, and all files on disk, in a process of its own. Reported: the time, the time per
+million pixels, the highest memory of the process, and how much that is above what it had after the small field. From it
+`inference/evidence.py` estimates whether masks fit (`_WORK_MEMORY`). Planes of more pixels than its `LARGEST_AT_ONCE`
+are cut in strips; `--strips` cuts all of them, and `--check` compares the tables and label images of the smallest plane
+in strips with those in one piece.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+import napari_milcnn as mil
+from benchmarks.record import report, table
+from napari_milcnn.inference import evidence
+
+FIELD = mil.sample_folder() / "yeast-two-labels.ome.tif"
+MODEL = "yeast-sim"
+TILE = 512
+HEADER = ["plane", "masks from", "as", "s", "s per Mpx", "highest GB", "GB above the start", "objects"]
+
+
+def main() -> None:
+    """Classify each size in a process of its own, and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[2000, 4000, 8000, 12000], help="sides, in px")
+    parser.add_argument("--masks-as", choices=("tiff", "zarr"), default="zarr", help="format of the label images")
+    parser.add_argument("--kind", choices=("object", "class_map"), default="object", help="what masks are made from")
+    parser.add_argument("--strips", action="store_true", help="cut every plane in strips, however small")
+    parser.add_argument("--check", action="store_true", help="compare strips with one piece on the smallest plane")
+    parser.add_argument("--one", type=int, metavar="SIDE", help="measure in this process and print JSON")
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    args = parser.parse_args()
+    if args.one:
+        sys.stdout.write(json.dumps(measured(args.one, args.kind, args.masks_as, strips=args.strips)))
+        return
+    rows: list[list[object]] = []
+    for side in args.sides:
+        call = [sys.executable, "-m", "benchmarks.speed.any_size", "--one", str(side)]
+        call += ["--kind", args.kind, "--masks-as", args.masks_as, *(["--strips"] if args.strips else [])]
+        found = json.loads(subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        rows.append([f"{side}²", args.kind, args.masks_as, *found])
+        sys.stderr.write(f"{rows[-1]}\n")
+    lines = table(HEADER, rows)
+    lines += ["", checked(min(args.sides), args.masks_as)] if args.check else []
+    report("Planes of any size, with masks", lines, keep=args.record)
+
+
+def measured(side: int, kind: str, masks_as: str, *, strips: bool) -> list[str]:
+    """Classify a plane with masks; seconds, seconds per million pixels, memory in GB, and the number of objects."""
+    if strips:
+        evidence.LARGEST_AT_ONCE = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        classify(FIELD, folder / "small", kind, masks_as)
+        image, base = repeated(folder / "large.ome.tif", side), highest_memory()
+        began = time.perf_counter()
+        objects = classify(image, folder / "large", kind, masks_as)
+        seconds, highest = time.perf_counter() - began, highest_memory()
+        return [f"{seconds:.0f}", f"{seconds / side**2 * 1e6:.2f}", f"{highest / 1e9:.2f}",
+                f"{(highest - base) / 1e9:.2f}", str(objects)]  # fmt: skip
+
+
+def checked(side: int, masks_as: str) -> str:
+    """Compare the tables and the label image of a plane in strips with those in one piece, and say how they differ."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = repeated(folder / "large.ome.tif", side)
+        for out, most in (("whole", side**2), ("strips", 0)):
+            evidence.LARGEST_AT_ONCE = most
+            classify(image, folder / out, "object", masks_as)
+        ending = f"large_labels.ome.{'tif' if masks_as == 'tiff' else 'zarr'}"
+        with mil.open_image(folder / "whole" / ending) as one, mil.open_image(folder / "strips" / ending) as other:
+            pixels = int((one.plane(0) != other.plane(0)).sum())
+        for part in ("predictions.csv", "objects.csv"):
+            one, other = (pd.read_csv(folder / out / part) for out in ("whole", "strips"))
+            pd.testing.assert_frame_equal(other, one, rtol=1e-5)
+        return f"{side}² in strips against one piece: {pixels} pixels differ in the label images, 0 rows in the tables."
+
+
+def repeated(path: Path, side: int) -> Path:
+    """Write a plane of a given side that repeats the shipped field; it is made tile by tile and never in memory."""
+    field = tifffile.imread(FIELD)
+    times = -(-TILE // field.shape[-1]) + 1
+    wide = np.tile(field, (1, times, times))
+
+    def tiles() -> Iterator[np.ndarray]:
+        for channel in wide:
+            for y in range(0, side, TILE):
+                for x in range(0, side, TILE):
+                    top, left = y % field.shape[-2], x % field.shape[-1]
+                    yield np.ascontiguousarray(channel[top : top + TILE, left : left + TILE])
+
+    facts = {"axes": "CYX", "PhysicalSizeX": 0.16, "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["GFP", "RFP"]}}
+    tifffile.imwrite(path, tiles(), shape=(2, side, side), dtype=field.dtype, photometric="minisblack", bigtiff=True,
+                     tile=(TILE, TILE), compression="zlib", metadata=facts)  # fmt: skip
+    return path
+
+
+def classify(image: Path, out: Path, kind: str, masks_as: str) -> int:
+    """Write all files of an image, and return the number of its objects."""
+    steps = mil.classify_files(mil.load_model(MODEL), [image], out, kind=kind, masks_as=masks_as,
+                               save_evidence=True)  # fmt: skip
+    (result,) = [step.result for step in steps if step.result is not None]
+    if result.error:
+        raise SystemExit(result.error)
+    return int(result.objects or 0)
+
+
+def highest_memory() -> int:
+    """Return the highest memory that this process has had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
