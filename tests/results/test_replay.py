@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 import napari_milcnn as mil
 from conftest import SMALL, noise
 from napari_milcnn.cli.app import app
-from napari_milcnn.errors import ImageError, ModelError, OptionsError
+from napari_milcnn.errors import ImageError, ModelError, OptionsError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.record import classification_record, versions
-from napari_milcnn.results.replay import replay
+from napari_milcnn.results.replay import replay, resume_run
 from napari_milcnn.results.write import write_json
 
 TABLES = ("predictions.csv", "objects.csv")
@@ -389,3 +389,23 @@ def test_a_pattern_is_kept_in_the_record(model, tmp_path):
         assert (record["options"]["reading"]["pattern"], len(record["files"])) == (pattern, rows)
         list(replay(tmp_path / name / "run.json", tmp_path / f"{name} again"))
         assert len(pd.read_csv(tmp_path / f"{name} again" / "predictions.csv")) == rows
+
+
+def test_a_run_that_was_stopped_goes_on_as_its_record_says(model, tmp_path):
+    """The folder alone says with which model, images and options; the tables are those of a run in one go."""
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", noise(90, 100, seed=number))
+    options = {"mask_options": {"present": 0}, "kind": "object", "device": "cpu"}
+    list(classify_files(model, [tmp_path / "images"], tmp_path / "whole", **options))
+    steps = classify_files(model, [tmp_path / "images"], tmp_path / "out", **options)
+    next(step for step in steps if step.result is not None)
+    steps.close()
+    assert read_results(tmp_path / "out").unfinished == 2
+    done = [step.result.name for step in resume_run(tmp_path / "out") if step.result is not None]
+    assert done == ["1", "2"]
+    for name in TABLES:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert read_results(tmp_path / "out").unfinished == 0
+    with pytest.raises(ResumeError, match="all of its images are classified"):
+        next(resume_run(tmp_path / "out"))

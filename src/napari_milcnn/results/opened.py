@@ -111,6 +111,8 @@ class OpenedResults:
         Columns that the layout added.
     warnings : tuple of str
         Sentences that a reader of the results should know.
+    unfinished : int
+        Images that a run of the folder has not classified because it was stopped or killed; 0 while one goes on.
     """
 
     path: Path | None
@@ -125,6 +127,7 @@ class OpenedResults:
     layout: Path | None = None
     added: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unfinished: int = 0
 
     @property
     def unit(self) -> str:

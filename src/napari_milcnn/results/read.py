@@ -108,7 +108,8 @@ def read_results(path: str | Path) -> OpenedResults:
     )  # fmt: skip
     found = _with_evaluation(found, metrics, folder) if "fold" in table else found
     runs = _recorded_runs(folder) if "t" in table else []
-    found = replace(found, warnings=(*found.warnings, *_run_warnings(found, folder, runs)))
+    unfinished = 0 if holder_of(folder) else _left(runs)
+    found = replace(found, warnings=(*found.warnings, *_run_warnings(found, folder, runs)), unfinished=unfinished)
     return joined_by_itself(located(found, _recorded_paths(record)))
 
 
@@ -341,8 +342,7 @@ def _run_warnings(found: OpenedResults, folder: Path, runs: Sequence[_RunSummary
     if not runs:
         yield f"{RECORD} is missing: the run was stopped or is still going on; these are the results so far"
         return
-    left = len({file for run in runs for file in run.unfinished or ()})
-    holder = holder_of(folder)
+    left, holder = _left(runs), holder_of(folder)
     if holder:
         yield f"{holder} is writing to this folder: {left} of its images are not classified yet; open it again later"
     elif (folder / JOURNAL).exists():
@@ -352,6 +352,11 @@ def _run_warnings(found: OpenedResults, folder: Path, runs: Sequence[_RunSummary
     if any(folder.glob("*.earlier.csv")):
         yield "rows of earlier results that this run classifies again are in the tables *.earlier.csv meanwhile"
     yield from _mixture(found, runs)
+
+
+def _left(runs: Sequence[_RunSummary]) -> int:
+    """Return how many images of runs are not classified."""
+    return len({file for run in runs for file in run.unfinished or ()})
 
 
 def _mixture(found: OpenedResults, runs: Sequence[_RunSummary]) -> Iterator[str]:

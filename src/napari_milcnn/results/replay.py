@@ -12,16 +12,18 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from napari_milcnn.errors import ImageError, ModelError, OptionsError
+from napari_milcnn.errors import ImageError, ModelError, OptionsError, ResumeError
 from napari_milcnn.images.intensity import Plates, PlateScale
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options, make_options
+from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.progress import Steps
 from napari_milcnn.results.folder import ImageResult, classify_files
-from napari_milcnn.results.record import KIND_OF_SCREENS, RECORD_FORMAT, versions
+from napari_milcnn.results.record import KIND_OF_SCREENS, RECORD_FORMAT, record_paths, versions
+from napari_milcnn.results.unfinished import settle
 from napari_milcnn.results.write import read_json
 
 _EXPECTED = "expected the run.json that a classification wrote"
@@ -72,6 +74,7 @@ def replay(
     model: TrainedModel | None = None,
     device: str | None = None,
     *,
+    resume: bool = False,
     command: Sequence[str] = (),
     on_warning: Callable[[str], None] | None = None,
 ) -> Steps[ImageResult]:
@@ -87,6 +90,8 @@ def replay(
         The model; needed if its file has moved since.
     device : str, optional
         Device to compute on; by default the one in the record.
+    resume : bool
+        Go on with the run in `out`, as `classify_files` does.
     command : sequence of str
         The command line that was typed, for the new record.
     on_warning : callable, optional
@@ -123,9 +128,39 @@ def replay(
     yield from classify_files(
         model, files, out, classes=chosen.classes, masks=chosen.masks is not None, masks_as=chosen.masks_as or "tiff",
         save_evidence=chosen.save_evidence, objects=chosen.objects, reading=chosen.reading, planes=planes,
-        plates=plates, command=command,
+        plates=plates, resume=resume, command=command,
         mask_options=None if chosen.masks is None else chosen.masks.model_dump(), **evidence,
     )  # fmt: skip
+
+
+def resume_run(folder: Path, on_warning: Callable[[str], None] | None = None) -> Steps[ImageResult]:
+    """Go on with the run of a folder that was stopped or killed: its model, images and options are in its record.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of results.
+    on_warning : callable, optional
+        As for `classify_files`.
+
+    Yields
+    ------
+    Progress
+        As `classify_files` does; images that are done are left as they are.
+
+    Raises
+    ------
+    ResumeError
+        If no run of the folder is unfinished, or if an image has changed since.
+    OutputError
+        If another run writes to the folder.
+    """
+    with locked_folder(folder):
+        settle(folder)
+        unfinished = [path for path in record_paths(folder) if read_json(path).get("unfinished")]
+    if not unfinished:
+        raise ResumeError(f"no run in {folder} is unfinished: all of its images are classified")
+    yield from replay(unfinished[-1], folder, resume=True, command=["resume"], on_warning=on_warning)
 
 
 def recorded_model(record: Path) -> TrainedModel:

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from conftest import noise
+from conftest import lively_model, noise
 from napari_milcnn.errors import OutputError
+from napari_milcnn.model.package_read import load_model
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.session import ResultsSession, ResultsState
+from napari_milcnn.results.folder import classify_files
 from qt_actions import SessionWorker
 
 components = pytest.importorskip("napari.components")
@@ -322,3 +324,36 @@ def test_a_thumbnail_that_cannot_be_made_has_its_reason_and_the_others_are_made(
     gallery.show(session.opened)
     assert gallery.note.startswith("The images were not found")
     assert not thumbs.waiting
+
+
+def test_a_run_that_was_stopped_goes_on_and_can_be_stopped_again(session, worker, tmp_path):
+    """Stopped once more, the results so far are read; gone on with to its end, all of them."""
+    model = load_model(lively_model(channels=("DNA",)).save(tmp_path / "m.zip"))
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", noise(90, 100, seed=number))
+    steps = classify_files(model, [tmp_path / "images"], tmp_path / "out", masks=False, device="cpu")
+    next(step for step in steps if step.result is not None)
+    steps.close()
+    session.open(tmp_path / "out")
+    worker.work()
+    assert session.found.unfinished == 2
+    stopped = []
+    session.stop_requested.connect(stopped.append)
+    session.resume()
+    assert session.is_resuming
+    request = worker.waiting.pop(0)
+    work = request.steps()
+    session.take(request, next(step for step in work if step.result is not None))
+    assert session.message.text == "Classifying the rest of out… Image 1 of 2."
+    session.resume()
+    assert stopped == [request]
+    work.close()
+    session.end(request, stopped=True)
+    worker.work()
+    assert session.found.unfinished == 1
+    session.resume()
+    worker.work()
+    assert session.found.unfinished == 0
+    assert len(session.found.table) == 3
+    assert session.message.text == ""

@@ -52,6 +52,8 @@ _HOW_TO_OPEN = (
     "Open a results folder, written by napari-milcnn classify or evaluate or exported from the Classify dock. You can "
     "also drop the folder, or its predictions.csv, here."
 )
+_RESUME_HELP = "Classify the images that the run did not come to, with its own model and options"
+_STOP_HELP = "Stop the run: the image under way is left out, those that are done are kept"
 _PICTURE_HELP = "Save the figure in view as PNG or SVG, on white in every theme"
 _BUTTONS_PER_ROW = 4
 
@@ -92,6 +94,7 @@ class ResultsDock(QWidget):
                        "well"
         )  # fmt: skip
         self.images_button = _button("Images…", "Choose the folder that the images were moved to")
+        self.resume_button = _button("Resume", _RESUME_HELP)
         self.report_button = _button("Report", "Open report.html of this evaluation in your browser")
         self.place_button = _button("Folder", "Show the folder of these results in the file manager")
         self.facts, self.warnings, self.message, self.unlike = Note(), NoticesBox(), NoticesBox(), UnlikeBand()
@@ -123,8 +126,8 @@ class ResultsDock(QWidget):
         layout.addWidget(heading("Results"))
         layout.addLayout(row(self.folder_button, self.file_button))
         layout.addWidget(self.evaluation_box)
-        for note in (self.facts, self.warnings, self.message):
-            layout.addWidget(note)
+        for part in (self.facts, self.warnings, self.message, self.resume_button):
+            layout.addWidget(part)
         layout.addWidget(self._after, 1)
         layout.addStretch()
         vertical_layout(self).addWidget(scrolled(inside))
@@ -134,6 +137,7 @@ class ResultsDock(QWidget):
         session = self.session
         self.jobs, self.gallery_jobs = SessionJobs(session, self), SessionJobs(self.gallery_session, self)
         self.evaluation_jobs = SessionJobs(self.evaluation, self)
+        session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
         self.evaluation.evaluated.connect(self._on_evaluated)
         session.results_changed.connect(self._on_results)
@@ -144,6 +148,7 @@ class ResultsDock(QWidget):
         self.file_button.clicked.connect(self._on_file)
         self.layout_button.clicked.connect(self._on_layout)
         self.images_button.clicked.connect(self._on_images)
+        self.resume_button.clicked.connect(session.resume)
         self.report_button.clicked.connect(self._on_report)
         self.place_button.clicked.connect(self._on_place)
         self._group.idClicked.connect(self.show_view)
@@ -191,6 +196,7 @@ class ResultsDock(QWidget):
             self.images_button.setVisible(bool(opened.found.missing))
             self.report_button.setVisible(opened.report is not None)
             self.place_button.setVisible(opened.found.path is not None)
+        self._on_change()
         self._draw()
 
     def _on_evaluated(self, results: ReadResults) -> None:
@@ -206,6 +212,10 @@ class ResultsDock(QWidget):
     def _on_change(self) -> None:
         message = self.session.message
         self.message.show_notices((message,) if message.text else ())
+        resuming, found = self.session.is_resuming, self.found
+        self.resume_button.setVisible(resuming or (found is not None and found.unfinished > 0))
+        self.resume_button.setText("Stop" if resuming else "Resume")
+        self.resume_button.setToolTip(_STOP_HELP if resuming else _RESUME_HELP)
 
     def _on_copied(self, text: str) -> None:
         QGuiApplication.clipboard().setText(text)

@@ -16,6 +16,7 @@ from napari_milcnn.untrusted import guarded_cell
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
     from napari_milcnn.metrics.calibration import Reliability
+    from napari_milcnn.progress import Progress
     from napari_milcnn.results.opened import OpenedResults
 
 REPORT = "report.html"
@@ -120,6 +121,26 @@ class FindImagesRequest:
         from napari_milcnn.results.moved_images import with_images
 
         yield shown_results(with_images(self.found, self.folder))
+
+
+@dataclass(frozen=True, eq=False)
+class ResumeRequest:
+    """Go on with the run of a folder that was stopped or killed, then read its results again."""
+
+    folder: Path
+
+    @property
+    def doing(self) -> str:
+        """What is done meanwhile, in words."""
+        return f"Classifying the rest of {self.folder.name}…"
+
+    def steps(self) -> Iterator[Progress[Any] | ReadResults]:
+        """Yield the progress, and last the results."""
+        from napari_milcnn.results.read import read_results
+        from napari_milcnn.results.replay import resume_run
+
+        yield from resume_run(self.folder)
+        yield shown_results(read_results(self.folder))
 
 
 @dataclass(frozen=True, eq=False)

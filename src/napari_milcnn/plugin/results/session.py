@@ -29,7 +29,9 @@ from napari_milcnn.plugin.results.reading import (
     ReadRequest,
     ReadResults,
     ReportRequest,
+    ResumeRequest,
 )
+from napari_milcnn.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +93,7 @@ class Chosen:
     words: str
 
 
-ReadingRequest = ReadRequest | FindImagesRequest | ReportRequest
+ReadingRequest = ReadRequest | FindImagesRequest | ReportRequest | ResumeRequest
 
 
 class ResultsSession:
@@ -110,6 +112,8 @@ class ResultsSession:
         This text is to be put on the clipboard.
     requested, withdrawn : Signal
         A request is to be worked off; nobody waits for it any more.
+    stop_requested : Signal
+        End this request at its next step.
     """
 
     results_changed = Signal()
@@ -119,6 +123,7 @@ class ResultsSession:
     copied = Signal(str)
     requested = Signal(object)
     withdrawn = Signal(object)
+    stop_requested = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.opened: ReadResults | None = None
@@ -131,6 +136,7 @@ class ResultsSession:
         self._opening: RowRequest | None = None
         self._copying: CopyRequest | None = None
         self._message = NOTHING_TO_SAY
+        self._progress = ""
 
     @property
     def state(self) -> ResultsState:
@@ -152,7 +158,12 @@ class ResultsSession:
     @property
     def message(self) -> Notice:
         """What is being done, else what came of the last thing that the user did."""
-        return self._message if self._reading is None else Notice("reading", self._reading.doing)
+        return self._message if self._reading is None else Notice("reading", self._reading.doing + self._progress)
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether a run that was stopped goes on."""
+        return isinstance(self._reading, ResumeRequest)
 
     # What the user does
 
@@ -168,6 +179,14 @@ class ResultsSession:
         """Look for the images of the open results in a folder."""
         if self.found is not None:
             self._read(FindImagesRequest(self.found, Path(folder)))
+
+    def resume(self) -> None:
+        """Go on with the run of the open folder that was stopped or killed; once more ends it at its next step."""
+        found = self.found
+        if self.is_resuming:
+            self.stop_requested.emit(self._reading)
+        elif found is not None and found.path is not None and found.unfinished:
+            self._read(ResumeRequest(found.path.parent))
 
     def open_image(self, row: int) -> None:
         """Look at a row, and open its image in place of the one opened before."""
@@ -236,9 +255,12 @@ class ResultsSession:
 
     # What came of requests
 
-    def take(self, request: object, step: ReadResults | OpenStep | str) -> None:
+    def take(self, request: object, step: ReadResults | OpenStep | Progress[object] | str) -> None:
         """Take what a request yielded."""
-        if request is self._reading and isinstance(step, ReadResults):
+        if request is self._reading and isinstance(step, Progress):
+            self._progress = f" Image {min(step.number + 1, step.total)} of {step.total}."
+            self.changed.emit()
+        elif request is self._reading and isinstance(step, ReadResults):
             if not _are_of_one_reading(self.found, step.found):
                 self._run = object()
             self._set_opened(step)
@@ -258,6 +280,8 @@ class ResultsSession:
             self._copying, cause = None, "copying"
         else:
             return
+        if stopped and isinstance(request, ResumeRequest):
+            self._read(ReadRequest((request.folder,), None))
         if error:
             self._message = Notice(cause, error, Level.ERROR)
         self.changed.emit()
@@ -267,7 +291,7 @@ class ResultsSession:
     def _read(self, request: ReadingRequest) -> None:
         self._withdraw_reading()
         self._begin()
-        self._reading = request
+        self._reading, self._progress = request, ""
         self.changed.emit()
         self.requested.emit(request)
 

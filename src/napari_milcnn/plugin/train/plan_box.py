@@ -155,8 +155,8 @@ class PlanBox(QWidget):
             self._network_section,
             Section("More options: how images are read", plates, is_open=False),
             Section("More options: how cells are found", self.foreground.native, is_open=False),
-            Section("More options: how training images are varied", self.varied.native, is_open=False),
-            Section("More options: learning and computing", self.more.native, is_open=False),
+            Section("More options: varying the images", self.varied.native, is_open=False),
+            Section("More options: learning, computing", self.more.native, is_open=False),
         ):
             layout.addWidget(section)
 
