@@ -1,7 +1,7 @@
 # Every target does its own set-up in .venv; a second call is quick.
 #   make demo       classify the shipped sample with the shipped model
 #   make test       run the tests                   make lint    style, types, floors, the layout of the project
-#   make test-fast  run those that are not slow     make bench   the quick benchmarks
+#   make test-fast  run those that are not slow     make bench   the speed, as ratios
 #   make gui        napari and the dock
 #   make fuzz       try files made to hurt for 5 minutes (MINUTES=60 make fuzz: for an hour)
 #   make audit      look up the pinned dependencies in the database of known vulnerabilities
@@ -52,7 +52,7 @@ gui: .venv/dev
 	$(BIN)/napari sample_data/yeast-mitochondria.ome.tif --with napari-milcnn Classify
 
 bench: .venv/dev
-	$(BIN)/python -m benchmarks.speed.inference
+	$(BIN)/python -m benchmarks.speed.inference --quick --plot bench.png
 
 MINUTES ?= 5
 fuzz: .venv/dev

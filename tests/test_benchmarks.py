@@ -295,3 +295,22 @@ def test_labels_are_given_by_rounds(tmp_path, monkeypatch):
     assert rows[0]["accuracy"] == rows[2]["accuracy"]  # both arms start alike
     draw(pd.DataFrame(rows), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+def test_speeds_are_medians_of_the_ratios_in_each_turn(tmp_path):
+    """A turn in which the computer was busy decides nothing; the plot has one panel a table."""
+    from benchmarks.speed import inference
+
+    seconds = {"naive": [4.0, 40.0, 4.0], "ours": [2.0, 20.0, 1.0]}
+    assert inference.times_first(seconds) == {"naive": 1.0, "ours": 2.0}
+    assert inference.ratios(seconds)[-1] == "| ours | 2000 | 2.00 | 0.50 |"
+    inference.draw({"network": seconds, "end to end": seconds}, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").stat().st_size > 5000
+    asked: list[str] = []
+    found = inference.in_turn({name: lambda name=name: asked.append(name) for name in "ab"}, 2)
+    assert asked == list("ababab")
+    assert [len(own) for own in found.values()] == [2, 2]
+    failed: list[str] = []
+    with inference.noted("an engine", failed):
+        raise ImportError("no module\nof that name")
+    assert failed == ["an engine: left out, ImportError: no module"]
