@@ -78,9 +78,10 @@ def test_hits_and_controls_are_told_where_there_are_controls():
     assert "negative control" in text
     assert "positive control" in text
     assert "No well is marked" not in text
-    hits = pd.DataFrame({"plate": ["P1"] * 40, "well": ["A02"] * 40, "q": np.linspace(0, 0.01, 40)})
+    hits = pd.DataFrame({"treatment": ["taxol"] * 40, "dose": 0.25, "p value": 1.5e-6, "class": "a"})
     _, text = read(ScreenReport(RECORD, table, wells, hits=hits))
     assert "first 25 of 40" in text
+    assert "taxol 0.25 a 1.5e-06" in text
 
 
 def test_failed_and_missing_fields_have_their_reasons():

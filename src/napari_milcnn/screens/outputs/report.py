@@ -38,6 +38,7 @@ from napari_milcnn.results.opened import label_set
 from napari_milcnn.schema import (
     CELLS,
     CONTROL,
+    DOSE,
     PLATE,
     UNLIKE,
     WELL,
@@ -165,7 +166,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "problem_count": int(problems[list(PROBLEMS)].any(axis=1).sum()),
         "missing_rows": page_table(report.missing.astype(str).head(_MOST_LISTED)), "missing_count": len(report.missing),
         "edge_effects": report.edge_effects,
-        "hits": None if report.hits is None else page_table(report.hits.head(_MOST_LISTED)),
+        "hits": None if report.hits is None else _hit_lines(report.hits.head(_MOST_LISTED)),
         "hit_count": 0 if report.hits is None else len(report.hits),
         "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
         "dose_curves": report.dose_curves,
@@ -331,6 +332,27 @@ def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str,
         }
         for row in rows.tolist()
     ]
+
+
+class _Hits(NamedTuple):
+    """The first hits, as the page shows them."""
+
+    lines: PageTable
+    texts: int
+
+
+def _hit_lines(hits: pd.DataFrame) -> _Hits:
+    """Put the columns of text before those of numbers, of which three digits are shown."""
+    numbers = [str(name) for name in hits if hits[name].dtype.kind in "iuf" and name != DOSE]
+    texts = [str(name) for name in hits if name not in numbers]
+    return _Hits(page_table(hits[[*texts, *numbers]].map(_three_digits)), len(texts))
+
+
+def _three_digits(value: object) -> str:
+    """Write a cell with three digits of a number, and an en dash for a gap."""
+    if not isinstance(value, float):
+        return printable(value)
+    return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 class _Gallery(NamedTuple):
