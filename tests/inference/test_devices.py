@@ -17,6 +17,7 @@ from napari_milcnn.inference.devices import (
     free_memory,
     is_out_of_memory,
     keep_freed_memory,
+    limit_memory,
     name_of,
 )
 
@@ -156,6 +157,18 @@ def test_free_memory_is_what_the_system_and_the_gpu_say(monkeypatch: pytest.Monk
     assert free_memory(CPU) == 12345
     assert free_memory(torch.device("mps")) == 12345
     assert free_memory(torch.device("cuda")) == 678
+
+
+def test_a_worker_may_use_no_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
+    try:
+        limit_memory(devices.psutil.Process().memory_info().rss + 10**9)
+        assert 0 < free_memory(CPU) < 2 * 10**9
+        limit_memory(1)
+        assert free_memory(CPU) == 0
+    finally:
+        limit_memory(None)
+    assert free_memory(CPU) == 10**12
 
 
 def test_every_device_has_a_name_in_words() -> None:

@@ -33,7 +33,6 @@ from napari_milcnn.results.write import write_json
 from napari_milcnn.screens.outputs.masks import check_takes_masks
 from napari_milcnn.screens.parts import (
     FieldOfWell,
-    PartFacts,
     ScreenJob,
     WellDone,
     WellTask,
@@ -203,8 +202,8 @@ class _ScreenRun:
         with locked(mark) as lock:
             yield lock
 
-    def begin(self, resume: bool, redo: bool, retry: bool, say: Callable[[str], None]) -> dict[str, PartFacts]:
-        """Write the record and the fields, and return the parts that are there and stay, by the key of their well."""
+    def begin(self, resume: bool, redo: bool, retry: bool, say: Callable[[str], None]) -> dict[str, WellDone]:
+        """Write the record and the fields, and return the wells that are done and stay, by their key."""
         with ExitStack() as stack:
             if self.shared.shard is not None:
                 stack.enter_context(locked_folder(self.out, patience=_STARTING))
@@ -220,16 +219,16 @@ class _ScreenRun:
             if old is not None and not redo:
                 check_same_way(self.out, old, self.record)
             done = self._parts_to_keep(redo, retry)
-            if self.model.path is None and not self.job.model.exists():
+            if self.model.path is None:
                 self.model.save(self.job.model)
             write_screen(self.out, self.record, self.found)
         if old is not None:
             say(f"{len(done)} of {len(self.my_wells())} wells are done already and are left as they are")
         return done
 
-    def _parts_to_keep(self, redo: bool, retry: bool) -> dict[str, PartFacts]:
+    def _parts_to_keep(self, redo: bool, retry: bool) -> dict[str, WellDone]:
         """Read the parts that are there, refuse changes or remove the parts that they concern."""
-        keep: dict[str, PartFacts] = {}
+        keep: dict[str, WellDone] = {}
         changed: list[str] = []
         remove: list[Path] = []
         wells = self.my_wells()
@@ -247,7 +246,7 @@ class _ScreenRun:
             elif fresh or (retry and any(one.error for one in facts.fields)):
                 remove.append(self.job.part(well))
             else:
-                keep[key] = facts
+                keep[key] = well_done(facts, before=True)
         if changed and not redo:
             raise ResumeError(
                 f"{len(changed)} well{'s have' if len(changed) > 1 else ' has'} other images now than when "
@@ -264,18 +263,18 @@ class _ScreenRun:
         ends = [len(self.wells) * each // count for each in (number - 1, number)]
         return self.wells[ends[0] : ends[1]]
 
-    def steps(self, lock: OutputLock, done: Mapping[str, PartFacts], say: Callable[[str], None]) -> Steps[WellDone]:
+    def steps(self, lock: OutputLock, done: Mapping[str, WellDone], say: Callable[[str], None]) -> Steps[WellDone]:
         """Classify the wells that are left, then write the tables."""
         wells = self.my_wells()
         total, number = sum(len(well.fields) for well in wells), 0
         to_do = []
         for well in wells:
-            facts = done.get(well.key(self.job.way))
-            if facts is None:
+            found = done.get(well.key(self.job.way))
+            if found is None:
                 to_do.append(well)
                 continue
             number += len(well.fields)
-            yield Progress(number, total, well.well, 0.0, well_done(facts, before=True))
+            yield Progress(number, total, well.well, 0.0, found)
         one_process = self.shared.workers == 1 and self.shared.scheduler is None
         began = time.monotonic()
         for fields, share, what, result in self._here(to_do) if one_process else self._on_workers(to_do, say):
