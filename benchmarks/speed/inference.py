@@ -91,7 +91,7 @@ def ratios(seconds: Seconds) -> list[str]:
     speed = times_first(seconds)
     rows = [[name, f"{statistics.median(own) * 1e3:.0f}", f"{speed[name]:.2f}", f"{1 / speed[name]:.2f}"]
             for name, own in seconds.items()]  # fmt: skip
-    return table(["variant", "ms an image", "times as fast as the first", "times as long as the first"], rows)
+    return table(["variant", "ms", "times as fast as the first", "times as long as the first"], rows)
 
 
 def network_variants(preset: str, threads: int, quick: bool, folder: Path, failed: list[str]) -> Variants:
@@ -198,9 +198,9 @@ def end_to_end(folder: Path, threads: int) -> Variants:
 
     return {
         "mil.classify, 4 images": lambda: [classifier.classify(file) for file in files],
-        "all files, without masks": lambda: by_python(False),
-        "all files, with masks": lambda: by_python(True),
-        "the same by the command line": by_command,
+        "all files of them, without masks": lambda: by_python(False),
+        "all files of them, with masks": lambda: by_python(True),
+        "the same by the command line, start included": by_command,
     }
 
 

@@ -151,14 +151,15 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory instead of returning it after every layer: 1.5 times faster on a CPU.
 
-    Call it in processes of our own (command line, workers), never inside a host program such as napari. Returns whether
-    glibc accepted the settings.
+    Call it in processes of our own (command line, workers), never inside a host program such as napari, and before
+    threads begin: all threads then share one arena, because the arenas of other threads hold no layer of an image and
+    would give its memory back. Returns whether glibc accepted the settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL("libc.so.6")
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    settings = ((mmap_threshold, 1 << 30), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28))
+    trim_threshold, top_pad, mmap_threshold, most_arenas = -1, -2, -3, -8
+    settings = ((mmap_threshold, 1 << 30), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28), (most_arenas, 1))
     return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
