@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributed import KilledWorker
+from distributed.comm import CommClosedError
 from screen_plates import CHANNELS, plate_pixels, write_named
 
 from conftest import lively_model
@@ -136,11 +137,20 @@ class FakeClient:
         """Do a task, or die of it."""
         self.tasks.append([well.well for well in task])
         future: Future[list[WellDone]] = Future()
-        if self.deadly in self.tasks[-1]:
+        if self.deadly == "scheduler":
+            future.set_exception(CommClosedError("in <TCP (closed)>: Connection reset by peer"))
+        elif self.deadly in self.tasks[-1]:
             future.set_exception(KilledWorker("task", None, 3))
         else:
             future.set_result([WellDone("p", well.well, len(well.fields)) for well in task])
         return future
+
+
+def test_a_scheduler_that_dies_is_said(folder):
+    wells = [WellTask("p", "A01", (FieldOfWell("1", "", "", str(folder / "a.tif"), "", "a"),))]
+    job = ScreenJob(folder / "out", folder / "m.zip", "", "way", ImageReading())
+    with pytest.raises(ComputeError, match=r"the scheduler .* is gone; all wells that are done are kept: .*--resume"):
+        list(cluster._HandedOut(FakeClient("scheduler"), job, [wells]).results())
 
 
 def test_a_well_that_kills_workers_fails_alone(folder):

@@ -187,6 +187,7 @@ class _HandedOut:
     def _result(self, future: Future) -> Iterator[WellDone]:
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
 
         task = self.running.pop(future)
         try:
@@ -197,7 +198,7 @@ class _HandedOut:
                     self._submit([well])
             else:
                 yield fail_well(self.job, task[0], _killed(error))
-        except FutureCancelledError as error:
+        except (FutureCancelledError, CommClosedError) as error:
             raise _no_scheduler(self.client) from error
         except MilcnnError:
             raise
