@@ -23,8 +23,8 @@ import napari_milcnn as mil
 from benchmarks import record
 from benchmarks.accuracy.nuclei_fields import BACKGROUND, compose
 from napari_milcnn.evaluation.localisation import dice
-from napari_milcnn.inference import jacobian
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.network import way_back
 
 
 def main() -> None:
@@ -53,15 +53,15 @@ def differences(model: TrainedModel, file: Path, labels: Sequence[str]) -> tuple
     """Return the share by which the guided maps of the two orders differ, and the Dice of their masks."""
     options = {"kind": "jacobian", "device": "cpu", "precision": "float32"}
     paper = mil.evidence(model, file, list(labels), **options)
-    with mock.patch.object(jacobian, "_below_activations", behind_relus):
+    with mock.patch.object(way_back, "places_below_relus", behind_relus):
         other = mil.evidence(model, file, list(labels), prediction=paper.prediction, **options)
     masks = [mil.segment(one, threshold="otsu", present=0.0).labels[0] > 0 for one in (paper, other)]
     return float(np.abs(paper.maps - other.maps).sum() / paper.maps.sum()), dice(*masks)
 
 
-def behind_relus(layers: Sequence[nn.Module]) -> list[nn.Module]:
-    """List the ReLUs, whether or not a pool stands before them."""
-    return [layer for layer in layers if isinstance(layer, nn.ReLU)]
+def behind_relus(layers: Sequence[nn.Module]) -> set[int]:
+    """Find the ReLUs, whether or not a pool stands before them."""
+    return {place for place, layer in enumerate(layers) if isinstance(layer, nn.ReLU)}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from napari_milcnn.inference.tiling import TiledInference, bytes_per_pixel
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.network.mil_network import MilNetwork
+from napari_milcnn.network.way_back import Trace
 from napari_milcnn.options import ForegroundOptions
 
 EXACT: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -85,7 +86,7 @@ def by_captum(network: MilNetwork, images: Tensor, index: int, rule: str) -> np.
 @pytest.mark.parametrize("rule", ["guided", "plain"])
 @pytest.mark.parametrize(("preset", "size"), [("compact", 150), ("paper", 230)])
 def test_jacobian_equals_captum(preset: str, size: int, rule: str, request: Any) -> None:
-    """Every class of a batch of two, from one forward run, as of the network in the paper's order, to 1e-6 of the peak.
+    """Every class of a batch of two, from one forward run, as of the network in the paper's order, to 1e-5 of the peak.
 
     The paper's order matters for the guided rule: each of its maps differs from that of our order by several per cent.
     """
@@ -97,14 +98,14 @@ def test_jacobian_equals_captum(preset: str, size: int, rule: str, request: Any)
     for place, index in enumerate([2, 0, 1]):
         expected = by_captum(network, images, index, rule)
         assert np.count_nonzero(expected) > 1000
-        np.testing.assert_allclose(maps[:, place], expected, rtol=0, atol=1e-6 * abs(expected).max())
+        np.testing.assert_allclose(maps[:, place], expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 def test_all_classes_come_from_one_forward_run(compact: TrainedModel, monkeypatch: Any) -> None:
     """The class maps are computed once, for any number of classes."""
     runs = []
-    whole = MilNetwork.class_maps
-    monkeypatch.setattr(MilNetwork, "class_maps", lambda self, images: (runs.append(1), whole(self, images))[1])
+    whole = MilNetwork.maps_of
+    monkeypatch.setattr(MilNetwork, "maps_of", lambda self, features: (runs.append(1), whole(self, features))[1])
     jacobian_maps(compact.network, torch.zeros(1, 2, 100, 100), [0, 1, 2])
     assert len(runs) == 1
 
@@ -221,7 +222,7 @@ def odd_model() -> TrainedModel:
 def test_the_network_is_left_as_found(odd_model: TrainedModel, rule: str) -> None:
     """Mode of every module, requires_grad, hooks and batch norm's statistics are as they were, as is the input."""
     before = state_of(odd_model.network)
-    images = torch.randn(1, 2, 100, 120)
+    images = torch.randn(1, 2, 100, 120, generator=torch.Generator().manual_seed(0))
     maps = jacobian_maps(odd_model.network, images, [0, 1], rule)
     assert_unchanged(odd_model.network, before)
     assert not images.requires_grad
@@ -230,7 +231,7 @@ def test_the_network_is_left_as_found(odd_model: TrainedModel, rule: str) -> Non
     np.testing.assert_allclose(maps[:, 0], by_captum(expected, images, 0, rule), atol=1e-5)
 
 
-@pytest.mark.parametrize("moment", ["class_maps", "read_maps"])
+@pytest.mark.parametrize("moment", ["maps_of", "read_maps"])
 def test_the_network_is_left_as_found_on_failure(odd_model: TrainedModel, moment: str, monkeypatch: Any) -> None:
     """The network is also unchanged after a failed forward run."""
     before = state_of(odd_model.network)
@@ -268,7 +269,7 @@ def test_failures_going_back_are_translated(
     def broken(*_: Any, **__: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(torch.autograd, "grad", broken)
+    monkeypatch.setattr(Trace, "back", broken)
     with pytest.raises(ComputeError, match=sentence) as info:
         evidence(odd_model, stack(2, 100, 110), kind="jacobian", prediction=prediction, **EXACT)
     assert (info.value.__cause__ is failure) == cause

@@ -10,19 +10,16 @@ before it would. The maps are therefore those of the network in the paper's orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_milcnn.inference.devices import DeviceChoice
+from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
-
-Gradients: TypeAlias = tuple[Tensor, ...] | Tensor
-"""What torch hands to a backward hook."""
+from napari_milcnn.network.way_back import Trace, trace
 
 
 def jacobian_maps(
@@ -38,7 +35,7 @@ def jacobian_maps(
     Parameters
     ----------
     network : MilNetwork
-        The network. Its mode, device, hooks and gradients are restored afterwards, also after a failure.
+        The network. It is copied and never changed.
     images : Tensor
         Normalised images, float32 (batch, channels, Y, X).
     classes : sequence of int
@@ -55,62 +52,20 @@ def jacobian_maps(
     ndarray
         Evidence summed over the input channels, float32 (batch, classes, Y, X).
     """
-    device = choice.device if choice else next(network.parameters()).device
-    with torch.enable_grad(), _ready_for_gradients(network, device), _guided(network.encoder, rule):
-        pixels = images.detach().to(device).requires_grad_(True)
-        with choice.autocast() if choice else torch.autocast(device.type, enabled=False):
-            logits = network.class_maps(pixels)
-        pooled = network.read_maps(logits).probabilities if pooled is None else pooled.to(device)
-        start = (pooled[..., None, None] * logits.sigmoid()).detach()
-        maps = [_evidence_at_pixels(pixels, logits, start, index, rule) for index in classes]
-    return torch.stack(maps, 1).cpu().numpy()
+    choice = choice or DeviceChoice(next(network.parameters()).device, torch.float32, "the network's")
+    with torch.inference_mode(), choice.autocast():
+        run = trace(inference_copy(network).to(choice.device), images.to(choice.device))
+    return maps_of_trace(run, classes, rule, choice, pooled)
 
 
-def _evidence_at_pixels(pixels: Tensor, logits: Tensor, start: Tensor, index: int, rule: str) -> Tensor:
-    """Propagate the evidence of one class from its map to the pixels, (batch, Y, X)."""
-    signal = torch.zeros_like(logits)
-    signal[:, index] = start[:, index]
-    (gradient,) = torch.autograd.grad(logits, pixels, signal, retain_graph=True)
-    return (gradient.relu() if rule == "guided" else gradient).sum(1).float()
-
-
-@contextmanager
-def _ready_for_gradients(network: MilNetwork, device: torch.device) -> Iterator[None]:
-    """Put a network on a device, in eval mode, without gradients for its parameters; restore all of it afterwards."""
-    home = next(network.parameters()).device
-    modes = [(module, module.training) for module in network.modules()]
-    needed = [p.requires_grad for p in network.parameters()]
-    try:
-        network.eval().requires_grad_(False).to(device)
-        yield
-    finally:
-        network.to(home)
-        for module, mode in modes:
-            module.training = mode
-        for parameter, need in zip(network.parameters(), needed, strict=True):
-            parameter.requires_grad_(need)
-
-
-@contextmanager
-def _guided(layers: nn.Module, rule: str) -> Iterator[None]:
-    """Keep only positive evidence at every pre-activation, with hooks that are always removed afterwards."""
-    places = _below_activations(list(layers.modules())) if rule == "guided" else []
-    hooks = [layer.register_full_backward_hook(_positive) for layer in places]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _below_activations(layers: Sequence[nn.Module]) -> list[nn.Module]:
-    """List the layers whose input is a pre-activation: each ReLU, or the max pool that stands right before it."""
-    pairs = zip([None, *layers], layers, strict=False)
-    return [
-        before if isinstance(before, nn.MaxPool2d) else layer for before, layer in pairs if isinstance(layer, nn.ReLU)
-    ]
-
-
-def _positive(_module: nn.Module, gradients: Gradients, _outputs: Gradients) -> tuple[Tensor]:
-    """Keep the positive part of the gradient that a layer passes back."""
-    return (gradients[0].relu(),)
+def maps_of_trace(
+    run: Trace, classes: Sequence[int], rule: str, choice: DeviceChoice, pooled: Tensor | None = None
+) -> np.ndarray:
+    """Propagate evidence back through a forward run that was made with `choice`; see `jacobian_maps`."""
+    with torch.inference_mode(), choice.autocast():
+        pooled = run.pooled if pooled is None else pooled.to(choice.device)
+        maps = [
+            run.back(index, pooled[:, index, None, None] * run.logits[:, index].sigmoid(), guided=rule == "guided")
+            for index in classes
+        ]
+        return torch.stack(maps, 1).cpu().numpy()
