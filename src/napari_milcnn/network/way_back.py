@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from napari_milcnn.network.mil_network import MilNetwork
 
-_BLOCK = (2, 4)
+_BACK_BLOCK = (2, 4)
 """Pixels (Y, X) of an image that a CPU computes together on the way back through the first convolution."""
-_FEW = 4
+_FEW_CHANNELS = 4
 """An image with at most this number of channels is computed so: each pixel alone would leave most lanes empty."""
 
 
@@ -132,7 +132,7 @@ def _back(passed: _Passed, gradient: Tensor) -> Tensor:
     found: Tensor
     match layer:
         case nn.Conv2d():
-            few = layer.in_channels <= _FEW and gradient.device.type == "cpu"
+            few = layer.in_channels <= _FEW_CHANNELS and gradient.device.type == "cpu"
             found = _back_in_blocks(layer, gradient) if few else functional.conv_transpose2d(gradient, layer.weight)
         case nn.ReLU():
             found = torch.ops.aten.threshold_backward(gradient, passed.kept, 0)
@@ -159,7 +159,7 @@ def _empty(passed: _Passed, gradient: Tensor) -> Tensor:
 
 def _back_in_blocks(layer: nn.Conv2d, gradient: Tensor) -> Tensor:
     """Go back through an unpadded convolution of a few channels, a block of pixels as one pixel of many channels."""
-    weight, (down, right) = layer.weight.flip(2, 3).transpose(0, 1), _BLOCK
+    weight, (down, right) = layer.weight.flip(2, 3).transpose(0, 1), _BACK_BLOCK
     channels, _, high, wide = weight.shape
     blocks = weight.new_zeros(down, right, *weight.shape[:2], high + down - 1, wide + right - 1)
     for y in range(down):
@@ -168,7 +168,7 @@ def _back_in_blocks(layer: nn.Conv2d, gradient: Tensor) -> Tensor:
     height, width = gradient.shape[2] + high - 1, gradient.shape[3] + wide - 1
     padding = (high - 1 + down, wide - 1 + right)  # a block more on each side, so that none of the last is cut off
     rows, columns = -(-height // down), -(-width // right)
-    found = functional.conv2d(gradient, blocks.flatten(0, 2), stride=_BLOCK, padding=padding)
+    found = functional.conv2d(gradient, blocks.flatten(0, 2), stride=_BACK_BLOCK, padding=padding)
     found = found[:, :, 1 : 1 + rows, 1 : 1 + columns]
     found = found.reshape(-1, down, right, channels, rows, columns).permute(0, 3, 4, 1, 5, 2)
     pixels = found.reshape(-1, channels, rows * down, columns * right)
