@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--one", choices=("images", "planes"), help="measure in this process and print JSON")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     args = parser.parse_args()
+    if min(args.images, args.planes) < FIRST + 10:
+        parser.error(f"expected at least {FIRST + 10} images and planes")
     numbers = {"images": args.images, "planes": args.planes}
     if args.one:
         sys.stdout.write(json.dumps(measured(args.one, numbers[args.one])))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_files import TCYX
-from napari_milcnn.images.lazy_array import LazyArray, in_memory
+from napari_milcnn.images.lazy_array import LazyArray, in_memory, let_go, scratch_array
 from napari_milcnn.images.open import open_image
 
 
@@ -56,3 +56,13 @@ def test_dask_is_read_without_the_callbacks_of_other_threads():
         assert started == []
         pixels.compute()
         assert len(started) == 1
+
+
+def test_a_scratch_array_on_disk_keeps_what_it_let_go() -> None:
+    """Its values are there again when they are read, and an array in memory is left alone."""
+    for most in (0, 10**6):
+        array = scratch_array((3, 40, 50), np.int32, most)
+        assert isinstance(array, np.memmap) == (most == 0)
+        array[1] = 7
+        let_go(array)
+        assert array.sum() == 7 * 2000

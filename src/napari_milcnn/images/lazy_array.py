@@ -10,6 +10,7 @@ Decisions:
 from __future__ import annotations
 
 import math
+import mmap
 import operator
 import os
 import tempfile
@@ -194,8 +195,8 @@ def in_order(block: Array, letters: str, order: str) -> Array:
     return block.transpose([(letters + absent).index(axis) for axis in order])
 
 
-def scratch_array(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-    """Make an array of zeros to write into: in memory, or in a temporary file where it is larger than 1 GiB.
+def scratch_array(shape: tuple[int, ...], dtype: type[np.generic], in_memory: int = LARGEST_IN_MEMORY) -> Array:
+    """Make an array of zeros to write into: in memory, or in a temporary file where it has more bytes than `in_memory`.
 
     Raises
     ------
@@ -203,15 +204,22 @@ def scratch_array(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
         If the disk of the temporary file has no room for it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= LARGEST_IN_MEMORY:
+    if size <= in_memory:
         return np.zeros(shape, dtype)
     try:
-        file = tempfile.TemporaryFile()
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the process
-        return np.memmap(file, dtype, "w+", shape=shape)
+        with tempfile.TemporaryFile() as file:  # the array has a handle of its own
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would end the process
+            return np.memmap(file, dtype, "w+", shape=shape)
     except OSError as error:
         raise OutputError(
             f"a temporary file of {size / 1e9:.1f} GB cannot be made: {error.strerror or error}; free some space in "
             "the folder for temporary files, or set the variable TMPDIR to a folder on another disk"
         ) from error
+
+
+def let_go(array: Array) -> None:
+    """Give back the memory of what was written into a `scratch_array` in a temporary file; its values stay there."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

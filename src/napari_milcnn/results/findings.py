@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.figures.overview import ShownPlane, shown_plane, shown_planes, write_overview
-from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.images.lazy_array import let_go, scratch_array
 from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.masks import PlaneMasks
@@ -30,6 +30,9 @@ from napari_milcnn.results.write import (
     write_labels_zarr,
     write_maps,
 )
+
+_IN_MEMORY = 2**24
+"""Bytes up to which the label images of all planes of an image, or the evidence of one class, lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -163,22 +166,30 @@ class FindingsOfImage:
             self._masks[result.plane] = result.masks
             if isinstance(result.masks.labels, np.ndarray):  # else they are on disk already
                 if self._labels is None:
-                    self._labels = scratch_array((len(self._image.planes), *self._image.plane_shape), np.int32)
+                    self._labels = self._scratch(np.int32)
                 self._labels[result.plane] = result.masks.labels
+                let_go(self._labels)
                 self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
         if result.evidence is not None and self._notes is not None:
             for name, evidence in zip(result.evidence.classes, result.evidence.maps, strict=True):
                 if isinstance(evidence, np.ndarray):
                     self._evidence_of(name)[result.plane] = evidence
+                    let_go(self._evidence_of(name))
                 else:
                     planes = self._evidence.setdefault(name, cast("np.ndarray", _OnDisk(evidence.shape)))
                     planes[result.plane] = evidence
 
+    def _scratch(self, dtype: type[np.generic]) -> np.ndarray:
+        """Make an array (planes, Y, X) to write into, whose memory does not grow with the number of planes."""
+        return scratch_array((len(self._image.planes), *self._image.plane_shape), dtype, _IN_MEMORY)
+
     def _evidence_of(self, name: str) -> np.ndarray:
         """Return the evidence of a class, (planes, Y, X), to write into."""
         if name not in self._evidence:
-            self._evidence[name] = scratch_array((len(self._image.planes), *self._image.plane_shape), np.float32)
-            self._evidence[name][:] = np.nan
+            self._evidence[name] = self._scratch(np.float32)
+            for plane in self._evidence[name]:
+                plane[:] = np.nan
+                let_go(self._evidence[name])
         return self._evidence[name]
 
     def findings(self) -> Findings | None:
