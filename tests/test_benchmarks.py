@@ -119,14 +119,31 @@ def test_scores_of_fields_and_wells(plate):
     assert dose_response(two).loc[1].tolist() == pytest.approx([3, 0.3, 0.1, 2])
 
 
-def test_a_hill_curve_is_found_again():
-    """Scores laid on a curve from .1 to .9 with EC50 3 and slope 2 give these four back; dose 0 is the bottom."""
-    from benchmarks.accuracy.bbbc016 import fit_hill, hill
+def test_a_hill_curve_of_wells_is_told():
+    """Scores laid on a curve with EC50 3 and slope 2, two wells each, give these back; a flat line is said."""
+    from benchmarks.accuracy.bbbc016 import curve_cells, fitted
+    from napari_milcnn.screens.statistics.doses import hill
 
-    dose = np.array([0, 0.03, 0.3, 1, 3, 10, 30, 100])
-    assert hill(np.array([0.0, 3.0]), 0.1, 0.9, np.log10(3), 2.0) == pytest.approx([0.1, 0.5])
-    wells = pd.DataFrame({"dose": dose, "score": hill(dose, 0.1, 0.9, np.log10(3), 2.0)})
-    assert fit_hill(wells) == pytest.approx([0.1, 0.9, np.log10(3), 2.0], abs=1e-3)
+    dose = np.repeat([0, 0.03, 0.3, 1, 3, 10, 30, 100], 2)
+    wells = pd.DataFrame({"dose": dose, "score": hill(dose, 0.1, 0.9, np.log10(3), 2.0), "share": 0.1})
+    ec50, slope = curve_cells(fitted(wells))
+    assert ec50.startswith("3 (")
+    assert slope == "2.0"
+    assert curve_cells(fitted(wells, "share")) == ["no dose response: a flat line fits as well", ""]
+
+
+def test_hits_are_counted_by_what_is_true():
+    """One active treatment is found in its class, one missed; one inactive one is a hit; unclear ones are out."""
+    from benchmarks.accuracy.screen_hits import figures, treatments_of
+
+    truth = treatments_of(pd.DataFrame({
+        "treatment": ["a", "a", "b", "b", "c", "c"], "dose": [1.0, 2.0] * 3, "control": np.nan, "target": "x",
+        "share": [0.5, 0.6, 0.3, 0.1, 0.05, 0.0], "most": [0.6, 0.6, np.nan, np.nan, 0.1, 0.1],
+    }))  # fmt: skip
+    rows = [("a", 1.0, "x", True), ("a", 1.0, "y", True), ("a", 2.0, "x", False), ("a", 2.0, "y", False),
+            ("b", 1.0, "x", False), ("b", 1.0, "y", True), ("c", 1.0, "x", True)]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["treatment", "dose", "class", "hit"])
+    assert figures(found, truth) == [2, 0.5, 0.5, 1, 0.5]
 
 
 def test_proteins_are_dealt_out_whole():

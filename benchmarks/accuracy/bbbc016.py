@@ -11,9 +11,9 @@ trains on the other basal and stimulated wells; its checkpoint is the last epoch
 left out. Every field is scored by the network that never saw its well; the two wells of the dose between, 3, are in no
 training set and get the mean over the five. Reported: balanced accuracy of fields and of wells (a well's score is the
 mean of its fields), and the mean score against dose with its standard error over wells, with a Hill curve of four
-parameters fitted to the wells. Beside it: the share of cells that are stimulated (`share stimulated` of
-predictions.csv) with its 95 % interval over wells. The peer: texture features made by hand and logistic regression, on
-the same folds.
+parameters fitted to the wells as a screen does it (`screens.statistics.doses`), and the 95 % interval of EC50 over
+wells. Beside it: the share of cells that are stimulated (`share stimulated` of predictions.csv), with a curve of its
+own. The peer: texture features made by hand and logistic regression, on the same folds.
 
 What it cannot say: the labels change between the doses 1 and 10, so the score is made to rise there; only the height
 at dose 3, which no network was told of, is news, and it alone places the EC50 between the two.
@@ -35,8 +35,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import ndimage, stats
-from scipy.optimize import curve_fit
+from scipy import ndimage
 from skimage.feature import graycomatrix, graycoprops
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -47,11 +46,10 @@ import napari_milcnn as mil
 from benchmarks.record import report, table
 from benchmarks.runs import Finished, run_all
 from napari_milcnn.schema import CELLS, share_column
+from napari_milcnn.screens.statistics.doses import STEEPEST, DoseCurve, fit_doses
 
 FIGURE = Path(__file__).parents[2] / "docs" / "images" / "bbbc016_dose.png"
 CLASSES = ("basal", "stimulated")
-STEEPEST = 8.0
-"""Largest Hill slope that is fitted: eightfold steps of dose cannot tell a steeper one from it."""
 
 
 @dataclass(frozen=True)
@@ -185,30 +183,33 @@ def dose_response(wells: pd.DataFrame, value: str = "score") -> pd.DataFrame:
 
 
 def share_lines(wells: pd.DataFrame) -> list[str]:
-    """Rows of Markdown: cells of a field, and the share of stimulated ones with its 95 % interval over wells."""
-    found = dose_response(wells, "share")
-    half = found["sem"] * stats.t.ppf(0.975, np.maximum(found["size"] - 1, 1))
-    cells = dose_response(wells, "cells")["mean"]
-    rows = [[f"{dose:g}", f"{count:.0f}", mean, "one well" if np.isnan(h) else f"{mean - h:.2f} to {mean + h:.2f}"]
-            for dose, count, mean, h in zip(found["dose"], cells, found["mean"], half, strict=True)]  # fmt: skip
-    return table(["dose", "cells a field", "share stimulated", "95 % interval over wells"], rows)
+    """Rows of Markdown: cells of a field, share of stimulated ones with its range over wells, and its curve."""
+    grouped = wells.groupby("dose")
+    found = grouped["share"].agg(["mean", "min", "max", "size"]).reset_index()
+    cells = grouped["cells"].mean()
+    rows: list[list[object]] = []
+    for row, count in zip(found.itertuples(), cells, strict=True):
+        reach = f"{row.min:.2f} to {row.max:.2f}" if row.size > 1 else "one well"
+        rows.append([f"{row.dose:g}", f"{count:.0f}", row.mean, reach])
+    lines = table(["dose", "cells a field", "share stimulated", "range of its wells"], rows)
+    if wells["dose"].nunique() <= 4:
+        return lines
+    ec50, slope = curve_cells(fitted(wells, "share"))
+    return [*lines, "", f"EC50 of the share, with its 95 % interval over wells: {ec50}; Hill slope {slope}."]
 
 
-def hill(dose: np.ndarray, bottom: float, top: float, log_ec50: float, slope: float) -> np.ndarray:
-    """Bottom + (top - bottom) / (1 + (EC50 / dose)^slope), with log_ec50 = log10(EC50); the bottom at dose 0."""
-    share = np.zeros_like(dose, dtype=float)
-    above = dose > 0
-    share[above] = 1 / (1 + (10**log_ec50 / dose[above]) ** slope)
-    return bottom + (top - bottom) * share
+def fitted(wells: pd.DataFrame, value: str = "score") -> DoseCurve:
+    """Fit a dose response to a value of the wells."""
+    return fit_doses(wells["dose"].to_numpy(float), wells[value].to_numpy(float), limits=(0, 1))
 
 
-def fit_hill(wells: pd.DataFrame) -> np.ndarray:
-    """Fit the Hill curve to the wells' scores: bottom, top, log10 EC50, slope."""
-    dose, score = wells["dose"].to_numpy(float), wells["score"].to_numpy(float)
-    positive = dose[dose > 0]
-    limits = ([0, 0, np.log10(positive.min()), 0.2], [1, 1, np.log10(positive.max()), STEEPEST])
-    start = [score.min().clip(0.01, 0.99), score.max().clip(0.01, 0.99), np.log10(np.median(positive)), 1.0]
-    return curve_fit(hill, dose, score, start, bounds=limits)[0]
+def curve_cells(curve: DoseCurve) -> list[str]:
+    """EC50 with its 95 % interval over wells, and slope; or why there is no curve."""
+    if not curve.has_response:
+        return [curve.problem, ""]
+    low, high = curve.ec50_interval
+    steep = curve.slope > STEEPEST - 0.01
+    return [f"{curve.ec50:.2g} ({low:.2g} to {high:.2g})", f"{STEEPEST:.0f} or more" if steep else f"{curve.slope:.1f}"]
 
 
 def lines(methods: dict[str, pd.DataFrame], folds: int) -> list[str]:
@@ -219,14 +220,13 @@ def lines(methods: dict[str, pd.DataFrame], folds: int) -> list[str]:
         doses[name] = dose_response(wells).set_index("dose")
         curve = ["", ""]
         if wells["dose"].nunique() > 4:
-            *_, log_ec50, slope = fit_hill(wells)
-            curve = [f"{10**log_ec50:.2g}", f"{slope:.1f}" if slope < STEEPEST - 0.01 else f"{STEEPEST:.0f} or more"]
+            curve = curve_cells(fitted(wells))
         rows.append([name, balanced_accuracy(scored), balanced_accuracy(wells), *curve])
     head = f"{folds} of 5 folds, {len(scored)} fields of {len(wells)} wells; score: P(stimulated), mean over wells\n"
     texts = [[dose, int(doses[name]["size"][dose]), *(doses[one]["mean"][dose] for one in methods)]
              for dose in doses[name].index]  # fmt: skip
     return [
-        head, *table(["method", "balanced accuracy, fields", "wells", "EC50", "Hill slope"], rows), "",
+        head, *table(["method", "balanced accuracy, fields", "wells", "EC50 (95 %, wells)", "Hill slope"], rows), "",
         *table(["dose", "wells", *(f"score, {name}" for name in methods)], [[f"{t[0]:g}", *t[1:]] for t in texts]), "",
         *share_lines(wells_of(methods["network"])),
     ]  # fmt: skip
@@ -244,7 +244,9 @@ def draw(methods: dict[str, pd.DataFrame], file: Path) -> None:
         right.errorbar(places(found["dose"]), found["mean"], found["sem"].fillna(0), fmt=marker, color=colour,
                        capsize=3, markersize=5, label=name)  # fmt: skip
         doses = np.geomspace(least, found["dose"].max(), 200)
-        right.plot(doses, hill(doses, *fit_hill(wells)), color=colour, linewidth=1)
+        curve = fitted(wells)
+        if curve.has_response:
+            right.plot(doses, curve.at(doses), color=colour, linewidth=1)
     right.set(ylabel="P(stimulated), wells left out")
     right.legend(frameon=False)
     for axes in (left, right):
@@ -257,12 +259,15 @@ def draw(methods: dict[str, pd.DataFrame], file: Path) -> None:
 
 
 def draw_shares(axes: Axes, wells: pd.DataFrame) -> None:
-    """Draw the share of stimulated cells of each well, and its mean at each dose with a 95 % interval over wells."""
-    found = dose_response(wells, "share")
-    half = (found["sem"] * stats.t.ppf(0.975, np.maximum(found["size"] - 1, 1))).fillna(0)
-    axes.plot(places(wells["dose"]), wells["share"], ".", color="0.6", label="one well")
-    axes.errorbar(places(found["dose"]), found["mean"], half, fmt="o", color="#0072b2", capsize=3, markersize=5,
-                  label="mean, 95 % interval")  # fmt: skip
+    """Draw the share of stimulated cells of each well, the curve, and EC50 with its 95 % interval over wells."""
+    axes.plot(places(wells["dose"]), wells["share"], "o", color="#0072b2", markersize=4, label="one well")
+    curve = fitted(wells, "share")
+    if curve.has_response:
+        positive = wells["dose"][wells["dose"] > 0]
+        doses = np.geomspace(positive.min(), positive.max(), 200)
+        axes.plot(doses, curve.at(doses), color="#0072b2", linewidth=1, label="fitted curve")
+        middle = (curve.bottom + curve.top) / 2
+        axes.plot(curve.ec50_interval, [middle, middle], color="#d55e00", linewidth=3, label="EC50, 95 % over wells")
     axes.set(ylabel="share of cells that are stimulated")
     axes.legend(frameon=False)
 
