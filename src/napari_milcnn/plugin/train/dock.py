@@ -107,7 +107,7 @@ class TrainDock(QWidget):
         inside.addWidget(heading("Before you start"))
         inside.addWidget(self.device)
         inside.addLayout(row(self.estimate_button, self.validate_button))
-        inside.addLayout(row("folds of the cross-validation", self.plan_box.folds, stretch=1))
+        inside.addLayout(row("folds", self.plan_box.folds, stretch=1))
         inside.addWidget(self.estimate)
         self.settings = Section("Settings", settings)
         self._content = page_layout(content)
