@@ -203,7 +203,7 @@ from napari_milcnn.inference.devices import keep_freed_memory
 keep_freed_memory()
 found = []
 def layers():
-    for _ in range(4):
+    for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         kept = [torch.ones(megabytes << 18) for megabytes in (80, 40, 20)]
         del kept
@@ -211,7 +211,7 @@ def layers():
 thread = threading.Thread(target=layers)
 thread.start()
 thread.join()
-print(found[-1])
+print(sorted(found[3:])[3])
 """
 
 
