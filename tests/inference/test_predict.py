@@ -671,3 +671,25 @@ def test_thousands_of_predictions_keep_their_bags_and_no_features(compact: Train
     kept = found.without_maps().bags
     assert kept.features.shape == (1, 0)
     np.testing.assert_array_equal(kept.summaries, found.bags.summaries)
+
+
+def test_a_network_that_does_not_fit_on_the_device_runs_on_the_cpu(compact: TrainedModel, monkeypatch: Any) -> None:
+    """Memory of a GPU that is full before the first image: the same answer from the CPU, said for every image."""
+    gpu = DeviceChoice(torch.device("mps"), torch.float32, "as requested")
+    choices = {"auto": gpu, "cpu": DeviceChoice(torch.device("cpu"), torch.float32, "as requested")}
+    monkeypatch.setattr("napari_milcnn.inference.tiling.choose_device", lambda device, _: choices[device])
+
+    def full(network: torch.nn.Module, *where: Any, **more: Any) -> torch.nn.Module:
+        if where == (gpu.device,):
+            raise torch.OutOfMemoryError("MPS backend out of memory")
+        return move(network, *where, **more)
+
+    move = torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    classifier, image = Classifier(compact, device="auto"), noise(2, 100, 110)
+    opened = open_image(image, axes="CYX", channels=["GFP", "RFP"])
+    expected = classify(compact, opened, device="cpu", precision="float32")
+    for _ in range(2):
+        found = classifier.classify(opened)
+        assert "out of memory on mps: the computation continued on the CPU" in found.warnings
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -288,7 +288,7 @@ class Classifier:
         ImageError
             If the image does not have the model's channels or one of the planes, or cannot be read.
         """
-        self.inference.warnings.clear()
+        self.inference.forget_warnings()
         model_input = self.model_input(image)
         numbers = _plane_numbers(model_input.image, planes)
         tile = self.inference.tile(model_input.shape)

@@ -94,6 +94,7 @@ class TiledInference:
         self.choice = choice.with_engine(choose_engine(options.engine, model.network, choice))
         self.batch_size = options.batch_size
         self.warnings: list[str] = []
+        self._moved: list[str] = []  # a sentence that holds for every image from then on
         field = model.network.placement.receptive_field
         if options.tile is not None and options.tile < field:
             raise OptionsError(f"option 'tile' is {options.tile}; expected at least the receptive field, {field} px")
@@ -104,7 +105,14 @@ class TiledInference:
         self._encode: Encoder = self._torch_features
         if self.choice.engine == "openvino":
             self._encode = openvino_encoder(self._network, self.choice.precision)
-        self._network.to(self.choice.device)
+        try:
+            self._network.to(self.choice.device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        self.move_to_cpu()  # here, where what was moved is free again
 
     def tile(self, shape: tuple[int, int]) -> int:
         """Return the side of the tiles, in px, for a plane of `shape` (Y, X)."""
@@ -179,7 +187,8 @@ class TiledInference:
         """
         if self.choice.device.type == "cpu":
             raise ComputeError("a single receptive field does not fit into memory; close other programs and try again")
-        self.warn(f"out of memory on {self.choice.device}: the computation continued on the CPU")
+        self._moved = [f"out of memory on {self.choice.device}: the computation continued on the CPU"]
+        self.warn(*self._moved)
         self.choice = choose_device("cpu", self.options.precision)
         self._prepare()
 
@@ -292,6 +301,10 @@ class TiledInference:
                 p = torch.from_numpy(logits[classes]).sigmoid().numpy()
                 part[:, window.y0 : window.y1, window.x0 : window.x1] = p
         return fine
+
+    def forget_warnings(self) -> None:
+        """Forget what earlier images needed; that the computation continued on the CPU holds for later ones, too."""
+        self.warnings[:] = self._moved
 
     def warn(self, text: str) -> None:
         """Note a sentence about what was done to fit into memory, once."""
