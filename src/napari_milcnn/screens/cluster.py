@@ -81,13 +81,14 @@ def on_workers(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep dask from logging what the errors here say."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    before = {name: logging.getLogger(name).level for name in ("distributed", "asyncio")}
+    for name in before:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
