@@ -2,8 +2,8 @@
 
 On one thread, guided maps of a 2-channel image are made for one class and for all: by captum in float32 and in bf16,
 whose every class is a forward and a backward run of autograd, and by `jacobian_maps` in each precision. The forward run
-in units of which one class is given is that of inference. Where the classification was just done, its forward run is
-used again, so only the way back is left. Variants take turns, one class at a time for captum, and CPU time is counted.
+in units of which one class is given is that of inference; the last column is the way back of one class alone.
+Variants take turns, one class at a time for captum, and CPU time is counted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     many = f"{args.classes} classes"
     heads = ["preset", "precision", f"{many} / forward", f"captum float32, {many} / ours",
              f"captum in this precision, {many} / ours", "1 class / forward",
-             "1 class after a classification / forward"]  # fmt: skip
+             "way back of 1 class / forward"]  # fmt: skip
     head = f"2 x {args.shape[0]} x {args.shape[1]} px, one thread, CPU time\n"
     record.report("Jacobian maps, speed", [head, *record.table(heads, rows)], keep=args.record)
 
@@ -74,12 +74,12 @@ def row(preset: str, precision: str, args: argparse.Namespace) -> list[str]:
         "forward": lambda: forward(fast, pixels, choice),
         "all": lambda: jacobian_maps(network, pixels, range(args.classes), "guided", choice),
         "one": lambda: jacobian_maps(network, pixels, [0], "guided", choice),
-        "after": lambda: maps_of_trace(run, [0], "guided", choice),
+        "back": lambda: maps_of_trace(run, [0], "guided", choice),
         "captum float32": lambda: by_captum(network, pixels, exact),
         "captum": lambda: by_captum(network, pixels, choice),
     })  # fmt: skip
     theirs = [args.classes * found[name] / found["all"] for name in ("captum float32", "captum")]
-    units = [found[name] / found["forward"] for name in ("one", "after")]
+    units = [found[name] / found["forward"] for name in ("one", "back")]
     return [preset, precision, *(f"{value:.2f}" for value in (found["all"] / found["forward"], *theirs, *units))]
 
 
