@@ -32,9 +32,9 @@ import torch
 import napari_milcnn as mil
 from benchmarks.record import report, table
 from napari_milcnn.inference.devices import choose_device, cpu_threads, keep_freed_memory
-from napari_milcnn.inference.engines.openvino_encoder import openvino_version
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Classifier
+from napari_milcnn.model.openvino_import import import_openvino, openvino_version
 from napari_milcnn.results.folder import classify_files
 
 SHAPE = (2, 1000, 1200)
@@ -139,8 +139,7 @@ def naive(model: mil.TrainedModel, pixels: np.ndarray) -> object:
 
 def openvino_alone(model: mil.TrainedModel, pixels: np.ndarray, path: Path, threads: int) -> Callable[[], object]:
     """Compile the exported model for OpenVINO, in the precision that ours takes, for this shape only."""
-    import openvino
-
+    openvino = import_openvino()
     read = openvino.Core().read_model(mil.export_model(model, path, format="openvino"))
     read.reshape(list(pixels.shape))
     precision = "bf16" if choose_device("cpu").precision == torch.bfloat16 else "f32"

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from napari_milcnn.atomic_write import folder_beside, replacing
 from napari_milcnn.errors import ModelError, OptionsError
+from napari_milcnn.model.openvino_import import import_openvino
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ExportFormat
 from napari_milcnn.output_lock import locked
@@ -175,7 +176,7 @@ def optional_package(name: str, wanted_by: str, extra: str) -> ModuleType:
         If it is not installed.
     """
     try:
-        return import_module(name)
+        return import_openvino() if name == "openvino" else import_module(name)
     except ImportError as error:
         raise OptionsError(
             f"{wanted_by} needs the package {name}, which is not installed: pip install 'napari-milcnn[{extra}]'"
@@ -238,8 +239,7 @@ def _onnx_runner(path: Path) -> _ExportRunner:
 
 
 def _write_openvino(module: nn.Module, example: Tensor, contract: str, path: Path) -> None:
-    import openvino
-
+    openvino = import_openvino()
     converted = openvino.convert_model(module, example_input=example, input=[-1, example.shape[1], -1, -1])
     converted.inputs[0].get_tensor().set_names({"image"})
     for output, name in zip(converted.outputs, OUTPUTS, strict=True):
@@ -249,8 +249,7 @@ def _write_openvino(module: nn.Module, example: Tensor, contract: str, path: Pat
 
 
 def _openvino_runner(path: Path) -> _ExportRunner:
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

@@ -24,9 +24,9 @@ from napari_milcnn.errors import OutputError
 from napari_milcnn.images.intensity import PlateScale
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import output_names
-from napari_milcnn.inference.engines.openvino_encoder import openvino_version
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.predict import Prediction
+from napari_milcnn.model.openvino_import import openvino_version
 from napari_milcnn.options import Engine, MaskOptions, MasksAs
 from napari_milcnn.results.write import read_json, write_json
 

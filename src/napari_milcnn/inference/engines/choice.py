@@ -28,7 +28,8 @@ import torch
 from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import OutputError
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.inference.engines.openvino_encoder import openvino_encoder, openvino_version
+from napari_milcnn.inference.engines.openvino_encoder import openvino_encoder
+from napari_milcnn.model.openvino_import import openvino_version
 from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.options import Engine, RunningEngine

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.model.openvino_import import import_openvino, openvino_version
 from napari_milcnn.network.mil_network import MilNetwork
 
 Encoder: TypeAlias = Callable[[Tensor], AbstractContextManager[Tensor]]
@@ -30,15 +31,6 @@ _MOST_KEPT = 2
 """Encoders that stay compiled, which takes a second or two, with their memory: for two models used in turn."""
 _COMPILED: dict[tuple[str, torch.dtype, int], Encoder] = {}
 _COMPILING = Lock()
-
-
-def openvino_version() -> str | None:
-    """Return the version of OpenVINO; None where it is not installed."""
-    try:
-        import openvino
-    except ImportError:
-        return None
-    return str(openvino.__version__).split("-", maxsplit=1)[0]
 
 
 def openvino_encoder(network: MilNetwork, precision: torch.dtype) -> Encoder:
@@ -75,8 +67,7 @@ def openvino_encoder(network: MilNetwork, precision: torch.dtype) -> Encoder:
 
 
 def _compiled(network: MilNetwork, precision: torch.dtype) -> Encoder:
-    import openvino
-
+    openvino = import_openvino()
     channels = network.options.channels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's about the future of the way in which OpenVINO reads a network
