@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_milcnn.options import ForegroundOptions
     from napari_milcnn.progress import Progress
     from napari_milcnn.results.folder import ImageResult, classify_files
+    from napari_milcnn.screens.likeness import map_of_wells, unexplained_wells, wells_like
     from napari_milcnn.screens.parts import WellDone
     from napari_milcnn.screens.run import screen
     from napari_milcnn.screens.sources.fields import Screen
@@ -71,6 +72,7 @@ _HOME = {
     "export_model": "model.export",
     "faithfulness": "evaluation.faithfulness",
     "load_model": "model.package_read",
+    "map_of_wells": "screens.likeness",
     "new_model": "model.trained_model",
     "open_image": "images.open",
     "open_screen": "screens.sources.open",
@@ -81,6 +83,8 @@ _HOME = {
     "segment": "inference.masks",
     "summarise": "screens.summary",
     "train": "training.trainer",
+    "unexplained_wells": "screens.likeness",
+    "wells_like": "screens.likeness",
 }
 
 __all__ = [
@@ -115,6 +119,7 @@ __all__ = [
     "export_model",
     "faithfulness",
     "load_model",
+    "map_of_wells",
     "new_model",
     "open_image",
     "open_screen",
@@ -125,6 +130,8 @@ __all__ = [
     "segment",
     "summarise",
     "train",
+    "unexplained_wells",
+    "wells_like",
 ]
 
 

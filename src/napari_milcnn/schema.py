@@ -172,6 +172,11 @@ def is_bag(column: object) -> bool:
     return str(column).startswith((_BAG + _SCORE, _BAG + _POOLED))
 
 
+def is_bag_score(column: object) -> bool:
+    """Whether a column holds the score of a class for a group in one bag."""
+    return str(column).startswith(_BAG + _SCORE)
+
+
 def is_pooled(column: object) -> bool:
     """Whether a column holds P of a class."""
     return str(column).startswith(_POOLED)

@@ -76,6 +76,7 @@ def test_a_screen_writes_the_features_and_the_bag_of_each_well(tmp_path) -> None
     for number, name in enumerate(model.classes):
         assert row[f"bag score {name}"] == pytest.approx(float(together.scores[number]), abs=1e-5)
         assert row[f"bag P {name}"] == pytest.approx(float(together.probabilities[number]), abs=1e-5)
+    assert sorted(pd.read_csv(tmp_path / "out" / "likeness.csv")["well"]) == sorted(WELLS)
     part = pd.read_parquet(tmp_path / "out" / "parts" / "plate" / "A02" / "well.parquet")
     bags = Bags.joined([classify(model, field, **CPU).bags for field in fields])
     np.testing.assert_allclose(part[names].iloc[0].to_numpy(float), joined_features(bags), atol=1e-5)

@@ -18,6 +18,7 @@ from napari_milcnn.results.opened import RECORD
 from napari_milcnn.results.write import Pieces, read_json, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL
 from napari_milcnn.screens.features import bags_of_wells, read_well_rows, write_features
+from napari_milcnn.screens.likeness import write_likeness
 from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
 from napari_milcnn.screens.record import FIELDS
@@ -79,7 +80,8 @@ def summarise(folder: str | Path, **options: object) -> ScreenTables:
     write_tables(folder / "predictions", tables.predictions)
     write_tables(folder / "cells", tables.cells)
     if len(tables.wells):
-        write_features(folder, tables.wells, layout_of_wells(tables.fields))
+        features = write_features(folder, tables.wells, layout_of_wells(tables.fields))
+        write_likeness(folder, features)
     if found is not None:
         _write_statistics(folder, found)
     write_outputs(folder, tables.fields, tables.predictions, tables.cells, found)
