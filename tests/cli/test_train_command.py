@@ -52,7 +52,7 @@ def test_every_option_of_a_plan_is_an_option_of_the_command(tmp_path):
         "epoch_steps": 9, "average": 0.5, "vary_intensity": 0.2, "vary_offset": 0.3, "vary_noise": 0.0,
         "vary_saturation": 0.1, "vary_blur": 2.0, "vary_size": 1.5, "vary_share": 0.7, "max_minutes": 1.5,
         "precision": "float32", "device": "cpu", "validation": 0.0, "seed": 7, "threads": 1,
-        "cache": 0.5, "num_workers": 3,
+        "cache": 0.5, "num_workers": 3, "bag": "group", "bag_fields": 2,
     }  # fmt: skip
     foreground = {"channel": "GFP", "method": "local", "size": 30.0, "smooth": 0.0, "split": 3.0, "min_size": 5}
     facts = {"name": "n", "description": "d", "trained_on": "t", "credit": "c", "authors": ("A", "B"), "license": "MIT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from screen_plates import (
     CHANNELS,
+    LAYOUT,
     WELLS,
     plate_pixels,
     write_image_table,
@@ -144,6 +146,44 @@ def test_changed_images_and_options_are_refused_or_done_again(tmp_path, model, s
         run(model, source, tmp_path / "new", redo_changed=True)
 
 
+def test_one_channel_that_is_replaced_by_an_older_file_is_noticed(tmp_path, model, source):
+    """It has the same size, and a time before that of the other channel."""
+    out, changed = tmp_path / "out", source / NAMES.format(well="B01", site=2, channel=1)
+    for file in source.rglob("*.tif"):
+        os.utime(file, ns=(2 * 10**18, 2 * 10**18))
+    os.utime(changed, ns=(10**18, 10**18))
+    run(model, source, out)
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    os.utime(changed, ns=(15 * 10**17, 15 * 10**17))
+    with pytest.raises(ResumeError, match="1 well has other images now"):
+        run(model, source, out, resume=True)
+
+
+def test_a_part_that_was_half_removed_is_classified_again(tmp_path, model, source):
+    out = tmp_path / "out"
+    run(model, source, out)
+    next((out / "parts").rglob("predictions.parquet")).unlink()
+    assert sorted(before(run(model, source, out, resume=True))) == [False, True, True, True]
+    assert len(numbers(out)) == len(PIXELS)
+
+
+def test_a_shard_does_not_finish_a_screen_over_parts_of_other_options(tmp_path, model, source):
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        run(model, source, out, shard=shard)
+    table = (out / "predictions.csv").read_bytes()
+    run(model, source, out, shard="1/2", redo_changed=True, batch_size=1, mask_options={"present": 0.1})
+    assert (out / "predictions.csv").read_bytes() == table
+    assert not json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_masks_go_to_one_place_in_a_screen(tmp_path, model, source):
+    run(model, source, tmp_path / "out")
+    with pytest.raises(ResumeError, match=r"the place of masks .beside before, nowhere now"):
+        run(model, source, tmp_path / "out", resume=True, masks="nowhere")
+
+
 def test_shards_share_a_folder_and_the_last_one_writes_the_tables(tmp_path, model, source):
     out = tmp_path / "out"
     done = run(model, source, out, shard="1/3")
@@ -185,6 +225,12 @@ def test_a_plate_is_scaled_by_its_negative_controls(tmp_path, source):
     assert (scale["controls"], scale["images"]) == (True, 2)
     every, controls = (numbers(tmp_path / name)["score a"] for name in ("all", "controls"))
     assert not np.allclose(every, controls)
+    well = next(name for name, facts in LAYOUT.items() if facts[2] == "negative")
+    changed = source / NAMES.format(well=well, site=1, channel=1)
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    wells = run(model, source, tmp_path / "controls", layout=layout, resume=True, redo_changed=True)
+    assert not any(one.before for one in wells)  # the scale of all wells of the plate is another
 
 
 def test_other_commands_keep_off_the_folder_of_a_screen(tmp_path, model, source):

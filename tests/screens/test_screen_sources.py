@@ -22,6 +22,7 @@ from screen_plates import (
 from napari_milcnn.errors import ImageError, LabelsError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import files_of
+from napari_milcnn.schema import is_count, is_pooled
 from napari_milcnn.screens.sources.open import open_screen
 
 PIXELS = plate_pixels(8)
@@ -143,6 +144,26 @@ def test_a_table_without_wells_or_files_is_refused(tmp_path):
         open_screen(tmp_path / "b.csv")
 
 
+def test_a_table_of_images_may_have_doses(tmp_path):
+    """They are numbers once the table was read, and stay so."""
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    files = sorted(folder.rglob("*_w1*.tif")) or sorted(folder.rglob("*.tif"))[:2]
+    rows = "".join(f"{file},p,A0{number},0.{number}\n" for number, file in enumerate(files[:2], 1))
+    (tmp_path / "images.csv").write_text(f"file,plate,well,Concentration\n{rows}")
+    assert open_screen(tmp_path / "images.csv").fields["dose"].tolist() == [0.1, 0.2]
+
+
+def test_columns_of_a_layout_are_not_taken_for_results(tmp_path):
+    """Neither their names nor the word none, which says that a well is no control."""
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    (tmp_path / "layout.csv").write_text("well,control,cells seeded,P value,fields\nA01,none,20 k,x,2\n")
+    found = open_screen(folder, layout=tmp_path / "layout.csv").fields
+    added = {"control", "layout cells seeded", "layout P value", "layout fields"}
+    assert added <= set(found)
+    assert set(found["control"]) == {""}
+    assert not {name for name in found if is_count(name) or is_pooled(name)}
+
+
 def test_a_layout_is_joined_by_well_and_says_which_wells_have_no_image(tmp_path):
     folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
     layout = write_layout(tmp_path / "layout.csv")
@@ -160,6 +181,10 @@ def test_a_layout_is_joined_by_well_and_says_which_wells_have_no_image(tmp_path)
     ("text", "said"),
     [
         ("name,label\nA01,x", "columns name, label; expected well"),
+        ("position,drug\nA01,x", "columns position, drug; expected well"),
+        ("well,compound,drug\nA01,x,y", "several columns that mean 'treatment': compound, drug; keep one"),
+        ("well,Well\nA01,A01", "several columns that mean 'well': well, Well"),
+        ('well,dose\nA01,"1,000"', "'1,000' in the column dose may be thousands"),
         ("well,label\nA01,x\nA1,y", "lists A01 twice"),
         ("well,label\nWell 7,y", "'Well 7' in the column well is not a well"),
         ("well,control\nA01,maybe", "'maybe' in the column control"),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,6 +216,8 @@ class WellDone:
 
 def read_part(folder: Path) -> PartFacts | None:
     """Read what a part says of itself; None where there is none, or one that is damaged."""
+    if not (folder / PREDICTIONS_PART).is_file():
+        return None
     try:
         return PartFacts.model_validate(read_json(folder / FACTS))
     except (OSError, ValueError, ValidationError):
@@ -228,12 +231,15 @@ def _hash_of(file: str, stamp: str) -> str:
 
 
 def stamp_of(file: str) -> str:
-    """Return number, size and latest time of the files of an image, by which a change is noticed; "" without files."""
+    """Return a hash of the names, sizes and times of the files of an image; "" without files.
+
+    Of all of them: the file of one channel can be replaced by one that is as large and older than the others.
+    """
     try:
-        found = [one.stat() for one in pixel_files(Path(file))]
+        found = [(one.name, one.stat()) for one in pixel_files(Path(file))]
     except OSError:
         return ""
-    return f"{len(found)} {sum(one.st_size for one in found)} {max((one.st_mtime_ns for one in found), default=0)}"
+    return sha256(repr([(os.fsencode(name), one.st_size, one.st_mtime_ns) for name, one in found]).encode())
 
 
 def classify_wells(job: ScreenJob, wells: Sequence[WellTask], maker: EvidenceMaker | None = None) -> Steps[WellDone]:
@@ -410,6 +416,8 @@ def fail_well(job: ScreenJob, well: WellTask, reason: str) -> WellDone:
 
 
 _SCALE: Final = TypeAdapter(PlateScale)
+_SCALED_OF: Final = TypeAdapter(list[tuple[str, str]])
+"""Of the images by which a plate was scaled: `stamp_of` and hash."""
 
 
 def plate_scale(job: ScreenJob, by: ScaledBy, channels: Sequence[str]) -> PlateScale:
@@ -421,7 +429,7 @@ def plate_scale(job: ScreenJob, by: ScaledBy, channels: Sequence[str]) -> PlateS
         If none of the images can be read.
     """
     key = sha256(f"{job.way} {by.digest}".encode())
-    return _measured_scale(job.out / PARTS / _safe_name(by.plate) / ".scale.json", key, job, by, tuple(channels))
+    return _measured_scale(scale_path(job, by), key, job, by, tuple(channels))
 
 
 @lru_cache(maxsize=64)
@@ -430,7 +438,7 @@ def _scale_cache(path: Path, key: str) -> list[PlateScale]:
 
 
 def _measured_scale(path: Path, key: str, job: ScreenJob, by: ScaledBy, channels: tuple[str, ...]) -> PlateScale:
-    known = _scale_cache(path, key)
+    known = _scale_cache(path, f"{key} {[stamp_of(one.file) for one in by.fields]}")
     if known:
         return known[0]
     with locked(path, patience=_FOREVER):
@@ -438,9 +446,32 @@ def _measured_scale(path: Path, key: str, job: ScreenJob, by: ScaledBy, channels
         if found is None:
             members = [partial(one.open, job.reading) for one in by.fields]
             found = replace(Plate(f"plate {by.plate}", members, controls=by.controls).scale(channels), images=by.of)
-            write_json(path, {"key": key, "scale": _SCALE.dump_python(found)})
+            write_json(path, {"key": key, "scale": _SCALE.dump_python(found), "of": _stamps(by)})
     known.append(found)
     return found
+
+
+def _stamps(by: ScaledBy) -> list[list[str]]:
+    stamps = [(one.file, stamp_of(one.file)) for one in by.fields]
+    return [[stamp, _hash_of(file, stamp) if stamp else ""] for file, stamp in stamps]
+
+
+def scale_path(job: ScreenJob, by: ScaledBy) -> Path:
+    """Return the file of the scale of a plate."""
+    return job.out / PARTS / _safe_name(by.plate) / ".scale.json"
+
+
+def scale_has_changed(job: ScreenJob, by: ScaledBy) -> bool:
+    """Whether images by which a plate was scaled are others now; False where it was not scaled yet."""
+    try:
+        before = _SCALED_OF.validate_python(read_json(scale_path(job, by))["of"])
+    except (OSError, ValueError, KeyError, ValidationError):
+        return False
+    stamps = [stamp_of(one.file) for one in by.fields]
+    return len(before) != len(stamps) or any(
+        stamp != old_stamp and _hash_of(one.file, stamp) != old_hash
+        for one, stamp, (old_stamp, old_hash) in zip(by.fields, stamps, before, strict=True)
+    )
 
 
 def _written_scale(path: Path, key: str) -> PlateScale | None:

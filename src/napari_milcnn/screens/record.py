@@ -9,6 +9,7 @@ from typing import Final
 
 from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.images.paths import printable
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.opened import RECORD
@@ -84,6 +85,12 @@ def what_differs_in(old: Mapping[str, object], new: Mapping[str, object]) -> lis
     return [one for one in found if not one.startswith(_NOT_NUMBERS)]
 
 
+def _other_place_of_masks(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Say where masks went and are to go: wells that are done keep theirs where they are."""
+    before, now = (run.get("masks") if isinstance(run := one.get("run"), Mapping) else None for one in (old, new))
+    return [f"the place of masks ({before} before, {now} now)"] if before is not None and before != now else []
+
+
 def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
     """Refuse to go on with a screen of another model or of other options.
 
@@ -92,7 +99,7 @@ def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, objec
     ResumeError
         Naming the differences.
     """
-    found = what_differs_in(old, new)
+    found = [*what_differs_in(old, new), *_other_place_of_masks(old, new)]
     if found:
         raise ResumeError(
             f"{out} holds a screen that differs in {'; '.join(found)}; go on with its model and options, classify all "
@@ -103,14 +110,10 @@ def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, objec
 def write_screen(out: Path, record: Mapping[str, object], found: Screen) -> None:
     """Write the record of a screen, the table of its fields and that of what is missing."""
     with replacing(out / FIELDS) as draft:
-        printed = found.fields.assign(file=[_printable(file) for file in found.fields["file"]])
+        printed = found.fields.assign(file=[printable(file) for file in found.fields["file"]])
         printed.to_parquet(draft, index=False)
     if len(found.missing):
         write_table(out / MISSING, found.missing)
     else:
         (out / MISSING).unlink(missing_ok=True)
     write_json(out / RECORD, record)
-
-
-def _printable(file: str) -> str:
-    return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

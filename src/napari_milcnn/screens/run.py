@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from napari_milcnn.atomic_write import sweep_drafts
+from napari_milcnn.atomic_write import cannot_write, sweep_drafts
 from napari_milcnn.errors import OptionsError, OutputError, ResumeError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
@@ -32,13 +32,16 @@ from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import write_json
 from napari_milcnn.screens.outputs.masks import check_takes_masks
 from napari_milcnn.screens.parts import (
+    FACTS,
     FieldOfWell,
     ScreenJob,
     WellDone,
     WellTask,
     classify_wells,
     read_part,
+    scale_has_changed,
     scale_members,
+    scale_path,
     stamp_of,
     tasks_of,
     well_done,
@@ -55,8 +58,8 @@ from napari_milcnn.screens.sources.open import open_screen
 from napari_milcnn.screens.summary import summarise
 
 _SHARDS = "shards"
-_STARTING = 60.0
-"""Seconds for which the jobs of an array wait for each other when they begin."""
+_STARTING = 1800.0
+"""Seconds for which the jobs of an array, of which there may be hundreds, wait for each other at both ends."""
 
 
 def screen(
@@ -234,13 +237,16 @@ class _ScreenRun:
         wells = self.my_wells()
         for folder in dict.fromkeys(self.job.part(well).parent for well in wells):
             sweep_drafts(folder)
+        scales = {well.plate: well.scaled_by for well in wells if well.scaled_by is not None}
+        rescaled = {plate: by for plate, by in scales.items() if scale_has_changed(self.job, by)}
         for well in wells:
             facts = read_part(self.job.part(well))
             if facts is None:
                 continue
             key = well.key(self.job.way)
-            fresh = [one for one in facts.fields if _has_changed(one.file, one.stamp, one.sha256)]
-            if facts.key != key or any(not one.error for one in fresh):
+            fresh = [one for one, here in zip(facts.fields, well.fields, strict=False)
+                     if _has_changed(here.file, one.stamp, one.sha256)]  # fmt: skip
+            if facts.key != key or well.plate in rescaled or any(not one.error for one in fresh):
                 changed.append(f"{well.plate} {well.well}")
                 remove.append(self.job.part(well))
             elif fresh or (retry and any(one.error for one in facts.fields)):
@@ -253,8 +259,10 @@ class _ScreenRun:
                 f"{'they were' if len(changed) > 1 else 'it was'} classified, such as {changed[0]}; classify them "
                 "again with redo_changed (command line: --redo-changed), or choose another folder"
             )
+        for by in rescaled.values():
+            scale_path(self.job, by).unlink(missing_ok=True)
         for path in remove:
-            shutil.rmtree(path)
+            _remove_part(path)
         return keep
 
     def my_wells(self) -> list[WellTask]:
@@ -304,15 +312,29 @@ class _ScreenRun:
             what = done if isinstance(done, str) else f"{done.plate} {done.well}"
             yield finished, 0.0, what, done if isinstance(done, WellDone) else None
 
+    def _is_done(self, well: WellTask) -> bool:
+        """Whether a well was classified, with this model and these options."""
+        facts = read_part(self.job.part(well))
+        return facts is not None and facts.key == well.key(self.job.way)
+
     def _end(self, lock: OutputLock) -> None:
         """Write the tables, if every well of the screen is done."""
         with ExitStack() as stack:
             if self.shared.shard is not None:
                 stack.enter_context(locked_folder(self.out, patience=_STARTING))
             lock.check()
-            if self.shared.shard is None or all(self.job.part(well).is_dir() for well in self.wells):
+            if self.shared.shard is None or all(map(self._is_done, self.wells)):
                 summarise(self.out)
                 write_json(self.out / RECORD, self.record | {"finished": True})
+
+
+def _remove_part(path: Path) -> None:
+    """Remove a part: what says that it is whole goes first, whenever the process is killed."""
+    try:
+        (path / FACTS).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _has_changed(file: str, stamp: str, digest: str) -> bool:

@@ -200,7 +200,7 @@ def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, 
     box.folds.setValue(0)
     assert box.choices().training == {}
     box.foreground["split"].value = box.foreground["split"].min
-    assert [box.forms[("split", "faithfulness")]["split"].native.itemText(i) for i in range(4)] == [
+    assert [box.forms[("split", "bag", "faithfulness")]["split"].native.itemText(i) for i in range(4)] == [
         "all images", "only train", "only validation", "only test",
     ]  # fmt: skip
     assert box.out.line.placeholderText() == "labels evaluation (new)"

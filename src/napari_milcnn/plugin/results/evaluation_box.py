@@ -46,7 +46,7 @@ from napari_milcnn.plugin.results.evaluation import EvaluationChoices, Evaluatio
 from napari_milcnn.plugin.user_settings import recent_models, remember_model
 
 _DEFAULT = "default"
-_EVALUATE_FIELDS = ("split", "faithfulness")
+_EVALUATE_FIELDS = ("split", "bag", "faithfulness")
 _COMPUTE_FIELDS = ("device", "precision", "engine", "batch_size", "tile", "match_pixel_size")
 _INTERVAL_FIELDS = ("draws", "seed")
 _EVIDENCE_FIELDS = ("kind", "detail", "rule")

@@ -7,6 +7,7 @@ positive, empty, or nothing. The last words that laboratories use for these are 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,17 @@ from napari_milcnn.delimited import read_delimited
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.instruments import parse_well, well_name
 from napari_milcnn.images.paths import as_on_disk
+from napari_milcnn.schema import (
+    FAILED_FIELDS,
+    FIELDS_OF_WELL,
+    TOP,
+    UNLIKE,
+    UNLIKE_FIELDS,
+    is_bag,
+    is_count,
+    is_pooled,
+    is_score,
+)
 from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.untrusted import check_regular
 
@@ -29,9 +41,10 @@ _CONTROL_WORDS: Final = {
     "negative": ("negative", "neg", "n", "yes", "true", "1", "x", "dmso", "vehicle", "mock", "untreated", "wt",
                  "negative control", "neg control", "negcon", "low"),
     "positive": ("positive", "pos", "p", "positive control", "pos control", "poscon", "high"),
-    "empty": ("empty", "blank", "none", "no cells"),
-    "": ("", "no", "false", "0", "sample", "compound", "test", "trt"),
+    "empty": ("empty", "blank", "no cells"),
+    "": ("", "no", "none", "false", "0", "sample", "compound", "test", "trt"),
 }  # fmt: skip
+_RESULTS: Final = {name.lower() for name in (TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS)}
 _CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
 
 
@@ -78,7 +91,14 @@ def with_known_columns(table: pd.DataFrame, source: object) -> pd.DataFrame:
     lower = {name: ALIASES[low] if low in ALIASES and ALIASES[low] not in lower.values() else low
              for name, low in lower.items()}  # fmt: skip
     known = {"plate", "well", "site", "file", "series", "treatment", "dose", "strain", "control", "label"}
-    named = table.rename(columns={name: low for name, low in lower.items() if low in known})
+    named = table.rename(columns={
+        name: low if low in known else f"layout {name}" if _is_of_results(str(name).strip()) else name
+        for name, low in lower.items()
+    })  # fmt: skip
+    twice = named.columns[named.columns.duplicated()]
+    if len(twice):
+        meant = ", ".join(str(name) for name, low in lower.items() if low == twice[0])
+        raise LabelsError(f"{source} has several columns that mean {twice[0]!r}: {meant}; keep one of them")
     if "well" in named:
         named["well"] = named["well"].map(well_name)
     if "control" in named:
@@ -86,6 +106,13 @@ def with_known_columns(table: pd.DataFrame, source: object) -> pd.DataFrame:
     if "dose" in named:
         named["dose"] = [_dose(value, source) for value in named["dose"]]
     return named
+
+
+def _is_of_results(name: str) -> bool:
+    """Whether a column would be taken for one of the results of a screen, such as `cells` or a score."""
+    measured = is_score(name) or is_pooled(name) or is_count(name) or is_bag(name)
+    low = name.lower()
+    return measured or low in _RESULTS or low.startswith(("mean ", "z ", "hit ", "p value ", "q value ", "feature_"))
 
 
 def _control(text: str, source: object) -> str:
@@ -97,7 +124,12 @@ def _control(text: str, source: object) -> str:
     return _CONTROL[text.strip().lower()]
 
 
-def _dose(text: str, source: object) -> float:
+def _dose(text: str | float, source: object) -> float:
+    if isinstance(text, float):
+        return text
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", text.strip()):
+        raise LabelsError(f"{source}: {text!r} in the column dose may be thousands or a decimal comma; write it with a "
+                          "point, or without")  # fmt: skip
     try:
         return float(text.replace(",", ".")) if text.strip() else float("nan")
     except ValueError:
@@ -129,9 +161,10 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
     LabelsError
         If the layout cannot be read, has no column well, lists a well twice, or names no well of the screen.
     """
-    table = with_known_columns(read_table(path), path)
+    read = read_table(path)
+    table = with_known_columns(read, path)
     if "well" not in table:
-        raise LabelsError(f"{path} has the columns {', '.join(map(str, table))}; expected well and, for layouts of "
+        raise LabelsError(f"{path} has the columns {', '.join(map(str, read))}; expected well and, for layouts of "
                           "several plates, plate")  # fmt: skip
     table = table[table["well"] != ""]
     wrong = [well for well in table["well"].unique() if parse_well(well) is None and well not in set(fields["well"])]

@@ -6,7 +6,7 @@ computed, and why, stands in the column `note` of the table of plates and in `no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,21 @@ def analyse_wells(wells: pd.DataFrame, options: StatisticsOptions) -> ScreenStat
     treatments = treatment_table(found, classes, options.false_discovery_rate, control_counts(plates))
     found = with_hits(found, treatments, classes)
     treatments = _with_replicates(found, treatments, classes, kinds)
-    return ScreenStatistics(found, plates, treatments, dose_table(wells, classes, options), tuple(_notes(plates)))
+    return ScreenStatistics(found, plates, treatments, dose_table(wells, classes, options),
+                            (*_notes(plates), *_notes_on_doses(wells, options)))  # fmt: skip
+
+
+def _notes_on_doses(wells: pd.DataFrame, options: StatisticsOptions) -> Iterator[str]:
+    """Say which doses are not fitted, and what the curves do not take into account."""
+    if DOSE not in wells:
+        return
+    doses = pd.to_numeric(wells[DOSE], errors="coerce")
+    below = int((doses < 0).sum())
+    if below:
+        yield (f"{below} wells have a dose below 0 and are in no dose response; give concentrations, not their "
+               "logarithms")  # fmt: skip
+    if options.remove_plate_effects:
+        yield "Dose responses are fitted to scores from which the effects of rows and columns are not removed."
 
 
 def control_counts(plates: pd.DataFrame) -> dict[tuple[str, str], int]:
