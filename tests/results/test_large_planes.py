@@ -11,7 +11,9 @@ import pytest
 import tifffile
 
 import napari_milcnn as mil
+from conftest import lively_model, noise
 from napari_milcnn.inference.strips import rows as in_strips
+from napari_milcnn.options import ForegroundOptions
 from napari_milcnn.results.folder import classify_files
 
 EXACT = {"device": "cpu", "precision": "float32"}
@@ -75,3 +77,34 @@ def test_a_label_image_that_is_streamed_has_the_pyramid_of_one_at_once(tmp_path:
     group = zarr.open_group(tmp_path / "m.ome.zarr")
     for level, factor in enumerate((1, 2, 4, 8)):
         np.testing.assert_array_equal(group[str(level)][:], labels[:, ::factor, ::factor])
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_masks_without_room_on_disk_cost_the_masks_of_that_image_alone(
+    cut: bool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Scores are kept, the reason is a row of the table, and the next image follows."""
+    model = lively_model(reference="a").with_card(foreground=ForegroundOptions(method="otsu", size=14))
+    facts = {"axes": "CYX", "Channel": {"Name": list(model.channels)}}
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", noise(2, 90, 100), ome=True, metadata=facts)
+    if cut:
+        monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
+        monkeypatch.setattr(in_strips.Scratch, "free", 0)
+    else:
+        monkeypatch.setattr("napari_milcnn.results.findings._IN_MEMORY", 0)
+        monkeypatch.setattr("os.posix_fallocate", no_space, raising=False)
+    options = {"kind": "object", "save_evidence": True, "mask_options": {"present": 0}, **EXACT}
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    steps = classify_files(model, files, tmp_path / "out", **options)
+    results = [step.result for step in steps if step.result]
+    assert [result.name for result in results] == ["a", "b"]
+    for result in results:
+        assert result.prediction is not None
+        assert result.error.startswith("masks are missing: ")
+        assert "temporary file" in result.error
+
+
+def no_space(*_arguments: Any) -> None:
+    """Have no room on the disk."""
+    raise OSError(28, "No space left on device")

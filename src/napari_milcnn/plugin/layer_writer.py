@@ -148,10 +148,11 @@ class LayerWriter:
             drawn.labels[plane] = 0
             drawn.tables.pop(plane, None)
             return
-        numbers = np.zeros(int(masks.labels.max(initial=0)) + 1, drawn.labels.dtype)
+        labels = np.asarray(masks.labels)  # those of a large plane lie on disk
+        numbers = np.zeros(int(labels.max(initial=0)) + 1, drawn.labels.dtype)
         own = _numbers(image, masks, drawn.start_of(plane, len(numbers) - 1))
         numbers[masks.shown["label"]] = own
-        drawn.labels[plane] = 0 if image.hides_masks(plane) else numbers[masks.labels]
+        drawn.labels[plane] = 0 if image.hides_masks(plane) else numbers[labels]
         index = np.zeros(len(masks.objects), numbers.dtype)
         index[masks.objects["shown"].to_numpy(bool)] = own
         drawn.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]
@@ -219,6 +220,7 @@ class LayerWriter:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
         assert image.source is not None
         assert image.model is not None
+        evidence = np.asarray(evidence)  # that of a large plane is computed from labels on disk
         colour = class_colours(image.model.classes)[name]
         maps = np.zeros((len(image.source.image.planes), *evidence.shape), np.float32)
         highest = max(float(evidence.max()), 1e-9)

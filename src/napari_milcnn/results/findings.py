@@ -10,10 +10,12 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.overview import ShownPlane, shown_plane, shown_planes, write_overview
 from napari_milcnn.images.lazy_array import let_go, scratch_array
 from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.inference.evidence import PlaneEvidence
 from napari_milcnn.inference.masks import PlaneMasks
 from napari_milcnn.inference.pipeline import PlaneResult
 from napari_milcnn.inference.predict import Prediction, joined
@@ -157,27 +159,37 @@ class FindingsOfImage:
         """Reasons why planes have no masks, each of them once."""
 
     def take(self, result: PlaneResult) -> None:
-        """Add the results of a plane."""
+        """Add the results of a plane; scores are kept where the temporary folder has no room for its masks."""
         self._predictions.append(result.prediction)
         self._channels = result.channels
         if result.problem:
             self.problems[result.problem] = None
-        if result.masks is not None:
-            self._masks[result.plane] = result.masks
-            if isinstance(result.masks.labels, np.ndarray):  # else they are on disk already
-                if self._labels is None:
-                    self._labels = self._scratch(np.int32)
-                self._labels[result.plane] = result.masks.labels
-                let_go(self._labels)
-                self._masks[result.plane] = replace(result.masks, labels=self._labels[result.plane])
-        if result.evidence is not None and self._notes is not None:
-            for name, evidence in zip(result.evidence.classes, result.evidence.maps, strict=True):
-                if isinstance(evidence, np.ndarray):
-                    self._evidence_of(name)[result.plane] = evidence
-                    let_go(self._evidence_of(name))
-                else:
-                    planes = self._evidence.setdefault(name, cast("np.ndarray", _OnDisk(evidence.shape)))
-                    planes[result.plane] = evidence
+        try:
+            if result.masks is not None:
+                self._take_masks(result.plane, result.masks)
+            if result.evidence is not None and self._notes is not None:
+                self._take_evidence(result.plane, result.evidence)
+        except OutputError as error:
+            self._masks.pop(result.plane, None)
+            self.problems[f"masks are missing: {error}"] = None
+
+    def _take_masks(self, plane: int, masks: PlaneMasks) -> None:
+        if isinstance(masks.labels, np.ndarray):  # else they are on disk already
+            if self._labels is None:
+                self._labels = self._scratch(np.int32)
+            self._labels[plane] = masks.labels
+            let_go(self._labels)
+            masks = replace(masks, labels=self._labels[plane])
+        self._masks[plane] = masks
+
+    def _take_evidence(self, plane: int, found: PlaneEvidence) -> None:
+        for name, evidence in zip(found.classes, found.maps, strict=True):
+            if isinstance(evidence, np.ndarray):
+                self._evidence_of(name)[plane] = evidence
+                let_go(self._evidence_of(name))
+            else:
+                planes = self._evidence.setdefault(name, cast("np.ndarray", _OnDisk(evidence.shape)))
+                planes[plane] = evidence
 
     def _scratch(self, dtype: type[np.generic]) -> np.ndarray:
         """Make an array (planes, Y, X) to write into, whose memory does not grow with the number of planes."""

@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from conftest import lively_model
-from napari_milcnn.errors import OutputError
+from napari_milcnn.errors import ComputeError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.foreground import find_objects, without_holes
@@ -64,7 +64,7 @@ def test_large_planes_lie_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_strips, "IN_MEMORY", 0)
     scratch = Scratch()
     found = objects_in_strips(lambda top, bottom: image[top:bottom], (150, 120), options, scratch)
-    assert len(list(scratch._folder.iterdir())) > 3
+    assert len(list(scratch._folder.iterdir())) == 1  # what was needed meanwhile is given back
     np.testing.assert_array_equal(found.read(0, 150), find_objects(image, options))
 
 
@@ -139,7 +139,7 @@ def test_temporary_planes_go_when_nothing_needs_them(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(in_strips, "IN_MEMORY", 0)
     scratch = Scratch()
     folder, plane = scratch._folder, scratch.plane((4, 4), np.int32)
-    with pytest.raises(OutputError, match=r"temporary files, and .* GB are free"):
+    with pytest.raises(ComputeError, match=r"temporary files, and .* GB are free"):
         scratch.check_room(1e18)
     del scratch
     assert folder.is_dir()

@@ -17,6 +17,7 @@ from skimage.measure import label as components
 
 import napari_milcnn as mil
 from conftest import PATIENCE, SHARED, lively_model
+from napari_milcnn.errors import OutputError
 from napari_milcnn.plugin.classify.records import ImageState
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
@@ -95,6 +96,29 @@ def test_masks_lie_on_the_cells_that_show_the_class(dock, viewer, qtbot):
     assert (cells[mask] > 0).mean() > 0.8
     found = np.unique(cells[mask & (cells > 0)])
     assert len(found) > 0.3 * len(np.unique(cells[cells > 0]))
+
+
+def test_a_plane_that_is_cut_in_strips_is_shown_like_any_other(dock, viewer, qtbot, monkeypatch):
+    """Its masks and its evidence lie on disk, and become layers; without room for these, the dock says so."""
+    monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
+    classified(dock, viewer, qtbot)
+    (masks,) = dock.session.in_view.masks.values()
+    assert not isinstance(masks.labels, np.ndarray)
+    layer = viewer.layers["nucleus-01_1 masks"]
+    np.testing.assert_array_equal(np.squeeze(layer.data) > 0, np.asarray(masks.labels) > 0)
+    dock.layers.put_evidence("nucleus")
+    qtbot.waitUntil(lambda: any("evidence" in layer.name for layer in viewer.layers), timeout=PATIENCE)
+    (evidence,) = [layer for layer in viewer.layers if "evidence" in layer.name]
+    assert evidence.data.max() > 0
+
+    def no_room(*_arguments):
+        raise OutputError("a temporary file cannot be made")
+
+    monkeypatch.setattr("napari_milcnn.plugin.layer_writer.scratch_array", no_room)
+    key = dock.session.in_view.key
+    dock.writer.remove(key)
+    dock.session.images.plane_changed.emit((key, 0))
+    assert "a temporary file cannot be made" in dock.notices.text()
 
 
 def test_the_table_the_bars_and_the_layer_tell_the_same(dock, viewer, qtbot):

@@ -314,6 +314,19 @@ def test_layers_that_are_read_in_another_way_replace_results_that_can_be_put_bac
     assert window.session.in_view.planes is before.planes
 
 
+def test_undo_leaves_an_image_the_file_that_it_has_by_now(model, files):
+    """A layer that was saved meanwhile, and deleted, is opened from its file after an undo."""
+    window = Window(model)
+    window.classify(object())
+    window.finish()
+    session, key = window.session, window.session.in_view.key
+    session.images.remember("a change", {key: session.images.records[key]})
+    session.images.change(key, path=files / "b.tif", layers=(), source=None)
+    session.images.undo()
+    assert session.images.records[key].path == files / "b.tif"
+    assert session.images.records[key].can_open
+
+
 def test_what_was_found_stays_when_the_layers_are_removed(model, files):
     window, layer = Window(model), object()
     window.classify(layer)

@@ -38,7 +38,7 @@ def objects_in_strips(
     options : ForegroundOptions
         As for `find_objects`, with a typical size.
     scratch : Scratch
-        Where temporary planes and the result lie.
+        Where the result lies; planes that are needed meanwhile lie elsewhere, and are gone afterwards.
 
     Returns
     -------
@@ -47,27 +47,27 @@ def objects_in_strips(
 
     Raises
     ------
-    OutputError
+    ComputeError
         If the disk of the temporary files has no room.
     """
     options = resolved(options)
     assert options.size is not None
     scratch.check_room(SCRATCH_BYTES * math.prod(shape))
-    parts = strips(shape)
-    smooth, high = _smoothed(read, shape, options, scratch, parts)
+    parts, found, work = strips(shape), scratch.plane(shape, np.int32), Scratch()
+    smooth, high = _smoothed(read, shape, options, work, parts)
     if high == 0:
-        return scratch.plane(shape, np.int32)
+        return found
     threshold = otsu(lambda: (np.sqrt(rows) for _, rows in smooth.over(parts)), np.float32(0), np.sqrt(high)) ** 2
-    mask = scratch.plane(shape, np.bool_)
+    mask = work.plane(shape, np.bool_)
     for strip, rows in smooth.over(parts):
         mask.write(strip.top, rows > threshold)
     fill_holes(mask, parts)
     background = _median_outside(mask, smooth, parts)
-    labels = split_in_strips(mask, smooth, background or 0.0, options.size, scratch)
+    labels = split_in_strips(mask, smooth, background or 0.0, options.size, work)
     if options.method == "half_maximum":
-        labels = _to_half_maximum_in_strips(labels, smooth, background or 0.0, smoothing_reach(options), scratch)
-    _drop_small_in_strips(labels, parts, options.min_size or 0)
-    return labels
+        labels = _to_half_maximum_in_strips(labels, smooth, background or 0.0, smoothing_reach(options), work)
+    _drop_small_in_strips(labels, found, parts, options.min_size or 0)
+    return found
 
 
 def _smoothed(
@@ -141,8 +141,8 @@ def _added(total: np.ndarray, more: np.ndarray) -> np.ndarray:
     return longer
 
 
-def _drop_small_in_strips(labels: ScratchPlane, parts: Sequence[Strip], size: int) -> None:
-    """Remove objects smaller than `size` px, in place, and number the others from 1."""
+def _drop_small_in_strips(labels: ScratchPlane, found: ScratchPlane, parts: Sequence[Strip], size: int) -> None:
+    """Write labels without objects smaller than `size` px into another plane, and number the others from 1."""
     counts = np.zeros(1)
     for _, rows in labels.over(parts):
         counts = _added(counts, np.bincount(rows.ravel()))
@@ -150,4 +150,4 @@ def _drop_small_in_strips(labels: ScratchPlane, parts: Sequence[Strip], size: in
     keep[0] = False
     numbers = (np.cumsum(keep) * keep).astype(np.int32)
     for strip, rows in labels.over(parts):
-        labels.write(strip.top, numbers[rows])
+        found.write(strip.top, numbers[rows])

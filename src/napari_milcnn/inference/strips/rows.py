@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from napari_milcnn.errors import OutputError
+from napari_milcnn.errors import ComputeError
 from napari_milcnn.images.lazy_array import ArrayLike
 
 STRIP_PIXELS = 2**22
@@ -65,11 +65,11 @@ class Scratch:
 
         Raises
         ------
-        OutputError
+        ComputeError
             If fewer bytes than needed are free.
         """
         if needed > self.free:
-            raise OutputError(
+            raise ComputeError(
                 f"masks of this plane need up to {needed / 1e9:.1f} GB for temporary files, and {self.free / 1e9:.1f} "
                 "GB are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder "
                 "on another disk, or crop the image"

@@ -17,7 +17,7 @@ from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 
-from napari_milcnn.errors import ImageError, MilcnnError
+from napari_milcnn.errors import ImageError, MilcnnError, OutputError
 from napari_milcnn.options import EvidenceOptions, make_options
 from napari_milcnn.plugin.classify.adds_box import AddsBox, OptionsBox
 from napari_milcnn.plugin.classify.image_box import ImageBox
@@ -122,7 +122,11 @@ class SessionLayers(QObject):
     def _on_plane(self, changed: tuple[int, int]) -> None:
         """Write the masks of a plane, and show them at once, or now and then while a job runs."""
         key, plane = changed
-        kept = self.writer.write(self.session.images.records[key], plane)
+        try:
+            kept = self.writer.write(self.session.images.records[key], plane)
+        except OutputError as error:
+            self.session.notices.say(Cause.IMAGE, f"The masks cannot be shown: {error}", Level.ERROR, about=key)
+            return
         if kept:
             text = f"The masks that you edited by hand stay in the layer {kept}."
             self.session.notices.say(Cause.IMAGE, text, about=key)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from psygnal import Signal
 
 from napari_milcnn.errors import MilcnnError
@@ -150,7 +151,7 @@ class MaskPreview:
             return None
         masks = found[0].planes[found[1]].masks
         used = masks.thresholds if masks is not None else {}
-        return used.get(self.class_name), float(self.held.evidence.maps[self._place].max())
+        return used.get(self.class_name), float(np.asarray(self.held.evidence.maps[self._place]).max())
 
     def evidence_of_class(self) -> HeldEvidence | None:
         """Return the evidence that is held, if it has the class and is that of the plane in view."""

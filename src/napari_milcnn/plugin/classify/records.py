@@ -375,7 +375,12 @@ class ImageList:
             if record is None:
                 self.remove(key)
                 continue
-            self.put(record if now is None else replace(record, layers=now.layers, source=now.source))
+            self.put(record if now is None else _in_place_of(record, now))
             for plane in {*record.planes, *(now.planes if now is not None else ())}:
                 self.plane_changed.emit((key, plane))
         return tuple(before.images)
+
+
+def _in_place_of(record: ImageRecord, now: ImageRecord) -> ImageRecord:
+    """Return what was found before, of the layers or the file that the image has now."""
+    return replace(record, layers=now.layers, source=now.source, path=now.path, reading=now.reading)
