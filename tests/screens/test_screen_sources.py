@@ -83,6 +83,12 @@ def test_a_pattern_names_plate_well_and_site_with_channels_or_without(tmp_path):
         open_screen(tmp_path, reading=ImageReading(pattern="{plate}_{well}.tif"))
 
 
+def test_a_pattern_that_fits_by_chance_is_said(tmp_path):
+    folder = write_named(tmp_path / "p", PIXELS, "plate-1_{well}_s{site}_w{channel}.tif")
+    found = open_screen(folder, reading=ImageReading(pattern="{plate}/{well}-{site}.tif"))
+    assert any("no well is named such as B03" in note and "well 'plate'" in note for note in found.notes)
+
+
 def test_names_without_a_well_are_said_with_an_example(tmp_path):
     for name in ("drug1.tif", "drug2.tif"):
         tifffile.imwrite(tmp_path / name, np.zeros((4, 4), np.uint8))

@@ -102,4 +102,5 @@ def _simulate_plates(out: Path, wells: dict[str, object], size: int, seed: int, 
             for _ in steps:
                 progress.advance(task)
                 stop_if_interrupted()
-    output.print(f"images, truth and {LAYOUT} in {out}")
+    output.print(f"images, truth and {LAYOUT} in {out}; napari-milcnn screen {out} --model yeast-sim --layout "
+                 f"{out / LAYOUT} --channels GFP,RFP --out RESULTS", soft_wrap=True)  # fmt: skip

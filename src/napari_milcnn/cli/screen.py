@@ -20,7 +20,7 @@ from napari_milcnn.cli.option_flags import (
     reading_of,
     reading_options,
 )
-from napari_milcnn.cli.progress import exit_status, output, print_failure, print_json, say, shown
+from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, say, shown
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, ScreenOptions, StatisticsOptions
 
@@ -110,7 +110,10 @@ def _summarise(out: Path, options: dict[str, object]) -> None:
 
     with locked_folder(out):
         tables = summarise(out, **options)
+    done, wells = (len(table[["plate", "well"]].drop_duplicates()) for table in (tables.predictions, tables.fields))
     output.print(f"{len(tables.predictions)} rows in {out / 'predictions.csv'}")
+    if done < wells:
+        messages.print(f"{done} of {wells} wells are done; the others are not in the tables", style="yellow")
 
 
 def _show_screen(steps: Steps[WellDone], out: Path, as_json: bool) -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import ImageError
+from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr
+from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr, printable
 from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
 from napari_milcnn.screens.sources.folders import EXAMPLE, fields_in_folder, fields_in_table
@@ -48,11 +49,21 @@ def open_screen(
     if found.channels and reading.channels is None:
         reading = replace(reading, channels=found.channels)
     fields = with_known_columns(table_of_fields(str(path), found.rows), path)
-    missing, notes = [*found.missing, *missing_sites(fields)], found.notes
+    missing, notes = [*found.missing, *missing_sites(fields)], [*found.notes, *_on_wells(fields)]
     if layout is not None:
         fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout).expanduser()))
         missing, notes = missing + more, notes + said
     return Screen(str(path), fields, pd.DataFrame(missing, columns=list(MISSING_ROW)), reading, tuple(notes))
+
+
+def _on_wells(fields: pd.DataFrame) -> list[str]:
+    """Say how the first name was read, where no well looks like one: a pattern may fit names by chance."""
+    if fields["well"].map(parse_well).notna().any():
+        return []
+    first = fields.iloc[0]
+    parts = ", ".join(f"{name} {first[name]!r}" for name in ("plate", "well", "site"))
+    return [f"no well is named such as B03: of {printable(first['file'])} were read {parts}; if that is wrong, correct "
+            "the pattern"]  # fmt: skip
 
 
 def _found(path: Path, reading: ImageReading) -> FoundFields:
