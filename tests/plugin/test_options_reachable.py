@@ -20,6 +20,7 @@ from napari_milcnn.options import (
     MaskOptions,
     NetworkOptions,
     Options,
+    ScreenOptions,
     TrainOptions,
 )
 from napari_milcnn.plugin.qt.forms import OPTION, home_of_option
@@ -28,7 +29,7 @@ from qt_actions import open_dock
 DOCKS = {
     "Classify": (EvidenceOptions, ForegroundOptions, MaskOptions),
     "Train": (NetworkOptions, InputOptions, ForegroundOptions, TrainOptions),
-    "Results": (EvaluateOptions, ForegroundOptions, TrainOptions),
+    "Results": (EvaluateOptions, ForegroundOptions, TrainOptions, ScreenOptions),
 }
 """Dock -> the option models of what it does."""
 GIVEN_BY_THE_IMAGES = {"NetworkOptions.channels", "NetworkOptions.classes"}

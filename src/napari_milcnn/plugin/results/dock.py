@@ -42,6 +42,8 @@ from napari_milcnn.plugin.results.plot_box import (
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
+from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
+from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class ResultsDock(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.session, self.gallery_session = ResultsSession(napari_viewer), GallerySession()
-        self.evaluation = EvaluationSession()
+        self.evaluation, self.screen_session = EvaluationSession(), ScreenSession()
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -99,7 +101,7 @@ class ResultsDock(QWidget):
         self.place_button = _button("Folder", "Show the folder of these results in the file manager")
         self.facts, self.warnings, self.message, self.unlike = Note(), NoticesBox(), NoticesBox(), UnlikeBand()
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
-        self.evaluation_box = EvaluationBox(self.evaluation)
+        self.evaluation_box, self.screen_box = EvaluationBox(self.evaluation), ScreenBox(self.screen_session)
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
         for number, (view, button) in enumerate(zip(self.views, self.view_buttons, strict=True)):
             button.setCheckable(True)
@@ -126,6 +128,7 @@ class ResultsDock(QWidget):
         layout.addWidget(heading("Results"))
         layout.addLayout(row(self.folder_button, self.file_button))
         layout.addWidget(self.evaluation_box)
+        layout.addWidget(self.screen_box)
         for part in (self.facts, self.warnings, self.message, self.resume_button):
             layout.addWidget(part)
         layout.addWidget(self._after, 1)
@@ -137,9 +140,12 @@ class ResultsDock(QWidget):
         session = self.session
         self.jobs, self.gallery_jobs = SessionJobs(session, self), SessionJobs(self.gallery_session, self)
         self.evaluation_jobs = SessionJobs(self.evaluation, self)
+        self.screen_jobs = SessionJobs(self.screen_session, self)
         session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
         self.evaluation.evaluated.connect(self._on_evaluated)
+        self.screen_session.stop_requested.connect(self.screen_jobs.stop)
+        self.screen_session.screened.connect(self._on_screened)
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)
         session.changed.connect(self._on_change)
@@ -169,7 +175,7 @@ class ResultsDock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether results or an image are being read, or pictures are being made."""
-        sessions = (self.session, self.gallery_session, self.evaluation)
+        sessions = (self.session, self.gallery_session, self.evaluation, self.screen_session)
         return any(one.is_busy for one in sessions) or self.view().is_busy
 
     # Drawing
@@ -203,6 +209,11 @@ class ResultsDock(QWidget):
         """Open what an evaluation wrote, and show its confusion."""
         self.session.show_results(results)
         self.show_view(self.views.index(self.confusion))
+
+    def _on_screened(self, results: ReadResults) -> None:
+        """Open what a screen wrote, as a table."""
+        self.session.show_results(results)
+        self.show_view(self.views.index(self.rows))
 
     def _on_row(self) -> None:
         """Say whether the image of the row that is looked at is like the training images."""

@@ -256,8 +256,8 @@ class EvaluationSession:
             return self.choices.out
         if self.choices.calibrate:
             name = self._model_name()
-            return _free(labels.parent, f"{name} calibrated", ".zip")
-        return _free(labels.parent, f"{labels.stem} evaluation", "")
+            return free_path(labels.parent, f"{name} calibrated", ".zip")
+        return free_path(labels.parent, f"{labels.stem} evaluation", "")
 
     @property
     def problem(self) -> str:
@@ -271,7 +271,7 @@ class EvaluationSession:
             return f"{labels} does not exist; choose the table of labels."
         if chosen.calibrate:
             return _problem_of_file(out)
-        if out.is_file() or _holds_results(out):
+        if out.is_file() or holds_results(out):
             return f"{out} holds results already; choose another folder, so that they are kept."
         if chosen.card_out is not None:
             if not chosen.options.get("faithfulness"):
@@ -349,14 +349,15 @@ class EvaluationSession:
         return "model" if self._current is None else self._current.card.name
 
 
-def _free(folder: Path, name: str, suffix: str) -> Path:
+def free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return a path in a folder that does not exist yet."""
     plain = "".join("_" if letter in '<>:"/\\|?*' else letter for letter in name)
     numbered = (f"{plain}{'' if n == 1 else f' {n}'}{suffix}" for n in range(1, 1000))
     return next((folder / one for one in numbered if not (folder / one).exists()), folder / f"{plain}{suffix}")
 
 
-def _holds_results(folder: Path) -> bool:
+def holds_results(folder: Path) -> bool:
+    """Whether a folder holds results of any kind."""
     from napari_milcnn.results.opened import WRITTEN_FILES
 
     return any((folder / name).exists() for name in WRITTEN_FILES)

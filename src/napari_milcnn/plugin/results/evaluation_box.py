@@ -47,10 +47,10 @@ from napari_milcnn.plugin.user_settings import recent_models, remember_model
 
 _DEFAULT = "default"
 _EVALUATE_FIELDS = ("split", "bag", "faithfulness")
-_COMPUTE_FIELDS = ("device", "precision", "engine", "batch_size", "tile", "match_pixel_size")
+COMPUTE_FIELDS = ("device", "precision", "engine", "batch_size", "tile", "match_pixel_size")
 _INTERVAL_FIELDS = ("draws", "seed")
 _EVIDENCE_FIELDS = ("kind", "detail", "rule")
-_CHOICES: dict[str, list[Any]] = {
+OPTION_CHOICES: dict[str, list[Any]] = {
     "device": list(DEVICES),
     "split": [("all images", None), *((f"only {name}", name) for name in ("train", "validation", "test"))],
     "kind": [(_DEFAULT, None), *((text, name) for name, text in EVIDENCE_NAMES.items())],
@@ -195,7 +195,7 @@ class EvaluationBox(QWidget):
         self._make_parts()
         self._lay_out()
         self._connect()
-        self._fill_models()
+        fill_models(self.model)
         session.use(current.model)
         self._on_choice()
 
@@ -229,8 +229,8 @@ class EvaluationBox(QWidget):
         self.folds.setAccessibleName("Folds")
         self.folds.setToolTip(_FOLDS_HELP)
         self.forms = {
-            names: options_form(EvaluateOptions, names, _CHOICES)
-            for names in (_EVALUATE_FIELDS, _COMPUTE_FIELDS, _INTERVAL_FIELDS, _EVIDENCE_FIELDS)
+            names: options_form(EvaluateOptions, names, OPTION_CHOICES)
+            for names in (_EVALUATE_FIELDS, COMPUTE_FIELDS, _INTERVAL_FIELDS, _EVIDENCE_FIELDS)
         }
         self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
         self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), {"device": DEVICES})
@@ -257,7 +257,7 @@ class EvaluationBox(QWidget):
         only.addWidget(_section("Intervals and card", self._intervals_page()))
         layout.addWidget(self.only_evaluation)
         layout.addWidget(_section("How the images are opened", self._reading_page()))
-        layout.addWidget(_section("Computing", self.forms[_COMPUTE_FIELDS].native))
+        layout.addWidget(_section("Computing", self.forms[COMPUTE_FIELDS].native))
         layout.addWidget(self.problem)
         layout.addWidget(self.start_button)
         self.section = _section("Evaluate a model", self.inside)
@@ -319,7 +319,7 @@ class EvaluationBox(QWidget):
         """Return what the form says."""
         calibrate = self.task.currentIndex() == 1
         folds = self.folds.value() or None
-        options: dict[str, Any] = {"device": self.forms[_COMPUTE_FIELDS]["device"].value}
+        options: dict[str, Any] = {"device": self.forms[COMPUTE_FIELDS]["device"].value}
         for form in () if calibrate else self.forms.values():
             options |= form_values(form, EvaluateOptions)
         out = self.model_out if calibrate else self.out
@@ -337,17 +337,9 @@ class EvaluationBox(QWidget):
 
     def _on_current(self, model: Any) -> None:
         chosen = self.model.currentData()
-        self._fill_models()
+        fill_models(self.model)
         self.model.setCurrentIndex(max(0, self.model.findData(chosen)) if chosen is not None else 0)
         self.session.use(model)
-
-    def _fill_models(self) -> None:
-        """List the current, the shipped and the recent models."""
-        self.model.clear()
-        name = "none is loaded" if current.model is None else current.model.card.name
-        self.model.addItem(f"current model ({name})", None)
-        for title, path in {**shipped_models(), **{path.stem: path for path in recent_models()}}.items():
-            self.model.addItem(title, path)
 
     def _on_open_model(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.zip rdf.yaml)")
@@ -377,7 +369,7 @@ class EvaluationBox(QWidget):
             for path in (self.out, self.model_out):
                 path.suggest(session.out)
         self.training_section.setEnabled(session.choices.folds is not None)
-        for field in self.forms[_COMPUTE_FIELDS]:
+        for field in self.forms[COMPUTE_FIELDS]:
             field.visible = not calibrate or field.name == "device"
         self.start_button.setText("Calibrate" if calibrate else "Evaluate")
         self.start_button.setEnabled(not runs and not problem)
@@ -391,6 +383,15 @@ class EvaluationBox(QWidget):
         self.stop_button.setEnabled(session.state is EvaluationState.RUNNING)
         self.message.show_notices(session.notices)
         self.use_button.setVisible(session.calibrated is not None)
+
+
+def fill_models(box: NarrowComboBox) -> None:
+    """List the current, the shipped and the recent models."""
+    box.clear()
+    name = "none is loaded" if current.model is None else current.model.card.name
+    box.addItem(f"current model ({name})", None)
+    for title, path in {**shipped_models(), **{path.stem: path for path in recent_models()}}.items():
+        box.addItem(title, path)
 
 
 def _section(title: str, inside: QWidget) -> Section:
