@@ -248,3 +248,15 @@ def test_float32_on_a_gpu_is_not_shortened() -> None:
         assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.enabled
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_float32_stays_exact_until_the_last_of_two_threads_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is that of the whole process: the first that ends must not put it back under the other."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    first, second = devices._without_tf32(), devices._without_tf32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32

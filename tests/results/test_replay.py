@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import napari_milcnn as mil
 from conftest import SMALL, noise
 from napari_milcnn.cli.app import app
-from napari_milcnn.errors import ImageError, ModelError, OptionsError, ResumeError
+from napari_milcnn.errors import ImageError, ModelError, OptionsError, OutputError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
@@ -409,3 +409,26 @@ def test_a_run_that_was_stopped_goes_on_as_its_record_says(model, tmp_path):
     assert read_results(tmp_path / "out").unfinished == 0
     with pytest.raises(ResumeError, match="all of its images are classified"):
         next(resume_run(tmp_path / "out"))
+
+
+def test_of_several_runs_that_were_stopped_one_that_can_goes_on(model, tmp_path):
+    """The last of them needs a model that is gone, which is said; a record that is damaged is named."""
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", noise(90, 100, seed=number))
+    out = tmp_path / "out"
+    steps = classify_files(model, [tmp_path / "images"], out, masks=False, device="cpu")
+    next(step for step in steps if step.result is not None)
+    steps.close()
+    record = json.loads((out / "run.json").read_text())
+    record["model"] |= {"path": str(tmp_path / "gone.zip"), "name": "gone", "sha256": "0" * 64}
+    (out / "run-later.json").write_text(json.dumps(record))
+    said = []
+    assert [step.result.name for step in resume_run(out, said.append) if step.result is not None] == ["1"]
+    assert any("gone.zip, which is missing" in sentence for sentence in said)
+    (out / "run-later.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"gone\.zip, which is missing"):
+        next(resume_run(out))
+    (out / "run-later.json").write_text("{")
+    with pytest.raises(OutputError, match=r"run-later\.json"):
+        next(resume_run(out))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from threading import Lock
 
 import psutil
 import torch
@@ -57,15 +58,36 @@ class DeviceChoice:
     def autocast(self) -> Iterator[None]:
         """Run the encoder in this precision inside the block; float32 on a GPU is float32, not the shorter TF32."""
         enabled = self.precision != torch.float32
-        exact = (
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
-        )
+        exact = _without_tf32() if self.device.type == "cuda" else nullcontext()
         with exact, torch.autocast(self.device.type, self.precision, enabled=enabled):
             yield
 
     def __str__(self) -> str:
         engine = "" if self.engine == "torch" else f", {self.engine}"
         return f"{self.device}, {str(self.precision).removeprefix('torch.')}{engine} ({self.reason})"
+
+
+_TF32_LOCK = Lock()
+_TF32: dict[str, int] = {"blocks": 0, "before": 0}
+"""Blocks of all threads that are open now, and what the setting, which all of them share, was before the first."""
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Keep convolutions of an NVIDIA GPU in float32 until the last of the blocks that are open at a time has ended."""
+    cudnn = torch.backends.cudnn
+    with _TF32_LOCK:
+        if _TF32["blocks"] == 0:
+            _TF32["before"] = cudnn.allow_tf32
+            cudnn.allow_tf32 = False
+        _TF32["blocks"] += 1
+    try:
+        yield
+    finally:
+        with _TF32_LOCK:
+            _TF32["blocks"] -= 1
+            if _TF32["blocks"] == 0:
+                cudnn.allow_tf32 = bool(_TF32["before"])
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from napari_milcnn.errors import ImageError, ModelError, OptionsError, ResumeError
+from napari_milcnn.errors import ImageError, MilcnnError, ModelError, OptionsError, ResumeError
 from napari_milcnn.images.intensity import Plates, PlateScale
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import as_on_disk
@@ -22,7 +22,7 @@ from napari_milcnn.options import EvidenceOptions, MaskOptions, MasksAs, Options
 from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.progress import Steps
 from napari_milcnn.results.folder import ImageResult, classify_files
-from napari_milcnn.results.record import KIND_OF_SCREENS, RECORD_FORMAT, record_paths, versions
+from napari_milcnn.results.record import KIND_OF_SCREENS, RECORD_FORMAT, recorded_runs, versions
 from napari_milcnn.results.unfinished import settle
 from napari_milcnn.results.write import read_json
 
@@ -153,14 +153,31 @@ def resume_run(folder: Path, on_warning: Callable[[str], None] | None = None) ->
     ResumeError
         If no run of the folder is unfinished, or if an image has changed since.
     OutputError
-        If another run writes to the folder.
+        If another run writes to the folder, or a record in it is damaged.
+    OptionsError, ModelError, ImageError
+        As for `replay`, if none of several unfinished runs can go on.
     """
     with locked_folder(folder):
         settle(folder)
-        unfinished = [path for path in record_paths(folder) if read_json(path).get("unfinished")]
+        unfinished = [path for path, run in recorded_runs(folder) if run.unfinished]
     if not unfinished:
         raise ResumeError(f"no run in {folder} is unfinished: all of its images are classified")
-    yield from replay(unfinished[-1], folder, resume=True, command=["resume"], on_warning=on_warning)
+    failures: list[MilcnnError] = []
+    for record in reversed(unfinished):
+        steps = replay(record, folder, resume=True, command=["resume"], on_warning=on_warning)
+        try:
+            first = next(steps, None)
+        except MilcnnError as error:
+            failures.append(error)
+            continue
+        if on_warning is not None:
+            for failure in failures:
+                on_warning(f"another run of {folder} does not go on: {failure}")
+        if first is not None:
+            yield first
+        yield from steps
+        return
+    raise failures[0]
 
 
 def recorded_model(record: Path) -> TrainedModel:

@@ -108,6 +108,22 @@ def test_auto_without_openvino_is_torch(monkeypatch: pytest.MonkeyPatch, model: 
         Classifier(model, engine="openvino")
 
 
+def test_openvino_that_cannot_be_loaded_is_not_taken(monkeypatch: pytest.MonkeyPatch, model: TrainedModel) -> None:
+    """Its files are there, but a library is missing: `auto` is torch, and whoever asks for it is told."""
+
+    def broken() -> None:
+        raise ImportError("libtbb.so.12: cannot open shared object file")
+
+    encoder = "napari_milcnn.inference.engines.openvino_encoder"
+    monkeypatch.setattr(f"{encoder}.import_openvino", broken)
+    monkeypatch.setattr(f"{encoder}._COMPILED", {})
+    for where in ("napari_milcnn.inference.engines.choice", encoder):
+        monkeypatch.setattr(f"{where}.openvino_version", lambda: "2026.0")
+    assert Classifier(model, engine="auto", device="cpu").inference.choice.engine == "torch"
+    with pytest.raises(OptionsError, match=r"cannot be loaded \(libtbb.*; use engine 'torch'"):
+        Classifier(model, engine="openvino", device="cpu")
+
+
 def test_openvino_on_a_gpu_is_refused(model: TrainedModel) -> None:
     with pytest.raises(OptionsError, match="engine 'openvino' runs on the CPU, but option 'device' is 'cuda'"):
         classify(model, np.zeros((2, 90, 90)), engine="openvino", device="cuda")

@@ -15,6 +15,7 @@ from napari_milcnn.errors import OutputError
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.gallery import GallerySession
+from napari_milcnn.plugin.results.reading import ReadRequest, ResumeRequest
 from napari_milcnn.plugin.results.session import ResultsSession, ResultsState
 from napari_milcnn.results.folder import classify_files
 from qt_actions import SessionWorker
@@ -357,3 +358,24 @@ def test_a_run_that_was_stopped_goes_on_and_can_be_stopped_again(session, worker
     assert session.found.unfinished == 0
     assert len(session.found.table) == 3
     assert session.message.text == ""
+
+
+@pytest.mark.parametrize("act", ["open", "find_images", "show_results"])
+def test_a_run_that_goes_on_is_not_stopped_without_a_word(session, worker, run, tmp_path, act):
+    """What the user opens meanwhile stops it, and this is said; so is why it failed, beside what it finished."""
+    session.open(run)
+    worker.work()
+    opened = session.opened
+    request = ResumeRequest(run)
+    session._read(request)
+    arguments = {"open": (run,), "find_images": (tmp_path,), "show_results": (opened,)}
+    getattr(session, act)(*arguments[act])
+    assert request not in worker.waiting
+    worker.work()
+    assert "was stopped; what it finished is kept" in session.message.text
+    session._read(request)
+    worker.waiting.remove(request)
+    session.end(request, "the disk is full")
+    assert [type(one) for one in worker.waiting] == [ReadRequest]
+    worker.work()
+    assert session.message.text == "the disk is full"

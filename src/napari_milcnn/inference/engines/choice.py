@@ -13,6 +13,7 @@ network, in the cache folder of the user; it is taken at one size of image, beca
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -26,7 +27,7 @@ from threading import Lock
 import torch
 
 from napari_milcnn.atomic_write import replacing, sha256
-from napari_milcnn.errors import OutputError
+from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.inference.devices import DeviceChoice
 from napari_milcnn.inference.engines.openvino_encoder import openvino_encoder
 from napari_milcnn.model.openvino_import import openvino_version
@@ -52,7 +53,7 @@ def choose_engine(engine: Engine, network: MilNetwork, choice: DeviceChoice) -> 
     Parameters
     ----------
     engine : str
-        torch, openvino, or auto: OpenVINO where the device is the CPU and it is installed and faster here.
+        torch, openvino, or auto: OpenVINO where the device is the CPU and it is installed, runs here, and is faster.
     network : MilNetwork
         The network.
     choice : DeviceChoice
@@ -66,7 +67,11 @@ def choose_engine(engine: Engine, network: MilNetwork, choice: DeviceChoice) -> 
     with _DECIDING:
         known = _DECIDED.get(key) or remembered_timings().get(key)
         if known is None:
-            known = timings(network, choice)
+            try:
+                known = timings(network, choice)
+            except (OptionsError, ImportError, OSError, RuntimeError) as error:
+                logging.getLogger(__name__).warning("OpenVINO does not run here, so torch is used: %s", error)
+                return "torch"
             _remember(key, known)
         _DECIDED[key] = known
     return "openvino" if known["openvino"] < _FASTER * known["torch"] else "torch"

@@ -52,7 +52,7 @@ def openvino_encoder(network: MilNetwork, precision: torch.dtype) -> Encoder:
     Raises
     ------
     OptionsError
-        If OpenVINO is not installed.
+        If OpenVINO is not installed, or cannot be loaded on this computer.
     """
     if openvino_version() is None:
         raise OptionsError("engine 'openvino' needs OpenVINO: pip install 'napari-milcnn[openvino]'")
@@ -67,7 +67,10 @@ def openvino_encoder(network: MilNetwork, precision: torch.dtype) -> Encoder:
 
 
 def _compiled(network: MilNetwork, precision: torch.dtype) -> Encoder:
-    openvino = import_openvino()
+    try:
+        openvino = import_openvino()
+    except (ImportError, OSError) as error:
+        raise OptionsError(f"engine 'openvino' cannot be loaded ({error}); use engine 'torch'") from error
     channels = network.options.channels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's about the future of the way in which OpenVINO reads a network

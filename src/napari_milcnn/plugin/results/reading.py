@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +139,10 @@ class ResumeRequest:
         from napari_milcnn.results.read import read_results
         from napari_milcnn.results.replay import resume_run
 
-        yield from resume_run(self.folder)
-        yield shown_results(read_results(self.folder))
+        said: list[str] = []
+        yield from resume_run(self.folder, said.append)
+        found = read_results(self.folder)
+        yield shown_results(replace(found, warnings=(*found.warnings, *said)))
 
 
 @dataclass(frozen=True, eq=False)

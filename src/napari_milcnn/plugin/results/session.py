@@ -51,6 +51,7 @@ class ResultsState(Enum):
 
 
 NOTHING_TO_SAY = Notice("", "")
+_RUN_STOPPED = Notice("reading", "The run that went on was stopped; what it finished is kept.", Level.WARNING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +249,10 @@ class ResultsSession:
 
     def show_results(self, opened: ReadResults) -> None:
         """Show results that were read elsewhere, such as those of an evaluation that just ended."""
-        self._withdraw_reading()
+        stops_run = self._withdraw_reading()
         self._begin()
+        if stops_run:
+            self._say(_RUN_STOPPED)
         self._run = object()
         self._set_opened(opened)
 
@@ -280,7 +283,7 @@ class ResultsSession:
             self._copying, cause = None, "copying"
         else:
             return
-        if stopped and isinstance(request, ResumeRequest):
+        if (stopped or error) and isinstance(request, ResumeRequest):
             self._read(ReadRequest((request.folder,), None))
         if error:
             self._message = Notice(cause, error, Level.ERROR)
@@ -289,8 +292,10 @@ class ResultsSession:
     # Changes
 
     def _read(self, request: ReadingRequest) -> None:
-        self._withdraw_reading()
+        stops_run = self._withdraw_reading()
         self._begin()
+        if stops_run:
+            self._say(_RUN_STOPPED)
         self._reading, self._progress = request, ""
         self.changed.emit()
         self.requested.emit(request)
@@ -304,10 +309,12 @@ class ResultsSession:
             self._message = message
             self.changed.emit()
 
-    def _withdraw_reading(self) -> None:
-        if self._reading is not None:
-            before, self._reading = self._reading, None
+    def _withdraw_reading(self) -> bool:
+        """Wait no longer for what is being read; return whether that stops a run that went on."""
+        before, self._reading = self._reading, None
+        if before is not None:
             self.withdrawn.emit(before)
+        return isinstance(before, ResumeRequest)
 
     def _withdraw_opening(self) -> None:
         if self._opening is not None:
