@@ -13,21 +13,31 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from conftest import PATIENCE
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.plugin.docks import OpeningDock
 
 
 def open_dock(viewer, name: str) -> tuple[Any, Any]:
-    """Open a dock as the Plugins menu does, and return napari's dock and ours, which is there once it has loaded."""
-    holder, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+    """Open a dock as the Plugins menu does, and return napari's dock and ours, which is there once it has loaded.
+
+    Where the window has a dock of this kind already, that one is shown in place of a second.
+    """
+    viewer.window.add_plugin_dock_widget("napari-milcnn", name)
     end = time.monotonic() + PATIENCE / 1000
-    while page.dock is None:
+    while True:
+        pages = [one for one in viewer.window._qt_window.findChildren(OpeningDock) if one.name == name]
+        if len(pages) == 1 and pages[0].dock is not None:
+            break
         assert time.monotonic() < end, f"the {name} dock did not open"
         QApplication.processEvents()
         time.sleep(0.005)
-    return holder, page.dock
+    holder = pages[0].parentWidget()
+    while not isinstance(holder, QDockWidget):
+        holder = holder.parentWidget()
+    return holder, pages[0].dock
 
 
 def drop(widget, *paths: Path) -> None:
