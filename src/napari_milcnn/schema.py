@@ -33,15 +33,13 @@ FIELD_COLUMNS: Final = ("plate", "well", "site")
 """Columns that give the place of a field in a screen."""
 LAYOUT_COLUMNS: Final = ("treatment", "dose", "strain", "control", "label")
 """Columns that a layout table of a screen may have about a well; further ones keep their names."""
-CONTROLS: Final = ("negative", "positive", "empty")
-"""What the column `control` says of a well: other wells have ""."""
 
 BAG_ANSWER: Final = "bag answer"
 BAG_RIGHT: Final = "bag right"
 """Columns with the answer that all images of a group give as one bag, and whether it is right."""
 
 _SCORE, _POOLED, _INSTANCE, _EVIDENCE, _CELLS, _SHARE = "score ", "P ", "p ", "evidence ", "cells ", "share "
-_SUMMARY, _BAG = "summary ", "bag "
+_BAG = "bag "
 _FOCUS, _SATURATED = "focus ", "saturated "
 _MEAN, _Z, _P_VALUE, _Q_VALUE, _HIT = "mean ", "z ", "p value ", "q value ", "hit "
 
@@ -80,11 +78,6 @@ def score_column(name: str) -> str:
 def pooled_column(name: str) -> str:
     """Return the name of the column with P of a class, the pooled probability of the image."""
     return _POOLED + name
-
-
-def summary_column(name: str) -> str:
-    """Return the name of the column with the summary of a class by the pooling, from which bags are put together."""
-    return _SUMMARY + name
 
 
 def bag_score_column(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,14 +23,11 @@ from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.devices import DeviceChoice
 from napari_milcnn.inference.engines.openvino_encoder import Encoder
 from napari_milcnn.inference.predict import (
-    Bags,
     Classifier,
     Prediction,
     classify,
     classify_group,
     joined,
-    pool_bags,
-    pool_rows,
 )
 from napari_milcnn.model.openvino_import import openvino_version
 from napari_milcnn.model.trained_model import TrainedModel
@@ -639,22 +635,6 @@ def test_a_group_is_pooled_as_the_instances_of_all_its_planes(pooling: PoolingNa
     np.testing.assert_allclose(found.scores, (whole.scores[0] / 1.5).softmax(0), atol=1e-5)
     assert found.top == model.classes[int(found.scores.argmax())]
     np.testing.assert_allclose(found.median_scores, np.median([one.scores.mean(0) for one in found.images], 0))
-
-
-def test_rows_of_a_table_are_pooled_by_well(compact: TrainedModel) -> None:
-    """Rows that were written to a table and read again give the bags of their wells; failed rows are left out."""
-    fields = [stack(2, 120, 131 + 16 * number, seed=number) for number in range(3)]
-    found = [classify(compact, field, **EXACT) for field in fields]
-    rows = pd.concat([one.bags.table(compact.classes) for one in found], ignore_index=True)
-    rows.insert(0, "well", ["B02", "B01", "B02"])
-    rows = pd.concat([rows, pd.DataFrame([{"well": "B02"}, {"well": "B03"}])])
-    table = pool_rows(compact, pd.read_csv(io.StringIO(rows.to_csv(index=False))), ["well"])
-    assert table["well"].tolist() == ["B01", "B02"]
-    both = pool_bags(compact, Bags.joined([found[0].bags, found[2].bags]))
-    for number, name in enumerate(compact.classes):
-        column = table[f"bag score {name}"]
-        np.testing.assert_allclose(column, [found[1].scores[0, number], both.scores[number]], atol=1e-5)
-        np.testing.assert_allclose(table[f"bag P {name}"].iloc[1], both.probabilities[number], atol=1e-5)
 
 
 def test_a_group_needs_an_image_and_one_that_shows_something(compact: TrainedModel) -> None:

@@ -41,15 +41,11 @@ from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
 from napari_milcnn.schema import (
-    INSTANCES,
     NO_CLASS,
     UNLIKE,
     UNLIKE_REASON,
-    bag_pooled_column,
-    bag_score_column,
     pooled_column,
     score_column,
-    summary_column,
     unlike_sentence,
 )
 
@@ -84,12 +80,6 @@ class Bags:
     def joined(parts: Sequence[Bags]) -> Bags:
         """Put the planes of several images one after another."""
         return Bags(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Bags)))
-
-    def table(self, classes: Sequence[str]) -> pd.DataFrame:
-        """Return one row per plane: the number of instances, and the summary of each class; see `pool_rows`."""
-        rows = pd.DataFrame(self.summaries, columns=[summary_column(name) for name in classes])
-        rows.insert(0, INSTANCES, self.instances)
-        return rows
 
 
 @dataclass(frozen=True)
@@ -534,33 +524,3 @@ def pool_bags(model: TrainedModel, bags: Bags) -> GroupPrediction:
     scores = scores_from_logits(model, y)[0].numpy()
     return GroupPrediction(model.classes, probabilities[0].numpy(), scores, int(bags.instances.sum()),
                            len(bags.instances))  # fmt: skip
-
-
-def pool_rows(model: TrainedModel, rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """Pool the rows of each group of a table into one bag.
-
-    Parameters
-    ----------
-    model : TrainedModel
-        The model by which the planes were classified.
-    rows : DataFrame
-        One row per plane, with the columns of `Bags.table`. Rows of planes that failed, without numbers, are left out.
-    by : str or list of str
-        Columns by which rows belong together, such as plate and well.
-
-    Returns
-    -------
-    DataFrame
-        One row per group, sorted, with the columns `by`, and score and P of the bag for each class.
-    """
-    columns = [summary_column(name) for name in model.classes]
-    names = [by] if isinstance(by, str) else by
-    found = []
-    for key, part in rows.dropna(subset=[INSTANCES, *columns]).groupby(names, dropna=False):
-        summaries, count = part[columns].to_numpy(np.float32), part[INSTANCES].to_numpy(np.int64)
-        bag = pool_bags(model, Bags(count, summaries, np.empty((len(part), 0), np.float32)))
-        scores = {bag_score_column(name): float(value) for name, value in zip(bag.classes, bag.scores, strict=True)}
-        pooled = {bag_pooled_column(name): float(p) for name, p in zip(bag.classes, bag.probabilities, strict=True)}
-        found.append(dict(zip(names, key, strict=True)) | scores | pooled)
-    every = [*names, *map(bag_score_column, model.classes), *map(bag_pooled_column, model.classes)]
-    return pd.DataFrame(found, columns=every)

@@ -281,7 +281,7 @@ def _check_answers(model: TrainedModel, module: nn.Module, run: _ExportRunner, n
         shown = f"{batch} image{'s'[: batch > 1]} of {height} x {width} px"
         try:
             found = run(images)
-        except Exception as error:
+        except Exception as error:  # those of ONNX Runtime have no other base
             raise ModelError(
                 f"the exported {name} model fails on {shown}, so it was not written: {error}; report this with the "
                 "model"
