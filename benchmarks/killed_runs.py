@@ -177,7 +177,7 @@ def main() -> None:
         rows = [killed(one, commands, work, options.kills) for one in options.commands]
         header = ["command", "kills", "runs", "equal to the undisturbed run"]
         lines = [*table(header, rows), "", two_at_once(commands["classify"], work)]
-    report("Killed runs", lines, keep=options.record)
+    report(f"Killed runs: {', '.join(options.commands)}", lines, keep=options.record)
 
 
 if __name__ == "__main__":

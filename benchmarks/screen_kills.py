@@ -218,7 +218,7 @@ def main() -> None:
         rows = [killed(what, words, work, work / "whole", options.kills, seconds) for what in options.what]
     header = ["killed", "kills", "screens", "equal to the undisturbed screen", "wells written twice"]
     lines = [f"{options.wells} wells of {SITES} fields, three of them damaged.", "", *table(header, rows)]
-    report("Killed screens", lines, keep=options.record)
+    report(f"Killed screens: {', '.join(options.what)}", lines, keep=options.record)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/train_dock"), help="for images and screenshots")
     parser.add_argument("--threads", type=int, help="of torch; default: as the dock has them")
     parser.add_argument("--quick", action="store_true", help="under a minute, to see that it runs")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     QSettings.setPath(QSettings.Format.NativeFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())

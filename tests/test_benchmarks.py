@@ -26,19 +26,25 @@ def test_finished_runs_are_not_done_twice(tmp_path):
         Finished(tmp_path, {"epochs": (3, 5)})
 
 
-def test_a_block_is_kept_with_its_command(tmp_path, monkeypatch, capsys):
-    """What is printed stands at the end of RESULTS.md, behind what was there, with three digits."""
+def test_the_latest_block_of_a_title_is_kept_with_its_command(tmp_path, monkeypatch, capsys):
+    """What is printed takes the place of the earlier block of its title, which moves to HISTORY.md; others stay."""
     from benchmarks import record
 
-    results = tmp_path / "RESULTS.md"
-    results.write_text("before\n")
+    results, history = tmp_path / "RESULTS.md", tmp_path / "HISTORY.md"
+    first, other = "\n## Some, 2026-01-02\n\nfirst\n", "\n## Some, wider, 2026-01-02\n\nother\n"
+    results.write_text("# Results\n" + first + other)
+    history.write_text("before\n")
     monkeypatch.setattr(record, "RESULTS", results)
+    monkeypatch.setattr(record, "HISTORY", history)
     monkeypatch.setattr(sys, "argv", [str(record.ROOT / "benchmarks" / "speed" / "some.py"), "--data", "a b"])
     record.report("Some", record.table(["name", "error"], [["max", 0.25]]), keep=True)
     printed = capsys.readouterr().out
-    assert results.read_text() == "before\n" + printed
+    assert results.read_text() == "# Results\n" + printed + other
+    assert history.read_text() == "before\n" + first
     assert "`python -m benchmarks.speed.some --data 'a b'`" in printed
     assert printed.endswith("| name | error |\n| --- | --- |\n| max | 0.250 |\n")
+    record.report("Another", ["line"], keep=True)
+    assert results.read_text() == "# Results\n" + printed + other + capsys.readouterr().out
 
 
 def test_k_of_a_hundred_digits_are_of_the_class():

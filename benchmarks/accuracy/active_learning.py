@@ -96,7 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     plan, work = PLANS[args.pool], args.work / args.pool
     make = partial(MAKERS[args.pool], plan, args.data)

@@ -117,7 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="under a minute, to see that it runs")
     parser.add_argument("--large", action="store_true", help="ten times the images, for a GPU")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
 
 

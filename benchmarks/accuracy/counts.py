@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--per-class", type=int, default=8, help="fields a class")
     parser.add_argument("--work", type=Path, default=Path("build/counts"), help="composed fields are kept here")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
 
 

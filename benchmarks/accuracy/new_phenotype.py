@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--wells", type=int, default=48, help="wells of each known class")
     parser.add_argument("--rare", action="store_true", help="bags against medians where 5-30 %% of the cells differ")
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     model = mil.load_model(args.model)
     affected = RARE if args.rare else AFFECTED

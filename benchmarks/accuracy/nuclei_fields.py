@@ -14,7 +14,7 @@ over the pixels of the cells, and over the mean in each cell.
 
 With `--learn` models are trained anew on 40, 20, 10 and 5 fields a class of training plates (30-80 % of cells
 affected), all of them on as many patches, by the options that stand below, and scored at their last epoch. Models that
-are there in `--work` are not trained again. `--record` appends the rows to RESULTS.md.
+are there in `--work` are not trained again. `--record` keeps the rows in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if args.learn:
             lines = learn(args.data, Path(folder), args.work, args.per_class, args.fields)
-            record.report("Nuclei fields: accuracy against fields a class", lines, keep=args.record)
+            record.report(
+                f"Nuclei fields learned from {', '.join(map(str, args.fields))} fields a class", lines, keep=args.record
+            )
         else:
             model = mil.load_model(args.card or args.model)
             tables = {name: compose(args.data, Path(folder) / name[:2], args.per_class, share)

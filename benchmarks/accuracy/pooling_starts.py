@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/starts"), help="for images and finished runs")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     for name, counts in SHARES.items():
         folder = args.work / name

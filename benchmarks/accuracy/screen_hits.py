@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=256, help="of a field, in px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
 
 

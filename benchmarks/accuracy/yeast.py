@@ -88,7 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="under a minute, to see that it runs")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
 
 

@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--per-class", type=int, default=8, help="fields a class and phenotype, four a well")
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     maker = EvidenceMaker(mil.load_model(args.model), kind="object")
     learned, known = (measure(maker, composed(args.data, args.work, split, args.per_class), {})

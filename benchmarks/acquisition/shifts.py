@@ -79,7 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="hand-made features beside")
     parser.add_argument("--workers", type=int, default=2, help="processes for the features of the peer")
     parser.add_argument("--work", type=Path, default=Path("build/shifts"), help="composed fields are kept here")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     parser.add_argument("--card", type=Path, metavar="M.zip", help="score this model file, and write it on its card")
     return parser.parse_args()
 

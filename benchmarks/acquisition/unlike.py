@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--left-out", nargs="+", default=[], type=lambda text: tuple(text.split("=", 1)),
                         metavar="NAME=MODEL", help="classes, each with a model trained without it")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=17)
     parser.add_argument("--shape", type=int, nargs=2, default=(1000, 1200))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--strips", action="store_true", help="cut every plane in strips, however small")
     parser.add_argument("--check", action="store_true", help="compare strips with one piece on the smallest plane")
     parser.add_argument("--one", type=int, metavar="SIDE", help="measure in this process and print JSON")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     if args.one:
         sys.stdout.write(json.dumps(measured(args.one, args.kind, args.masks_as, strips=args.strips)))

@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="processes for each dock")
     parser.add_argument("--dock", choices=DOCKS, help="open this dock in this process and print its gaps as JSON")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     if args.dock:
         sys.stdout.write(json.dumps(openings(args.dock)))

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small images and few rounds")
     parser.add_argument("--minutes", type=float, default=2.5, help="about how long the run may take")
     parser.add_argument("--only", nargs="*", choices=[*BLOCKS], default=[*BLOCKS], help="blocks to run")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     keep_freed_memory()
     device = choose_device(args.device).device

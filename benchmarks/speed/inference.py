@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer turns, without torch.compile")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every variant")
     parser.add_argument("--plot", type=Path, help="draw the ratios to this .png")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     keep_freed_memory()
     turns = 4 if args.quick else 15

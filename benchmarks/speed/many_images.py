@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300, help="number of images")
     parser.add_argument("--planes", type=int, default=300, help="number of planes of one image")
     parser.add_argument("--one", choices=("images", "planes"), help="measure in this process and print JSON")
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     if min(args.images, args.planes) < FIRST + 10:
         parser.error(f"expected at least {FIRST + 10} images and planes")

@@ -387,7 +387,7 @@ def main() -> None:
     parser.add_argument(
         "--viewers", type=int, default=2, help="1 where vispy crashes with two, as under software OpenGL"
     )
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     QSettings.setPath(QSettings.Format.NativeFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())
     folder = Path(tempfile.mkdtemp())

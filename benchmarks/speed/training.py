@@ -30,7 +30,7 @@ PRESETS = ("compact", "paper")
 def main() -> None:
     """Time both presets, or be one of the two processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     parser.add_argument("--be", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.be:

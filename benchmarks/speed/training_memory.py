@@ -30,7 +30,7 @@ def main() -> None:
     """Write the images, train in processes of their own, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     parser.add_argument("--be", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.be:
