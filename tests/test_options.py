@@ -188,8 +188,8 @@ def test_valid_device_names(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu:0", " cuda", "cuda\n", "", "meta"])
 def test_invalid_device_names_are_refused(device: str) -> None:
-    """The message shows the pattern that was expected."""
-    with pytest.raises(OptionsError, match=r"auto\|cpu\|cuda\|xpu\|mps"):
+    """The message says what was expected."""
+    with pytest.raises(OptionsError, match="expected auto, cpu, cuda, xpu, mps, or cuda:1"):
         make_options(ComputeOptions, {"device": device})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from reprlib import Repr
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -40,7 +40,20 @@ DEVICES = ("auto", "cpu", *ACCELERATORS)
 DEVICE_HELP = f"Device to compute on: {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; cuda:1 for the second GPU."
 MOST_SMOOTH, MOST_SPLIT, MOST_AREA = 200.0, 1000.0, 10**9
 """Largest sigma and distance, in px, and area, in px: the time for a plane grows with the first two."""
-Device = Annotated[str, Field(pattern=rf"^({'|'.join(DEVICES)}|cuda:\d{{1,3}})$")]
+
+
+def _of_form(pattern: str, expected: str) -> AfterValidator:
+    def checked(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(checked)
+
+
+Device = Annotated[
+    str, _of_form(rf"{'|'.join(DEVICES)}|cuda:\d{{1,3}}", f"{', '.join(DEVICES)}, or cuda:1 for the second GPU")
+]
 Precision = Literal["auto", "float32", "bfloat16"]
 RunningEngine = Literal["torch", "openvino"]
 Engine = Literal["torch", "openvino", "auto"]
@@ -85,7 +98,9 @@ class Options(BaseModel):
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
-def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOptions:
+def make_options(
+    kind: type[AnyOptions], values: Mapping[str, object], called: Callable[[str], str] = "option '{}'".format
+) -> AnyOptions:
     """Build options from keywords.
 
     Parameters
@@ -94,6 +109,8 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
         The option model to build.
     values : mapping
         Name of an option -> its value; options that are left out have their defaults.
+    called : callable
+        Function of the name of an option that returns what messages call it, such as its flag.
 
     Raises
     ------
@@ -104,7 +121,7 @@ def make_options(kind: type[AnyOptions], values: Mapping[str, object]) -> AnyOpt
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"]) for e in error.errors()]
+        mistakes = [_mistake(kind, e["loc"], e["type"], e["input"], e["msg"], called) for e in error.errors()]
         raise OptionsError("; ".join(mistakes)) from error
 
 
@@ -114,15 +131,21 @@ _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 200
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 20
 
 
-def _mistake(kind: type[Options], place: Sequence[int | str], error_type: str, found: object, expected: str) -> str:
-    """Say what is wrong with one option, in pydantic's words where those help."""
-    name = ".".join(str(part) for part in place if part not in {"float", "str"}) or kind.__name__
+def _mistake(
+    kind: type[Options], place: Sequence[int | str], error_type: str, found: object, expected: str,
+    called: Callable[[str], str],
+) -> str:  # fmt: skip
+    """Say what is wrong with one option, in pydantic's words where those help; of several the model itself says it."""
+    name = short(".".join(str(part) for part in place if part not in {"float", "str"}))
+    expected = expected.removeprefix("Value error, ")
+    if not name:
+        return expected
     if error_type == "missing":
-        return f"option {name!r} is missing"
+        return f"{called(name)} is missing"
     if error_type == "extra_forbidden":
         known = "" if len(place) > 1 else f"; expected one of {', '.join(kind.model_fields)}"
-        return f"there is no option '{short(name)}'{known}"
-    return f"option '{short(name)}' is {_BRIEF.repr(found)}: {expected.removeprefix('Value error, ')}"
+        return f"there is no option '{name}'{known}"
+    return f"{called(name)} is {_BRIEF.repr(found)}: {expected}"
 
 
 def flag_name(name: str) -> str:
@@ -437,10 +460,9 @@ class ScreenOptions(StatisticsOptions):
         None, description="Part i of n equal parts of the screen, such as 3/16, for job arrays: each job of the array "
                           "classifies its wells into the same folder; the last one to end writes the tables."
     )  # fmt: skip
-    memory_limit: str = Field(
-        "auto", pattern=r"^(auto|\d+(\.\d+)? ?([KMGT]i?B))$",
-        description="Memory that each worker may use, such as 4GB; a worker that needs more is replaced. auto: an "
-                    "equal share of the memory of this computer.",
+    memory_limit: Annotated[str, _of_form(r"auto|\d+(\.\d+)? ?[KMGT]i?B", "auto, or an amount such as 4GB")] = Field(
+        "auto", description="Memory that each worker may use; one that needs more is replaced. auto: an equal share of "
+                            "the memory of this computer."
     )  # fmt: skip
     cells: bool = Field(True, description="Find the cells of each field, count them and list them in the table cells.")
     masks: MasksGo = Field(
@@ -486,12 +508,9 @@ class MaskOptions(Options):
                                      "masks of every class."
     )  # fmt: skip
     smooth: float = Field(
-        0.0,
-        ge=0,
-        le=MOST_SMOOTH,
-        description="Gaussian sigma, in px, applied to the evidence before the threshold; not used for "
-        "object evidence.",
-    )
+        0.0, ge=0, le=MOST_SMOOTH, description="Gaussian sigma, in px, applied to the evidence before the threshold; "
+                                               "not used for object evidence."
+    )  # fmt: skip
     min_size: int = Field(
         20,
         ge=0,

@@ -197,13 +197,27 @@ def test_exit_status_1_where_an_image_fails(run, model, image, tmp_path):
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["error"].notna().tolist() == [False, True]
 
 
+def test_a_wrong_option_of_a_training_is_called_by_its_flag(run, model, image, tmp_path):
+    """Options of one command that are those of another have a prefix, which its message has, too."""
+    (tmp_path / "labels.csv").write_text(f"file,label\n{image.name},round\n")
+    for call, flag in ((("evaluate", tmp_path / "labels.csv", "-m", model, "--train-epochs", 0), "--train-epochs"),
+                       (("train", tmp_path / "labels.csv", "--epochs", 0), "--epochs"),
+                       (("train", tmp_path / "labels.csv", "--widths", "1,2,3,4,5"), "--widths.5")):  # fmt: skip
+        result = run(*call, "-o", tmp_path / "out.zip")
+        assert result.exit_code == 2
+        assert f"error: {flag} is" in result.stderr
+        assert not (tmp_path / "out.zip").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--model", "nowhere.zip"), "nowhere.zip does not exist"),
         (("--threshold", "high"), "expected auto, otsu, a number such as 0.4"),
         (("--tile", "20"), "expected at least the receptive field, 67 px"),
-        (("--device", "tpu"), "option 'device' is 'tpu'"),
+        (("--device", "tpu"), "--device is 'tpu': expected auto, cpu, cuda, xpu, mps, or cuda:1 for the second GPU"),
+        (("--foreground-size", "-3"), "--foreground-size is -3.0: Input should be greater than 0"),
+        (("--detail", "3"), "--detail is 3: expected 1, 2 or 4"),
         (("--class", "flat"), "the model does not know the class flat; its classes: round, long"),
         (("--kind", "hunch"), "hunch"),
         (("--class-threshold", "round"), "--class-threshold is 'round'; expected CLASS=NUMBER, such as nucleus=0.42"),
@@ -363,9 +377,11 @@ def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (("--size", 20000), "option 'size' is (20000, 20000): expected a side of 64 to 16384 px"),
-    (("--multi-label", 2), "option 'multi_label' is 2.0: Input should be less than or equal to 1"),
-    (("--size", 64, "--fields", 1, "--read-noise", -1), "option 'read_noise' is -1.0"),
+    (("--size", 20000), "'--size': Input should be less than or equal to 16384"),
+    (("--multi-label", 2), "--multi-label is 2.0: Input should be less than or equal to 1"),
+    (("--size", 64, "--fields", 1, "--read-noise", -1), "--read-noise is -1.0"),
+    (("--plate", "--wells", 48), "error: --wells is 48: expected 24, 96 or 384"),
+    (("--plate", "--wells", 24, "--doses", 20), "error: doses is 20, of which only 18 fit beside the controls"),
 ])  # fmt: skip
 def test_impossible_simulations_end_with_a_sentence(run, tmp_path, call, message):
     """Exit status 2 and nothing written; every option of a simulation has a flag."""

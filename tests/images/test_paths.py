@@ -21,6 +21,7 @@ from napari_milcnn.images.paths import (
     is_plain_folder,
     is_zarr,
     output_names,
+    shown_name,
 )
 
 
@@ -138,3 +139,15 @@ def test_names_are_cut_by_bytes(letter):
     assert len(set(names)) == 5
     assert all(len(name.encode()) <= 150 for name in names)
     assert all(name.startswith(letter * 30) for name in names[:4])
+
+
+@pytest.mark.parametrize("plate", ["plate.ome.zarr", "plate"])
+def test_a_field_of_a_plate_is_called_by_plate_well_and_field(tmp_path, plate):
+    """The last part of its path, 0, is that of a field in every well; the plate may say what it is by metadata only."""
+    field = tmp_path / plate / "B" / "03" / "0"
+    field.mkdir(parents=True)
+    for folder in (field, *field.parents[:3]):
+        (folder / "zarr.json").write_text("{}")
+    assert shown_name(field) == f"{plate}/B/03/0"
+    assert shown_name(tmp_path / plate) == plate
+    assert shown_name(tmp_path / "image.tif") == "image.tif"

@@ -75,9 +75,9 @@ def test_wells_at_the_edge_are_dimmer(tmp_path):
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(OptionsError, match="expected one of 24, 96, 384"):
+    with pytest.raises(OptionsError, match="'wells' is 25: expected 24, 96 or 384"):
         make_options(PlateOptions, {"wells": 25})
-    with pytest.raises(OptionsError, match="20 doses of a compound do not fit on a plate of 24 wells"):
+    with pytest.raises(OptionsError, match="doses is 20, of which only 18 fit beside the controls"):
         make_options(PlateOptions, {"wells": 24, "doses": 20})
     (tmp_path / "layout.csv").touch()
     with pytest.raises(OutputError, match="already holds plates"):

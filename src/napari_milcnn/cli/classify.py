@@ -25,6 +25,7 @@ from napari_milcnn.cli.option_flags import (
 )
 from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, say, shown, warn
 from napari_milcnn.errors import OptionsError
+from napari_milcnn.images.paths import shown_name
 from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, MasksAs
 from napari_milcnn.schema import NOTHING, UNLIKE
 
@@ -156,7 +157,7 @@ def _print_problems(result: ImageResult) -> None:
     if result.error:
         print_failure(result.error)
     for warning in result.warnings:
-        messages.print(f"{result.file.name}: {warning}", style="yellow")
+        messages.print(f"{shown_name(result.file)}: {warning}", style="yellow")
 
 
 def _results_table(results: list[ImageResult]) -> Table:
@@ -164,7 +165,7 @@ def _results_table(results: list[ImageResult]) -> Table:
     table = Table("image", "plane", "top class", "score", "margin", "unlike", *masks, box=None, pad_edge=False)
     for result in results:
         if result.prediction is None:
-            table.add_row(result.file.name, "", "failed", style="red")
+            table.add_row(shown_name(result.file), "", "failed", style="red")
             continue
         prediction = result.prediction
         for i, (top, score, margin, unlike) in enumerate(
@@ -172,7 +173,7 @@ def _results_table(results: list[ImageResult]) -> Table:
         ):
             objects = [str(result.objects) if i == 0 else ""][: len(masks)]
             table.add_row(
-                result.file.name,
+                shown_name(result.file),
                 prediction.plane_name(i),
                 top or NOTHING,
                 f"{score:.3f}" if top else "",

@@ -13,7 +13,7 @@ from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import AsJson, given_options, loaded, options_of
 from napari_milcnn.cli.progress import exit_status, output, print_json, progress_bar
 from napari_milcnn.options import make_options
-from napari_milcnn.simulation.options import PLATES_ALIKE, PlateOptions, SimulationOptions, square_field
+from napari_milcnn.simulation.options import PLATES_ALIKE, SIDES, PlateOptions, SimulationOptions, square_field
 
 BY_SIDE_OR_IN_PAIRS = ("size", "cells", "penetrance", "weak")
 """Options of a simulation without a flag of the same name: --size sets the first two, the others are pairs."""
@@ -57,7 +57,7 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the screen to.", metavar="OUT")],
     *,
     fields: Annotated[int, typer.Option(min=1, max=100_000, help="Fields of view for each localisation.")] = 10,
-    size: Annotated[int, typer.Option(help="Side of a field, in px.")] = 512,
+    size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Side of a field, in px.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed gives the same screen.")] = 0,
     plates_alike: Annotated[
         bool, typer.Option("--plates-alike", help="Take all plates in the same way: 0 for every --plate option.")
@@ -75,14 +75,14 @@ def simulate(
     from napari_milcnn.simulation.localisations import LOCALISATIONS
     from napari_milcnn.simulation.screen import simulate_screen
 
-    wells = given_options(PlateOptions, options)
-    options = {name: value for name, value in options.items() if name not in PlateOptions.model_fields}
-    options |= PLATES_ALIKE if plates_alike else {}
+    with exit_status():
+        wells, looks = given_options(PlateOptions, options), given_options(SimulationOptions, options)
+    looks |= PLATES_ALIKE if plates_alike else {}
     if plate:
-        _simulate_plates(out, wells, size, seed, options)
+        _simulate_plates(out, wells, size, seed, looks)
         return
     with exit_status(), progress_bar() as progress, interrupt_between_steps() as stop_if_interrupted:
-        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **options))
+        steps = simulate_screen(out, fields_per_class=fields, seed=seed, options=square_field(size, **looks))
         task = progress.add_task("simulate", total=fields * len(LOCALISATIONS))
         with closing(steps):
             for _ in steps:

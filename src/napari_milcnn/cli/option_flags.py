@@ -103,8 +103,17 @@ def _parameter(name: str, kind: Any, default: object, option: OptionInfo) -> ins
 
 
 def given_options(kind: type[Options], options: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
-    """Return the options that were given for the fields of one option model."""
-    return {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
+    """Return the options that were given for the fields of one option model.
+
+    Raises
+    ------
+    OptionsError
+        If one of them has an impossible value. The message calls it by its flag.
+    """
+    given = {name: options[prefix + name] for name in kind.model_fields if options.get(prefix + name) is not None}
+    needed = {name: 1 for name, field in kind.model_fields.items() if field.is_required()}  # known only later
+    make_options(kind, needed | given, called=lambda name: flag_name(prefix + name))
+    return given
 
 
 def loaded(model: str) -> TrainedModel:

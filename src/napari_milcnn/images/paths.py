@@ -354,6 +354,17 @@ def image_name(path: Path | None) -> str:
     return "_".join([_without_suffix(outer.name), *path.relative_to(outer).parts])
 
 
+def shown_name(path: Path) -> str:
+    """Return what messages call an image: the last part of its path; with its plate, "plate.zarr/B/03/0", for a field.
+
+    A part of an OME-Zarr is called so, since fields of all wells have the same last parts.
+    """
+    outer = zarr_around(path) or path
+    while has_zarr_metadata(outer.parent):  # a plate whose name does not say what it is
+        outer = outer.parent
+    return path.relative_to(outer.parent).as_posix()
+
+
 def _field_name(path: Path) -> str:
     """Return what the names of the files of a field share, without what numbers the channel: "plate_B03_s1"."""
     found, first = _BRACES.fullmatch(str(path)), files_of(path)[0].name

@@ -38,7 +38,7 @@ from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_ove
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
-from napari_milcnn.inference.model_input import ModelInput
+from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
 from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
 from napari_milcnn.inference.strips.regions import looked_up, means_in_strips
@@ -55,6 +55,8 @@ LARGEST_AT_ONCE = 2**25
 """Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
+_CORNER = 64
+"""Side of what is read of an image to see whether it can be read, in px."""
 _JACOBIAN_MEMORY = 4
 """A run back through every layer takes this multiple of the memory of a forward run."""
 
@@ -188,6 +190,30 @@ class EvidenceMaker:
                 yield PlaneEvidence(row, laid, objects, names, values, self.model.card.reference)
             else:
                 yield PlaneEvidence(row, self._maps(model_input, prediction.only(row), plane, chosen), None, names)
+
+    def takes(self, image: ImageStack, *, foreground: bool) -> ModelInput:
+        """Return an image as the input of the model, after it was checked as far as that is quick.
+
+        Parameters
+        ----------
+        image : ImageStack
+            The image.
+        foreground : bool
+            Whether its objects are to be found, too.
+
+        Raises
+        ------
+        ImageError
+            If it has not the channels that are needed, its pixel size cannot be true, or the corner of its first plane
+            cannot be read.
+        """
+        options = self.classifier.options
+        found = model_input(self.model, image, match_pixel_size=options.match_pixel_size)
+        if foreground and self.options.kind == "object":
+            self._foreground_index(found)
+        height, width = image.plane_shape
+        image.plane(0, found.channels, Window(0, min(height, _CORNER), 0, min(width, _CORNER)))
+        return found
 
     def foreground(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
         """Find the objects of one plane, int32 (Y, X), as the options or the model's card say."""

@@ -368,6 +368,22 @@ def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]
     return values.astype(np.float32), tuple(reasons)
 
 
+def pixels_unlike(model_input: ModelInput, plane: int) -> str:
+    """Say in what the pixels of a plane are unlike those of the training images, without running the network.
+
+    "" if they are alike, or if the model does not know its training images.
+
+    Raises
+    ------
+    ImageError
+        If the plane cannot be read.
+    """
+    known = model_input.model.card.training.look
+    if known is None:
+        return ""
+    return unlike(model_input.model, known.features.middle[None], [plane_look(model_input, plane)])[1][0]
+
+
 def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
     """Say in what a plane differs, the most striking difference first."""
     known = look.statistics.middle.reshape(one.statistics.shape)

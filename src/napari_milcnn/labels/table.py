@@ -46,8 +46,8 @@ from napari_milcnn.images.paths import (
     files_of,
     images_in,
     is_plain_folder,
+    shown_name,
     with_file_column,
-    zarr_around,
 )
 from napari_milcnn.images.stack import ImageStack, PlaneChoice, only_planes
 from napari_milcnn.labels.image_checks import CheckedRow, OnImage, Problems, check_rows
@@ -95,9 +95,7 @@ class LabelledImage:
     @property
     def name(self) -> str:
         """The name in messages: the file, or its path from the zarr on that it lies in, and its planes."""
-        outer = zarr_around(self.file)
-        file = self.file.name if outer is None else self.file.relative_to(outer.parent).as_posix()
-        return f"{file} {self.plane}".rstrip()
+        return f"{shown_name(self.file)} {self.plane}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pandas as pd
 from napari_milcnn.errors import OptionsError, OutputError
 from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import files_of, find_images, is_zarr, output_names, printable
+from napari_milcnn.images.paths import files_of, find_images, is_zarr, output_names, printable, shown_name
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.cells import read_label_image
 from napari_milcnn.inference.evidence import EvidenceMaker, class_indices
@@ -247,7 +247,7 @@ class _Run:
                 result = self._finish(file, name, found, event, progress) if isinstance(event, ImageEnd) else None
                 busy = False
                 found = found if result is None else None
-                yield Progress(step.number, step.total, file.name, step.share, result)
+                yield Progress(step.number, step.total, shown_name(file), step.share, result)
         finally:
             lock.check()
             progress.end(failed=busy, seconds=round(time.perf_counter() - began, 3))

@@ -30,6 +30,7 @@ from napari_milcnn.results.opened import RECORD
 from napari_milcnn.results.record import chosen_for_all, with_engine_of
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import write_json
+from napari_milcnn.screens.check import check_fields
 from napari_milcnn.screens.outputs.masks import check_takes_masks
 from napari_milcnn.screens.parts import (
     FACTS,
@@ -123,7 +124,7 @@ def screen(
     Raises
     ------
     ImageError, LabelsError
-        If the source or the layout cannot be used.
+        If the source or the layout cannot be used, or no field can be classified with the model and the options.
     OptionsError
         If an option is unknown or has an impossible value.
     ResumeError
@@ -142,6 +143,8 @@ def screen(
         say(sentence)
     run = _ScreenRun(model, found, Path(out), shared, evidence, classes, mask_options,
                None if layout is None else Path(layout), command)  # fmt: skip
+    check_fields(run.maker, [field for well in run.wells for field in well.fields], found.reading, cells=shared.cells,
+                 say=say)  # fmt: skip
     with run.held() as lock:
         done = run.begin(resume or shared.shard is not None, redo_changed, retry_failed, say)
         yield from run.steps(lock, done, say)
@@ -293,12 +296,18 @@ class _ScreenRun:
 
     def _here(self, wells: list[WellTask]) -> Iterator[tuple[int, float, str, WellDone | None]]:
         """Classify wells; yields the number of fields that are done, the share of the next, where it is, and a well."""
-        finished = 0
+        before = 0
         for task in tasks_of(wells, 1):
-            before = finished
+            skipped = 0
             for step in classify_wells(self.job, task, self.maker):
-                finished += 0 if step.result is None else step.result.fields
-                yield max(finished, before + step.number), step.share, step.doing, step.result
+                done = step.result
+                if done is None:
+                    yield before + skipped + step.number, step.share, step.doing, None
+                    continue
+                if done.before:  # by another run, meanwhile
+                    skipped += done.fields
+                yield before + skipped + step.number + (not done.before), 0.0, step.doing, done
+            before += sum(len(well.fields) for well in task)
 
     def _on_workers(
         self, wells: list[WellTask], say: Callable[[str], None]

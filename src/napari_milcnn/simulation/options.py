@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from napari_milcnn.images.instruments import PLATES
 from napari_milcnn.options import Options, make_options
@@ -96,6 +96,7 @@ class SimulationOptions(Options):
     )
 
 
+_PLATE_SIZES = [size for size in PLATES if size <= 384]
 PlateForm: TypeAlias = Literal["tiff", "0.4", "0.5", "0.6"]
 
 
@@ -121,15 +122,24 @@ class PlateOptions(Options):
     @property
     def compounds(self) -> int:
         """Number of compounds: as many as fit beside the controls, of which a twelfth of the wells are negative."""
-        return (self.wells - self.positive - max(4, self.wells // 12)) // self.doses
+        return self._free // self.doses
+
+    @property
+    def _free(self) -> int:
+        return self.wells - self.positive - max(4, self.wells // 12)
+
+    @field_validator("wells")
+    @classmethod
+    def _of_a_size(cls, value: int) -> int:
+        if value not in _PLATE_SIZES:
+            raise ValueError(f"expected {', '.join(map(str, _PLATE_SIZES[:-1]))} or {_PLATE_SIZES[-1]}")
+        return value
 
     @model_validator(mode="after")
-    def _of_a_size(self) -> PlateOptions:
-        sizes = [size for size in PLATES if size <= 384]
-        if self.wells not in sizes:
-            raise ValueError(f"{self.wells} wells: expected one of {', '.join(map(str, sizes))}")
+    def _with_room(self) -> PlateOptions:
         if self.compounds < 1:
-            raise ValueError(f"{self.doses} doses of a compound do not fit on a plate of {self.wells} wells")
+            raise ValueError(f"doses is {self.doses}, of which only {self._free} fit beside the controls on a plate of "
+                             f"{self.wells} wells; give fewer doses, or more wells")  # fmt: skip
         return self
 
 
