@@ -45,8 +45,10 @@ _MEAN, _Z, _P_VALUE, _Q_VALUE, _HIT = "mean ", "z ", "p value ", "q value ", "hi
 
 FIELDS_OF_WELL: Final = "fields"
 FAILED_FIELDS: Final = "failed fields"
+EMPTY_FIELDS: Final = "empty fields"
 UNLIKE_FIELDS: Final = "unlike fields"
-"""Columns of a well with the number of its fields, of those that failed, and of those unlike the training images."""
+"""Columns of a well with the number of its fields, of those that failed, of those that show nothing to classify, and of
+those unlike the training images."""
 TOP: Final = "top"
 """Column with the class of the highest score."""
 ERROR_COLUMN: Final = "error"

@@ -22,7 +22,6 @@ from napari_milcnn.figures.plots import (
     dose_figure,
     gallery_figure,
     histogram_figure,
-    plate_figure,
     reliability_figure,
     save_figure,
     svg,
@@ -33,10 +32,6 @@ CLASSES = ("cell periphery", "b$x$", "nucleus")
 CONFUSION = pd.DataFrame([[8, 2, 0], [0, 1, 0], [1, 0, 0]], CLASSES, CLASSES)
 POINTS = pd.DataFrame({"compound": "", "dose": [0.0, 0, 1, 100], "group": list("abcd"), "value": [0.1, 0.3, 0.5, 0.9]})
 CURVE = pd.DataFrame({"compound": "", "dose": [0.0, 1, 100], "mean": [0.2, 0.5, 0.9], "spread": [0.14, np.nan, np.nan]})
-WELLS = pd.DataFrame({
-    "row": [0, 7], "column": [0, 11], "top": ["nucleus", "b$x$"], "score nucleus": [1.0, 0.0],
-    "score b$x$": [0.0, 1.0], "score cell periphery": [0.0, 0.0],
-})  # fmt: skip
 STYLES = pytest.mark.parametrize("style", [PAPER, LIGHT, DARK])
 
 
@@ -50,8 +45,6 @@ def every_figure(style=PAPER, size=None):
         confusion_figure(CONFUSION.set_axis(["rightly yes", "wrongly yes", "rightly no"], axis=1), style, size),
         reliability_figure(curve, True, style, size),
         dose_figure(POINTS, CURVE, "dose", "score of b$x$", style, size),
-        plate_figure(WELLS, (8, 12), CLASSES, None, style, size),
-        plate_figure(WELLS, (16, 24), CLASSES, "nucleus", style, size),
         gallery_figure([np.zeros((9, 12, 3), np.uint8)] * 5, ["a$b\n.97"] * 5, style),
     ]  # fmt: skip
 
@@ -101,18 +94,6 @@ def test_compounds_have_curves_of_their_own():
     figure = dose_figure(points, curve, "dose", "score")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", r"y\$z\$"]
     assert "<!-- y$z$ -->" in svg(figure).decode()  # as text: in a formula the dollar signs would be gone
-
-
-def test_wells_are_drawn_where_their_names_say():
-    figure = plate_figure(WELLS, (8, 12), CLASSES)
-    discs = figure.axes[0].collections[0]
-    colours = dict(zip(((r, c) for r in range(8) for c in range(12)), map(to_hex, discs.get_facecolors()), strict=True))
-    assert colours[0, 0] == class_colours(CLASSES)["nucleus"]
-    assert colours[7, 11] == class_colours(CLASSES)["b$x$"]
-    assert set(colours.values()) == {colours[0, 0], colours[7, 11], PAPER.empty}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"b\$x\$", "nucleus"]
-    by_score = plate_figure(WELLS, (8, 12), CLASSES, "nucleus").axes[0].collections[0].get_facecolors()
-    assert [to_hex(by_score[0]), to_hex(by_score[-1])] == ["#fde725", "#440154"]
 
 
 def test_saved_pictures_are_read_back(tmp_path):

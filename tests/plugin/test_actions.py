@@ -10,7 +10,7 @@ from typer.main import get_command
 
 import napari_milcnn as mil
 from napari_milcnn.cli.app import app
-from napari_milcnn.figures import plots
+from napari_milcnn.figures import plates, plots
 from napari_milcnn.results import tables
 from qt_actions import open_dock
 
@@ -39,7 +39,7 @@ def test_each_row_says_how_it_is_done_without_a_window():
     assert [row for _, row in ROWS if len(row) != 3 or not all(row)] == []
 
 
-@pytest.mark.parametrize("place", [("mil", mil), ("tables", tables), ("plots", plots)])
+@pytest.mark.parametrize("place", [("mil", mil), ("tables", tables), ("plots", plots), ("plates", plates)])
 def test_the_functions_exist(place):
     name, module = place
     named = {found for _, row in ROWS for found in re.findall(rf"\b{name}\.(\w+)", row[1])}

@@ -20,7 +20,7 @@ from napari_milcnn.errors import ResultsError
 from napari_milcnn.evaluation.evaluate import measure, uncertain_images
 from napari_milcnn.evaluation.report import ImageOutcome, results_of
 from napari_milcnn.figures.thumbnails import Overlay, map_placement, thumbnail
-from napari_milcnn.images.instruments import Well, plate_shape
+from napari_milcnn.images.instruments import plate_shape
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.folder import classify_files
@@ -36,7 +36,6 @@ from napari_milcnn.results.tables import (
     dose_curve,
     dose_points,
     histogram,
-    plate_table,
     ranked,
     reliability,
 )
@@ -172,13 +171,6 @@ def test_ranks(run):
     found = read_results(run)
     assert list(ranked(found, "a")) == [0, 3, 2, 1, 4]
     assert list(ranked(found, None)) == [2, 3, 1, 0, 4]
-
-
-def test_a_well_has_the_mean_of_its_images(run):
-    wells = plate_table(read_results(run)).set_index("well")
-    assert wells.loc["A01", ["row", "column", "images", "top"]].tolist() == [0, 0, 2, "a"]
-    assert wells.loc["A01", "score a"] == pytest.approx(0.6)
-    assert wells.loc["C03", "file"] == "images/C03_s1.tif"
 
 
 def test_dose_response_by_hand(run):
@@ -343,7 +335,7 @@ def test_a_hundred_thousand_rows_are_opened_in_seconds(tmp_path):
     (folder / "labels.csv").write_text("well,label\n" + "".join(f"{r}{c:02},a\n" for r in "ABCD" for c in range(1, 13)))
     began = time.process_time()
     found = read_results(folder)
-    assert len(plate_table(found)) == 96
+    assert len({*found.wells}) == 96
     assert confusion(found) is not None
     assert time.process_time() - began < 30
 
@@ -378,8 +370,8 @@ def test_bbbc016_has_wells_and_doses(tmp_path):
             for file, dose in zip(layout["file"], layout["dose"], strict=True)]  # fmt: skip
     found = read_results(write_run(tmp_path, rows))
     assert found.layout == data / "labels.csv"
-    wells = plate_table(found)
-    assert (len(wells), plate_shape(list(map(Well, wells["row"], wells["column"])))) == (24, (16, 24))
+    wells = {well for well in found.wells if well is not None}
+    assert (len(wells), plate_shape(list(wells))) == (24, (16, 24))
     curve = dose_curve(dose_points(found, dose_columns(found)[0], "a"))
     np.testing.assert_allclose(curve["mean"], curve["dose"] / 100)
 

@@ -42,6 +42,16 @@ def test_failed_fields_are_counted_and_a_well_of_failures_stays():
     assert list(table["top"]) == ["x", ""]
 
 
+def test_a_well_of_empty_fields_has_no_top_class_and_one_that_shows_something_has_one():
+    """The network gives a field that shows nothing a score, too."""
+    table = well_table(fields(
+        {"file": "a", "top": ""}, {"file": "b", "top": "", "score x": NAN, "error": "damaged"},
+        {"well": "A02", "file": "c", "top": ""}, {"well": "A02", "file": "c", "top": "x"},
+    ))  # fmt: skip
+    assert list(table["empty fields"]) == [1, 0]
+    assert list(table["top"]) == ["", "x"]
+
+
 def test_share_is_that_of_all_cells_of_the_well():
     """One of 10 and 9 of 90 cells are 10 of 100; a well without a count has none."""
     table = well_table(fields(

@@ -17,29 +17,22 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.instruments import Well
 from napari_milcnn.images.paths import printable
 from napari_milcnn.metrics.calibration import Reliability
-from napari_milcnn.schema import score_column
 
 PICTURE_SUFFIXES = (".png", ".svg")
 """Suffixes of the files to which a figure can be saved."""
 _FONT_SIZE = 9
 _LOG_GAP = 10
 """The dose 0 is drawn at the smallest other dose divided by this."""
-_MOST_TICKS = 12
-"""Largest number of ticks along one side of a plate."""
 _MOST_COMPOUNDS = 8
 """With more compounds than this, the legend is left out."""
 _SETTINGS = RLock()
@@ -58,7 +51,7 @@ class FigureStyle:
     text, ground : str
         Text, and the background.
     faint, empty : str
-        Guide lines, and empty wells and cells.
+        Guide lines, and empty cells.
     accent, on_accent : str
         Curves and full cells, and text on them.
     wrong : str
@@ -290,70 +283,6 @@ def _set_dose_ticks(axes: Axes, doses: pd.Series, smallest: float) -> None:
     axes.minorticks_off()
 
 
-def plate_figure(
-    wells: pd.DataFrame,
-    shape: tuple[int, int],
-    classes: Sequence[str],
-    shown: str | None = None,
-    style: FigureStyle = PAPER,
-    size: Size | None = None,
-) -> Figure:
-    """Draw a plate: each well in the colour of its top class, or by its score of one class.
-
-    Parameters
-    ----------
-    wells : DataFrame
-        One row per well: row, column (from 0), top, and `score NAME` of each class. A well at (row, column) is drawn
-        at x = column, y = row.
-    shape : tuple of int
-        Rows and columns of the plate; wells that are not in `wells` are drawn empty.
-    classes : sequence of str
-        In the model's order.
-    shown : str, optional
-        The class whose score is shown; by default each well shows its top class, or is drawn empty where it
-        shows nothing to classify.
-    style, size
-        Colours, and width and height in inches.
-    """
-    rows, columns = shape
-    ramp, colours = ScalarMappable(Normalize(0, 1), "viridis"), class_colours(classes)
-    if shown is None:
-        filled = [colours.get(top, style.empty) for top in wells["top"]]
-    else:
-        filled = [to_hex(colour, keep_alpha=True) for colour in ramp.to_rgba(wells[score_column(shown)].to_numpy())]
-    with _styled_figure(style, size or (0.8 + 0.32 * columns, 1.4 + 0.32 * rows)) as figure:
-        axes = figure.subplots()
-        _draw_wells(axes, shape, dict(zip(zip(wells["row"], wells["column"], strict=True), filled, strict=True)), style)
-        axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
-        step_x, step_y = (max(1, -(-n // _MOST_TICKS)) for n in (columns, rows))
-        axes.set_xticks(range(0, columns, step_x), [str(c + 1) for c in range(0, columns, step_x)])
-        axes.set_yticks(range(0, rows, step_y), [Well(r, 0).name[:-2] for r in range(0, rows, step_y)])
-        axes.tick_params(length=0, labeltop=True, labelbottom=False)
-        axes.spines[:].set_visible(False)
-        if shown is not None:
-            bar = figure.colorbar(ramp, ax=axes, location="bottom", fraction=0.06, aspect=30)
-            bar.set_label(f"score of {_short(shown)}")
-            bar.outline.set_visible(False)
-        else:
-            _class_legend(figure, [name for name in classes if name in set(wells["top"])], colours, style)
-    return figure
-
-
-def _draw_wells(axes: Axes, shape: tuple[int, int], filled: Mapping[tuple[int, int], str], style: FigureStyle) -> None:
-    """Draw every well of a plate as a disc, row by row: the filled ones, (row, column) -> colour, and empty ones."""
-    rows, columns = shape
-    colours = {(r, c): filled.get((r, c), style.empty) for r in range(rows) for c in range(columns)}
-    discs = PatchCollection([Circle((c, r), 0.42) for r, c in colours], facecolors=list(colours.values()),
-                            edgecolors=style.faint, linewidths=0.4)  # fmt: skip
-    axes.add_collection(discs)
-
-
-def _class_legend(figure: Figure, names: Sequence[str], colours: Mapping[str, str], style: FigureStyle) -> None:
-    handles = [Line2D([], [], marker="o", linestyle="", markersize=7, markerfacecolor=colours[name], label=_short(name),
-                      markeredgecolor=style.faint) for name in names]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-
-
 def gallery_figure(
     pictures: Sequence[np.ndarray], titles: Sequence[str], style: FigureStyle = PAPER, columns: int = 4
 ) -> Figure:
@@ -389,6 +318,20 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def picture_kind(path: Path) -> str:
+    """Return the suffix of a file that a picture is saved to, .png or .svg.
+
+    Raises
+    ------
+    OutputError
+        If it has another one.
+    """
+    kind = path.suffix.lower()
+    if kind not in PICTURE_SUFFIXES:
+        raise OutputError(f"{path.name} ends in {kind or 'nothing'}; expected a name that ends in .png or .svg")
+    return kind
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a figure as PNG or SVG, as the suffix of the file says.
 
@@ -397,9 +340,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     OutputError
         If the suffix is another one, or the file cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in PICTURE_SUFFIXES:
-        raise OutputError(f"{path.name} ends in {kind or 'nothing'}; expected a name that ends in .png or .svg")
+    kind = picture_kind(path)
     with replacing(path) as draft, _SETTINGS, rc_context({"svg.hashsalt": "napari-milcnn"}):
         if kind == ".svg":
             figure.savefig(draft, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import ResultsError
-from napari_milcnn.images.instruments import Well
 from napari_milcnn.metrics.calibration import Reliability, answers, reliability_curve
 from napari_milcnn.metrics.classification import answered, confusion_table, weighted_figures
 from napari_milcnn.results.opened import MEASURED, OpenedResults, label_set
@@ -98,27 +97,6 @@ def uncertainty_margins(found: OpenedResults) -> np.ndarray:
     if found.single_label:
         return np.asarray(found.table["margin"], float)
     return np.asarray(np.abs(found.scores - 0.5).min(1))
-
-
-def plate_table(found: OpenedResults) -> pd.DataFrame:
-    """Return one row per well: plate, well, row, column, top, images, file of the first image, mean class scores.
-
-    The table is empty if no well is known.
-    """
-    images = found.images
-    wells = found.wells
-    plates = images["plate"] if "plate" in images else ""
-    in_wells = images.assign(_well=pd.Series(wells, images.index, object), plate=plates)[[w is not None for w in wells]]
-    if not len(in_wells):
-        return pd.DataFrame(columns=["plate", "well", "row", "column", "top", "images", "file", *found.columns])
-    grouped = in_wells.groupby(["plate", "_well"], sort=False)
-    rows = grouped[found.columns].mean().reset_index()
-    tops = [found.classes[i] for i in rows[found.columns].to_numpy(float).argmax(1)]
-    own: list[Well] = list(map(Well._make, rows.pop("_well")))
-    return rows.assign(
-        well=[w.name for w in own], row=[w.row for w in own], column=[w.column for w in own], top=tops,
-        images=grouped.size().to_numpy(), file=grouped["file"].first().to_numpy(),
-    )  # fmt: skip
 
 
 def dose_columns(found: OpenedResults) -> list[str]:

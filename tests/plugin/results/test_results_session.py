@@ -16,7 +16,7 @@ from napari_milcnn.model.package_read import load_model
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.reading import ReadRequest, ResumeRequest
-from napari_milcnn.plugin.results.session import ResultsSession, ResultsState
+from napari_milcnn.plugin.results.session import Chosen, ResultsSession, ResultsState
 from napari_milcnn.results.folder import classify_files
 from qt_actions import SessionWorker
 
@@ -103,14 +103,14 @@ def test_a_slow_reading_does_not_replace_what_was_opened_after_it(session, worke
     assert session.state is ResultsState.OPEN
 
 
-@pytest.mark.parametrize("act", ["open_image", "choose", "list_all", "copy", "save"])
+@pytest.mark.parametrize("act", ["open_image", "choose", "copy", "save"])
 def test_a_message_goes_when_the_user_does_the_next_thing(session, worker, run, tmp_path, act):
     session.open(run)
     worker.work()
     session.open(tmp_path / "nowhere")
     worker.work()
     assert "nowhere does not exist" in session.message.text
-    arguments = {"open_image": (0,), "choose": (["x"], "x"), "list_all": (), "copy": (session.opened.frame,),
+    arguments = {"open_image": (0,), "choose": (Chosen(("x",), "x"),), "copy": (session.opened.frame,),
                  "save": (lambda _path: None, tmp_path / "x.csv")}  # fmt: skip
     getattr(session, act)(*arguments[act])
     worker.work()
@@ -260,7 +260,7 @@ def test_a_message_about_an_image_goes_with_its_layers(session, worker, viewer, 
 def test_other_results_list_all_their_rows(session, worker, run, tmp_path):
     session.open(run)
     worker.work()
-    session.choose(["x"], "1 image: label a, predicted b")
+    session.choose(Chosen(("x",), "1 image: label a, predicted b"))
     session.open(write_run(tmp_path / "other", tmp_path / "images"))
     worker.work()
     assert session.chosen is None

@@ -62,7 +62,9 @@ def test_the_page_tells_numbers_plates_and_what_was_run_and_needs_no_other_file(
     assert "http" not in text
     assert "i" not in page.tags[page.tags.index("h1") :][:2]
     assert "Screen data/plate<i>1" in text
-    assert page.tags.count("svg") == 2 * 4  # top class, the score of one of two classes, cells, unlike
+    assert (
+        page.tags.count("svg") == 3 * 4
+    )  # 2 plates and a legend: top class, score of one of two classes, cells, unlike
     for words in ("plates 2", "wells 8", "fields 16", "cells 160", "failed 0", "napari-milcnn screen", "torch 2"):
         assert words in text, words
     assert "No well is marked as a negative control" in text
@@ -99,6 +101,12 @@ def test_failed_and_missing_fields_have_their_reasons():
     assert "b" not in page.tags or "it is damaged" not in text
     assert "C01 it has no image" in text
     assert "The screen is not finished: 8 of 9 fields are done" in text
+    assert "C01 · no image" in text
+    assert "not classified yet" not in text
+    planned = pd.DataFrame({"plate": ["P1", "P1"], "well": ["A01", "D04"]})
+    _, text = read(ScreenReport(RECORD | {"fields": 9}, table, wells_of(table), missing, planned=planned))
+    assert "D04 · not classified yet" in text
+    assert "A01 · not classified yet" not in text
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,14 @@ from napari_milcnn.plugin.results.plot_box import (
     ConfusionView,
     DoseView,
     HistogramView,
-    PlateView,
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
 from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
-from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.session import Chosen, ResultsSession
+from napari_milcnn.plugin.results.wells.plate_box import PlateView
+from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.results.reading import ReadResults
@@ -74,6 +75,7 @@ class ResultsDock(QWidget):
         self.viewer = napari_viewer
         self.session, self.gallery_session = ResultsSession(napari_viewer), GallerySession()
         self.evaluation, self.screen_session = EvaluationSession(), ScreenSession()
+        self.wells_session = WellsSession(self.session)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -84,7 +86,7 @@ class ResultsDock(QWidget):
     def _make_parts(self) -> None:
         self.rows, self.gallery = RowsBox(self.session), GalleryView(self.gallery_session)
         self.histogram, self.confusion, self.calibration = HistogramView(), ConfusionView(), CalibrationView()
-        self.dose, self.plate = DoseView(), PlateView()
+        self.dose, self.plate = DoseView(), PlateView(self.wells_session)
         self.views: tuple[View, ...] = (
             self.rows, self.histogram, self.confusion, self.calibration, self.gallery, self.plate, self.dose,
         )  # fmt: skip
@@ -141,6 +143,7 @@ class ResultsDock(QWidget):
         self.jobs, self.gallery_jobs = SessionJobs(session, self), SessionJobs(self.gallery_session, self)
         self.evaluation_jobs = SessionJobs(self.evaluation, self)
         self.screen_jobs = SessionJobs(self.screen_session, self)
+        self.wells_jobs = SessionJobs(self.wells_session, self)
         session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
         self.evaluation.evaluated.connect(self._on_evaluated)
@@ -175,7 +178,7 @@ class ResultsDock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether results or an image are being read, or pictures are being made."""
-        sessions = (self.session, self.gallery_session, self.evaluation, self.screen_session)
+        sessions = (self.session, self.gallery_session, self.evaluation, self.screen_session, self.wells_session)
         return any(one.is_busy for one in sessions) or self.view().is_busy
 
     # Drawing
@@ -293,7 +296,7 @@ class ResultsDock(QWidget):
 
     def _on_images_picked(self, files: list[str], words: str) -> None:
         self.show_view(0)
-        self.session.choose(files, words)
+        self.session.choose(Chosen(tuple(files), words))
 
     def _on_save_picture(self) -> None:
         name = f"{self.view().title.lower()}.png"

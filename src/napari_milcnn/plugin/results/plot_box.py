@@ -1,4 +1,4 @@
-"""The figures of the Results dock: histogram, confusion matrix, calibration, dose response and plate."""
+"""The figures of the Results dock: histogram, confusion matrix, calibration and dose response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.plugin.qt.figure import FigureBox
 from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
-from napari_milcnn.schema import score_column
+from napari_milcnn.schema import counted_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -349,10 +349,11 @@ class DoseView(PlotView):
         from napari_milcnn.results.tables import SCORE, SHARE
 
         found = opened.found
-        _fill(self.dose, opened.doses)
-        _fill(self.classes, found.classes, last=True)
-        _fill(self.what, [SCORE] if found.objects is None else [SCORE, SHARE])
-        self.what.setVisible(found.objects is not None)
+        fill_choices(self.dose, opened.doses)
+        fill_choices(self.classes, found.classes, last=True)
+        shares = found.objects is not None or bool(counted_classes(found.table))
+        fill_choices(self.what, [SCORE, SHARE] if shares else [SCORE])
+        self.what.setVisible(shares)
         self.bar.setVisible(bool(opened.doses))
 
     def _needs(self, opened: ReadResults) -> str:
@@ -371,113 +372,7 @@ class DoseView(PlotView):
         return dose_figure(points, dose_curve(points), dose, value, style, size)
 
 
-class PlateView(PlotView):
-    """Wells in the colour of their top class or by the score of a class; a click opens the image of a well."""
-
-    title = "Plate"
-    help = "Click a well to open its first image."
-
-    def _add_controls(self) -> None:
-        self.shown, self.plates, self.list = NarrowComboBox(), NarrowComboBox(), NarrowComboBox()
-        for box, name, tip in (
-            (self.shown, "Colour of the wells", "Colour wells by their top class, or by the score of one class"),
-            (self.plates, "Plate", "The plate in view"),
-        ):
-            box.setAccessibleName(name)
-            box.setToolTip(tip)
-            box.activated.connect(self._on_choice)
-        self.list.setAccessibleName("Well")
-        self.list.setToolTip("Open the first image of a well")
-        self.list.activated.connect(self._on_well)
-        self.plates.hide()
-        self.bar = QWidget()
-        lines = vertical_layout(self.bar)
-        lines.addLayout(row("colour by", self.shown, self.plates, stretch=1))
-        lines.addWidget(self.list)
-        self._layout.addWidget(self.bar)
-
-    def _prepare(self, opened: ReadResults) -> None:
-        _fill(self.plates, sorted(opened.wells["plate"].astype(str).unique()))
-        self.plates.setVisible(self.plates.count() > 1)
-        _fill(self.shown, ["top class", *(f"score of {name}" for name in opened.found.classes)])
-        self.bar.setVisible(len(opened.wells) > 0)
-        self._list_wells(opened)
-
-    def _list_wells(self, opened: ReadResults) -> None:
-        self.list.clear()
-        self.list.addItem("open a well…")
-        for well in self.wells(opened).sort_values(["row", "column"]).itertuples():
-            self.list.addItem(str(well.well), str(well.file))
-
-    def _on_choice(self) -> None:
-        assert self.opened is not None
-        self._list_wells(self.opened)
-        self.redraw()
-
-    def _needs(self, opened: ReadResults) -> str:
-        if len(opened.wells):
-            return ""
-        return (
-            "Needs wells. Image names must contain the well, such as B03, r02c03 or B/3, or click Layout… to open a "
-            "table with the column well."
-        )
-
-    def _height(self, opened: ReadResults, width: int) -> int:
-        rows, columns = _plate_size(opened)
-        return round((width - 30) * rows / columns) + 110
-
-    def wells(self, opened: ReadResults) -> pd.DataFrame:
-        """Return the wells of the plate in view."""
-        shown: pd.DataFrame = opened.wells[opened.wells["plate"].astype(str) == self.plates.currentText()]
-        return shown
-
-    def _draw(self, opened: ReadResults, style: FigureStyle, size: Size | None) -> Figure:
-        from napari_milcnn.figures.plots import plate_figure
-
-        classes, number = opened.found.classes, self.shown.currentIndex()
-        shown = classes[number - 1] if number else None
-        return plate_figure(self.wells(opened), _plate_size(opened), classes, shown, style, size)
-
-    def _well(self, x: float, y: float) -> Any:
-        assert self.opened is not None
-        wells = self.wells(self.opened)
-        at = wells[(wells["row"] == round(y)) & (wells["column"] == round(x))]
-        return at.iloc[0] if len(at) else None
-
-    def text_at(self, x: float, y: float) -> str:
-        """Return name, highest scores and number of images of a well."""
-        well = self._well(x, y)
-        if well is None or self.opened is None:
-            return ""
-        classes = self.opened.found.classes
-        scores = sorted(((well[score_column(name)], name) for name in classes), reverse=True)[:3]
-        count = int(well["images"])
-        images = f"{count} image{'s'[: count != 1]}"
-        return f"{well['well']}: {', '.join(f'{name} {score:.2f}' for score, name in scores)} · {images}"
-
-    def pick(self, x: float, y: float) -> None:
-        """Open the first image of a well."""
-        well = self._well(x, y)
-        if well is not None:
-            self._open(str(well["file"]))
-
-    def _on_well(self, number: int) -> None:
-        if self.list.itemData(number) is not None:
-            self._open(self.list.itemData(number))
-
-    def _open(self, file: str) -> None:
-        assert self.opened is not None
-        self.row_picked.emit(int((self.opened.found.table["file"] == file).to_numpy().argmax()))
-
-
-def _plate_size(opened: ReadResults) -> tuple[int, int]:
-    """Return the rows and columns of the smallest plate that holds all wells."""
-    from napari_milcnn.images.instruments import Well, plate_shape
-
-    return plate_shape([Well(r, c) for r, c in zip(opened.wells["row"], opened.wells["column"], strict=True)])
-
-
-def _fill(box: NarrowComboBox, names: Any, *, last: bool = False) -> None:
+def fill_choices(box: NarrowComboBox, names: Any, *, last: bool = False) -> None:
     """Offer other choices; the chosen one stays chosen if it is among them, else the first or the last is."""
     chosen = box.currentText() if box.count() else None
     box.clear()

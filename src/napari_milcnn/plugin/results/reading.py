@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from napari_milcnn.untrusted import guarded_cell
 
 if TYPE_CHECKING:
     from napari_milcnn.evaluation.report import EvaluationReport
+    from napari_milcnn.figures.plates import WellValue
     from napari_milcnn.metrics.calibration import Reliability
     from napari_milcnn.progress import Progress
     from napari_milcnn.results.opened import OpenedResults
@@ -45,7 +46,11 @@ class ReadResults:
     confusion, reliability
         As `results.tables` returns them; None without labels.
     wells : DataFrame
-        One row for each well, as of `plate_table`.
+        One row for each well, as of `wells_of_results`.
+    places : DataFrame
+        Plate and well of each row of the table.
+    values : tuple of WellValue
+        What plates can show.
     doses : tuple of str
         Columns that may hold doses.
     report : Path or None
@@ -62,20 +67,28 @@ class ReadResults:
     confusion: pd.DataFrame | None
     reliability: Reliability | None
     wells: pd.DataFrame
+    places: pd.DataFrame
+    values: tuple[WellValue, ...]
     doses: tuple[str, ...]
     report: Path | None
+
+    def rows_of(self, wells: Collection[tuple[str, str]]) -> np.ndarray:
+        """Return the rows of some wells, given by plate and name, in the order of the table."""
+        return np.flatnonzero(pd.MultiIndex.from_frame(self.places).isin(list(wells)))
 
 
 def shown_results(found: OpenedResults) -> ReadResults:
     """Compute what the dock shows of opened results."""
-    from napari_milcnn.results.tables import confusion, dose_columns, histogram, plate_table, reliability
+    from napari_milcnn.results.tables import confusion, dose_columns, histogram, reliability
+    from napari_milcnn.screens.opened_wells import places_of_rows, values_of_wells, wells_of_results
 
-    (predicted, labelled), frame = histogram(found), shown_frame(found)
+    (predicted, labelled), frame, wells = histogram(found), shown_frame(found), wells_of_results(found)
     page = None if found.path is None else found.path.parent / REPORT
     return ReadResults(
         found, facts_of(found), tuple(f"{text}." for text in warnings_of(found)), frame, _texts_of(frame), predicted,
         labelled,
-        confusion(found), reliability(found), plate_table(found), tuple(dose_columns(found)),
+        confusion(found), reliability(found), wells, places_of_rows(found),
+        tuple(values_of_wells(wells, found.classes)), tuple(dose_columns(found)),
         page if page is not None and "fold" in found.table and page.is_file() else None,
     )  # fmt: skip
 

@@ -196,7 +196,7 @@ class RowsBox(View):
         self.all_button.hide()
         self.filter.textChanged.connect(self._on_filter)
         self.copy_button.clicked.connect(self.table.copy)
-        self.all_button.clicked.connect(session.list_all)
+        self.all_button.clicked.connect(lambda: session.choose(None))
         self.table.clicked.connect(self._on_row)
         self.table.activated.connect(self._on_row)
         self.table.copy_requested.connect(session.copy)

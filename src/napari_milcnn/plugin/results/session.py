@@ -88,10 +88,11 @@ class ImageInView:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Images that the user picked in a figure, and what they have in common, in words."""
+    """Images that the user picked in a figure, or those of chosen wells, and what they have in common, in words."""
 
     files: tuple[str, ...]
     words: str
+    wells: tuple[tuple[str, str], ...] = ()
 
 
 ReadingRequest = ReadRequest | FindImagesRequest | ReportRequest | ResumeRequest
@@ -217,15 +218,11 @@ class ResultsSession:
         if self._message.cause == "image" and self._opening is None and not self._layers.are_whole:
             self._say(NOTHING_TO_SAY)
 
-    def choose(self, files: list[str], words: str) -> None:
-        """List only some images in the table, such as those of a cell of the confusion."""
+    def choose(self, chosen: Chosen | None) -> None:
+        """List only some images in the table, such as those of a cell of the confusion; None lists all again."""
         self._begin()
-        self._set_chosen(Chosen(tuple(files), words))
-
-    def list_all(self) -> None:
-        """List all rows again."""
-        self._begin()
-        self._set_chosen(None)
+        self.chosen = chosen
+        self.chosen_changed.emit()
 
     def copy(self, rows: pd.DataFrame) -> None:
         """Copy rows of the table for a spreadsheet."""
@@ -326,10 +323,6 @@ class ResultsSession:
         self.opened, self.row, self.chosen = opened, None, None
         self.results_changed.emit()
         self.row_changed.emit()
-
-    def _set_chosen(self, chosen: Chosen | None) -> None:
-        self.chosen = chosen
-        self.chosen_changed.emit()
 
     def _look_at(self, row: int) -> None:
         self.row = row

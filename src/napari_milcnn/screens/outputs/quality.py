@@ -74,20 +74,29 @@ def problems_of_fields(fields: pd.DataFrame) -> pd.DataFrame:
         One row per row of `fields`, with the same index and a column, bool, for each of `PROBLEMS`; and `reason`: what
         is wrong, in words, or "".
     """
+    found = problem_flags(fields)
+    found["reason"] = _reasons(fields, found)
+    return found
+
+
+def problem_flags(fields: pd.DataFrame) -> pd.DataFrame:
+    """Say which problems each field has, as `problems_of_fields` does, without the reasons."""
     failed = text_column(fields, "error") != ""
     structureless = ~failed & (text_column(fields, "top") == NO_CLASS)
     cells = pd.to_numeric(fields[CELLS], errors="coerce") if CELLS in fields else pd.Series(np.nan, fields.index)
     empty = structureless | (~failed & (cells == 0))
     shown = ~failed & ~structureless
-    names = map(saturated_column, measured_channels(fields))
-    saturated = _largest_of(fields, [name for name in names if name in fields])
-    found = pd.DataFrame({
+    return pd.DataFrame({
         FAILED: failed, EMPTY: empty, BLURRED: _out_of_focus(fields, shown & ~empty),
-        SATURATED: shown & (saturated >= LEAST_SATURATED),
+        SATURATED: shown & (_saturated(fields) >= LEAST_SATURATED),
         UNLIKE_TRAINING: shown & (_largest_of(fields, [UNLIKE] if UNLIKE in fields else []) > 1),
     })  # fmt: skip
-    found["reason"] = _reasons(fields, found, saturated)
-    return found
+
+
+def _saturated(fields: pd.DataFrame) -> pd.Series:
+    """Return the largest share of pixels at the maximum over the channels."""
+    names = map(saturated_column, measured_channels(fields))
+    return _largest_of(fields, [name for name in names if name in fields])
 
 
 def text_column(table: pd.DataFrame, name: str) -> pd.Series:
@@ -122,9 +131,9 @@ def _out_of_focus(fields: pd.DataFrame, shown: pd.Series) -> pd.Series:
     return found
 
 
-def _reasons(fields: pd.DataFrame, found: pd.DataFrame, saturated: pd.Series) -> pd.Series:
+def _reasons(fields: pd.DataFrame, found: pd.DataFrame) -> pd.Series:
     """Say in words what is wrong with each field; only those with a problem are looked at one by one."""
-    reasons = pd.Series("", fields.index)
+    reasons, saturated = pd.Series("", fields.index), _saturated(fields)
     errors, unlike = text_column(fields, "error"), text_column(fields, UNLIKE_REASON)
     for row in found.index[found[list(PROBLEMS)].any(axis=1)]:
         known = found.loc[row]

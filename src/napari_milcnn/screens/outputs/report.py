@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,15 +21,7 @@ import pandas as pd
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.evaluation.page import PageTable, page_table, png_uri, rendered, svg_uri
-from napari_milcnn.figures.plates import (
-    CONTROL_MARKS,
-    ColourScale,
-    PlateMap,
-    colour_scale,
-    control_mark,
-    plate_maps,
-    plate_svg,
-)
+from napari_milcnn.figures.plates import Blank, colour_scale, legend_svg, plate_maps, plate_svg, well_values
 from napari_milcnn.figures.plots import confusion_figure
 from napari_milcnn.images.paths import printable
 from napari_milcnn.metrics.classification import confusion_table
@@ -40,12 +32,10 @@ from napari_milcnn.schema import (
     CONTROL,
     DOSE,
     PLATE,
-    UNLIKE,
     WELL,
     class_of,
     is_score,
     score_column,
-    share_column,
 )
 from napari_milcnn.screens.outputs.galleries import KINDS, ShownCell
 from napari_milcnn.screens.outputs.quality import (
@@ -62,8 +52,6 @@ _MOST_CLASSES: Final = 8
 """Classes of which a page draws plates."""
 _MOST_LISTED: Final = 25
 """Rows of a long table on the page."""
-_CONTROL_ICON: Final = 14
-"""Side of the picture of a mark in the legend, in px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +80,8 @@ class ScreenReport:
         Cells, or fields, of the galleries.
     model : TrainedModel or None
         The model; None if its file is not there any more.
+    planned : DataFrame
+        Plate and well of every well of the screen, also of those that are not done yet.
     """
 
     record: Mapping[str, object]
@@ -104,6 +94,7 @@ class ScreenReport:
     edge_effects: Sequence[str] = ()
     cells: Sequence[ShownCell] = ()
     model: TrainedModel | None = None
+    planned: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[PLATE, WELL]))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -159,7 +150,6 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "tiles": _head_numbers(report, problems),
         "warnings": list(_first_to_know(report)),
         "sets": maps, "left_out": left_out,
-        "controls": _control_legend(report),
         "quality": page_table(_without_empty_columns(quality_of_plates(report.predictions, report.missing))),
         "plates": report.predictions[PLATE].nunique() if PLATE in report.predictions else 0,
         "problem_rows": _problem_rows(report.predictions, problems),
@@ -225,19 +215,18 @@ class _PlateSet(NamedTuple):
     """One value on all plates, as the page shows it."""
 
     heading: str
-    scale: ColourScale
+    legend: str
     pictures: list[tuple[str, str]]
-    low: str
-    high: str
 
 
 def _plate_sets(report: ScreenReport) -> tuple[list[_PlateSet], str]:
     """Draw plates, value after value, as far as there is room; and say what is left out."""
     wells, sets = report.wells, []
+    others = {Blank.MISSING: report.missing, Blank.PENDING: report.planned}
     left = _MOST_BOXES
     most_plates, hidden = None, 0
-    for heading, column, classes, style in _values(report):
-        maps = plate_maps(wells, column, classes=classes, words=("treatment", "dose", "strain", "label"))
+    for value in well_values(wells, report.classes, _told_apart(report)[:_MOST_CLASSES]):
+        maps = plate_maps(wells, value, words=("treatment", "dose", "strain", "label"), others=others)
         if not maps or not any(np.isfinite(plate.values).any() for plate in maps):
             continue
         boxes = maps[0].values.size
@@ -246,42 +235,14 @@ def _plate_sets(report: ScreenReport) -> tuple[list[_PlateSet], str]:
         if left < boxes * min(most_plates, len(maps)):
             hidden += 1
             continue
-        scale = ColourScale(heading, classes=tuple(classes)) if classes else colour_scale(
-            heading, maps, has_middle=style == "z", share=style == "share")  # fmt: skip
-        if style == "limit":
-            scale = replace(scale, low=0.0, high=max(1.0, scale.high))
-        shown = maps[:most_plates]
+        scale, shown = colour_scale(value, maps), maps[:most_plates]
         left -= boxes * len(shown)
-        sets.append(_PlateSet(heading, scale, [_plate_picture(one, scale) for one in shown], *_ends_of_scale(scale)))
+        pictures = [(plate.name, plate_svg(plate, scale)) for plate in shown]
+        sets.append(_PlateSet(value.label, legend_svg(scale, shown), pictures))
     parts = [f"the first {most_plates} of {wells[PLATE].nunique()} plates"] if (
         most_plates and PLATE in wells and most_plates < wells[PLATE].nunique()) else []  # fmt: skip
     parts += [f"{hidden} further values are not drawn"] if hidden else []
     return sets, ("Shown are " + "; ".join(parts) + ". wells.csv has all." if parts else "")
-
-
-def _plate_picture(plate: PlateMap, scale: ColourScale) -> tuple[str, str]:
-    return plate.name, plate_svg(plate, scale)
-
-
-def _values(report: ScreenReport) -> Iterator[tuple[str, str, Sequence[str], str]]:
-    """Yield heading, column, classes and style of each value of wells that is drawn, the most telling first."""
-    wells, classes = report.wells, report.classes
-    if "top" in wells and len(classes) > 1:
-        yield "top class", "top", classes, ""
-    classes = _told_apart(report)
-    for name in classes[:_MOST_CLASSES]:
-        if score_column(name) in wells:
-            yield f"score of {printable(name)}", score_column(name), (), "share"
-    for name in classes[:_MOST_CLASSES]:
-        if f"z {name}" in wells:
-            yield f"robust z of {printable(name)}", f"z {name}", (), "z"
-    for name in classes[:_MOST_CLASSES]:
-        if share_column(name) in wells:
-            yield f"share of {printable(name)} in the cells", share_column(name), (), "share"
-    if CELLS in wells:
-        yield "cells", CELLS, (), ""
-    if UNLIKE in wells:
-        yield "unlike the training images (above 1)", UNLIKE, (), "limit"
 
 
 def _told_apart(report: ScreenReport) -> tuple[str, ...]:
@@ -291,23 +252,6 @@ def _told_apart(report: ScreenReport) -> tuple[str, ...]:
         return classes
     reference = None if report.model is None else report.model.card.reference
     return classes[:1] if reference == classes[1] else classes[1:]
-
-
-def _ends_of_scale(scale: ColourScale) -> tuple[str, str]:
-    return f"{scale.low:.3g}", f"{scale.high:.3g}"
-
-
-def _control_legend(report: ScreenReport) -> list[tuple[str, str]]:
-    """Return kind and mark of each kind of control in the screen."""
-    there = set(text_column(report.wells, CONTROL).str.lower())
-    middle = _CONTROL_ICON / 2
-    icon = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_CONTROL_ICON}" height="{_CONTROL_ICON}" aria-hidden="true">'
-    )
-    return [
-        (kind, f"{icon}{control_mark(kind, middle, middle, middle - 2)}</svg>")
-        for kind in CONTROL_MARKS if kind in there
-    ]  # fmt: skip
 
 
 def _without_empty_columns(quality: pd.DataFrame) -> pd.DataFrame:

@@ -60,7 +60,8 @@ def write_outputs(
     record = read_json(folder / "run.json")
     model = _model_of(record)
     chosen = _with_pictures(_chosen_cells(predictions, cells), fields, record, model)
-    report = ScreenReport(record, predictions, well_table(predictions), _missing_in(folder), cells=chosen, model=model)
+    report = ScreenReport(record, predictions, well_table(predictions), _missing_in(folder), cells=chosen, model=model,
+                          planned=fields[["plate", "well"]].drop_duplicates())  # fmt: skip
     if found is not None:
         report = replace(report, wells=found.wells, **_comparison(found))
     write_report(folder / PAGE, report)

@@ -18,6 +18,7 @@ from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.instruments import parse_well, well_name
 from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.schema import (
+    EMPTY_FIELDS,
     FAILED_FIELDS,
     FIELDS_OF_WELL,
     TOP,
@@ -44,7 +45,7 @@ _CONTROL_WORDS: Final = {
     "empty": ("empty", "blank", "no cells"),
     "": ("", "no", "none", "false", "0", "sample", "compound", "test", "trt"),
 }  # fmt: skip
-_RESULTS: Final = {name.lower() for name in (TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS)}
+_RESULTS: Final = {name.lower() for name in (TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS, EMPTY_FIELDS)}
 _CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
 
 
