@@ -10,7 +10,7 @@ from scipy import stats
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.options import StatisticsOptions
 from napari_milcnn.screens.statistics.analyse import analyse_wells, edge_sentences
-from napari_milcnn.screens.statistics.hits import adjusted, combined, treatment_keys
+from napari_milcnn.screens.statistics.hits import adjusted, combined, doses_together, treatment_keys
 
 NAMES = [f"{row}{column:02}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)]
 
@@ -135,3 +135,14 @@ def test_an_edge_effect_is_said_and_removed_where_asked_for():
     at_edge = shown.wells["well"].str[0] == "A"
     assert shown.wells.loc[at_edge, "z x"].median() > 4
     assert abs(removed.wells.loc[at_edge, "z x"].median()) < 1
+
+
+def test_the_doses_of_a_treatment_are_one_row_and_wells_without_treatment_stay_apart():
+    hits = pd.DataFrame({
+        "treatment": ["taxol", "DMSO", "taxol", np.nan, np.nan], "dose": [10.0, np.nan, 0.1, np.nan, np.nan],
+        "class": "x", "q value": [0.001, 0.002, 0.003, 0.004, 0.005],
+    })  # fmt: skip
+    found = doses_together(hits)
+    assert list(found["hit at doses"]) == ["2: 0.1 to 10", "", "", ""]
+    assert list(found["q value"]) == [0.001, 0.002, 0.004, 0.005]
+    assert list(doses_together(hits.assign(dose=np.nan))) == list(hits)

@@ -30,7 +30,6 @@ from napari_milcnn.results.opened import label_set
 from napari_milcnn.schema import (
     CELLS,
     CONTROL,
-    DOSE,
     PLATE,
     WELL,
     class_of,
@@ -45,6 +44,7 @@ from napari_milcnn.screens.outputs.quality import (
     quality_of_plates,
     text_column,
 )
+from napari_milcnn.screens.statistics.hits import doses_together
 
 _MOST_BOXES: Final = 20_000
 """Wells that are drawn on a page, over all plates and values: a browser stays quick."""
@@ -156,8 +156,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "problem_count": int(problems[list(PROBLEMS)].any(axis=1).sum()),
         "missing_rows": page_table(report.missing.astype(str).head(_MOST_LISTED)), "missing_count": len(report.missing),
         "edge_effects": report.edge_effects,
-        "hits": None if report.hits is None else _hit_lines(report.hits.head(_MOST_LISTED)),
-        "hit_count": 0 if report.hits is None else len(report.hits),
+        "hits": None if report.hits is None else _hit_lines(report.hits),
         "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
         "dose_curves": report.dose_curves,
         "galleries": _galleries(report),
@@ -279,17 +278,20 @@ def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str,
 
 
 class _Hits(NamedTuple):
-    """The first hits, as the page shows them."""
+    """The first hits, as the page shows them, one row for all doses of a treatment; and how many rows there are."""
 
     lines: PageTable
     texts: int
+    of: int
 
 
 def _hit_lines(hits: pd.DataFrame) -> _Hits:
     """Put the columns of text before those of numbers, of which three digits are shown."""
-    numbers = [str(name) for name in hits if hits[name].dtype.kind in "iuf" and name != DOSE]
-    texts = [str(name) for name in hits if name not in numbers]
-    return _Hits(page_table(hits[[*texts, *numbers]].map(_three_digits)), len(texts))
+    every = doses_together(hits)
+    shown = every.head(_MOST_LISTED)
+    numbers = [str(name) for name in shown if shown[name].dtype.kind in "iuf"]
+    texts = [str(name) for name in shown if name not in numbers]
+    return _Hits(page_table(shown[[*texts, *numbers]].map(_three_digits)), len(texts), len(every))
 
 
 def _three_digits(value: object) -> str:

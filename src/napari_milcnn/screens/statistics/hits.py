@@ -20,6 +20,7 @@ from scipy import stats
 
 from napari_milcnn.schema import (
     CONTROL,
+    DOSE,
     PLATE,
     TREATMENT_COLUMNS,
     WELL,
@@ -31,6 +32,7 @@ from napari_milcnn.screens.statistics.controls import p_values
 from napari_milcnn.screens.statistics.scores import ssmd_of_treatment
 
 WELLS_OF_TREATMENT, WELL_NAMES = "wells", "in wells"
+HIT_DOSES = "hit at doses"
 CLASS, Z, SSMD, P_VALUE, Q_VALUE, HIT = "class", "z", "SSMD", "p value", "q value", "hit"
 _SMALLEST_P = 1e-100
 """Smaller p-values are clipped, so that several of them can be combined."""
@@ -91,6 +93,32 @@ def treatment_table(
         found.loc[known, Q_VALUE] = adjusted(found.loc[known, P_VALUE].to_numpy(float))
     found[HIT] = found[Q_VALUE] <= rate
     return found.set_axis(pd.Index(of_row, dtype=object)).sort_values([Q_VALUE, P_VALUE], kind="stable")
+
+
+def doses_together(hits: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each treatment, strain and class of a table of hits: that of its surest dose.
+
+    `hit at doses` says at how many doses it is a hit, and from which to which. A table without doses stays as it is.
+    """
+    names = [name for name in TREATMENT_COLUMNS if name != DOSE and name in hits]
+    if not names or DOSE not in hits or not hits[DOSE].notna().any():
+        return hits
+    texts = hits[names].astype(object).where(hits[names].notna(), "").astype(str)
+    alone = pd.Series([str(row) for row in range(len(hits))], hits.index)
+    keys = texts.agg("\t".join, axis=1).where((texts != "").any(axis=1), alone) + "\t" + hits[CLASS].astype(str)
+    doses = hits.groupby(keys.to_numpy(), sort=False)[DOSE].agg(_doses_in_words)
+    first = ~keys.duplicated().to_numpy()
+    found = hits[first].drop(columns=DOSE)
+    found.insert(list(found).index(CLASS) + 1, HIT_DOSES, doses.loc[keys[first]].to_numpy())
+    return found
+
+
+def _doses_in_words(doses: pd.Series) -> str:
+    """Write "3: 0.1 to 10" for three doses, and "10" for one."""
+    known = sorted(set(pd.to_numeric(doses, errors="coerce").dropna()))
+    if len(known) < 2:
+        return "".join(f"{dose:.3g}" for dose in known)
+    return f"{len(known)}: {known[0]:.3g} to {known[-1]:.3g}"
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
