@@ -1,9 +1,10 @@
 """How long Jacobian maps take beside captum: python -m benchmarks.method.jacobian_speed [--record] [--classes 17].
 
 On one thread, guided maps of a 2-channel image are made for one class and for all: by captum in float32 and in bf16,
-whose every class is a forward and a backward run of autograd, and by `jacobian_maps` in each precision. The forward run
-in units of which one class is given is that of inference; the last column is the way back of one class alone.
-Variants take turns, one class at a time for captum, and CPU time is counted.
+whose every class is a forward and a backward run of autograd, and by ours in each precision. All of ours go back from
+one forward run, which is that of the classification, too. The unit of one class is the forward run of a classification
+without Jacobian; the last column is what one class adds to it. Variants take turns, one class at a time for captum, and
+CPU time is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks import record
 from napari_milcnn.inference.devices import DeviceChoice, choose_device, keep_freed_memory
-from napari_milcnn.inference.jacobian import jacobian_maps, maps_of_trace
+from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
 from napari_milcnn.network.way_back import trace
@@ -56,8 +57,8 @@ def main() -> None:
     rows = [row(preset, precision, args) for preset in ("compact", "paper") for precision in ("float32", "bfloat16")]
     many = f"{args.classes} classes"
     heads = ["preset", "precision", f"{many} / forward", f"captum float32, {many} / ours",
-             f"captum in this precision, {many} / ours", "1 class / forward",
-             "way back of 1 class / forward"]  # fmt: skip
+             f"captum in this precision, {many} / ours", "scores and 1 class / forward",
+             "1 class added / forward"]  # fmt: skip
     head = f"2 x {args.shape[0]} x {args.shape[1]} px, one thread, CPU time\n"
     record.report("Jacobian maps, speed", [head, *record.table(heads, rows)], keep=args.record)
 
@@ -67,26 +68,30 @@ def row(preset: str, precision: str, args: argparse.Namespace) -> list[str]:
     network = MilNetwork(preset_options(preset, 2, args.classes)).eval().requires_grad_(False)
     choice, fast = choose_device("cpu", precision), inference_copy(network)
     pixels = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 2, *args.shape), np.float32))
-    with torch.inference_mode(), choice.autocast():
-        run = trace(fast, pixels)
     exact = choose_device("cpu", "float32")
     found = cpu_seconds(args.rounds, {
         "forward": lambda: forward(fast, pixels, choice),
-        "all": lambda: jacobian_maps(network, pixels, range(args.classes), "guided", choice),
-        "one": lambda: jacobian_maps(network, pixels, [0], "guided", choice),
-        "back": lambda: maps_of_trace(run, [0], "guided", choice),
+        "all": lambda: ours(fast, pixels, range(args.classes), choice),
+        "one": lambda: ours(fast, pixels, [0], choice),
         "captum float32": lambda: by_captum(network, pixels, exact),
         "captum": lambda: by_captum(network, pixels, choice),
     })  # fmt: skip
     theirs = [args.classes * found[name] / found["all"] for name in ("captum float32", "captum")]
-    units = [found[name] / found["forward"] for name in ("one", "back")]
+    units = [found["one"] / found["forward"], found["one"] / found["forward"] - 1]
     return [preset, precision, *(f"{value:.2f}" for value in (found["all"] / found["forward"], *theirs, *units))]
 
 
 def forward(fast: MilNetwork, pixels: Tensor, choice: DeviceChoice) -> Tensor:
     """Run the network as inference does."""
     with torch.inference_mode(), choice.autocast():
-        return fast.class_maps(pixels.to(memory_format=torch.channels_last))
+        return fast.class_maps(pixels)
+
+
+def ours(fast: MilNetwork, pixels: Tensor, classes: Sequence[int], choice: DeviceChoice) -> np.ndarray:
+    """Make the maps of some classes, and the scores."""
+    with torch.inference_mode(), choice.autocast():
+        run = trace(fast, pixels)
+    return jacobian_maps(run, classes, "guided", choice, fast.read_maps(run.logits).probabilities)
 
 
 def by_captum(network: MilNetwork, pixels: Tensor, choice: DeviceChoice) -> Tensor:

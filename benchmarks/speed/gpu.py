@@ -39,6 +39,7 @@ from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
+from napari_milcnn.network.way_back import trace
 from napari_milcnn.options import TrainOptions, preset_options
 from napari_milcnn.training.learner import Learner
 from napari_milcnn.training.patch_dataset import Batch
@@ -165,9 +166,10 @@ def correctness(bench: Bench) -> Iterator[str]:
         for name, device, precision in (("cpu", "cpu", "float32"), ("float32", bench.device, "float32"),
                                         ("auto", bench.device, "auto")):  # fmt: skip
             classifier = Classifier(model, device=str(device), precision=precision)
-            pixels = torch.from_numpy(classifier.model_input(opened).read(0))[None]
-            maps = jacobian_maps(model.network, pixels, [0, 1], "guided", classifier.inference.choice)
-            found[name] = (classifier.classify(opened), maps)
+            pixels = classifier.model_input(opened).read(0)[None]
+            prediction, run = classifier.classify(opened), classifier.inference.trace(pixels)
+            pooled = torch.from_numpy(prediction.probabilities)
+            found[name] = (prediction, jacobian_maps(run, [0, 1], "guided", classifier.inference.choice, pooled))
         exact, exact_maps = found.pop("cpu")
         for name, (one, maps) in found.items():
             differences = [float(abs(getattr(one, part) - getattr(exact, part)).max())
@@ -323,10 +325,14 @@ def jacobian(bench: Bench) -> Iterator[str]:
 
         def forward(fast: MilNetwork = fast, pixels: torch.Tensor = pixels, choice: DeviceChoice = choice) -> object:
             with torch.inference_mode(), choice.autocast():
-                return fast.class_maps(pixels.to(bench.device, memory_format=torch.channels_last)).cpu()
+                return fast.class_maps(pixels.to(bench.device)).cpu()
 
-        def ours(classes: int, given: tuple = (network, pixels, choice)) -> object:
-            return jacobian_maps(*given[:2], range(classes), "guided", given[2])
+        def ours(classes: int, given: tuple = (fast, pixels, choice)) -> object:
+            fast, pixels, choice = given
+            with torch.inference_mode(), choice.autocast():
+                run = trace(fast, pixels.to(bench.device))
+                pooled = fast.read_maps(run.logits).probabilities
+            return jacobian_maps(run, range(classes), "guided", choice, pooled)
 
         variants = {"forward": forward, "1": lambda f=ours: f(1), "17": lambda f=ours: f(CLASSES)}
         found = bench.timed(variants)

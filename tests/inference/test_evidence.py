@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,14 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.class_maps import lay_over, relative_to_reference
 from napari_milcnn.inference.devices import DeviceChoice
 from napari_milcnn.inference.evidence import _WORK_MEMORY, EvidenceMaker, evidence, suited_evidence
-from napari_milcnn.inference.jacobian import jacobian_maps
+from napari_milcnn.inference.jacobian import jacobian_maps as maps_of_run
 from napari_milcnn.inference.predict import Classifier, classify
 from napari_milcnn.inference.tiling import TiledInference, bytes_per_pixel
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, card_text
+from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
-from napari_milcnn.network.way_back import Trace
+from napari_milcnn.network.way_back import Trace, trace
 from napari_milcnn.options import ForegroundOptions
 
 EXACT: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -78,6 +79,20 @@ def by_captum(network: MilNetwork, images: Tensor, index: int, rule: str) -> np.
         else:
             found = captum.attr.Saliency(Weighted(network)).attribute(images, target=index, abs=False)
     return found.sum(1).detach().numpy()
+
+
+CPU = DeviceChoice(torch.device("cpu"), torch.float32, "as requested")
+
+
+def jacobian_maps(
+    network: MilNetwork, images: Tensor, classes: Sequence[int], rule: str = "guided", choice: DeviceChoice = CPU
+) -> np.ndarray:
+    """Make the maps (batch, classes, Y, X) of images from one forward run, with their own P."""
+    fast = inference_copy(network)
+    with torch.inference_mode(), choice.autocast():
+        run = trace(fast, images)
+        pooled = fast.read_maps(run.logits).probabilities
+    return maps_of_run(run, classes, rule, choice, pooled)
 
 
 # The Jacobian against captum and by hand
@@ -231,15 +246,14 @@ def test_the_network_is_left_as_found(odd_model: TrainedModel, rule: str) -> Non
     np.testing.assert_allclose(maps[:, 0], by_captum(expected, images, 0, rule), atol=1e-5)
 
 
-@pytest.mark.parametrize("moment", ["maps_of", "read_maps"])
-def test_the_network_is_left_as_found_on_failure(odd_model: TrainedModel, moment: str, monkeypatch: Any) -> None:
+def test_the_network_is_left_as_found_on_failure(odd_model: TrainedModel, monkeypatch: Any) -> None:
     """The network is also unchanged after a failed forward run."""
     before = state_of(odd_model.network)
 
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(MilNetwork, moment, broken)
+    monkeypatch.setattr(MilNetwork, "maps_of", broken)
     with pytest.raises(ZeroDivisionError):
         jacobian_maps(odd_model.network, torch.zeros(1, 2, 100, 100), [0])
     assert_unchanged(odd_model.network, before)
@@ -291,9 +305,9 @@ def test_evidence_inside_no_grad(compact: TrainedModel) -> None:
 
 def test_jacobian_evidence_is_the_networks(compact: TrainedModel) -> None:
     """Through `evidence` an image at the model's own pixels gives the very maps of `jacobian_maps`."""
-    image = stack(2, 2, 100, 120, axes="TCYX")
+    image = stack(2, 2, 99, 115, axes="TCYX")  # receptive fields cover every pixel
     found = evidence(compact, image, kind="jacobian", rule="plain", **EXACT)
-    assert found.maps.shape == (2, 3, 100, 120)
+    assert found.maps.shape == (2, 3, 99, 115)
     assert found.maps.dtype == np.float32
     assert (found.classes, found.kind, found.objects) == (("a", "b", "c"), "jacobian", None)
     for plane in (0, 1):
@@ -538,6 +552,48 @@ def test_an_unknown_foreground_channel_is_refused(compact: TrainedModel) -> None
         evidence(compact, squares(), foreground=ForegroundOptions(channel="CFP"), **EXACT)
 
 
+# The classification's forward run
+
+
+def test_a_plane_is_run_once_for_its_scores_and_its_jacobian(compact: TrainedModel, monkeypatch: Any) -> None:
+    """The way back goes on from the run of the classification, plane by plane, and gives the same maps."""
+    image = stack(3, 2, 120, 130, axes="TCYX")
+    runs: list[tuple[int, ...]] = []
+    features = MilNetwork.features
+    monkeypatch.setattr(MilNetwork, "features", lambda self, one: (runs.append(one.shape), features(self, one))[1])
+    monkeypatch.setattr(
+        "napari_milcnn.inference.tiling.trace", lambda network, one: (runs.append(one.shape), trace(network, one))[1]
+    )
+    shared = evidence(compact, image, ["b"], kind="jacobian", **EXACT)
+    assert len(runs) == 3
+    alone = evidence(compact, image, ["b"], kind="jacobian", prediction=shared.prediction, **EXACT)
+    assert len(runs) == 6
+    assert (alone.maps == shared.maps).all()
+    apart = classify(compact, image, **EXACT)
+    np.testing.assert_array_equal(shared.prediction.scores, apart.scores)
+    np.testing.assert_array_equal(shared.prediction.bags.features, apart.bags.features)
+
+
+def test_a_run_is_kept_for_its_own_pixels_alone(compact: TrainedModel) -> None:
+    """Evidence of another image that was classified before is made from a run on its own pixels."""
+    maker = EvidenceMaker(compact, kind="jacobian", **EXACT)
+    images = [open_image(noise(2, 100, 110, seed=seed), axes="CYX", channels=CHANNELS) for seed in (1, 2)]
+    predictions = [maker.classifier.classify(image) for image in images]
+    for image, prediction in zip(images, predictions, strict=True):
+        (found,) = maker.planes(image, prediction)
+        np.testing.assert_array_equal(found.maps, evidence(compact, image, kind="jacobian", **EXACT).maps[0])
+
+
+def test_no_run_is_kept_where_memory_is_short(compact: TrainedModel, monkeypatch: Any) -> None:
+    """A classification needs a quarter of the memory of a run that is kept, and then goes on without keeping it."""
+    free = 3 * bytes_per_pixel(compact.network) * 100 * 110
+    monkeypatch.setattr("napari_milcnn.inference.tiling.free_memory", lambda _: free)
+    maker = EvidenceMaker(compact, kind="jacobian", **EXACT)
+    monkeypatch.setattr("napari_milcnn.inference.tiling.trace", None)
+    maker.classifier.classify(stack(2, 100, 110))
+    assert maker.classifier.inference.warnings == []
+
+
 # Memory
 
 
@@ -549,12 +605,9 @@ def test_a_jacobian_too_large_is_made_in_parts(compact: TrainedModel, rule: Any,
     options: dict[str, Any] = {"kind": "jacobian", "rule": rule, "prediction": prediction, **EXACT}
     whole = evidence(compact, image, ["b"], **options).maps
     free = 4 * bytes_per_pixel(compact.network) * 184 * 184
-    monkeypatch.setattr("napari_milcnn.inference.evidence.free_memory", lambda _: free)
-    parts = []
-    monkeypatch.setattr(
-        "napari_milcnn.inference.evidence.jacobian_maps",
-        lambda network, pixels, *more: (parts.append(pixels.shape[2:]), jacobian_maps(network, pixels, *more))[1],
-    )
+    monkeypatch.setattr("napari_milcnn.inference.tiling.free_memory", lambda _: free)
+    parts, run = [], TiledInference.trace
+    monkeypatch.setattr(TiledInference, "trace", lambda self, one: (parts.append(one.shape[2:]), run(self, one))[1])
     found = evidence(compact, image, ["b"], **options).maps
     assert len(parts) == 5 * 4
     assert max(max(part) for part in parts) <= 50 + 2 * 67
@@ -569,12 +622,14 @@ def test_a_jacobian_that_runs_out_of_memory_goes_on_in_smaller_parts(compact: Tr
     (whole,) = maker.planes(image, prediction, ["b"])
     most = 130 * 130
 
-    def small(network: MilNetwork, pixels: Tensor, *more: Any) -> np.ndarray:
-        if pixels.shape[2] * pixels.shape[3] > most:
-            raise RuntimeError("not enough memory: you tried to allocate")
-        return jacobian_maps(network, pixels, *more)
+    run = TiledInference.trace
 
-    monkeypatch.setattr("napari_milcnn.inference.evidence.jacobian_maps", small)
+    def small(self: TiledInference, images: np.ndarray) -> Trace:
+        if images.shape[2] * images.shape[3] > most:
+            raise RuntimeError("not enough memory: you tried to allocate")
+        return run(self, images)
+
+    monkeypatch.setattr(TiledInference, "trace", small)
     (found,) = maker.planes(image, prediction, ["b"])
     np.testing.assert_allclose(found.maps, whole.maps, rtol=0, atol=1e-5 * whole.maps.max())
     assert maker.classifier.inference.warnings == ["out of memory on cpu: Jacobian maps were made in smaller parts"]

@@ -11,10 +11,12 @@ import zarr
 import napari_milcnn as mil
 from conftest import noise
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
+from napari_milcnn.inference import tiling
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.masks import PlaneMasks
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse
 from napari_milcnn.inference.predict import Classifier, joined
+from napari_milcnn.network.way_back import trace
 from napari_milcnn.options import MaskOptions
 
 ALL = MaskOptions(present=0)
@@ -134,6 +136,14 @@ def test_evidence_from_the_network_waits_for_it(compact, stack):
     )
     assert isinstance(next(step.result for step in steps if isinstance(step.result, PlaneResult)).masks, PlaneMasks)
     steps.close()
+
+
+def test_jacobian_masks_go_on_from_the_run_of_the_classification(compact, stack, monkeypatch):
+    runs = []
+    monkeypatch.setattr(tiling, "trace", lambda network, images: (runs.append(1), trace(network, images))[1])
+    found = planes_of(analyse(EvidenceMaker(compact, kind="jacobian"), [request_of(stack, masks=ALL)]))
+    assert [result.problem for result in found.values()] == [""] * 5
+    assert len(runs) == 5
 
 
 def test_only_classes_that_are_shown_are_masked(compact, stack, monkeypatch):

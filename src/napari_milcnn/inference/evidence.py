@@ -39,11 +39,11 @@ from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput, model_input
-from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction
+from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
 from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
 from napari_milcnn.inference.strips.regions import looked_up, means_in_strips
 from napari_milcnn.inference.strips.rows import Scratch, ScratchPlane, Strip
-from napari_milcnn.inference.tiling import Tile, bytes_per_pixel, image_window, instances_of, windows
+from napari_milcnn.inference.tiling import Tile, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
@@ -57,8 +57,6 @@ _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
 """Side of what is read of an image to see whether it can be read, in px."""
-_JACOBIAN_MEMORY = 4
-"""A run back through every layer takes this multiple of the memory of a forward run."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,7 @@ class EvidenceMaker:
         self.options = _resolved(make_options(EvidenceOptions, options), model.card.evidence)
         shared = {name: getattr(self.options, name) for name in ComputeOptions.model_fields}
         self.classifier = Classifier(model, **shared)
+        self.classifier.inference.keeps_run = self.options.kind == "jacobian"
 
     @property
     def uses_network(self) -> bool:
@@ -287,7 +286,7 @@ class EvidenceMaker:
         in the end on the CPU.
         """
         inference = self.classifier.inference
-        side = self._largest_part(model_input.shape)
+        side = inference.traced_side(model_input.shape)
         while True:
             try:
                 maps = self._jacobian_in_parts(model_input, found, plane, chosen, side)
@@ -301,35 +300,18 @@ class EvidenceMaker:
                 inference.warn(f"out of memory on {inference.choice.device}: Jacobian maps were made in smaller parts")
             else:
                 inference.move_to_cpu()
-                side = self._largest_part(model_input.shape)
-
-    def _largest_part(self, shape: tuple[int, int]) -> int:
-        """Return the side of the parts of Jacobian maps that fit into memory, for a plane of `shape` (Y, X).
-
-        With option `tile`, the network sees no more than that side, but at least three receptive fields.
-        """
-        placement, each = self.model.network.placement, _JACOBIAN_MEMORY * bytes_per_pixel(self.model.network)
-        if self.options.tile is not None and self.options.tile < max(shape):
-            return max(placement.receptive_field, self.options.tile - 2 * placement.receptive_field)
-        free = free_memory(self.classifier.inference.choice.device)
-        if each * shape[0] * shape[1] <= free:
-            return max(shape)
-        return max(placement.stride, int((free / each) ** 0.5) - 2 * placement.receptive_field)
+                side = inference.traced_side(model_input.shape)
 
     def _jacobian_in_parts(
         self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], side: int
     ) -> np.ndarray:
         """Compute each part of a Jacobian map from all instances that see it, so that parts are exact."""
-        network, rule, choice = self.model.network, self.options.rule, self.classifier.inference.choice
-        if side >= max(model_input.shape):
-            pixels = torch.from_numpy(model_input.read(plane))[None]
-            return np.asarray(jacobian_maps(network, pixels, chosen, rule, choice)[0])
-        pooled = torch.from_numpy(found.probabilities)
+        inference, pooled = self.classifier.inference, torch.from_numpy(found.probabilities)
         whole = np.zeros((len(chosen), *model_input.shape), np.float32)
         for part in windows(model_input.shape, (side, side)):
             seen = image_window(Tile(plane, instances_of(part, model_input)), model_input)
-            pixels = torch.from_numpy(model_input.read(plane, seen))[None]
-            maps = jacobian_maps(network, pixels, chosen, rule, choice, pooled)[0]
+            run = inference.trace(model_input.read(plane, seen)[None])
+            maps = jacobian_maps(run, chosen, self.options.rule, inference.choice, pooled)[0]
             maps = maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
             whole[:, part.y0 : part.y0 + maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
         return whole
@@ -450,11 +432,16 @@ def evidence(
         None if foreground is None or isinstance(foreground, ForegroundOptions) else as_label_image(foreground, stack)
     )
     model_input = maker.classifier.model_input(stack)
-    prediction = prediction or maker.classifier.classify(model_input)
-    _check_prediction(model_input, prediction)
-    prediction = prediction.with_notes(() if labels is None else labels.warnings)
-    maker.check_memory(model_input, len(class_indices(model, classes)), len(prediction.planes), in_strips=False)
-    planes = list(maker.planes(model_input, prediction, classes, None if labels is None else labels.numbers))
+    if prediction is not None:
+        _check_prediction(model_input, prediction)
+    count = len(stack.planes if prediction is None else prediction.planes)
+    maker.check_memory(model_input, len(class_indices(model, classes)), count, in_strips=False)
+    parts: list[Prediction] = []
+    planes: list[PlaneEvidence] = []
+    for part in maker.classifier.parts(model_input) if prediction is None else [prediction]:
+        parts.append(part)
+        planes += maker.planes(model_input, part, classes, None if labels is None else labels.numbers)
+    prediction = (prediction or joined(parts)).with_notes(() if labels is None else labels.warnings)
     objects = [np.asarray(plane.objects) for plane in planes if plane.objects is not None]  # of all planes, or of none
     chosen = tuple(model.classes[i] for i in class_indices(model, classes))
     return Evidence(

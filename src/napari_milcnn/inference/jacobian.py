@@ -17,53 +17,32 @@ import torch
 from torch import Tensor
 
 from napari_milcnn.inference.devices import DeviceChoice
-from napari_milcnn.network.inference_copy import inference_copy
-from napari_milcnn.network.mil_network import MilNetwork
-from napari_milcnn.network.way_back import Trace, trace
+from napari_milcnn.network.way_back import Trace
 
 
-def jacobian_maps(
-    network: MilNetwork,
-    images: Tensor,
-    classes: Sequence[int],
-    rule: str = "guided",
-    choice: DeviceChoice | None = None,
-    pooled: Tensor | None = None,
-) -> np.ndarray:
+def jacobian_maps(run: Trace, classes: Sequence[int], rule: str, choice: DeviceChoice, pooled: Tensor) -> np.ndarray:
     """Propagate evidence for some classes back to the pixels, all from one forward run.
 
     Parameters
     ----------
-    network : MilNetwork
-        The network. It is copied and never changed.
-    images : Tensor
-        Normalised images, float32 (batch, channels, Y, X).
+    run : Trace
+        Forward run on images (batch, channels, Y, X).
     classes : sequence of int
         Indices of the classes.
     rule : str
         guided, which keeps only positive evidence, or plain, which is the gradient.
-    choice : DeviceChoice, optional
-        Device and precision; by default the network's device, in float32.
-    pooled : Tensor, optional
-        P of whole images of which `images` are parts, float32 (batch, all classes); by default that of `images`.
+    choice : DeviceChoice
+        Device and precision in which the run was made.
+    pooled : Tensor
+        P of the whole images, of which those of the run may be parts, float32 (batch, all classes).
 
     Returns
     -------
     ndarray
         Evidence summed over the input channels, float32 (batch, classes, Y, X).
     """
-    choice = choice or DeviceChoice(next(network.parameters()).device, torch.float32, "the network's")
     with torch.inference_mode(), choice.autocast():
-        run = trace(inference_copy(network).to(choice.device), images.to(choice.device))
-    return maps_of_trace(run, classes, rule, choice, pooled)
-
-
-def maps_of_trace(
-    run: Trace, classes: Sequence[int], rule: str, choice: DeviceChoice, pooled: Tensor | None = None
-) -> np.ndarray:
-    """Propagate evidence back through a forward run that was made with `choice`; see `jacobian_maps`."""
-    with torch.inference_mode(), choice.autocast():
-        pooled = run.pooled if pooled is None else pooled.to(choice.device)
+        pooled = pooled.to(choice.device)
         maps = [
             run.back(index, pooled[:, index, None, None] * run.logits[:, index].sigmoid(), guided=rule == "guided")
             for index in classes

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
@@ -256,7 +256,11 @@ class Classifier:
 
     def classify(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Prediction:
         """Classify every plane of an image, or some planes; see the function `classify`."""
-        return joined([step.result for step in self.steps(image, planes) if step.result is not None])
+        return joined([*self.parts(image, planes)])
+
+    def parts(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Iterator[Prediction]:
+        """Classify every plane of an image, or some planes: the predictions of one batch after another."""
+        return (step.result for step in self.steps(image, planes) if step.result is not None)
 
     def steps(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Steps[Prediction]:
         """Classify every plane of an image, or some planes, a batch at a time. To cancel, leave the loop.

@@ -20,11 +20,14 @@ from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.network.geometry import Placement
 from napari_milcnn.network.inference_copy import inference_copy
 from napari_milcnn.network.mil_network import MilNetwork
+from napari_milcnn.network.way_back import Trace, trace
 from napari_milcnn.options import ComputeOptions
 
 _LARGEST_TILE, _LARGEST_ON_CPU = 4096, 2048
 """Side of the largest tile, px. On the CPU a larger one is no quicker, and one of 2048 px takes up to a gigabyte."""
 _MEMORY_SHARE = 0.5
+_TRACE_MEMORY = 4
+"""A run back through every layer takes this multiple of the memory of a forward run."""
 
 
 class Tile(NamedTuple):
@@ -74,6 +77,9 @@ class TiledInference:
         The current device, precision and engine.
     warnings : list of str
         Sentences about what was done to fit into memory.
+    keeps_run : bool
+        Whether the last forward run on a whole plane is kept for `trace`, where torch runs the network and it fits into
+        memory.
 
     Raises
     ------
@@ -94,6 +100,8 @@ class TiledInference:
         self.choice = choice.with_engine(choose_engine(options.engine, model.network, choice))
         self.batch_size = options.batch_size
         self.warnings: list[str] = []
+        self.keeps_run = False
+        self._run: Trace | None = None
         self._moved: list[str] = []  # a sentence that holds for every image from then on
         field = model.network.placement.receptive_field
         if options.tile is not None and options.tile < field:
@@ -126,7 +134,12 @@ class TiledInference:
         return max(field, min(largest, int((budget / bytes_per_pixel(self.model.network)) ** 0.5)))
 
     def batch_that_fits(self, tile: int) -> int:
-        """Return the number of planes in a batch of tiles of this side: the batch size, or less if memory is short."""
+        """Return the number of planes in a batch of tiles of this side: the batch size, or less if memory is short.
+
+        One where the run is kept: what comes back through it takes one plane at a time, too.
+        """
+        if self.keeps_run:
+            return 1
         budget = free_memory(self.choice.device) * _MEMORY_SHARE
         return max(1, min(self.options.batch_size, int(budget / (bytes_per_pixel(self.model.network) * tile**2))))
 
@@ -151,9 +164,11 @@ class TiledInference:
         ComputeError
             If a single receptive field does not fit into the CPU's memory, or the device fails.
         """
+        self._run = None
+        keep = self.keeps_run and tiles[0].window == Window(0, model_input.map_shape[0], 0, model_input.map_shape[1])
         try:
             images = np.stack([model_input.read(tile.plane, image_window(tile, model_input)) for tile in tiles])
-            return [TileMaps(*maps) for maps in zip(*self.maps_and_moments(images), strict=True)]
+            return [TileMaps(*maps) for maps in zip(*self.maps_and_moments(images, keep=keep), strict=True)]
         except MemoryError:
             pass  # the next attempt begins below, where the memory of this one is free again
         return self._run_smaller(model_input, tiles)
@@ -192,6 +207,39 @@ class TiledInference:
         self.choice = choose_device("cpu", self.options.precision)
         self._prepare()
 
+    def trace(self, images: np.ndarray) -> Trace:
+        """Run the network on normalised images (batch, channels, Y, X), and keep what the way back needs.
+
+        The kept run is taken over, and no longer kept, where it was on the same images.
+
+        Raises
+        ------
+        RuntimeError
+            If memory runs out, or the device fails.
+        """
+        pixels, kept, self._run = torch.from_numpy(images), self._run, None
+        if kept is not None and torch.equal(kept.images, pixels.to(kept.images.device)):
+            return kept
+        del kept  # its memory is free for the next one
+        return self._trace(pixels)
+
+    def _trace(self, images: Tensor) -> Trace:
+        with torch.inference_mode(), self.choice.autocast():
+            return trace(self._network, images.to(self.choice.device))
+
+    def traced_side(self, shape: tuple[int, int]) -> int:
+        """Return the side of the parts on which runs for `trace` fit into memory, for a plane of `shape` (Y, X).
+
+        With option `tile`, the network sees no more than that side, but at least three receptive fields.
+        """
+        placement, each = self.model.network.placement, _TRACE_MEMORY * bytes_per_pixel(self.model.network)
+        if self.options.tile is not None and self.options.tile < max(shape):
+            return max(placement.receptive_field, self.options.tile - 2 * placement.receptive_field)
+        free = free_memory(self.choice.device)
+        if self._run is not None or each * shape[0] * shape[1] <= free:
+            return max(shape)
+        return max(placement.stride, int((free / each) ** 0.5) - 2 * placement.receptive_field)
+
     def class_maps(self, images: np.ndarray) -> np.ndarray:
         """Compute the class-map logits (batch, classes, Y, X) of normalised images (batch, channels, Y, X).
 
@@ -202,8 +250,10 @@ class TiledInference:
         """
         return self.maps_and_moments(images)[0]
 
-    def maps_and_moments(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def maps_and_moments(self, images: np.ndarray, *, keep: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Compute class-map logits and the moments of the features of normalised images (batch, channels, Y, X).
+
+        With `keep`, the run is kept for `trace`, where it fits into memory.
 
         Returns
         -------
@@ -225,7 +275,7 @@ class TiledInference:
             parts = [self.maps_and_moments(part) for part in _chunks(images, self.batch_size)]
             return np.concatenate([maps for maps, _ in parts]), np.concatenate([moments for _, moments in parts])
         try:
-            found = self._maps_and_features(torch.from_numpy(images))
+            found = self._maps_and_features(torch.from_numpy(images), keep)
             check_finite(self.model.card.name, "class maps", *found)
             return found
         except RuntimeError as error:
@@ -311,22 +361,29 @@ class TiledInference:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def _maps_and_features(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _maps_and_features(self, images: Tensor, keep: bool) -> tuple[np.ndarray, np.ndarray]:
+        height, width = images.shape[2:]
+        if keep and self.choice.engine == "torch" and self.traced_side((height, width)) >= max(height, width):
+            self._run = self._trace(images)
+            return self._run.logits.cpu().numpy(), _moments(self._run.features)
         with torch.inference_mode(), self._encode(images) as features:
             return self._network.maps_of(features).cpu().numpy(), _moments(features)
 
     @contextmanager
     def _torch_features(self, images: Tensor) -> Iterator[Tensor]:
         with self.choice.autocast():
-            yield self._network.features(images.to(self.choice.device, memory_format=torch.channels_last))
+            yield self._network.features(images.to(self.choice.device))
 
 
 def _moments(features: Tensor) -> np.ndarray:
     """Sum features (batch, features, Y, X) and their squares over the map, float64 (batch, 2, features).
 
     Float32 holds the mean and the variance of a map, but not the sum of its squares, which is made of both on the CPU.
+    torch.var_mean takes twenty times as long.
     """
-    variance, mean = (part.double() for part in (one.cpu() for one in torch.var_mean(features, (2, 3), correction=0)))
+    mean = features.mean((2, 3), keepdim=True)
+    variance = (features - mean).square_().mean((2, 3)).cpu().double()
+    mean = mean[:, :, 0, 0].cpu().double()
     places = features.shape[2] * features.shape[3]
     return (places * torch.stack([mean, variance + mean**2], 1)).numpy()
 

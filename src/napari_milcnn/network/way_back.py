@@ -87,11 +87,6 @@ class Trace:
         return (gradient.relu() if guided else gradient).float().sum(1)
 
     @property
-    def pooled(self) -> Tensor:
-        """P of the images, float32 (batch, classes)."""
-        return self._network.read_maps(self.logits).probabilities
-
-    @property
     def _dtype(self) -> torch.dtype:
         return next((one.kept.dtype for one in reversed(self._passed) if one.kept is not None), torch.float32)
 
@@ -107,7 +102,7 @@ def trace(network: MilNetwork, images: Tensor) -> Trace:
         Normalised images, float32 (batch, channels, Y, X), on the network's device.
     """
     passed: list[_Passed] = []
-    last = images.contiguous(memory_format=torch.channels_last)
+    last = images
     for layer in network.encoder:
         shape, kept = last.shape, None
         if isinstance(layer, nn.MaxPool2d):
@@ -141,6 +136,7 @@ def _back(passed: _Passed, gradient: Tensor) -> Tensor:
                 gradient, _empty(passed, gradient), [layer.kernel_size], [layer.stride], [0], [1], False, passed.kept
             )
         case nn.AvgPool2d():
+            gradient = gradient.float()  # twice as fast as in bfloat16
             found = torch.ops.aten.avg_pool2d_backward(
                 gradient, _empty(passed, gradient), [layer.kernel_size], [layer.stride], [0], False, True, None
             )

@@ -85,7 +85,7 @@ def timings(network: MilNetwork, choice: DeviceChoice) -> dict[str, float]:
 
     def by_torch() -> None:
         with torch.inference_mode(), choice.autocast():
-            copied.features(images.to(memory_format=torch.channels_last))
+            copied.features(images)
 
     def by_openvino() -> None:
         with encode(images):
