@@ -1,4 +1,4 @@
-"""The loop over images: parts, chosen planes, and what is kept after a stop or a failure."""
+"""The loop over images: parts, chosen planes, what is kept after a stop or a failure, and how it runs ahead."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest
 from napari_milcnn.inference.predict import Classifier, joined
 from napari_milcnn.network.way_back import trace
 from napari_milcnn.options import MaskOptions
+from napari_milcnn.progress import run_ahead
 
 ALL = MaskOptions(present=0)
 
@@ -231,3 +232,62 @@ def test_masks_that_cannot_be_made_leave_the_classification(compact, stack, monk
     }
     whole = joined([result.prediction for result in found.values()])
     np.testing.assert_array_equal(whole.scores, mil.classify(compact, stack).scores)
+
+
+# A generator that runs ahead of whoever takes its items
+
+
+def test_items_keep_their_order_and_are_made_in_one_other_thread():
+    def items():
+        for i in range(20):
+            yield i, threading.get_ident()
+
+    made = list(run_ahead(items(), 3))
+    assert [i for i, _ in made] == list(range(20))
+    (thread,) = {thread for _, thread in made}
+    assert thread != threading.get_ident()
+
+
+def test_no_more_items_are_made_than_asked_for():
+    made, fourth = [], threading.Event()
+
+    def items():
+        for i in range(20):
+            made.append(i)
+            if i == 3:
+                fourth.set()
+            yield i
+
+    steps = run_ahead(items(), 3)
+    assert next(steps) == 0
+    assert fourth.wait(30)  # one was taken, three wait
+    assert next(steps) == 1
+    steps.close()
+    assert len(made) <= 5
+
+
+def test_an_error_comes_where_its_item_would():
+    def items():
+        yield 1
+        raise ValueError("two")
+
+    steps = run_ahead(items(), 3)
+    assert next(steps) == 1
+    with pytest.raises(ValueError, match="two"):
+        next(steps)
+
+
+def test_closing_closes_the_generator_before_it_returns():
+    closed = []
+
+    def items():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(threading.get_ident())
+
+    steps = run_ahead(items(), 2)
+    assert next(steps) == 1
+    steps.close()
+    assert len(closed) == 1
