@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -41,7 +42,7 @@ from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
 from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
-from napari_milcnn.inference.strips.regions import looked_up, means_in_strips
+from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
 from napari_milcnn.inference.strips.rows import Scratch, ScratchPlane, Strip
 from napari_milcnn.inference.tiling import Tile, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
@@ -87,6 +88,12 @@ class PlaneEvidence:
     classes: tuple[str, ...]
     values: np.ndarray | None = None
     reference: str | None = None
+
+    @cached_property
+    def regions(self) -> Regions:
+        """What is measured of the objects, once for all masks that are made from this evidence."""
+        assert self.objects is not None
+        return measured(self.objects)
 
 
 @dataclass(frozen=True)

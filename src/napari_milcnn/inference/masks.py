@@ -214,7 +214,7 @@ def _masks_of_objects(
 ) -> PlaneMasks:
     """Give every foreground object its class, by the rule above."""
     assert plane.objects is not None
-    names, regions = list(scores), measured(plane.objects)
+    names, regions = list(scores), plane.regions
     values = plane.values
     if values is None:  # evidence from elsewhere, of the shown classes alone
         values = np.zeros((len(names), len(regions.area)), np.float32)
@@ -253,7 +253,7 @@ def _class_of_each(
         if tier:
             rows = [names.index(name) for name in tier]
             found = _strongest(values[rows], [used[name] for name in tier])
-            classes = np.where((classes < 0) & (found > 0), np.array(rows)[found - 1], classes)
+            classes = np.where(classes < 0, np.array([-1, *rows])[found], classes)
     return classes
 
 
@@ -311,8 +311,12 @@ def no_masks(shape: tuple[int, int]) -> PlaneMasks:
 
 def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Return the number of the strongest map (classes, ...) above its threshold: 1 for the first map, 0 for none."""
-    claims = np.stack([np.where(one > least, one, 0) for one, least in zip(maps, thresholds, strict=True)])
-    return np.where(claims.max(0) > 0, claims.argmax(0) + 1, 0)
+    numbers, highest = np.zeros(maps.shape[1:], np.uint16), np.zeros(maps.shape[1:], maps.dtype)
+    for number, (one, least) in enumerate(zip(maps, thresholds, strict=True), start=1):
+        claimed = (one > least) & (one > highest)
+        numbers[claimed] = number
+        np.copyto(highest, one, where=claimed)
+    return numbers
 
 
 def _threshold(
@@ -365,20 +369,24 @@ def _labelled_objects(class_numbers: np.ndarray, options: MaskOptions) -> tuple[
     Returns labels, int32 (Y, X), and the class index of each label; the first entry, of label 0, has no meaning.
     """
     labels, classes, count = np.zeros(class_numbers.shape, np.int32), [np.zeros(1, int)], 0
-    for index in np.unique(class_numbers[class_numbers > 0]):
+    for index in range(1, int(class_numbers.max(initial=0)) + 1):
         mask = class_numbers == index
+        if not mask.any():
+            continue
         mask = mask | (without_holes(mask) & (class_numbers == 0)) if options.fill_holes else mask
         found = drop_small(split_touching(mask, options.split), options.min_size)
-        labels = np.where(found > 0, found + count, labels).astype(np.int32)
+        np.copyto(labels, found + count, where=found > 0)
         classes.append(np.full(found.max(), index - 1))
         count += int(found.max())
     return labels, np.concatenate(classes)
 
 
 def _means(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the mean of each map (classes, Y, X) over each label, beginning with label 0: (classes, labels)."""
-    sizes = np.maximum(np.bincount(labels.ravel()), 1)
-    return np.stack([np.bincount(labels.ravel(), one.ravel()) / sizes for one in maps])
+    """Return the mean of each map (classes, Y, X) over each label, 0 for label 0: (classes, labels)."""
+    inside = np.flatnonzero(labels)
+    numbers = labels.ravel()[inside]
+    sizes = np.maximum(np.bincount(numbers, minlength=1), 1)
+    return np.stack([np.bincount(numbers, one.ravel()[inside], len(sizes)) / sizes for one in maps])
 
 
 def _value_in_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, ref
 
 import numpy as np
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.masks import PlaneMasks
-    from napari_milcnn.plugin.classify.records import ImageRecord
+    from napari_milcnn.inference.strips.rows import LookedUp
+    from napari_milcnn.plugin.classify.records import ImageRecord, PackedLabels
     from napari_milcnn.plugin.results_to_layers import LayerData
 
 _TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
@@ -148,11 +149,11 @@ class LayerWriter:
             drawn.labels[plane] = 0
             drawn.tables.pop(plane, None)
             return
-        labels = np.asarray(masks.labels)  # those of a large plane lie on disk
-        numbers = np.zeros(int(labels.max(initial=0)) + 1, drawn.labels.dtype)
+        labels = cast("PackedLabels | LookedUp", masks.labels)
+        numbers = np.zeros(labels.largest + 1, drawn.labels.dtype)
         own = _numbers(image, masks, drawn.start_of(plane, len(numbers) - 1))
         numbers[masks.shown["label"]] = own
-        drawn.labels[plane] = 0 if image.hides_masks(plane) else numbers[labels]
+        drawn.labels[plane] = 0 if image.hides_masks(plane) else labels.mapped(numbers)
         index = np.zeros(len(masks.objects), numbers.dtype)
         index[masks.objects["shown"].to_numpy(bool)] = own
         drawn.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]

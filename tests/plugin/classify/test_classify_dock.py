@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt, QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 from skimage.measure import label as components
 
 import napari_milcnn as mil
 from conftest import PATIENCE, SHARED, lively_model
 from napari_milcnn.errors import OutputError
+from napari_milcnn.inference import masks
 from napari_milcnn.plugin.classify.records import ImageState
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.results.folder import classify_files
@@ -363,6 +365,29 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     assert {number: len(masks.shown) for number, masks in dock.session.in_view.masks.items()} == before
     assert dock.mask_box.options()["class_thresholds"] == {}
     qtbot.waitUntil(lambda: dock.mask_box.threshold.value() < 0.95, timeout=PATIENCE)
+
+
+def test_masks_are_cut_in_another_thread_and_come_to_nothing_without_their_layer(dock, viewer, qtbot, monkeypatch):
+    classified(dock, viewer, qtbot)
+    cut, threads = masks.segment_plane, []
+
+    def noted(*given):
+        threads.append(threading.current_thread())
+        return cut(*given)
+
+    monkeypatch.setattr(masks, "segment_plane", noted)
+    dock.mask_box.threshold.setValue(0.95)
+    qtbot.waitUntil(lambda: not dock.session.preview.busy, timeout=PATIENCE)
+    assert threads
+    assert threading.main_thread() not in threads
+    assert dock.mask_box.threshold.value() == 0.95
+    dock.mask_box.threshold.setValue(0.5)
+    assert dock.session.preview.busy
+    viewer.layers.clear()
+    assert not dock.session.preview.busy
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=PATIENCE)
+    (image,) = images_of(dock)
+    assert set(image.masks[0].thresholds.values()) == {0.95}
 
 
 def test_what_a_run_adds_is_chosen_before_it(dock, viewer, qtbot, model):

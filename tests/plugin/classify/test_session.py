@@ -14,8 +14,9 @@ import tifffile
 from conftest import lively_model, noise
 from napari_milcnn.images.open import open_image
 from napari_milcnn.plugin.classify.jobs import ImageToShow
-from napari_milcnn.plugin.classify.records import Cause, ImageState
+from napari_milcnn.plugin.classify.records import Cause, ImageState, PackedLabels
 from napari_milcnn.plugin.classify.session import Classify, ClassifySession
+from napari_milcnn.plugin.qt.notices import Level
 
 pytest.importorskip("psygnal")
 OPTIONS = {"kind": "object", "device": "cpu", "foreground": {"size": 12.0}}
@@ -69,7 +70,7 @@ class Window:
 
     def finish(self) -> None:
         """Let every job come to its end."""
-        while self.session.busy:
+        while self.session.busy or self.session.preview.busy:
             self.jobs[-1].compute()
             self.jobs[-1].reach_window()
 
@@ -378,12 +379,12 @@ def test_the_masks_of_the_plane_in_view_follow_the_settings(model):
     window.finish()
     shown = session.in_view.masks[0].shown
     session.preview.prepare()
-    window.jobs[-1].compute()
-    window.jobs[-1].reach_window()
+    window.finish()
     assert session.preview.held is not None
     assert session.in_view.masks[0].shown is not None
     session.set_options(OPTIONS, {"class_thresholds": dict.fromkeys("abc", 1.0)})
     session.preview.apply()
+    window.finish()
     assert len(session.in_view.masks[0].shown) < len(shown)
     session.use_model(None)
     assert session.preview.held is None
@@ -433,7 +434,139 @@ def test_a_slider_that_is_moved_before_its_evidence_is_there_is_followed(model):
     window.session.set_options(OPTIONS, {"class_thresholds": dict.fromkeys("abc", 1.0)})
     window.session.preview.apply()
     window.session.preview.prepare()
-    for job in window.jobs[1:]:
-        job.compute()
-        job.reach_window()
+    window.finish()
     assert len(window.session.in_view.masks[0].shown) < len(shown)
+
+
+def thresholds_of(session) -> set[float]:
+    """Return the thresholds of the masks in view."""
+    return set(session.in_view.masks[0].thresholds.values())
+
+
+def slide(window, value: float) -> None:
+    """Move the slider of every class, as the dock tells it."""
+    window.session.set_options(OPTIONS, {"class_thresholds": dict.fromkeys("abc", value)})
+    window.session.preview.apply()
+
+
+def with_evidence(model) -> Window:
+    """Return a window with a classified image, whose evidence is held."""
+    window = Window(model)
+    window.classify(object())
+    window.finish()
+    window.session.preview.prepare()
+    window.finish()
+    return window
+
+
+def test_masks_are_cut_beside_the_window_and_of_many_settings_the_last_counts(model):
+    """What is under way is shown; what was wanted meanwhile is not cut, but for the last."""
+    window, ready = with_evidence(model), []
+    session = window.session
+    session.preview.ready.connect(lambda: ready.append(thresholds_of(session)))
+    before, count = session.in_view, len(window.jobs)
+    slide(window, 0.1)
+    assert session.in_view is before  # nothing is cut in the window's thread
+    for value in (0.2, 0.3, 0.4):
+        slide(window, value)
+    assert len(window.jobs) == count + 1
+    window.jobs[-1].compute()
+    window.jobs[-1].reach_window()
+    assert thresholds_of(session) == {0.1}
+    assert ready == []  # the slider is elsewhere by now
+    assert len(window.jobs) == count + 2
+    window.finish()
+    assert thresholds_of(session) == {0.4}
+    assert ready == [{0.4}]
+    assert session.in_view.planes[0].made_with.settings is session.settings
+    session.undo()  # of all that the slider did
+    assert session.in_view.masks == before.masks
+    assert session.settings.masks == {}
+
+
+def test_masks_of_the_preview_are_those_of_a_run(model):
+    from napari_milcnn import evidence, segment
+    from napari_milcnn.options import ForegroundOptions
+
+    window = with_evidence(model)
+    slide(window, 0.4)
+    window.finish()
+    shown, record = window.session.in_view.masks[0], window.session.in_view
+    image = record.source.image
+    found = evidence(model, image, kind="object", device="cpu", foreground=ForegroundOptions(size=12.0))
+    own = segment(found, class_thresholds=dict.fromkeys("abc", 0.4))
+    np.testing.assert_array_equal(np.asarray(shown.labels), own.labels[0])
+    pd.testing.assert_frame_equal(shown.objects, own.objects)
+
+
+@pytest.mark.parametrize("meanwhile", ["removed", "layers", "model", "undo", "run", "closed"])
+def test_masks_that_come_too_late_are_not_taken(model, other, meanwhile):
+    """The worker is through; before the window hears of it, what the masks belong to has gone or changed."""
+    window = with_evidence(model)
+    session, layers = window.session, window.session.layers
+    slide(window, 0.05)
+    window.finish()
+    slide(window, 0.9)
+    job, key = window.jobs[-1], session.in_view.key
+    job.compute()
+    if meanwhile == "removed":
+        session.remove([key])
+    elif meanwhile == "layers":
+        session.layers_removed([])
+    elif meanwhile == "model":
+        session.use_model(other)
+    elif meanwhile == "undo":
+        session.undo()
+    elif meanwhile == "run":
+        window.classify(layers[0])
+    else:
+        session.release(session.job.starter)
+    before = dict(session.images.records)
+    job.reach_window()
+    assert session.images.records == before
+    assert not any(0.9 in one.masks[0].thresholds.values() for one in session.images.records.values() if one.masks)
+    assert not session.preview.busy
+    assert not any(one.level is Level.ERROR for one in session.notices.all)
+
+
+def test_masks_that_cannot_be_cut_are_said_and_the_slider_goes_on(model):
+    window = with_evidence(model)
+    slide(window, 0.3)
+    slide(window, 0.4)
+    window.jobs[-1].error = "memory ran out"
+    window.jobs[-1].reach_window()
+    assert window.session.notices.of(Cause.MASKS) == ["memory ran out"]
+    assert window.session.preview.busy
+    window.finish()
+    assert thresholds_of(window.session) == {0.4}
+
+
+def test_what_can_be_undone_takes_little_memory(model):
+    """Twenty states of a plane: packed labels, smaller than an image even where all is full of small objects."""
+    window = Window(model)
+    session = window.session
+    window.classify(object(), open_image(noise(2, 400, 400), axes="CYX", channels=("GFP", "RFP")))
+    window.finish()
+    states = [session.in_view.masks[0]]
+    for number in range(20):
+        session.set_options(OPTIONS, {"class_thresholds": dict.fromkeys("abc", 0.3 + number / 100)})
+        session.make_all_masks()
+        window.finish()
+        states.append(session.in_view.masks[0])
+    assert len({id(one.labels) for one in states}) == 21
+    shares = [one.labels.nbytes / (4 * 400 * 400) for one in states]
+    assert max(shares) < 0.5, shares
+    assert all(len(one.shown) for one in states)
+    for _ in range(20):
+        session.undo()
+    assert session.in_view.masks[0] is states[0]
+
+
+def test_packed_labels_are_the_labels():
+    labels = np.repeat(np.random.default_rng(0).integers(0, 5, (7, 30), np.int32), 3, axis=1)
+    one = PackedLabels.of(labels)
+    np.testing.assert_array_equal(np.asarray(one), labels)
+    assert (one.shape, one.dtype, one.ndim, one.largest) == (labels.shape, np.int32, 2, 4)
+    np.testing.assert_array_equal(np.asarray(one.mapped(np.array([0, 7, 7, 1, 9]))), np.array([0, 7, 7, 1, 9])[labels])
+    nothing = PackedLabels.of(np.broadcast_to(np.int32(0), (50, 60)))
+    assert (nothing.largest, nothing.nbytes, np.asarray(nothing).shape) == (0, 8, (50, 60))

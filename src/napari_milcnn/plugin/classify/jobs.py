@@ -16,7 +16,7 @@ from psygnal import Signal
 
 from napari_milcnn.errors import ImageError, LabelsError, ModelError
 from napari_milcnn.options import MaskOptions, make_options
-from napari_milcnn.plugin.classify.records import ImageRecord, ModelFacts, Settings
+from napari_milcnn.plugin.classify.records import ImageRecord, ModelFacts, Settings, packed, unpacked
 from napari_milcnn.plugin.results_to_layers import limits_of
 from napari_milcnn.progress import Progress, Steps, TimeLeft
 
@@ -188,7 +188,7 @@ class RunRequest:
                 one.name, self._opener(one), one.planes, options if shown else None, objects=one.read_cells,
                 keep_open=shown,
             )  # fmt: skip
-            for step in analyse(maker, [request]):
+            for step in _with_packed_masks(analyse(maker, [request])):
                 yield replace(step, number=min(number + step.number, total), total=total)
                 if shown and not one.has_layers and isinstance(step.result, ImageOpened):
                     with failures_of(one.name) as unread:
@@ -221,7 +221,18 @@ class MasksRequest:
             self.name, lambda: self.image, masks=make_options(MaskOptions, self.settings.masks),
             objects=self.read_cells, prediction=self.prediction, keep_open=True,
         )  # fmt: skip
-        yield from analyse(EvidenceMaker(self.model, **self.settings.evidence), [request])
+        yield from _with_packed_masks(analyse(EvidenceMaker(self.model, **self.settings.evidence), [request]))
+
+
+def _with_packed_masks(steps: Steps[ImageEvent]) -> Steps[ImageEvent]:
+    """Pack the masks of each plane that a run has finished."""
+    from napari_milcnn.inference.pipeline import PlaneResult
+
+    for step in steps:
+        found = step.result
+        if isinstance(found, PlaneResult) and found.masks is not None:
+            step = replace(step, result=replace(found, masks=packed(found.masks)))
+        yield step
 
 
 @dataclass(frozen=True)
@@ -235,13 +246,49 @@ class EvidenceRequest:
     settings: Settings
     read_cells: CellsReader | None = None
 
-    def __call__(self) -> Iterator[PlaneEvidence]:
-        """Yield the evidence of the plane."""
+    def __call__(self) -> Iterator[tuple[PlaneEvidence, tuple[float, ...]]]:
+        """Yield the evidence of the plane, and the highest value of each class."""
         from napari_milcnn.inference.evidence import EvidenceMaker
 
         cells = None if self.read_cells is None else self.read_cells(self.image).numbers
         maker = EvidenceMaker(self.model, **self.settings.evidence)
-        yield from maker.planes(self.image, self.prediction, self.names, cells)
+        for found in maker.planes(self.image, self.prediction, self.names, cells):
+            of_objects = found.values  # those of a large plane are not laid over it
+            if of_objects is not None:
+                highest = [of_objects[self.prediction.classes.index(name)].max() for name in self.names]
+            else:
+                highest = [one.max() for one in found.maps]
+            yield found, tuple(map(float, highest))
+
+
+@dataclass(frozen=True)
+class CutRequest:
+    """Cut the masks of a plane from its evidence.
+
+    Attributes
+    ----------
+    evidence, prediction
+        Of the plane.
+    options : MaskOptions
+        How masks are made.
+    pixel_size : float or None
+        µm per pixel.
+    thresholds : mapping
+        Class -> threshold from the model's card.
+    """
+
+    evidence: PlaneEvidence
+    prediction: Prediction
+    options: MaskOptions
+    pixel_size: float | None
+    thresholds: Mapping[str, float]
+
+    def __call__(self) -> Iterator[PlaneMasks]:
+        """Yield the masks."""
+        from napari_milcnn.inference.masks import segment_plane
+
+        own = self.evidence
+        yield packed(segment_plane(own, self.prediction, own.classes, self.options, self.pixel_size, self.thresholds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +371,8 @@ class ExportRequest:
             own = place / f"{one.name}_cells.ome.tif"
             export_cells(own, image, self.read_cells(image).numbers, one.masks)
             yield own
-        found = Findings(file, one.name, image, first.channels, prediction, one.masks)
+        masks = {plane: unpacked(found) for plane, found in one.masks.items()}
+        found = Findings(file, one.name, image, first.channels, prediction, masks)
         yield from export_image(place, found, self._record(model, own), list(self.parts))
 
     def _record(self, model: TrainedModel, objects: Path | None) -> dict[str, object]:

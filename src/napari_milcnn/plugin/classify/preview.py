@@ -1,4 +1,8 @@
-"""The masks of the plane in view, which follow the settings at once: its evidence is kept, so a slider is quick."""
+"""The masks of the plane in view, which follow the settings at once: its evidence is kept, so a slider is quick.
+
+Evidence is made, and masks are cut, beside the window. While masks are cut, further changes of the settings do not
+queue up: the masks under way are shown, and then those of the settings of that moment are cut.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 
-from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import MaskOptions, make_options
-from napari_milcnn.plugin.classify.jobs import EvidenceRequest, RunningJob
+from napari_milcnn.plugin.classify.jobs import CutRequest, EvidenceRequest, RunningJob
 from napari_milcnn.plugin.classify.records import Cause, ImageRecord, MadeWith, PlaneFound, cells_reader, evidence_only
 from napari_milcnn.plugin.qt.notices import Level
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import PlaneEvidence
+    from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.plugin.classify.own_cells import OwnCells
     from napari_milcnn.plugin.classify.session import ClassifySession
     from napari_milcnn.plugin.qt.job import Ending
@@ -35,9 +38,10 @@ class EvidenceWanted:
 
 @dataclass(frozen=True, eq=False)
 class HeldEvidence(EvidenceWanted):
-    """Evidence that was made."""
+    """Evidence that was made, and the highest value of each of its classes."""
 
     evidence: PlaneEvidence
+    highest: tuple[float, ...]
 
 
 class MaskPreview:
@@ -60,13 +64,16 @@ class MaskPreview:
         self._job: RunningJob | None = None
         self._wanted: EvidenceWanted | None = None
         self._then: tuple[Callable[[], None], ...] = ()
+        self._cut: RunningJob | None = None
+        self._cut_key: int | None = None
+        self._cut_again = False
         self.class_name = ""
         self.held: HeldEvidence | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether evidence is being made."""
-        return self._job is not None
+        """Whether evidence is being made, or masks are being cut."""
+        return self._job is not None or self._cut is not None
 
     def prepare(self, then: Callable[[], None] | None = None) -> None:
         """Have the evidence of the plane in view made, and masks from it if they were made from other evidence."""
@@ -98,9 +105,9 @@ class MaskPreview:
             cells_reader(record, wanted.cells),
         )  # fmt: skip
 
-        def keep(evidence: PlaneEvidence) -> None:
+        def keep(found: tuple[PlaneEvidence, tuple[float, ...]]) -> None:
             if self._job is job and wanted.key in session.images.records:
-                self.held = HeldEvidence(**vars(wanted), evidence=evidence)
+                self.held = HeldEvidence(**vars(wanted), evidence=found[0], highest=found[1])
                 self._follow(session.images.records[wanted.key].planes[wanted.plane])
                 waiting, self._then = self._then, ()
                 for then in waiting:
@@ -116,32 +123,51 @@ class MaskPreview:
         job = self._job = session.job.starter(request, keep, end)
 
     def apply(self) -> None:
-        """Make the masks of the plane in view as the settings say."""
-        from napari_milcnn.inference.masks import segment_plane
-
+        """Have the masks of the plane in view cut as the settings say; of several calls meanwhile the last counts."""
         found, session = self._found(), self._session
-        if found is None:
+        if found is None or session.job.starter is None:
             return
         record, plane = found
         if not self._fits(record, plane):
             self.prepare(then=self.apply)
-            return
-        assert self.held is not None
+        elif self._cut is not None:
+            self._cut_again = True
+        else:
+            self._start_cut(record, plane)
+
+    def _start_cut(self, record: ImageRecord, plane: int) -> None:
+        session, held, known = self._session, self.held, record.planes[plane]
+        assert held is not None
         assert record.source is not None
         assert record.model is not None
-        own = record.model.card.thresholds_for(str(session.settings.evidence.get("kind")))
-        known = record.planes[plane]
-        try:
-            masks = segment_plane(
-                self.held.evidence, known.prediction, self.held.names,
-                make_options(MaskOptions, session.settings.masks), record.source.image.pixel_size, own,
-            )  # fmt: skip
-        except MilcnnError as error:
-            session.notices.say(Cause.MASKS, str(error), Level.ERROR, record.key)
-            return
-        made_with = MadeWith(session.settings, self.held.cells)
-        session.take_masks(record.key, plane, replace(known, masks=masks, made_with=made_with, problem=""))
-        self.ready.emit()
+        assert session.job.starter is not None
+        request = CutRequest(
+            held.evidence, known.prediction, make_options(MaskOptions, session.settings.masks),
+            record.source.image.pixel_size,
+            record.model.card.thresholds_for(str(session.settings.evidence.get("kind"))),
+        )  # fmt: skip
+        made_with = MadeWith(session.settings, held.cells)
+        if known.masks is not None:
+            action = f"the masks of {record.name} {record.plane_name(plane)}".rstrip()
+            session.images.remember(action, {record.key: record}, goes_on=True)
+
+        def take(masks: PlaneMasks) -> None:
+            if self._cut is job:
+                session.take_masks(record.key, plane, replace(known, masks=masks, made_with=made_with, problem=""))
+
+        def end(ending: Ending) -> None:
+            if self._cut is not job:
+                return
+            self._cut = self._cut_key = None
+            session.notices.say(Cause.MASKS, ending.error, Level.ERROR, record.key)
+            if self._cut_again:
+                self._cut_again = False
+                self.apply()
+            else:
+                self.ready.emit()
+
+        self._cut_key = record.key
+        job = self._cut = session.job.starter(request, take, end)
 
     @property
     def threshold(self) -> tuple[float | None, float] | None:
@@ -151,29 +177,36 @@ class MaskPreview:
             return None
         masks = found[0].planes[found[1]].masks
         used = masks.thresholds if masks is not None else {}
-        return used.get(self.class_name), float(np.asarray(self.held.evidence.maps[self._place]).max())
+        return used.get(self.class_name), self.held.highest[self.held.names.index(self.class_name)]
 
     def evidence_of_class(self) -> HeldEvidence | None:
         """Return the evidence that is held, if it has the class and is that of the plane in view."""
         return self.held if self.threshold is not None else None
-
-    @property
-    def _place(self) -> int:
-        assert self.held is not None
-        return self.held.names.index(self.class_name)
 
     def leave(self, key: int) -> None:
         """Forget the evidence of an image, which is gone or is read in another way."""
         if self.held is not None and self.held.key == key:
             self.held = None
         if self._wanted is not None and self._wanted.key == key:
-            self.drop()
+            self._drop_evidence()
+        if self._cut_key == key:
+            self._drop_cut()
 
     def drop(self) -> None:
         """Forget all evidence, and what is being made."""
+        self.held = None
+        self._drop_evidence()
+        self._drop_cut()
+
+    def _drop_evidence(self) -> None:
         if self._job is not None:
             self._job.stop()
-        self._job, self._wanted, self.held, self._then = None, None, None, ()
+        self._job, self._wanted, self._then = None, None, ()
+
+    def _drop_cut(self) -> None:
+        if self._cut is not None:
+            self._cut.stop()
+        self._cut, self._cut_key, self._cut_again = None, None, False
 
     def _follow(self, found: PlaneFound) -> None:
         """Make masks if those that are there were made from other evidence, else show their threshold."""

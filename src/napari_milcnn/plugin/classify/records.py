@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import DTypeLike
 from psygnal import Signal
 
 from napari_milcnn.errors import ImageError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
 _MOST_UNDO = 20
-"""Actions that can be undone."""
+"""Actions that can be undone. Each keeps what it replaced: packed masks and tables, no images."""
 
 
 class Cause(StrEnum):
@@ -97,6 +99,58 @@ def evidence_only(evidence: Mapping[str, object]) -> dict[str, object]:
     return {name: evidence.get(name) for name in ("kind", "detail", "rule", "foreground", "match_pixel_size")}
 
 
+class PackedLabels:
+    """Labels (Y, X) as runs of one number along the rows: small beside an image where objects are some pixels wide.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        As of an array.
+    """
+
+    ndim = 2
+
+    def __init__(self, values: np.ndarray, lengths: np.ndarray, shape: tuple[int, ...]) -> None:
+        self._values, self._lengths = values, lengths
+        self.shape, self.dtype = shape, values.dtype
+
+    @staticmethod
+    def of(labels: np.ndarray) -> PackedLabels:
+        """Pack labels."""
+        flat = labels.ravel()
+        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+        return PackedLabels(flat[starts], np.diff(starts, append=flat.size).astype(np.int32), labels.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return int(self._values.nbytes + self._lengths.nbytes)
+
+    @property
+    def largest(self) -> int:
+        """The largest label."""
+        return int(self._values.max())
+
+    def mapped(self, numbers: np.ndarray) -> PackedLabels:
+        """Return the labels, each replaced by that of `numbers` (old labels,)."""
+        return PackedLabels(numbers[self._values], self._lengths, self.shape)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(np.repeat(self._values, self._lengths).reshape(self.shape), dtype)
+
+
+def packed(masks: PlaneMasks) -> PlaneMasks:
+    """Return masks with their labels packed; those of a plane that was cut in strips stay on disk."""
+    if not isinstance(masks.labels, np.ndarray):
+        return masks
+    return replace(masks, labels=cast("np.ndarray", PackedLabels.of(masks.labels)))
+
+
+def unpacked(masks: PlaneMasks) -> PlaneMasks:
+    """Return packed masks as they were."""
+    return replace(masks, labels=np.asarray(masks.labels)) if isinstance(masks.labels, PackedLabels) else masks
+
+
 @dataclass(frozen=True, eq=False)
 class PlaneFound:
     """What was found in a plane.
@@ -110,7 +164,8 @@ class PlaneFound:
     made_with : MadeWith
         What the masks were made with.
     masks : PlaneMasks or None
-        Objects of the plane; None as long as nobody has asked for them, or if they could not be made.
+        Objects of the plane, packed (`PackedLabels`), so that many planes and many actions to undo can be kept; None as
+        long as nobody has asked for them, or if they could not be made.
     problem : str
         Why masks are missing that were asked for.
     """

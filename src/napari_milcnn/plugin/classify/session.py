@@ -418,13 +418,12 @@ class ClassifySession:
             self.changed.emit()
 
     def take_masks(self, key: int, plane: int, found: PlaneFound) -> None:
-        """Keep masks of a plane that were made again; the ones before can be put back."""
-        record = self.images.records[key]
-        if record.planes[plane].masks is not None:
-            action = f"the masks of {record.name} {record.plane_name(plane)}".rstrip()
-            self.images.remember(action, {key: record}, goes_on=True)
-        self.images.put_plane(key, plane, found)
-        self.changed.emit()
+        """Keep masks of a plane that were made again, if the plane still has the result that they were made for."""
+        record = self.images.records.get(key)
+        known = record.planes.get(plane) if record is not None else None
+        if known is not None and known.prediction is found.prediction:
+            self.images.put_plane(key, plane, found)
+            self.changed.emit()
 
     def make_all_masks(self) -> None:
         """Make the masks of all planes of the image in view again, with the settings of now."""
