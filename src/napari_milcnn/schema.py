@@ -49,6 +49,8 @@ EMPTY_FIELDS: Final = "empty fields"
 UNLIKE_FIELDS: Final = "unlike fields"
 """Columns of a well with the number of its fields, of those that failed, of those that show nothing to classify, and of
 those unlike the training images."""
+NOT_LOOKED_FOR: Final = "not looked for"
+"""Column of a well with the classes whose cells were not looked for in all of its fields, and in how many not."""
 TOP: Final = "top"
 """Column with the class of the highest score."""
 ERROR_COLUMN: Final = "error"

@@ -485,9 +485,9 @@ def test_an_image_that_shows_none_of_the_classes_asked_for_has_no_masks(compact)
 
 
 def five_cells(values: list[list[float]], scores: list[float], *, reference: str | None = "control", **options: Any):
-    """Masks of five cells of 10 x 10 px in a row; `values` has a row for each of the classes control, a and b."""
+    """Masks of cells of 10 x 10 px in a row, five at most; `values` has a row for each of control, a and b."""
     objects = np.zeros((10, 60), np.int32)
-    for number in range(1, 6):
+    for number in range(1, len(values[0]) + 1):
         objects[:, 12 * (number - 1) : 12 * (number - 1) + 10] = number
     each = np.c_[np.zeros(3), np.array(values)].astype(np.float32)
     found = np.array([scores], np.float32)
@@ -535,3 +535,5 @@ def test_cells_and_shares_are_counted() -> None:
     alone = five_cells(VALUES, [0.1, 0.8, 0.1], reference=None).counts[0]
     assert alone["cells"] == 5
     assert np.isnan(alone["share b"])
+    none = five_cells([[], [], []], [0.1, 0.8, 0.1], reference=None).counts[0]
+    assert [none[f"cells {name}"] for name in ("control", "a", "b")] == [0, 0, 0]

@@ -64,6 +64,23 @@ def test_share_is_that_of_all_cells_of_the_well():
     assert np.isnan(table["share x"].iloc[1])
 
 
+def test_a_class_that_was_not_looked_for_is_said_and_one_of_which_none_was_found_is_0():
+    """A share is that in the cells of fields in which the class was looked for; a well that failed says neither."""
+    table = well_table(fields(
+        {"file": "a", "cells": 10.0, "cells x": 4.0, "cells y": NAN},
+        {"file": "b", "cells": 30.0, "cells x": NAN, "cells y": NAN},
+        {"well": "A02", "file": "c", "cells": 8.0, "cells x": 0.0, "cells y": 0.0},
+        {"well": "A03", "file": "d", "cells": 0.0, "cells x": 0.0, "cells y": 0.0},
+        {"well": "A04", "file": "e", "cells": NAN, "cells x": NAN, "cells y": NAN, "error": "damaged"},
+    ))  # fmt: skip
+    assert list(table["not looked for"]) == ["x (1 of 2 fields), y (2 of 2 fields)", "", "", ""]
+    assert list(table["cells x"].fillna(-1)) == [4, 0, 0, -1]
+    assert list(table["cells y"].fillna(-1)) == [-1, 0, 0, -1]
+    assert list(table["share x"].fillna(-1)) == [0.4, 0, -1, -1]
+    assert list(table["share y"].fillna(-1)) == [-1, 0, -1, -1]
+    assert list(table["failed fields"]) == [0, 0, 0, 1]
+
+
 def test_one_unlike_field_of_three_is_counted_and_does_not_make_the_well_unlike():
     table = well_table(fields(
         {"file": "a", "unlike": 0.5, "unlike reason": ""}, {"file": "b", "unlike": 7.0, "unlike reason": "blurred"},

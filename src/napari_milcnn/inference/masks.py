@@ -48,7 +48,7 @@ class PlaneMasks:
         Class -> threshold, for the classes that have masks in this plane.
     counts : dict
         Number of cells (foreground objects), and number and share of those of each class, by the names of the columns
-        in predictions.csv. NaN for a class that is not counted; empty for evidence without objects.
+        in predictions.csv. NaN for a class that was not looked for; empty for evidence without objects.
     """
 
     labels: np.ndarray
@@ -269,9 +269,13 @@ def _from_plane(name: str, options: MaskOptions, own: Mapping[str, float], *, us
 
 
 def _counts(table: pd.DataFrame, names: Sequence[str], used: Mapping[str, float]) -> dict[str, float]:
-    """Count the objects of a plane, and those of each class, NaN for a class that has no threshold."""
+    """Count the objects of a plane, and those of each class, NaN for a class that was not looked for among objects.
+
+    Where there are no objects, none is of any class.
+    """
     total = len(table)
-    each = {name: float((table["class"] == name).sum()) if name in used else np.nan for name in names}
+    looked_for = set(used) if total else set(names)
+    each = {name: float((table["class"] == name).sum()) if name in looked_for else np.nan for name in names}
     return {
         CELLS: total,
         **{cells_column(name): count for name, count in each.items()},

@@ -8,7 +8,10 @@ Decisions:
 - A field that failed has no values, but it is counted. A well whose fields all failed keeps its row, with gaps.
 - A field is empty if no plane of it shows anything to classify. A well of empty fields has no top class; its scores are
   there, but they are scores of nothing.
-- A share of cells is that of all cells of the well together.
+- Cells of a class are looked for where a plane shows the class, unless its threshold is known beforehand
+  (`PlaneMasks.counts`). 0 means that they were looked for and none was found. Where they were looked for in no field,
+  there is no number, and `not looked for` says so: "round (4 of 4 fields)".
+- A share is that of all cells of the fields in which the class was looked for, together.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from napari_milcnn.schema import (
     FIELDS_OF_WELL,
     LAYOUT_COLUMNS,
     NO_CLASS,
+    NOT_LOOKED_FOR,
     PLATE,
     TOP,
     UNLIKE,
@@ -61,9 +65,9 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
     -------
     DataFrame
         plate, well, the columns of the layout, top, `score CLASS` and `P CLASS` (median over fields), `mean score
-        CLASS` and `mean P CLASS`, cells, `cells CLASS` and `share CLASS` of all cells of the well, unlike (median over
-        fields), its reason, fields, failed fields, empty fields and unlike fields. Of the layout the first value in
-        each well counts. Rows are in the order in which wells first appear.
+        CLASS` and `mean P CLASS`, cells, `cells CLASS` and `share CLASS` of all cells of the well, not looked for,
+        unlike (median over fields), its reason, fields, failed fields, empty fields and unlike fields. Of the layout
+        the first value in each well counts. Rows are in the order in which wells first appear.
     """
     table = fields.reset_index(drop=True)
     keys = [*_KEYS, *(name for name in ("site", "file") if name in table)]
@@ -81,9 +85,7 @@ def well_table(fields: pd.DataFrame, layout: Sequence[str] = LAYOUT_COLUMNS) -> 
     wells = each.groupby(_KEYS, sort=False, dropna=False)
     found = wells[averaged].median().join(wells[averaged].mean().rename(columns=mean_column))
     found.insert(0, TOP, _tops(found))
-    found = found.join(wells[counts].sum(min_count=1)).join(_unlike(table, wells))
-    for name in counted_classes(counts):
-        found[share_column(name)] = found[cells_column(name)] / found[CELLS].where(found[CELLS] > 0)
+    found = found.join(wells[counts].sum(min_count=1)).join(_class_shares(table, of_field)).join(_unlike(table, wells))
     found[FIELDS_OF_WELL] = wells.size()
     found[FAILED_FIELDS], found[EMPTY_FIELDS] = (wells[name].sum().astype(int) for name in ("_failed", "_empty"))
     shows_nothing = (found[EMPTY_FIELDS] > 0) & (found[EMPTY_FIELDS] + found[FAILED_FIELDS] == found[FIELDS_OF_WELL])
@@ -96,6 +98,23 @@ def _tops(found: pd.DataFrame) -> list[str]:
     classes = [class_of(name) for name in scores]
     return [classes[int(np.nanargmax(row))] if np.isfinite(row).any() else NO_CLASS
             for row in found[scores].to_numpy(float)] if scores else [NO_CLASS] * len(found)  # fmt: skip
+
+
+def _class_shares(table: pd.DataFrame, of_field: list[pd.Series]) -> pd.DataFrame:
+    """Return the share of each class in the cells of each well, and in which fields its cells were not looked for."""
+    classes = counted_classes(table)
+    own = table[[cells_column(name) for name in classes]].set_axis(classes, axis=1)
+    of_all = table[[CELLS] * len(classes)].set_axis(classes, axis=1).where(own.notna())
+    of_well = [table[name] for name in _KEYS]
+    count, total = (one.groupby(of_well, sort=False, dropna=False).sum() for one in (own, of_all))
+    found = (count / total.where(total > 0)).rename(columns=share_column)
+    if not classes:
+        return found
+    seen = of_all.assign(**{CELLS: table[CELLS]}).notna().groupby(of_field, sort=False, dropna=False).any()
+    fields = seen.groupby(_KEYS, sort=False, dropna=False).sum()
+    texts = [[f"{name} ({row[CELLS] - row[name]} of {row[CELLS]} fields)" for name in classes if row[name] < row[CELLS]]
+             for row in fields.to_dict("records")]  # fmt: skip
+    return found.assign(**{NOT_LOOKED_FOR: [", ".join(one) for one in texts]})
 
 
 def _unlike(table: pd.DataFrame, wells: Any) -> pd.DataFrame:

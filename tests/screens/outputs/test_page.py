@@ -11,6 +11,7 @@ import pytest
 
 from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, choose_fields
 from napari_milcnn.screens.outputs.report import ScreenReport, screen_html
+from napari_milcnn.screens.wells import well_table
 
 RECORD = {"source": "/data/plate<i>1", "model": {"name": "nuclei", "path": "/m.zip"}, "fields": 8,
           "began": "2026-01-01T00:00:00+00:00", "command": ["napari-milcnn", "screen"], "versions": {"torch": "2"},
@@ -109,6 +110,18 @@ def test_failed_and_missing_fields_have_their_reasons():
     _, text = read(ScreenReport(RECORD | {"fields": 9}, table, wells_of(table), missing, planned=planned))
     assert "D04 · not classified yet" in text
     assert "A01 · not classified yet" not in text
+
+
+def test_a_well_without_a_value_says_why():
+    """A class that was not looked for is not a failure, and neither of them is 0."""
+    table = fields_of(sites=1).assign(**{"cells b": [2.0, np.nan, np.nan, 0.0]})
+    table.loc[2, ["cells", "score a", "score b", "error", "top"]] = [np.nan, np.nan, np.nan, "damaged", ""]
+    page = screen_html(ScreenReport(RECORD, table, well_table(table)))
+    shares = page[page.index("Share of b in the cells") :]
+    assert "A02 · not looked for" in shares
+    assert "B01 · no result" in shares
+    assert "B02 · share of b in the cells 0" in shares
+    assert "In no field were looked for: b in 1 of 4 wells." in page
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from napari_milcnn.schema import (
     CONTROL,
     PLATE,
     WELL,
+    cells_column,
     class_of,
     is_score,
     score_column,
@@ -149,7 +150,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "classes": [printable(one) for one in report.classes],
         "tiles": _head_numbers(report, problems),
         "warnings": list(_first_to_know(report)),
-        "sets": maps, "left_out": left_out,
+        "sets": maps, "left_out": left_out, "not_looked_for": _on_classes_not_looked_for(report),
         "quality": page_table(_without_empty_columns(quality_of_plates(report.predictions, report.missing))),
         "plates": report.predictions[PLATE].nunique() if PLATE in report.predictions else 0,
         "problem_rows": _problem_rows(report.predictions, problems),
@@ -251,6 +252,19 @@ def _told_apart(report: ScreenReport) -> tuple[str, ...]:
         return classes
     reference = None if report.model is None else report.model.card.reference
     return classes[:1] if reference == classes[1] else classes[1:]
+
+
+def _on_classes_not_looked_for(report: ScreenReport) -> str:
+    """Say in how many wells the cells of a class were looked for in no field; "" if there are none."""
+    wells = report.wells
+    counts = {name: int((wells[CELLS].gt(0) & wells[cells_column(name)].isna()).sum()) for name in report.classes
+              if cells_column(name) in wells}  # fmt: skip
+    named = [f"{printable(name)} in {count} of {len(wells)} wells" for name, count in counts.items() if count]
+    return (
+        "Cells of a class are looked for in fields that show the class, and a share is that in the cells of these "
+        f"fields. In no field were looked for: {', '.join(named)}. With the option present at 0, all are looked "
+        "for in all fields."
+    ) if named else ""  # fmt: skip
 
 
 def _without_empty_columns(quality: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from napari_milcnn.schema import (
     EMPTY_FIELDS,
     FAILED_FIELDS,
     FIELDS_OF_WELL,
+    NOT_LOOKED_FOR,
     TOP,
     UNLIKE,
     UNLIKE_FIELDS,
@@ -45,7 +46,9 @@ _CONTROL_WORDS: Final = {
     "empty": ("empty", "blank", "no cells"),
     "": ("", "no", "none", "false", "0", "sample", "compound", "test", "trt"),
 }  # fmt: skip
-_RESULTS: Final = {name.lower() for name in (TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS, EMPTY_FIELDS)}
+_RESULTS: Final = {
+    TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS, EMPTY_FIELDS, NOT_LOOKED_FOR,
+}  # fmt: skip
 _CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
 
 
