@@ -83,7 +83,7 @@ def located(found: OpenedResults, recorded: dict[str, list[str]], root: Path | N
     bases = tuple(map(str, (folder, folder.parent)))
     files = {}
     for file in dict.fromkeys(found.table["file"]):
-        places = _places(file, recorded, bases, None if root is None else str(root))
+        places = _places(found.recorded_path(file), recorded, bases, None if root is None else str(root))
         files[file] = next(filter(None, map(folders.find, places)), None)
     return replace(found, files=files)
 
@@ -117,7 +117,8 @@ def with_images(found: OpenedResults, folder: Path) -> OpenedResults:
     """
     if found.path is None:
         return found
-    old_paths = {composed(path_parts(file)[-1]): [str(path)] for file, path in found.files.items() if path is not None}
+    old_paths = {composed(path_parts(found.recorded_path(file))[-1]): [str(path)]
+                 for file, path in found.files.items() if path is not None}  # fmt: skip
     moved = located(found, old_paths, folder)
     if not any(moved.files.values()):
         raise ResultsError(f"{folder} holds none of the {len(moved.files)} images, such as {missing_text(moved, 1)}")

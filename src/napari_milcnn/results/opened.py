@@ -18,7 +18,7 @@ from napari_milcnn.delimited import ENCODING, split_labels
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.instruments import Well, parse_well, wells_in
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.stack import PlaneIndex
+from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.options import MasksAs
 from napari_milcnn.results.write import image_files, whole_rows, with_each_text
 from napari_milcnn.schema import NO_CLASS, PLANE_COLUMNS, UNLIKE, UNLIKE_REASON, score_columns
@@ -197,6 +197,40 @@ class OpenedResults:
         maps = written[0].maps
         labels = (one.labels for one in written if one.labels is not None and one.labels.exists())
         return maps if maps.exists() else None, next(labels, None)
+
+    def recorded_path(self, file: str) -> str:
+        """Return the path of an image as it was recorded: what the column `file` says of it."""
+        return file
+
+    def open(self, row: int) -> tuple[ImageStack, int]:
+        """Open the image of a row, and return it with the number of the plane that the row is about.
+
+        Raises
+        ------
+        ResultsError
+            If the image was not found, or is not the image that was classified.
+        ImageError
+            If it cannot be read.
+        """
+        file, at = str(self.table["file"].iat[row]), self.plane_of(row)
+        path = self.files[file]
+        if path is None:
+            raise ResultsError(f"{file} was not found; click Images… to choose the folder of the images")
+        image = self._opened(row, path)
+        if at is not None and at not in image.planes:
+            image.close()
+            raise ResultsError(f"{path} has no plane {' '.join(map(str, at))}; it is not the image that was classified")
+        return image, len(image.planes) // 2 if at is None else image.planes.index(at)
+
+    def _opened(self, _row: int, path: Path) -> ImageStack:
+        return self.reading.open(path)
+
+    def objects_of(self, row: int) -> pd.DataFrame | None:
+        """Return the objects in the masks of the image of a row; None where the run lists none."""
+        if self.objects is None:
+            return None
+        own = self.objects["file"] == self.table["file"].iat[row]
+        return self.objects[own & self.objects["shown"]]
 
     def plane_of(self, row: int) -> PlaneIndex | None:
         """Return position, time and z of a row; None if the row is a whole image or an image that failed."""

@@ -102,7 +102,7 @@ def read_results(path: str | Path) -> OpenedResults:
     metrics = _read_metrics(folder / METRICS) if "fold" in table else None
     growing = (folder / JOURNAL).exists()
     found = OpenedResults(
-        table_path, table, classes, _single_label(table, classes, metrics), {},
+        table_path, table, classes, has_one_label(table, classes, metrics), {},
         objects=_read_objects(folder / "objects.csv", growing) if "t" in table else None,
         reading=_reading(record),
     )  # fmt: skip
@@ -223,7 +223,7 @@ def with_name(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _single_label(table: pd.DataFrame, classes: Sequence[str], metrics: Metrics | None) -> bool:
+def has_one_label(table: pd.DataFrame, classes: Sequence[str], metrics: Metrics | None = None) -> bool:
     """Whether images have one class: as metrics.json says, else whether their scores sum to one, as a softmax does."""
     if metrics is not None and metrics.single_label is not None:
         return metrics.single_label

@@ -20,7 +20,7 @@ screen without any. `standardised by` says which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,8 @@ SIGMA_OF_MAD = 1.4826
 _LEAST_SPREAD = 0.1
 """Least spread of a feature, in that of the typical one: a feature that controls hardly have would outweigh others."""
 _FEWEST_CONTROLS = 2
+Reader = Callable[[Path], pd.DataFrame]
+"""Reads a Parquet file."""
 
 
 def feature_names(table: pd.DataFrame) -> list[str]:
@@ -78,9 +80,9 @@ def well_row(model: TrainedModel, plate: str, well: str, bags: Bags) -> pd.DataF
     return pd.DataFrame([row | {f"{_FEATURE}{number:03}": one for number, one in enumerate(values)}])
 
 
-def read_well_rows(parts: Iterable[Path]) -> pd.DataFrame:
+def read_well_rows(parts: Iterable[Path], read: Reader = pd.read_parquet) -> pd.DataFrame:
     """Read the rows of the wells of some parts; wells of which no field was classified have none."""
-    rows = [pd.read_parquet(part / WELL_PART) for part in parts if (part / WELL_PART).is_file()]
+    rows = [read(part / WELL_PART) for part in parts if (part / WELL_PART).is_file()]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[PLATE, WELL])
 
 
@@ -126,28 +128,32 @@ def standardised(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([others, found], axis=1)
 
 
-def write_features(folder: Path, rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
-    """Write the standardised features of wells.
+def features_of_wells(rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
+    """Return the standardised features of wells, as features.parquet has them.
 
     Parameters
     ----------
-    folder : Path
-        The folder of a screen.
     rows : DataFrame
         As of `read_well_rows`.
     layout : DataFrame
         A row a well: plate, well, and what it was given.
+    """
+    own = [name for name in rows if name not in (PLATE, WELL)]
+    layout = layout.rename(columns={name: f"{name} of layout" for name in own if name in layout})
+    table = rows.merge(layout, on=[PLATE, WELL], how="left")
+    others = [name for name in layout if name not in (PLATE, WELL)]
+    return standardised(table[[PLATE, WELL, *others, *own]])
+
+
+def write_features(folder: Path, rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
+    """Write what `features_of_wells` returns into the folder of a screen, and return it.
 
     Raises
     ------
     OutputError
         If the table cannot be written.
     """
-    own = [name for name in rows if name not in (PLATE, WELL)]
-    layout = layout.rename(columns={name: f"{name} of layout" for name in own if name in layout})
-    table = rows.merge(layout, on=[PLATE, WELL], how="left")
-    others = [name for name in layout if name not in (PLATE, WELL)]
-    found = standardised(table[[PLATE, WELL, *others, *own]])
+    found = features_of_wells(rows, layout)
     with replacing(folder / FEATURES) as draft:
         found.to_parquet(draft, index=False)
     return found

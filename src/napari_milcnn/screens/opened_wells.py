@@ -20,6 +20,8 @@ from napari_milcnn.screens.outputs.quality import (
     UNLIKE_TRAINING,
     problem_flags,
 )
+from napari_milcnn.screens.read import OpenedScreen
+from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.screens.wells import well_table
 
 QUALITY: Final = "quality"
@@ -48,15 +50,17 @@ def places_of_rows(found: OpenedResults) -> pd.DataFrame:
 def wells_of_results(found: OpenedResults) -> pd.DataFrame:
     """Return one row a well of opened results, as of `well_table`, and `quality`: the worst problem of its fields.
 
-    The table is empty if no well is known.
+    Wells of a finished screen are compared with their controls. The table is empty if no well is known.
     """
+    if isinstance(found, OpenedScreen) and found.compared is not None:
+        return with_quality(found.compared, found.table)
     places = places_of_rows(found)
     placed = found.table.assign(**{PLATE: places[PLATE], WELL: places[WELL]})
     table = placed[(places[WELL] != "").to_numpy()]
     if not len(table):
         return pd.DataFrame(columns=[PLATE, WELL])
-    layout = [*LAYOUT_COLUMNS, *(name for name in found.added if name not in LAYOUT_COLUMNS)]
-    return with_quality(well_table(table, layout), table)
+    layout = dict.fromkeys([*LAYOUT_COLUMNS, *found.added, *(found.fields if isinstance(found, OpenedScreen) else ())])
+    return with_quality(well_table(table, [name for name in layout if name not in FIELD_ROW]), table)
 
 
 def with_quality(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:

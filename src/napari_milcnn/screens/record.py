@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
 from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import printable
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.results.opened import RECORD
+from napari_milcnn.results.opened import RECORD, read_csv
 from napari_milcnn.results.record import (
     KIND_OF_SCREENS,
     checked_record,
@@ -22,7 +26,7 @@ from napari_milcnn.results.record import (
 )
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json, write_table
-from napari_milcnn.screens.sources.fields import PLACE, Screen
+from napari_milcnn.screens.sources.fields import MISSING_ROW, PLACE, Screen
 
 FIELDS, MISSING = "fields.parquet", "missing.csv"
 _NOT_NUMBERS: Final = ("evidence device", "evidence batch_size", "evidence tile")
@@ -77,6 +81,22 @@ def recorded_screen(out: Path) -> dict[str, object] | None:
     if found.get("kind") != KIND_OF_SCREENS:
         raise OutputError(f"{out} holds other results than those of a screen; choose another folder")
     return found
+
+
+def reading_of_record(record: Mapping[str, object]) -> ImageReading:
+    """Return how the fields of a screen were opened; as the files say it, if its record does not tell."""
+    options = record.get("options")
+    try:
+        return TypeAdapter(ImageReading).validate_python(options["reading"] if isinstance(options, Mapping) else None)
+    except (ValidationError, KeyError):
+        return AS_THEY_SAY
+
+
+def read_missing(folder: Path) -> pd.DataFrame:
+    """Read the table of what is missing in a screen, all cells as text; without rows where nothing is."""
+    path = folder / MISSING
+    columns = list(MISSING_ROW)
+    return read_csv(path, texts=columns).fillna("") if path.is_file() else pd.DataFrame(columns=columns)
 
 
 def what_differs_in(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

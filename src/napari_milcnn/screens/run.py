@@ -58,7 +58,7 @@ from napari_milcnn.screens.sources.fields import Screen
 from napari_milcnn.screens.sources.open import open_screen
 from napari_milcnn.screens.summary import summarise
 
-_SHARDS = "shards"
+SHARDS = "shards"
 _STARTING = 1800.0
 """Seconds for which the jobs of an array, of which there may be hundreds, wait for each other at both ends."""
 
@@ -198,13 +198,13 @@ class _ScreenRun:
         """Hold the folder, or the shard, so that no other run works on it."""
         if self.shared.shard is None:
             with locked_folder(self.out) as lock:
-                for path in (self.out / _SHARDS).glob("*-of-*"):
+                for path in (self.out / SHARDS).glob("*-of-*"):
                     if holder_of_file(path):
                         raise OutputError(f"{self.out} is being written by shard {path.name.replace('-of-', ' of ')}; "
                                           "wait until the shards end, or stop them")  # fmt: skip
                 yield lock
             return
-        mark = self.out / _SHARDS / self.shared.shard.replace("/", "-of-")
+        mark = self.out / SHARDS / self.shared.shard.replace("/", "-of-")
         with locked(mark) as lock:
             yield lock
 
@@ -213,7 +213,7 @@ class _ScreenRun:
         with ExitStack() as stack:
             if self.shared.shard is not None:
                 stack.enter_context(locked_folder(self.out, patience=_STARTING))
-                (self.out / _SHARDS / self.shared.shard.replace("/", "-of-")).touch()
+                (self.out / SHARDS / self.shared.shard.replace("/", "-of-")).touch()
             old = recorded_screen(self.out)
             if old is None and any(self.out.glob("predictions.csv")):
                 raise OutputError(f"{self.out} holds other results than those of a screen; choose another folder")

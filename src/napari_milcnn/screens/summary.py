@@ -17,7 +17,7 @@ from napari_milcnn.options import StatisticsOptions, make_options
 from napari_milcnn.results.opened import RECORD
 from napari_milcnn.results.write import Pieces, read_json, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL
-from napari_milcnn.screens.features import bags_of_wells, read_well_rows, write_features
+from napari_milcnn.screens.features import Reader, bags_of_wells, read_well_rows, write_features
 from napari_milcnn.screens.likeness import write_likeness
 from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
@@ -130,8 +130,15 @@ def layout_of_wells(fields: pd.DataFrame) -> pd.DataFrame:
     return fields[columns].drop_duplicates(["plate", "well"])
 
 
-def read_tables(folder: str | Path) -> ScreenTables:
+def read_tables(folder: str | Path, read: Reader = pd.read_parquet) -> ScreenTables:
     """Read the tables of a screen from the parts that are there.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of the screen.
+    read : callable
+        Reads a Parquet file: of a screen that is read again and again, one that remembers files.
 
     Raises
     ------
@@ -146,10 +153,12 @@ def read_tables(folder: str | Path) -> ScreenTables:
     parts = [part_folder(folder, str(plate), str(well)) for plate, well in wells]
     layout = fields[["name", *(name for name in fields if name not in FIELD_ROW)]]
     names = fields[[*FIELD_COLUMNS, "name"]]
-    predictions = _read_all(part / PREDICTIONS_PART for part in parts)
+    predictions = _read_all((part / PREDICTIONS_PART for part in parts), read)
     if len(predictions):
         predictions = _with_layout_columns(predictions[predictions["name"].isin(names["name"])], layout)
-    return ScreenTables(fields, predictions, partial(_cells_of_wells, parts, names, layout), read_well_rows(parts))
+    return ScreenTables(
+        fields, predictions, partial(_cells_of_wells, parts, names, layout), read_well_rows(parts, read)
+    )
 
 
 def _cells_of_wells(parts: Sequence[Path], names: pd.DataFrame, layout: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -163,8 +172,8 @@ def _cells_of_wells(parts: Sequence[Path], names: pd.DataFrame, layout: pd.DataF
             yield _with_layout_columns(of_fields, layout).drop(columns="name")
 
 
-def _read_all(paths: Iterable[Path]) -> pd.DataFrame:
-    tables = [pd.read_parquet(path) for path in paths if path.is_file()]
+def _read_all(paths: Iterable[Path], read: Reader = pd.read_parquet) -> pd.DataFrame:
+    tables = [read(path) for path in paths if path.is_file()]
     if not tables:
         return pd.DataFrame(columns=list(FIELD_COLUMNS))
     every = pd.concat(tables, ignore_index=True)

@@ -33,6 +33,7 @@ from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.wells.running_session import RunningSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
@@ -163,7 +164,7 @@ def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_pat
 
 def test_the_dock_knows_nothing_but_its_sessions(dock):
     """What the dock holds is a session, a widget, or several of them; no class has more than 30 methods."""
-    sessions = (ResultsSession, GallerySession, EvaluationSession, ScreenSession, WellsSession)
+    sessions = (ResultsSession, GallerySession, EvaluationSession, ScreenSession, WellsSession, RunningSession)
 
     def is_drawn(value) -> bool:
         if isinstance(value, list | tuple):

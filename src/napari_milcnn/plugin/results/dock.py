@@ -45,6 +45,8 @@ from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import Chosen, ResultsSession
 from napari_milcnn.plugin.results.wells.plate_box import PlateView
+from napari_milcnn.plugin.results.wells.running_box import RunningBox
+from napari_milcnn.plugin.results.wells.running_session import RunningSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
     from napari_milcnn.results.opened import OpenedResults
 
 _HOW_TO_OPEN = (
-    "Open a results folder, written by napari-milcnn classify or evaluate or exported from the Classify dock. You can "
-    "also drop the folder, or its predictions.csv, here."
+    "Open a results folder, written by napari-milcnn classify or evaluate or exported from the Classify dock, or the "
+    "folder of a screen, which may still be running. You can also drop the folder, or its predictions.csv, here."
 )
 _RESUME_HELP = "Classify the images that the run did not come to, with its own model and options"
 _STOP_HELP = "Stop the run: the image under way is left out, those that are done are kept"
@@ -75,7 +77,7 @@ class ResultsDock(QWidget):
         self.viewer = napari_viewer
         self.session, self.gallery_session = ResultsSession(napari_viewer), GallerySession()
         self.evaluation, self.screen_session = EvaluationSession(), ScreenSession()
-        self.wells_session = WellsSession(self.session)
+        self.wells_session, self.running = WellsSession(self.session), RunningSession(self.session)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -104,6 +106,7 @@ class ResultsDock(QWidget):
         self.facts, self.warnings, self.message, self.unlike = Note(), NoticesBox(), NoticesBox(), UnlikeBand()
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
         self.evaluation_box, self.screen_box = EvaluationBox(self.evaluation), ScreenBox(self.screen_session)
+        self.running_box = RunningBox(self.running)
         self._group, self.stack = QButtonGroup(self), QStackedWidget()
         for number, (view, button) in enumerate(zip(self.views, self.view_buttons, strict=True)):
             button.setCheckable(True)
@@ -131,7 +134,7 @@ class ResultsDock(QWidget):
         layout.addLayout(row(self.folder_button, self.file_button))
         layout.addWidget(self.evaluation_box)
         layout.addWidget(self.screen_box)
-        for part in (self.facts, self.warnings, self.message, self.resume_button):
+        for part in (self.facts, self.running_box, self.warnings, self.message, self.resume_button):
             layout.addWidget(part)
         layout.addWidget(self._after, 1)
         layout.addStretch()
@@ -144,6 +147,8 @@ class ResultsDock(QWidget):
         self.evaluation_jobs = SessionJobs(self.evaluation, self)
         self.screen_jobs = SessionJobs(self.screen_session, self)
         self.wells_jobs = SessionJobs(self.wells_session, self)
+        self.running_jobs = SessionJobs(self.running, self)
+        self.running.changed.connect(self._on_growth)
         session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
         self.evaluation.evaluated.connect(self._on_evaluated)
@@ -166,7 +171,7 @@ class ResultsDock(QWidget):
         for view in self.views:
             view.row_picked.connect(session.open_image)
             view.images_picked.connect(self._on_images_picked)
-        connect_while_alive(self.viewer.events.theme, self._on_theme, self)
+        connect_while_alive(self.viewer.events.theme, self._draw, self)
         connect_while_alive(self.viewer.dims.events.current_step, self._on_moved, self)
         connect_while_alive(self.viewer.layers.events.removed, self._on_removed, self)
 
@@ -178,7 +183,14 @@ class ResultsDock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether results or an image are being read, or pictures are being made."""
-        sessions = (self.session, self.gallery_session, self.evaluation, self.screen_session, self.wells_session)
+        sessions = (
+            self.session,
+            self.gallery_session,
+            self.evaluation,
+            self.screen_session,
+            self.wells_session,
+            self.running,
+        )
         return any(one.is_busy for one in sessions) or self.view().is_busy
 
     # Drawing
@@ -218,6 +230,11 @@ class ResultsDock(QWidget):
         self.session.show_results(results)
         self.show_view(self.views.index(self.rows))
 
+    def _on_growth(self) -> None:
+        """Read on where a plate is in view, on which nothing is lost by that."""
+        if self.running.has_news and self.view() is self.plate:
+            self.session.refresh()
+
     def _on_row(self) -> None:
         """Say whether the image of the row that is looked at is like the training images."""
         if self.found is not None:
@@ -234,7 +251,8 @@ class ResultsDock(QWidget):
     def _on_copied(self, text: str) -> None:
         QGuiApplication.clipboard().setText(text)
 
-    def _draw(self) -> None:
+    def _draw(self, _event: Any = None) -> None:
+        """Draw the view in front, also in another theme."""
         opened = self.session.opened
         if opened is None:
             return
@@ -242,9 +260,6 @@ class ResultsDock(QWidget):
         is_table = self.view() is self.rows
         self.picture_button.setEnabled(not is_table)
         self.picture_button.setToolTip("Click Save CSV… to save the table" if is_table else _PICTURE_HELP)
-
-    def _on_theme(self, _event: Any = None) -> None:
-        self._draw()
 
     # What the user does
 

@@ -50,14 +50,8 @@ class ThumbsRequest:
         from napari_milcnn.figures.thumbnails import Overlay, thumbnail
 
         found = self.found
-        file = str(found.table["file"].iat[row])
-        path, at = found.files[file], found.plane_of(row)
-        if path is None:
-            return Thumb(row, error=f"{file} was not found")
-        with found.reading.open(path) as image:
-            if at is not None and at not in image.planes:
-                return Thumb(row, error=f"{file} has no plane of this row; it is not the image that was classified")
-            plane = len(image.planes) // 2 if at is None else image.planes.index(at)
+        image, plane = found.open(row)
+        with image:
             picture = thumbnail(image, plane)
             shown = self.class_name or str(found.table["top"].iat[row])
             if self.evidence and shown:

@@ -71,26 +71,20 @@ def open_row(found: OpenedResults, row: int) -> Iterator[OpenStep]:
     ImageError
         If it cannot be read.
     """
-    file = str(found.table["file"].iat[row])
-    path = found.files[file]
-    if path is None:
-        raise ResultsError(f"{file} was not found; click Images… to choose the folder of the images")
-    image = found.reading.open(path)
-    at = found.plane_of(row)
-    if at is not None and at not in image.planes:
-        raise ResultsError(f"{path} has no plane {' '.join(map(str, at))}; it is not the image that was classified")
-    plane = len(image.planes) // 2 if at is None else image.planes.index(at)
+    image, plane = found.open(row)
+    path = image.path or Path(image.name)
     yield OpenStep(path, plane, image, limits_of(image))
     _, masks = found.names_of(row)
-    if masks is not None and found.objects is not None:
-        yield from _masks(found, file, masks, image, OpenStep(path, plane))
+    objects = None if masks is None else found.objects_of(row)
+    if masks is not None and objects is not None:
+        yield from _masks(objects, found.classes, masks, image, OpenStep(path, plane))
 
 
-def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step: OpenStep) -> Iterator[OpenStep]:
+def _masks(
+    rows: pd.DataFrame, classes: Sequence[str], masks: Path, image: ImageStack, step: OpenStep
+) -> Iterator[OpenStep]:
     from napari_milcnn.images.open import open_image
 
-    assert found.objects is not None
-    rows = found.objects[(found.objects["file"] == file) & found.objects["shown"]]
     tables, start = [], 0
     with open_image(masks) as stored:
         if stored.plane_shape != image.plane_shape or len(stored.planes) != len(image.planes):
@@ -105,7 +99,7 @@ def _masks(found: OpenedResults, file: str, masks: Path, image: ImageStack, step
             count = int(plane.max(initial=0))
             numbers = np.zeros(count + 1, labels.dtype)
             table = own[own["label"] <= count]
-            index = label_numbers(table["label"].to_numpy(), list(table["class"]), found.classes, start)
+            index = label_numbers(table["label"].to_numpy(), list(table["class"]), classes, start)
             numbers[table["label"]] = index
             labels[number] = numbers[plane]
             tables.append(table.assign(index=index, plane=number))

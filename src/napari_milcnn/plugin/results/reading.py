@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_milcnn.metrics.calibration import Reliability
     from napari_milcnn.progress import Progress
     from napari_milcnn.results.opened import OpenedResults
+    from napari_milcnn.screens.read import OpenedScreen
 
 REPORT = "report.html"
 _FIGURES = ("balanced accuracy", "mean average precision", "group accuracy")
@@ -108,11 +109,11 @@ class ReadRequest:
     def steps(self) -> Iterator[ReadResults]:
         """Yield the results."""
         from napari_milcnn.results.layout import is_layout, with_layout
-        from napari_milcnn.results.read import read_results
+        from napari_milcnn.screens.read import open_results
 
         found = self.onto
         for path in sorted(self.paths, key=is_layout):
-            found = with_layout(found, path) if found is not None and is_layout(path) else read_results(path)
+            found = with_layout(found, path) if found is not None and is_layout(path) else open_results(path)
         if found is not None:
             yield shown_results(found)
 
@@ -159,6 +160,22 @@ class ResumeRequest:
 
 
 @dataclass(frozen=True, eq=False)
+class RefreshRequest:
+    """Read a screen that is still running once more, with the wells that are done by now."""
+
+    before: OpenedScreen
+    doing: str = "Reading the wells that are done by now…"
+
+    def steps(self) -> Iterator[ReadResults]:
+        """Yield the results."""
+        from napari_milcnn.results.layout import with_layout
+        from napari_milcnn.screens.read import read_screen
+
+        found: OpenedResults = read_screen(self.before.folder, self.before)
+        yield shown_results(found if self.before.layout is None else with_layout(found, self.before.layout))
+
+
+@dataclass(frozen=True, eq=False)
 class ReportRequest:
     """Show the report of an evaluation that is in memory."""
 
@@ -175,9 +192,13 @@ class ReportRequest:
 def facts_of(found: OpenedResults) -> str:
     """Describe opened results: folder, counts, main figures and the columns of a layout."""
     from napari_milcnn.results.tables import accuracy
+    from napari_milcnn.screens.read import OpenedScreen
 
     images = len(found.files)
     count = f"{images:,} image{'s'[: images != 1]}"
+    if isinstance(found, OpenedScreen):
+        wells = f"{found.growth.total:,} wells" if found.growth.finished else found.growth.words
+        count = f"{wells} · {images:,} field{'s'[: images != 1]}"
     if found.unit == "planes" and len(found.table) > images:
         count += f" · {len(found.table):,} planes"
     lines = [f"{count} · {len(found.classes)} classes"]

@@ -13,7 +13,7 @@ message.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +28,12 @@ from napari_milcnn.plugin.results.reading import (
     FindImagesRequest,
     ReadRequest,
     ReadResults,
+    RefreshRequest,
     ReportRequest,
     ResumeRequest,
 )
 from napari_milcnn.progress import Progress
+from napari_milcnn.screens.read import OpenedScreen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,14 +77,14 @@ class ImageInView:
     ----------
     run : object
         The reading of the results from which it was opened: the same image of another run has other masks.
-    path : Path
-        Its file.
+    file : str
+        What the table calls it.
     rows : dict
         Its planes -> rows of the results; the key is None where a row stands for the whole image.
     """
 
     run: object
-    path: Path
+    file: str
     rows: dict[PlaneIndex | None, int]
 
 
@@ -95,7 +97,7 @@ class Chosen:
     wells: tuple[tuple[str, str], ...] = ()
 
 
-ReadingRequest = ReadRequest | FindImagesRequest | ReportRequest | ResumeRequest
+ReadingRequest = ReadRequest | FindImagesRequest | ReportRequest | ResumeRequest | RefreshRequest
 
 
 class ResultsSession:
@@ -160,7 +162,9 @@ class ResultsSession:
     @property
     def message(self) -> Notice:
         """What is being done, else what came of the last thing that the user did."""
-        return self._message if self._reading is None else Notice("reading", self._reading.doing + self._progress)
+        if self._reading is None or isinstance(self._reading, RefreshRequest):
+            return self._message
+        return Notice("reading", self._reading.doing + self._progress)
 
     @property
     def is_resuming(self) -> bool:
@@ -190,6 +194,13 @@ class ResultsSession:
         elif found is not None and found.path is not None and found.unfinished:
             self._read(ResumeRequest(found.path.parent))
 
+    def refresh(self) -> None:
+        """Read the open screen, which is still running, once more; what the user looks at stays."""
+        found = self.found
+        if isinstance(found, OpenedScreen) and self._reading is None:
+            self._reading = RefreshRequest(found)
+            self.requested.emit(self._reading)
+
     def open_image(self, row: int) -> None:
         """Look at a row, and open its image in place of the one opened before."""
         found = self.found
@@ -198,8 +209,8 @@ class ResultsSession:
         self._begin()
         self._look_at(row)
         self._withdraw_opening()
-        path, plane = found.files[str(found.table["file"].iat[row])], found.plane_of(row)
-        shown = self._image is not None and (self._image.run, self._image.path) == (self._run, path)
+        file, plane = str(found.table["file"].iat[row]), found.plane_of(row)
+        shown = self._image is not None and (self._image.run, self._image.file) == (self._run, file)
         if shown and self._layers.are_whole and plane in (None, *self._layers.planes):
             if plane is not None:
                 self._layers.go_to(plane)
@@ -260,6 +271,8 @@ class ResultsSession:
         if request is self._reading and isinstance(step, Progress):
             self._progress = f" Image {min(step.number + 1, step.total)} of {step.total}."
             self.changed.emit()
+        elif request is self._reading and isinstance(request, RefreshRequest) and isinstance(step, ReadResults):
+            self._take_refreshed(step)
         elif request is self._reading and isinstance(step, ReadResults):
             if not _are_of_one_reading(self.found, step.found):
                 self._run = object()
@@ -318,6 +331,19 @@ class ResultsSession:
             before, self._opening = self._opening, None
             self.withdrawn.emit(before)
 
+    def _take_refreshed(self, opened: ReadResults) -> None:
+        """Show more of the same results: rows have moved, but what is listed and looked at stays."""
+        before, after, image = self.found, opened.found, self._image
+        assert before is not None
+        self.opened = opened
+        self.row = None if self.row is None else _moved_row(before, after, self.row)
+        if image is not None and image.run is self._run:
+            row = _moved_row(before, after, next(iter(image.rows.values())))
+            self._image = None if row is None else replace(image, rows=after.rows_of_image(row))
+        self.results_changed.emit()
+        self.chosen_changed.emit()
+        self.row_changed.emit()
+
     def _set_opened(self, opened: ReadResults) -> None:
         self._withdraw_opening()
         self.opened, self.row, self.chosen = opened, None, None
@@ -333,10 +359,23 @@ class ResultsSession:
             stays = self._layers.leave()
             if stays:
                 self._say(Notice("layers", f"You edited the layer {stays}, so it stays in the viewer with its image."))
-            self._image = ImageInView(request.run, step.path, request.found.rows_of_image(request.row))
+            self._image = _image_in_view(request)
             self._layers.show_image(step.image, step.limits, step.plane)
         if step.labels is not None and step.objects is not None and self._layers.are_whole:
             self._layers.show_masks(step.labels, step.objects, request.found.classes)
+
+
+def _image_in_view(request: RowRequest) -> ImageInView:
+    file = str(request.found.table["file"].iat[request.row])
+    return ImageInView(request.run, file, request.found.rows_of_image(request.row))
+
+
+def _moved_row(before: OpenedResults, after: OpenedResults, row: int) -> int | None:
+    """Return the row of the same plane in results that were read again; None if it is gone."""
+    files = before.table["file"].to_numpy()
+    own = (after.table["file"] == files[row]).to_numpy().nonzero()[0]
+    number = int((files[:row] == files[row]).sum())
+    return int(own[number]) if number < len(own) else None
 
 
 def _are_of_one_reading(before: OpenedResults | None, after: OpenedResults) -> bool:

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.images.channels import match_channels
-from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.results.opened import read_csv
 from napari_milcnn.results.write import Pieces, read_json, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, class_of, is_score
 from napari_milcnn.screens.outputs.crate import write_crate
@@ -26,6 +23,7 @@ from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, cho
 from napari_milcnn.screens.outputs.quality import PROBLEMS, problems_of_fields
 from napari_milcnn.screens.outputs.report import ScreenReport, write_report
 from napari_milcnn.screens.parts import FieldOfWell
+from napari_milcnn.screens.record import read_missing, reading_of_record
 from napari_milcnn.screens.statistics.analyse import ScreenStatistics, edge_sentences
 from napari_milcnn.screens.statistics.hits import HIT
 from napari_milcnn.screens.wells import well_table
@@ -60,7 +58,7 @@ def write_outputs(
     record = read_json(folder / "run.json")
     model = _model_of(record)
     chosen = _with_pictures(_chosen_cells(predictions, cells), fields, record, model)
-    report = ScreenReport(record, predictions, well_table(predictions), _missing_in(folder), cells=chosen, model=model,
+    report = ScreenReport(record, predictions, well_table(predictions), read_missing(folder), cells=chosen, model=model,
                           planned=fields[["plate", "well"]].drop_duplicates())  # fmt: skip
     if found is not None:
         report = replace(report, wells=found.wells, **_comparison(found))
@@ -86,12 +84,6 @@ def _model_of(record: Mapping[str, object]) -> TrainedModel | None:
     except (MilcnnError, OSError):
         return None
     return model if model.digest == facts.get("sha256") else None
-
-
-def _missing_in(folder: Path) -> pd.DataFrame:
-    path = folder / "missing.csv"
-    columns = (*FIELD_COLUMNS, "reason")
-    return read_csv(path, texts=columns) if path.is_file() else pd.DataFrame(columns=list(columns))
 
 
 def _comparison(found: ScreenStatistics) -> dict[str, Any]:
@@ -121,7 +113,7 @@ def _with_pictures(
         (row["plate"], row["well"], row["site"], row["file"]): FieldOfWell(*(str(row[name]) for name in columns))
         for row in fields[fields["file"].isin({one.row["file"] for one in chosen})].to_dict("records")
     }
-    reading = _reading_of(record)
+    reading = reading_of_record(record)
 
     def opened(row: Mapping[str, object]) -> ImageStack:
         return known[row["plate"], row["well"], row["site"], row["file"]].open(reading)
@@ -130,12 +122,3 @@ def _with_pictures(
         return range(len(image.channels)) if model is None else match_channels(model.channels, image)[0]
 
     return [with_picture(one, opened, channels) for one in chosen]
-
-
-def _reading_of(record: Mapping[str, object]) -> ImageReading:
-    """Return how the fields were opened; as the files say it, if the record does not tell."""
-    options = record.get("options")
-    try:
-        return TypeAdapter(ImageReading).validate_python(options["reading"] if isinstance(options, Mapping) else None)
-    except (ValidationError, KeyError):
-        return AS_THEY_SAY

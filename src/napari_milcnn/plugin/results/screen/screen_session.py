@@ -79,7 +79,7 @@ class ScreenRequest:
         """Yield sentences about the source, the progress with each `WellDone`, and at last what was written."""
         from napari_milcnn.images.open import ImageReading
         from napari_milcnn.model.package_read import load_model
-        from napari_milcnn.results.read import read_results
+        from napari_milcnn.screens.read import open_results
         from napari_milcnn.screens.record import recorded_screen
         from napari_milcnn.screens.run import screen
 
@@ -102,7 +102,7 @@ class ScreenRequest:
         yield from said
         words = f"{wells} wells, {fields} fields, {failed} of them failed. The results are in {self.out}."
         if (recorded_screen(self.out) or {}).get("finished"):
-            yield Screened(shown_results(read_results(self.out)), words)
+            yield Screened(shown_results(open_results(self.out)), words)
         else:
             yield Screened(None, f"{words} The tables are written when the last shard ends.")
 

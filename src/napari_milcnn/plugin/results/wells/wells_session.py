@@ -14,6 +14,7 @@ from napari_milcnn.images.paths import printable
 from napari_milcnn.plugin.results.session import Chosen
 from napari_milcnn.schema import PLATE, WELL
 from napari_milcnn.screens.opened_wells import WELL_WORDS
+from napari_milcnn.screens.read import OpenedScreen
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.results.reading import ReadResults
@@ -41,8 +42,9 @@ class PlatesRequest:
 
     def steps(self) -> Iterator[ShownPlates]:
         """Yield the plates."""
-        wells = self.opened.wells
-        maps = plate_maps(wells, self.value, words=WELL_WORDS)
+        wells, found = self.opened.wells, self.opened.found
+        others = found.absent if isinstance(found, OpenedScreen) else {}
+        maps = plate_maps(wells, self.value, words=WELL_WORDS, others=others)
         places = zip(wells[PLATE].astype(str), wells[WELL].astype(str), strict=True)
         keys = {(printable(key[0]), place): key for key in places if (place := parse_well(key[1])) is not None}
         yield ShownPlates(tuple(maps), colour_scale(self.value, maps), keys)
