@@ -76,6 +76,7 @@ POOLINGS: dict[PoolingName, str] = {
     "average": "For what covers the whole image, such as tissue, lawns and textures: P is the mean over the image.",
 }  # fmt: skip
 """When to take each pooling function, in a sentence."""
+ZReading = Literal["planes", "maximum"]
 Normalise = Literal["training", "image", "group"]
 Bag = Literal["image", "group"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
@@ -695,6 +696,5 @@ TRAIN_PRESETS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 """Training options by the name of the network's preset.
 
-`paper` is as published: Adam 1e-3, patches of 900 px, no images changed other than by rotation and reflection, no
-averaged weights.
+`paper` is as published: Adam 1e-3, patches of 900 px, images rotated and reflected but not changed, no averaging.
 """

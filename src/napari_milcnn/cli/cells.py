@@ -19,7 +19,6 @@ from napari_milcnn.cli.option_flags import (
     table_lock,
 )
 from napari_milcnn.cli.progress import exit_status, output, print_json, warn
-from napari_milcnn.images.intensity import Plates
 from napari_milcnn.images.paths import printable
 from napari_milcnn.options import ComputeOptions
 
@@ -38,6 +37,7 @@ def cells_command(
     **options: object,
 ) -> None:
     """Classify each cell of a label image by itself: one row per cell."""
+    from napari_milcnn.images.intensity import Plates
     from napari_milcnn.inference.cells import classify_cells, read_label_image
     from napari_milcnn.results.write import write_table
 

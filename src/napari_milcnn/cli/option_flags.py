@@ -12,13 +12,13 @@ import typer
 from pydantic.fields import FieldInfo
 
 from napari_milcnn.errors import OptionsError, OutputError
-from napari_milcnn.images.open import ImageReading, ZReading
-from napari_milcnn.options import ForegroundOptions, Options, flag_name, make_options
+from napari_milcnn.options import ForegroundOptions, Options, ZReading, flag_name, make_options
 from napari_milcnn.output_lock import locked
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
+    from napari_milcnn.images.open import ImageReading
     from napari_milcnn.model.trained_model import TrainedModel
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -160,6 +160,8 @@ def class_thresholds(texts: Sequence[str]) -> dict[str, float]:
 
 def reading_of(options: Mapping[str, Any]) -> ImageReading:
     """Return how images are opened, from the options of `reading_options`."""
+    from napari_milcnn.images.open import ImageReading
+
     given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
     if "channels" in given:
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Final, cast, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -46,9 +46,9 @@ from napari_milcnn.images.paths import (
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.ndtiff import first_tiff
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
+from napari_milcnn.options import ZReading
 from napari_milcnn.untrusted import check_regular, short
 
-ZReading: TypeAlias = Literal["planes", "maximum"]
 AXES_HELP: Final = "one letter per axis out of P (position), T, Z, C, Y, X and S (colour samples)"
 _MOST: Final = {"channels": 65_536, "planes": 16_777_216}
 """Channels and planes of an image at most: each has a name or a row, and metadata can say any number."""

@@ -24,10 +24,11 @@ import numpy as np
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import GREY, ChannelMatch, find_channels
 from napari_milcnn.images.lazy_array import in_memory
-from napari_milcnn.images.open import ImageReading, ZReading, maximum_projection, open_image
+from napari_milcnn.images.open import ImageReading, maximum_projection, open_image
 from napari_milcnn.images.paths import exists_on_disk, image_name
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.images.units import micrometres_per
+from napari_milcnn.options import ZReading
 
 if TYPE_CHECKING:
     from napari.layers import Image

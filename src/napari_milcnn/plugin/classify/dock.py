@@ -50,9 +50,9 @@ from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer
 
 if TYPE_CHECKING:
-    from napari_milcnn.images.open import ZReading
     from napari_milcnn.inference.predict import Prediction
     from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.options import ZReading
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
 _REDRAW = 500

@@ -53,11 +53,11 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_milcnn.images.intensity import Plates
-    from napari_milcnn.images.open import ZReading
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.pipeline import ImageEvent
     from napari_milcnn.inference.predict import Prediction
     from napari_milcnn.model.trained_model import TrainedModel
+    from napari_milcnn.options import ZReading
     from napari_milcnn.plugin.classify.own_cells import OwnCells
     from napari_milcnn.plugin.classify.segmenters import CellSearch
     from napari_milcnn.plugin.layers_to_image import LayerImage

@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_milcnn.images.open import ZReading
 from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.options import (
     DETAILS,
@@ -25,6 +24,7 @@ from napari_milcnn.options import (
     EvaluateOptions,
     ForegroundOptions,
     TrainOptions,
+    ZReading,
 )
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
