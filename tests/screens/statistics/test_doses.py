@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from napari_milcnn.options import StatisticsOptions
-from napari_milcnn.screens.outputs.dose_pictures import dose_pictures
+from napari_milcnn.screens.outputs.dose_pictures import dose_pictures, doses_in_words
 from napari_milcnn.screens.statistics.analyse import dose_table
 from napari_milcnn.screens.statistics.doses import NO_RESPONSE, STEEPEST, fit_doses, hill
 
@@ -64,6 +64,21 @@ def test_a_step_has_the_steepest_slope_and_no_interval_without_replicates():
     curve = fit_doses(dose, (dose > 3).astype(float), limits=(0, 1))
     assert curve.slope == pytest.approx(STEEPEST, rel=0.01)
     assert math.isnan(curve.ec50_interval[0])
+    assert curve.problem == "no interval: 0 of 10 doses have a second well; expected at least 4"
+    controls = fit_doses(np.r_[dose, 0, 0], np.r_[(dose > 3).astype(float), 0, 0])
+    assert controls.problem == "no interval: 1 of 11 doses have a second well; expected at least 4"
+
+
+def test_a_change_that_means_nothing_is_no_response():
+    """However sure it is: it has no EC50, and its size is said. What counts is the change up to the highest dose."""
+    noise = np.random.default_rng(5).normal(0, 0.001, len(DOSES))
+    small = fit_doses(DOSES, hill(DOSES, 0.01, 0.03, 0, 1.5) + noise, limits=(0, 1), least_change=0.05, draws=0)
+    assert small.p_value < 1e-6
+    assert small.problem == "no response: it changes by 0.02, which is less than 0.05"
+    assert not small.has_response
+    begins = hill(DOSES, 0.01, 0.5, math.log10(2000), 1.5) + noise
+    assert not fit_doses(DOSES, begins, limits=(0, 1), least_change=0.05, draws=0).has_response
+    assert fit_doses(DOSES, begins, limits=(0, 1), draws=0).has_response
 
 
 def test_too_few_doses_are_said():
@@ -89,4 +104,21 @@ def test_table_of_doses_and_its_pictures():
     ((heading, picture),) = dose_pictures(wells, table.reset_index())
     assert heading.startswith("up, x: EC50 ")
     assert picture.startswith("data:image/svg+xml")
+    (sentence,) = doses_in_words(table.reset_index())
+    assert sentence == "No response for any class: 1 of 2 treatments (idle). doses.csv says why."
     assert not len(dose_table(wells.drop(columns="dose"), ["x"], StatisticsOptions()))
+    assert doses_in_words(dose_table(wells.drop(columns="dose"), ["x"], StatisticsOptions())) == []
+
+
+def test_of_many_curves_of_noise_hardly_any_is_a_response():
+    """Each has a chance of 5 % by itself; together they are held to the false-discovery rate. None has an EC50."""
+    rng = np.random.default_rng(2)
+    wells = pd.DataFrame({
+        "plate": "P", "treatment": np.repeat([f"t{number}" for number in range(40)], 12),
+        "dose": np.tile(np.geomspace(0.01, 100, 12), 40), "control": "", "score x": rng.uniform(0.1, 0.6, 480),
+    })  # fmt: skip
+    table = dose_table(wells, ["x"], StatisticsOptions())
+    assert (table["p value"] < 0.05).any()
+    assert table["EC50"].isna().all()
+    assert (table["note"] == NO_RESPONSE).all()
+    assert not list(dose_pictures(wells, table))

@@ -16,7 +16,8 @@ from napari_milcnn.screens.statistics.analyse import FITTED
 from napari_milcnn.screens.statistics.doses import hill
 from napari_milcnn.screens.statistics.hits import CLASS
 
-_MOST_CURVES = 12
+_MOST_CURVES, _MOST_WITHOUT = 12, 20
+"""Most curves that are drawn, and most treatments that are named because they have none."""
 
 
 def dose_pictures(wells: pd.DataFrame, doses: pd.DataFrame, most: int = _MOST_CURVES) -> Iterator[tuple[str, str]]:
@@ -44,12 +45,37 @@ def dose_pictures(wells: pd.DataFrame, doses: pd.DataFrame, most: int = _MOST_CU
         yield _heading(row), _dose_picture(wells, row)
 
 
+def doses_in_words(doses: pd.DataFrame) -> list[str]:
+    """Say how many dose responses are not drawn, and which treatments have none for any class.
+
+    Parameters
+    ----------
+    doses : DataFrame
+        The curves, as of `statistics.analyse.dose_table`.
+    """
+    if not len(doses):
+        return []
+    responds, said = doses["EC50"].notna(), []
+    if responds.sum() > _MOST_CURVES:
+        said.append(f"The {_MOST_CURVES} largest of {responds.sum()} responses are drawn.")
+    names = doses.apply(_treatment, axis=1)
+    none = list(dict.fromkeys(names[~names.isin(names[responds])]))
+    if none:
+        listed = ", ".join([*none[:_MOST_WITHOUT], *(["\N{HORIZONTAL ELLIPSIS}"] if len(none) > _MOST_WITHOUT else [])])
+        count = f"{len(none)} of {names.nunique()} treatments"
+        said.append(f"No response for any class: {count} ({listed}). doses.csv says why.")
+    return said
+
+
+def _treatment(row: Mapping[Hashable, object]) -> str:
+    return printable(" ".join(str(row[name]) for name in TREATMENT_COLUMNS if row.get(name) not in ("", None)))
+
+
 def _heading(row: Mapping[Hashable, object]) -> str:
-    names = [str(row[name]) for name in TREATMENT_COLUMNS if row.get(name) not in ("", None)]
     low, high = (float(str(row[name])) for name in ("EC50 low", "EC50 high"))
     interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
     note = f"; {row['note']}" if row["note"] else ""
-    return printable(f"{' '.join(names)}, {row[CLASS]}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}")
+    return f"{_treatment(row)}, {printable(row[CLASS])}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}"
 
 
 def _dose_picture(wells: pd.DataFrame, row: Mapping[Hashable, object]) -> str:

@@ -73,6 +73,8 @@ class ScreenReport:
         Wells that differ from the negative controls; None where they were not looked for.
     dose_curves : sequence of tuple
         Heading and picture (a data URI) of each dose response.
+    dose_notes : sequence of str
+        Sentences on the responses that are not drawn, and on treatments without any.
     notes : sequence of str
         Sentences on what could not be compared with the controls.
     edge_effects : sequence of str
@@ -91,6 +93,7 @@ class ScreenReport:
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[PLATE, WELL, "site", "reason"]))
     hits: pd.DataFrame | None = None
     dose_curves: Sequence[tuple[str, str]] = ()
+    dose_notes: Sequence[str] = ()
     notes: Sequence[str] = ()
     edge_effects: Sequence[str] = ()
     cells: Sequence[ShownCell] = ()
@@ -159,7 +162,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "edge_effects": report.edge_effects,
         "hits": None if report.hits is None else _hit_lines(report.hits),
         "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
-        "dose_curves": report.dose_curves,
+        "dose_curves": report.dose_curves, "dose_notes": report.dose_notes,
         "galleries": _galleries(report),
         "of_cells": any(cell.side for cell in report.cells),
         "confusion": _confusion(report),

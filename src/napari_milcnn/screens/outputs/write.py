@@ -18,7 +18,7 @@ from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.results.write import Pieces, read_json, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, class_of, is_score
 from napari_milcnn.screens.outputs.crate import write_crate
-from napari_milcnn.screens.outputs.dose_pictures import dose_pictures
+from napari_milcnn.screens.outputs.dose_pictures import dose_pictures, doses_in_words
 from napari_milcnn.screens.outputs.galleries import ShownCell, choose_cells, choose_fields, with_picture
 from napari_milcnn.screens.outputs.quality import PROBLEMS, problems_of_fields
 from napari_milcnn.screens.outputs.report import ScreenReport, write_report
@@ -93,6 +93,7 @@ def _comparison(found: ScreenStatistics) -> dict[str, Any]:
     return {
         "hits": treatments.loc[treatments[HIT]].drop(columns=HIT) if compared else None,
         "dose_curves": list(dose_pictures(found.wells, found.doses)),
+        "dose_notes": doses_in_words(found.doses),
         "notes": found.notes,
         "edge_effects": edge_sentences(found.plates),
     }

@@ -35,9 +35,10 @@ from napari_milcnn.screens.statistics.controls import (
     p_values,
     robust_z,
 )
-from napari_milcnn.screens.statistics.doses import FEWEST_DOSES, DoseCurve, fit_doses
+from napari_milcnn.screens.statistics.doses import FEWEST_DOSES, NO_RESPONSE, DoseCurve, fit_doses
 from napari_milcnn.screens.statistics.hits import (
     CLASS,
+    Q_VALUE,
     adjusted,
     treatment_keys,
     treatment_table,
@@ -50,6 +51,8 @@ from napari_milcnn.screens.wells import classes_of_wells, well_scores
 
 NOTE, FITTED = "note", "fitted"
 _EDGE_LEVEL = 0.01
+_LEAST_CHANGE = 0.05
+"""Change of the score of wells, from 0 to 1, below which a dose response means nothing, however sure it is."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ def _with_replicates(
 def dose_table(wells: pd.DataFrame, classes: Sequence[str], options: StatisticsOptions) -> pd.DataFrame:
     """Fit a dose response to each treatment or strain that has several doses, for each class.
 
-    The negative controls of its plates are its dose 0. Scores of wells are fitted as they are, from 0 to 1.
+    The negative controls of its plates are its dose 0. Scores of wells are fitted as they are, from 0 to 1. The
+    p-values of all curves together are adjusted to the false-discovery rate, above which there is no response.
     """
     names = [name for name in TREATMENT_COLUMNS if name != DOSE and name in wells]
     if DOSE not in wells or not names:
@@ -209,6 +213,7 @@ def dose_table(wells: pd.DataFrame, classes: Sequence[str], options: StatisticsO
     texts = wells[names].astype(object).where(wells[names].notna(), "")
     tested = (kinds == "") & (texts != "").any(axis=1) & (doses > 0)
     rows: list[dict[str, object]] = []
+    curves: list[DoseCurve] = []
     for key, own in wells[tested].groupby([texts.loc[tested, name] for name in names], sort=False):
         if doses[own.index].nunique() < FEWEST_DOSES:
             continue
@@ -217,16 +222,22 @@ def dose_table(wells: pd.DataFrame, classes: Sequence[str], options: StatisticsO
         for name in classes:
             column = _value_column(wells, name, options.well_score)
             value = np.concatenate([well_scores(own, column), well_scores(zero, column)])
-            curve = fit_doses(dose, value, limits=(0.0, 1.0))
-            rows.append(dict(zip(names, key, strict=True)) | {CLASS: name, FITTED: column} | _curve_row(curve))
-    return pd.DataFrame(rows)
+            curves.append(fit_doses(dose, value, limits=(0.0, 1.0), least_change=_LEAST_CHANGE))
+            rows.append(dict(zip(names, key, strict=True)) | {CLASS: name, FITTED: column})
+    p = np.array([curve.p_value for curve in curves])
+    q = np.full(len(p), np.nan)
+    q[np.isfinite(p)] = adjusted(p[np.isfinite(p)])
+    sure = [curve if not curve.has_response or of_all <= options.false_discovery_rate
+            else curve.without_response(NO_RESPONSE) for curve, of_all in zip(curves, q, strict=True)]  # fmt: skip
+    return pd.DataFrame([row | _curve_row(*found) for row, *found in zip(rows, sure, q.tolist(), strict=True)])
 
 
-def _curve_row(curve: DoseCurve) -> dict[str, object]:
+def _curve_row(curve: DoseCurve, q_value: float) -> dict[str, object]:
     return {
         "wells": curve.wells, "doses": curve.doses, "bottom": curve.bottom, "top": curve.top, "EC50": curve.ec50,
         "EC50 low": curve.ec50_interval[0], "EC50 high": curve.ec50_interval[1], "top low": curve.top_interval[0],
-        "top high": curve.top_interval[1], "slope": curve.slope, "p value": curve.p_value, NOTE: curve.problem,
+        "top high": curve.top_interval[1], "slope": curve.slope, "p value": curve.p_value, Q_VALUE: q_value,
+        NOTE: curve.problem,
     }  # fmt: skip
 
 

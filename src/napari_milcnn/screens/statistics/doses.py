@@ -4,10 +4,11 @@ Response = bottom + (top - bottom) / (1 + (EC50 / dose)^slope), with bottom at d
 may lie below bottom. Decisions:
 
 - There is a response only if the curve fits better than a flat line, by the F test of the extra sum of squares at 5 %
-  (Motulsky & Christopoulos 2004, Fitting models to biological data, ch. 22).
+  (Motulsky & Christopoulos 2004, Fitting models to biological data, ch. 22), and if it changes by `least_change` or
+  more from dose 0 to the highest dose: with many wells, a change that means nothing is sure, too.
 - Intervals come from a bootstrap that draws wells within each dose (Efron & Tibshirani 1993): fields of a well, and
   cells, are not independent. An interval of doses without a second well would be one of the residuals only, so that
-  without any replicate no interval is given.
+  no interval is given unless four doses have one, and it is said why.
 - EC50 is looked for between the lowest and the highest dose above 0. One at either end is not an EC50 but a limit.
 - Slopes are limited to `STEEPEST`: steps of dose of two and more cannot tell a steeper curve from it.
 """
@@ -15,7 +16,7 @@ may lie below bottom. Decisions:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ FLATTEST, STEEPEST = 0.2, 8.0
 """Range of the Hill slope."""
 LEVEL = 0.05
 """Level of the F test against a flat line."""
-NO_RESPONSE = "no dose response: a flat line fits as well"
+NO_RESPONSE = "no response: a flat line fits as well"
 _PARAMETERS = 4
 _AT_LIMIT, _REACHED = 1e-2, 0.8
 _GRID = 200, 12
@@ -50,7 +51,7 @@ class DoseCurve:
     wells, doses : int
         Number of wells with a value, and of doses above 0.
     problem : str
-        Why there is no curve, or in what it is a limit only; empty if all is well.
+        Why there is no curve or no interval, or in what the curve is a limit only; empty if all is well.
     """
 
     bottom: float = math.nan
@@ -69,6 +70,10 @@ class DoseCurve:
         """Whether there is a curve."""
         return math.isfinite(self.ec50)
 
+    def without_response(self, problem: str) -> DoseCurve:
+        """Return the same without a curve, for a reason."""
+        return DoseCurve(p_value=self.p_value, wells=self.wells, doses=self.doses, problem=problem)
+
     def at(self, dose: np.ndarray) -> np.ndarray:
         """Return the response at some doses (doses,)."""
         return hill(dose, self.bottom, self.top, math.log10(self.ec50), self.slope)
@@ -84,8 +89,8 @@ def hill(dose: np.ndarray, bottom: float, top: float, log_ec50: float, slope: fl
 
 
 def fit_doses(
-    dose: np.ndarray, value: np.ndarray, *, limits: tuple[float, float] = (-np.inf, np.inf), draws: int = 500,
-    seed: int = 0,
+    dose: np.ndarray, value: np.ndarray, *, limits: tuple[float, float] = (-np.inf, np.inf), least_change: float = 0.0,
+    draws: int = 500, seed: int = 0,
 ) -> DoseCurve:  # fmt: skip
     """Fit a dose response to wells.
 
@@ -95,6 +100,8 @@ def fit_doses(
         Dose and value of each well, float (wells,); wells with NaN in either are left out.
     limits : tuple of float
         Lowest and highest response that is possible, such as (0, 1) for shares.
+    least_change : float
+        Least change from dose 0 to the highest dose that is a response.
     draws : int
         Number of draws of wells for the intervals; 0 for none.
     seed : int
@@ -109,13 +116,28 @@ def fit_doses(
         return DoseCurve(**count, problem=f"{doses} doses in {len(dose)} wells; expected at least {FEWEST_DOSES} doses "
                                           f"above 0 and {_PARAMETERS + 1} wells")  # fmt: skip
     fit = _fit(dose, value, limits)
-    p = _flat_p(value, value - hill(dose, *fit))
-    if not p < LEVEL:
-        return DoseCurve(p_value=p, **count, problem=NO_RESPONSE)
     bottom, top, log_ec50, slope = fit.tolist()
-    problem = _limit_of(dose, log_ec50, slope)
+    curve = DoseCurve(bottom, top, 10**log_ec50, slope, _flat_p(value, value - hill(dose, *fit)), **count)
+    if not curve.p_value < LEVEL:
+        return curve.without_response(NO_RESPONSE)
+    change = abs(float(curve.at(dose.max())) - bottom)
+    if change < least_change:
+        return curve.without_response(f"no response: it changes by {change:.2g}, which is less than {least_change:g}")
     ec50_interval, top_interval = _intervals_over_wells(dose, value, limits, draws, seed)
-    return DoseCurve(bottom, top, 10**log_ec50, slope, p, ec50_interval, top_interval, **count, problem=problem)
+    problem = "; ".join(filter(None, [_limit_of(dose, log_ec50, slope), _why_no_interval(dose) if draws else ""]))
+    return replace(curve, ec50_interval=ec50_interval, top_interval=top_interval, problem=problem)
+
+
+def _why_no_interval(dose: np.ndarray) -> str:
+    """Say why there are no intervals over wells; empty where there are."""
+    counts = np.unique(dose, return_counts=True)[1]
+    several = int((counts > 1).sum())
+    if several >= FEWEST_DOSES:
+        return ""
+    found = (
+        "no dose has" if not several else f"only {several} of {len(counts)} doses {'have' if several > 1 else 'has'}"
+    )
+    return f"no interval: {found} a second well; expected at least {FEWEST_DOSES}"
 
 
 def _limit_of(dose: np.ndarray, log_ec50: float, slope: float) -> str:
@@ -197,7 +219,7 @@ def _intervals_over_wells(
     """Return the 95 % intervals of EC50 and top over draws of wells within each dose."""
     nothing = (math.nan, math.nan)
     groups = [np.flatnonzero(dose == one) for one in np.unique(dose)]
-    if draws < 1 or sum(len(group) > 1 for group in groups) < FEWEST_DOSES:
+    if draws < 1 or _why_no_interval(dose):
         return nothing, nothing
     rng = np.random.default_rng(seed)
     weights = np.zeros((len(dose), draws))
