@@ -75,6 +75,29 @@ def test_planes_not_looked_at_are_exported_empty(compact, stack, tmp_path):
     assert np.isnan(tifffile.imread(maps)).any((1, 2, 3)).tolist() == [True, True, False, True, True]
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_class_maps_of_many_planes_wait_on_disk(compact, stack, tmp_path, monkeypatch, room):
+    """What a plane adds to memory has no class maps; where the temporary folder has no room they stay in memory."""
+    usual = findings(EvidenceMaker(compact), stack, "a", [1, 3]).prediction
+
+    def no_room(*_):
+        raise OutputError("no room")
+
+    monkeypatch.setattr("napari_milcnn.results.findings._IN_MEMORY", 0)
+    if not room:
+        monkeypatch.setattr("napari_milcnn.results.findings.scratch_array", no_room)
+    collected = FindingsOfImage(stack, "a", "a")
+    for step in analyse(EvidenceMaker(compact), [ImageRequest("a", lambda: stack, [1, 3], keep_open=True)]):
+        if isinstance(step.result, PlaneResult):
+            collected.take(step.result)
+    assert [one.class_maps.size for one in collected._predictions] == [0, 0]
+    found = collected.findings().prediction
+    assert isinstance(found.class_maps.base, np.memmap) == room
+    for name in ("class_maps", "scores", "planes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(usual, name))
+    np.testing.assert_array_equal(found.bags.features, usual.bags.features)
+
+
 @pytest.fixture
 def export(compact, tmp_path):
     """Return a function that writes a file, finds the masks of some of its planes and exports them, with the record."""

@@ -23,7 +23,6 @@ from napari_milcnn.inference.strips.rows import LookedUp
 from napari_milcnn.options import EXPORTED, MasksAs
 from napari_milcnn.results.write import (
     OBJECT_ROW,
-    every_plane,
     image_files,
     object_rows,
     prediction_rows,
@@ -34,7 +33,7 @@ from napari_milcnn.results.write import (
 )
 
 _IN_MEMORY = 2**24
-"""Bytes up to which the label images of all planes of an image, or the evidence of one class, lie in memory."""
+"""Bytes up to which the label images or class maps of all planes of an image, or evidence of one class, are in memory."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Findings:
             write_evidence(files.evidence, self.image, self.evidence, self.evidence_notes)
             yield files.evidence
         if "maps" in parts:
-            write_maps(files.maps, every_plane(self.prediction, self.image), self.image.pixel_size)
+            write_maps(files.maps, self.image, self.prediction)
             yield files.maps
         if "picture" in parts:
             shown = [self._shown(row) for row in shown_planes(len(self.prediction.planes))]
@@ -134,7 +133,9 @@ class _OnDisk(dict[int, LookedUp]):
 
 
 class FindingsOfImage:
-    """Collects the results of the planes of one image; all label images together may be larger than the memory.
+    """Collects the results of the planes of one image, which come in the order of its planes.
+
+    All label images together, and all class maps, may be larger than the memory.
 
     Parameters
     ----------
@@ -152,6 +153,7 @@ class FindingsOfImage:
         self._image, self._file, self._name, self._notes = image, file, name, evidence_notes
         self._evidence: dict[str, np.ndarray] = {}
         self._predictions: list[Prediction] = []
+        self._maps: np.ndarray | None = None
         self._masks: dict[int, PlaneMasks] = {}
         self._labels: np.ndarray | None = None
         self._channels: tuple[int, ...] = ()
@@ -160,7 +162,9 @@ class FindingsOfImage:
 
     def take(self, result: PlaneResult) -> None:
         """Add the results of a plane; scores are kept where the temporary folder has no room for its masks."""
-        self._predictions.append(result.prediction)
+        maps = result.prediction.class_maps
+        self._take_maps(len(self._predictions), maps[0])
+        self._predictions.append(replace(result.prediction, class_maps=maps[:, :, :0, :0].copy()))
         self._channels = result.channels
         if result.problem:
             self.problems[result.problem] = None
@@ -172,6 +176,16 @@ class FindingsOfImage:
         except OutputError as error:
             self._masks.pop(result.plane, None)
             self.problems[f"masks are missing: {error}"] = None
+
+    def _take_maps(self, row: int, maps: np.ndarray) -> None:
+        if self._maps is None:
+            shape = (len(self._image.planes), *maps.shape)
+            try:
+                self._maps = scratch_array(shape, np.float32, _IN_MEMORY)
+            except OutputError:  # they are a tenth of the image
+                self._maps = np.zeros(shape, np.float32)
+        self._maps[row] = maps
+        let_go(self._maps)
 
     def _take_masks(self, plane: int, masks: PlaneMasks) -> None:
         if isinstance(masks.labels, np.ndarray):  # else they are on disk already
@@ -206,9 +220,9 @@ class FindingsOfImage:
 
     def findings(self) -> Findings | None:
         """Return the results so far; None if no plane was classified."""
-        if not self._predictions:
+        if self._maps is None:
             return None
-        prediction = joined(self._predictions)
+        prediction = replace(joined(self._predictions), class_maps=self._maps[: len(self._predictions)])
         evidence = {name: self._evidence[name] for name in prediction.classes if name in self._evidence}
         return Findings(printable(self._file), self._name, self._image, self._channels, prediction, self._masks,
                         evidence, self._notes or {})  # fmt: skip

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -317,24 +316,21 @@ def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) 
     return objects.join(indices, on="plane").assign(file=file)[[*OBJECT_ROW, *others]]
 
 
-def every_plane(prediction: Prediction, image: ImageStack) -> Prediction:
-    """Return class maps (planes, classes, Y, X) of all planes of the image; NaN in planes that were not classified."""
-    if prediction.planes == image.planes:
-        return prediction
-    maps = np.full((len(image.planes), *prediction.class_maps.shape[1:]), np.nan, np.float32)
-    maps[[image.planes.index(plane) for plane in prediction.planes]] = prediction.class_maps
-    return replace(prediction, class_maps=maps, planes=image.planes)
-
-
-def write_maps(path: Path, prediction: Prediction, pixel_size: float | None) -> None:
+def write_maps(path: Path, image: ImageStack, prediction: Prediction) -> None:
     """Write class maps as OME-TIFF, float32, with one channel per class and one pixel per instance.
 
-    The OME annotations hold the placement of the maps on the image, in image pixels.
+    Planes that were not classified are NaN. The OME annotations hold the placement of the maps on the image, in image
+    pixels.
     """
-    placement = prediction.placement
+    placement, pixel_size = prediction.placement, image.pixel_size
+    maps = dict(zip(prediction.planes, prediction.class_maps, strict=True))
+    _, count, height, width = prediction.class_maps.shape
+    nothing = np.broadcast_to(np.float32(np.nan), (count, height, width))
+    pages = (maps.get(plane, nothing) for plane in image.planes)
     notes = {"stride_px": placement.stride, "first_y_px": placement.y, "first_x_px": placement.x}
     size = None if pixel_size is None else pixel_size * placement.stride
-    write_ome_tiff(path, prediction.planes, prediction.class_maps, prediction.classes, size, notes)
+    data = Pages(pages, count, (height, width), np.float32)
+    write_ome_tiff(path, image.planes, data, prediction.classes, size, notes)
 
 
 def write_labels(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
