@@ -33,7 +33,7 @@ from napari_milcnn.results.write import (
 )
 
 _IN_MEMORY = 2**24
-"""Bytes up to which the label images or class maps of all planes of an image, or evidence of one class, are in memory."""
+"""Bytes up to which label images or class maps of all planes of an image, or evidence of one class, are in memory."""
 
 
 @dataclass(frozen=True)
