@@ -134,10 +134,7 @@ def _why_no_interval(dose: np.ndarray) -> str:
     several = int((counts > 1).sum())
     if several >= FEWEST_DOSES:
         return ""
-    found = (
-        "no dose has" if not several else f"only {several} of {len(counts)} doses {'have' if several > 1 else 'has'}"
-    )
-    return f"no interval: {found} a second well; expected at least {FEWEST_DOSES}"
+    return f"no interval: {several} of {len(counts)} doses have a second well; expected at least {FEWEST_DOSES}"
 
 
 def _limit_of(dose: np.ndarray, log_ec50: float, slope: float) -> str:
