@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from qtpy.QtCore import QTimer
 from benchmarks.record import report, table
 from benchmarks.speed.ticks import LONG, Ticks
 from benchmarks.train_dock import choose, drop, open_dock, open_viewer, read_arguments, settle, shot, wait
+from napari_milcnn import sample_folder
+from napari_milcnn.model.package_read import load_model
+from napari_milcnn.plugin.current_model import current
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 
@@ -38,7 +42,11 @@ def main() -> None:
     """Scroll and train, and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="trainings, and rests between them")
+    parser.add_argument("--slider", action="store_true", help="move the threshold of the Classify dock")
     args = read_arguments(parser)
+    if args.slider:
+        report("Classify dock, a slider moved", slide(args), keep=args.record and not args.quick)
+        return
     report("Train dock, stalls of the window", stall(args), keep=args.record and not args.quick)
 
 
@@ -69,6 +77,56 @@ def stall(args: argparse.Namespace) -> list[str]:
     viewer.close()
     np.savez(args.work / "gaps.npz", **{name: np.concatenate(found) for name, found in gaps.items()})
     return lines_of_gaps({name: np.concatenate(found) for name, found in gaps.items()}, rounds, loads)
+
+
+def slide(args: argparse.Namespace) -> list[str]:
+    """Move the threshold slider over planes of several sizes; rows of times."""
+    viewer, ticks, rows = open_viewer(), Ticks(), []
+    current.set(load_model("yeast-sim"))
+    dock = open_dock(viewer, "Classify")
+    session = dock.session
+    field = tifffile.imread(next((sample_folder() / "training" / "images").glob("nucleus-*.tif")))
+    for side in (1024,) if args.quick else (1024, 2048, 4096):
+        for kind in ("object", "class_map_image"):
+            times = -(-side // min(field.shape[-2:]))
+            viewer.layers.clear()
+            dock.adds_box.choose(kind)
+            pixels = np.tile(field, (1, times, times))[:, :side, :side]
+            viewer.add_image(pixels, channel_axis=0, name=["GFP", "RFP"])
+            viewer.layers.selection = set(viewer.layers)
+            wait(lambda: dock.run_button.isEnabled())
+            dock.run_button.click()
+            wait(lambda: not (session.busy or session.preview.busy) and session.preview.held is not None)
+            took = [wait_for_masks(dock, 0.3 + 0.02 * number, ticks) for number in range(3 if args.quick else 20)]
+            gaps = [max(gaps) for _, gaps in took]
+            times_ms = [ms for ms, _ in took]
+            rows.append([f"{side}²", kind, len(session.in_view.masks[0].shown), f"{min(times_ms):.0f}",
+                         f"{np.median(times_ms):.0f}", f"{np.median(gaps):.0f}", f"{max(gaps):.0f}"])  # fmt: skip
+    viewer.close()
+    header = ["plane, px", "masks from", "objects", "slider to layer, shortest, ms", "median, ms",
+              "longest gap of the window, median, ms", "longest, ms"]  # fmt: skip
+    return table(header, rows)
+
+
+def wait_for_masks(dock: Any, value: float, ticks: Ticks) -> tuple[float, np.ndarray]:
+    """Move the slider and let it go; return the ms until its masks are in their layer, and the gaps meanwhile."""
+    session, ended = dock.session, []
+    record, began = session.in_view, [0.0]
+
+    def note(_event: Any = None) -> None:
+        ended.append(1000 * (time.perf_counter() - began[0]))
+
+    def move() -> None:
+        began[0] = time.perf_counter()
+        dock.mask_box.threshold.setValue(value * dock.mask_box.threshold.maximum())
+        wait(lambda: not session.preview.busy)
+        wait(lambda: False, 0.3)  # napari draws
+
+    layer = dock.writer.masks_of(record)
+    layer.events.set_data.connect(note)
+    gaps = ticks.during(move)
+    layer.events.set_data.disconnect(note)
+    return ended[-1], gaps
 
 
 def simulated(folder: Path, count: int) -> Path:

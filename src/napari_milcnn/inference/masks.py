@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -56,9 +57,9 @@ class PlaneMasks:
     thresholds: dict[str, float]
     counts: dict[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def shown(self) -> pd.DataFrame:
-        """The objects in the masks."""
+        """The objects in the masks; not to be changed."""
         return self.objects[self.objects["shown"]]
 
 
