@@ -476,7 +476,7 @@ class ScreenOptions(StatisticsOptions):
     @classmethod
     def _one_of_several(cls, value: str | None) -> str | None:
         number, _, count = (value or "1/1").partition("/")
-        if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             raise ValueError("expected i/n with i from 1 to n, such as 3/16")
         return value
 

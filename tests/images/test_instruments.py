@@ -99,6 +99,11 @@ def test_a_pattern_of_the_user(tmp_path):
     for wrong in ("{well}.tif", "{channel}_{channel}.tif"):
         with pytest.raises(OptionsError, match=r"with \{channel\} once"):
             join_fields(paths, wrong)
+    for wrong in ("{well_{channel}.tif", "{well}}_{channel}.tif", "*a" * 40 + "{channel}.tif"):
+        with pytest.raises(OptionsError, match="expected at most 10 names in braces or stars, and no other braces"):
+            join_fields(paths, wrong)
+    with pytest.raises(OptionsError, match="no file has a name of the form"):
+        join_fields([Path("a" * 200)], "*" * 40 + "{channel}z")
     with pytest.raises(OptionsError, match="no file has a name of the form"):
         join_fields(paths, "{well}_w{channel}.tif")
     with pytest.raises(ImageError, match="hold the same channel of one field"):

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tifffile
+from pyarrow import parquet
 
 import napari_milcnn as mil
 from conftest import SHARED, lively_model
@@ -26,6 +28,7 @@ from napari_milcnn.options import EvaluateOptions
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.layout import with_layout
 from napari_milcnn.results.moved_images import with_images
+from napari_milcnn.results.opened import read_parquet
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import (
     SHARE,
@@ -387,6 +390,24 @@ def test_pipes_and_records_that_are_nested_deeply_are_refused(tmp_path):
         os.mkfifo(folder / name)
         with pytest.raises(ResultsError, match="it is a pipe or a device"):
             read_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            {"well": pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000), ["x" * 5000])},
+            "have more than 1073741824",
+        ),
+        ({f"c{number}": pa.nulls(1_000_000) for number in range(101)}, "1000000 rows of 101 columns"),
+        ({"file": [1]}, "no column 'well'"),
+    ],
+)
+def test_parquet_that_grows_when_it_is_read_is_refused(tmp_path, columns, said):
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet", store_schema=False)
+    assert (tmp_path / "t.parquet").stat().st_size < 200_000
+    with pytest.raises(ResultsError, match=said):
+        read_parquet(tmp_path / "t.parquet", ["well"])
 
 
 def test_images_in_folders_that_are_gone_are_not_looked_up_one_by_one(tmp_path, monkeypatch):

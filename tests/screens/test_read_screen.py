@@ -18,6 +18,7 @@ from napari_milcnn.model.package_read import load_model
 from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.results.layout import with_layout
 from napari_milcnn.results.moved_images import with_images
+from napari_milcnn.screens import features, summary
 from napari_milcnn.screens.opened_wells import wells_of_results
 from napari_milcnn.screens.parts import part_folder, wells_of_steps
 from napari_milcnn.screens.read import OpenedScreen, growth_of, open_results, read_screen
@@ -111,17 +112,29 @@ def test_tables_that_were_written_meanwhile_are_not_those_of_the_screen(running,
 def test_it_is_read_on_without_reading_again_what_is_there(running, monkeypatch):
     before = read_screen(running)
     read = []
-    whole = pd.read_parquet
+    whole = features.read_parquet
 
     def counted(path, *rest, **more):
         read.append(path.parent.name)
         return whole(path, *rest, **more)
 
-    monkeypatch.setattr(pd, "read_parquet", counted)
+    for module in (features, summary):
+        monkeypatch.setattr(module, "read_parquet", counted)
     comes_in(running, "B02")
     after = read_screen(running, before)
     assert sorted(set(after.table["well"])) == ["A01", "A02", "B02"]
     assert sorted(read) == ["B02", "B02", "out"]  # its predictions, its features, and the table of fields
+
+
+@pytest.mark.parametrize("name", ["fields", "predictions", "wells", "features"])
+def test_damaged_or_foreign_tables_are_refused_in_words(finished, tmp_path, name):
+    folder = shutil.copytree(finished, tmp_path / "out")
+    pd.DataFrame({"x": [1]}).to_parquet(folder / f"{name}.parquet")
+    with pytest.raises(ResultsError, match=r"has no column 'plate' .*; write the tables again: .* --summarise --out"):
+        open_results(folder)
+    (folder / f"{name}.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultsError, match=r"parquet is damaged, .*; write the tables again"):
+        open_results(folder)
 
 
 def test_a_running_screen_of_which_nothing_is_done_says_so(running):

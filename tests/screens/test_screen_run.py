@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from conftest import lively_model
 from napari_milcnn.cli.app import app
-from napari_milcnn.errors import OptionsError, OutputError, ResumeError
+from napari_milcnn.errors import OptionsError, OutputError, ResultsError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.results.folder import classify_files
@@ -53,6 +53,13 @@ def model(tmp_path_factory):
 @pytest.fixture
 def source(tmp_path):
     return write_named(tmp_path / "plate", PIXELS, NAMES)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("finished")
+    run(model, write_named(folder / "plate", PIXELS, NAMES), folder / "out")
+    return folder / "out"
 
 
 def run(model, source, out, **more):
@@ -176,6 +183,43 @@ def test_a_shard_does_not_finish_a_screen_over_parts_of_other_options(tmp_path, 
     run(model, source, out, shard="1/2", redo_changed=True, batch_size=1, mask_options={"present": 0.1})
     assert (out / "predictions.csv").read_bytes() == table
     assert not json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_tables_are_never_made_of_parts_of_two_ways(tmp_path, model, source):
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        run(model, source, out, shard=shard)
+    run(model, source, out, shard="1/2", redo_changed=True, mask_options={"present": 0.1})
+    assert set(summarise(out).predictions["well"]) == {"A01", "A02"}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:99])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "error", "said"),
+    [
+        ("parts/plate/A01/predictions.parquet", cut, ResultsError, "is damaged.* remove the folder in which it lies"),
+        ("parts/plate/A01/well.parquet", cut, ResultsError, "is damaged.* remove the folder in which it lies"),
+        ("parts/plate/A01/cells.parquet", lambda path: pd.DataFrame({"x": [1]}).to_parquet(path), ResultsError,
+         "no column 'plate'"),
+        ("fields.parquet", cut, ResultsError, "is damaged.* go on with resume"),
+        ("run.json", cut, OutputError, "is not the record of a screen"),
+        ("run.json", lambda path: path.write_text('{"kind": "screen"}'), OutputError, "is not the record of a screen"),
+    ],
+)  # fmt: skip
+def test_a_damaged_screen_is_refused_in_words(tmp_path, finished, file, damage, error, said):
+    out = shutil.copytree(finished, tmp_path / "out")
+    damage(out / file)
+    with pytest.raises(error, match=said):
+        summarise(out)
+
+
+def test_columns_named_as_ours_after_a_join_are_kept(tmp_path, model, source):
+    (tmp_path / "layout.csv").write_text("well,treatment,treatment of layout\nA01,x,1\n")
+    run(model, source, tmp_path / "out", layout=tmp_path / "layout.csv")
+    assert list(pd.read_csv(tmp_path / "out" / "wells.csv")["treatment of layout"].dropna()) == [1]
 
 
 def test_masks_go_to_one_place_in_a_screen(tmp_path, model, source):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,7 @@ from napari_milcnn.errors import ImageError, LabelsError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import files_of
 from napari_milcnn.schema import is_count, is_pooled
+from napari_milcnn.screens.parts import part_folder
 from napari_milcnn.screens.sources.open import open_screen
 
 PIXELS = plate_pixels(8)
@@ -93,6 +96,53 @@ def test_names_without_a_well_are_said_with_an_example(tmp_path):
     for name in ("drug1.tif", "drug2.tif"):
         tifffile.imwrite(tmp_path / name, np.zeros((4, 4), np.uint8))
     with pytest.raises(ImageError, match=r"the 2 images in .* no well .* such as drug1\.tif; .*\{plate\}/\{well\}_"):
+        open_screen(tmp_path)
+
+
+def test_a_link_to_a_folder_around_it_is_not_followed(tmp_path):
+    folder = write_named(tmp_path / "screen" / "p", PIXELS, FORMS["ImageXpress"])
+    (folder / "again").symlink_to(folder)
+    (folder / "all").symlink_to(tmp_path / "screen")
+    assert places(open_screen(tmp_path / "screen")) == everywhere("p")
+
+
+def write_table_of_places(path, *found):
+    rows = [f"plate/x_{number}.tif,{plate},{well},{site}\n" for number, (plate, well, site) in enumerate(found)]
+    path.write_text("file,plate,well,site\n" + "".join(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([("P1", "A01", "1"), ("p1", "A02", "1")], "the plates 'P1' and 'p1' differ in capital letters only"),
+        ([("P1", "dmso", "1"), ("P1", "DMSO", "2")], "the wells 'dmso' and 'DMSO' differ in capital letters only"),
+        ([("a", "A01", "1" * 5000)], "cannot be the name of a site: it has 5000 letters"),
+        (
+            [("caf\u00e9", "A01", "1"), ("cafe\u0301", "A01", "1")],
+            r"x_0\.tif and .*x_1\.tif are both plate café well A01",
+        ),
+    ],
+)
+def test_names_of_places_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, found, said):
+    with pytest.raises(ImageError, match=said):
+        open_screen(write_table_of_places(tmp_path / "t.csv", *found))
+
+
+def test_places_may_have_long_names_of_other_scripts_and_odd_numbers(tmp_path):
+    plates = [f"{'漢' * 90}{end}" for end in "ab"]
+    places = [*((plate, "A01", "²") for plate in plates), ("x\x1b[2J", "A\u202e1", "")]
+    found = open_screen(write_table_of_places(tmp_path / "t.csv", *places))
+    assert found.fields["plate"].tolist() == [r"x\x1b[2J", *plates]
+    assert found.fields["well"][0] == r"A\u202e1"
+    folders = {part_folder(tmp_path, plate, "A01") for plate in plates}
+    assert len(folders) == 2
+    assert max(len(name.encode()) for folder in folders for name in (*folder.parts, *found.fields["name"])) < 150
+
+
+def test_files_whose_names_are_no_text_are_refused(tmp_path):
+    write_named(tmp_path / os.fsdecode(b"pl\xffate"), PIXELS, FORMS["ImageXpress"])
+    with pytest.raises(ImageError, match=r"pl_ffate.* holds bytes that are no characters of UTF-8; rename it"):
         open_screen(tmp_path)
 
 
@@ -195,6 +245,8 @@ def test_a_layout_is_joined_by_well_and_says_which_wells_have_no_image(tmp_path)
         ("well,label\nWell 7,y", "'Well 7' in the column well is not a well"),
         ("well,control\nA01,maybe", "'maybe' in the column control"),
         ("well,dose\nA01,much", "'much' in the column dose is not a number"),
+        ("well,dose,label\nA01,1e400,x", "'1e400' in the column dose is not a number"),
+        ("well,dose\n", "has no row with a well"),
         ("plate,well,label\nother,A01,x", "names no plate and well of the screen: the first row is other A01"),
     ],
 )
@@ -203,6 +255,26 @@ def test_layouts_that_are_not_understood(tmp_path, text, said):
     (tmp_path / "layout.csv").write_text(text)
     with pytest.raises(LabelsError, match=said):
         open_screen(folder, layout=tmp_path / "layout.csv")
+
+
+def test_accents_and_what_cannot_be_seen_do_not_part_a_layout_from_its_images(tmp_path):
+    folder = write_named(tmp_path / "cafe\u0301" / "p", PIXELS, FORMS["ImageXpress"])
+    text = "plate,well,treatment\ncaf\u00e9/p,A01,DMSO\u200b\ncafe\u0301/p ,A02,e\u0301\n"
+    (tmp_path / "layout.csv").write_text(text, encoding="utf-8")
+    found = open_screen(folder.parent.parent, layout=tmp_path / "layout.csv").fields
+    assert set(found["plate"]) == {"caf\u00e9/p"}
+    assert found["treatment"].unique().tolist() == ["DMSO\\u200b", "\u00e9", ""]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda _: b"", lambda _: b"PAR1" * 9])
+def test_a_damaged_parquet_table_is_refused(tmp_path, damage):
+    table = tmp_path / "layout.parquet"
+    pd.DataFrame({"well": ["A01"], "dose": [1.0]}).to_parquet(table)
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    assert open_screen(folder, layout=table).fields["dose"].max() == 1
+    table.write_bytes(damage(table.read_bytes()))
+    with pytest.raises(LabelsError, match=r"layout.parquet is damaged, or is not Parquet"):
+        open_screen(folder, layout=table)
 
 
 def test_missing_fields_are_named(tmp_path):

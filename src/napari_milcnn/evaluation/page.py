@@ -1,7 +1,7 @@
 """What the pages of evaluations and of screens share: one file, style, tables, numbers, and pictures inside the file.
 
 A page has no scripts and no links to other files, so that it can be mailed, printed, and opened years later. The
-templates escape everything that a user typed (names of files, classes, groups).
+templates escape everything that a user typed (names of files, classes, groups), and show what is hidden in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from napari_milcnn.figures.plots import svg
+from napari_milcnn.untrusted import visible
 
 
 def rendered(package: str, template: str, context: Mapping[str, object]) -> str:
@@ -35,9 +36,15 @@ def rendered(package: str, template: str, context: Mapping[str, object]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "templates"), here]),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"number": number_text, "percent": _percent_text}
     return environment.get_template(template).render(context)
+
+
+def _visible(value: object) -> object:
+    """Write hidden characters as escapes in whatever a page shows; the HTML of a page stays HTML."""
+    return type(value)(visible(value, kept="\n")) if isinstance(value, str) else value
 
 
 def number_text(value: object) -> str:

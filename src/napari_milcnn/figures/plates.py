@@ -30,7 +30,6 @@ from matplotlib.colors import to_hex
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.instruments import Well, parse_well, plate_shape
-from napari_milcnn.images.paths import printable
 from napari_milcnn.schema import (
     CELLS,
     CONTROL,
@@ -45,6 +44,7 @@ from napari_milcnn.schema import (
     share_column,
     z_column,
 )
+from napari_milcnn.untrusted import visible
 
 CONTROL_MARKS: Final = {"negative": "circle", "positive": "triangle", "empty": "square"}
 """Kind of control -> the mark in its wells."""
@@ -117,10 +117,10 @@ def well_values(wells: pd.DataFrame, classes: Sequence[str], drawn: Sequence[str
     names = classes if drawn is None else drawn
     every = [
         *([WellValue("top class", TOP, "class", tuple(classes))] if len(classes) > 1 else []),
-        *(WellValue(f"score of {printable(name)}", score_column(name), "share") for name in names),
-        *(WellValue(f"robust z of {printable(name)}", z_column(name), "z", unknown="not compared with controls")
+        *(WellValue(f"score of {name}", score_column(name), "share") for name in names),
+        *(WellValue(f"robust z of {name}", z_column(name), "z", unknown="not compared with controls")
           for name in names),
-        *(WellValue(f"share of {printable(name)} in the cells", share_column(name), "share") for name in names),
+        *(WellValue(f"share of {name} in the cells", share_column(name), "share") for name in names),
         WellValue("cells", CELLS, "count", of_cells=False, unknown="not counted"),
         WellValue("unlike the training images (above 1)", UNLIKE, "limit", of_cells=False, unknown="not known"),
     ]  # fmt: skip
@@ -184,7 +184,7 @@ class ColourScale:
     def words(self, value: float) -> str:
         """Say a value in words."""
         if self.value.classes:
-            return printable(self.value.classes[int(value)])
+            return self.value.classes[int(value)]
         return f"{self.value.label} {value:.3g}"
 
 
@@ -275,7 +275,7 @@ def _plate_map(
     told = rows[[column for column in words if column in rows]].to_dict("records")
     sentences = [", ".join(f"{key} {_word(one)}" for key, one in row.items() if _word(one)) for row in told]
     return PlateMap(
-        printable(name), grid, blanks,
+        str(name), grid, blanks,
         {place: kind for place, kind in zip(places, kinds, strict=True) if kind in CONTROL_MARKS},
         {place: text for place, text in zip(places, sentences, strict=True) if text},
     )  # fmt: skip
@@ -306,7 +306,7 @@ def _word(value: object) -> str:
     """Return a cell of a table as a word; empty for a gap."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:g}" if isinstance(value, float) else printable(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def plate_svg(
@@ -373,7 +373,7 @@ def _svg_picture(parts: Iterable[str], size: tuple[float, float], summary: str, 
     below = f'<path d="M0 0H{width}V{height}H0Z" fill="{ground}"/>' if ground else ""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(summary)}" font-family="sans-serif" font-size="10">'
+        f'role="img" aria-label="{escape(visible(summary))}" font-family="sans-serif" font-size="10">'
     )
     return "".join([head, below, *parts, "</svg>"])
 
@@ -387,7 +387,7 @@ def _summary(plate: PlateMap, title: str) -> str:
 
 def _svg_text(x: float, y: float, text: str, ink: str, anchor: str = "start", opacity: str = ".75") -> str:
     where = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
-    return f'<text {where} fill="{ink}" fill-opacity="{opacity}">{escape(text)}</text>'
+    return f'<text {where} fill="{ink}" fill-opacity="{opacity}">{escape(visible(text))}</text>'
 
 
 def _row_and_column_names(rows: int, columns: int, side: float, ink: str) -> list[str]:
@@ -481,7 +481,7 @@ def well_words(plate: PlateMap, scale: ColourScale, well: Well) -> str:
     value, control = plate.values[well], plate.controls.get(well)
     shown = _blank_words(plate.blanks[well], scale) if math.isnan(value) else scale.words(value)
     texts = [well.name, shown, f"{control} control" if control else "", plate.words.get(well, "")]
-    return " · ".join(printable(text) for text in texts if text)
+    return visible(" · ".join(text for text in texts if text))
 
 
 def _blank_words(why: Blank, scale: ColourScale) -> str:
@@ -520,7 +520,7 @@ def _colour_entries(scale: ColourScale, maps: Sequence[PlateMap]) -> list[tuple[
     classes = scale.value.classes
     there = set(chain.from_iterable(plate.values[np.isfinite(plate.values)].tolist() for plate in maps))
     colours = scale.colours(np.arange(len(classes))) if classes else []
-    return [(f"{_box(0.5, 0.5, _ICON - 1, colour)}</rect>", printable(name))
+    return [(f"{_box(0.5, 0.5, _ICON - 1, colour)}</rect>", name)
             for number, (name, colour) in enumerate(zip(classes, colours, strict=True)) if number in there]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from napari_milcnn.errors import ImageError, OptionsError
+from napari_milcnn.untrusted import short
 
 PLATES = {24: (4, 6), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 """Number of wells of a plate -> its rows and columns."""
@@ -134,6 +135,8 @@ Where the form says it, `plate`, `well`, `site`, `t` and `z` are the place of th
 _FORMS = {name: re.compile(form) for name, form in CHANNEL_FILES.items()}
 THUMBNAIL: Final = re.compile(rf".*_thumb(?:{_GUID})?\.\w+", re.IGNORECASE)
 """Names of thumbnails that instruments write beside the images."""
+_MOST_PLACES: Final = 10
+"""Places for any text in a pattern: with each of them, a name that does not fit takes many times longer to refuse."""
 OFF: Final = "off"
 """The pattern that takes each file for an image of its own."""
 
@@ -383,7 +386,7 @@ def _renamed_file(path: Path, one: _ChannelFile, channel: str) -> Path:
 
 def natural_order(text: str) -> list[tuple[int, str]]:
     """Return what sorts "2" before "10"."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
 @lru_cache(maxsize=16)
@@ -395,17 +398,21 @@ def _from_pattern(pattern: str, *, channel: bool = True) -> re.Pattern[str]:
     Raises
     ------
     OptionsError
-        It does not have {channel} once.
+        It does not have {channel} once, is not understood, or has too many places for any text.
     """
     if channel and len(re.findall(r"\{channel\}", pattern)) != 1:
         raise OptionsError(
             f"pattern is {pattern!r}; expected the names of the files with {{channel}} once, such as "
             "{plate}_{well}_{site}_w{channel}.tif, or off"
         )
+    parts = re.split(r"(\{\w+\}|\*+)", pattern)
+    if len(parts) // 2 > _MOST_PLACES or re.search(r"[{}]", "".join(parts[::2])):
+        raise OptionsError(f"pattern is {short(pattern)!r}; expected at most {_MOST_PLACES} names in braces or stars, "
+                           "and no other braces, such as {plate}_{well}_{site}_w{channel}.tif")  # fmt: skip
     form, seen = "", set()
-    for part in re.split(r"(\{\w+\}|\*)", pattern):
+    for part in parts:
         name = part[1:-1] if part.startswith("{") else ""
-        if part == "*":
+        if part.startswith("*"):
             form += "[^/]*?"
         elif name and name.isidentifier():
             form += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"

@@ -174,11 +174,13 @@ def images_in(folder: Path, pattern: str | None = None) -> list[Path]:
 def images_below(folder: Path) -> tuple[list[Path], list[str]]:
     """List the images in a folder and in all folders in it, files of single channels one by one, and what is left out.
 
-    Hidden folders, and folders that are images themselves, are not searched.
+    Hidden folders, links to a folder around them, and folders that are images themselves, are not searched.
     """
     found, sentences = _shown_in(folder)
+    home = folder.resolve()
     for child in sorted(folder.iterdir()):
-        if not child.name.startswith(".") and is_plain_folder(child):
+        in_a_circle = child.is_symlink() and home.is_relative_to(child.resolve())
+        if not child.name.startswith(".") and is_plain_folder(child) and not in_a_circle:
             inside, notes = images_below(child)
             found, sentences = found + inside, sentences + notes
     return found, sentences

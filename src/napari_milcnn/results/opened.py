@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pydantic import BaseModel
 
 from napari_milcnn.delimited import ENCODING, split_labels
@@ -37,6 +38,10 @@ MEASURED = (*PLANE_COLUMNS, "planes", "fold", "margin", UNLIKE, "objects")
 LISTED = 5
 """Most names that one message lists."""
 ABSOLUTE_PATH = re.compile(r"[\\/]|[A-Za-z]:")
+_MOST_CELLS = 100_000_000
+"""Rows times columns of the largest Parquet table that is read whole."""
+_MOST_LETTERS = 2**30
+"""Letters of all texts of such a table."""
 TAILS = (3, 2, 1)
 """Numbers of last parts of a path by which an image is searched in another folder, in this order."""
 
@@ -299,6 +304,64 @@ def read_csv(
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     return with_each_text(found, unguarded_cell)
+
+
+def read_parquet(path: Path, needed: Iterable[str] = (), advice: str = "write it again") -> pd.DataFrame:
+    """Read a Parquet table; what it says of pandas, such as an index, is passed over. `advice` ends each error.
+
+    Raises
+    ------
+    ResultsError
+        If the file cannot be read, is damaged, lacks a column of `needed`, or is larger than any table of results.
+    """
+    try:
+        check_regular(path)
+        table = _arrow_table(path)
+        found: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    except OSError as error:
+        raise ResultsError(
+            f"{path} cannot be read: {str(error.strerror or error).splitlines()[0]}; {advice}"
+        ) from error
+    except (ValueError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ResultsError(f"{path} is damaged, or is not Parquet: {reason}; {advice}") from error
+    missing = [repr(name) for name in needed if name not in found]
+    if missing:
+        raise ResultsError(
+            f"{path} has no column {' and no column '.join(missing)}: another program wrote it; {advice}"
+        )
+    return found
+
+
+def _arrow_table(path: Path) -> pa.Table:
+    """Read a Parquet table whose sizes are checked first: texts that repeat take no space in the file.
+
+    Raises
+    ------
+    OSError, ValueError, ArrowException
+        If it cannot be read, is too large, or has a column twice.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+    if len(set(names)) < len(names):
+        raise ValueError(f"it has the column {next(name for name in names if names.count(name) > 1)!r} twice")
+    if rows * len(names) > _MOST_CELLS:
+        raise ValueError(f"it has {rows} rows of {len(names)} columns, expected at most {_MOST_CELLS} cells")
+    with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
+        table = file.read(use_threads=False)
+    letters = 0
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            if pa.types.is_binary(field.type.value_type) or pa.types.is_string(field.type.value_type):
+                letters += sum(pc.sum(pc.binary_length(one.dictionary).take(one.indices)).as_py() or 0
+                               for one in table.column(number).chunks)  # fmt: skip
+            if letters > _MOST_LETTERS:
+                raise ValueError(f"its texts have more than {_MOST_LETTERS} letters together")
+            table = table.set_column(number, field.name, table.column(number).cast(field.type.value_type))
+    return table
 
 
 def path_parts(file: str) -> list[str]:

@@ -30,7 +30,17 @@ import pandas as pd
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.inference.predict import Bags, pool_bags
 from napari_milcnn.model.trained_model import TrainedModel
-from napari_milcnn.schema import CONTROL, INSTANCES, PLATE, WELL, bag_pooled_column, bag_score_column, is_bag
+from napari_milcnn.results.opened import read_parquet
+from napari_milcnn.schema import (
+    CONTROL,
+    FIELD_COLUMNS,
+    INSTANCES,
+    PLATE,
+    WELL,
+    bag_pooled_column,
+    bag_score_column,
+    is_bag,
+)
 
 WELL_PART: Final = "well.parquet"
 """File of a part with the one row of its well."""
@@ -80,7 +90,20 @@ def well_row(model: TrainedModel, plate: str, well: str, bags: Bags) -> pd.DataF
     return pd.DataFrame([row | {f"{_FEATURE}{number:03}": one for number, one in enumerate(values)}])
 
 
-def read_well_rows(parts: Iterable[Path], read: Reader = pd.read_parquet) -> pd.DataFrame:
+def read_part_table(path: Path) -> pd.DataFrame:
+    """Read a table of a part.
+
+    Raises
+    ------
+    ResultsError
+        If it is damaged.
+    """
+    needed = (PLATE, WELL) if path.name == WELL_PART else FIELD_COLUMNS
+    return read_parquet(path, needed, "remove the folder in which it lies, and go on with resume (command "
+                                              "line: --resume)")  # fmt: skip
+
+
+def read_well_rows(parts: Iterable[Path], read: Reader = read_part_table) -> pd.DataFrame:
     """Read the rows of the wells of some parts; wells of which no field was classified have none."""
     rows = [read(part / WELL_PART) for part in parts if (part / WELL_PART).is_file()]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[PLATE, WELL])

@@ -40,7 +40,7 @@ from napari_milcnn.atomic_write import replacing_folder, sha256
 from napari_milcnn.errors import ModelError
 from napari_milcnn.images.intensity import Plate, PlateScale, with_plate_scale
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import pixel_files, printable
+from napari_milcnn.images.paths import pixel_files
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import ImageEnd, ImageOpened, ImageRequest, PlaneResult, analyse
@@ -182,6 +182,7 @@ class PartFacts(BaseModel, frozen=True):
     """The file part.json of a part."""
 
     key: str
+    way: str = ""
     plate: str
     well: str
     fields: tuple[FieldFacts, ...]
@@ -331,7 +332,6 @@ class _FieldResult:
         """Make the tables of the field; its masks are kept until its part is written, if they are wanted."""
         findings = None if self.found is None else self.found.findings()
         error = "; ".join([*(() if self.found is None else self.found.problems), *([failure] if failure else [])])
-        file = printable(self.one.file)
         if findings is not None:
             quality = quality_columns(findings.prediction, self.channels)
             self.rows, self.cells = self._placed(findings.rows().join(quality)), self._placed(findings.objects())
@@ -339,14 +339,16 @@ class _FieldResult:
             if masks and findings.masks:
                 self.masks = FieldMasks(findings.image, findings.prediction.classes, findings.masks)
         if error:
-            failed = self._placed(pd.DataFrame([{"file": file, "name": self.one.name, "error": error}]))
+            failed = self._placed(pd.DataFrame([{"file": self.one.file, "name": self.one.name, "error": error}]))
             self.rows = pd.concat([self.rows, failed], ignore_index=True) if len(self.rows) else failed
-        self.facts = FieldFacts(name=self.one.name, file=file, sha256=self.sha256, stamp=self.stamp, error=error)
+        self.facts = FieldFacts(
+            name=self.one.name, file=self.one.file, sha256=self.sha256, stamp=self.stamp, error=error
+        )
         self.found = None
 
     def _placed(self, table: pd.DataFrame) -> pd.DataFrame:
         """Put the place of the field before its rows; a time and a Z plane that its name says are those of its rows."""
-        said = {name: int(text) for name, text in (("t", self.one.t), ("z", self.one.z)) if text.isdigit()}
+        said = {name: int(text) for name, text in (("t", self.one.t), ("z", self.one.z)) if text.isdecimal()}
         table = table.assign(**{name: number for name, number in said.items() if name in table})
         place = dict(zip(FIELD_COLUMNS, (self.well.plate, self.well.well, self.one.site), strict=True))
         return table.assign(**place)[[*place, *table]]
@@ -382,7 +384,7 @@ def _write_part(
 ) -> WellDone:
     now = datetime.now(UTC)
     facts = PartFacts(
-        key=well.key(job.way), plate=well.plate, well=well.well, computer=socket.gethostname(),
+        key=well.key(job.way), way=job.way, plate=well.plate, well=well.well, computer=socket.gethostname(),
         device="" if maker is None else str(maker.classifier.inference.choice),
         fields=tuple(one.facts for one in fields if one.facts is not None), when=now.isoformat(timespec="seconds"),
         seconds=round((now - began).total_seconds(), 3),

@@ -10,7 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, get_args
@@ -24,15 +24,16 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.options import MasksAs
 from napari_milcnn.output_lock import holder_of, holder_of_file
 from napari_milcnn.results.moved_images import located
-from napari_milcnn.results.opened import PREDICTIONS, WRITTEN_FILES, OpenedResults
+from napari_milcnn.results.opened import PREDICTIONS, WRITTEN_FILES, OpenedResults, read_parquet
 from napari_milcnn.results.read import has_one_label, read_results, with_margin, with_name
 from napari_milcnn.results.write import image_files
-from napari_milcnn.schema import PLATE, WELL, class_of, is_score
-from napari_milcnn.screens.features import FEATURES, features_of_wells
+from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL, class_of, is_score
+from napari_milcnn.screens.features import FEATURES, features_of_wells, read_part_table
 from napari_milcnn.screens.outputs.masks import LABELS_IN_PLATE
 from napari_milcnn.screens.parts import CELLS_PART, PARTS, part_folder
 from napari_milcnn.screens.record import FIELDS, read_missing, reading_of_record, recorded_screen
 from napari_milcnn.screens.run import SHARDS
+from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.screens.summary import layout_of_wells, read_tables
 
 _WELLS: Final = "wells.parquet"
@@ -76,7 +77,7 @@ class PartReader:
             stamp = path.stat().st_mtime_ns
             known = self._known.get(path)
             if known is None or known[0] != stamp:
-                known = self._known[path] = (stamp, pd.read_parquet(path))
+                known = self._known[path] = (stamp, read_part_table(path))
         except OSError as error:
             raise ResultsError(f"{path} cannot be read ({error}); open the screen again") from error
         return known[1]
@@ -159,7 +160,7 @@ class OpenedScreen(OpenedResults):
         path = part_folder(self.folder, str(one[PLATE]), str(one[WELL])) / CELLS_PART
         if not path.is_file() or self._planes_are_mixed(row):
             return None
-        cells = pd.read_parquet(path)
+        cells = read_part_table(path)
         own = cells[(cells["site"] == one["site"]) & (cells["file"] == one["file"]) & cells["shown"].astype(bool)]
         found: pd.DataFrame = own.assign(**{name: 0 for name in ("t", "z") if one[name]})
         return found
@@ -223,9 +224,9 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
     growth, record = growth_of(folder), _record_of(folder)
     reader = PartReader() if before is None else before.reader
     if growth.finished:
-        fields = _read_table(folder / FIELDS)
-        table = _read_table(folder / "predictions.parquet")
-        compared, features = (_read_table(folder / name) if (folder / name).is_file() else None
+        fields = _read_table(folder / FIELDS, FIELD_ROW)
+        table = _read_table(folder / "predictions.parquet", (*FIELD_COLUMNS, "file", "name", "error"))
+        compared, features = (_read_table(folder / name, _PLACE_OF_WELL) if (folder / name).is_file() else None
                               for name in (_WELLS, FEATURES))  # fmt: skip
     else:
         found = read_tables(folder, reader)
@@ -278,14 +279,9 @@ def _record_of(folder: Path) -> Mapping[str, object]:
     return found
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ResultsError(
-            f"{path} cannot be read ({error}); write the tables again: napari-milcnn screen --summarise --out "
-            f"{path.parent}"
-        ) from error
+def _read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    advice = f"write the tables again: napari-milcnn screen --summarise --out {path.parent}"
+    return read_parquet(path, needed, advice)
 
 
 def _nothing_yet(folder: Path, growth: Growth, table: pd.DataFrame) -> str:

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from napari_milcnn.atomic_write import replacing, sha256
 from napari_milcnn.errors import OutputError, ResumeError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import printable
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
 from napari_milcnn.results.opened import RECORD, read_csv
@@ -46,7 +45,7 @@ def screen_record(
                                    command=command)  # fmt: skip
     files = found.fields[[*PLACE, "file", "series"]].to_csv(index=False)
     return {
-        "kind": KIND_OF_SCREENS, **record, "source": found.source,
+        "kind": KIND_OF_SCREENS, **record, "way": way_of(record), "source": found.source,
         "layout": None if layout is None else str(layout.absolute()),
         "layout_sha256": None if layout is None else fingerprint(layout), "run": dict(shared),
         "fields": len(found.fields), "fields_sha256": sha256(files.encode("utf-8", "surrogateescape")),
@@ -56,7 +55,7 @@ def screen_record(
 
 
 def way_of(record: Mapping[str, object]) -> str:
-    """Return what stands for the model and all options of a record that change numbers."""
+    """Return what stands for the model and all options of a record that change numbers; `way` in the record."""
     found = checked_record(record)
     chosen = {name: value for name, value in flat_options(found.options) if value is not None}
     numbers = {name: value for name, value in chosen.items() if name not in _NOT_NUMBERS}
@@ -74,12 +73,14 @@ def recorded_screen(out: Path) -> dict[str, object] | None:
     path = out / RECORD
     try:
         found = read_json(path)
+        if found.get("kind") != KIND_OF_SCREENS:
+            raise OutputError(f"{out} holds other results than those of a screen; choose another folder")
+        checked_record(found)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} is not the record of a screen ({error}); choose another folder") from error
-    if found.get("kind") != KIND_OF_SCREENS:
-        raise OutputError(f"{out} holds other results than those of a screen; choose another folder")
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise OutputError(f"{path} is not the record of a screen ({reason}); choose another folder") from error
     return found
 
 
@@ -130,8 +131,7 @@ def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, objec
 def write_screen(out: Path, record: Mapping[str, object], found: Screen) -> None:
     """Write the record of a screen, the table of its fields and that of what is missing."""
     with replacing(out / FIELDS) as draft:
-        printed = found.fields.assign(file=[printable(file) for file in found.fields["file"]])
-        printed.to_parquet(draft, index=False)
+        found.fields.to_parquet(draft, index=False)
     if len(found.missing):
         write_table(out / MISSING, found.missing)
     else:

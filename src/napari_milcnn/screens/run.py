@@ -51,7 +51,6 @@ from napari_milcnn.screens.record import (
     check_same_way,
     recorded_screen,
     screen_record,
-    way_of,
     write_screen,
 )
 from napari_milcnn.screens.sources.fields import Screen
@@ -185,8 +184,8 @@ class _ScreenRun:
                                     shared=shared.model_dump(), command=command)  # fmt: skip
         file = model.path if model.path is not None else self.out / "model.zip"
         self.job = ScreenJob(
-            out=self.out, model=file.absolute(), digest=model.digest, way=way_of(self.record), reading=found.reading,
-            evidence=json.loads(json.dumps(evidence, default=_plain)), classes=self.classes,
+            out=self.out, model=file.absolute(), digest=model.digest, way=str(self.record["way"]),
+            reading=found.reading, evidence=json.loads(json.dumps(evidence, default=_plain)), classes=self.classes,
             masks=None if masks is None else masks.model_dump(), masks_go=shared.masks,
         )  # fmt: skip
         if masks is not None and shared.masks == "inside":

@@ -14,14 +14,14 @@ import pandas as pd
 
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.options import StatisticsOptions, make_options
-from napari_milcnn.results.opened import RECORD
-from napari_milcnn.results.write import Pieces, read_json, write_tables
+from napari_milcnn.results.opened import read_parquet
+from napari_milcnn.results.write import Pieces, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL
-from napari_milcnn.screens.features import Reader, bags_of_wells, read_well_rows, write_features
+from napari_milcnn.screens.features import Reader, bags_of_wells, read_part_table, read_well_rows, write_features
 from napari_milcnn.screens.likeness import write_likeness
 from napari_milcnn.screens.outputs.write import write_outputs
-from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder
-from napari_milcnn.screens.record import FIELDS
+from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder, read_part
+from napari_milcnn.screens.record import FIELDS, recorded_screen
 from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.screens.statistics.analyse import ScreenStatistics, analyse_wells
 from napari_milcnn.screens.statistics.hits import HIT
@@ -68,7 +68,7 @@ def summarise(folder: str | Path, **options: object) -> ScreenTables:
     Raises
     ------
     ResultsError
-        If it holds no screen.
+        If it holds no screen, or one that is damaged.
     OptionsError
         If an option is unknown or has an impossible value.
     OutputError
@@ -99,13 +99,13 @@ def statistics_of(tables: ScreenTables, options: StatisticsOptions) -> ScreenSta
     if not len(tables.predictions) or not len(tables.wells):
         return None
     layout = [str(name) for name in layout_of_wells(tables.fields)]
-    wells = well_table(tables.predictions, [*layout, *(f"{name} of layout" for name in layout)])
+    wells = well_table(tables.predictions, list(dict.fromkeys([*layout, *(f"{name} of layout" for name in layout)])))
     return analyse_wells(wells.merge(bags_of_wells(tables.wells), on=[PLATE, WELL], how="left"), options)
 
 
 def _statistics_options(folder: Path, changed: Mapping[str, object]) -> StatisticsOptions:
     """Return the options of the record of a screen, with changes."""
-    run = read_json(folder / RECORD).get("run")
+    run = (recorded_screen(folder) or {}).get("run")
     recorded = run if isinstance(run, Mapping) else {}
     known = {name: recorded[name] for name in StatisticsOptions.model_fields if name in recorded}
     return make_options(StatisticsOptions, {**known, **changed})
@@ -130,7 +130,7 @@ def layout_of_wells(fields: pd.DataFrame) -> pd.DataFrame:
     return fields[columns].drop_duplicates(["plate", "well"])
 
 
-def read_tables(folder: str | Path, read: Reader = pd.read_parquet) -> ScreenTables:
+def read_tables(folder: str | Path, read: Reader = read_part_table) -> ScreenTables:
     """Read the tables of a screen from the parts that are there.
 
     Parameters
@@ -143,14 +143,14 @@ def read_tables(folder: str | Path, read: Reader = pd.read_parquet) -> ScreenTab
     Raises
     ------
     ResultsError
-        If the folder holds no screen.
+        If the folder holds no screen, or one that is damaged.
     """
     folder = Path(folder)
     if not (folder / FIELDS).is_file():
         raise ResultsError(f"{folder} holds no screen: there is no {FIELDS}; expected a folder that `screen` wrote")
-    fields = pd.read_parquet(folder / FIELDS)
+    fields = read_parquet(folder / FIELDS, FIELD_ROW, "go on with resume (command line: --resume)")
     wells = fields[["plate", "well"]].drop_duplicates().itertuples(index=False)
-    parts = [part_folder(folder, str(plate), str(well)) for plate, well in wells]
+    parts = _parts_of_record(folder, [part_folder(folder, str(plate), str(well)) for plate, well in wells])
     layout = fields[["name", *(name for name in fields if name not in FIELD_ROW)]]
     names = fields[[*FIELD_COLUMNS, "name"]]
     predictions = _read_all((part / PREDICTIONS_PART for part in parts), read)
@@ -159,6 +159,13 @@ def read_tables(folder: str | Path, read: Reader = pd.read_parquet) -> ScreenTab
     return ScreenTables(
         fields, predictions, partial(_cells_of_wells, parts, names, layout), read_well_rows(parts, read)
     )
+
+
+def _parts_of_record(folder: Path, parts: Sequence[Path]) -> list[Path]:
+    """Leave out parts that were made with another model or other options than those of the record."""
+    way = (recorded_screen(folder) or {}).get("way")
+    known = [(part, facts) for part in parts if (facts := read_part(part)) is not None]
+    return [part for part, facts in known if not (way and facts.way) or facts.way == way]
 
 
 def _cells_of_wells(parts: Sequence[Path], names: pd.DataFrame, layout: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -172,7 +179,7 @@ def _cells_of_wells(parts: Sequence[Path], names: pd.DataFrame, layout: pd.DataF
             yield _with_layout_columns(of_fields, layout).drop(columns="name")
 
 
-def _read_all(paths: Iterable[Path], read: Reader = pd.read_parquet) -> pd.DataFrame:
+def _read_all(paths: Iterable[Path], read: Reader = read_part_table) -> pd.DataFrame:
     tables = [read(path) for path in paths if path.is_file()]
     if not tables:
         return pd.DataFrame(columns=list(FIELD_COLUMNS))

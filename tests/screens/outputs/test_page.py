@@ -89,6 +89,15 @@ def test_hits_and_controls_are_told_where_there_are_controls():
     assert text.index("first 25 of 40") < text.index("Each square is a well")
 
 
+def test_what_is_hidden_in_names_is_shown_everywhere_on_the_page():
+    odd = "P\x1b[2J\u202e<img src=x>"
+    table = fields_of(plates=(odd, "P2"))
+    table.loc[0, "error"] = f"{odd} is gone"
+    html = screen_html(ScreenReport(RECORD | {"source": odd}, table, wells_of(table).assign(treatment=odd)))
+    assert html.count("P\\x1b[2J\\u202e&lt;img src=x&gt;") > 20
+    assert not re.search(r"[\x1b\u202e]|<img src=x", html)
+
+
 def test_failed_and_missing_fields_have_their_reasons():
     table = fields_of()
     table.loc[0, ["top", "score a", "score b", "unlike", "error"]] = [

@@ -10,7 +10,6 @@ import pandas as pd
 
 from napari_milcnn.evaluation.page import svg_uri
 from napari_milcnn.figures.plots import dose_figure
-from napari_milcnn.images.paths import printable
 from napari_milcnn.schema import CONTROL, DOSE, PLATE, TREATMENT_COLUMNS
 from napari_milcnn.screens.statistics.analyse import FITTED
 from napari_milcnn.screens.statistics.doses import hill
@@ -68,14 +67,14 @@ def doses_in_words(doses: pd.DataFrame) -> list[str]:
 
 
 def _treatment(row: Mapping[Hashable, object]) -> str:
-    return printable(" ".join(str(row[name]) for name in TREATMENT_COLUMNS if row.get(name) not in ("", None)))
+    return " ".join(str(row[name]) for name in TREATMENT_COLUMNS if row.get(name) not in ("", None))
 
 
 def _heading(row: Mapping[Hashable, object]) -> str:
     low, high = (float(str(row[name])) for name in ("EC50 low", "EC50 high"))
     interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
     note = f"; {row['note']}" if row["note"] else ""
-    return f"{_treatment(row)}, {printable(row[CLASS])}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}"
+    return f"{_treatment(row)}, {row[CLASS]}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}"
 
 
 def _dose_picture(wells: pd.DataFrame, row: Mapping[Hashable, object]) -> str:

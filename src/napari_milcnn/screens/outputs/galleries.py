@@ -25,7 +25,6 @@ import pandas as pd
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.figures.overview import CHANNEL_COLOURS, composite
 from napari_milcnn.figures.thumbnails import thumbnail
-from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
 from napari_milcnn.schema import FIELD_COLUMNS, PLANE_COLUMNS, PLATE, WELL, score_column
 
@@ -71,7 +70,7 @@ class ShownCell:
 
     def place(self, with_plate: bool) -> str:
         """Return plate, well and site, as far as they are known; the plate only where there are several."""
-        plate, well, site = (printable(self.row.get(name, "") or "") for name in FIELD_COLUMNS)
+        plate, well, site = (str(self.row.get(name, "") or "") for name in FIELD_COLUMNS)
         return ", ".join(filter(None, [plate if with_plate else "", well, site and f"site\N{NO-BREAK SPACE}{site}"]))
 
 

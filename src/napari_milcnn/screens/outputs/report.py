@@ -23,7 +23,6 @@ from napari_milcnn.atomic_write import replacing
 from napari_milcnn.evaluation.page import PageTable, page_table, png_uri, rendered, svg_uri
 from napari_milcnn.figures.plates import Blank, colour_scale, legend_svg, plate_maps, plate_svg, well_values
 from napari_milcnn.figures.plots import confusion_figure
-from napari_milcnn.images.paths import printable
 from napari_milcnn.metrics.classification import confusion_table
 from napari_milcnn.model.trained_model import TrainedModel, card_text
 from napari_milcnn.results.opened import label_set
@@ -149,8 +148,8 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
     name = report.model.card.name if report.model else recorded
     maps, left_out = _plate_sets(report)
     return {
-        "title": _screen_name(report), "model_name": printable(name),
-        "classes": [printable(one) for one in report.classes],
+        "title": _screen_name(report), "model_name": name,
+        "classes": report.classes,
         "tiles": _head_numbers(report, problems),
         "warnings": list(_first_to_know(report)),
         "sets": maps, "left_out": left_out, "not_looked_for": _on_classes_not_looked_for(report),
@@ -175,7 +174,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
 
 def _screen_name(report: ScreenReport) -> str:
     source = str(report.record.get("source") or "")
-    return printable("/".join(Path(source).parts[-2:]).lstrip("/") or "screen")
+    return "/".join(Path(source).parts[-2:]).lstrip("/") or "screen"
 
 
 def _head_numbers(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[str, str]]:
@@ -262,7 +261,7 @@ def _on_classes_not_looked_for(report: ScreenReport) -> str:
     wells = report.wells
     counts = {name: int((wells[CELLS].gt(0) & wells[cells_column(name)].isna()).sum()) for name in report.classes
               if cells_column(name) in wells}  # fmt: skip
-    named = [f"{printable(name)} in {count} of {len(wells)} wells" for name, count in counts.items() if count]
+    named = [f"{name} in {count} of {len(wells)} wells" for name, count in counts.items() if count]
     return (
         "Cells of a class are looked for in fields that show the class, and a share is that in the cells of these "
         f"fields. In no field were looked for: {', '.join(named)}. With the option present at 0, all are looked "
@@ -288,7 +287,7 @@ def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str,
         {
             "place": " ".join(text_column(table.iloc[[row]], name).iloc[0] for name in names),
             "problem": ", ".join(name for name in PROBLEMS if problems[name].iloc[row]),
-            "reason": printable(problems["reason"].iloc[row]),
+            "reason": problems["reason"].iloc[row],
         }
         for row in rows.tolist()
     ]
@@ -314,7 +313,7 @@ def _hit_lines(hits: pd.DataFrame) -> _Hits:
 def _three_digits(value: object) -> str:
     """Write a cell with three digits of a number, and an en dash for a gap."""
     if not isinstance(value, float):
-        return printable(value)
+        return str(value)
     return "–" if math.isnan(value) else f"{value:.3g}"
 
 
@@ -334,7 +333,7 @@ def _galleries(report: ScreenReport) -> list[_Gallery]:
         return [(None if one.picture is None else png_uri(one.picture), one.place(plates), one.value) for one in own]
 
     names = dict.fromkeys(cell.class_name for cell in report.cells)
-    return [_Gallery(printable(name), [(kind, shown(name, kind)) for kind in KINDS]) for name in names]
+    return [_Gallery(name, [(kind, shown(name, kind)) for kind in KINDS]) for name in names]
 
 
 class _Confusion(NamedTuple):
@@ -376,4 +375,4 @@ def _run_lines(record: Mapping[str, object]) -> list[tuple[str, str]]:
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items())
         if isinstance(versions, Mapping) else None,
     }  # fmt: skip
-    return [(name, printable(text)) for name, text in facts.items() if text]
+    return [(name, str(text)) for name, text in facts.items() if text]

@@ -19,11 +19,13 @@ from typing import Final
 
 import pandas as pd
 
+from napari_milcnn.atomic_write import shortened
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.instruments import natural_order, parse_well
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.images.paths import printable
+from napari_milcnn.images.paths import composed, printable
 from napari_milcnn.schema import FIELD_COLUMNS
+from napari_milcnn.untrusted import is_hidden, name_fault, short, visible
 
 PLACE: Final = (*FIELD_COLUMNS, "t", "z")
 """Columns that tell two fields of a screen apart."""
@@ -31,6 +33,8 @@ FIELD_ROW: Final = (*PLACE, "file", "series", "name")
 """Columns of the table of fields, before those of a layout."""
 MISSING_ROW: Final = (*FIELD_COLUMNS, "reason")
 """Columns of the table of what is missing."""
+_LONGEST_PART: Final = 100
+"""Bytes in the name of a part or of the files of a field."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,17 @@ def table_of_fields(source: str, rows: Sequence[Mapping[str, object]]) -> pd.Dat
     Raises
     ------
     ImageError
-        If two of them have the same place.
+        If two of them have the same place, or a place or a file has a name that it cannot have.
     """
+    odd = next((file for row in rows if (file := str(row["file"])) != printable(file)), None)
+    if odd is not None:
+        raise ImageError(f"{printable(odd)}: its name holds bytes that are no characters of UTF-8; rename it")
     table = pd.DataFrame([dict(row) for row in rows])
     for name in FIELD_ROW:
         table[name] = table[name].fillna("").astype(str) if name in table else ""
+    for name in PLACE:
+        table[name] = [place_name(text) for text in table[name]]
+    _check_names(source, table)
     table["site"] = _numbered_sites(table)
     keys = [
         (*map(_key, (plate,)), _well_key(well), *map(_key, (site, t, z)), file, _key(series))
@@ -108,6 +118,29 @@ def table_of_fields(source: str, rows: Sequence[Mapping[str, object]]) -> pd.Dat
     _check_places(source, table)
     table["name"] = _names(table)
     return table[[*FIELD_ROW, *(name for name in table if name not in FIELD_ROW)]]
+
+
+def place_name(text: str) -> str:
+    """Return the name of a plate, well or site as it is compared and shown: what is hidden in it becomes escapes."""
+    return visible(composed(text).strip())
+
+
+def _check_names(source: str, table: pd.DataFrame) -> None:
+    for column in PLACE:
+        names = table[column].unique()
+        for name in filter(None, names):
+            fault = name_fault(name)
+            if fault is not None:
+                raise ImageError(f"{source}: '{short(name, 60)}' cannot be the name of a {column}: {fault}; rename it")
+    for column in ("plate", "well"):
+        twin: dict[str, str] = {}
+        for name in table[column].unique():
+            other = twin.setdefault(name.lower(), name)
+            if other != name:
+                raise ImageError(
+                    f"{source}: the {column}s {other!r} and {name!r} differ in capital letters only, and their results "
+                    "would lie in one folder on some disks; give them one name, or rename one of them"
+                )
 
 
 def _key(text: str) -> tuple[list[tuple[int, str]], str]:
@@ -133,7 +166,7 @@ def _numbered_sites(table: pd.DataFrame) -> pd.Series:
 def _check_places(source: str, table: pd.DataFrame) -> None:
     twice = table[table.duplicated(list(PLACE), keep=False)]
     if len(twice):
-        one, other = (printable(file) for file in twice["file"].iloc[:2])
+        one, other = twice["file"].iloc[:2]
         place = " ".join(f"{name} {twice[name].iloc[0]}" for name in PLACE if twice[name].iloc[0])
         raise ImageError(
             f"{source}: {one} and {other} are both {place or 'without plate, well and site'}; say what else tells them "
@@ -155,8 +188,8 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def file_name(text: str) -> str:
     """Return a text as the name of a file or folder: signs that not every system allows there become underscores."""
-    plain = "".join("_" if sign in '/\\:*?"<>|' or ord(sign) < 32 else sign for sign in printable(text)).strip(" .")
-    return plain[:100] or "_"
+    plain = "".join("_" if sign in '/\\:*?"<>|' or is_hidden(sign) else sign for sign in text).strip(" .")
+    return shortened(plain, _LONGEST_PART) or "_"
 
 
 def missing_sites(table: pd.DataFrame) -> list[dict[str, str]]:

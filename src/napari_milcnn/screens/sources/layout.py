@@ -7,6 +7,7 @@ positive, empty, or nothing. The last words that laboratories use for these are 
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Final
@@ -14,9 +15,10 @@ from typing import Final
 import pandas as pd
 
 from napari_milcnn.delimited import read_delimited
-from napari_milcnn.errors import LabelsError
+from napari_milcnn.errors import LabelsError, ResultsError
 from napari_milcnn.images.instruments import parse_well, well_name
 from napari_milcnn.images.paths import as_on_disk
+from napari_milcnn.results.opened import read_parquet
 from napari_milcnn.schema import (
     EMPTY_FIELDS,
     FAILED_FIELDS,
@@ -30,8 +32,7 @@ from napari_milcnn.schema import (
     is_pooled,
     is_score,
 )
-from napari_milcnn.screens.sources.fields import FIELD_ROW
-from napari_milcnn.untrusted import check_regular
+from napari_milcnn.screens.sources.fields import FIELD_ROW, place_name
 
 ALIASES: Final = {
     "compound": "treatment", "drug": "treatment", "sirna": "treatment", "perturbation": "treatment",
@@ -63,14 +64,15 @@ def read_table(path: Path) -> pd.DataFrame:
     path = as_on_disk(path)
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            check_regular(path)
-            found = pd.read_parquet(path)
-            return found.rename(columns=str).map(_text_of_value)
+            return read_parquet(path).map(_text_of_value)
         table = read_delimited(path)
+    except ResultsError as error:
+        raise LabelsError(str(error)) from error
     except FileNotFoundError as error:
         raise LabelsError(f"{path} does not exist; expected a table, CSV or Parquet") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise LabelsError(f"{path} cannot be read as a table, CSV or Parquet: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LabelsError(f"{path} cannot be read as a table, CSV or Parquet: {reason}") from error
     twice = sorted({name for name in table.columns if table.columns.count(name) > 1})
     if twice:
         raise LabelsError(f"{path} has the column {twice[0]!r} twice; give each column its own name")
@@ -103,6 +105,8 @@ def with_known_columns(table: pd.DataFrame, source: object) -> pd.DataFrame:
     if len(twice):
         meant = ", ".join(str(name) for name, low in lower.items() if low == twice[0])
         raise LabelsError(f"{source} has several columns that mean {twice[0]!r}: {meant}; keep one of them")
+    for name in known.intersection(named) & {"plate", "well", "treatment", "strain", "label"}:
+        named[name] = [place_name(str(text)) for text in named[name]]
     if "well" in named:
         named["well"] = named["well"].map(well_name)
     if "control" in named:
@@ -135,10 +139,13 @@ def _dose(text: str | float, source: object) -> float:
         raise LabelsError(f"{source}: {text!r} in the column dose may be thousands or a decimal comma; write it with a "
                           "point, or without")  # fmt: skip
     try:
-        return float(text.replace(",", ".")) if text.strip() else float("nan")
+        dose = float(text.replace(",", ".")) if text.strip() else math.nan
     except ValueError:
+        dose = math.inf
+    if math.isinf(dose):
         raise LabelsError(f"{source}: {text!r} in the column dose is not a number; write units in the name of a column "
-                          "of its own") from None  # fmt: skip
+                          "of its own")  # fmt: skip
+    return dose
 
 
 def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[dict[str, str]], list[str]]:
@@ -171,6 +178,8 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
         raise LabelsError(f"{path} has the columns {', '.join(map(str, read))}; expected well and, for layouts of "
                           "several plates, plate")  # fmt: skip
     table = table[table["well"] != ""]
+    if table.empty:
+        raise LabelsError(f"{path} has no row with a well; expected one row for each well")
     wrong = [well for well in table["well"].unique() if parse_well(well) is None and well not in set(fields["well"])]
     if wrong:
         raise LabelsError(f"{path}: {wrong[0]!r} in the column well is not a well; expected names such as B03")

@@ -12,7 +12,7 @@ from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr, printable
+from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr
 from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
 from napari_milcnn.screens.sources.folders import EXAMPLE, fields_in_folder, fields_in_table
@@ -62,7 +62,7 @@ def _on_wells(fields: pd.DataFrame) -> list[str]:
         return []
     first = fields.iloc[0]
     parts = ", ".join(f"{name} {first[name]!r}" for name in ("plate", "well", "site"))
-    return [f"no well is named such as B03: of {printable(first['file'])} were read {parts}; if that is wrong, correct "
+    return [f"no well is named such as B03: of {first['file']} were read {parts}; if that is wrong, correct "
             "the pattern"]  # fmt: skip
 
 
@@ -71,6 +71,8 @@ def _found(path: Path, reading: ImageReading) -> FoundFields:
         raise ImageError(f"{path}: there is no such file or folder; expected the images of a screen")
     if path.is_file():
         return _in_file(path)
+    if not path.is_dir():
+        raise ImageError(f"{path} is a pipe or a device; expected the images of a screen")
     if is_plain_folder(path):
         plates = sorted(child for child in path.iterdir() if is_zarr(child))
         parts = [found for plate in plates if (found := fields_in_plate(plate)) is not None]
