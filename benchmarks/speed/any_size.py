@@ -6,6 +6,9 @@ million pixels, the highest memory of the process, and how much that is above wh
 `inference/evidence.py` estimates whether masks fit (`_WORK_MEMORY`). Planes of more pixels than its `LARGEST_AT_ONCE`
 are cut in strips; `--strips` cuts all of them, and `--check` compares the tables and label images of the smallest plane
 in strips with those in one piece.
+
+--exact SIDE does nothing but compare P, scores and class maps of one plane, in the tiles that the program takes, with
+those of the plain network run on blocks of whole rows: --exact 20000 takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -23,14 +26,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
+import torch
 
 import napari_milcnn as mil
 from benchmarks.record import report, table
+from napari_milcnn.images.stack import Window
 from napari_milcnn.inference import evidence
+from napari_milcnn.inference.model_input import model_input
+from napari_milcnn.inference.predict import scores_from_logits
 
 FIELD = mil.sample_folder() / "yeast-two-labels.ome.tif"
 MODEL = "yeast-sim"
 TILE = 512
+ROWS = 16
 HEADER = ["plane", "masks from", "as", "s", "s per Mpx", "highest GB", "GB above the start", "objects"]
 
 
@@ -42,11 +50,15 @@ def main() -> None:
     parser.add_argument("--kind", choices=("object", "class_map"), default="object", help="what masks are made from")
     parser.add_argument("--strips", action="store_true", help="cut every plane in strips, however small")
     parser.add_argument("--check", action="store_true", help="compare strips with one piece on the smallest plane")
+    parser.add_argument("--exact", type=int, metavar="SIDE", help="compare tiles of a plane with blocks of rows")
     parser.add_argument("--one", type=int, metavar="SIDE", help="measure in this process and print JSON")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     if args.one:
         sys.stdout.write(json.dumps(measured(args.one, args.kind, args.masks_as, strips=args.strips)))
+        return
+    if args.exact:
+        report("Tiles against blocks of rows", [exact(args.exact)], keep=args.record)
         return
     rows: list[list[object]] = []
     for side in args.sides:
@@ -90,6 +102,27 @@ def checked(side: int, masks_as: str) -> str:
             one, other = (pd.read_csv(folder / out / part) for out in ("whole", "strips"))
             pd.testing.assert_frame_equal(other, one, rtol=1e-5)
         return f"{side}² in strips against one piece: {pixels} pixels differ in the label images, 0 rows in the tables."
+
+
+def exact(side: int) -> str:
+    """Say how what the network says of a plane in tiles differs from what it says of blocks of rows."""
+    model = mil.load_model(MODEL)
+    with tempfile.TemporaryDirectory() as name, mil.open_image(repeated(Path(name) / "large.ome.tif", side)) as image:
+        tiled = mil.classify(model, image, device="cpu", precision="float32")
+        given, network = model_input(model, image), model.network
+        placement, maps = network.placement, []
+        with torch.inference_mode():
+            for top in range(0, given.map_shape[0], ROWS):
+                last = min(top + ROWS, given.map_shape[0]) - 1
+                window = Window(top * placement.stride, last * placement.stride + placement.receptive_field,
+                                0, given.shape[1])  # fmt: skip
+                maps.append(network.class_maps(torch.from_numpy(given.read(0, window))[None]))
+            whole = network.read_maps(torch.cat(maps, 2))
+            scores = scores_from_logits(model, whole.scores)
+    parts = {"P": (tiled.probabilities, whole.probabilities), "scores": (tiled.scores, scores),
+             "class maps": (tiled.class_maps, whole.class_maps.sigmoid())}  # fmt: skip
+    found = [f"{key} {float(abs(a - b.numpy()).max() / b.max()):.1e}" for key, (a, b) in parts.items()]
+    return f"{side}² in tiles against blocks of {ROWS} rows of the class map, of the largest: {', '.join(found)}."
 
 
 def repeated(path: Path, side: int) -> Path:
