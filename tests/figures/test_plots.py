@@ -22,6 +22,7 @@ from napari_milcnn.figures.plots import (
     dose_figure,
     gallery_figure,
     histogram_figure,
+    map_figure,
     reliability_figure,
     save_figure,
     svg,
@@ -32,6 +33,7 @@ CLASSES = ("cell periphery", "b$x$", "nucleus")
 CONFUSION = pd.DataFrame([[8, 2, 0], [0, 1, 0], [1, 0, 0]], CLASSES, CLASSES)
 POINTS = pd.DataFrame({"compound": "", "dose": [0.0, 0, 1, 100], "group": list("abcd"), "value": [0.1, 0.3, 0.5, 0.9]})
 CURVE = pd.DataFrame({"compound": "", "dose": [0.0, 1, 100], "mean": [0.2, 0.5, 0.9], "spread": [0.14, np.nan, np.nan]})
+POINTS_OF_WELLS = np.array([[0.0, 1], [2, 3], [4, -1]])
 STYLES = pytest.mark.parametrize("style", [PAPER, LIGHT, DARK])
 
 
@@ -45,6 +47,9 @@ def every_figure(style=PAPER, size=None):
         confusion_figure(CONFUSION.set_axis(["rightly yes", "wrongly yes", "rightly no"], axis=1), style, size),
         reliability_figure(curve, True, style, size),
         dose_figure(POINTS, CURVE, "dose", "score of b$x$", style, size),
+        map_figure(POINTS_OF_WELLS, pd.Series(["nucleus", "b$x$", ""], name="top class"), CLASSES, None, style, size),
+        map_figure(POINTS_OF_WELLS, pd.Series([0.1, 100, np.nan], name="dose"), (), np.array([True, False, False]),
+                   style, size),
         gallery_figure([np.zeros((9, 12, 3), np.uint8)] * 5, ["a$b\n.97"] * 5, style),
     ]  # fmt: skip
 
@@ -94,6 +99,22 @@ def test_compounds_have_curves_of_their_own():
     figure = dose_figure(points, curve, "dose", "score")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", r"y\$z\$"]
     assert "<!-- y$z$ -->" in svg(figure).decode()  # as text: in a formula the dollar signs would be gone
+
+
+def test_wells_of_a_map_have_the_colours_of_their_classes_and_grey_is_what_is_not_known():
+    top = pd.Series(["nucleus", "b$x$", ""], name="top class")
+    axes = (figure := map_figure(POINTS_OF_WELLS, top, CLASSES, np.array([False, True, False]))).axes[0]
+    wells, rings = axes.collections
+    colours = class_colours(CLASSES)
+    assert [to_hex(one) for one in wells.get_facecolors()] == [colours["nucleus"], colours["b$x$"], "#a3abb5"]
+    np.testing.assert_array_equal(rings.get_offsets(), POINTS_OF_WELLS[1:2])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"b\$x\$", "nucleus", "not known"]
+    doses = map_figure(POINTS_OF_WELLS, pd.Series([0.1, 100, np.nan], name="dose")).axes[0].collections[0]
+    assert [to_hex(one) for one in doses.get_facecolors()] == ["#440154", "#fde725", "#a3abb5"]
+    plates = map_figure(POINTS_OF_WELLS, pd.Series(["P2", "P1", "P2"], name="plate")).axes[0].collections[0]
+    assert [to_hex(one) for one in plates.get_facecolors()] == [
+        class_colours(["P1", "P2"])[name] for name in ("P2", "P1", "P2")
+    ]
 
 
 def test_saved_pictures_are_read_back(tmp_path):

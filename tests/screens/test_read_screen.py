@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from screen_plates import CHANNELS, plate_pixels, write_layout, write_named, write_series, write_zarr_plate
+from typer.testing import CliRunner
 
 from conftest import lively_model
+from napari_milcnn.cli.app import app
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.figures.plates import Blank
 from napari_milcnn.images.open import ImageReading, open_image
@@ -19,9 +22,10 @@ from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.results.layout import with_layout
 from napari_milcnn.results.moved_images import with_images
 from napari_milcnn.screens import features, summary
+from napari_milcnn.screens.likeness import wells_like
 from napari_milcnn.screens.opened_wells import wells_of_results
 from napari_milcnn.screens.parts import part_folder, wells_of_steps
-from napari_milcnn.screens.read import OpenedScreen, growth_of, open_results, read_screen
+from napari_milcnn.screens.read import OpenedScreen, growth_of, open_results, read_screen, well_named
 from napari_milcnn.screens.run import screen
 
 NAMES = "plate_{well}_s{site}_w{channel}.tif"
@@ -141,6 +145,39 @@ def test_a_running_screen_of_which_nothing_is_done_says_so(running):
     shutil.rmtree(running / "parts")
     with pytest.raises(ResultsError, match=r"is classified yet \(0 of 4 wells so far\)"):
         open_results(running)
+
+
+def test_wells_are_listed_on_the_command_line(finished, running, tmp_path):
+    like = CliRunner().invoke(app, ["wells", str(finished), "--like", "b1", "--out", str(tmp_path / "like.csv")])
+    assert like.exit_code == 0
+    table = pd.read_csv(tmp_path / "like.csv")
+    expected = wells_like(read_screen(finished).features, "plate", "B01")
+    assert list(table["well"]) == list(expected["well"])
+    every = CliRunner().invoke(app, ["wells", str(finished), "--json"])
+    assert {row["well"] for row in json.loads(every.stdout)} == {"A01", "A02", "B01", "B02"}
+    comes_in(running, "B01")
+    some = CliRunner().invoke(app, ["wells", str(running)])
+    assert "3 of 4 wells so far" in some.stderr
+    wrong = {
+        ("--like", "H12"): "no well 'H12'",
+        ("--like", "A01", "--plate", "x"): "on the plate 'x'",
+        ("--plate", "plate"): "give --like, too",
+    }
+    for options, words in wrong.items():
+        refused = CliRunner().invoke(app, ["wells", str(finished), *options])
+        assert refused.exit_code == 2
+        assert words in refused.stderr
+    refused = CliRunner().invoke(app, ["wells", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "holds no screen" in " ".join(refused.stderr.split())
+
+
+def test_a_well_of_several_plates_has_to_be_said_with_its_plate(finished):
+    found = read_screen(finished)
+    twice = pd.concat([found.fields, found.fields.assign(plate="other")])
+    with pytest.raises(ResultsError, match="2 plates have a well 'A01': plate, other; say which"):
+        well_named(replace(found, fields=twice), "A01")
+    assert well_named(replace(found, fields=twice), "r01c01", "other") == ("other", "A01")
 
 
 def masked(found, row):

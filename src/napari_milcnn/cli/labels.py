@@ -67,7 +67,7 @@ def next_command(
         ranking = last_result(steps, "rank images")
         ranked = _ranking_table(table, ranking, trained.classes)
         names = [table.images[row].name for row in ranking.order]
-        _write_and_print(ranked, out, as_json, ranked.assign(file=names)[["rank", "file", "uncertainty", "top"]])
+        write_and_print(ranked, out, as_json, ranked.assign(file=names)[["rank", "file", "uncertainty", "top"]])
         if not rows:
             messages.print("every image has a label")
         for reason in ranking.errors.values():
@@ -115,7 +115,7 @@ def check_command(
         trained = None if model is None else loaded(model)
         steps = check_labels(table, trained, **given_options(ComputeOptions, options))
         findings = _findings_table(table, last_result(steps, "check labels"))
-        _write_and_print(findings, out, as_json, findings[["kind", "finding"]])
+        write_and_print(findings, out, as_json, findings[["kind", "finding"]])
         if findings.empty:
             messages.print("no problems found")
         if trained is None:
@@ -133,7 +133,7 @@ def _findings_table(table: LabelTable, findings: Sequence[Finding]) -> pd.DataFr
     return pd.DataFrame(rows, columns=["kind", "files", "finding"])
 
 
-def _write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, printed: pd.DataFrame) -> None:
+def write_and_print(table: pd.DataFrame, out: Path | None, as_json: bool, printed: pd.DataFrame) -> None:
     """Write a table if --out is given, and print it as JSON or the first rows of `printed` as text."""
     from napari_milcnn.results.write import write_table
 

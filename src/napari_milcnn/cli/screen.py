@@ -1,4 +1,4 @@
-"""The command screen."""
+"""The commands screen and wells."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from napari_milcnn.cli.option_flags import (
     MODEL,
     OUT,
+    TABLE_OUT,
     AsJson,
     class_thresholds,
     foreground_of,
@@ -19,6 +20,7 @@ from napari_milcnn.cli.option_flags import (
     options_of,
     reading_of,
     reading_options,
+    table_lock,
 )
 from napari_milcnn.cli.progress import exit_status, messages, output, print_failure, print_json, say, shown
 from napari_milcnn.errors import OptionsError
@@ -102,6 +104,36 @@ def screen_command(
             **given_options(ScreenOptions, options), **given_options(EvidenceOptions, options),
         )  # fmt: skip
         _show_screen(steps, out, as_json)
+
+
+def wells_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a screen, finished or still running.", metavar="FOLDER")],
+    *,
+    like: Annotated[str | None, typer.Option(help="List the wells that are most like this one, such as B03.")] = None,
+    plate: Annotated[str | None, typer.Option(help="The plate of that well, in a screen of several plates.")] = None,
+    count: Annotated[int, typer.Option(help="Most wells to list with --like.", min=1)] = 20,
+    out: Annotated[Path | None, TABLE_OUT] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the wells of a screen that no class explains, the most unlike first; with --like, the wells like one."""
+    from napari_milcnn.cli.labels import write_and_print
+    from napari_milcnn.errors import ResultsError
+    from napari_milcnn.screens.likeness import CLUSTER, LIKENESS, UNEXPLAINED, unexplained_wells, wells_like
+    from napari_milcnn.screens.read import read_screen, well_named
+
+    with exit_status(), table_lock(out, folder):
+        if plate is not None and like is None:
+            raise OptionsError("--plate says on which plate the well of --like is; give --like, too")
+        found = read_screen(folder)
+        if found.features is None:
+            raise ResultsError(f"{folder} holds no features of wells; classify the screen again")
+        if like is None:
+            table, front = unexplained_wells(found.features), [UNEXPLAINED, CLUSTER]
+        else:
+            table, front = wells_like(found.features, *well_named(found, like, plate), count), [LIKENESS]
+        write_and_print(table, out, as_json, table[["plate", "well", *front]])
+        if not found.growth.finished:
+            messages.print(f"{found.growth.words}; the others are not listed", style="yellow")
 
 
 def _summarise(out: Path, options: dict[str, object]) -> None:

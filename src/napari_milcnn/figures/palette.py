@@ -22,6 +22,11 @@ _TOL_MUTED = (
 PALETTE_SIZE = len(_OKABE_ITO + _TOL_MUTED)
 """Number of classes with different colours."""
 
+CHOSEN = "#e6007e"
+"""Colour around what the user chose, which no class and no scale has."""
+NO_VALUE = "#a3abb5"
+"""Colour of what has no value: a grey that no class and no scale has."""
+
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """Give each class a colour.

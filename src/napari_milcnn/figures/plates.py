@@ -28,7 +28,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.figures.palette import CHOSEN, NO_VALUE, class_colours
 from napari_milcnn.images.instruments import Well, parse_well, plate_shape
 from napari_milcnn.schema import (
     CELLS,
@@ -55,10 +55,8 @@ _EDGE_ROOM: Final = 24
 _STOPS: Final = 11
 """Number of colours in the bar of a scale."""
 _SEQUENTIAL, _DIVERGING = "viridis", "PuOr_r"
-_BLANK, _BLANK_MARK, _EDGE = "#a3abb5", "#3d4550", "#1c2128"
-"""Colours of a well without a value, of the mark in it, and of the edge of a well."""
-_CHOSEN: Final = "#e6007e"
-"""Colour around chosen wells, which no class and no scale has."""
+_BLANK_MARK, _EDGE = "#3d4550", "#1c2128"
+"""Colours of the mark in a well without a value, and of the edge of a well."""
 _LINE, _LETTER, _ICON = 17.0, 5.9, 11.0
 """Height of a line of the legend, width of a letter in it, side of a mark in it, in px."""
 _LONGEST_ENTRY: Final = 30
@@ -455,14 +453,14 @@ def _blank_mark(why: Blank, x: float, y: float, side: float, told: str, ink: str
                     for a, b, c, d in lines)  # fmt: skip
     mark = (f'<path d="{path}" fill="none" stroke="{_BLANK_MARK}" stroke-width="{max(0.8, side / 14):.2g}" '
             'pointer-events="none"/>')  # fmt: skip
-    return f"{_box(x, y, side, _BLANK)}{told}</rect>{mark}"
+    return f"{_box(x, y, side, NO_VALUE)}{told}</rect>{mark}"
 
 
 def _frame(well: Well, side: float) -> str:
     """Draw a frame around a chosen well."""
     x, y = _corner(well, side)
     where = f'x="{x - 0.5:g}" y="{y - 0.5:g}" width="{side:g}" height="{side:g}"'
-    return f'<rect {where} fill="none" stroke="{_CHOSEN}" stroke-width="2" pointer-events="none"/>'
+    return f'<rect {where} fill="none" stroke="{CHOSEN}" stroke-width="2" pointer-events="none"/>'
 
 
 def control_mark(kind: str, x: float, y: float, radius: float) -> str:

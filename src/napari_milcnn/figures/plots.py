@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from napari_milcnn.atomic_write import replacing
 from napari_milcnn.errors import OutputError
-from napari_milcnn.figures.palette import class_colours
+from napari_milcnn.figures.palette import CHOSEN, NO_VALUE, class_colours
 from napari_milcnn.images.paths import printable
 from napari_milcnn.metrics.calibration import Reliability
 
@@ -33,6 +34,8 @@ PICTURE_SUFFIXES = (".png", ".svg")
 _FONT_SIZE = 9
 _LOG_GAP = 10
 """The dose 0 is drawn at the smallest other dose divided by this."""
+_MOST_NAMES = 18
+"""With more texts than this, the legend of a map is left out: colours repeat."""
 _MOST_COMPOUNDS = 8
 """With more compounds than this, the legend is left out."""
 _SETTINGS = RLock()
@@ -281,6 +284,71 @@ def _set_dose_ticks(axes: Axes, doses: pd.Series, smallest: float) -> None:
     zero = [smallest / _LOG_GAP] if (doses <= 0).any() else []
     axes.set_xticks([*zero, *ticks], [*("0" for _ in zero), *(f"{tick:g}" for tick in ticks)])
     axes.minorticks_off()
+
+
+def map_figure(
+    points: np.ndarray,
+    values: pd.Series,
+    classes: Sequence[str] = (),
+    chosen: np.ndarray | None = None,
+    style: FigureStyle = PAPER,
+    size: Size | None = None,
+) -> Figure:
+    """Draw wells as points of a map, coloured by something that is known of them.
+
+    Parameters
+    ----------
+    points : ndarray
+        Their places, float (wells, 2).
+    values : Series
+        What they are coloured by, named in the legend: numbers, or text; a well without one is grey.
+    classes : sequence of str
+        The classes of the model, if the texts are classes, so that each has its own colour.
+    chosen : ndarray, optional
+        Whether a well has a ring, bool (wells,).
+    style, size
+        Colours, and width and height in inches.
+    """
+    if values.dtype.kind in "iuf":
+        scale = _number_scale(values)
+        shades = scale.to_rgba(values.fillna(1.0).to_numpy(float))
+        colours = [to_hex(one) if known else NO_VALUE for one, known in zip(shades, values.notna(), strict=True)]
+        names: dict[str, str] = {}
+    else:
+        texts, scale = values.astype(object).where(values.notna(), ""), None
+        names = class_colours(list(classes) or sorted({str(name) for name in texts} - {""}))
+        names = {name: colour for name, colour in names.items() if (texts == name).any()}
+        colours = [names.get(str(text), NO_VALUE) for text in texts]
+    names |= {"not known": NO_VALUE} if NO_VALUE in colours else {}
+    dot = float(np.clip(600 / max(len(points), 1), 5, 28))
+    with _styled_figure(style, size or (4.6, 4.2)) as figure:
+        axes = figure.subplots()
+        axes.scatter(points[:, 0], points[:, 1], s=dot, c=colours, edgecolors=style.faint, linewidths=0.4)
+        if chosen is not None and chosen.any():
+            axes.scatter(points[chosen, 0], points[chosen, 1], s=dot + 50, facecolors="none", edgecolors=CHOSEN,
+                         linewidths=1.4)  # fmt: skip
+        axes.set(xticks=[], yticks=[], xlabel="main direction 1", ylabel="main direction 2")
+        if scale is not None:
+            bar = figure.colorbar(scale, ax=axes, location="bottom", fraction=0.05, aspect=30)
+            bar.set_label(_short(values.name))
+        if len(names) <= _MOST_NAMES:
+            _point_legend(figure, names, style)
+        _open_frame(axes)
+    return figure
+
+
+def _number_scale(values: pd.Series) -> ScalarMappable:
+    """Return the colours of numbers: logarithmic for those above 0 that span two decades or more, such as doses."""
+    low, high = float(np.nan_to_num(values.min())), float(np.nan_to_num(values.max()))
+    even = Normalize(low, high if high > low else low + 1)
+    return ScalarMappable(LogNorm(low, high, clip=True) if 0 < low and high >= 100 * low else even, "viridis")
+
+
+def _point_legend(figure: Figure, names: Mapping[str, str], style: FigureStyle) -> None:
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=6, markerfacecolor=colour, label=_short(name),
+                      markeredgecolor=style.faint) for name, colour in names.items()]  # fmt: skip
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
 
 
 def gallery_figure(

@@ -33,6 +33,7 @@ from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
 from napari_milcnn.plugin.results.wells.running_session import RunningSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
@@ -41,7 +42,7 @@ from napari_milcnn.results.tables import accuracy, confusion
 from qt_actions import drop, open_dock
 
 napari = pytest.importorskip("napari")
-VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose")
+VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose", "Wells")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,15 @@ def test_results_from_before_the_comparison_say_so(dock, qtbot, written, tmp_pat
 
 def test_the_dock_knows_nothing_but_its_sessions(dock):
     """What the dock holds is a session, a widget, or several of them; no class has more than 30 methods."""
-    sessions = (ResultsSession, GallerySession, EvaluationSession, ScreenSession, WellsSession, RunningSession)
+    sessions = (
+        ResultsSession,
+        GallerySession,
+        EvaluationSession,
+        ScreenSession,
+        WellsSession,
+        RunningSession,
+        LikenessSession,
+    )
 
     def is_drawn(value) -> bool:
         if isinstance(value, list | tuple):
@@ -410,7 +419,7 @@ def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, wr
 @pytest.mark.slow
 def test_every_picture_is_saved_as_png_and_svg_and_read_back(dock, qtbot, written, tmp_path):
     opened(dock, qtbot, written / "screen")
-    for title in VIEWS[1:]:
+    for title in VIEWS[1:7]:
         show(dock, qtbot, title)
         for kind in ("png", "svg"):
             dock.save_picture(tmp_path / f"{title}.{kind}")
@@ -452,8 +461,11 @@ def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written
     assert "run.json is missing" in dock.warnings.text().lower()
     assert "4 of 4 images were not found, such as elsewhere/field 0.tif" in dock.warnings.text()
     assert dock.images_button.isVisibleTo(dock)
-    for title, needed in (("Confusion", "Needs labels"), ("Calibration", "Needs labels"), ("Plate", "Needs wells"),
-                          ("Dose", "Needs doses"), ("Gallery", "The images were not found")):  # fmt: skip
+    needs = {
+        "Confusion": "Needs labels", "Calibration": "Needs labels", "Plate": "Needs wells", "Dose": "Needs doses",
+        "Gallery": "The images were not found", "Wells": "Needs the features",
+    }  # fmt: skip
+    for title, needed in needs.items():
         assert show(dock, qtbot, title).note.text().startswith(needed)
         dock.save_picture(tmp_path / "nothing.png")
         assert dock.message.text() == "There is no picture to save yet."
@@ -462,7 +474,7 @@ def test_views_name_what_they_need_and_get_it_from_a_layout(dock, qtbot, written
     drop(dock, tmp_path / "layout.csv", tmp_path / "run")
     rest(dock, qtbot)
     assert dock.found.added == ("label", "well", "dose")
-    for title in VIEWS[1:4] + VIEWS[5:]:
+    for title in VIEWS[1:4] + VIEWS[5:7]:
         assert show(dock, qtbot, title).can_save
 
 

@@ -44,6 +44,9 @@ from napari_milcnn.plugin.results.rows_box import RowsBox
 from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import Chosen, ResultsSession
+from napari_milcnn.plugin.results.wells.chosen_box import ChosenWellsBox
+from napari_milcnn.plugin.results.wells.likeness_box import LikenessView
+from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
 from napari_milcnn.plugin.results.wells.plate_box import PlateView
 from napari_milcnn.plugin.results.wells.running_box import RunningBox
 from napari_milcnn.plugin.results.wells.running_session import RunningSession
@@ -78,6 +81,7 @@ class ResultsDock(QWidget):
         self.session, self.gallery_session = ResultsSession(napari_viewer), GallerySession()
         self.evaluation, self.screen_session = EvaluationSession(), ScreenSession()
         self.wells_session, self.running = WellsSession(self.session), RunningSession(self.session)
+        self.likeness = LikenessSession(self.wells_session)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -89,8 +93,10 @@ class ResultsDock(QWidget):
         self.rows, self.gallery = RowsBox(self.session), GalleryView(self.gallery_session)
         self.histogram, self.confusion, self.calibration = HistogramView(), ConfusionView(), CalibrationView()
         self.dose, self.plate = DoseView(), PlateView(self.wells_session)
+        self.alike, self.chosen_box = LikenessView(self.likeness), ChosenWellsBox(self.likeness)
         self.views: tuple[View, ...] = (
             self.rows, self.histogram, self.confusion, self.calibration, self.gallery, self.plate, self.dose,
+            self.alike,
         )  # fmt: skip
         self.folder_button = _button("Open folder…", "Open the folder of a classification or an evaluation")
         self.file_button = _button("Open CSV…", "Open a table of results, such as one that Save CSV… wrote")
@@ -128,6 +134,7 @@ class ResultsDock(QWidget):
         after.addLayout(grid)
         after.addWidget(self.unlike)
         after.addWidget(self.stack, 1)
+        after.addWidget(self.chosen_box)
         after.addLayout(row(self.picture_button, self.save_button))
         layout = page_layout(inside)
         layout.addWidget(heading("Results"))
@@ -148,6 +155,8 @@ class ResultsDock(QWidget):
         self.screen_jobs = SessionJobs(self.screen_session, self)
         self.wells_jobs = SessionJobs(self.wells_session, self)
         self.running_jobs = SessionJobs(self.running, self)
+        self.likeness_jobs = SessionJobs(self.likeness, self)
+        self.likeness.list_asked.connect(lambda: self.show_view(self.views.index(self.alike)))
         self.running.changed.connect(self._on_growth)
         session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
@@ -190,6 +199,7 @@ class ResultsDock(QWidget):
             self.screen_session,
             self.wells_session,
             self.running,
+            self.likeness,
         )
         return any(one.is_busy for one in sessions) or self.view().is_busy
 

@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 import tifffile
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
 
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
@@ -225,3 +228,46 @@ def test_a_running_screen_fills_the_plate_in_the_dock(make_napari_viewer, qtbot,
     assert "5 of 6 wells so far" in dock.facts.text()
     dock.gallery_session.stop()
     rest()
+
+
+def test_a_user_finds_wells_like_one_in_the_dock(make_napari_viewer, qtbot, finished):
+    """Clicks a well on the plate, asks for wells like it, opens one of the list, and draws a line on the map."""
+    _, dock = open_dock(make_napari_viewer(), "Results")
+
+    def rest():
+        qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
+
+    drop(dock, finished)
+    rest()
+    assert not dock.chosen_box.isVisibleTo(dock)
+    dock.show_view(dock.views.index(dock.plate))
+    rest()
+    dock.plate.list.activated.emit(1 + PLACES.index("B02"))
+    rest()
+    assert dock.chosen_box.name.text() == "B02 of plate"
+    dock.chosen_box.like_button.click()
+    rest()
+    assert dock.view() is dock.alike
+    table = dock.alike.table
+    assert dock.alike.words.text() == "Wells like B02 of plate"
+    assert table.proxy.rowCount() == 5
+    first = str(table.proxy.index(0, list(dock.alike.model.frame.columns).index("well")).data())
+    table.clicked.emit(table.proxy.index(0, 0))
+    rest()
+    assert dock.wells_session.chosen == (("plate", first),)
+    figure, picture = dock.alike.figure, dock.alike.box.picture
+    box, ratio = figure.axes[0].bbox, dock.devicePixelRatioF()
+    corners = [(box.x0, box.y0), (box.x0, box.y1), (box.x1, box.y1), (box.x1, box.y0)]
+    places = [QPoint(round(x / ratio), round((figure.bbox.height - y) / ratio)) for x, y in corners]
+    qtbot.mousePress(picture, Qt.MouseButton.LeftButton, pos=places[0])
+    for place in places[1:]:
+        held = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        move = QMouseEvent(QEvent.Type.MouseMove, QPointF(place), picture.mapToGlobal(QPointF(place)), *held)
+        QApplication.sendEvent(picture, move)
+    qtbot.mouseRelease(picture, Qt.MouseButton.LeftButton, pos=places[-1])
+    rest()
+    assert len(dock.wells_session.chosen) == 6
+    assert dock.alike.words.text() == "6 wells inside the line"
+    dock.alike.colour.activated.emit(dock.alike.colour.findText("dose"))
+    rest()
+    assert [axes.get_xlabel() for axes in dock.alike.figure.axes] == ["main direction 1", "dose"]

@@ -73,6 +73,7 @@ class WellsSession:
     values_changed = Signal()
     plates_changed = Signal()
     chosen_changed = Signal()
+    at_hand_changed = Signal()
     requested = Signal(object)
     withdrawn = Signal(object)
 
@@ -83,6 +84,8 @@ class WellsSession:
         self._shown: ReadResults | None = None
         self._making: PlatesRequest | None = None
         results.chosen_changed.connect(self.chosen_changed.emit)
+        for signal in (results.chosen_changed, results.row_changed, results.results_changed):
+            signal.connect(self.at_hand_changed.emit)
 
     @property
     def is_busy(self) -> bool:
@@ -93,6 +96,15 @@ class WellsSession:
     def chosen(self) -> tuple[WellKey, ...]:
         """Plate and name of the chosen wells."""
         return () if self.results.chosen is None else self.results.chosen.wells
+
+    @property
+    def at_hand(self) -> tuple[WellKey, ...]:
+        """The chosen wells; where none is chosen, that of the image that the user looks at."""
+        opened, row = self.results.opened, self.results.row
+        if self.chosen or opened is None or row is None:
+            return self.chosen
+        plate, well = opened.places.iloc[row]
+        return ((str(plate), str(well)),) if well else ()
 
     def show(self) -> None:
         """Show the wells of the results that are open now; a value that these have, too, stays chosen."""
