@@ -231,6 +231,30 @@ def test_a_layout_is_joined_by_well_and_says_which_wells_have_no_image(tmp_path)
     assert of_well["treatment"].to_dict() == {well: facts[0] for well, facts in LAYOUT.items()}
     assert of_well["dose"].dropna().to_dict() == {"A02": 0.5, "B01": 2.0}
     assert found.missing[["plate", "well"]].to_numpy().tolist() == [["p", "H12"]]
+    assert "layout.csv names 1 well (H12) without an image" in found.notes
+
+
+@pytest.mark.parametrize(("spelled", "hint"), [
+    ("Plate1", True), ("P01", True), ("plate 1", True), ("week/plate-1", True), ("plate_2x", False), ("other", False),
+])  # fmt: skip
+def test_plates_that_only_the_layout_or_only_the_images_have_are_said_with_the_likely_cause(tmp_path, spelled, hint):
+    """In a note where others fit, in the error where none does; and in the table of what is missing."""
+    for plate in ("plate_1", "plate_3"):
+        write_named(tmp_path / "s" / plate, PIXELS, FORMS["ImageXpress"])
+    layout = tmp_path / "layout.csv"
+    layout.write_text(f"plate,well,label\n{spelled},A01,x\n{spelled},A02,x\nplate_3,A1,x\nplate_3,A2,x\n")
+    found = open_screen(tmp_path / "s", layout=layout)
+    sentence = next(note for note in found.notes if "1 plate (" in note)
+    assert f"layout.csv names 1 plate ({spelled}) without an image" in sentence
+    assert "1 plate (plate_1) of the images has no row in layout.csv" in sentence
+    assert (f"perhaps {spelled!r} in the layout is 'plate_1' of the images: give both one spelling" in sentence) is hint
+    assert any("2 wells (plate_3 B01, plate_3 B02) of the images have no row" in note for note in found.notes)
+    assert set(found.missing["plate"]) == {spelled}
+    assert found.missing["reason"].str.contains("none of the images is of a plate of this name").all()
+    layout.write_text(f"plate,well,label\n{spelled},A01,x\n")
+    with pytest.raises(LabelsError, match="names no plate and well of the screen") as caught:
+        open_screen(tmp_path / "s", layout=layout)
+    assert ("perhaps" in str(caught.value)) is hint
 
 
 @pytest.mark.parametrize(

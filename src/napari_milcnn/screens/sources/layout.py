@@ -17,7 +17,7 @@ import pandas as pd
 from napari_milcnn.delimited import read_delimited
 from napari_milcnn.errors import LabelsError, ResultsError
 from napari_milcnn.images.instruments import parse_well, well_name
-from napari_milcnn.images.paths import as_on_disk
+from napari_milcnn.images.paths import as_on_disk, printable
 from napari_milcnn.results.opened import read_parquet
 from napari_milcnn.schema import (
     EMPTY_FIELDS,
@@ -50,6 +50,8 @@ _CONTROL_WORDS: Final = {
 _RESULTS: Final = {
     TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS, EMPTY_FIELDS, NOT_LOOKED_FOR,
 }  # fmt: skip
+_MOST_SAID, _MORE = 4, "\N{HORIZONTAL ELLIPSIS}"
+"""Most names that a sentence lists, and what stands for further ones."""
 _CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
 
 
@@ -165,7 +167,7 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
     missing : list of dict
         Wells that the layout names and that have no image.
     notes : list of str
-        Sentences on wells without a row in the layout.
+        Sentences on plates and wells that only the layout or only the images have.
 
     Raises
     ------
@@ -191,29 +193,74 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
     joined = fields.drop(columns=[name for name in added if name in fields]).merge(
         table[[*keys, *added]], on=keys, how="left", indicator="_known")  # fmt: skip
     unknown = joined[joined.pop("_known") == "left_only"][["plate", "well"]].drop_duplicates()
+    notes = [*_on_plates(path, table, fields), *_on_wells_of_plates(path, table, fields, unknown)]
     if len(unknown) == len(fields[["plate", "well"]].drop_duplicates()):
-        raise LabelsError(_no_common_well(path, table, fields, keys))
+        raise LabelsError(_no_common_well(path, table, fields, keys, notes))
     texts = [name for name in added if joined[name].dtype.kind not in "fiu"]
     joined[texts] = joined[texts].fillna("")
-    notes = [] if unknown.empty else [
-        f"{len(unknown)} wells have no row in {path.name}, such as {unknown.iloc[0]['plate']} {unknown.iloc[0]['well']}"
-    ]  # fmt: skip
-    return joined, _wells_without_images(table, fields, keys), notes
+    return joined, _wells_without_images(table, fields), notes
 
 
-def _no_common_well(path: Path, table: pd.DataFrame, fields: pd.DataFrame, keys: list[str]) -> str:
+def _no_common_well(path: Path, table: pd.DataFrame, fields: pd.DataFrame, keys: list[str], notes: list[str]) -> str:
     first, found = (" ".join(map(str, rows.iloc[0][keys])) for rows in (table, fields))
     return (
         f"{path} names no {' and '.join(keys)} of the screen: the first row is {first}, the first image {found}; "
-        "correct its names, or leave out the column plate where it holds for every plate"
+        f"correct its names, or leave out the column plate where it holds for every plate"
+        f"{''.join(f'. {note}' for note in notes)}"
     )
 
 
-def _wells_without_images(table: pd.DataFrame, fields: pd.DataFrame, keys: list[str]) -> list[dict[str, str]]:
+def _on_plates(path: Path, table: pd.DataFrame, fields: pd.DataFrame) -> list[str]:
+    """Say which plates only the layout or only the images have, and which of them may be the same."""
+    if "plate" not in table:
+        return []
+    named, there = (list(dict.fromkeys(map(str, one["plate"]))) for one in (table, fields))
+    return _on_names(path, "plate", [one for one in named if one not in there],
+                     [one for one in there if one not in named])  # fmt: skip
+
+
+def _on_wells_of_plates(path: Path, table: pd.DataFrame, fields: pd.DataFrame, unknown: pd.DataFrame) -> list[str]:
+    """Say the same of the wells of plates that both have."""
+    common = set(fields["plate"]) & set(table["plate"]) if "plate" in table else set(fields["plate"])
+    without_row = unknown[unknown["plate"].isin(common)].itertuples(index=False, name=None)
+    without_image = ((row["plate"], row["well"]) for row in _wells_without_images(table, fields))
+    several = fields["plate"].nunique() > 1
+    names = [[f"{plate} {well}" if several else well for plate, well in one if plate in common]
+             for one in (without_image, without_row)]  # fmt: skip
+    return _on_names(path, "well", *names)
+
+
+def _on_names(path: Path, what: str, only_named: list[str], only_there: list[str]) -> list[str]:
+    """Say which names only the layout and only the images have; and which of them differ in spelling alone."""
+    parts = [
+        *([f"{path.name} names {_counted(only_named, what)} without an image"] if only_named else []),
+        *([f"{_counted(only_there, what)} of the images {'has' if len(only_there) == 1 else 'have'} no row in "
+           f"{path.name}"] if only_there else []),
+    ]  # fmt: skip
+    spelled = {_plain_spelling(name): name for name in only_named}
+    alike = [(spelled[plain], name) for name in only_there if (plain := _plain_spelling(name)) in spelled]
+    if alike:
+        parts.append(f"perhaps {alike[0][0]!r} in the layout is {alike[0][1]!r} of the images: give both one spelling")
+    return ["; ".join(parts)] if parts else []
+
+
+def _counted(names: list[str], what: str) -> str:
+    listed = ", ".join([*map(printable, names[:_MOST_SAID]), *([_MORE] if len(names) > _MOST_SAID else [])])
+    return f"{len(names)} {what}{'s'[: len(names) != 1]} ({listed})"
+
+
+def _plain_spelling(name: str) -> str:
+    """Return what spellings of one plate, or well, have in common: "1" for plate_1, Plate01, P1 and week/plate-1."""
+    words = re.findall(r"[^\W\d_]+|\d+", name.casefold().rsplit("/", 1)[-1])
+    return " ".join(word.lstrip("0") or "0" for word in words if word not in ("plate", "platte", "p", "pl"))
+
+
+def _wells_without_images(table: pd.DataFrame, fields: pd.DataFrame) -> list[dict[str, str]]:
     there = set(fields[["plate", "well"]].itertuples(index=False, name=None))
     plates = list(dict.fromkeys(fields["plate"]))
     named = [(plate, row["well"]) for row in table.to_dict("records")
-             for plate in ([row["plate"]] if "plate" in keys else plates)]  # fmt: skip
+             for plate in ([row["plate"]] if "plate" in table else plates)]  # fmt: skip
     reason = "the layout names the well, and it has no image"
-    return [{"plate": plate, "well": well, "site": "", "reason": reason}
+    of_plate = "the layout names the plate, and none of the images is of a plate of this name"
+    return [{"plate": plate, "well": well, "site": "", "reason": reason if plate in plates else of_plate}
             for plate, well in named if (plate, well) not in there]  # fmt: skip
