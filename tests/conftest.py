@@ -38,6 +38,11 @@ def pytest_runtest_logfinish() -> None:
         _FROZEN.update(sys.modules)
 
 
+def freeze_again() -> None:
+    """Make up for a test that let the collector of garbage see everything: after it, modules are left out again."""
+    _FROZEN.clear()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures that tests recorded, whichever process they ran in."""
     reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]

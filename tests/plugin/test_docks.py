@@ -1,12 +1,15 @@
 """Docks as the menu opens them: drawn at once, filled when what they need is loaded, tabs of each other."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
+import numpy as np
 import pytest
 from npe2 import PluginManifest
 
-from conftest import PATIENCE
+from conftest import PATIENCE, freeze_again
 from napari_milcnn.plugin import docks
 from napari_milcnn.plugin.classify.dock import ClassifyDock
 from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage, open_page
@@ -40,6 +43,24 @@ def test_a_dock_says_what_it_waits_for_then_is_there(make_napari_viewer, qtbot):
     assert isinstance(page.dock, ClassifyDock)
     page.when_open(opened.append)
     assert opened == [page.dock, page.dock]
+
+
+def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari_viewer, qtbot):
+    """Cycles hold a removed layer until the next collection, which must therefore see it."""
+    gc.unfreeze()
+    freeze_again()
+    viewer = make_napari_viewer()
+    gone = weakref.ref(viewer.add_image(np.zeros((8, 8))))
+    _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
+    qtbot.waitUntil(lambda: page.dock is not None, timeout=PATIENCE)
+    viewer.layers.clear()
+
+    def freed():
+        gc.collect()
+        return gone() is None
+
+    qtbot.waitUntil(freed, timeout=PATIENCE)
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_dock_that_cannot_be_loaded_says_why(make_napari_viewer, qtbot):

@@ -10,7 +10,6 @@ title than one that is opened by `add_plugin_dock_widget`, so that it would show
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import count
@@ -21,7 +20,7 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
 from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, vertical_layout
-from napari_milcnn.plugin.qt.job import Ending, Job
+from napari_milcnn.plugin.qt.job import Ending, Job, short_collections
 
 _PLUGIN = "MIL-CNN phenotyping"
 """Name of the plugin in napari's menus and in the titles of its docks."""
@@ -90,10 +89,10 @@ class OpeningDock(QWidget):
         return found if found is not None and found._number < self._number else None
 
     def _load(self) -> Iterator[str]:
-        for name in (*self.needs, self.home[0]):
-            yield name.split(".")[0]
-            import_module(name)
-        gc.freeze()  # what modules hold never goes; collecting garbage would look through it for a second each time
+        with short_collections():
+            for name in (*self.needs, self.home[0]):
+                yield name.split(".")[0]
+                import_module(name)
 
     def _on_end(self, ending: Ending) -> None:
         if ending.error:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_milcnn.plugin.qt.job import short_collections
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -150,7 +152,8 @@ class TrainRequest:
         if self.processes > 1:
             yield from _following(self.plan, self.processes, resume=self.resume)
         else:
-            yield from _training(self.plan, passes, resume=self.resume)
+            with short_collections():
+                yield from _training(self.plan, passes, resume=self.resume)
 
 
 @dataclass(frozen=True, eq=False)
