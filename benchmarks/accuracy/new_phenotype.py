@@ -7,7 +7,9 @@ plates (30-80 % of the cells affected): as many wells of each class of the model
 MitoCheck's other phenotypes, which the model has never seen. Half of the wells of the reference class are negative
 controls. Reported for each phenotype: precision at 10 of the list (`unexplained_wells`), how many of its wells are in
 the first cluster and how much of that cluster they are, and, to compare, precision at 10 by the distance of the well's
-features from those of the training images (`unlike`).
+features from those of the training images (`unlike`). Then the same for plates on which most wells show nothing: 46
+wells of the reference class, a few of each other class, and a few planted ones; reported is the share of the planted
+wells among as many first ranks, as a mean over the phenotypes and for the one that is found least.
 
 Beside it, each field and well of known classes: accuracy of single fields, of the median over the fields of a well, and
 of all their instances in one bag; the same for wells in which 5-30 % of the cells are affected with --rare.
@@ -38,6 +40,8 @@ from napari_milcnn.screens.features import feature_names, standardised, well_row
 from napari_milcnn.screens.likeness import CLUSTER, UNEXPLAINED, unexplained_wells
 
 PLANTED = 0.03
+FEW, FEW_PLANTED, INACTIVE = (2, 4, 8), (3, 6), 46
+"""Wells of each class, planted wells, and wells of the reference class, of plates on which most wells show nothing."""
 
 
 def main() -> None:
@@ -59,7 +63,8 @@ def main() -> None:
         count = round(PLANTED * len(known) / (1 - PLANTED))
         places = {place: name for name, place in OTHER_CLASSES.items()}
         other = other_classes(args.data, args.work, count * FIELDS_OF_A_WELL)
-        lines += [*planted(model, known, wells_of(model, other, places)), ""]
+        planted_wells = wells_of(model, other, places)
+        lines += [*planted(model, known, planted_wells), "", *among_few(model, known, planted_wells), ""]
     lines += bags_and_medians(model, known)
     record.report("New phenotypes in a screen; wells as bags", lines, keep=args.record)
 
@@ -89,10 +94,7 @@ def planted(model: TrainedModel, known: pd.DataFrame, other: pd.DataFrame) -> li
     """Rows of Markdown: each phenotype planted into the known wells."""
     rows: list[list[object]] = []
     for name in other.loc[~other["label"].isin(model.classes), "label"].unique():
-        both = pd.concat([known, other[other["label"] == name]], ignore_index=True).drop(columns="fields")
-        reference = both["label"] == model.card.reference
-        both["control"] = np.where(reference & (np.arange(len(both)) % 2 == 0), "negative", "")
-        listed = unexplained_wells(standardised(both))
+        both, listed = list_of(model, known, other[other["label"] == name])
         first = listed["label"][listed[CLUSTER] == 1]
         is_new = listed["label"] == name
         known_best = listed.loc[~is_new, UNEXPLAINED].max()
@@ -104,6 +106,29 @@ def planted(model: TrainedModel, known: pd.DataFrame, other: pd.DataFrame) -> li
     header = ["planted phenotype", "precision at 10", "by unlike of the well", "its wells in cluster 1",
               "share of cluster 1", "above every known well"]  # fmt: skip
     return record.table(header, rows)
+
+
+def list_of(model: TrainedModel, known: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put wells on one plate, half of those of the reference class as negative controls; return them, and the list."""
+    both = pd.concat([known, new], ignore_index=True).drop(columns="fields")
+    reference = both["label"] == model.card.reference
+    both["control"] = np.where(reference & (np.arange(len(both)) % 2 == 0), "negative", "")
+    return both, unexplained_wells(standardised(both))
+
+
+def among_few(model: TrainedModel, known: pd.DataFrame, other: pd.DataFrame) -> list[str]:
+    """Rows of Markdown: phenotypes planted into plates with few wells of each known class."""
+    rows: list[list[object]] = []
+    names = other.loc[~other["label"].isin(model.classes), "label"].unique()
+    number = known.groupby("label").cumcount()
+    for few in FEW:
+        there = known[number < np.where(known["label"] == model.card.reference, INACTIVE, few)]
+        for count in FEW_PLANTED:
+            found = {name: float((list_of(model, there, other[other["label"] == name].head(count))[1]["label"]
+                                  .head(count) == name).mean()) for name in names}  # fmt: skip
+            least = min(found, key=lambda name: found[name])
+            rows.append([few, count, float(np.mean(list(found.values()))), f"{found[least]:.2f} ({least})"])
+    return record.table(["wells of each class", "planted wells", "of the first ranks", "least"], rows)
 
 
 def by_training_images(model: TrainedModel, wells: pd.DataFrame, name: str) -> float:

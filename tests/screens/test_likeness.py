@@ -33,6 +33,8 @@ def wells(new: int = 6, controls: bool = True) -> pd.DataFrame:
     if controls:
         table["control"] = np.where((kinds == 0) & (np.arange(len(kinds)) % 2 == 0), "negative", "")
     scores = {f"bag score {name}": (top == number).astype(float) for number, name in enumerate(CLASSES)}
+    clear = np.where(kinds == 3, 0.6, 0.9)  # the network is less sure of a phenotype that it has not seen
+    scores |= {f"bag P {name}": (top == number) * clear for number, name in enumerate(CLASSES)}
     return table.assign(**scores).join(pd.DataFrame(values, columns=[f"feature_{i:03}" for i in range(40)]))
 
 
@@ -45,6 +47,32 @@ def test_wells_of_a_new_phenotype_lead_the_list(controls: bool) -> None:
     assert (found.loc[found["kind"] != 3, "cluster"] != 1).all()
     assert found["like nothing known"].is_monotonic_decreasing
     assert "feature_000" not in found
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_strong_positive_controls_do_not_lead_the_list_of_a_small_plate(count):
+    """However few they are: the class is known. Neither do those of something that is no class of the model."""
+    table = wells()
+    is_b, new = (np.flatnonzero(table["kind"] == kind) for kind in (2, 3))
+    small = table.drop(index=is_b[count:])
+    assert unexplained_wells(small.drop(index=new))["kind"].iloc[0] != 2
+    marked = small.assign(label="", treatment="")
+    marked.loc[is_b[:count], ["control", "label"]] = "positive", "b"
+    before = unexplained_wells(marked)
+    assert before["kind"].head(6).tolist() == [3] * 6
+    marked.loc[new[:3], ["control", "treatment"]] = "positive", "nocodazole"
+    after = unexplained_wells(marked)["like nothing known"]
+    assert after.iloc[0] < before["like nothing known"].iloc[5] / 1.5
+
+
+def test_positive_controls_find_a_phenotype_that_is_taken_for_their_class_as_clearly_as_they_are():
+    table = wells().assign(label="")
+    table.loc[table["kind"] == 3, "bag P b"] = 0.95
+    is_b = np.flatnonzero(table["kind"] == 2)
+    small = table.drop(index=is_b[2:])
+    assert unexplained_wells(small)["kind"].iloc[0] != 3
+    small.loc[is_b[:2], ["control", "label"]] = "positive", "b"
+    assert unexplained_wells(small)["kind"].head(6).tolist() == [3] * 6
 
 
 def test_without_a_new_phenotype_nothing_leads_by_far() -> None:

@@ -2,18 +2,23 @@
 
 All of it reads the standardised features of `features.parquet` (`screens.features`), along their main directions.
 
-A well in which a share of the cells shows a class lies on the way from the negative controls to that class. What is
-left of a well beside the nearest such way is what no class explains. It is measured against how much that varies over
+A well in which a share of the cells shows a class lies on the way from the negative controls to that class: to the
+median of its positive controls, where the layout names some, else of that half of the wells taken for it that show it
+most clearly, by P. Wells of a new phenotype, which are taken for some class, are mostly in the other half. Positive
+controls of anything else are a way, too. A few wells are enough: a class is known, however rare it is in a screen. What
+is left of a well beside the nearest way is what no class explains. It is measured against how much that varies over
 wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may stick
 out by an artefact of its own, but wells of a new phenotype stick out together; so `like nothing known` is how much of
 what is left of a well it shares with another, the mean over the three others with which it shares most.
 
-What it cannot find: a phenotype in a single well, and one that is taken for a class which hardly any other well shows,
-since the way to that class is then the way to the phenotype.
+What it cannot find: a phenotype in a single well, and one that is taken for a class, as clearly as wells of the class
+itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of the
+class help.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,8 +29,9 @@ from sklearn.decomposition import PCA
 
 from napari_milcnn.errors import OptionsError, ResultsError
 from napari_milcnn.results.write import write_table
-from napari_milcnn.schema import CONTROL, PLATE, WELL, is_bag_score
+from napari_milcnn.schema import CONTROL, PLATE, WELL, bag_pooled_column, bag_score_column, is_bag_score
 from napari_milcnn.screens.features import feature_names
+from napari_milcnn.screens.outputs.quality import text_column
 
 LIKENESS_TABLE: Final = "likeness.csv"
 LIKENESS: Final = "likeness"
@@ -40,7 +46,7 @@ _DIRECTIONS = 20
 _FAR = 20.0
 """Standard deviations beyond which a feature says no more."""
 _FEWEST_WELLS = 3
-"""Fewest wells that are a class of a screen, and fewest that are a cluster."""
+"""Fewest wells that can be compared, and fewest that are a cluster."""
 _NEIGHBOURS = 3
 _STRONGEST = 1.5
 """A well may show a class so many times as strongly as the typical well of the class."""
@@ -147,7 +153,8 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        features.parquet. Without negative controls, the wells of the commonest class stand for them.
+        features.parquet, with the columns of the layout. Without negative controls, the wells of the commonest class
+        stand for them.
 
     Returns
     -------
@@ -159,10 +166,14 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     ResultsError
         As `principal_components`.
     """
-    top = table[[name for name in table if is_bag_score(name)]].to_numpy(float).argmax(1)
-    common = top == np.bincount(top).argmax()
-    negative = (table[CONTROL] == "negative").to_numpy() if CONTROL in table else np.zeros(len(table), bool)
-    rest = _unexplained(principal_components(table), top, negative if negative.any() else common)
+    classes = [str(name).removeprefix(bag_score_column("")) for name in table if is_bag_score(name)]
+    top = table[[bag_score_column(name) for name in classes]].to_numpy(float).argmax(1)
+    clear = table[[bag_pooled_column(name) for name in classes]].to_numpy(float)[np.arange(len(table)), top]
+    negative, positive = ((text_column(table, CONTROL) == kind).to_numpy(bool) for kind in ("negative", "positive"))
+    points = principal_components(table)
+    points -= np.median(points[negative if negative.any() else top == np.bincount(top).argmax()], 0)
+    known = _ends_of_controls(table[positive], points[positive])
+    rest = _unexplained(points, _ways(points, top, clear, classes, known))
     values = _shared(rest)
     order = np.argsort(-values, kind="stable")
     listed = _without_features(table).assign(**{UNEXPLAINED: values, CLUSTER: _clusters(rest, values)})
@@ -177,21 +188,42 @@ def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
-def _unexplained(points: np.ndarray, top: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Return what is left of each well beside the way from the controls to the nearest class, whitened.
+def _ends_of_controls(controls: pd.DataFrame, points: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the median of the positive controls of each label, or of each treatment where they have no label."""
+    labels = text_column(controls, "label")
+    names = labels.where(labels != "", "treatment " + text_column(controls, "treatment")).to_numpy(str)
+    return {str(name): np.median(points[names == name], 0) for name in np.unique(names)}
+
+
+def _ways(
+    points: np.ndarray, top: np.ndarray, clear: np.ndarray, classes: Sequence[str], known: Mapping[str, np.ndarray]
+) -> np.ndarray:  # fmt: skip
+    """Return the ends of the ways from the negative controls to whatever is known, (ways, directions).
 
     Parameters
     ----------
     points : ndarray
-        Features of the wells, (wells, directions).
+        Features of the wells, less those of the negative controls, (wells, directions).
     top : ndarray
         Number of the class that each well is taken for, (wells,).
-    negative : ndarray
-        Whether a well is a control, bool (wells,).
+    clear : ndarray
+        How clearly each well shows that class, (wells,).
+    classes : sequence of str
+        The classes.
+    known : mapping
+        Class, or other name -> the end of its way, as positive controls show it.
     """
-    x = points - np.median(points[negative], 0)
-    members = [top == number for number in np.unique(top) if (top == number).sum() >= _FEWEST_WELLS]
-    ways = np.array([np.median(x[own], 0) for own in members]).reshape(len(members), x.shape[1])
+    ends = list(known.values())
+    for number in np.unique(top):
+        if classes[number] not in known:
+            own = np.flatnonzero(top == number)
+            clearest = own[np.argsort(-clear[own], kind="stable")[: -(-len(own) // 2)]]
+            ends.append(np.median(points[clearest], 0))
+    return np.array(ends)
+
+
+def _unexplained(x: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Return what is left of each well (wells, directions) beside the nearest of some ways, whitened."""
     rest = _beside_ways(x, ways, np.eye(x.shape[1]))
     for _ in range(_FITS):
         size = np.linalg.norm(rest, axis=1)

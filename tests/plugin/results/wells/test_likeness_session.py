@@ -30,7 +30,8 @@ def screen_of(features: pd.DataFrame | None = None) -> OpenedScreen:
         "position": 0, "t": 0, "z": 0, "top": np.where(kinds, "b", "a"), "margin": 0.8, "score a": 0.9 - 0.8 * kinds,
         "score b": 0.1 + 0.8 * kinds, "error": "", "dose": np.arange(24.0),
     })  # fmt: skip
-    own = table[["plate", "well", "dose"]].assign(**{"bag score a": table["score a"], "bag score b": table["score b"]})
+    bags = {f"bag {what} {name}": table[f"score {name}"] for what in ("score", "P") for name in "ab"}
+    own = table[["plate", "well", "dose"]].assign(**bags)
     made = own.join(pd.DataFrame(values, columns=[f"feature_{i:03}" for i in range(12)]))
     fields = table[["plate", "well", "site", "file", "name", "dose"]].assign(t="", z="", series="")
     return OpenedScreen(
