@@ -8,8 +8,8 @@ Decisions:
 - Lines without any text are left out, and spaces around a cell are dropped. Names of columns keep their case.
 - A table larger than 256 MiB is no table that people write; neither is a pipe or a device.
 - Labels are compared in the composed form of Unicode (NFC): a name with an accent from a Mac is the same label.
-- What is wrong with a table is a `ValueError` of one sentence, and a file that cannot be read an `OSError`: the caller
-  says whose table it is, in an error of its own.
+- What is wrong with a table is a `ValueError` of one sentence, and a file that cannot be read an `OSError`. Who needs
+  the table turns them into an error of its own (`table_of`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from napari_milcnn.errors import MilcnnError
 from napari_milcnn.untrusted import read_regular, unguarded_cell
 
 ENCODING = "utf-8-sig"
@@ -80,6 +81,28 @@ def read_delimited(path: Path) -> DelimitedTable:
         As `parse_delimited` does.
     """
     return parse_delimited(read_regular(path, _LARGEST))
+
+
+def table_of(path: Path, expected: str, error: type[MilcnnError]) -> DelimitedTable:
+    """Read a table, and say what is wrong with it in an error of a kind.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    expected : str
+        What it should be, such as "a CSV with the columns file and label".
+    error : type
+        The kind of error that is raised if it is not there, cannot be read, or is no table.
+    """
+    try:
+        return read_delimited(path)
+    except FileNotFoundError as found:
+        raise error(f"{path} does not exist; expected {expected}") from found
+    except OSError as found:
+        raise error(f"{path} cannot be read ({found.strerror or found}); expected {expected}") from found
+    except ValueError as found:
+        raise error(f"{path} cannot be read as a CSV: {found}; expected {expected}") from found
 
 
 def parse_delimited(content: bytes) -> DelimitedTable:

@@ -224,6 +224,17 @@ def test_a_layout_by_well(run, tmp_path):
     assert again.table["dose"].tolist()[:3] == [2, 2, 2]
 
 
+def test_a_layout_may_be_a_parquet_file(run, tmp_path):
+    """It is read as a CSV of the same cells is, gaps and numbers included."""
+    pd.DataFrame({"Well": ["A1", "B02"], "Compound": [None, "water"], "conc": [0.0, 3.5]}).to_parquet(tmp_path / "l.pq")
+    found = with_layout(read_results(run), tmp_path / "l.pq")
+    assert list(found.table["compound"]) == ["", "", "", "water", ""]
+    assert list(found.table["conc"].fillna(-1)) == [0, 0, 0, 3.5, -1]
+    (tmp_path / "l.pq").write_bytes(b"no table")
+    with pytest.raises(ResultsError, match="is damaged, or is not Parquet"):
+        with_layout(found, tmp_path / "l.pq")
+
+
 def test_layouts_that_fit_nothing_are_refused(run, tmp_path):
     found = read_results(run)
     for text, message in (

@@ -342,6 +342,10 @@ def test_wells_and_what_they_say_are_written(model, source, tmp_path):
     assert not wells[f"hit {name}"].any()
     assert not (out / "hits.csv").exists()
     assert "expected at least 4" in (out / "report.html").read_text()
+    listed, fields = pd.read_csv(out / "fields.csv", dtype=str), pd.read_parquet(out / "fields.parquet")
+    assert list(listed) == list(fields)
+    assert list(listed["file"]) == list(fields["file"])
+    assert len(listed) == len(PIXELS)
     summarise(out, well_score="bag")
     with pytest.raises(OptionsError, match="false_discovery_rate"):
         summarise(out, false_discovery_rate=2)

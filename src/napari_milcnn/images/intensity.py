@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from napari_milcnn.delimited import column_names, read_delimited
+from napari_milcnn.delimited import column_names, table_of
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.channels import match_channels
 from napari_milcnn.images.lazy_array import ArrayLike
@@ -515,11 +515,8 @@ def _plate_rows(path: Path) -> list[_PlateRow]:
     LabelsError
         If the table cannot be read, has no column file and neither plate nor control, or a cell is not understood.
     """
-    try:
-        table, _ = with_file_column(read_delimited(path))
-    except (OSError, ValueError) as error:
-        raise LabelsError(f"{path} cannot be read as a table of plates: {error}; expected a CSV with the columns file, "
-                          "plate and control") from error  # fmt: skip
+    table, _ = with_file_column(table_of(path, "a table of plates: a CSV with the columns file, plate and control",
+                                         LabelsError))  # fmt: skip
     names = [name.lower() for name in table.columns]
     if not _tells_plates(names):
         raise LabelsError(f"{path} has the columns {', '.join(table.columns)}; a table of plates needs file and plate "

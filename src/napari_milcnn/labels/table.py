@@ -32,7 +32,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from napari_milcnn.delimited import read_delimited, split_labels
+from napari_milcnn.delimited import read_delimited, split_labels, table_of
 from napari_milcnn.errors import ImageError, LabelsError
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.instruments import well_name
@@ -448,14 +448,7 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     The first `needed` columns must be there; the others may be missing, and are then empty.
     """
     expected = " and ".join(columns[:needed])
-    try:
-        table, _ = with_file_column(read_delimited(path))
-    except FileNotFoundError as error:
-        raise LabelsError(f"{path} does not exist; expected a CSV with the columns {expected}") from error
-    except OSError as error:
-        raise LabelsError(f"{path} cannot be read ({error.strerror}); expected a CSV") from error
-    except ValueError as error:
-        raise LabelsError(f"{path} cannot be read as a CSV: {error}") from error
+    table, _ = with_file_column(table_of(path, f"a CSV with the columns {expected}", LabelsError))
     header = [name.lower() for name in table.columns]
     missing = [name for name in columns[:needed] if name not in header]
     if missing:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, read_delimited
-from napari_milcnn.errors import ResultsError
+from napari_milcnn.delimited import TABLE_SUFFIXES, column_names, table_of
+from napari_milcnn.errors import MilcnnError, ResultsError
 from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.paths import as_on_disk, composed
 from napari_milcnn.results.opened import (
@@ -23,9 +23,11 @@ from napari_milcnn.results.opened import (
     label_set,
     numbers_where_possible,
     path_parts,
+    read_parquet,
     wells_of,
 )
 
+PARQUET_SUFFIXES = (".parquet", ".pq")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*(,\d+)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
@@ -54,7 +56,7 @@ def with_layout(found: OpenedResults, path: str | Path) -> OpenedResults:
     found : OpenedResults
         Results; columns that another layout added are removed.
     path : path
-        A CSV (comma, semicolon or tab) with the column `file`, relative to the folder of the CSV, or with the column
+        A CSV (comma, semicolon or tab) or Parquet with the column `file`, relative to its folder, or with the column
         `well`. Columns that the results already have stay as they are.
 
     Raises
@@ -106,16 +108,39 @@ def _layout_warnings(found: OpenedResults) -> list[str]:
     return [f"{unlabelled} of {len(found.images)} images have no label that can be compared{names}"]
 
 
+def text_table(path: Path, expected: str, error: type[MilcnnError]) -> pd.DataFrame:
+    """Read a CSV or Parquet with all cells as text, "" for gaps.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    expected : str
+        What it should be, such as "a table with the column well".
+    error : type
+        The kind of error that is raised if it cannot be read, or two of its columns have one name.
+    """
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        try:
+            return read_parquet(path).map(_text_of_value)
+        except ResultsError as found:
+            raise error(f"{found}; expected {expected}") from found
+    table = table_of(path, expected, error)
+    twice = [name for name, count in Counter(table.columns).items() if name and count > 1]
+    if twice:
+        raise error(f"{path} has the column {twice[0]!r} twice; give each column its own name")
+    return pd.DataFrame(list(table.rows), columns=list(table.columns), dtype=object)
+
+
+def _text_of_value(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _read_layout(path: Path) -> pd.DataFrame:
-    try:
-        table = read_delimited(path)
-    except FileNotFoundError as error:
-        raise ResultsError(f"{path} does not exist; expected a CSV with the column file or well") from error
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ResultsError(f"{path} cannot be read as a CSV: {error}") from error
-    names = [name.lower() for name in table.columns]
+    table = text_table(path, "a table with the column file or well", ResultsError)
+    names = [str(name).lower() for name in table]
     if not {"file", "well"} & set(names):
         raise ResultsError(f'{path} has neither a column "file" nor a column "well"; found {", ".join(names[:8])}')
     repeated = [name for name, count in Counter(names).items() if name and count > 1]
@@ -123,10 +148,10 @@ def _read_layout(path: Path) -> pd.DataFrame:
         raise ResultsError(
             f'{path} has {names.count(repeated[0])} columns "{repeated[0]}"; give each column its own name'
         )
-    if not table.rows:
+    if not len(table):
         raise ResultsError(f"{path} has no rows; expected one for each image or well")
-    columns = zip(names, zip(*table.rows, strict=True), strict=True)
-    return pd.DataFrame({name: _as_text_or_numbers(name, cells) for name, cells in columns if name})
+    columns = zip(names, table.to_numpy(object).T, strict=True)
+    return pd.DataFrame({name: _as_text_or_numbers(name, cells.tolist()) for name, cells in columns if name})
 
 
 def _as_text_or_numbers(name: str, cells: Sequence[str]) -> pd.Series:

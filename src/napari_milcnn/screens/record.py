@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from napari_milcnn.atomic_write import replacing, sha256
+from napari_milcnn.atomic_write import sha256
 from napari_milcnn.errors import OutputError, ResumeError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
@@ -24,7 +24,7 @@ from napari_milcnn.results.record import (
     flat_options,
 )
 from napari_milcnn.results.unfinished import fingerprint
-from napari_milcnn.results.write import read_json, write_json, write_table
+from napari_milcnn.results.write import read_json, write_json, write_table, write_tables
 from napari_milcnn.screens.sources.fields import MISSING_ROW, PLACE, Screen
 
 FIELDS, MISSING = "fields.parquet", "missing.csv"
@@ -130,8 +130,7 @@ def check_same_way(out: Path, old: Mapping[str, object], new: Mapping[str, objec
 
 def write_screen(out: Path, record: Mapping[str, object], found: Screen) -> None:
     """Write the record of a screen, the table of its fields and that of what is missing."""
-    with replacing(out / FIELDS) as draft:
-        found.fields.to_parquet(draft, index=False)
+    write_tables((out / FIELDS).with_suffix(""), found.fields)
     if len(found.missing):
         write_table(out / MISSING, found.missing)
     else:

@@ -14,11 +14,10 @@ from typing import Final
 
 import pandas as pd
 
-from napari_milcnn.delimited import read_delimited
-from napari_milcnn.errors import LabelsError, ResultsError
+from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.instruments import parse_well, well_name
 from napari_milcnn.images.paths import as_on_disk, printable
-from napari_milcnn.results.opened import read_parquet
+from napari_milcnn.results.layout import text_table
 from napari_milcnn.schema import (
     EMPTY_FIELDS,
     FAILED_FIELDS,
@@ -63,28 +62,7 @@ def read_table(path: Path) -> pd.DataFrame:
     LabelsError
         If it cannot be read.
     """
-    path = as_on_disk(path)
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return read_parquet(path).map(_text_of_value)
-        table = read_delimited(path)
-    except ResultsError as error:
-        raise LabelsError(str(error)) from error
-    except FileNotFoundError as error:
-        raise LabelsError(f"{path} does not exist; expected a table, CSV or Parquet") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise LabelsError(f"{path} cannot be read as a table, CSV or Parquet: {reason}") from error
-    twice = sorted({name for name in table.columns if table.columns.count(name) > 1})
-    if twice:
-        raise LabelsError(f"{path} has the column {twice[0]!r} twice; give each column its own name")
-    return pd.DataFrame(list(table.rows), columns=list(table.columns))
-
-
-def _text_of_value(value: object) -> str:
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text_table(as_on_disk(path), "a table, CSV or Parquet", LabelsError)
 
 
 def with_known_columns(table: pd.DataFrame, source: object) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from napari_milcnn.errors import ImageError
 from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr
+from napari_milcnn.results.layout import PARQUET_SUFFIXES
 from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
 from napari_milcnn.screens.sources.folders import EXAMPLE, fields_in_folder, fields_in_table
@@ -88,7 +89,7 @@ def _found(path: Path, reading: ImageReading) -> FoundFields:
 
 
 def _in_file(path: Path) -> FoundFields:
-    if path.suffix.lower() in (*TABLE_SUFFIXES, ".parquet", ".pq"):
+    if path.suffix.lower() in (*TABLE_SUFFIXES, *PARQUET_SUFFIXES):
         return fields_in_table(path)
     found = fields_in_series(path)
     if found is None:
