@@ -102,6 +102,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
             pytest.fail("the block must not run")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which no file can be made, as in Linux")
+def test_a_folder_in_which_no_file_can_be_made_is_not_one_in_use() -> None:
+    with pytest.raises(OutputError, match=r"cannot be written: No such file"), locked(Path("/proc/m.zip")):
+        pass
+
+
 @BOTH
 def test_a_disk_without_locks_is_written_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str

@@ -132,6 +132,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             yield draft
             draft.chmod(0o777 & ~_umask())
             _swap(draft, path)
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(draft), str(path))) from error
         except OSError as error:
             raise cannot_write(path, error) from error
 

@@ -116,7 +116,11 @@ def locked_folder(path: Path, *, patience: float = _RETRY) -> Iterator[OutputLoc
     OutputError
         If another run writes to the folder, or if it cannot be made or written.
     """
-    if path.exists() and not path.is_dir():
+    try:
+        is_file = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if is_file:
         raise OutputError(f"{path} is a file; expected a folder for the results")
     with _taken(path, path / _IN_A_FOLDER, patience) as lock:
         sweep_drafts(path)
@@ -160,7 +164,11 @@ def _taken(path: Path, file: Path, patience: float) -> Iterator[OutputLock]:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise _refusal(path, file) from None
+        if file.exists():
+            raise _refusal(path, file) from None
+        raise cannot_write(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))) from None
+    except ValueError as error:  # NUL in the name
+        raise OutputError(f"{path} cannot be written: {error}; choose another name") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise cannot_write(path, error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from conftest import lively_model
 from napari_milcnn.cli.app import app
-from napari_milcnn.errors import ModelError, OptionsError
+from napari_milcnn.errors import ModelError, OptionsError, OutputError
 from napari_milcnn.model import export
 from napari_milcnn.model.export import EXPORT_TOLERANCE, METADATA_KEY, export_model, input_contract
 from napari_milcnn.model.openvino_import import import_openvino, openvino_version
@@ -38,7 +39,8 @@ def test_onnx_runtime_gives_the_answers_of_torch(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     model = lively_model().with_card(temperature=2.5, single_label=False)
-    path = export_model(model, tmp_path / "model.onnx", format="onnx")
+    odd_name = tmp_path / os.fsdecode(b"mod\xffel.onnx")  # which ONNX Runtime cannot open
+    path = export_model(model, odd_name, format="onnx").rename(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
     for shape in ((1, 2, 67, 67), (2, 2, 67, 190), (5, 2, 131, 98)):
@@ -104,6 +106,18 @@ def test_a_file_that_gives_other_answers_is_not_written(tmp_path: Path) -> None:
 def test_names_and_formats(name: str, file_format: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match=message):
         export_model(lively_model(), tmp_path / name, format=file_format)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("basic_ios: iostream error")])
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    monkeypatch.setattr(import_openvino(), "save_model", full)
+    with pytest.raises(OutputError, match=rf"{tmp_path}/m.xml cannot be written: .*; free some space"):
+        export_model(lively_model(), tmp_path / "m.xml", format="openvino")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,9 @@ def test_undecodable_file_names_are_kept(planned, stack, tmp_path):
     stack.rename(name)
     (result,) = [r for s in replay(changed(planned, files=[str(name)]), tmp_path / "again") if (r := s.result)]
     assert result.error == ""
+    name.unlink()
+    (result,) = [r for s in replay(changed(planned, files=[str(name)]), tmp_path / "third") if (r := s.result)]
+    assert "_ff.tif: there is no such file" in pd.read_csv(tmp_path / "third" / "predictions.csv").loc[0, "error"]
 
 
 def test_an_image_that_was_not_a_file_is_refused(model, tmp_path):

@@ -28,12 +28,13 @@ from typer.testing import CliRunner
 
 from conftest import lively_model
 from napari_milcnn.cli.app import app
-from napari_milcnn.errors import OptionsError, OutputError, ResultsError, ResumeError
+from napari_milcnn.errors import ImageError, LabelsError, OptionsError, OutputError, ResultsError, ResumeError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.replay import replay
 from napari_milcnn.screens.parts import wells_of_steps
+from napari_milcnn.screens.read import open_results
 from napari_milcnn.screens.run import screen
 from napari_milcnn.screens.summary import summarise
 
@@ -257,6 +258,31 @@ def test_a_folder_of_other_results_and_a_second_run_are_refused(tmp_path, model,
     next(shard)
     with pytest.raises(OutputError, match="is being written by shard 1 of 2"):
         run(model, source, tmp_path / "out", resume=True)
+
+
+def test_results_that_vanish_while_a_screen_runs_are_missed(tmp_path, model, source):
+    steps = screen(model, source, tmp_path / "out", reading=READING, **CPU)
+    first = next(step.result for step in steps if step.result is not None)
+    shutil.rmtree(tmp_path / "out" / "parts" / "plate" / first.well)
+    with pytest.raises(OutputError, match=r"results of 1 wells, such as plate A01, are not in .* any more.*resume"):
+        wells_of_steps(steps)
+    assert sorted(before(run(model, source, tmp_path / "out", resume=True))) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["漢" * 90, "a\0b"])
+def test_an_output_that_cannot_be_made_is_refused(tmp_path, model, source, name):
+    with pytest.raises(OutputError, match=r"cannot be written: .*; choose"):
+        run(model, source, tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["漢" * 90, "a\0b", "~nobody-of-this-name/x"])
+def test_a_source_that_cannot_be_there_is_refused(tmp_path, model, source, name):
+    with pytest.raises(ImageError, match="there is no such file or folder"):
+        run(model, name, tmp_path / "out")
+    with pytest.raises(LabelsError, match=r"cannot be read|does not exist"):
+        run(model, source, tmp_path / "out", layout=name)
+    with pytest.raises(ResultsError, match="does not exist"):
+        open_results(name)
 
 
 def test_a_plate_is_scaled_by_its_negative_controls(tmp_path, source):

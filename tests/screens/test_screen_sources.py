@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -168,6 +170,63 @@ def test_plates_of_ome_zarr(tmp_path, version):
     found = open_screen(plate)
     assert places(found) == everywhere("p1")[SITES:]
     assert found.missing[["plate", "well"]].to_numpy().tolist() == [["p1", "A01"]]
+
+
+@pytest.mark.parametrize(
+    ("inside", "change", "said"),
+    [
+        ("", {"plate": {"wells": None}}, "has no list of wells that is understood"),
+        ("", {"plate": {"wells": ["A/01"]}}, "has no list of wells that is understood"),
+        ("", {"plate": {"wells": [{"path": "A/01"}, {"path": "../../secret"}]}}, "secret', which is not inside it"),
+        ("", {"plate": {"wells": [{"path": "/etc"}]}}, "names '/etc', which is not inside it"),
+        ("", {"plate": {"wells": [{"path": "A/01"}] * 2}}, "names 'A/01' twice"),
+        ("", {"plate": {"wells": [{"path": "A/01"}] * 10_001}}, "lists 10001 wells; expected at most 10000"),
+        ("A/01", {"well": {"images": [{"path": "../02/1"}]}}, "names '../02/1', which is not inside it"),
+        ("A/01", {"well": {"images": [{"path": None}]}}, "has no list of images that is understood"),
+    ],
+)
+def test_lists_of_a_plate_that_are_not_understood(tmp_path, inside, change, said):
+    plate = write_zarr_plate(tmp_path / "p.zarr", {key: PIXELS[key] for key in [("A01", 1), ("A02", 1)]}, "0.5")
+    document = json.loads((plate / inside / "zarr.json").read_text())
+    document["attributes"]["ome"] |= change
+    (plate / inside / "zarr.json").write_text(json.dumps(document))
+    if inside:
+        assert said in open_screen(plate).missing["reason"].iloc[0]
+    else:
+        with pytest.raises(ImageError, match=said):
+            open_screen(plate)
+
+
+def test_a_well_that_is_not_there_is_missing_and_a_zipped_plate_is_to_be_unpacked(tmp_path):
+    plate = write_zarr_plate(tmp_path / "p.zarr", PIXELS, "0.5")
+    shutil.rmtree(plate / "A" / "01")
+    assert places(open_screen(plate)) == everywhere("p")[SITES:]
+    shutil.make_archive(str(plate), "zip", plate)
+    with pytest.raises(ImageError, match=r"p\.zarr\.zip is an OME-Zarr plate in one zip file; unpack it"):
+        open_screen(tmp_path / "p.zarr.zip")
+
+
+def with_plate(path, *wells):
+    """Describe a plate in an OME-TIFF: row and column of the well of each image."""
+    listed = "".join(
+        f'<Well ID="Well:{n}" Row="{row}" Column="{column}"><WellSample ID="WellSample:{n}" Index="0">'
+        f'<ImageRef ID="Image:{n}"/></WellSample></Well>' for n, (row, column) in enumerate(wells)
+    )  # fmt: skip
+    document = tifffile.tiffcomment(write_series(path, PIXELS))
+    tifffile.tiffcomment(path, document.replace("</OME>", f'<Plate ID="Plate:0">{listed}</Plate></OME>').encode())
+    return path
+
+
+def test_series_that_belong_to_no_well_are_said(tmp_path):
+    found = open_screen(with_plate(tmp_path / "p.ome.tif", (0, 2), (31, 47)))
+    assert places(found) == [("p", "A03", 0), ("p", "AF48", 0)]
+    assert "6 of the 8 images in" in found.notes[0]
+
+
+@pytest.mark.parametrize("place", [("abc", 0), ("", 0), (-1, 0), (32, 0), (10**9, 0), (0, 48), ("1" * 5000, 0)])
+def test_a_well_that_no_plate_has_is_refused(tmp_path, place):
+    with pytest.raises(ImageError, match=r"its metadata has a well in row .* which no plate has"):
+        open_screen(with_plate(tmp_path / "p.ome.tif", place))
 
 
 def test_series_of_an_ome_tiff_are_fields(tmp_path):

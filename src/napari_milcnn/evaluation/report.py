@@ -197,7 +197,7 @@ class EvaluationReport:
             "top": NO_CLASS if outcome.scores is None or not outcome.has_structure else names[scores.argmax()],
             UNLIKE: outcome.unlike, UNLIKE_REASON: outcome.unlike_reason,
             **{score_column(name): float(score) for name, score in zip(names, scores, strict=True)},
-            "warnings": "; ".join(outcome.warnings), "error": outcome.error,
+            "warnings": printable("; ".join(outcome.warnings)), "error": printable(outcome.error),
         }  # fmt: skip
 
     def document(self) -> dict[str, object]:
@@ -209,7 +209,7 @@ class EvaluationReport:
             "classes": self.classes, "folds": self.folds, "localisation": self.localisation,
             "faithfulness": self.faithfulness,
             "unlike": self.unlike, "reliability": vars(self.reliability), "warnings": self.warnings,
-            "failures": [{"file": printable(o.image.file), "error": o.error} for o in self.failed],
+            "failures": [{"file": printable(o.image.file), "error": printable(o.error)} for o in self.failed],
             "options": self.options.model_dump(), "versions": versions(),
         }  # fmt: skip
         return {name: _json_value(value) for name, value in facts.items()}

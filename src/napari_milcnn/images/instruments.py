@@ -60,6 +60,16 @@ class Well(NamedTuple):
         return f"{letters}{self.column + 1:02}"
 
 
+def well_of_place(row: object, column: object) -> Well | None:
+    """Return the well of a row and a column, from 0, as a file states them; None where no plate has such a well."""
+    try:
+        well = Well(int(str(row)), int(str(column)))
+    except ValueError:
+        return None
+    rows, columns = PLATES[1536]
+    return well if 0 <= well.row < rows and 0 <= well.column < columns else None
+
+
 def parse_well(text: str) -> Well | None:
     """Read a text that is the name of a well and nothing else; None where it is not."""
     plain = re.sub(r"[\s_]", "-", text.strip().upper())
@@ -97,8 +107,7 @@ def _well(found: re.Match[str]) -> Well | None:
     """Make a well of its row, as letters or a number from 1, and its column; None where no plate has such a well."""
     row, column = found["row"], int(found["column"])
     place = int(row) - 1 if row.isdigit() else ord(row[-1]) - 65 + 26 * (len(row) - 1)
-    rows, columns = PLATES[1536]
-    return Well(place, column - 1) if 0 <= place < rows and 0 < column <= columns else None
+    return well_of_place(place, column - 1)
 
 
 def plate_shape(wells: Sequence[Well]) -> tuple[int, int]:

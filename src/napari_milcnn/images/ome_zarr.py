@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,6 +43,7 @@ from napari_milcnn.images.zarr_parts.scales import (
     pixel_size_of,
     product_of,
 )
+from napari_milcnn.untrusted import short
 
 if TYPE_CHECKING:
     import zarr
@@ -50,6 +52,8 @@ _KNOWN_VERSION: Final = re.compile(r"0\.[1-6](\.\d+)?([-.]?(dev|rc|a|b|alpha|bet
 """Versions of OME-Zarr that are read; drafts of a version, such as 0.6rc0, are read as this version."""
 _LARGEST_PLANE: Final = 1 << 38
 """Pixels of the largest plane; the largest slides have a third of it."""
+_LONGEST_LIST: Final = 10_000
+"""Wells of a plate, or fields of a well, at most."""
 _COUNTED_CHUNKS: Final = 20_000
 """Of an image with more chunks than this, missing ones are not counted: it would take too long on a network."""
 
@@ -153,7 +157,7 @@ def _on_chunks(files: ZarrFiles, key: str, array: zarr.Array[Any]) -> tuple[str,
 
 def _image_of_series(files: ZarrFiles, name: str, series: int | None) -> str:
     """Return the path of one image among several, as bioformats2raw writes them."""
-    images = _listed_series(files) or sorted((key for key in files.children() if key.isdigit()), key=int)
+    images = _listed_series(files) or sorted((key for key in files.children() if key.isdecimal()), key=int)
     if not images:
         raise ImageError(f"{name} is a collection of images, but none of them is there; copy or export it again")
     if series is None and len(images) == 1:
@@ -184,20 +188,20 @@ def _what_group(files: ZarrFiles, name: str, ome: Attributes) -> str:
         return f"an OME-Zarr plate of {len(wells)} wells; open one field{example}, or label its wells by a layout"
     if "well" in ome:
         fields = [str(each.get("path")) for each in json_objects(ome["well"], "images")]
-        return f"a well of an OME-Zarr plate; open one of its fields: {', '.join(fields)}"
+        return f"a well of an OME-Zarr plate; open one of its fields: {short(', '.join(fields))}"
     if "labels" in ome:
         labels = ome["labels"] if isinstance(ome["labels"], list) else []
-        one = f", or one of its label images: {', '.join(map(str, labels))}" if labels else ""
+        one = f", or one of its label images: {short(', '.join(map(str, labels)))}" if labels else ""
         return f"the group of labels of an OME-Zarr image; open the image {files.path.parent}{one}"
     children = files.children()
     images = [key for key in children if "multiscales" in _attributes_or_none(files.child(key))]
     if images:
         what = "a scene of several OME-Zarr images" if "scene" in ome else "a group of OME-Zarr images"
-        return f"{what}; open one of them: {', '.join(images)}"
+        return f"{what}; open one of them: {short(', '.join(images))}"
     if any("well" in _attributes_or_none(files.child(key)) for key in children):
         return f"a row of an OME-Zarr plate; open one field, for example {name}/{children[0]}/0"
     inside = ", ".join(children) or "nothing"
-    return f"a zarr group without the metadata of an OME-Zarr image; open an array in it (it holds {inside})"
+    return f"a zarr group without the metadata of an OME-Zarr image; open an array in it (it holds {short(inside)})"
 
 
 def _attributes_or_none(files: ZarrFiles) -> Attributes:
@@ -247,8 +251,7 @@ def well_paths(path: Path) -> list[str] | None:
         return None
     if zipped:
         raise ImageError(f"{path} is an OME-Zarr plate in one zip file; unpack it, and give the folder")
-    with translated(f"{path} cannot be read as an OME-Zarr plate"):
-        return [str(well["path"]) for well in plate["wells"]]
+    return _paths_inside(path, plate, "wells")
 
 
 def well_fields(well: Path) -> tuple[Path, ...]:
@@ -260,7 +263,33 @@ def well_fields(well: Path) -> tuple[Path, ...]:
         The well cannot be read.
     """
     with translated(f"{well} cannot be read as a well of an OME-Zarr plate"):
-        return tuple(well / str(each["path"]) for each in _ome_attributes(ZarrFiles.at(well).node())["well"]["images"])
+        found = _ome_attributes(ZarrFiles.at(well).node()).get("well")
+    return tuple(well / inside for inside in _paths_inside(well, found, "images"))
+
+
+def _paths_inside(owner: Path, holder: object, key: str) -> list[str]:
+    """Return the paths that a list in the metadata of a folder names.
+
+    Raises
+    ------
+    ImageError
+        There is no such list, it names a path twice or one that is not inside the folder, or is longer than any plate.
+    """
+    listed = holder.get(key) if isinstance(holder, Mapping) else None
+    if not isinstance(listed, list) or not all(
+        isinstance(each, Mapping) and isinstance(each.get("path"), str | int) for each in listed
+    ):
+        raise ImageError(f"{owner}: its metadata has no list of {key} that is understood; expected one with the path "
+                         "of each; export the plate again")  # fmt: skip
+    if len(listed) > _LONGEST_LIST:
+        raise ImageError(f"{owner}: its metadata lists {len(listed)} {key}; expected at most {_LONGEST_LIST}")
+    paths = [str(each["path"]) for each in listed]
+    odd = next((one for one in paths if not set(PurePosixPath(one).parts).isdisjoint(("..", "/")) or not one), None)
+    twice = next((one for one, count in Counter(paths).items() if count > 1), None)
+    if odd is not None or twice is not None:
+        what = f"names {short(str(twice))!r} twice" if odd is None else f"names {short(odd)!r}, which is not inside it"
+        raise ImageError(f"{owner}: its list of {key} {what}; export the plate again")
+    return paths
 
 
 def _ome_attributes(node: zarr.Group | zarr.Array[Any]) -> Attributes:

@@ -105,7 +105,7 @@ def open_image(
     if not isinstance(source, str | os.PathLike):
         found, path = found_array(cast("ArrayLike", source), series), None
     else:
-        path = _existing(source)
+        path = existing_path(source)
         with translated(f"{path} cannot be opened as an image", "copy or export it again"):
             found = _reader(path)(path, series)
     with ExitStack() as stack:
@@ -507,7 +507,14 @@ def _position_names(found: FoundImage, sizes: Mapping[str, int]) -> tuple[str, .
     return tuple(map(short, found.positions)) if len(found.positions) == len(names) else names
 
 
-def _existing(source: str | os.PathLike[str]) -> Path:
+def existing_path(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder that is there, with ~ and the form of its accents resolved.
+
+    Raises
+    ------
+    ImageError
+        It is not there, or is a remote address.
+    """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(source)):
         raise ImageError(
             f"{source} is a remote address; only local files are opened: download it first, or open it with zarr or "

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_milcnn.atomic_write import folder_beside, replacing
-from napari_milcnn.errors import ModelError, OptionsError
+from napari_milcnn.atomic_write import cannot_write, folder_beside, replacing
+from napari_milcnn.errors import ModelError, OptionsError, OutputError
 from napari_milcnn.model.openvino_import import import_openvino
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import ExportFormat
@@ -102,7 +102,7 @@ def export_model(model: TrainedModel, path: str | Path, *, format: ExportFormat 
     module, contract = _FromPixelsToScores(model).eval(), json.dumps(input_contract(model))
     with locked(path), folder_beside(path) as folder:
         draft = folder / path.name
-        with _quiet_exporter():
+        with _quiet_exporter(), _said_to_be_of(path):
             write(module, example_images(model), contract, draft)
         _check_answers(model, module, reader(draft), format, seed)
         for written in sorted(folder.iterdir()):  # the weights, .bin, before the .xml that names them
@@ -207,6 +207,19 @@ def _quiet_exporter() -> Iterator[None]:
         log.setLevel(level)
 
 
+@contextmanager
+def _said_to_be_of(path: Path) -> Iterator[None]:
+    """Name the file that was asked for in errors of the disk, for which OpenVINO has no class of its own."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except RuntimeError as error:
+        if "iostream" not in str(error) and "write" not in str(error):
+            raise
+        raise OutputError(f"{path} cannot be written: {error}; free some space or choose another folder") from error
+
+
 def _write_onnx(module: nn.Module, example: Tensor, contract: str, path: Path) -> None:
     import onnx
 
@@ -234,7 +247,7 @@ def _write_onnx(module: nn.Module, example: Tensor, contract: str, path: Path) -
 def _onnx_runner(path: Path) -> _ExportRunner:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda images: list(session.run(list(OUTPUTS), {"image": images}))
 
 

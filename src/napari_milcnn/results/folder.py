@@ -283,7 +283,7 @@ class _Run:
             errors += reasons
         error = "; ".join(errors)
         if error:
-            failed = pd.DataFrame([{"file": printable(file), "name": name, "error": error}])
+            failed = pd.DataFrame([{"file": printable(file), "name": name, "error": printable(error)}])
             rows = pd.concat([rows, failed], ignore_index=True) if len(rows) else failed
         count = None if self.masks_as is None else int(objects["shown"].sum())
         result = _result(file, name, findings, count, tuple(written), error)

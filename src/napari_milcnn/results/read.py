@@ -9,6 +9,7 @@ moved together.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -114,7 +115,7 @@ def read_results(path: str | Path) -> OpenedResults:
 
 
 def _table_path(path: Path) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):  # also of a name that is too long
         raise ResultsError(f"{path} does not exist; expected a folder of results or its {PREDICTIONS}")
     if path.is_file() and path.name in WRITTEN_FILES:
         path = path.parent

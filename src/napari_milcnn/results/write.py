@@ -25,6 +25,7 @@ from napari_milcnn.atomic_write import cannot_write, replacing
 from napari_milcnn.errors import LabelsError, OutputError
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import ArrayLike
+from napari_milcnn.images.paths import printable
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.images.write import LabelsAxis, LabelsImage, Pages, write_labels_ome_zarr, write_ome_tiff
 from napari_milcnn.inference.masks import PlaneMasks, class_image, class_of_each
@@ -306,7 +307,7 @@ def prediction_rows(
     rows = prediction.table().join(pd.DataFrame(counts))
     rows.insert(0, "file", file)
     rows.insert(1, "name", name)
-    return rows.assign(warnings="; ".join(prediction.notes), error="")
+    return rows.assign(warnings=printable("; ".join(prediction.notes)), error="")
 
 
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:

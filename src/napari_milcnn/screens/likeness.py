@@ -73,7 +73,8 @@ def principal_components(table: pd.DataFrame, count: int = _DIRECTIONS) -> np.nd
         raise ResultsError(f"{len(table)} wells with {len(names)} features are too few to compare; expected at least "
                            f"{_FEWEST_WELLS} wells of a table of features")  # fmt: skip
     values = np.clip(table[names].to_numpy(float), -_FAR, _FAR)
-    return np.asarray(PCA(min(count, len(table) - 1, len(names)), svd_solver="full").fit_transform(values))
+    with np.errstate(invalid="ignore"):  # of wells that are all alike, the shares of the variance, which nobody reads
+        return np.asarray(PCA(min(count, len(table) - 1, len(names)), svd_solver="full").fit_transform(values))
 
 
 def map_of_wells(table: pd.DataFrame, way: MapWay = "pca", *, seed: int = 0) -> pd.DataFrame:

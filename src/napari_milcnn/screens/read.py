@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -202,8 +203,8 @@ def open_results(path: str | Path) -> OpenedResults:
         As `read_screen` and `read_results` do.
     """
     path = as_on_disk(Path(path))
-    folder = path.parent if path.is_file() and path.name in WRITTEN_FILES else path
-    return read_screen(folder) if (folder / FIELDS).is_file() else read_results(path)
+    folder = path.parent if os.path.isfile(path) and path.name in WRITTEN_FILES else path
+    return read_screen(folder) if os.path.isfile(folder / FIELDS) else read_results(path)
 
 
 def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> OpenedScreen:

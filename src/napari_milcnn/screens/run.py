@@ -331,7 +331,12 @@ class _ScreenRun:
             if self.shared.shard is not None:
                 stack.enter_context(locked_folder(self.out, patience=_STARTING))
             lock.check()
-            if self.shared.shard is None or all(map(self._is_done, self.wells)):
+            left = [well for well in self.wells if not self._is_done(well)]
+            if left and self.shared.shard is None:
+                raise OutputError(f"results of {len(left)} wells, such as {left[0].plate} {left[0].well}, are not in "
+                                  f"{self.out} any more: they were deleted or moved meanwhile; go on with resume "
+                                  "(command line: --resume)")  # fmt: skip
+            if not left:
                 summarise(self.out)
                 write_json(self.out / RECORD, self.record | {"finished": True})
 

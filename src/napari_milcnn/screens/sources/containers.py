@@ -9,11 +9,12 @@ from typing import Final
 from xml.etree import ElementTree
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.instruments import Well, places_of, well_name
+from napari_milcnn.images.instruments import places_of, well_name, well_of_place
 from napari_milcnn.images.ome_zarr import well_fields, well_paths
 from napari_milcnn.images.paths import TIFF_SUFFIXES, image_name
 from napari_milcnn.images.stack import translated
 from napari_milcnn.screens.sources.fields import FoundFields
+from napari_milcnn.untrusted import short
 
 _WELL: Final = "{*}"
 """Any version of the OME schema."""
@@ -64,13 +65,21 @@ def fields_in_series(path: Path) -> FoundFields | None:
         if not tif.is_ome or tif.ome_metadata is None:
             return None
         names, document = [series.name for series in tif.series], tif.ome_metadata
-    rows: list[dict[str, object]] = _described_fields(document, len(names)) or _named_fields(path, names)
+    rows: list[dict[str, object]] = _described_fields(path, document, len(names)) or _named_fields(path, names)
     plate = image_name(path)
-    return FoundFields([{"plate": plate, **row, "file": str(path)} for row in rows])
+    left = len(names) - len(rows)
+    notes = [f"{left} of the {len(names)} images in {path} belong to no well and are left out"] if left > 0 else []
+    return FoundFields([{"plate": plate, **row, "file": str(path)} for row in rows], notes=notes)
 
 
-def _described_fields(document: str, count: int) -> list[dict[str, object]]:
-    """Return plate, well, site and series of the fields that OME metadata describes."""
+def _described_fields(path: Path, document: str, count: int) -> list[dict[str, object]]:
+    """Return plate, well, site and series of the fields that OME metadata describes.
+
+    Raises
+    ------
+    ImageError
+        If it states a well that no plate has.
+    """
     try:
         root = ElementTree.fromstring(document)
     except ElementTree.ParseError:
@@ -80,12 +89,16 @@ def _described_fields(document: str, count: int) -> list[dict[str, object]]:
     for plate in root.findall(f"{_WELL}Plate"):
         name = {"plate": plate.get("Name")} if plate.get("Name") else {}
         for well in plate.findall(f"{_WELL}Well"):
-            place = Well(int(well.get("Row", 0)), int(well.get("Column", 0))).name
+            place = well_of_place(well.get("Row", 0), well.get("Column", 0))
+            if place is None:
+                at = f"row {short(well.get('Row', ''), 20)!r} and column {short(well.get('Column', ''), 20)!r}"
+                raise ImageError(f"{path}: its metadata has a well in {at}, which no plate has; give a table with the "
+                                 "columns file, series, plate, well and site")  # fmt: skip
             for number, sample in enumerate(well.findall(f"{_WELL}WellSample")):
                 image = sample.find(f"{_WELL}ImageRef")
-                at = None if image is None else series.get(image.get("ID"))
-                if at is not None and at < count:
-                    rows.append({**name, "well": place, "site": str(number), "series": str(at)})
+                found = None if image is None else series.get(image.get("ID"))
+                if found is not None and found < count:
+                    rows.append({**name, "well": place.name, "site": str(number), "series": str(found)})
     return rows
 
 

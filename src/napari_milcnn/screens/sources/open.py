@@ -11,8 +11,8 @@ import pandas as pd
 from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.instruments import parse_well
-from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
-from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr
+from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, existing_path
+from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr, is_zipped_zarr
 from napari_milcnn.results.layout import PARQUET_SUFFIXES
 from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
@@ -45,14 +45,14 @@ def open_screen(
     OptionsError
         If the pattern is not understood.
     """
-    path = as_on_disk(Path(source).expanduser()).absolute()  # workers run in folders of their own
+    path = existing_path(source).absolute()  # workers run in folders of their own
     found = _found(path, reading)
     if found.channels and reading.channels is None:
         reading = replace(reading, channels=found.channels)
     fields = with_known_columns(table_of_fields(str(path), found.rows), path)
     missing, notes = [*found.missing, *missing_sites(fields)], [*found.notes, *_on_wells(fields)]
     if layout is not None:
-        fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout).expanduser()))
+        fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout)))
         missing, notes = missing + more, notes + said
     return Screen(str(path), fields, pd.DataFrame(missing, columns=list(MISSING_ROW)), reading, tuple(notes))
 
@@ -68,8 +68,6 @@ def _on_wells(fields: pd.DataFrame) -> list[str]:
 
 
 def _found(path: Path, reading: ImageReading) -> FoundFields:
-    if not path.exists():
-        raise ImageError(f"{path}: there is no such file or folder; expected the images of a screen")
     if path.is_file():
         return _in_file(path)
     if not path.is_dir():
@@ -91,7 +89,7 @@ def _found(path: Path, reading: ImageReading) -> FoundFields:
 def _in_file(path: Path) -> FoundFields:
     if path.suffix.lower() in (*TABLE_SUFFIXES, *PARQUET_SUFFIXES):
         return fields_in_table(path)
-    found = fields_in_series(path)
+    found = fields_in_plate(path) if is_zipped_zarr(path) else fields_in_series(path)
     if found is None:
         raise ImageError(f"{path} is neither a table nor an OME-TIFF of several fields; expected a folder of images "
                          f"with names such as {EXAMPLE}, a table of them, or an OME-Zarr plate")  # fmt: skip
