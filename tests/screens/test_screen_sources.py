@@ -250,6 +250,68 @@ def test_a_table_of_images_as_cellprofiler_writes_it(tmp_path, kind):
     assert all(file.is_file() for name in found.fields["file"] for file in files_of(tmp_path.__class__(name)))
 
 
+BBBC021_IMAGES = """\
+"TableNumber","ImageNumber","Image_FileName_DAPI","Image_PathName_DAPI","Image_FileName_Tubulin",\
+"Image_PathName_Tubulin","Image_FileName_Actin","Image_PathName_Actin","Image_Metadata_Plate_DAPI",\
+"Image_Metadata_Well_DAPI","Replicate","Image_Metadata_Compound","Image_Metadata_Concentration"
+"""
+
+
+def bbbc021_tables(folder):
+    """Write rows in the format of the published tables BBBC021_v1_image.csv, _moa.csv and _compound.csv."""
+    wells = [("Week1_22123", "B02", "DMSO", "0"), ("Week1_22123", "B03", "taxol", "0.3"),
+             ("Week1_22141", "B03", "taxol", "0.3"), ("Week4_27481", "G10", "5-fluorouracil", "0.003"),
+             ("Week4_27481", "G11", "taxol", "1.0")]  # fmt: skip
+    rows = []
+    for number, (plate, well, compound, dose) in enumerate(wells):
+        for site in (1, 2):
+            files = [f"{well}_s{site}_w{channel}{number:04X}-{site}{channel}.tif" for channel in (1, 2, 4)]
+            path = f"{plate.split('_')[0]}/{plate}"
+            cells = [cell for file in files for cell in (file, path)]
+            rows.append([str(4), str(2 * number + site), *cells, plate, well, "1", compound, dose])
+    (folder / "BBBC021_v1_image.csv").write_text(BBBC021_IMAGES + "\n".join(",".join(row) for row in rows) + "\n")
+    (folder / "BBBC021_v1_moa.csv").write_text(
+        "compound,concentration,moa\nDMSO,0.0,DMSO\ntaxol,0.3,Microtubule stabilizers\n"
+        "taxol,1.0,Microtubule stabilizers\ntaxol,1.0,Microtubule stabilizers\nALLN,3.0,Protein degradation\n"
+    )
+    (folder / "BBBC021_v1_compound.csv").write_text("compound,smiles\n5-fluorouracil,C1=C(C(=O)NC(=O)N1)F\ntaxol,CC1\n")
+    return folder / "BBBC021_v1_image.csv"
+
+
+def test_the_published_tables_of_bbbc021_open_and_their_mechanisms_are_joined(tmp_path):
+    """The images say what was in each well; the mechanisms are of compounds and concentrations, and name no wells."""
+    images = bbbc021_tables(tmp_path)
+    found = open_screen(images, layout=tmp_path / "BBBC021_v1_moa.csv")
+    assert found.summary == "10 fields in 5 wells on 3 plates, of 3 treatments"
+    assert found.reading.channels == ("DAPI", "Tubulin", "Actin")
+    wells = found.fields.drop_duplicates(["plate", "well"])
+    assert list(wells["moa"]) == ["DMSO", "Microtubule stabilizers", "Microtubule stabilizers", "",
+                                  "Microtubule stabilizers"]  # fmt: skip
+    assert list(wells["dose"]) == [0, 0.3, 0.3, 0.003, 1]
+    assert set(found.fields["site"]) == {"1", "2"}
+    assert "Week1/Week1_22123/B02_s1_{w10000-11,w20000-12,w40000-14}.tif" in found.fields["file"].iloc[0]
+    assert found.missing.empty
+    (sentence,) = found.notes
+    assert sentence == ("BBBC021_v1_moa.csv names 1 treatment (ALLN 3) without an image; 1 treatment (5-fluorouracil "
+                        "0.003) of the images has no row in BBBC021_v1_moa.csv")  # fmt: skip
+    structures = open_screen(images, layout=tmp_path / "BBBC021_v1_compound.csv")
+    assert structures.fields.groupby("treatment")["smiles"].first().to_dict()["taxol"] == "CC1"
+
+
+def test_tables_of_treatments_that_cannot_be_joined_are_refused(tmp_path):
+    images, table = bbbc021_tables(tmp_path), tmp_path / "moa.csv"
+    spelled = "names no treatment of the screen: .*perhaps 'Taxol-' in the layout is 'taxol' of the images"
+    twice = "says two different things of taxol 1"
+    for text, said in (("compound,concentration,moa\ntaxol,1,a\ntaxol,1.0,b\n", twice),
+                       ("compound,moa\nTaxol-,a\n", spelled)):  # fmt: skip
+        table.write_text(text)
+        with pytest.raises(LabelsError, match=said):
+            open_screen(images, layout=table)
+    folder = write_named(tmp_path / "p", PIXELS, FORMS["ImageXpress"])
+    with pytest.raises(LabelsError, match=r"expected well .* or a treatment or strain that the table of images has"):
+        open_screen(folder, layout=tmp_path / "BBBC021_v1_moa.csv")
+
+
 def test_a_table_without_wells_or_files_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("file,plate\na.tif,1\n")
     with pytest.raises(LabelsError, match="file, plate; expected well"):

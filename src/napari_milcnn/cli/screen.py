@@ -46,7 +46,8 @@ def screen_command(
     layout: Annotated[
         Path | None,
         typer.Option(help="Table with a row for each well: well and, if known, plate, treatment, dose, strain, control "
-                          "(negative, positive, empty), label, and others.", metavar="LAYOUT.csv"),
+                          "(negative, positive, empty), label, and others; or, for a table of images that says what "
+                          "each well was given, with a row for each treatment.", metavar="LAYOUT.csv"),
     ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Look for cells of this class only; repeatable.")

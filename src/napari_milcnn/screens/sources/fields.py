@@ -65,9 +65,11 @@ class Screen:
 
     @property
     def summary(self) -> str:
-        """The number of plates, wells and fields, in a sentence."""
+        """The number of plates, wells and fields, and of treatments where they are known, in a sentence."""
         plates, wells = self.fields["plate"].nunique(), len(self.fields[["plate", "well"]].drop_duplicates())
-        return f"{len(self.fields)} fields in {wells} wells on {plates} plate{'s'[: plates != 1]}"
+        counted = f"{len(self.fields)} fields in {wells} wells on {plates} plate{'s'[: plates != 1]}"
+        names = set(self.fields["treatment"]) - {""} if "treatment" in self.fields else ()
+        return f"{counted}, of {len(names)} treatment{'s'[: len(names) != 1]}" if names else counted
 
 
 @dataclass

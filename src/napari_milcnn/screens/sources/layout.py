@@ -1,7 +1,8 @@
 """Layout tables: what each well of a screen was given, joined to its images by plate and well.
 
-A layout is a CSV or Parquet with the column `well` and, where it holds for some plates only, `plate`. Its other columns
-are added to the fields. The usual names of treatments and doses become `treatment` and `dose`; `control` is negative,
+A layout is a CSV or Parquet with the column `well` and, where it holds for some plates only, `plate`; or a table of
+treatments, where the table of images says what each well was given (`sources.treatments`). Its other columns are added
+to the fields. The usual names of treatments and doses become `treatment` and `dose`; `control` is negative,
 positive, empty, or nothing. The last words that laboratories use for these are known.
 """
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.instruments import parse_well, well_name
-from napari_milcnn.images.paths import as_on_disk, printable
+from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.results.layout import text_table
 from napari_milcnn.schema import (
     EMPTY_FIELDS,
@@ -32,6 +33,8 @@ from napari_milcnn.schema import (
     is_score,
 )
 from napari_milcnn.screens.sources.fields import FIELD_ROW, place_name
+from napari_milcnn.screens.sources.spelling import names_of_one_side
+from napari_milcnn.screens.sources.treatments import treatment_keys_of, with_table_of_treatments
 
 ALIASES: Final = {
     "compound": "treatment", "drug": "treatment", "sirna": "treatment", "perturbation": "treatment",
@@ -49,8 +52,6 @@ _CONTROL_WORDS: Final = {
 _RESULTS: Final = {
     TOP, UNLIKE, UNLIKE_FIELDS, FIELDS_OF_WELL, FAILED_FIELDS, EMPTY_FIELDS, NOT_LOOKED_FOR,
 }  # fmt: skip
-_MOST_SAID, _MORE = 4, "\N{HORIZONTAL ELLIPSIS}"
-"""Most names that a sentence lists, and what stands for further ones."""
 _CONTROL: Final = {word: kind for kind, words in _CONTROL_WORDS.items() for word in words}
 
 
@@ -136,7 +137,7 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
     fields : DataFrame
         Fields with plate and well.
     path : Path
-        The layout.
+        The layout: of wells, or a table of treatments that names no wells.
 
     Returns
     -------
@@ -150,13 +151,19 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
     Raises
     ------
     LabelsError
-        If the layout cannot be read, has no column well, lists a well twice, or names no well of the screen.
+        If the layout cannot be read, names neither wells nor treatments, lists one twice, or names none of the screen.
     """
     read = read_table(path)
     table = with_known_columns(read, path)
     if "well" not in table:
-        raise LabelsError(f"{path} has the columns {', '.join(map(str, read))}; expected well and, for layouts of "
-                          "several plates, plate")  # fmt: skip
+        keys = treatment_keys_of(table, fields)
+        if not keys:
+            raise LabelsError(
+                f"{path} has the columns {', '.join(map(str, read))}; expected well and, for layouts of several "
+                "plates, plate; or a treatment or strain that the table of images has, too"
+            )
+        joined, notes = with_table_of_treatments(fields, table, keys, path)
+        return joined, [], notes
     table = table[table["well"] != ""]
     if table.empty:
         raise LabelsError(f"{path} has no row with a well; expected one row for each well")
@@ -193,7 +200,7 @@ def _on_plates(path: Path, table: pd.DataFrame, fields: pd.DataFrame) -> list[st
     if "plate" not in table:
         return []
     named, there = (list(dict.fromkeys(map(str, one["plate"]))) for one in (table, fields))
-    return _on_names(path, "plate", [one for one in named if one not in there],
+    return names_of_one_side(path, "plate", [one for one in named if one not in there],
                      [one for one in there if one not in named])  # fmt: skip
 
 
@@ -205,32 +212,7 @@ def _on_wells_of_plates(path: Path, table: pd.DataFrame, fields: pd.DataFrame, u
     several = fields["plate"].nunique() > 1
     names = [[f"{plate} {well}" if several else well for plate, well in one if plate in common]
              for one in (without_image, without_row)]  # fmt: skip
-    return _on_names(path, "well", *names)
-
-
-def _on_names(path: Path, what: str, only_named: list[str], only_there: list[str]) -> list[str]:
-    """Say which names only the layout and only the images have; and which of them differ in spelling alone."""
-    parts = [
-        *([f"{path.name} names {_counted(only_named, what)} without an image"] if only_named else []),
-        *([f"{_counted(only_there, what)} of the images {'has' if len(only_there) == 1 else 'have'} no row in "
-           f"{path.name}"] if only_there else []),
-    ]  # fmt: skip
-    spelled = {_plain_spelling(name): name for name in only_named}
-    alike = [(spelled[plain], name) for name in only_there if (plain := _plain_spelling(name)) in spelled]
-    if alike:
-        parts.append(f"perhaps {alike[0][0]!r} in the layout is {alike[0][1]!r} of the images: give both one spelling")
-    return ["; ".join(parts)] if parts else []
-
-
-def _counted(names: list[str], what: str) -> str:
-    listed = ", ".join([*map(printable, names[:_MOST_SAID]), *([_MORE] if len(names) > _MOST_SAID else [])])
-    return f"{len(names)} {what}{'s'[: len(names) != 1]} ({listed})"
-
-
-def _plain_spelling(name: str) -> str:
-    """Return what spellings of one plate, or well, have in common: "1" for plate_1, Plate01, P1 and week/plate-1."""
-    words = re.findall(r"[^\W\d_]+|\d+", name.casefold().rsplit("/", 1)[-1])
-    return " ".join(word.lstrip("0") or "0" for word in words if word not in ("plate", "platte", "p", "pl"))
+    return names_of_one_side(path, "well", *names)
 
 
 def _wells_without_images(table: pd.DataFrame, fields: pd.DataFrame) -> list[dict[str, str]]:

@@ -32,7 +32,8 @@ def open_screen(
         each field; an OME-Zarr plate; or an OME-TIFF in which each series is a field.
     layout : path, optional
         A table with a row for each well: well, plate (where it differs between plates), treatment, dose, strain,
-        control (negative, positive, empty), label, and whatever else.
+        control (negative, positive, empty), label, and whatever else; or, where the table of images says what each well
+        was given, a table with a row for each treatment, and dose.
     reading : ImageReading
         How the files are opened; its pattern says the form of their names.
 
