@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from napari_milcnn.screens import features, summary
 from napari_milcnn.screens.likeness import wells_like
 from napari_milcnn.screens.opened_wells import wells_of_results
 from napari_milcnn.screens.parts import part_folder, wells_of_steps
-from napari_milcnn.screens.read import OpenedScreen, growth_of, open_results, read_screen, well_named
+from napari_milcnn.screens.read import OpenedScreen, growth_of, open_results, read_screen
 from napari_milcnn.screens.run import screen
 
 NAMES = "plate_{well}_s{site}_w{channel}.tif"
@@ -159,7 +158,7 @@ def test_wells_are_listed_on_the_command_line(finished, running, tmp_path):
     some = CliRunner().invoke(app, ["wells", str(running)])
     assert "3 of 4 wells so far" in some.stderr
     wrong = {
-        ("--like", "H12"): "no well 'H12'",
+        ("--like", "H12"): "no results of the well 'H12'",
         ("--like", "A01", "--plate", "x"): "on the plate 'x'",
         ("--plate", "plate"): "give --like, too",
     }
@@ -170,14 +169,6 @@ def test_wells_are_listed_on_the_command_line(finished, running, tmp_path):
     refused = CliRunner().invoke(app, ["wells", str(tmp_path)])
     assert refused.exit_code == 2
     assert "holds no screen" in " ".join(refused.stderr.split())
-
-
-def test_a_well_of_several_plates_has_to_be_said_with_its_plate(finished):
-    found = read_screen(finished)
-    twice = pd.concat([found.fields, found.fields.assign(plate="other")])
-    with pytest.raises(ResultsError, match="2 plates have a well 'A01': plate, other; say which"):
-        well_named(replace(found, fields=twice), "A01")
-    assert well_named(replace(found, fields=twice), "r01c01", "other") == ("other", "A01")
 
 
 def masked(found, row):

@@ -23,7 +23,7 @@ from napari_milcnn.cli.export import export_command
 from napari_milcnn.cli.info import info, simulate
 from napari_milcnn.cli.labels import check_command, next_command
 from napari_milcnn.cli.progress import output
-from napari_milcnn.cli.screen import screen_command, wells_command
+from napari_milcnn.cli.screen import label_command, screen_command, wells_command
 from napari_milcnn.cli.train import calibrate_command, train_command
 
 
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "classify": classify_command,
     "screen": screen_command,
     "wells": wells_command,
+    "label": label_command,
     "train": train_command,
     "evaluate": evaluate_command,
     "calibrate": calibrate_command,

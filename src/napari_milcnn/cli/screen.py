@@ -1,4 +1,4 @@
-"""The commands screen and wells."""
+"""The commands screen, wells and label."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def wells_command(
     from napari_milcnn.cli.labels import write_and_print
     from napari_milcnn.errors import ResultsError
     from napari_milcnn.screens.likeness import CLUSTER, LIKENESS, UNEXPLAINED, unexplained_wells, wells_like
-    from napari_milcnn.screens.read import read_screen, well_named
+    from napari_milcnn.screens.read import read_screen
+    from napari_milcnn.screens.well_labels import well_named
 
     with exit_status(), table_lock(out, folder):
         if plate is not None and like is None:
@@ -135,6 +136,33 @@ def wells_command(
         write_and_print(table, out, as_json, table[["plate", "well", *front]])
         if not found.growth.finished:
             messages.print(f"{found.growth.words}; the others are not listed", style="yellow")
+
+
+def label_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a screen or of a classification.", metavar="FOLDER")],
+    *,
+    well: Annotated[list[str], typer.Option("--well", help="Well to label, such as B03; repeatable.")],
+    label: Annotated[
+        list[str], typer.Option("--label", help="What it shows; repeatable, where images show several classes.")
+    ],
+    plate: Annotated[str | None, typer.Option(help="The plate of the wells, where there are several.")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Table of labels to write to, which may exist already. Default: labels.csv in FOLDER.",
+                     metavar="LABELS.csv"),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace other labels that the images have; otherwise they are refused.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Give the images of wells a label in a table of labels, which train and the Train dock read."""
+    from napari_milcnn.screens.read import open_results
+    from napari_milcnn.screens.well_labels import label_wells, well_named
+
+    with exit_status():
+        found = open_results(folder)
+        wells = [well_named(found, name, plate) for name in well]
+        output.print(label_wells(found, wells, label, table, replace=replace))
 
 
 def _summarise(out: Path, options: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -472,6 +473,72 @@ def open_labelling(
                           "one of them")  # fmt: skip
     classes = with_colours(known_classes(notes, sheet, images))
     return Labelling(path, _State(classes, images), reading, with_cells(sheet, notes))
+
+
+def open_table(
+    table: Path, images: Iterable[LabelledImage], reading: ImageReading = AS_THEY_SAY
+) -> tuple[Labelling, tuple[int, ...]]:
+    """Open a table of labels, which may not exist yet, with some images beside its own; nothing is written at first.
+
+    Parameters
+    ----------
+    table : Path
+        The table. In a new one, images of one file a channel get a column for each channel, where these have names.
+    images : iterable of LabelledImage
+        Images without labels; those that the table has already stay as they are there.
+    reading : ImageReading
+        Axes and names of the channels where the files do not say.
+
+    Returns
+    -------
+    labelling : Labelling
+        The table.
+    rows : tuple of int
+        The rows of these images in it.
+
+    Raises
+    ------
+    LabelsError
+        If the table has problems, or has labels of some planes of one of the images and is to have one of another.
+    """
+    table, given = as_on_disk(table.absolute()), list(images)
+    names = reading.channels or ()
+    by_channel = bool(names) and all(len(files_of(one.file)) == len(names) > 1 for one in given)
+    new = Sheet(columns=(*(f"{FILE_OF}{name}" for name in names), "label", "group", "split")) if by_channel else Sheet()
+    sheet = read_sheet(table, reading) if table.exists() else new
+    notes = read_notes(notes_path(table))
+    known = known_images(table, sheet, notes)
+    added = [replace(one, file=table.parent / relative_name(one.file, table.parent)) for one in given]
+    _check_planes_apart(table, known, added)
+    place = {_files_and_plane(one): row for row, one in reversed(list(enumerate(known)))}
+    every = list(known)
+    for one in added:
+        if place.setdefault(_files_and_plane(one), len(every)) == len(every):
+            every.append(one)
+    classes = with_colours(known_classes(notes, sheet, every))
+    reading = with_channel_columns(table, replace(reading, axes=reading.axes or notes.axes))
+    labelling = Labelling(table, _State(classes, tuple(every)), reading, with_cells(sheet, notes))
+    return labelling, tuple(place[_files_and_plane(one)] for one in added)
+
+
+def _files_and_plane(image: LabelledImage) -> tuple[tuple[Path, ...], str]:
+    """Return what an image is, however its name is written."""
+    return tuple(Path(os.path.realpath(file)) for file in files_of(image.file)), image.plane
+
+
+def _check_planes_apart(table: Path, known: Iterable[LabelledImage], added: Iterable[LabelledImage]) -> None:
+    """Refuse to add a whole image beside a plane of it, or a plane beside the whole."""
+    planes: dict[tuple[Path, ...], set[str]] = defaultdict(set)
+    for one in known:
+        if one.labels:
+            planes[_files_and_plane(one)[0]].add(one.plane)
+    for one in added:
+        there = planes[_files_and_plane(one)[0]] - {one.plane}
+        if there and "" in (one.plane, *there):
+            names = ", ".join(name or "all" for name in sorted(there))
+            raise LabelsError(
+                f"{table} has labels of {one.file} with other planes ({names}); label it there, or choose another table"
+            )
 
 
 def _without_label(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:

@@ -20,7 +20,6 @@ import pandas as pd
 
 from napari_milcnn.errors import OutputError, ResultsError
 from napari_milcnn.figures.plates import Blank
-from napari_milcnn.images.instruments import well_name
 from napari_milcnn.images.paths import as_on_disk
 from napari_milcnn.images.stack import ImageStack, PlaneIndex
 from napari_milcnn.options import MasksAs
@@ -250,37 +249,6 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
     )  # fmt: skip
     placed: OpenedScreen = located(opened, {})  # type: ignore[assignment]  # it replaces `files` alone
     return placed
-
-
-def well_named(found: OpenedScreen, well: str, plate: str | None = None) -> tuple[str, str]:
-    """Return plate and name of a well of a screen, as its tables write them.
-
-    Parameters
-    ----------
-    found : OpenedScreen
-        The screen.
-    well : str
-        The well, such as B03, B3 or r02c03.
-    plate : str, optional
-        Its plate, where several plates have such a well.
-
-    Raises
-    ------
-    ResultsError
-        If no plate has it, or several do and the plate is not said.
-    """
-    wells = found.fields[_PLACE_OF_WELL].drop_duplicates()
-    own = wells[wells[WELL].isin([well, well_name(well)])]
-    own = own if plate is None else own[own[PLATE] == plate]
-    where = "" if plate is None else f" on the plate {plate!r}"
-    if own.empty:
-        raise ResultsError(f"{found.folder} has no well {well!r}{where}; its first is {' '.join(wells.iloc[0])}")
-    if len(own) > 1:
-        names = ", ".join(own[PLATE].head(5))
-        raise ResultsError(
-            f"{len(own)} plates have a well {well!r}: {names}; say which by plate (command line: --plate)"
-        )
-    return str(own[PLATE].iloc[0]), str(own[WELL].iloc[0])
 
 
 def growth_of(folder: Path) -> Growth:

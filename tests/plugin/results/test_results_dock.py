@@ -33,6 +33,7 @@ from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
 from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
 from napari_milcnn.plugin.results.wells.running_session import RunningSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
@@ -173,6 +174,7 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
         WellsSession,
         RunningSession,
         LikenessSession,
+        WellLabelsSession,
     )
 
     def is_drawn(value) -> bool:

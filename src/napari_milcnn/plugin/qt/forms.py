@@ -270,6 +270,13 @@ class Section(QWidget):
         """Fold it, or unfold it."""
         self.button.setChecked(is_open)
 
+    def rename(self, title: str) -> None:
+        """Give it another title."""
+        if title != self._title:
+            self._title = title
+            self.button.setAccessibleName(title)
+            self._show()
+
     def summarise(self, text: str) -> None:
         """Say in a few words what it holds, for when it is folded."""
         if text != self._summary:

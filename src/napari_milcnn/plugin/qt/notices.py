@@ -38,6 +38,15 @@ class Notice:
     about: int | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked before something is lost, and the words of the two answers."""
+
+    text: str
+    yes: str
+    no: str
+
+
 class Notices:
     """The notices that hold now, in the order in which they came.
 

@@ -13,6 +13,7 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication
 from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QPushButton, QStackedWidget, QWidget
 
+from napari_milcnn.plugin.docks import TrainPage, open_page
 from napari_milcnn.plugin.qt.figure import figure_style
 from napari_milcnn.plugin.qt.forms import (
     DeletedWhenClosed,
@@ -45,6 +46,7 @@ from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
 from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import Chosen, ResultsSession
 from napari_milcnn.plugin.results.wells.chosen_box import ChosenWellsBox
+from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
 from napari_milcnn.plugin.results.wells.likeness_box import LikenessView
 from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
 from napari_milcnn.plugin.results.wells.plate_box import PlateView
@@ -82,6 +84,7 @@ class ResultsDock(QWidget):
         self.evaluation, self.screen_session = EvaluationSession(), ScreenSession()
         self.wells_session, self.running = WellsSession(self.session), RunningSession(self.session)
         self.likeness = LikenessSession(self.wells_session)
+        self.well_labels = WellLabelsSession(self.wells_session)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
@@ -93,7 +96,7 @@ class ResultsDock(QWidget):
         self.rows, self.gallery = RowsBox(self.session), GalleryView(self.gallery_session)
         self.histogram, self.confusion, self.calibration = HistogramView(), ConfusionView(), CalibrationView()
         self.dose, self.plate = DoseView(), PlateView(self.wells_session)
-        self.alike, self.chosen_box = LikenessView(self.likeness), ChosenWellsBox(self.likeness)
+        self.alike, self.chosen_box = LikenessView(self.likeness), ChosenWellsBox(self.likeness, self.well_labels)
         self.views: tuple[View, ...] = (
             self.rows, self.histogram, self.confusion, self.calibration, self.gallery, self.plate, self.dose,
             self.alike,
@@ -156,6 +159,8 @@ class ResultsDock(QWidget):
         self.wells_jobs = SessionJobs(self.wells_session, self)
         self.running_jobs = SessionJobs(self.running, self)
         self.likeness_jobs = SessionJobs(self.likeness, self)
+        self.label_jobs = SessionJobs(self.well_labels, self)
+        self.chosen_box.train_asked.connect(self._on_train)
         self.likeness.list_asked.connect(lambda: self.show_view(self.views.index(self.alike)))
         self.running.changed.connect(self._on_growth)
         session.stop_requested.connect(self.jobs.stop)
@@ -166,7 +171,7 @@ class ResultsDock(QWidget):
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)
         session.changed.connect(self._on_change)
-        session.copied.connect(self._on_copied)
+        session.copied.connect(lambda text: QGuiApplication.clipboard().setText(text))
         self.folder_button.clicked.connect(self._on_folder)
         self.file_button.clicked.connect(self._on_file)
         self.layout_button.clicked.connect(self._on_layout)
@@ -200,6 +205,7 @@ class ResultsDock(QWidget):
             self.wells_session,
             self.running,
             self.likeness,
+            self.well_labels,
         )
         return any(one.is_busy for one in sessions) or self.view().is_busy
 
@@ -258,9 +264,6 @@ class ResultsDock(QWidget):
         self.resume_button.setText("Stop" if resuming else "Resume")
         self.resume_button.setToolTip(_STOP_HELP if resuming else _RESUME_HELP)
 
-    def _on_copied(self, text: str) -> None:
-        QGuiApplication.clipboard().setText(text)
-
     def _draw(self, _event: Any = None) -> None:
         """Draw the view in front, also in another theme."""
         opened = self.session.opened
@@ -318,6 +321,9 @@ class ResultsDock(QWidget):
 
     def _on_removed(self, _event: Any = None) -> None:
         self.session.remove_layers()
+
+    def _on_train(self, table: Path) -> None:
+        open_page(self.viewer, TrainPage).when_open(lambda dock: dock.open_labels(table))
 
     def _on_images_picked(self, files: list[str], words: str) -> None:
         self.show_view(0)

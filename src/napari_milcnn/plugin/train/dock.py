@@ -25,8 +25,9 @@ from napari_milcnn.plugin.qt.forms import (
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import Ending, JobRunner
+from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.train.jobs import Begun, DevicesRequest
-from napari_milcnn.plugin.train.label_box import LabelBox, QuestionBox
+from napari_milcnn.plugin.train.label_box import LabelBox
 from napari_milcnn.plugin.train.learning_box import LearningBox
 from napari_milcnn.plugin.train.outcome_box import OutcomeBox
 from napari_milcnn.plugin.train.plan_box import PlanBox
@@ -164,6 +165,11 @@ class TrainDock(QWidget):
         figures = (self.learning_box.confusion, self.outcome_box.confusion, self.outcome_box.calibration)
         jobs = self.start_runner.busy or self.devices_runner.busy
         return self._start_timer.isActive() or jobs or any(figure.busy for figure in figures)
+
+    def open_labels(self, table: Path) -> None:
+        """Open a table of labels in the first tab."""
+        self.tabs.setCurrentIndex(LABEL_TAB)
+        self.label_box.open([table])
 
     def stop(self) -> None:
         """Stop the job that runs; finished epochs are saved."""

@@ -33,15 +33,15 @@ from napari_milcnn.plugin.qt.forms import (
     dropped_paths,
     heading,
     page_layout,
-    plain_text,
     row,
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import Ending, JobRunner
+from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.qt.tables import filter_field
 from napari_milcnn.plugin.results_to_layers import image_layers
 from napari_milcnn.plugin.train.class_box import ClassBox
-from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits, Question
+from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits
 from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, filter_choices
 from napari_milcnn.plugin.train.open_box import OpenBox
 
@@ -55,39 +55,6 @@ _ABOUT_KEYS = (
     "Let the number keys, Ctrl+Z and Ctrl+Shift+Z change labels while the image has the focus, too. While this is off, "
     "they do so only on this tab, and in the image they do what napari has them do"
 )
-
-
-class QuestionBox(QWidget):
-    """A question before something is lost, with a button for each answer; hidden while there is none.
-
-    Signals
-    -------
-    answered : bool
-        The user answered yes or no.
-    """
-
-    answered = Signal(bool)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text, self.yes, self.no = Note(), QPushButton("Yes"), QPushButton("No")
-        self.yes.setToolTip("Go on")
-        self.no.setToolTip("Leave everything as it is")
-        layout = vertical_layout(self)
-        layout.addWidget(self.text)
-        layout.addLayout(row(self.yes, self.no))
-        self.yes.clicked.connect(lambda: self.answered.emit(True))
-        self.no.clicked.connect(lambda: self.answered.emit(False))
-        self.hide()
-
-    def ask(self, question: Question | None) -> None:
-        """Ask a question, or none."""
-        self.setVisible(question is not None)
-        if question is not None:
-            self.text.say(question.text, WARNING)
-            for button, text in ((self.yes, question.yes), (self.no, question.no)):
-                button.setText(text)
-                button.setToolTip(plain_text(f"{text}: {question.text}"))
 
 
 class KeysButton(QPushButton):

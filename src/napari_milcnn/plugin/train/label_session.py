@@ -25,7 +25,7 @@ from psygnal import Signal
 
 from napari_milcnn.errors import MilcnnError, OutputError
 from napari_milcnn.images.paths import image_name
-from napari_milcnn.plugin.qt.notices import Level, Notice
+from napari_milcnn.plugin.qt.notices import Level, Notice, Question
 from napari_milcnn.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,15 +63,6 @@ class LabelState(Enum):
     READY = "images are open"
     RANKING = "the images to label next are being looked for"
     CHECKING = "labels are being checked"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked before something is lost, and the words of the two answers."""
-
-    text: str
-    yes: str
-    no: str
 
 
 @dataclass(frozen=True, eq=False)

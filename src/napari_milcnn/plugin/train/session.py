@@ -29,7 +29,7 @@ from psygnal import Signal
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import TrainOptions
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.qt.notices import Level, Notice
+from napari_milcnn.plugin.qt.notices import Level, Notice, Question
 from napari_milcnn.plugin.train.choices import Choices, missing_for_training
 from napari_milcnn.plugin.train.jobs import (
     Begun,
@@ -48,7 +48,7 @@ from napari_milcnn.plugin.train.jobs import (
     TrainRequest,
     ValidateRequest,
 )
-from napari_milcnn.plugin.train.label_session import LabelSession, Question
+from napari_milcnn.plugin.train.label_session import LabelSession
 from napari_milcnn.progress import TimeLeft, duration
 
 if TYPE_CHECKING:

@@ -244,7 +244,7 @@ def test_a_user_finds_wells_like_one_in_the_dock(make_napari_viewer, qtbot, fini
     rest()
     dock.plate.list.activated.emit(1 + PLACES.index("B02"))
     rest()
-    assert dock.chosen_box.name.text() == "B02 of plate"
+    assert dock.chosen_box.section.button.text() == "Well B02 of plate"
     dock.chosen_box.like_button.click()
     rest()
     assert dock.view() is dock.alike
