@@ -14,11 +14,12 @@ from napari_milcnn.cli.option_flags import (
     MODEL,
     OUT,
     AsJson,
-    class_thresholds,
+    ClassNames,
+    ClassThresholds,
     device_beside_replay,
-    foreground_of,
-    given_options,
+    evidence_of,
     loaded,
+    mask_options_of,
     options_of,
     reading_of,
     reading_options,
@@ -52,15 +53,8 @@ def classify_command(
             metavar="run.json",
         ),
     ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Make masks of this class only; repeatable.")
-    ] = None,
-    class_threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="CLASS=NUMBER, such as nucleus=0.42: used in place of --threshold for that class; repeatable."
-        ),
-    ] = None,
+    classes: ClassNames = None,
+    class_threshold: ClassThresholds = None,
     masks: Annotated[bool, typer.Option(help="Make masks and objects.")] = True,
     masks_as: Annotated[MasksAs, typer.Option(help="Format of the masks: OME-TIFF or OME-Zarr.")] = "tiff",
     save_evidence: Annotated[
@@ -100,13 +94,11 @@ def classify_command(
         if not images or model is None or out is None:
             raise OptionsError("to classify, give IMAGE..., --model and --out, or --replay with a run.json")
         trained = loaded(model)
-        thresholds = class_thresholds(class_threshold or ())
         steps = classify_files(
             trained, images, out, command=sys.argv, classes=classes, masks=masks, masks_as=masks_as,
             save_evidence=save_evidence, objects=objects, resume=resume, redo_changed=redo_changed, on_warning=say,
-            mask_options=given_options(MaskOptions, options) | {"class_thresholds": thresholds},
-            reading=reading_of(options), foreground=foreground_of(options, trained.card.foreground),
-            **given_options(EvidenceOptions, options),
+            mask_options=mask_options_of(options, class_threshold), reading=reading_of(options),
+            **evidence_of(options, trained),
         )  # fmt: skip
         _show_classification(steps, trained, out, as_json)
 

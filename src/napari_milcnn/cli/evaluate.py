@@ -14,7 +14,7 @@ from napari_milcnn.cli.option_flags import (
     OUT,
     AsJson,
     Layout,
-    foreground_of,
+    evidence_of,
     given_options,
     loaded,
     options_of,
@@ -70,7 +70,7 @@ def evaluate_command(
         trained = loaded(model)
         steps = evaluation_steps(
             trained, table, truth=truth, folds=folds, train_options=given_options(TrainOptions, options, "train_"),
-            foreground=foreground_of(options, trained.card.foreground), **given_options(EvaluateOptions, options),
+            **evidence_of(options, trained, EvaluateOptions),
         )  # fmt: skip
         if card_out is not None and not options["faithfulness"]:
             raise OptionsError("--card-out writes the faithfulness on the model's card; give --faithfulness, too")

@@ -12,7 +12,15 @@ import typer
 from pydantic.fields import FieldInfo
 
 from napari_milcnn.errors import OptionsError, OutputError
-from napari_milcnn.options import ForegroundOptions, Options, ZReading, flag_name, make_options
+from napari_milcnn.options import (
+    EvidenceOptions,
+    ForegroundOptions,
+    MaskOptions,
+    Options,
+    ZReading,
+    flag_name,
+    make_options,
+)
 from napari_milcnn.output_lock import locked
 
 if TYPE_CHECKING:
@@ -53,6 +61,16 @@ Layout = Annotated[
         help="For an OME-Zarr plate in place of LABELS.csv: a table of its wells with the columns well (such as B03) "
         "and label and, if known, group and split.",
         metavar="LAYOUT.csv",
+    ),
+]
+ClassNames = Annotated[
+    list[str] | None, typer.Option("--class", help="Look for cells of this class only, and make its masks; repeatable.")
+]
+ClassThresholds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class-threshold",
+        help="CLASS=NUMBER, such as nucleus=0.42: used in place of --threshold for that class; repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
@@ -144,7 +162,18 @@ def table_lock(out: Path | None, *inputs: Path | None) -> Iterator[None]:
         yield
 
 
-def class_thresholds(texts: Sequence[str]) -> dict[str, float]:
+def mask_options_of(options: Mapping[str, object], thresholds: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options of masks that were given, with the thresholds of `ClassThresholds`.
+
+    Raises
+    ------
+    OptionsError
+        As `given_options` does, or if a threshold is not understood.
+    """
+    return given_options(MaskOptions, options) | {"class_thresholds": _class_thresholds(thresholds or ())}
+
+
+def _class_thresholds(texts: Sequence[str]) -> dict[str, float]:
     """Read texts such as 'nucleus=0.42'; the name of a class may contain an =."""
     found: dict[str, float] = {}
     for text in texts:
@@ -168,9 +197,18 @@ def reading_of(options: Mapping[str, Any]) -> ImageReading:
     return ImageReading(**given)
 
 
-def foreground_of(options: Mapping[str, object], base: ForegroundOptions) -> ForegroundOptions:
-    """Return `base` with the foreground options that were given in place of its own."""
-    return make_options(ForegroundOptions, given_options(ForegroundOptions, options, "foreground_")).over(base)
+def evidence_of(
+    options: Mapping[str, object], model: TrainedModel, kind: type[EvidenceOptions] = EvidenceOptions
+) -> dict[str, Any]:
+    """Return the options of the evidence that were given; the foreground is that of the model's card but for those.
+
+    Raises
+    ------
+    OptionsError
+        As `given_options` does.
+    """
+    foreground = make_options(ForegroundOptions, given_options(ForegroundOptions, options, "foreground_"))
+    return {"foreground": foreground.over(model.card.foreground), **given_options(kind, options)}
 
 
 def device_beside_replay(ctx: typer.Context) -> str | None:

@@ -13,10 +13,12 @@ from napari_milcnn.cli.option_flags import (
     OUT,
     TABLE_OUT,
     AsJson,
-    class_thresholds,
-    foreground_of,
+    ClassNames,
+    ClassThresholds,
+    evidence_of,
     given_options,
     loaded,
+    mask_options_of,
     options_of,
     reading_of,
     reading_options,
@@ -49,15 +51,8 @@ def screen_command(
                           "(negative, positive, empty), label, and others; or, for a table of images that says what "
                           "each well was given, with a row for each treatment.", metavar="LAYOUT.csv"),
     ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Look for cells of this class only; repeatable.")
-    ] = None,
-    class_threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="CLASS=NUMBER, such as nucleus=0.42: used in place of --threshold for that class; repeatable."
-        ),
-    ] = None,
+    classes: ClassNames = None,
+    class_threshold: ClassThresholds = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the screen in the folder, with the same model and options: wells "
@@ -99,10 +94,8 @@ def screen_command(
         steps = screen(
             trained, source, out, layout=layout, reading=reading_of(options), classes=classes, resume=resume,
             redo_changed=redo_changed, retry_failed=retry_failed, command=sys.argv, on_warning=say,
-            mask_options=given_options(MaskOptions, options)
-            | {"class_thresholds": class_thresholds(class_threshold or ())},
-            foreground=foreground_of(options, trained.card.foreground),
-            **given_options(ScreenOptions, options), **given_options(EvidenceOptions, options),
+            mask_options=mask_options_of(options, class_threshold), **given_options(ScreenOptions, options),
+            **evidence_of(options, trained),
         )  # fmt: skip
         _show_screen(steps, out, as_json)
 
