@@ -188,11 +188,11 @@ def end_to_end(folder: Path, threads: int) -> Variants:
 
     def by_command() -> None:
         subprocess.run([sys.executable, "-m", "napari_milcnn", "classify", *map(str, files), "--model", str(folder /
-                        "model.zip"), "--out", str(folder / "command")], check=True, capture_output=True,
+                        "model.zip"), "--out", tempfile.mkdtemp(dir=folder)], check=True, capture_output=True,
                        env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
 
     def by_python(masks: bool) -> None:
-        for _ in classify_files(model, files, folder / f"masks {masks}", masks=masks):
+        for _ in classify_files(model, files, Path(tempfile.mkdtemp(dir=folder)), masks=masks):
             pass
 
     return {

@@ -184,12 +184,12 @@ def _arrow_column(column: pd.Series, kind: pa.DataType) -> pa.Array:
 def with_each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return a table in which each text, and each name of a column, is changed; numbers and gaps stay."""
     columns: dict[str, pd.Series] = {}
-    for name in table:
-        column = table[name]
-        if column.dtype.kind not in "biufM":
-            texts = [value for value in column.unique() if isinstance(value, str)]
+    for name, kind in table.dtypes.items():
+        if kind.kind not in "biufM":
+            texts = [value for value in table[name].unique() if isinstance(value, str)]
             changes = {text: changed for text in texts if (changed := change(text)) != text}
-            columns[str(name)] = column.map(lambda value, known=changes: known.get(value, value)) if changes else column
+            if changes:
+                columns[str(name)] = table[name].map(lambda value, known=changes: known.get(value, value))
     return table.assign(**columns).rename(columns=lambda name: change(str(name)))
 
 

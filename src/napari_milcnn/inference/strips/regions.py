@@ -59,15 +59,14 @@ def means_in_strips(
     """
     sums, area = np.zeros((classes, 1)), np.zeros(1, np.int64)
     for strip, own in _over(labels):
-        flat = own.ravel().astype(np.intp)
+        inside = np.flatnonzero(own)
+        flat = own.ravel()[inside].astype(np.intp)
         counts = np.bincount(flat)
         area, sums = _as_long_as(area, len(counts)), _as_long_as(sums, len(counts))
         area[: len(counts)] += counts
         for total, one in zip(sums, maps(strip), strict=True):
-            total[: len(counts)] += np.bincount(flat, one.ravel())
-    sums /= np.maximum(area, 1)
-    sums[:, 0] = 0
-    return sums.astype(np.float32)
+            total[: len(counts)] += np.bincount(flat, one.ravel()[inside])
+    return (sums / np.maximum(area, 1)).astype(np.float32)
 
 
 def looked_up(labels: np.ndarray | ScratchPlane, values: np.ndarray) -> np.ndarray:
