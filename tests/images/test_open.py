@@ -100,7 +100,7 @@ def test_sources_and_parameters_that_are_wrong() -> None:
         open_image(TCYX, axes="TCYX", series=0)
     with pytest.raises(ImageError, match="has 2 channels, but channels= names 1: GFP"):
         open_image(TCYX, axes="TCYX", channels=["GFP"])
-    for size in (0, -1, float("nan"), float("inf")):
+    for size in (0, -1, float("nan"), float("inf"), 1e300, 1e-300, "0.5", True):
         with pytest.raises(ImageError, match="give the side of a pixel in µm"):
             open_image(TCYX, axes="TCYX", pixel_size=size)
 

@@ -56,6 +56,8 @@ def test_numbers(text: object, number: float | None) -> None:
         ((0.5, 2), ("µm", "sec"), None, "0.5 µm x 2 sec, which is not understood"),
         (("abc", "abc"), ("µm", "µm"), None, "abc µm"),
         ((-1, -1), ("µm", "µm"), None, "-1 µm"),
+        ((1e30, 1e30), ("µm", "µm"), None, "1e+30 x 1e+30 µm, which no microscope has"),
+        ((1e-30, None), ("m", "m"), None, "1e-24 µm, which no microscope has"),
         ((float("nan"), 1), ("µm", "µm"), None, "nan µm x 1 µm"),
         ((2, 2), ("odd\n[/]" + "x" * 99, "")[:1] * 2, None, "2 odd\\x0a[/]xxx"),
     ],

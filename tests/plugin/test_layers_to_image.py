@@ -264,6 +264,13 @@ def test_pixel_size_from_scale_and_unit(scale, unit, size):
     assert (f"The scale {scale:g} has no unit" in " ".join(reading.notes)) == (unit == "pixel" and scale != 1)
 
 
+@pytest.mark.parametrize("place", [{"scale": (1e30, 1e30)}, {"affine": np.diag([0, 0.3, 1])}, {"scale": (np.nan, 1)}])
+def test_a_size_that_no_microscope_has_is_not_taken(place):
+    reading = suggest([layer_of(numbers(4, 5), units=("um", "um"), **place)])
+    assert reading.pixel_size is None
+    assert "which no microscope has. Enter the pixel size" in " ".join(reading.notes)
+
+
 @pytest.mark.parametrize(
     ("place", "size"),
     [

@@ -46,6 +46,7 @@ from napari_milcnn.images.paths import (
 from napari_milcnn.images.stack import FoundImage, ImageStack, StoredAxes, reason, translated
 from napari_milcnn.images.tiff.ndtiff import first_tiff
 from napari_milcnn.images.tiff.read import TIFF_MAGIC, open_tiff
+from napari_milcnn.images.units import POSSIBLE, is_possible_size
 from napari_milcnn.options import ZReading
 from napari_milcnn.untrusted import check_regular, short
 
@@ -231,8 +232,9 @@ class ImageReading:
     pattern: str | None = None
 
     def __post_init__(self) -> None:
-        if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
-            raise OptionsError(f"pixel_size is {self.pixel_size}; expected µm per pixel, a number above 0")
+        if self.pixel_size is not None and not is_possible_size(self.pixel_size):
+            raise OptionsError(f"pixel_size is {self.pixel_size!r}; expected µm per pixel, a number from "
+                               f"{POSSIBLE[0]:g} to {POSSIBLE[1]:g}")  # fmt: skip
         if self.series is not None and self.series < 0:
             raise OptionsError(f"series is {self.series}; expected 0 or more")
         if self.z not in get_args(ZReading):
@@ -497,8 +499,9 @@ def _examples(letters: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def _given_size(pixel_size: float) -> float:
-    if not 0 < pixel_size < math.inf:
-        raise ImageError(f"pixel_size={pixel_size} is not a size; give the side of a pixel in µm, for example 0.65")
+    if not is_possible_size(pixel_size):
+        raise ImageError(f"pixel_size={pixel_size!r} is not a size; give the side of a pixel in µm, for example 0.65; "
+                         f"it can be {POSSIBLE[0]:g} to {POSSIBLE[1]:g}")  # fmt: skip
     return float(pixel_size)
 
 

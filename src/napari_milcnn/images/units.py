@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import product
+from numbers import Real
 from typing import Final
 
 from napari_milcnn.untrusted import short
@@ -63,6 +64,15 @@ PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 3
 """Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
 PLAUSIBLE: Final = (0.001, 50.0)
 """Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
+
+
+POSSIBLE: Final = (1e-5, 1e5)
+"""Sizes of a pixel in µm that are taken at all: those of electron microscopes, and of cameras that see a bench."""
+
+
+def is_possible_size(size: object) -> bool:
+    """Whether a value is a size of a pixel in µm that is taken."""
+    return isinstance(size, Real) and not isinstance(size, bool) and POSSIBLE[0] <= size <= POSSIBLE[1]
 
 
 def unit_spelling(unit: str) -> str:
@@ -140,6 +150,10 @@ def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tupl
             "if you know the size, give it in µm."
         )
     mean = sum(known) / len(known)
+    if not all(map(is_possible_size, known)):
+        shown = " x ".join(f"{length:g}" for length in known)
+        return None, (f"The file gives the size of a pixel as {shown} µm, which no microscope has; if you know the size, "
+                      "give it in µm.")  # fmt: skip
     if max(known) - min(known) > 0.01 * mean:
         y, x = known
         return mean, f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used."

@@ -27,7 +27,7 @@ from napari_milcnn.images.lazy_array import in_memory
 from napari_milcnn.images.open import ImageReading, maximum_projection, open_image
 from napari_milcnn.images.paths import exists_on_disk, image_name
 from napari_milcnn.images.stack import ImageStack, Window
-from napari_milcnn.images.units import micrometres_per
+from napari_milcnn.images.units import is_possible_size, micrometres_per
 from napari_milcnn.options import ZReading
 
 if TYPE_CHECKING:
@@ -614,6 +614,8 @@ def _size_of(layer: Image, axes: str) -> tuple[float | None, tuple[str, ...]]:
     in_micrometres = steps[reached] * np.array(lengths)[:, np.newaxis]
     y, x = np.linalg.norm(in_micrometres, axis=0).tolist()
     size = x if abs(y - x) <= 0.01 * x else (y + x) / 2
+    if not (is_possible_size(x) and is_possible_size(y)):
+        return None, (f"The layer gives a pixel of {y:g} x {x:g} µm, which no microscope has. Enter the pixel size.",)
     notes = []
     if size != x:
         notes.append(f"The pixels are not square (Y {y:g} µm, X {x:g} µm); their mean, {size:g} µm, is used.")
