@@ -151,7 +151,8 @@ def test_names_in_the_files_count_first(tmp_path):
 
 def test_thumbnails_and_label_images_are_left_out_of_a_folder_and_said(tmp_path):
     names = ["p_B03_s1_w1.tif", "p_B03_s1_w1_thumb.tif", f"p_B03_s1_w1_thumb{GUIDS[0]}.tif", "a.tif",
-             "a_cp_masks.png", "b_labels.tif", "MFG.mdb", "Index.idx.xml"]  # fmt: skip
+             "a_cp_masks.png", "A_MASKS.TIF", "a_Object Identities.tif", "a_Simple Segmentation.tif",
+             "b_labels.tif", "MFG.mdb", "Index.idx.xml"]  # fmt: skip
     for name in names:
         (tmp_path / name).touch()
     said: list[str] = []

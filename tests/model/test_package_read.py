@@ -172,6 +172,16 @@ def test_a_link_is_refused(files: Files, tmp_path: Path) -> None:
     refused(path, "'link' is a link")
 
 
+def test_a_password_is_said(files: Files, tmp_path: Path) -> None:
+    """It is no damage, and downloading it again does not help."""
+    path = write(tmp_path / "m.zip", files)
+    packed = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        packed[packed.rindex(mark) + flags] |= 1
+    path.write_bytes(packed)
+    refused(path, "is locked with a password; get the model from its source again")
+
+
 def test_a_name_that_stands_twice_is_refused(files: Files, tmp_path: Path) -> None:
     """Which of the two was checked and which is read would be anyone's guess."""
     path = write(tmp_path / "m.zip", files)

@@ -63,10 +63,11 @@ _LONGEST_NAME = 150
 
 LABEL_ENDS: Final = (
     "", "_labels", "_label", "-labels", "-label", ".labels", "_masks", "_mask", "-masks", "-mask", "_cp_masks", "_seg",
-    "_segmentation", "_objects", "_cells", "_nuclei", "_stardist", "_instances",
+    "_segmentation", "_objects", "_cells", "_nuclei", "_stardist", "_instances", "_object identities",
+    "_object predictions", "_simple segmentation",
 )  # fmt: skip
-"""What follows the name of an image in the names of its label images, as segmentation programs write them."""
-LABELS_BESIDE: Final = tuple(end for end in LABEL_ENDS if re.search("label|mask|seg", end))
+"""What follows the name of an image in the names of its label images, in lower case."""
+LABELS_BESIDE: Final = tuple(end for end in LABEL_ENDS if re.search("label|mask|seg|object ", end))
 """Ends of names that are passed over in a folder which holds the image itself; other ends may name a channel."""
 _BRACES = re.compile(r"(.*)\{([^{}]*,[^{}]*)\}(.*)", re.DOTALL)
 _CHANNEL_NUMBER = re.compile(r"(?:channel|ch|w|d|c)\d*$", re.IGNORECASE)
@@ -198,11 +199,11 @@ def joined_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[li
 def _shown_in(folder: Path) -> tuple[list[Path], list[str]]:
     """List the files of a folder that are images, and say which are passed over: thumbnails and label images."""
     found = sorted(path for path in folder.iterdir() if is_image(path))
-    stems = {_without_suffix(path.name) for path in found}
+    stems = {_without_suffix(path.name).casefold() for path in found}
     thumbs = [path for path in found if THUMBNAIL.fullmatch(path.name)]
     labels = [
         path for path in found
-        for stem in [_without_suffix(path.name)]
+        for stem in [_without_suffix(path.name).casefold()]
         if any(stem.endswith(end) and _is_there(stem.removesuffix(end), stems) for end in LABELS_BESIDE)
     ]  # fmt: skip
     sentences = [

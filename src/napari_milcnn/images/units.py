@@ -72,7 +72,7 @@ POSSIBLE: Final = (1e-5, 1e5)
 
 def is_possible_size(size: object) -> bool:
     """Whether a value is a size of a pixel in µm that is taken."""
-    return isinstance(size, Real) and not isinstance(size, bool) and POSSIBLE[0] <= size <= POSSIBLE[1]
+    return isinstance(size, Real) and not isinstance(size, bool) and POSSIBLE[0] <= float(size) <= POSSIBLE[1]
 
 
 def unit_spelling(unit: str) -> str:
@@ -152,8 +152,8 @@ def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tupl
     mean = sum(known) / len(known)
     if not all(map(is_possible_size, known)):
         shown = " x ".join(f"{length:g}" for length in known)
-        return None, (f"The file gives the size of a pixel as {shown} µm, which no microscope has; if you know the size, "
-                      "give it in µm.")  # fmt: skip
+        return None, (f"The file gives the size of a pixel as {shown} µm, which no microscope has; if you know "
+                      "the size, give it in µm.")  # fmt: skip
     if max(known) - min(known) > 0.01 * mean:
         y, x = known
         return mean, f"The pixels are not square (Y {y:g} µm, X {x:g} µm); the mean, {mean:g} µm, is used."

@@ -35,6 +35,8 @@ DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 _LARGEST_DIRECTORY = 1 << 16
 """Bytes of the list of files in a zip, at most: room for `MOST_FILES` long names."""
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1
+"""Flag of a file in a zip that a password locks."""
 _PIECE = 1 << 20
 _DAMAGED_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, LookupError, OverflowError,
@@ -196,6 +198,8 @@ def _unsafe(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
         parts, name = PurePosixPath(entry.filename).parts, f"'{short(entry.filename, 60)}'"
         if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
             yield f"the name {name} leads out of the zip"
+        if entry.flag_bits & _ENCRYPTED:
+            yield f"{name} is locked with a password"
         if entry.external_attr >> 16 & 0o170000 == 0o120000:
             yield f"{name} is a link"
         if entry.compress_type not in _PACKED:
