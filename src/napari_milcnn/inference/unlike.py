@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from napari_milcnn.errors import ModelError
 from napari_milcnn.inference.model_input import ModelInput
@@ -304,7 +304,7 @@ def _cloud(known: np.ndarray, held: np.ndarray, least: np.ndarray, shrinkage: fl
 def _limit(distances: np.ndarray) -> float:
     """Return the 99th percentile, or the bound below which the next of few images lies with a probability of .99."""
     logs = np.log(np.maximum(distances, 1e-6))
-    bound = logs.mean() + stats.t.ppf(0.99, len(logs) - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / len(logs))
+    bound = logs.mean() + stdtrit(len(logs) - 1, 0.99) * logs.std(ddof=1) * math.sqrt(1 + 1 / len(logs))
     return math.exp(max(float(np.percentile(logs, 99)), float(bound)))
 
 
