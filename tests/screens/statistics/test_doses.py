@@ -110,6 +110,22 @@ def test_table_of_doses_and_its_pictures():
     assert doses_in_words(dose_table(wells.drop(columns="dose"), ["x"], StatisticsOptions())) == []
 
 
+def test_why_there_is_no_interval_is_said_once_for_all_pictures():
+    """One well a dose: each picture says that there is none, the sentence above them why, and the table both."""
+    dose = np.geomspace(0.1, 150, 10)
+    wells = pd.DataFrame({
+        "plate": "P", "treatment": np.repeat(["a", "b"], 10), "dose": np.tile(dose, 2), "control": "",
+        "score x": np.tile(hill(dose, 0.1, 0.9, 0.3, 2), 2) + np.random.default_rng(1).normal(0, 0.01, 20),
+    })  # fmt: skip
+    table = dose_table(wells, ["x"], StatisticsOptions())
+    headings = [heading for heading, _ in dose_pictures(wells, table)]
+    assert [heading.rpartition("; ")[2] for heading in headings] == ["no interval"] * 2
+    assert doses_in_words(table) == [
+        "No interval: 0 of 10 doses have a second well; expected at least 4 (2 responses)."
+    ]
+    assert table["note"].str.endswith("0 of 10 doses have a second well; expected at least 4").all()
+
+
 def test_of_many_curves_of_noise_hardly_any_is_a_response():
     """Each has a chance of 5 % by itself; together they are held to the false-discovery rate. None has an EC50."""
     rng = np.random.default_rng(2)

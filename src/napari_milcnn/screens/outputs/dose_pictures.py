@@ -11,8 +11,8 @@ import pandas as pd
 from napari_milcnn.evaluation.page import svg_uri
 from napari_milcnn.figures.plots import dose_figure
 from napari_milcnn.schema import CONTROL, DOSE, PLATE, TREATMENT_COLUMNS
-from napari_milcnn.screens.statistics.analyse import FITTED
-from napari_milcnn.screens.statistics.doses import hill
+from napari_milcnn.screens.statistics.analyse import FITTED, NOTE
+from napari_milcnn.screens.statistics.doses import NO_INTERVAL, hill
 from napari_milcnn.screens.statistics.hits import CLASS
 
 _MOST_CURVES, _MOST_WITHOUT = 12, 20
@@ -45,7 +45,7 @@ def dose_pictures(wells: pd.DataFrame, doses: pd.DataFrame, most: int = _MOST_CU
 
 
 def doses_in_words(doses: pd.DataFrame) -> list[str]:
-    """Say how many dose responses are not drawn, and which treatments have none for any class.
+    """Say how many dose responses are not drawn, why some have no interval, and which treatments have no response.
 
     Parameters
     ----------
@@ -57,6 +57,8 @@ def doses_in_words(doses: pd.DataFrame) -> list[str]:
     responds, said = doses["EC50"].notna(), []
     if responds.sum() > _MOST_CURVES:
         said.append(f"The {_MOST_CURVES} largest of {responds.sum()} responses are drawn.")
+    reasons = doses.loc[responds, NOTE].str.extract(f"({NO_INTERVAL}: .*)")[0].value_counts()
+    said += [f"{str(reason).capitalize()} ({count} responses)." for reason, count in reasons.items()]
     names = doses.apply(_treatment, axis=1)
     none = list(dict.fromkeys(names[~names.isin(names[responds])]))
     if none:
@@ -72,9 +74,14 @@ def _treatment(row: Mapping[Hashable, object]) -> str:
 
 def _heading(row: Mapping[Hashable, object]) -> str:
     low, high = (float(str(row[name])) for name in ("EC50 low", "EC50 high"))
-    interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
-    note = f"; {row['note']}" if row["note"] else ""
-    return f"{_treatment(row)}, {row[CLASS]}: EC50 {float(str(row['EC50'])):.2g}{interval}{note}"
+    interval = f" ({_two_digits(low)} to {_two_digits(high)})" if np.isfinite(low) else ""
+    note, without, _ = str(row[NOTE]).partition(NO_INTERVAL)  # why is said once for all
+    note = f"; {note}{without}" if note or without else ""
+    return f"{_treatment(row)}, {row[CLASS]}: EC50 {_two_digits(float(str(row['EC50'])))}{interval}{note}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _dose_picture(wells: pd.DataFrame, row: Mapping[Hashable, object]) -> str:

@@ -30,6 +30,8 @@ FLATTEST, STEEPEST = 0.2, 8.0
 LEVEL = 0.05
 """Level of the F test against a flat line."""
 NO_RESPONSE = "no response: a flat line fits as well"
+NO_INTERVAL = "no interval"
+"""How a sentence begins that says why there is none."""
 _PARAMETERS = 4
 _AT_LIMIT, _REACHED = 1e-2, 0.8
 _GRID = 200, 12
@@ -134,7 +136,7 @@ def _why_no_interval(dose: np.ndarray) -> str:
     several = int((counts > 1).sum())
     if several >= FEWEST_DOSES:
         return ""
-    return f"no interval: {several} of {len(counts)} doses have a second well; expected at least {FEWEST_DOSES}"
+    return f"{NO_INTERVAL}: {several} of {len(counts)} doses have a second well; expected at least {FEWEST_DOSES}"
 
 
 def _limit_of(dose: np.ndarray, log_ec50: float, slope: float) -> str:
