@@ -17,6 +17,7 @@ from torch import nn
 
 from napari_milcnn.inference.predict import Bags
 from napari_milcnn.labels.table import read_labels
+from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import TrainedModel, new_model
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -71,6 +72,12 @@ def lively_model(preset: str = "compact", **options: Any) -> TrainedModel:
         model.network.maps.bias.copy_(-scale * logits.mean((0, 2, 3)))
     count = len(model.channels)
     return model.with_card(mean=(100.0,) * count, std=(50.0,) * count)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """Read a `lively_model` from its file, so that a job of another process can read it, too."""
+    return load_model(lively_model().save(tmp_path_factory.mktemp("model") / "small.zip"))
 
 
 def delta_model(channels: int = 1, **options: Any) -> TrainedModel:

@@ -29,9 +29,11 @@ from qtpy.QtWidgets import (
 import napari_milcnn as mil
 from conftest import PATIENCE, lively_model, noise
 from napari_milcnn.images.instruments import Well, parse_well
-from napari_milcnn.plugin.results.evaluation import EvaluationSession
 from napari_milcnn.plugin.results.gallery import GallerySession
-from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
+from napari_milcnn.plugin.results.runs.evaluation_session import EvaluationSession
+from napari_milcnn.plugin.results.runs.run_box import RunBox
+from napari_milcnn.plugin.results.runs.run_session import RunSession
+from napari_milcnn.plugin.results.runs.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import ResultsSession
 from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
 from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
@@ -183,7 +185,12 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
         return isinstance(value, (*sessions, QObject)) or value is dock.viewer
 
     assert {name for name, value in vars(dock).items() if not is_drawn(value)} == set()
-    for kind in {*sessions, *(type(part) for part in (dock, *dock.views, dock.jobs, dock.evaluation_box))}:
+    for kind in {
+        *sessions,
+        RunSession,
+        RunBox,
+        *(type(part) for part in (dock, *dock.views, dock.jobs, dock.evaluation_box)),
+    }:
         methods = [name for name, value in vars(kind).items() if callable(value) or isinstance(value, property)]
         assert len(methods) <= 30, kind
 

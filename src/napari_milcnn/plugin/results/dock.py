@@ -29,8 +29,6 @@ from napari_milcnn.plugin.qt.forms import (
 )
 from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
-from napari_milcnn.plugin.results.evaluation import EvaluationSession
-from napari_milcnn.plugin.results.evaluation_box import EvaluationBox
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.gallery_box import GalleryView
 from napari_milcnn.plugin.results.jobs import SessionJobs
@@ -42,8 +40,10 @@ from napari_milcnn.plugin.results.plot_box import (
     View,
 )
 from napari_milcnn.plugin.results.rows_box import RowsBox
-from napari_milcnn.plugin.results.screen.screen_box import ScreenBox
-from napari_milcnn.plugin.results.screen.screen_session import ScreenSession
+from napari_milcnn.plugin.results.runs.evaluation_box import EvaluationBox
+from napari_milcnn.plugin.results.runs.evaluation_session import EvaluationSession
+from napari_milcnn.plugin.results.runs.screen_box import ScreenBox
+from napari_milcnn.plugin.results.runs.screen_session import ScreenSession
 from napari_milcnn.plugin.results.session import Chosen, ResultsSession
 from napari_milcnn.plugin.results.wells.chosen_box import ChosenWellsBox
 from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
@@ -165,9 +165,9 @@ class ResultsDock(QWidget):
         self.running.changed.connect(self._on_growth)
         session.stop_requested.connect(self.jobs.stop)
         self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
-        self.evaluation.evaluated.connect(self._on_evaluated)
+        self.evaluation.written.connect(self._on_evaluated)
         self.screen_session.stop_requested.connect(self.screen_jobs.stop)
-        self.screen_session.screened.connect(self._on_screened)
+        self.screen_session.written.connect(self._on_screened)
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)
         session.changed.connect(self._on_change)

@@ -10,23 +10,15 @@ import tifffile
 from qtpy.QtCore import Qt
 
 import napari_milcnn as mil
-from conftest import PATIENCE, lively_model, noise
+from conftest import PATIENCE, noise
 from napari_milcnn.options import EvaluateOptions, ForegroundOptions
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.notices import Level
-from napari_milcnn.plugin.results.evaluation import EvaluationChoices, EvaluationSession, EvaluationState
+from napari_milcnn.plugin.results.runs.evaluation_session import EvaluationChoices, EvaluationSession
 from qt_actions import SessionWorker, open_dock
 
 pytest.importorskip("napari")
 CPU = {"device": "cpu", "draws": 0}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Write a small model of the classes a, b and c, and load it."""
-    path = tmp_path_factory.mktemp("model") / "small.zip"
-    lively_model().save(path)
-    return mil.load_model(path)
 
 
 @pytest.fixture
@@ -41,10 +33,10 @@ def labels(tmp_path):
 
 
 @pytest.fixture
-def session(model):
+def session(saved_model):
     """Return a session with the model as the current one."""
     session = EvaluationSession()
-    session.use(model)
+    session.use(saved_model)
     return session
 
 
@@ -100,19 +92,21 @@ def test_results_go_to_a_name_that_is_free(session, labels, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"kind": "class_map", "foreground": ForegroundOptions(size=12)}])
-def test_an_evaluation_writes_what_python_writes(session, model, labels, tmp_path, options):
+def test_an_evaluation_writes_what_python_writes(session, saved_model, labels, tmp_path, options):
     given = CPU | {name: value for name, value in options.items() if name != "foreground"}
     foreground = {"size": 12.0} if options else {}
     session.choose(EvaluationChoices(labels=labels, reading=READING, options=given, foreground=foreground))
     opened = []
-    session.evaluated.connect(opened.append)
+    session.written.connect(opened.append)
     worker, out = SessionWorker(session), session.out
     session.start()
-    assert session.state is EvaluationState.RUNNING
+    assert session.is_busy
     worker.work()
-    assert session.state is EvaluationState.READY
+    assert not session.is_busy
     table = mil.read_labels(labels, _reading())
-    report = mil.evaluate(model, table, **given, foreground=ForegroundOptions(**foreground).over(model.card.foreground))
+    report = mil.evaluate(
+        saved_model, table, **given, foreground=ForegroundOptions(**foreground).over(saved_model.card.foreground)
+    )
     report.save(tmp_path / "python")
     for name in ("predictions.csv", "confusion.csv", "groups.csv", "metrics.json"):
         assert (out / name).read_text() == (tmp_path / "python" / name).read_text()
@@ -131,7 +125,7 @@ def test_an_image_that_fails_has_its_reason_and_the_others_are_measured(session,
     (tmp_path / "1.tif").write_bytes(b"broken")
     session.choose(EvaluationChoices(labels=labels, reading=READING, options=CPU))
     opened = []
-    session.evaluated.connect(opened.append)
+    session.written.connect(opened.append)
     worker = SessionWorker(session)
     session.start()
     worker.work()
@@ -141,15 +135,17 @@ def test_an_image_that_fails_has_its_reason_and_the_others_are_measured(session,
     assert session.message.text.startswith("Measured on 3 images, 1 failed.")
 
 
-def test_a_calibrated_model_is_that_of_python_and_used_only_when_the_user_says_so(session, model, labels, tmp_path):
+def test_a_calibrated_model_is_that_of_python_and_used_only_when_the_user_says_so(
+    session, saved_model, labels, tmp_path
+):
     session.choose(EvaluationChoices(calibrate=True, labels=labels, reading=READING, options={"device": "cpu"}))
     worker, out = SessionWorker(session), session.out
     session.start()
     worker.work()
-    expected = mil.calibrate(model, mil.read_labels(labels, _reading()), device="cpu")
+    expected = mil.calibrate(saved_model, mil.read_labels(labels, _reading()), device="cpu")
     assert session.calibrated.path == out
     assert session.calibrated.model.digest == expected.digest
-    assert model.card.temperature == 1.0
+    assert saved_model.card.temperature == 1.0
     assert "Temperature" in session.message.text
     session.choose(replace(session.choices, out=out))
     assert "exists already" in session.problem
@@ -164,7 +160,7 @@ def test_a_run_that_is_stopped_writes_nothing(session, labels, tmp_path):
     (request,) = worker.waiting
     session.take(request, next(request.steps()))
     session.stop()
-    assert session.state is EvaluationState.STOPPING
+    assert session.is_stopping
     assert stopped == [request]
     session.end(request, stopped=True)
     assert set(tmp_path.iterdir()) == before
@@ -182,14 +178,14 @@ def test_a_table_of_other_classes_is_refused_in_words(session, labels):
     assert session.message.level is Level.ERROR
 
 
-def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, labels, tmp_path):
+def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, saved_model, labels, tmp_path):
     viewer = make_napari_viewer()
     _, dock = open_dock(viewer, "Results")
     box = dock.evaluation_box
     assert not box.start_button.isEnabled()
     assert box.problem.text() == "Choose a model."
-    current.set(model)
-    assert box.model.itemText(0) == f"current model ({model.card.name})"
+    current.set(saved_model)
+    assert box.model.itemText(0) == f"current model ({saved_model.card.name})"
     box.labels.line.setText(str(labels))
     box.reading.channels.setText("GFP, RFP")
     assert set(box.choices().options) == set(EvaluateOptions.model_fields) - {"foreground"}
@@ -216,7 +212,7 @@ def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, model, 
     assert box.start_button.text() == "Calibrate"
     qtbot.mouseClick(box.start_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
-    assert current.model is model
-    qtbot.mouseClick(box.use_button, Qt.MouseButton.LeftButton)
-    assert current.model.card.temperature != model.card.temperature
+    assert current.model is saved_model
+    qtbot.mouseClick(box.last_button, Qt.MouseButton.LeftButton)
+    assert current.model.card.temperature != saved_model.card.temperature
     current.clear()

@@ -10,25 +10,18 @@ import tifffile
 from qtpy.QtCore import Qt
 
 import napari_milcnn as mil
-from conftest import PATIENCE, lively_model, noise
+from conftest import PATIENCE, noise
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.options import ScreenOptions
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.notices import Level
-from napari_milcnn.plugin.results.screen.screen_session import ScreenChoices, ScreenSession
+from napari_milcnn.plugin.results.runs.screen_session import ScreenChoices, ScreenSession
 from qt_actions import SessionWorker, open_dock
 
 pytest.importorskip("napari")
 READING = {"channels": ("GFP", "RFP")}
 CPU = {"device": "cpu", "precision": "float32"}
 SCORES = ["plate", "well", "site", "top"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.zip"
-    lively_model().save(path)
-    return mil.load_model(path)
 
 
 @pytest.fixture
@@ -43,16 +36,16 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def session(model, source, tmp_path):
+def session(saved_model, source, tmp_path):
     session = ScreenSession()
-    session.use(model)
-    session.choose(ScreenChoices(source, out=tmp_path / "out", reading=READING, evidence=CPU))
+    session.use(saved_model)
+    session.choose(ScreenChoices(source=source, out=tmp_path / "out", reading=READING, evidence=CPU))
     return session
 
 
-def test_a_screen_writes_what_python_writes_and_opens(session, model, source, tmp_path):
+def test_a_screen_writes_what_python_writes_and_opens(session, saved_model, source, tmp_path):
     opened, shares = [], []
-    session.screened.connect(opened.append)
+    session.written.connect(opened.append)
     session.changed.connect(lambda: shares.append(session.share))
     worker = SessionWorker(session)
     session.start()
@@ -60,7 +53,7 @@ def test_a_screen_writes_what_python_writes_and_opens(session, model, source, tm
     assert not session.is_busy
     assert shares == sorted(shares)
     assert len(set(shares)) > 2
-    list(mil.screen(model, source, tmp_path / "python", reading=ImageReading(**READING), **CPU))
+    list(mil.screen(saved_model, source, tmp_path / "python", reading=ImageReading(**READING), **CPU))
     tables = [pd.read_csv(tmp_path / name / "predictions.csv")[SCORES] for name in ("out", "python")]
     pd.testing.assert_frame_equal(*tables)
     assert len(opened[0].found.table) == 3
@@ -121,11 +114,11 @@ def test_a_source_without_images_is_refused_in_words(session, tmp_path):
     assert session.message.level is Level.ERROR
 
 
-def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, model, source, tmp_path):
+def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, saved_model, source, tmp_path):
     _, dock = open_dock(make_napari_viewer(), "Results")
     box = dock.screen_box
     assert box.problem.text() == "Choose a model."
-    current.set(model)
+    current.set(saved_model)
     box.source.line.setText(str(source))
     box.reading.channels.setText("GFP, RFP")
     assert set(box.choices().options) == set(ScreenOptions.model_fields)
@@ -135,7 +128,7 @@ def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, model, so
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
     assert dock.view() is dock.rows
     assert len(dock.found.table) == 3
-    assert box.report_button.isVisibleTo(box)
+    assert box.last_button.isVisibleTo(box)
     box.out.line.setText(str(tmp_path / "plate screen"))
     assert box.start_button.text() == "Resume screen"
     current.clear()
