@@ -161,6 +161,8 @@ def test_wells_are_listed_on_the_command_line(finished, running, tmp_path):
         ("--like", "H12"): "no results of the well 'H12'",
         ("--like", "A01", "--plate", "x"): "on the plate 'x'",
         ("--plate", "plate"): "give --like, too",
+        ("--out", str(finished / "wells.csv")): "would overwrite; choose another name",
+        ("--out", str(finished / "likeness.csv")): "would overwrite; choose another name",
     }
     for options, words in wrong.items():
         refused = CliRunner().invoke(app, ["wells", str(finished), *options])

@@ -58,7 +58,9 @@ def simulate(
     *,
     fields: Annotated[int, typer.Option(min=1, max=100_000, help="Fields of view for each localisation.")] = 10,
     size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Side of a field, in px.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed gives the same screen.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Random seed: the same seed gives the same screen.")
+    ] = 0,
     plates_alike: Annotated[
         bool, typer.Option("--plates-alike", help="Take all plates in the same way: 0 for every --plate option.")
     ] = False,

@@ -105,7 +105,7 @@ def wells_command(
     *,
     like: Annotated[str | None, typer.Option(help="List the wells that are most like this one, such as B03.")] = None,
     plate: Annotated[str | None, typer.Option(help="The plate of that well, in a screen of several plates.")] = None,
-    count: Annotated[int, typer.Option(help="Most wells to list with --like.", min=1)] = 20,
+    count: Annotated[int, typer.Option(help="Most wells to list with --like.", min=1, max=100_000)] = 20,
     out: Annotated[Path | None, TABLE_OUT] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,10 +113,11 @@ def wells_command(
     from napari_milcnn.cli.labels import write_and_print
     from napari_milcnn.errors import ResultsError
     from napari_milcnn.screens.likeness import CLUSTER, LIKENESS, UNEXPLAINED, unexplained_wells, wells_like
+    from napari_milcnn.screens.outputs.crate import FILES_OF_SCREEN
     from napari_milcnn.screens.read import read_screen
     from napari_milcnn.screens.well_labels import well_named
 
-    with exit_status(), table_lock(out, folder):
+    with exit_status(), table_lock(out, *(folder / f"{name}.csv" for name in FILES_OF_SCREEN)):
         if plate is not None and like is None:
             raise OptionsError("--plate says on which plate the well of --like is; give --like, too")
         found = read_screen(folder)

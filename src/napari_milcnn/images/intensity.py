@@ -48,6 +48,7 @@ from napari_milcnn.images.ome_zarr import plate_wells
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, open_image
 from napari_milcnn.images.paths import FILE_OF, ZARR_SUFFIXES, as_on_disk, files_of, images_in, with_file_column
 from napari_milcnn.images.stack import ImageStack, Window, only_planes
+from napari_milcnn.untrusted import short
 
 LEAST_CONTRAST = 5.0
 """Pixels whose distance from the background is at least this many times the noise stand out of it."""
@@ -519,8 +520,8 @@ def _plate_rows(path: Path) -> list[_PlateRow]:
                                          LabelsError))  # fmt: skip
     names = [name.lower() for name in table.columns]
     if not _tells_plates(names):
-        raise LabelsError(f"{path} has the columns {', '.join(table.columns)}; a table of plates needs file and plate "
-                          "or control")  # fmt: skip
+        raise LabelsError(f"{path} has the columns {short(', '.join(table.columns))}; a table of plates needs file and "
+                          "plate or control")  # fmt: skip
     rows = [dict(zip(names, cells, strict=True)) for cells in table.rows]
     gaps = [line for line, row in zip(table.lines, rows, strict=True) if "plate" in row and not row["plate"]]
     if 0 < len(gaps) < len(rows):

@@ -453,7 +453,8 @@ def _rows(path: Path, columns: tuple[str, ...], needed: int) -> list[tuple[int, 
     missing = [name for name in columns[:needed] if name not in header]
     if missing:
         names = " and ".join(f'"{name}"' for name in missing)
-        raise LabelsError(f"{path} has no column{'s'[: len(missing) > 1]} {names}; found {', '.join(table.columns)}")
+        found = short(", ".join(table.columns))
+        raise LabelsError(f"{path} has no column{'s'[: len(missing) > 1]} {names}; found {found}")
     twice = [name for name in columns if header.count(name) > 1]
     if twice:
         raise LabelsError(f'{path} has {header.count(twice[0])} columns "{twice[0]}"; give each column its own name')

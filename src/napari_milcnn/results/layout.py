@@ -26,6 +26,7 @@ from napari_milcnn.results.opened import (
     read_parquet,
     wells_of,
 )
+from napari_milcnn.untrusted import short
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*(,\d+)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
@@ -142,7 +143,7 @@ def _read_layout(path: Path) -> pd.DataFrame:
     table = text_table(path, "a table with the column file or well", ResultsError)
     names = [str(name).lower() for name in table]
     if not {"file", "well"} & set(names):
-        raise ResultsError(f'{path} has neither a column "file" nor a column "well"; found {", ".join(names[:8])}')
+        raise ResultsError(f'{path} has neither a column "file" nor a column "well"; found {short(", ".join(names))}')
     repeated = [name for name, count in Counter(names).items() if name and count > 1]
     if repeated:
         raise ResultsError(

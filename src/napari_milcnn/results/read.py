@@ -51,6 +51,7 @@ from napari_milcnn.schema import (
     is_score,
     score_columns,
 )
+from napari_milcnn.untrusted import short
 
 
 class _Opening(BaseModel, frozen=True):
@@ -140,7 +141,7 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     missing += [name for name in PLANE_COLUMNS if "t" in header and name not in header]
     if missing or "top" not in header:
         raise ResultsError(
-            f"{path.name} has {_no_columns(missing or ['top'])}; found {', '.join(header[:8])}; expected the "
+            f"{path.name} has {_no_columns(missing or ['top'])}; found {short(', '.join(header))}; expected the "
             "predictions.csv of a classification or evaluation"
         )
     texts = [name for name in header if name in TEXT_COLUMNS]

@@ -30,7 +30,7 @@ _FORMATS: Final = {
     ".csv": "text/csv", ".parquet": "application/vnd.apache.parquet", ".json": "application/json",
     ".html": "text/html", ".zip": "application/zip", ".tif": "image/tiff", ".png": "image/png",
 }  # fmt: skip
-_WHAT: Final = {
+FILES_OF_SCREEN: Final = {
     "predictions": "A row for each plane that was classified, and for each field that failed: scores, cells, quality",
     "wells": "A row for each well: scores of its fields together, cells, comparison with the controls",
     "cells": "A row for each object: its class, size, place and evidence",
@@ -38,6 +38,8 @@ _WHAT: Final = {
     "features": "Features of each well, standardised by the negative controls",
     "fields": "Every field of the screen: plate, well, site, file and layout",
     "missing": "Wells and fields that are named but have no image",
+    "likeness": "Wells by how little the classes of the model explain them",
+    "treatments": "Each treatment compared with the negative controls",
     "hits": "Treatments that differ from the negative controls",
     "doses": "Dose response of each treatment",
     "controls": "How well the controls of each plate differ",
@@ -102,7 +104,7 @@ def _root(record: Mapping[str, object], files: list[dict[str, object]]) -> Itera
 def _files_of_folder(folder: Path) -> Iterator[dict[str, object]]:
     """Describe the files and folders that are there, but for drafts and locks."""
     for path in sorted(folder.iterdir()):
-        what = _WHAT.get(path.name.split(".")[0])
+        what = FILES_OF_SCREEN.get(path.name.split(".")[0])
         if path.is_file() and what is not None and path.suffix in _FORMATS and path.name != CRATE:
             yield {"@id": path.name, "@type": "File", "name": path.name, "description": what,
                    "encodingFormat": _FORMATS[path.suffix], "contentSize": str(path.stat().st_size)}  # fmt: skip

@@ -29,6 +29,7 @@ from napari_milcnn.images.paths import (
 )
 from napari_milcnn.screens.sources.fields import FoundFields
 from napari_milcnn.screens.sources.layout import read_table, with_known_columns
+from napari_milcnn.untrusted import short
 
 _OF_EVERY_PLATE: Final = re.compile(
     r"(?i)images?|data|raw|tiffs?|time[ _-]?point[ _-]?\d+|zstep[ _-]?\d+|measurement[ _-]?\d+|projections?"
@@ -115,10 +116,10 @@ def fields_in_table(path: Path) -> FoundFields:
     table = table[[name for name in table if table[name].astype(str).ne("").any()]]
     channels = [str(name) for name in table if str(name).lower().startswith(FILE_OF)]
     if not channels and "file" not in table:
-        raise LabelsError(f"{path} has the columns {', '.join(map(str, table))}; expected file, or a file for each "
-                          "channel such as 'file DAPI' or Image_FileName_DAPI")  # fmt: skip
+        raise LabelsError(f"{path} has the columns {short(', '.join(map(str, table)))}; expected file, or a file for "
+                          "each channel such as 'file DAPI' or Image_FileName_DAPI")  # fmt: skip
     if "well" not in table:
-        raise LabelsError(f"{path} has the columns {', '.join(map(str, table))}; expected well, such as B03")
+        raise LabelsError(f"{path} has the columns {short(', '.join(map(str, table)))}; expected well, such as B03")
     others = [str(name) for name in table if name not in channels]
     rows: list[dict[str, object]] = []
     for number, row in enumerate(table.to_dict("records")):

@@ -35,6 +35,7 @@ from napari_milcnn.schema import (
 from napari_milcnn.screens.sources.fields import FIELD_ROW, place_name
 from napari_milcnn.screens.sources.spelling import names_of_one_side
 from napari_milcnn.screens.sources.treatments import treatment_keys_of, with_table_of_treatments
+from napari_milcnn.untrusted import short
 
 ALIASES: Final = {
     "compound": "treatment", "drug": "treatment", "sirna": "treatment", "perturbation": "treatment",
@@ -159,7 +160,7 @@ def with_layout_of_wells(fields: pd.DataFrame, path: Path) -> tuple[pd.DataFrame
         keys = treatment_keys_of(table, fields)
         if not keys:
             raise LabelsError(
-                f"{path} has the columns {', '.join(map(str, read))}; expected well and, for layouts of several "
+                f"{path} has the columns {short(', '.join(map(str, read)))}; expected well and, for layouts of several "
                 "plates, plate; or a treatment or strain that the table of images has, too"
             )
         joined, notes = with_table_of_treatments(fields, table, keys, path)
