@@ -11,13 +11,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from conftest import PATIENCE
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.plugin.docks import OpeningDock
+
+_SIGNAL = type(QTimer().timeout)
+"""What a signal of an object is, for the binding of Qt in use."""
+
+
+def own_attributes(held: object) -> dict[str, Any]:
+    """Return what an object holds, without the signals that PySide keeps in its objects."""
+    return {name: one for name, one in vars(held).items() if name != "__METAOBJECT__" and not isinstance(one, _SIGNAL)}
 
 
 def open_dock(viewer, name: str) -> tuple[Any, Any]:

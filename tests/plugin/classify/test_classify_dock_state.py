@@ -17,7 +17,7 @@ from napari_milcnn.plugin.classify import dock as dock_module
 from napari_milcnn.plugin.classify.dock import DockForms, SessionLayers, session_of
 from napari_milcnn.plugin.classify.session import ClassifySession
 from napari_milcnn.plugin.layer_writer import LayerWriter
-from qt_actions import open_dock
+from qt_actions import open_dock, own_attributes
 
 MOST_METHODS = 30
 ALLOWED = (QWidget, Container, QTimer, ClassifySession, LayerWriter, SessionLayers, DockForms, Viewer)
@@ -26,7 +26,7 @@ ALLOWED = (QWidget, Container, QTimer, ClassifySession, LayerWriter, SessionLaye
 def test_a_dock_holds_widgets_timers_the_session_and_the_writer(make_napari_viewer):
     viewer = make_napari_viewer()
     _, dock = open_dock(viewer, "Classify")
-    held = {**vars(dock), **vars(dock.layers), **vars(dock.forms)}
+    held = {**own_attributes(dock), **own_attributes(dock.layers), **own_attributes(dock.forms)}
     assert {name: type(one) for name, one in held.items() if not isinstance(one, ALLOWED)} == {}
     assert (dock.session, dock.writer) == session_of(viewer)
 

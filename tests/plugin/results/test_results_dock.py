@@ -42,7 +42,7 @@ from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
-from qt_actions import drop, open_dock
+from qt_actions import drop, open_dock, own_attributes
 
 napari = pytest.importorskip("napari")
 VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose", "Wells")
@@ -184,7 +184,7 @@ def test_the_dock_knows_nothing_but_its_sessions(dock):
             return all(map(is_drawn, value))
         return isinstance(value, (*sessions, QObject)) or value is dock.viewer
 
-    assert {name for name, value in vars(dock).items() if not is_drawn(value)} == set()
+    assert {name for name, value in own_attributes(dock).items() if not is_drawn(value)} == set()
     for kind in {
         *sessions,
         RunSession,

@@ -16,7 +16,7 @@ from conftest import PATIENCE
 from napari_milcnn.plugin.qt.job import JobRunner
 from napari_milcnn.plugin.train import dock as dock_module
 from napari_milcnn.plugin.train.session import TrainSession
-from qt_actions import open_dock
+from qt_actions import open_dock, own_attributes
 
 MOST_METHODS = 30
 ALLOWED = (QWidget, QLayout, QTimer, JobRunner, TrainSession, Viewer)
@@ -25,7 +25,7 @@ ALLOWED = (QWidget, QLayout, QTimer, JobRunner, TrainSession, Viewer)
 def test_a_dock_holds_its_session_widgets_and_what_carries_out_requests(make_napari_viewer, qtbot):
     _, dock = open_dock(make_napari_viewer(), "Train")
     qtbot.waitUntil(lambda: not dock.waits, timeout=PATIENCE)
-    assert {name: type(one) for name, one in vars(dock).items() if not isinstance(one, ALLOWED)} == {}
+    assert {name: type(one) for name, one in own_attributes(dock).items() if not isinstance(one, ALLOWED)} == {}
     assert dock.label_box.session is dock.session.labels
 
 
