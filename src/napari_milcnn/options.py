@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -482,16 +483,12 @@ class ScreenOptions(StatisticsOptions):
 
     @field_validator("scheduler")
     @classmethod
-    def _an_address(cls, value: str | None) -> str | None:
+    def _an_address(cls, value: str | None, others: ValidationInfo) -> str | None:
         if value is not None and not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://\S+", value):
             raise ValueError("expected an address such as tcp://node1:8786")
-        return value
-
-    @model_validator(mode="after")
-    def _one_way_to_share(self) -> ScreenOptions:
-        if self.scheduler is not None and self.workers > 1:
+        if value is not None and others.data.get("workers", 1) > 1:
             raise ValueError("the workers of a scheduler do the work; leave out workers, or scheduler")
-        return self
+        return value
 
 
 class MaskOptions(Options):

@@ -381,7 +381,7 @@ def test_simulating_into_a_used_folder_is_refused(run, tmp_path):
     (("--multi-label", 2), "--multi-label is 2.0: Input should be less than or equal to 1"),
     (("--size", 64, "--fields", 1, "--read-noise", -1), "--read-noise is -1.0"),
     (("--plate", "--wells", 48), "error: --wells is 48: expected 24, 96 or 384"),
-    (("--plate", "--wells", 24, "--doses", 20), "error: doses is 20, of which only 18 fit beside the controls"),
+    (("--plate", "--wells", 24, "--doses", 20), "error: --doses is 20: expected at most 18 on a plate of 24 wells"),
 ])  # fmt: skip
 def test_impossible_simulations_end_with_a_sentence(run, tmp_path, call, message):
     """Exit status 2 and nothing written; every option of a simulation has a flag."""

@@ -77,7 +77,7 @@ def test_wells_at_the_edge_are_dimmer(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(OptionsError, match="'wells' is 25: expected 24, 96 or 384"):
         make_options(PlateOptions, {"wells": 25})
-    with pytest.raises(OptionsError, match="doses is 20, of which only 18 fit beside the controls"):
+    with pytest.raises(OptionsError, match="'doses' is 20: expected at most 18 on a plate of 24 wells"):
         make_options(PlateOptions, {"wells": 24, "doses": 20})
     (tmp_path / "layout.csv").touch()
     with pytest.raises(OutputError, match="already holds plates"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from napari_milcnn.images.instruments import PLATES
 from napari_milcnn.options import Options, make_options
@@ -117,16 +117,12 @@ class PlateOptions(Options):
     @property
     def positive(self) -> int:
         """Number of positive controls of a plate."""
-        return max(2, self.wells // 24)
+        return _positive_wells(self.wells)
 
     @property
     def compounds(self) -> int:
         """Number of compounds: as many as fit beside the controls, of which a twelfth of the wells are negative."""
-        return self._free // self.doses
-
-    @property
-    def _free(self) -> int:
-        return self.wells - self.positive - max(4, self.wells // 12)
+        return _free_wells(self.wells) // self.doses
 
     @field_validator("wells")
     @classmethod
@@ -135,12 +131,21 @@ class PlateOptions(Options):
             raise ValueError(f"expected {', '.join(map(str, _PLATE_SIZES[:-1]))} or {_PLATE_SIZES[-1]}")
         return value
 
-    @model_validator(mode="after")
-    def _with_room(self) -> PlateOptions:
-        if self.compounds < 1:
-            raise ValueError(f"doses is {self.doses}, of which only {self._free} fit beside the controls on a plate of "
-                             f"{self.wells} wells; give fewer doses, or more wells")  # fmt: skip
-        return self
+    @field_validator("doses")
+    @classmethod
+    def _with_room(cls, value: int, others: ValidationInfo) -> int:
+        wells = others.data.get("wells")  # not there if it is wrong itself
+        if wells is not None and value > _free_wells(wells):
+            raise ValueError(f"expected at most {_free_wells(wells)} on a plate of {wells} wells, beside the controls")
+        return value
+
+
+def _positive_wells(wells: int) -> int:
+    return max(2, wells // 24)
+
+
+def _free_wells(wells: int) -> int:
+    return wells - _positive_wells(wells) - max(4, wells // 12)
 
 
 PLATES_ALIKE = {name: 0.0 for name in SimulationOptions.model_fields if name.startswith("plate_")}
