@@ -34,6 +34,11 @@ GUIDS = ("1A2B3C4D-0000-1111-2222-333344445555", "9F8E7D6C-0000-1111-2222-333344
          "img_position000_time000000000_z000", ("channel000", "channel001")),
         (["img_000000000_DAPI_000.tif", "img_000000000_GFP_000.tif"], "img_000000000_000", ("DAPI", "GFP")),
         (["a_ch00.tif", "a_ch01.tif"], "a", ("ch00", "ch01")),
+        ([f"p_B03_s1_w{i}.tif" for i in (9, 10)], "p_B03_s1", ("w9", "w10")),
+        (["x_Green_B2_1_2020y01m01d_00h00m.tif", "x_Phase_B2_1_2020y01m01d_00h00m.tif"],
+         "x_B2_1_2020y01m01d_00h00m", ("Green", "Phase")),
+        (["Image_XY01_CH1.tif", "Image_XY01_CH2.tif"], "Image_XY01", ("CH1", "CH2")),
+        (["e_b0s1c0x0-100y0-100.tif", "e_b0s1c1x0-100y0-100.tif"], "e_b0s1x0-100y0-100", ("c0", "c1")),
     ],
 )  # fmt: skip
 def test_the_files_of_a_field_are_one_image(tmp_path, names, called, channels):
@@ -47,7 +52,7 @@ def test_the_files_of_a_field_are_one_image(tmp_path, names, called, channels):
     assert "are one image of 2 channels" in said[0]
     with open_image(path) as image:
         assert (image.axes, image.channels, image.path) == ("CYX", channels, path)
-        assert image.channels_named == (channels[0][-1] not in "0123")
+        assert image.channels_named == (channels[0][-1] not in "0123456789")
         np.testing.assert_array_equal(image.plane(0, (1, 0))[:, 0, 0], [1, 0])
     assert find_images([tmp_path], "off") == [tmp_path / name for name in sorted(names)]
 
@@ -56,6 +61,8 @@ def test_the_files_of_a_field_are_one_image(tmp_path, names, called, channels):
     "names",
     [
         ("mouse_w1.tif", "mouse_w2.tif"),
+        ("VID12_B2_1_00d00h00m.tif", "VID13_B2_1_00d00h00m.tif"),
+        ("abc1.tif", "abc2.tif"),
         ("plate_C01.tif", "plate_C02.tif"),
         ("B03.tif", "B04.tif"),
         ("plate_B03_s1_w1.tif", "plate_B03_s2_w1.tif"),

@@ -154,10 +154,28 @@ def test_two_images_of_one_place_are_refused(tmp_path):
         open_screen(tmp_path)
 
 
-def test_images_of_a_well_without_a_site_are_numbered(tmp_path):
+def test_images_of_a_well_without_a_site_are_numbered_and_it_is_said(tmp_path):
     for name in ("B03 a.tif", "B03 b.tif", "B04 a.tif"):
         tifffile.imwrite(tmp_path / name, np.zeros((4, 4), np.uint8))
-    assert list(open_screen(tmp_path).fields["site"]) == ["1", "2", ""]
+    found = open_screen(tmp_path)
+    assert list(found.fields["site"]) == ["1", "2", ""]
+    assert found.notes[-1].startswith(
+        "the names say no site, such as B03 a.tif, so the images of each well are numbered"
+    )
+    (tmp_path / "B03 a.tif").unlink()
+    assert not any("numbered" in note for note in open_screen(tmp_path).notes)
+
+
+def test_folders_of_times_and_planes_are_times_and_planes(tmp_path):
+    pixels = {("A01", 1): PIXELS["A01", 1]}
+    for time in (1, 2):
+        for step in (1, 2):
+            write_named(
+                tmp_path / "p" / f"TimePoint_{time}" / f"ZStep_{step}", pixels, "run_{well}_s{site}_w{channel}.tif"
+            )
+    found = open_screen(tmp_path / "p").fields
+    assert found[["plate", "well", "site"]].drop_duplicates().to_numpy().tolist() == [["p", "A01", "1"]]
+    assert found[["t", "z"]].to_numpy().tolist() == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])

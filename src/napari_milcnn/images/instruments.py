@@ -120,7 +120,7 @@ _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _END = r"(?:\.ome)?\.[A-Za-z]\w+"
 CHANNEL_FILES: Final = {
     "ImageXpress": r"(?:(?P<plate>.*)_)?(?P<well>[A-Pa-p]\d{2})(?:_s(?P<site>\d+))?(?:_t(?P<t>\d+))?"
-                   rf"_w(?P<channel>\d)(?P<id>{_GUID})?{_END}",
+                   rf"_w(?P<channel>\d{{1,2}})(?P<id>{_GUID})?{_END}",
     "MetaMorph": rf".+_w(?P<channel>\d{{1,2}}(?:[A-Za-z][^_.]*)?)(?:_s\d+_t\d+|_s\d+|_t\d+){_END}"
                  rf"|.+_s\d+_w(?P<late>\d{{1,2}}){_END}|.+_w(?P<named>\d{{1,2}}[A-Za-z][^_.-]*){_END}",
     "Operetta or Opera Phenix": r"(?P<well>r\d+c\d+)f(?P<site>\d+)p(?P<z>\d+)-ch(?P<channel>\d+)"
@@ -136,6 +136,10 @@ CHANNEL_FILES: Final = {
     "CellProfiler": rf"Channel(?P<channel>\d+)-\d+-(?P<well>[A-P]-\d+){_END}",
     "Leica": rf".+_ch(?P<channel>\d{{2}}){_END}",
     "Nikon": rf".*xy(?P<site>\d+)c(?P<channel>\d+){_END}",
+    "Incucyte": r"(?:(?P<plate>.*)_)?(?P<channel>(?i:phase|brightfield|bf|hd|green|red|orange|blue|nir|p|g|r|o|c\d))_"
+                r"(?P<well>[A-P]\d{1,2})_(?P<site>\d+)_(?P<t>(?:\d{4}y\d\dm)?\d\dd_?\d\dh\d\dm)" + _END,
+    "Keyence": rf".+_CH(?P<channel>\d){_END}",
+    "ZEN": rf".+_(?:[a-z]\d+)+c(?P<channel>\d+)(?:x\d+-\d+y\d+-\d+)?(?:_ORG)?{_END}",
 }  # fmt: skip
 """Instrument or program -> the form of the names of its files with one channel each; `id` differs between channels.
 
@@ -221,6 +225,8 @@ class FieldPlace(NamedTuple):
     z: str = ""
 
 
+_STEP_FOLDER: Final = re.compile(r"(?i)(?:(?P<t>time)[ _-]?point|(?P<z>z)[ _-]?step)[ _-]?(?P<number>\d+)")
+"""Folders of ImageXpress that hold one time or one Z plane each."""
 _SITE: Final = re.compile(
     r"(?<![A-Za-z])(?:site|field|fld|pos(?:ition)?|xy|s|f)[ _-]?(?P<site>\d+)(?![A-Za-z\d])", re.IGNORECASE
 )
@@ -239,7 +245,7 @@ def places_of(paths: Sequence[Path], pattern: str | None = None) -> list[FieldPl
         no well, it is looked for in the names of the files, then in those of their folders.
     """
     forms = _FORMS if pattern in (None, OFF) else {"pattern": _from_pattern(str(pattern), channel=False)}
-    places = [_place_of(path, forms, pattern) for path in paths]
+    places = [_within_step(_place_of(path, forms, pattern), path) for path in paths]
     without = [i for i, place in enumerate(places) if not place.well]
     for depth in range(1, 4):
         names = [paths[i].parts[-depth] if len(paths[i].parts) >= depth else "" for i in without]
@@ -264,6 +270,15 @@ def _place_of(path: Path, forms: dict[str, re.Pattern[str]], pattern: str | None
                 said |= {"well": said["plate"], "plate": ""}
             return FieldPlace(**(said | {"well": well_name(re.sub(r"\s", "", said.get("well", "")))}))
     return FieldPlace()
+
+
+def _within_step(place: FieldPlace, path: Path) -> FieldPlace:
+    """Return a place with the time and the Z plane that the folders of a file say, where its name does not."""
+    for found in filter(None, map(_STEP_FOLDER.fullmatch, path.parts[:-1])):
+        axis = "t" if found["t"] else "z"
+        if not getattr(place, axis):
+            place = place._replace(**{axis: found["number"]})
+    return place
 
 
 def _site_in(name: str, well: str) -> str:

@@ -12,7 +12,7 @@ from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.instruments import parse_well
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading, existing_path
-from napari_milcnn.images.paths import as_on_disk, is_plain_folder, is_zarr, is_zipped_zarr
+from napari_milcnn.images.paths import as_on_disk, files_of, is_plain_folder, is_zarr, is_zipped_zarr
 from napari_milcnn.results.layout import PARQUET_SUFFIXES
 from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_series
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
@@ -51,7 +51,8 @@ def open_screen(
     if found.channels and reading.channels is None:
         reading = replace(reading, channels=found.channels)
     fields = with_known_columns(table_of_fields(str(path), found.rows), path)
-    missing, notes = [*found.missing, *missing_sites(fields)], [*found.notes, *_on_wells(fields)]
+    missing = [*found.missing, *missing_sites(fields)]
+    notes = [*found.notes, *_on_wells(fields), *_on_sites(found, fields)]
     if layout is not None:
         fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout)))
         missing, notes = missing + more, notes + said
@@ -66,6 +67,16 @@ def _on_wells(fields: pd.DataFrame) -> list[str]:
     parts = ", ".join(f"{name} {first[name]!r}" for name in ("plate", "well", "site"))
     return [f"no well is named such as B03: of {first['file']} were read {parts}; if that is wrong, correct "
             "the pattern"]  # fmt: skip
+
+
+def _on_sites(found: FoundFields, fields: pd.DataFrame) -> list[str]:
+    """Say that files of a well were numbered, since their names do not tell them apart: they may be its channels."""
+    without = (str(row["file"]) for row in found.rows if not row.get("site"))
+    first = next((file for file in without if len(files_of(Path(file))) == 1), None)
+    if first is None or not fields.loc[fields["file"] == first, "site"].ne("").any():
+        return []
+    return [f"the names say no site, such as {Path(first).name}, so the images of each well are numbered; if they are "
+            f"its channels, say so by the option pattern, such as {EXAMPLE}"]  # fmt: skip
 
 
 def _found(path: Path, reading: ImageReading) -> FoundFields:
