@@ -111,6 +111,8 @@ def test_wells_of_a_map_have_the_colours_of_their_classes_and_grey_is_what_is_no
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"b\$x\$", "nucleus", "not known"]
     doses = map_figure(POINTS_OF_WELLS, pd.Series([0.1, 100, np.nan], name="dose")).axes[0].collections[0]
     assert [to_hex(one) for one in doses.get_facecolors()] == ["#440154", "#fde725", "#a3abb5"]
+    with_none = map_figure(POINTS_OF_WELLS, pd.Series([0.0, 0.01, 100], name="dose")).axes[0].collections[0]
+    assert [to_hex(one) for one in with_none.get_facecolors()] == ["#440154", "#440154", "#fde725"]  # on a logarithm
     plates = map_figure(POINTS_OF_WELLS, pd.Series(["P2", "P1", "P2"], name="plate")).axes[0].collections[0]
     assert [to_hex(one) for one in plates.get_facecolors()] == [
         class_colours(["P1", "P2"])[name] for name in ("P2", "P1", "P2")

@@ -79,6 +79,7 @@ def test_a_finished_screen_has_all_its_wells_and_those_without_an_image(finished
     assert len(found.table) == 8
     assert list(found.features["well"]) == ["A01", "A02", "B01", "B02"]
     assert {why: list(wells["well"]) for why, wells in found.absent.items()} == {Blank.MISSING: ["C01"]}
+    assert {str(found.table[name].dtype) for name in (*found.columns, "margin", "unlike")} == {"float64"}
     wells = wells_of_results(found)
     assert {"treatment", "dose", "control", "z a", "quality", "empty fields"} <= set(wells)
     assert list(wells["fields"]) == [2, 2, 2, 2]

@@ -436,24 +436,23 @@ def _dot(x: float, y: float, ink: str) -> str:
 def _blank_mark(why: Blank, x: float, y: float, side: float, told: str, ink: str) -> str:
     """Draw a well without a value: a cross for no result, a dash for empty, stripes for unknown.
 
-    Dots in an empty box stand for pending, and one ring for a missing image.
+    Boxes without a ground, which hold nothing: dots for pending, one stroke for a missing image.
     """
-    if why in (Blank.PENDING, Blank.MISSING):
-        style = f'fill="{ink}" fill-opacity=".7"' if why is Blank.PENDING else f'fill="none" stroke="{ink}"'
-        size = max(0.7, side / 18) if why is Blank.PENDING else side / 4
-        dots = [f'<circle cx="{x + side * at:g}" cy="{y + side / 2:g}" r="{size:.2g}" {style} pointer-events="none"/>'
-                for at in ((0.28, 0.5, 0.72) if why is Blank.PENDING else (0.5,))]  # fmt: skip
+    if why is Blank.PENDING:
+        dots = [f'<circle cx="{x + side * at:g}" cy="{y + side / 2:g}" r="{max(0.7, side / 18):.2g}" fill="{ink}" '
+                f'fill-opacity=".7" pointer-events="none"/>' for at in (0.28, 0.5, 0.72)]  # fmt: skip
         return f"{_box(x, y, side, 'none', ink)}{told}</rect>{''.join(dots)}"
     lines = {
         Blank.FAILED: ((0.25, 0.25, 0.75, 0.75), (0.25, 0.75, 0.75, 0.25)),
         Blank.EMPTY: ((0.25, 0.5, 0.75, 0.5),),
+        Blank.MISSING: ((0.1, 0.9, 0.9, 0.1),),
         Blank.UNKNOWN: ((0.08, 0.42, 0.42, 0.08), (0.08, 0.92, 0.92, 0.08), (0.58, 0.92, 0.92, 0.58)),
     }[why]
     path = " ".join(f"M{x + side * a:.2f} {y + side * b:.2f}L{x + side * c:.2f} {y + side * d:.2f}"
                     for a, b, c, d in lines)  # fmt: skip
-    mark = (f'<path d="{path}" fill="none" stroke="{_BLANK_MARK}" stroke-width="{max(0.8, side / 14):.2g}" '
-            'pointer-events="none"/>')  # fmt: skip
-    return f"{_box(x, y, side, NO_VALUE)}{told}</rect>{mark}"
+    ground, edge, ink = ("none", ink, ink) if why is Blank.MISSING else (NO_VALUE, _EDGE, _BLANK_MARK)
+    look = f'fill="none" stroke="{ink}" stroke-width="{max(0.8, side / 14):.2g}" pointer-events="none"'
+    return f'{_box(x, y, side, ground, edge)}{told}</rect><path d="{path}" {look}/>'
 
 
 def _frame(well: Well, side: float) -> str:

@@ -311,7 +311,7 @@ def map_figure(
     """
     if values.dtype.kind in "iuf":
         scale = _number_scale(values)
-        shades = scale.to_rgba(values.fillna(1.0).to_numpy(float))
+        shades = scale.to_rgba(np.clip(values.fillna(1.0).to_numpy(float), *scale.get_clim()))
         colours = [to_hex(one) if known else NO_VALUE for one, known in zip(shades, values.notna(), strict=True)]
         names: dict[str, str] = {}
     else:
@@ -338,10 +338,15 @@ def map_figure(
 
 
 def _number_scale(values: pd.Series) -> ScalarMappable:
-    """Return the colours of numbers: logarithmic for those above 0 that span two decades or more, such as doses."""
+    """Return the colours of numbers: logarithmic where they span two decades or more, as doses do.
+
+    0 then has the first colour, that of the smallest number above it.
+    """
     low, high = float(np.nan_to_num(values.min())), float(np.nan_to_num(values.max()))
-    even = Normalize(low, high if high > low else low + 1)
-    return ScalarMappable(LogNorm(low, high, clip=True) if 0 < low and high >= 100 * low else even, "viridis")
+    least = float(np.nan_to_num(values[values > 0].min()))
+    if low >= 0 and 0 < least <= high / 100:
+        return ScalarMappable(LogNorm(least, high, clip=True), "viridis")
+    return ScalarMappable(Normalize(low, high if high > low else low + 1), "viridis")
 
 
 def _point_legend(figure: Figure, names: Mapping[str, str], style: FigureStyle) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, get_args
 
+import numpy as np
 import pandas as pd
 
 from napari_milcnn.errors import OutputError, ResultsError
@@ -292,8 +293,8 @@ def _nothing_yet(folder: Path, growth: Growth, table: pd.DataFrame) -> str:
 
 
 def _completed(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions without gaps in their texts, with a file of its own for each field."""
-    table = table.copy()
+    """Return predictions without gaps in texts, all numbers in one precision, and a file of its own for each field."""
+    table = table.astype(dict.fromkeys(table.columns[table.dtypes == np.float32], float))
     for name in table.columns[[dtype.kind not in "biufM" for dtype in table.dtypes]]:
         table[name] = table[name].fillna("").astype(object)
     several = fields[fields["series"] != ""]
@@ -310,9 +311,9 @@ def _keys_of(fields: pd.DataFrame) -> list[str]:
 def _screen_warnings(growth: Growth, table: pd.DataFrame) -> list[str]:
     found = []
     if not growth.finished:
-        nobody = "nobody is at work on the others: go on with Resume screen under Whole screen, or screen --resume"
+        nobody = "nobody is at work on the others (Resume screen, or screen --resume, goes on)"
         who = f"{growth.holder} is at work" if growth.holder else nobody
-        found.append(f"{growth.words}; {who}. There are no z scores and no hits before all wells are done")
+        found.append(f"{growth.words}; {who}. z scores and hits come with the last one")
     failed = table.loc[table["error"] != "", "name"].nunique()
     if failed:
         found.append(f"{failed:,} of {table['name'].nunique():,} fields failed; the column error says why")

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from weakref import WeakMethod, ref
 
 from magicgui.widgets import Container, create_widget
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QScrollBar,
     QSizePolicy,
+    QStackedWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -295,6 +296,24 @@ class Section(QWidget):
         shown = self.button.fontMetrics().elidedText(whole, Qt.TextElideMode.ElideRight, room)
         self.button.setText(shown.replace("&", "&&"))  # Qt would underline the letter after it
         self.button.setArrowType(Qt.ArrowType.DownArrow if self.is_open else Qt.ArrowType.RightArrow)
+
+
+class PageStack(QStackedWidget):
+    """Pages of which one is shown; it is as high as that page wants to be, and not as high as the highest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.currentChanged.connect(lambda _number: self.updateGeometry())
+
+    def sizeHint(self) -> QSize:
+        """Return the size that the page in front wants."""
+        page = self.currentWidget()
+        return super().sizeHint() if page is None else page.sizeHint()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the least size of the page in front."""
+        page = self.currentWidget()
+        return super().minimumSizeHint() if page is None else page.minimumSizeHint()
 
 
 class NoticesBox(QWidget):

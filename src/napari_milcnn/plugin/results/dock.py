@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari.viewer import Viewer
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QPushButton, QStackedWidget, QWidget
+from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QPushButton, QWidget
 
 from napari_milcnn.plugin.docks import TrainPage, open_page
 from napari_milcnn.plugin.qt.figure import figure_style
@@ -19,6 +19,7 @@ from napari_milcnn.plugin.qt.forms import (
     DeletedWhenClosed,
     Note,
     NoticesBox,
+    PageStack,
     connect_while_alive,
     dropped_paths,
     heading,
@@ -116,7 +117,7 @@ class ResultsDock(QWidget):
         self.view_buttons = [_button(view.title, f"Show the view {view.title}") for view in self.views]
         self.evaluation_box, self.screen_box = EvaluationBox(self.evaluation), ScreenBox(self.screen_session)
         self.running_box = RunningBox(self.running)
-        self._group, self.stack = QButtonGroup(self), QStackedWidget()
+        self._group, self.stack = QButtonGroup(self), PageStack()
         for number, (view, button) in enumerate(zip(self.views, self.view_buttons, strict=True)):
             button.setCheckable(True)
             self._group.addButton(button, number)

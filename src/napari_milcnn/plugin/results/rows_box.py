@@ -36,7 +36,7 @@ _TITLE_HELP = {
     "error": "Why the image could not be classified",
 }
 """What the titles of columns mean; those of others explain themselves."""
-_WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 48, "margin": 56}
+_WIDTHS = {"image": 104, "plane": 44, "top": 84, "label": 84, "score": 60, "margin": 62}
 _DEFAULT_WIDTH = 66
 """Widths of columns, in px."""
 

@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QCursor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QPushButton, QToolTip, QWidget
 
 from napari_milcnn.figures.palette import CHOSEN, class_colours
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
 from napari_milcnn.plugin.qt.tables import FrameModel, SortedTable
 from napari_milcnn.plugin.results.plot_box import PlotView
 from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
@@ -85,12 +85,14 @@ class LikenessView(PlotView):
         session.wells.chosen_changed.connect(self._on_chosen)
 
     def _add_controls(self) -> None:
-        self.colour, self.unexplained = NarrowComboBox(), QPushButton("Like nothing known")
+        self.colour, self.unexplained = NarrowComboBox(), QPushButton("Wells like nothing known")
         self.colour.setAccessibleName("Colour of the map")
         self.colour.setToolTip("Colour the wells by their top class, or by what the layout says of them")
         self.unexplained.setToolTip("List wells first that no class of the model explains: they may be a new phenotype")
         self.bar = QWidget()
-        self.bar.setLayout(row("colour by", self.colour, self.unexplained, stretch=1))
+        lines = vertical_layout(self.bar)
+        lines.addLayout(row("colour by", self.colour, stretch=1))
+        lines.addWidget(self.unexplained)
         self.words, self.model = Note(), FrameModel(self)
         self.table = SortedTable(self.model)
         self.table.setAccessibleName("Listed wells")

@@ -128,8 +128,8 @@ class PlateView(View):
         self.note, self.hint, self.picture = Note(), Note(), PlatePicture()
         self.bar = QWidget()
         lines = vertical_layout(self.bar)
-        lines.addLayout(row("colour by", self.shown, self.names, stretch=1))
-        lines.addWidget(self.list)
+        lines.addWidget(self.shown)
+        lines.addLayout(row(self.list, self.names, stretch=0))
         layout = vertical_layout(self)
         for part in (self.note, self.bar, self.picture, self.hint):
             layout.addWidget(part)
