@@ -1,7 +1,8 @@
 """The tables of speed in one run, interleaved: python -m benchmarks.speed.inference [--quick] [--record].
 
-The network alone, for both presets: the naive loop (eager float32, channels first, batch norm and ReLU as they stand),
-ours with torch and with OpenVINO, OpenVINO alone, ONNX Runtime alone, torch.compile. Then end to end, preset compact:
+First a matrix product in float32 and bfloat16, for what bfloat16 itself brings on this processor. Then the network
+alone, for both presets: the naive loop (eager float32, channels first, batch norm and ReLU as they stand), ours with
+torch and with OpenVINO, OpenVINO alone, ONNX Runtime alone, torch.compile. Then end to end, preset compact:
 `mil.classify`, all files without and with masks, the same by the command line. Variants run in turn, image by image, on
 the same 2-channel 1000 x 1200 px image with the same number of threads. The ratios are medians over turns, so that a
 busy computer does not decide; milliseconds are medians, too, and mean something on a quiet one only.
@@ -39,6 +40,7 @@ from napari_milcnn.results.folder import classify_files
 
 SHAPE = (2, 1000, 1200)
 CHANNELS = ["a", "b"]
+IMAGES = 8
 Variants = dict[str, Callable[[], object]]
 Seconds = dict[str, list[float]]
 
@@ -56,6 +58,7 @@ def main() -> None:
     tables: dict[str, Seconds] = {}
     failed: list[str] = []
     with cpu_threads(args.threads), tempfile.TemporaryDirectory() as name:
+        tables["matrix product of 2048 x 2048, what bfloat16 brings"] = in_turn(products(), turns)
         for preset in ("compact", "paper"):
             variants = network_variants(preset, args.threads, args.quick, Path(name), failed)
             tables[f"network, {preset}"] = in_turn(variants, turns)
@@ -92,6 +95,13 @@ def ratios(seconds: Seconds) -> list[str]:
     rows = [[name, f"{statistics.median(own) * 1e3:.0f}", f"{speed[name]:.2f}", f"{1 / speed[name]:.2f}"]
             for name, own in seconds.items()]  # fmt: skip
     return table(["variant", "ms", "times as fast as the first", "times as long as the first"], rows)
+
+
+def products() -> Variants:
+    """Matrix products, of which the network is made, in both precisions."""
+    exact = torch.randn(2048, 2048)
+    rounded = exact.bfloat16()
+    return {"float32": lambda: exact @ exact, "bfloat16": lambda: rounded @ rounded}
 
 
 def network_variants(preset: str, threads: int, quick: bool, folder: Path, failed: list[str]) -> Variants:
@@ -180,7 +190,7 @@ def end_to_end(folder: Path, threads: int) -> Variants:
     model.save(folder / "model.zip")
     one = np.tile(tifffile.imread(next(iter(sorted(mil.sample_folder().glob("*.ome.tif"))))), (1, 3, 3))
     names = list(model.channels)
-    files = [folder / f"image{number}.ome.tif" for number in range(4)]
+    files = [folder / f"image{number}.ome.tif" for number in range(IMAGES)]
     for number, file in enumerate(files):
         pixels = np.ascontiguousarray(np.roll(one, 40 * number, 2)[:, : SHAPE[1], : SHAPE[2]])
         tifffile.imwrite(file, pixels, ome=True, metadata={"axes": "CYX", "Channel": {"Name": names}})
@@ -196,7 +206,7 @@ def end_to_end(folder: Path, threads: int) -> Variants:
             pass
 
     return {
-        "mil.classify, 4 images": lambda: [classifier.classify(file) for file in files],
+        f"mil.classify, {IMAGES} images": lambda: [classifier.classify(file) for file in files],
         "all files of them, without masks": lambda: by_python(False),
         "all files of them, with masks": lambda: by_python(True),
         "the same by the command line, start included": by_command,
