@@ -241,7 +241,12 @@ def test_an_image_that_the_table_does_not_list_is_refused(tmp_path: Path) -> Non
         plates.plate_of(None)
 
 
-@pytest.mark.parametrize("values", [[5, 0, 65535, 7, 7], [1.5, 0.0, 2.0], [-3.0, 4.0, 0.0], [65536.0, 1.0], [7.0]])
-def test_values_are_sorted_whatever_their_kind(values: list[float]) -> None:
-    """Whole numbers of 16 bits, which are sorted by their digits, and all others."""
-    np.testing.assert_array_equal(intensity._sorted_values(np.array(values, float)), np.sort(np.array(values, float)))
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", ">u2", "int16", "float32", "float64"])
+def test_the_scale_is_that_of_the_numbers_whatever_their_kind(kind: str) -> None:
+    """Whole numbers of 16 bits are sampled and sorted as such, all others as float64: the scale is the same."""
+    pixels = np.random.default_rng(0).poisson(20, (1, 90, 100)) + 60 * (np.arange(100) % 20 < 4)
+    image, exact = (open_image(pixels.astype(one), axes="CYX") for one in (kind, "float64"))
+    found, wanted = (sample_plane(one, 0, (0,)) for one in (image, exact))
+    np.testing.assert_array_equal(found.steps, wanted.steps)
+    assert intensity_scale([found]) == intensity_scale([wanted])
+    assert intensity_scale([found, wanted]) == intensity_scale([wanted, wanted])

@@ -106,9 +106,9 @@ class IntensitySample(NamedTuple):
     Attributes
     ----------
     values : ndarray
-        Intensities, float64 (channels, pixels).
+        Intensities (channels, pixels): uint16 of an image of 8 or 16 bits, which sorts fastest, else float64.
     steps : ndarray
-        Absolute difference of each of them from its neighbour along X, float64 (channels, pixels).
+        Absolute difference of each of them from its neighbour along X, of the same type (channels, pixels).
     """
 
     values: np.ndarray
@@ -131,9 +131,10 @@ def sample_plane(image: ImageStack, plane: int, channels: Sequence[int], pixels:
         strip = image.plane(plane, channels, Window(top, min(top + rows, height), 0, width))[:, ::step]
         at = np.arange(0, width, step)
         beside = np.where(at + 1 < width, at + 1, np.maximum(at - 1, 0))
-        one, other = (strip[:, :, places].astype(np.float64).reshape(len(strip), -1) for places in (at, beside))
+        kind = np.uint16 if strip.dtype in (np.uint8, np.uint16) else np.float64
+        one, other = (strip[:, :, places].astype(kind).reshape(len(strip), -1) for places in (at, beside))
         values.append(one)
-        steps.append(np.abs(one - other))
+        steps.append(np.maximum(one, other) - np.minimum(one, other))
     return IntensitySample(np.concatenate(values, 1), np.concatenate(steps, 1))
 
 
@@ -172,9 +173,10 @@ def _scale_of_channel(ordered: np.ndarray, steps: np.ndarray) -> _ChannelScale:
 
 def _sorted_values(values: np.ndarray) -> np.ndarray:
     """Sort values, float64; those that are whole numbers of 16 bits as such, by their digits, ten times as quickly."""
-    if 0 <= values.min() and values.max() < 1 << 16 and np.array_equal(whole := values.astype(np.uint16), values):
-        return np.sort(whole, kind="stable").astype(np.float64)
-    return np.sort(values)
+    if values.dtype != np.uint16 and 0 <= values.min() and values.max() < 1 << 16:
+        whole = values.astype(np.uint16)
+        values = whole if np.array_equal(whole, values) else values
+    return np.sort(values, kind="stable" if values.dtype == np.uint16 else None).astype(np.float64, copy=False)
 
 
 def _noise_level(ordered: np.ndarray, steps: np.ndarray) -> float:
