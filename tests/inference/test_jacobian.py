@@ -339,6 +339,18 @@ def test_a_run_is_kept_for_its_own_pixels_alone(compact: TrainedModel) -> None:
         np.testing.assert_array_equal(found.maps, evidence(compact, image, kind="jacobian", **EXACT).maps[0])
 
 
+def test_a_kept_run_makes_no_room_for_a_larger_image(compact: TrainedModel, monkeypatch: Any) -> None:
+    """A plane whose run is kept needs no more memory; another one still has to fit."""
+    maker = EvidenceMaker(compact, kind="jacobian", **EXACT)
+    maker.classifier.classify(stack(2, 100, 110))
+    monkeypatch.setattr("napari_milcnn.inference.tiling.free_memory", lambda _: 0)
+    inference = maker.classifier.inference
+    assert inference.traced_side((100, 110)) == 110
+    assert inference.traced_side((400, 500)) == compact.network.placement.stride
+    inference.trace(noise(1, 2, 100, 110).astype(np.float32))
+    assert inference.traced_side((100, 110)) == compact.network.placement.stride
+
+
 def test_no_run_is_kept_where_memory_is_short(compact: TrainedModel, monkeypatch: Any) -> None:
     """A classification needs a quarter of the memory of a run that is kept, and then goes on without keeping it."""
     free = 3 * bytes_per_pixel(compact.network) * 100 * 110

@@ -235,8 +235,9 @@ class TiledInference:
         placement, each = self.model.network.placement, _TRACE_MEMORY * bytes_per_pixel(self.model.network)
         if self.options.tile is not None and self.options.tile < max(shape):
             return max(placement.receptive_field, self.options.tile - 2 * placement.receptive_field)
-        free = free_memory(self.choice.device)
-        if self._run is not None or each * shape[0] * shape[1] <= free:
+        free, kept = free_memory(self.choice.device), self._run
+        seen = [(placement.map_size(side) - 1) * placement.stride + placement.receptive_field for side in shape]
+        if (kept is not None and [*kept.images.shape[2:]] == seen) or each * shape[0] * shape[1] <= free:
             return max(shape)
         return max(placement.stride, int((free / each) ** 0.5) - 2 * placement.receptive_field)
 
