@@ -54,7 +54,7 @@ def main() -> None:
     first = next(iter(found.values()))
     counts = ", ".join(f"{len(first[name])} rows of {name}" for name in TABLES)
     rows = [[name, *compared(one, first)] for name, one in found.items()]
-    lines = [f"{args.wells} wells of 2 fields of {args.side} px; {counts}\n",
+    lines = [f"{args.wells} wells of 2 fields of {args.side} px, classified in float32; {counts}\n",
              *table(["form", "tables that are equal", "largest difference of a number"], rows)]  # fmt: skip
     report("One plate in every form", lines, keep=args.record)
 
