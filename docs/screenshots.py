@@ -131,6 +131,7 @@ def results_in(theme: str, run: Path, folder: Path) -> None:
     for box in (dock.plate.shown, dock.dose.classes, dock.gallery.rank):
         box.setCurrentIndex(nucleus + (box is dock.plate.shown))
         box.activated.emit(box.currentIndex())
+    dock.view_buttons[6].click()
     shot("dose")
     dock.view_buttons[4].click()
     dock.gallery.evidence.click()

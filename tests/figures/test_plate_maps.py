@@ -118,12 +118,12 @@ def test_the_legend_names_what_is_there_and_nothing_else():
     def texts(picture: str) -> list[str]:
         return [str(node.text) for node in ElementTree.fromstring(picture).iter(f"{SVG}text")]
 
-    said = ["no result", "empty well", "not compared with controls", "not classified yet", "not part of the screen"]
+    said = ["no result", "empty well", "not compared with controls", "not classified yet", "not used"]
     assert texts(legend_svg(colour_scale(z, maps), maps)) == ["-5", "5", *said]
     assert texts(plate_svg(maps[0], colour_scale(z, maps), legend=True))[-5:] == said
     maps = plate_maps(WELLS, TOP)
     words = texts(legend_svg(colour_scale(TOP, maps), maps))
-    assert words == ["a", "b", "no result", "negative control", "positive control", "not part of the screen"]
+    assert words == ["a", "b", "no result", "negative control", "positive control", "not used"]
 
 
 @pytest.mark.parametrize(("well", "shape"), [("D6", (4, 6)), ("H12", (8, 12)), ("P24", (16, 24)), ("AF48", (32, 48))])

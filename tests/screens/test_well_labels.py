@@ -47,7 +47,7 @@ def out(model, tmp_path_factory):
 @pytest.fixture
 def found(out):
     """Open the screen, without labels."""
-    for name in ("labels.csv", "labels.json", "labels.csv.bak"):
+    for name in ("corrected_labels.csv", "corrected_labels.json"):
         (out / name).unlink(missing_ok=True)
     return open_results(out)
 
@@ -55,27 +55,27 @@ def found(out):
 def test_a_table_is_made_that_a_training_reads(found, out):
     said = label_wells(found, [("plate", "A01"), ("plate", "B02")], ["new kind"])
     label_wells(found, [("plate", "A02")], ["a"])
-    assert said.startswith(f"4 images labelled new kind in {out / 'labels.csv'}, which has now: new kind 4.")
+    assert said.startswith(f"4 images labelled new kind in {out / 'corrected_labels.csv'}, which has now: new kind 4.")
     assert said.endswith("These images were opened with pixel_size 0.5: give that to the training, too.")
-    table = read_labels(out / "labels.csv")
+    table = read_labels(out / "corrected_labels.csv")
     assert table.counts() == {"new kind": 4, "a": 2}
     assert table.reading.channels == CHANNELS  # the columns of the table name them
     assert {image.group for image in table.images} == {"plate A01", "plate A02", "plate B02"}
     check_images(table)
     with table.open(table.images[0]) as image:
         np.testing.assert_array_equal(image.plane(0), PIXELS["A01", 1])
-    assert open_labelling(out / "labels.csv").counts() == {"new kind": 4, "a": 2}
+    assert open_labelling(out / "corrected_labels.csv").counts() == {"new kind": 4, "a": 2}
 
 
 def test_other_labels_are_replaced_only_where_that_is_asked_for(found, out):
     label_wells(found, [("plate", "A01")], ["a"])
-    before = (out / "labels.csv").read_bytes()
+    before = (out / "corrected_labels.csv").read_bytes()
     with pytest.raises(LabelsError, match=r"2 images have another label in .*A01_s1.*: a; nothing was changed"):
         label_wells(found, [("plate", "A01"), ("plate", "A02")], ["b"])
-    assert (out / "labels.csv").read_bytes() == before
+    assert (out / "corrected_labels.csv").read_bytes() == before
     assert label_wells(found, [("plate", "A01")], ["a"]).startswith("2 images labelled a")  # the same again
     label_wells(found, [("plate", "A01"), ("plate", "A02")], ["b", "c"], replace=True)
-    assert read_labels(out / "labels.csv").counts() == {"b": 4, "c": 4}
+    assert read_labels(out / "corrected_labels.csv").counts() == {"b": 4, "c": 4}
 
 
 def test_rows_are_added_to_a_table_that_is_there_and_its_columns_and_splits_stay(found, out, tmp_path):
@@ -102,7 +102,7 @@ def test_fields_of_a_zarr_plate_and_of_one_file_are_labelled_one_by_one(model, t
         found = open_results(tmp_path / f"{source} out")
         for well, label in (("B01", "b"), ("A02", "a")):
             label_wells(found, [well_named(found, well)], [label])
-        table = read_labels(found.folder / "labels.csv")
+        table = read_labels(found.folder / "corrected_labels.csv")
         assert table.counts() == {"a": 2, "b": 2}
         for image in table.images:
             well = "B01" if image.labels == ("b",) else "A02"
@@ -125,7 +125,7 @@ def test_wells_of_a_classification_are_labelled_too(model, tmp_path):
     list(classify_files(model, [source], tmp_path / "out", reading=ImageReading(channels=CHANNELS), device="cpu"))
     found = open_results(tmp_path / "out")
     label_wells(found, [well_named(found, "b2")], ["a"])
-    assert [image.group for image in read_labels(tmp_path / "out" / "labels.csv").images] == ["B02", "B02"]
+    assert [image.group for image in read_labels(tmp_path / "out" / "corrected_labels.csv").images] == ["B02", "B02"]
 
 
 def test_images_that_failed_are_left_out_and_said(model, tmp_path):
@@ -149,12 +149,12 @@ def test_a_well_that_is_not_there_is_refused(found, well, plate, words):
 
 def test_a_label_that_cannot_be_a_class_changes_nothing(found, out):
     label_wells(found, [("plate", "A01")], ["WT"])
-    before = (out / "labels.csv").read_bytes()
+    before = (out / "corrected_labels.csv").read_bytes()
     for label, words in (("wt", "differs from 'WT' only in case"), (" ", "no label is given")):
         with pytest.raises(LabelsError, match=words):
             label_wells(found, [("plate", "A02")], [label])
-    assert (out / "labels.csv").read_bytes() == before
-    assert [one["name"] for one in json.loads((out / "labels.json").read_text())["classes"]] == ["WT"]
+    assert (out / "corrected_labels.csv").read_bytes() == before
+    assert [one["name"] for one in json.loads((out / "corrected_labels.json").read_text())["classes"]] == ["WT"]
 
 
 def test_wells_are_labelled_on_the_command_line(found, out, tmp_path):

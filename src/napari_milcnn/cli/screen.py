@@ -142,8 +142,8 @@ def label_command(
     plate: Annotated[str | None, typer.Option(help="The plate of the wells, where there are several.")] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="Table of labels to write to, which may exist already. Default: labels.csv in FOLDER.",
-                     metavar="LABELS.csv"),
+        typer.Option(help="Table of labels to write to, which may exist already. Default: corrected_labels.csv in "
+                          "FOLDER.", metavar="LABELS.csv"),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace other labels that the images have; otherwise they are refused.")

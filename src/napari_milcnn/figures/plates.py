@@ -137,7 +137,7 @@ class PlateMap:
         float64 (rows, columns); NaN where there is no value.
     blanks : mapping
         Row and column, from 0, of each well of the screen without a value -> why. A place that has neither a value nor
-        a reason is not part of the screen.
+        a reason is not used.
     controls : mapping
         Row and column of each control well -> what it controls: negative, positive, empty.
     words : mapping
@@ -495,7 +495,7 @@ def _legend(
           if any(why in plate.blanks.values() for plate in maps)),
         *((control_mark(kind, _ICON / 2, _ICON / 2, _ICON * 0.36), f"{kind} control") for kind in CONTROL_MARKS
           if any(kind in plate.controls.values() for plate in maps)),
-        *([(_dot(_ICON / 2, _ICON / 2, ink), "not part of the screen")]
+        *([(_dot(_ICON / 2, _ICON / 2, ink), "not used")]
           if any(not plate.is_used(Well(r, c)) for plate in maps for r, c in np.ndindex(plate.values.shape)) else []),
     ]  # fmt: skip
     parts, y = ([], top) if scale.value.classes else (_scale_bar(scale, width, top, ink), top + _LINE)

@@ -23,8 +23,12 @@ from napari_milcnn.results.opened import OpenedResults
 from napari_milcnn.schema import PLATE, WELL
 from napari_milcnn.screens.opened_wells import places_of_rows
 
-LABELS: Final = "labels.csv"
-"""Name of the table of labels in the folder of results."""
+LABELS: Final = "corrected_labels.csv"
+"""Name of the table of labels in the folder of results.
+
+It is not labels.csv, which is joined to results by itself: an accuracy over wells that were corrected, since the model
+was wrong on them, would be no accuracy.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ def labels_of_wells(
     labels : sequence of str
         One label, or several where the images show several classes.
     table : Path, optional
-        The table; by default labels.csv in the folder of the results.
+        The table; by default corrected_labels.csv in the folder of the results.
 
     Raises
     ------

@@ -404,7 +404,7 @@ def test_a_well_of_the_plate_lists_its_rows_and_opens_its_image(dock, viewer, qt
     rest(dock, qtbot)
     assert "B03 · score of b" in view.text_of(Well(1, 2))
     assert "score of b" in view.picture.svg
-    assert "not part of the screen" in view.picture.svg
+    assert "not used" in view.picture.svg
 
 
 def test_thumbnails_are_made_ranked_and_open_their_image(dock, viewer, qtbot, written):

@@ -211,12 +211,15 @@ class RowsBox(View):
             return
         if before is not None and before.found.path != opened.found.path:
             self.filter.clear()
+        bar = self.table.verticalScrollBar()
+        place = bar.value() if before is not None and before.found.path == opened.found.path else 0
         self.rows.show_results(opened)
         self.table.horizontalHeader().setSortIndicator(*self.rows.sorted_by)
         for number, name in enumerate(self.rows.frame):
             self.table.setColumnWidth(number, _WIDTHS.get(str(name), _DEFAULT_WIDTH))
             self.table.setItemDelegateForColumn(number, self._bars if name == "score" else None)
         self._on_chosen()
+        bar.setValue(place)
 
     def _on_chosen(self) -> None:
         """List all rows, or those that were picked in a figure."""

@@ -14,6 +14,7 @@ from napari_milcnn.plugin.results.session import ResultsSession
 from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
+from napari_milcnn.screens.read import open_results
 from qt_actions import SessionWorker, drop, open_dock
 
 components = pytest.importorskip("napari.components")
@@ -43,18 +44,26 @@ def session(run):
 
 
 def test_the_wells_at_hand_get_the_label(session, run):
-    assert session.table == run / "labels.csv"
+    assert session.table == run / "corrected_labels.csv"
     assert not session.can_train
     session.label("a")
     assert not session.worker.waiting  # no well is at hand
     session.wells.choose([("", "A01"), ("", "B01")])
     session.label("odd | a")
     session.worker.work()
-    assert session.message.text.startswith(f"2 images labelled odd|a in {run / 'labels.csv'}")
+    assert session.message.text.startswith(f"2 images labelled odd|a in {run / 'corrected_labels.csv'}")
     assert session.can_train
-    assert read_labels(run / "labels.csv").counts() == {"odd": 2, "a": 2}
+    assert read_labels(run / "corrected_labels.csv").counts() == {"odd": 2, "a": 2}
     session.wells.choose([("", "A02")])
     assert session.message.text == ""  # it was about other wells
+
+
+def test_corrections_are_not_taken_for_labels_of_all_images(session, run):
+    """An accuracy over wells that were corrected, since the model was wrong on them, would be none."""
+    session.wells.choose([("", "A01")])
+    session.label("b")
+    session.worker.work()
+    assert "label" not in open_results(run).table
 
 
 def test_a_label_in_the_way_is_replaced_only_after_a_yes(session, run):
@@ -67,12 +76,12 @@ def test_a_label_in_the_way_is_replaced_only_after_a_yes(session, run):
     assert "Label A01 b in place of that?" in session.question.text
     session.answer(False)
     assert (session.question, session.message.text) == (None, "Nothing was changed.")
-    assert read_labels(run / "labels.csv").counts() == {"a": 1}
+    assert read_labels(run / "corrected_labels.csv").counts() == {"a": 1}
     session.label("b")
     session.worker.work()
     session.answer(True)
     session.worker.work()
-    assert read_labels(run / "labels.csv").counts() == {"b": 1}
+    assert read_labels(run / "corrected_labels.csv").counts() == {"b": 1}
     session.answer(True)  # nothing was asked
     assert not session.worker.waiting
 
@@ -87,7 +96,7 @@ def test_a_question_goes_with_its_wells(session, run):
     assert session.question is None
     session.answer(True)
     assert not session.worker.waiting
-    assert read_labels(run / "labels.csv").counts() == {"a": 1}
+    assert read_labels(run / "corrected_labels.csv").counts() == {"a": 1}
 
 
 def test_another_table_is_written_and_what_is_wrong_is_said(session, run, tmp_path):
@@ -98,7 +107,7 @@ def test_another_table_is_written_and_what_is_wrong_is_said(session, run, tmp_pa
     session.label("a")
     session.worker.work()
     assert read_labels(tmp_path / "mine.csv").counts() == {"a": 1}
-    assert not (run / "labels.csv").exists()
+    assert not (run / "corrected_labels.csv").exists()
     (tmp_path / "mine.csv").write_text("no,table\n1,2\n")
     session.label("a")
     session.worker.work()
@@ -129,6 +138,6 @@ def test_a_user_labels_a_well_and_opens_the_table_in_the_train_dock(make_napari_
     _, train = open_dock(viewer, "Train")
     labels = train.session.labels
     qtbot.waitUntil(lambda: labels.labelling is not None and not labels.busy and not train.waits, timeout=PATIENCE)
-    assert labels.labelling.path == run / "labels.csv"
+    assert labels.labelling.path == run / "corrected_labels.csv"
     assert labels.labelling.counts() == {"new kind": 1, "a": 0} | {"a": 0}
     assert np.all([image.group == "A02" for image in labels.labelling.images])

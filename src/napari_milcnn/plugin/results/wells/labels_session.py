@@ -87,7 +87,7 @@ class WellLabelsSession:
 
     @property
     def table(self) -> Path | None:
-        """The table that labels go to: the one that was chosen, or labels.csv in the folder of the results."""
+        """The table that labels go to: the chosen one, or corrected_labels.csv in the folder of the results."""
         found = self.wells.results.found
         if self._chosen_table is not None or found is None:
             return self._chosen_table

@@ -9,7 +9,8 @@ from napari_milcnn.plugin.qt.forms import WARNING, Note, vertical_layout
 from napari_milcnn.plugin.results.wells.running_session import RunningSession
 
 _COUNT_AGAIN = 4000
-"""Time after which the wells that are done are counted again, in ms."""
+"""Time after which the wells that are done are counted again, in ms; it grows with the screen."""
+_FOR_EACH_WELL = 2
 
 
 class RunningBox(QWidget):
@@ -24,14 +25,15 @@ class RunningBox(QWidget):
         layout.addWidget(self.note)
         layout.addWidget(self.button)
         self.timer = QTimer(self)
-        self.timer.setInterval(_COUNT_AGAIN)
         self.timer.timeout.connect(session.look)
         self.button.clicked.connect(session.results.refresh)
         session.changed.connect(self._draw)
         self._draw()
 
     def _draw(self) -> None:
-        runs = self.session.shown is not None
+        shown = self.session.shown
+        runs = shown is not None
+        self.timer.setInterval(max(_COUNT_AGAIN, 0 if shown is None else _FOR_EACH_WELL * shown.total))
         self.note.say(self.session.words, WARNING)
         self.setVisible(runs)
         if runs and not self.timer.isActive():
