@@ -135,7 +135,7 @@ def test_a_hill_curve_of_wells_is_told():
     ec50, slope = curve_cells(fitted(wells))
     assert ec50.startswith("3 (")
     assert slope == "2.0"
-    assert curve_cells(fitted(wells, "share")) == ["no dose response: a flat line fits as well", ""]
+    assert curve_cells(fitted(wells, "share")) == ["no response: a flat line fits as well", ""]
 
 
 def test_hits_are_counted_by_what_is_true():
