@@ -121,7 +121,7 @@ def cluster(work: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             time.sleep(0.1)
         address = json.loads(about.read_text())["address"]
         for _ in range(2):
-            more = ("--nthreads", "1", "--no-dashboard", "--death-timeout", "5", "--local-directory", str(work))
+            more = ("--nthreads", "1", "--no-dashboard", "--death-timeout", "120", "--local-directory", str(work))
             stack.enter_context(running("distributed.cli.dask_worker", address, *more))
         yield address, scheduler
 
@@ -215,7 +215,10 @@ def main() -> None:
             began = time.monotonic()
             first.join()
             seconds = 0.6 * (time.monotonic() - began)  # two workers, and half of the screen a kill
-        rows = [killed(what, words, work, work / "whole", options.kills, seconds) for what in options.what]
+        rows = []
+        for what in options.what:
+            rows.append(killed(what, words, work, work / "whole", options.kills, seconds))
+            sys.stderr.write(f"{rows[-1]}\n")
     header = ["killed", "kills", "screens", "equal to the undisturbed screen", "wells written twice"]
     lines = [f"{options.wells} wells of {SITES} fields, three of them damaged.", "", *table(header, rows)]
     report(f"Killed screens: {', '.join(options.what)}", lines, keep=options.record)
