@@ -94,6 +94,7 @@ def test_rows_are_added_to_a_table_that_is_there_and_its_columns_and_splits_stay
     assert list(plan.in_the_way.values()) == ["a"]  # one of the two images has another label
 
 
+@pytest.mark.slow
 def test_fields_of_a_zarr_plate_and_of_one_file_are_labelled_one_by_one(model, tmp_path):
     write_zarr_plate(tmp_path / "p.ome.zarr", PIXELS, "0.5")
     write_series(tmp_path / "s.ome.tif", PIXELS)
@@ -110,6 +111,7 @@ def test_fields_of_a_zarr_plate_and_of_one_file_are_labelled_one_by_one(model, t
                 assert any(np.array_equal(opened.plane(0), PIXELS[well, site]) for site in (1, 2)), image.name
 
 
+@pytest.mark.slow
 def test_a_whole_file_and_a_plane_of_it_are_not_labelled_in_one_table(model, tmp_path):
     """A table in which both have labels could not be read again."""
     write_series(tmp_path / "s.ome.tif", PIXELS)

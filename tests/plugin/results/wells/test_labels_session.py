@@ -115,6 +115,7 @@ def test_another_table_is_written_and_what_is_wrong_is_said(session, run, tmp_pa
     assert (tmp_path / "mine.csv").read_text() == "no,table\n1,2\n"
 
 
+@pytest.mark.slow
 def test_a_user_labels_a_well_and_opens_the_table_in_the_train_dock(make_napari_viewer, qtbot, run):
     viewer = make_napari_viewer()
     _, dock = open_dock(viewer, "Results")

@@ -230,6 +230,7 @@ def test_a_running_screen_fills_the_plate_in_the_dock(make_napari_viewer, qtbot,
     rest()
 
 
+@pytest.mark.slow
 def test_a_user_finds_wells_like_one_in_the_dock(make_napari_viewer, qtbot, finished):
     """Clicks a well on the plate, asks for wells like it, opens one of the list, and draws a line on the map."""
     _, dock = open_dock(make_napari_viewer(), "Results")
