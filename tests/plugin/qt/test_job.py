@@ -6,12 +6,14 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.plugin.qt.job import Ending, Job
+from napari_milcnn.plugin.qt.job import Ending, Job, SessionJobs
 
 pytest.importorskip("napari")
 
@@ -122,3 +124,85 @@ time.sleep(0.1)
 def test_python_ends_quietly_while_a_job_runs():
     ran = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
+
+
+class Asking:
+    """A session that asks for jobs, and keeps what it hears of them."""
+
+    requested, withdrawn = Signal(object), Signal(object)
+    stop_requested, pause_requested = Signal(object), Signal(object, bool)
+
+    def __init__(self) -> None:
+        self.steps, self.ends = [], []
+
+    def take(self, request, step) -> None:
+        """Keep a step."""
+        self.steps.append((request, step))
+
+    def end(self, request, error="", *, stopped=False) -> None:
+        """Keep an end."""
+        self.ends.append((request, error, stopped))
+
+
+class Counting:
+    """A request that yields numbers until it is stopped; `gated` passes the gate between them."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, 0
+
+    def steps(self):
+        """Yield the numbers."""
+        while self.count < self.most:
+            self.count += 1
+            yield self.count
+            time.sleep(0.001)
+
+
+class Gated(Counting):
+    """Counts, and says so at a gate."""
+
+    def gated_steps(self, passes):
+        """Yield the last number."""
+        while self.count < self.most:
+            self.count += 1
+            time.sleep(0.001)
+            if not passes(f"at {self.count}"):
+                return
+        yield self.count
+
+
+def test_a_session_hears_of_each_of_its_requests(qtbot):
+    session, parent = Asking(), QObject()
+    jobs, ended = SessionJobs(session, parent), []
+    jobs.ended.connect(ended.append)
+    short, endless, withdrawn = Counting(2), Counting(10**6), Counting(10**6)
+    for request in (short, endless, withdrawn):
+        session.requested.emit(request)
+    assert jobs.requests == (short, endless, withdrawn)
+    session.withdrawn.emit(withdrawn)
+    qtbot.waitUntil(lambda: (short, "", False) in session.ends and endless.count > 2)
+    assert [step for request, step in session.steps if request is short] == [1, 2]
+    session.stop_requested.emit(endless)
+    session.stop_requested.emit(short)  # which has ended
+    qtbot.waitUntil(lambda: len(session.ends) == 2)
+    assert session.ends[-1] == (endless, "", True)
+    assert ended == [short, endless]
+    assert jobs.requests == ()
+
+
+def test_a_request_with_a_gate_reports_there_waits_and_stops(qtbot):
+    session, parent, request = Asking(), QObject(), Gated(10**6)
+    jobs = SessionJobs(session, parent)
+    session.requested.emit(request)
+    qtbot.waitUntil(lambda: bool(session.steps))
+    assert session.steps[0][1].startswith("at ")
+    session.pause_requested.emit(request, True)
+    qtbot.wait(50)
+    before = request.count
+    qtbot.wait(50)
+    assert request.count == before
+    session.pause_requested.emit(request, False)
+    qtbot.waitUntil(lambda: request.count > before)
+    session.stop_requested.emit(request)
+    qtbot.waitUntil(lambda: session.ends == [(request, "", True)])
+    assert jobs.requests == ()

@@ -544,7 +544,7 @@ def test_the_viewer_closes_while_thumbnails_are_made(make_napari_viewer, qtbot, 
     _, dock = open_dock(viewer, "Results")
     opened(dock, qtbot, written / "screen")
     dock.view_buttons[VIEWS.index("Gallery")].click()
-    (job,) = dock.gallery_jobs._running.values()
+    ((_, job),) = dock.gallery_jobs._running.values()
     worker = job._worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=PATIENCE)

@@ -63,8 +63,8 @@ def labels(folder):
     """Return a session with the images open, and the classes a and b."""
     made = LabelSession()
     made.open(OpenRequest((folder,)))
-    made.take(open_labelling(folder))
-    made.finish()
+    made.take(None, open_labelling(folder))
+    made.end(None)
     for name in "ab":
         made.change_classes(lambda it, name=name: it.add_class(name))
     return made
@@ -94,9 +94,9 @@ def trained(training, *, epochs: int = 1) -> None:
     """Let a training come to its end."""
     training.start()
     model = lively_model(classes=("a", "b"), channels=("channel 0",))
-    training.take(Epoch(rows(epochs), 16, model))
-    training.take(Outcome(model, None))
-    training.finish()
+    training.take(None, Epoch(rows(epochs), 16, model))
+    training.take(None, Outcome(model, None))
+    training.end(None)
 
 
 # What the issue names
@@ -105,12 +105,12 @@ def trained(training, *, epochs: int = 1) -> None:
 def test_the_first_epoch_of_16_is_the_first_of_16_and_the_time_left_is_that_of_all(training):
     training.start()
     assert isinstance(training.asked[-1], TrainRequest)
-    training.take(Share(0, 10, "batches"))
+    training.take(None, Share(0, 10, "batches"))
     training.clock.now = 4.0
-    training.take(Share(5, 10, "batches"))
+    training.take(None, Share(5, 10, "batches"))
     assert training.seen[-1] == (0.5 / 16, "epoch 1 of 16 · 2 min left")
-    training.take(Epoch(rows(1), 16, lively_model()))
-    training.take(Share(0, 10, "batches"))
+    training.take(None, Epoch(rows(1), 16, lively_model()))
+    training.take(None, Share(0, 10, "batches"))
     assert training.seen[-1][1].startswith("epoch 2 of 16")
 
 
@@ -126,28 +126,28 @@ def test_a_resumed_training_counts_the_epochs_before(training, folder):
     training.resume()
     assert training.asked[-1].resume
     assert training.can_resume == ""
-    training.take(Share(1, 10, "batches"))
+    training.take(None, Share(1, 10, "batches"))
     assert training.seen[-1][1].startswith("epoch 5 of 10")
 
 
 def test_a_pause_does_not_count_for_the_time_left(training):
     training.start()
-    training.take(Share(0, 10, "batches"))
+    training.take(None, Share(0, 10, "batches"))
     training.pause()
     assert training.paused
     training.clock.now = 1000.0
-    training.take(Share(1, 10, "batches"))
+    training.take(None, Share(1, 10, "batches"))
     training.pause()
-    training.take(Share(1, 10, "batches"))
+    training.take(None, Share(1, 10, "batches"))
     assert "left" not in training.seen[-1][1]
     training.clock.now = 1003.0
-    training.take(Share(4, 10, "batches"))
+    training.take(None, Share(4, 10, "batches"))
     assert training.seen[-1][1] == "epoch 1 of 16 · 3 min left"
 
 
 def test_no_message_outlives_its_cause(training):
     training.start()
-    training.finish("the disk is full")
+    training.end(None, "the disk is full")
     assert (training.message.text, training.message.level) == ("the disk is full", Level.ERROR)
     training.choose(Choices(options={"epochs": 3}))
     assert training.message.text == ""
@@ -156,7 +156,7 @@ def test_no_message_outlives_its_cause(training):
     training.choose(Choices())
     assert training.needs == ""
     training.try_batches()
-    training.finish(stopped=True)
+    training.end(None, stopped=True)
     assert training.message.text == "Stopped."
     training.labels.undo()
     assert training.message.text == ""
@@ -167,8 +167,8 @@ def test_no_message_about_labels_outlives_its_cause(labels):
     assert labels.message.text == "There is no class 7 yet."
     labels.select([2])
     assert labels.message.text == ""
-    labels.image.finish()
-    labels.image.finish("2.tif cannot be read")
+    labels.image.end(None)
+    labels.image.end(None, "2.tif cannot be read")
     assert labels.message.text == "2.tif cannot be read"
     labels.select([3])
     assert labels.message.text == ""
@@ -191,16 +191,16 @@ def test_images_are_told_apart_by_request_and_not_by_row_or_name(labels, folder)
     shown, asked = [], []
     labels.image.ready.connect(shown.append)
     labels.image.requested.connect(asked.append)
-    labels.image.take(("first", ()))
-    labels.image.finish()
+    labels.image.take(None, ("first", ()))
+    labels.image.end(None)
     labels.select([1])
     labels.select([2])
     labels.select([1])
     assert len(asked) == 1
-    labels.image.take(("row 1, asked for first", ()))
+    labels.image.take(None, ("row 1, asked for first", ()))
     assert [found[0] for found in shown] == ["first"]
-    labels.image.finish()
-    labels.image.take(("row 1", ()))
+    labels.image.end(None)
+    labels.image.take(None, ("row 1", ()))
     assert [found[0] for found in shown] == ["first", "row 1"]
 
 
@@ -228,13 +228,13 @@ def test_practice_images_are_copied_to_a_new_folder_each_time(folder, monkeypatc
     for name in ("practice", "practice-2"):
         request = PracticeRequest(folder)
         made.open(request)
-        made.take(next(iter(request.steps())))
-        made.finish()
+        made.take(None, next(iter(request.steps())))
+        made.end(None)
         assert made.labelling.path == folder / name / "labels.csv"
         assert len(made.labelling.images) == 6
         assert made.message.text.startswith("Each of these files is named after what it shows")
     made.open(OpenRequest((folder,)))
-    made.take(open_labelling(folder / "practice"))
+    made.take(None, open_labelling(folder / "practice"))
     assert made.message.text.startswith("Labels are saved")
     with pytest.raises(OutputError, match="choose another folder"):
         next(iter(PracticeRequest(folder / "0.tif").steps()))
@@ -279,12 +279,12 @@ def test_results_stay_and_can_be_looked_at_again(training, folder):
     training.results.use()
     training.cross_validate(3)
     assert isinstance(training.asked[-1], ValidateRequest)
-    training.take(Outcome(None, SimpleNamespace(folds=())))
-    training.finish()
+    training.take(None, Outcome(None, SimpleNamespace(folds=())))
+    training.end(None)
     assert [one.name for one in training.results.all] == ["model.zip", "cross-validation, 3 folds"]
     training.start()
     assert training.asked[-1].plan.out == folder / "model-2.zip"
-    training.finish("it failed")
+    training.end(None, "it failed")
     assert training.results.shown.name == "cross-validation, 3 folds"
     assert training.learning.rows == rows(1)
     training.results.show(first)
@@ -307,7 +307,7 @@ def test_only_a_training_is_said_to_be_resumed(training):
     assert "Resume" not in training.question_before_closing
     assert training.question_before_closing.startswith("Networks are trained on the folds.")
     training.stop()
-    training.finish(stopped=True)
+    training.end(None, stopped=True)
     training.start()
     assert "press Resume" in training.question_before_closing
 
@@ -320,7 +320,7 @@ def test_a_card_saved_while_faithfulness_is_measured_keeps_the_measurement(train
     results.put_unmeasured(plan, lively_model(), "")
     training.measure_faithfulness()
     assert results.save_card({"license": "CC0-1.0"})
-    training.take(Measured(None, ()))
+    training.take(None, Measured(None, ()))
     assert (results.shown.model.card.credit, results.shown.model.card.license) == ("x", "CC0-1.0")
 
 
@@ -366,7 +366,7 @@ def test_labels_are_locked_while_a_network_learns(training):
     training.start()
     training.labels.press(1)
     assert training.labels.message.text == "Labels cannot be changed while a training runs."
-    training.finish(stopped=True)
+    training.end(None, stopped=True)
     training.labels.press(2)
     assert training.labels.message.text == "Every image has a label."
 
@@ -377,17 +377,17 @@ def test_labels_are_locked_while_a_network_learns(training):
 def test_a_stopped_training_is_evaluated_and_can_be_resumed(training, folder):
     training.start()
     plan = training.asked[-1].plan
-    training.take(Begun("a new network", "one image is blank"))
+    training.take(None, Begun("a new network", "one image is blank"))
     assert (training.learning.kept, training.warnings) == ("a new network", ("one image is blank.",))
     model = lively_model(classes=("a", "b"), channels=("channel 0",))
-    training.take(Epoch(rows(2), 16, model))
+    training.take(None, Epoch(rows(2), 16, model))
     save_record(plan, 2, TrainingState.STOPPED)
     plan.checkpoint.write_bytes(b"")
     training.stop()
-    training.finish(stopped=True)
+    training.end(None, stopped=True)
     assert isinstance(training.asked[-1], EvaluateRequest)
     assert training.state is TrainState.EVALUATING
-    training.finish(stopped=True)
+    training.end(None, stopped=True)
     assert training.results.shown.why == "The model was not evaluated."
     assert "2 epochs saved. Press Resume to continue." in training.can_resume
 
@@ -398,8 +398,8 @@ def test_a_training_that_cannot_be_resumed_does_not_offer_it_again(training, fol
     plan.checkpoint.write_bytes(b"")
     training._find_stopped(folder)
     training.resume()
-    training.take(CannotResume("Labels changed."))
-    training.finish()
+    training.take(None, CannotResume("Labels changed."))
+    training.end(None)
     assert (training.message.text, training.can_resume, training.needs) == ("Labels changed.", "", "")
 
 
@@ -407,9 +407,9 @@ def test_an_estimate_says_what_a_training_takes_until_the_choices_change(trainin
     training.choose(Choices(options={"epochs": 1, "max_minutes": 2.0}))
     training.try_batches()
     assert isinstance(training.asked[-1], EstimateRequest)
-    training.take(SimpleNamespace(seconds=30.0, images=4, passes=1, batches=2, validation_images=2, memory=1e9,
+    training.take(None, SimpleNamespace(seconds=30.0, images=4, passes=1, batches=2, validation_images=2, memory=1e9,
                                   device="cpu"))  # fmt: skip
-    training.finish()
+    training.end(None)
     assert training.estimate == (
         "30 s per epoch: 4 images in 2 batches, 2 for validation. 1 epoch takes about 30 s. Memory: 1.0 GB on cpu. "
         "The limit of 2 min allows 4 epochs."
@@ -420,13 +420,13 @@ def test_an_estimate_says_what_a_training_takes_until_the_choices_change(trainin
 
 def test_what_a_training_starts_from_is_that_of_the_present_choices(training):
     asked = []
-    training.start_requested.connect(asked.append)
+    training.requested.connect(asked.append)
     training.describe_start()
     training.choose(Choices(preset="paper"))
-    training.described(asked[0], "a new network (compact)")
+    training.take(asked[0], Begun("a new network (compact)"))
     assert training.kept.text == ""
     training.describe_start()
-    training.described(asked[1], "a new network (paper)")
+    training.take(asked[1], Begun("a new network (paper)"))
     assert training.kept.text == "a new network (paper)"
 
 
@@ -438,8 +438,8 @@ def test_ranked_images_come_in_their_order_and_the_first_is_chosen(labels):
     labels.rank(lively_model())
     assert labels.state is LabelState.RANKING
     found = Ranking((4, 1), np.zeros((2, 3)), np.zeros(2), {1: "1.tif is damaged"})
-    labels.take(Progress(1, 1, result=found))
-    labels.finish()
+    labels.take(None, Progress(1, 1, result=found))
+    labels.end(None)
     assert (order, labels.rows) == ([(4, 1)], (4,))
     assert labels.message.text == (
         "Images are sorted: label those at the top next. 1 could not be read and come last: 1.tif is damaged"

@@ -13,13 +13,13 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLayout, QWidget
 
 from conftest import PATIENCE
-from napari_milcnn.plugin.qt.job import JobRunner
+from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.train import dock as dock_module
 from napari_milcnn.plugin.train.session import TrainSession
 from qt_actions import open_dock, own_attributes
 
 MOST_METHODS = 30
-ALLOWED = (QWidget, QLayout, QTimer, JobRunner, TrainSession, Viewer)
+ALLOWED = (QWidget, QLayout, QTimer, SessionJobs, TrainSession, Viewer)
 
 
 def test_a_dock_holds_its_session_widgets_and_what_carries_out_requests(make_napari_viewer, qtbot):

@@ -24,9 +24,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from weakref import WeakSet
 
+from psygnal import SignalInstance
 from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import create_worker
 
@@ -151,6 +153,13 @@ class Job(QObject):
         self._stopped = True
         self._gate.stop()
 
+    def pause(self, paused: bool) -> None:
+        """Let the job wait at its next step, or go on."""
+        if paused:
+            self._gate.pause()
+        else:
+            self._gate.resume()
+
     def abandon(self) -> None:
         """Stop the job and call neither `on_step` nor `on_end` any more: nobody waits for its result."""
         self.stop()
@@ -168,63 +177,87 @@ class Job(QObject):
         self.deleteLater()
 
 
-class JobRunner(QObject):
-    """Carries out the requests of a session, one at a time; of those that come meanwhile only the last.
+class JobRequest(Protocol):
+    """A frozen request: what a job needs to know, and its steps, which run in a thread.
 
-    Parameters
-    ----------
-    parent : QObject
-        The jobs stop when it is destroyed.
-    on_step, on_end : callable
-        As for a `Job`.
-
-    Attributes
-    ----------
-    request : object or None
-        The request under way: `request.steps(passes)` returns the generator of its job, which calls `passes` as
-        `Gate.passes`.
+    If reports lie minutes apart, it has `gated_steps(passes)` in place of `steps()`, and calls `passes` as
+    `Gate.passes` between them.
     """
 
-    def __init__(self, parent: QObject, on_step: Callable[[Any], None], on_end: Callable[[Ending], None]) -> None:
-        super().__init__(parent)
-        self.request: Any = None
-        self._next: Any = None
-        self._job: Job | None = None
-        self._gate = Gate()
-        self._then = on_step, on_end
+    def steps(self) -> Iterator[Any]:
+        """Yield what comes of the request."""
+
+
+class AskingSession(Protocol):
+    """A session that asks for jobs: it is handed what each request yields, and then how it ended.
+
+    Where it has them, its signals `withdrawn` and `stop_requested` (a request) and `pause_requested` (a request, and
+    whether it is to wait) are followed.
+    """
 
     @property
-    def busy(self) -> bool:
-        """Whether a job runs."""
-        return self._job is not None
+    def requested(self) -> SignalInstance:
+        """A request is to be worked off."""
 
-    def run(self, request: Any) -> None:
-        """Carry a request out, now or after the one under way."""
-        if self._job is not None:
-            self._next = request
-            return
-        self.request, self._gate = request, Gate()
-        passes = self._gate.passes
-        self._job = Job(lambda: request.steps(passes), self, self._then[0], self._on_end, self._gate)
+    def take(self, request: Any, step: Any) -> None:
+        """Take what a request yielded."""
 
-    def stop(self) -> None:
-        """End the job that runs at its next step."""
-        if self._job is not None:
-            self._job.stop()
+    def end(self, request: Any, error: str = "", *, stopped: bool = False) -> None:
+        """Notice that a request has ended."""
 
-    def pause(self, paused: bool) -> None:
-        """Let the job wait at its next step, or go on."""
-        if paused:
-            self._gate.pause()
-        else:
-            self._gate.resume()
 
-    def _on_end(self, ending: Ending) -> None:
-        self._job = None
-        self._then[1](ending)
-        if self._job is None and self._next is not None:
-            request, self._next = self._next, None
-            self.run(request)
+class SessionJobs(QObject):
+    """Works off in threads what a session asks for, and hands the session what came of it.
+
+    Signals
+    -------
+    ended : JobRequest
+        A request has ended, and the session knows.
+    """
+
+    ended = Signal(object)
+
+    def __init__(self, session: AskingSession, parent: QObject) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._running: dict[int, tuple[Any, Job]] = {}
+        session.requested.connect(self._start)
+        for name, slot in (
+            ("withdrawn", self._abandon), ("stop_requested", self._stop), ("pause_requested", self._pause),
+        ):  # fmt: skip
+            if hasattr(session, name):
+                getattr(session, name).connect(slot)
+
+    @property
+    def requests(self) -> tuple[Any, ...]:
+        """The requests under way."""
+        return tuple(request for request, _ in self._running.values())
+
+    def _start(self, request: Any) -> None:
+        def on_step(step: Any) -> None:
+            self._session.take(request, step)
+
+        def on_end(ending: Ending) -> None:
+            self._running.pop(id(request), None)
+            self._session.end(request, ending.error, stopped=ending.stopped)
+            self.ended.emit(request)
+
+        gate = Gate()
+        gated = getattr(request, "gated_steps", None)
+        steps = request.steps if gated is None else partial(gated, gate.passes)
+        self._running[id(request)] = request, Job(steps, self, on_step, on_end, gate)
+
+    def _abandon(self, request: Any) -> None:
+        if id(request) in self._running:
+            self._running.pop(id(request))[1].abandon()
+
+    def _stop(self, request: Any) -> None:
+        if id(request) in self._running:
+            self._running[id(request)][1].stop()
+
+    def _pause(self, request: Any, paused: bool) -> None:
+        if id(request) in self._running:
+            self._running[id(request)][1].pause(paused)
 
 
 def _translated_steps(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterator[Any]:

@@ -28,11 +28,11 @@ from napari_milcnn.plugin.qt.forms import (
     scrolled,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.plugin.qt.unlike_band import UnlikeBand
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.gallery_box import GalleryView
-from napari_milcnn.plugin.results.jobs import SessionJobs
 from napari_milcnn.plugin.results.plot_box import (
     CalibrationView,
     ConfusionView,
@@ -164,10 +164,7 @@ class ResultsDock(QWidget):
         self.chosen_box.train_asked.connect(self._on_train)
         self.likeness.list_asked.connect(lambda: self.show_view(self.views.index(self.alike)))
         self.running.changed.connect(self._on_growth)
-        session.stop_requested.connect(self.jobs.stop)
-        self.evaluation.stop_requested.connect(self.evaluation_jobs.stop)
         self.evaluation.written.connect(self._on_evaluated)
-        self.screen_session.stop_requested.connect(self.screen_jobs.stop)
         self.screen_session.written.connect(self._on_screened)
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)

@@ -24,9 +24,9 @@ from napari_milcnn.plugin.qt.forms import (
     scrolled,
     vertical_layout,
 )
-from napari_milcnn.plugin.qt.job import Ending, JobRunner
+from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.qt.question import QuestionBox
-from napari_milcnn.plugin.train.jobs import Begun, DevicesRequest
+from napari_milcnn.plugin.train.jobs import BESIDE, DevicesRequest
 from napari_milcnn.plugin.train.label_box import LabelBox
 from napari_milcnn.plugin.train.learning_box import LearningBox
 from napari_milcnn.plugin.train.outcome_box import OutcomeBox
@@ -52,16 +52,14 @@ class TrainDock(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer, self.session = napari_viewer, TrainSession()
-        self.runner = JobRunner(self, self.session.take, self._on_end)
-        self.start_runner = JobRunner(self, self._on_described, self._on_start_end)
-        self.devices_runner = JobRunner(self, self.session.take, lambda _ending: None)
+        self.jobs = SessionJobs(self.session, self)
         DeletedWhenClosed(self)
         self._make_parts()
         self._lay_out()
         self._connect()
         self._draw()
         self._on_choices()
-        self.devices_runner.run(DevicesRequest())
+        self.session.requested.emit(DevicesRequest())
 
     def _make_parts(self) -> None:
         self.label_box = LabelBox(self.viewer, self.session.labels)
@@ -133,9 +131,7 @@ class TrainDock(QWidget):
         for signal, slot in (
             (session.changed, self._draw), (session.progressed, self._show_progress),
             (session.learned, self._draw_learning), (session.choices_changed, self._on_choices),
-            (session.requested, self.runner.run), (session.start_requested, self.start_runner.run),
-            (session.stop_requested, self.runner.stop), (session.pause_requested, self.runner.pause),
-            (session.ended, lambda: self.tabs.setCurrentIndex(USE_TAB)),
+            (self.jobs.ended, self._on_job_end), (session.ended, lambda: self.tabs.setCurrentIndex(USE_TAB)),
             (results.changed, self._draw_results), (results.used, self._on_used),
             (session.labels.opened, self._on_labels_opened), (session.labels.labels_changed, self._on_labels),
             (self.plan_box.changed, self._on_plan), (self.continue_button.clicked, self._on_continue),
@@ -157,14 +153,14 @@ class TrainDock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether a long job runs: a training, an estimate or a cross-validation."""
-        return self.session.busy or self.runner.busy
+        return self.session.busy or any(not isinstance(one, BESIDE) for one in self.jobs.requests)
 
     @property
     def waits(self) -> bool:
         """Whether the dock still works on what it shows: the start of a training, devices or figures."""
         figures = (self.learning_box.confusion, self.outcome_box.confusion, self.outcome_box.calibration)
-        jobs = self.start_runner.busy or self.devices_runner.busy
-        return self._start_timer.isActive() or jobs or any(figure.busy for figure in figures)
+        beside = any(isinstance(one, BESIDE) for one in self.jobs.requests)
+        return self._start_timer.isActive() or beside or any(figure.busy for figure in figures)
 
     def open_labels(self, table: Path) -> None:
         """Open a table of labels in the first tab."""
@@ -231,16 +227,9 @@ class TrainDock(QWidget):
 
     # What the session says
 
-    def _on_end(self, ending: Ending) -> None:
-        self.session.finish(ending.error, ending.stopped)
-        self._start_timer.start()
-
-    def _on_described(self, begun: Begun) -> None:
-        self.session.described(self.start_runner.request, begun.kept)
-
-    def _on_start_end(self, ending: Ending) -> None:
-        if ending.error:
-            self.session.described(self.start_runner.request, error=ending.error)
+    def _on_job_end(self, request: object) -> None:
+        if not isinstance(request, BESIDE):
+            self._start_timer.start()
 
     def _on_choices(self) -> None:
         """Show the choices of the session in the form, and take what the form adds to them."""

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_milcnn.plugin.qt.job import short_collections
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -100,7 +98,7 @@ class CannotResume:
 class DevicesRequest:
     """Look at the devices, and load what a training needs: seconds of Python, better now than while one watches."""
 
-    def steps(self, _passes: Passes) -> Iterator[Devices]:
+    def steps(self) -> Iterator[Devices]:
         """Yield the devices. Writing a model needs bioimageio.spec, the first step of an optimiser torch._dynamo."""
         import bioimageio.spec  # noqa: F401
         import torch
@@ -120,9 +118,13 @@ class StartRequest:
     plan: TrainingPlan
     table: LabelTable
 
-    def steps(self, _passes: Passes) -> Iterator[Begun]:
+    def steps(self) -> Iterator[Begun]:
         """Yield it."""
         yield Begun(self.plan.initial_model(self.table).summary)
+
+
+BESIDE = (DevicesRequest, StartRequest)
+"""Requests that are worked off beside the long job."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ class EstimateRequest:
 
     plan: TrainingPlan
 
-    def steps(self, _passes: Passes) -> Iterator[TrainingEstimate]:
+    def steps(self) -> Iterator[TrainingEstimate]:
         """Yield the time and the memory that they took."""
         from napari_milcnn.training.trainer import estimate
 
@@ -147,11 +149,13 @@ class TrainRequest:
     resume: bool = False
     processes: int = 1
 
-    def steps(self, passes: Passes) -> Iterator[Begun | Epoch | Looks | Outcome | CannotResume | None]:
+    def gated_steps(self, passes: Passes) -> Iterator[Begun | Epoch | Looks | Outcome | CannotResume | None]:
         """Yield what happens, and last the outcome."""
         if self.processes > 1:
             yield from _following(self.plan, self.processes, resume=self.resume)
         else:
+            from napari_milcnn.plugin.qt.job import short_collections  # a request knows Qt in its thread only
+
             with short_collections():
                 yield from _training(self.plan, passes, resume=self.resume)
 
@@ -163,7 +167,7 @@ class EvaluateRequest:
     plan: TrainingPlan
     model: TrainedModel
 
-    def steps(self, _passes: Passes) -> Iterator[Outcome]:
+    def steps(self) -> Iterator[Outcome]:
         """Yield the outcome."""
         yield from _outcome(self.plan, self.model)
 
@@ -175,7 +179,7 @@ class ValidateRequest:
     plan: TrainingPlan
     folds: int
 
-    def steps(self, passes: Passes) -> Iterator[Outcome]:
+    def gated_steps(self, passes: Passes) -> Iterator[Outcome]:
         """Yield the outcome."""
         from napari_milcnn.evaluation.evaluate import evaluation_steps
         from napari_milcnn.evaluation.report import EvaluationReport
@@ -200,7 +204,7 @@ class FaithfulnessRequest:
     plan: TrainingPlan
     model: TrainedModel
 
-    def steps(self, passes: Passes) -> Iterator[Measured]:
+    def gated_steps(self, passes: Passes) -> Iterator[Measured]:
         """Yield what was measured."""
         from napari_milcnn.evaluation.faithfulness import faithfulness_steps
         from napari_milcnn.inference.devices import cpu_threads

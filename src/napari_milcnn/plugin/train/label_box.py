@@ -36,7 +36,7 @@ from napari_milcnn.plugin.qt.forms import (
     row,
     vertical_layout,
 )
-from napari_milcnn.plugin.qt.job import Ending, JobRunner
+from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.qt.tables import filter_field
 from napari_milcnn.plugin.results_to_layers import image_layers
@@ -128,8 +128,7 @@ class LabelBox(QWidget):
     def __init__(self, viewer: Viewer, session: LabelSession | None = None) -> None:
         super().__init__()
         self.viewer, self.session = viewer, session or LabelSession()
-        self.runner = JobRunner(self, self.session.take, self._on_end)
-        self.image_runner = JobRunner(self, self.session.image.take, lambda end: self.session.image.finish(end.error))
+        self.jobs, self.image_jobs = SessionJobs(self.session, self), SessionJobs(self.session.image, self)
         self.image_layers = ImageLayers(viewer)
         self._quiet = False
         self._make_parts()
@@ -206,8 +205,7 @@ class LabelBox(QWidget):
         for signal, slot in (
             (session.changed, self._draw), (session.opened, self._on_opened), (session.labels_changed, self._on_labels),
             (session.progressed, self._show_progress), (session.ranked, self._on_ranked),
-            (session.requested, self._on_requested), (session.stop_requested, self.runner.stop),
-            (session.image.requested, self.image_runner.run), (session.image.ready, self._show_image),
+            (session.requested, self._on_requested), (session.image.ready, self._show_image),
         ):  # fmt: skip
             signal.connect(slot)
         classes.clicked.connect(lambda name: session.label(name, following=self._following()))
@@ -240,7 +238,7 @@ class LabelBox(QWidget):
     @property
     def busy(self) -> bool:
         """Whether images are being opened, ranked, checked or shown."""
-        return self.runner.busy or self.image_runner.busy
+        return bool(self.jobs.requests or self.image_jobs.requests)
 
     # Drawing
 
@@ -365,13 +363,9 @@ class LabelBox(QWidget):
 
     # What the session says
 
-    def _on_requested(self, request: Any) -> None:
+    def _on_requested(self, _request: Any) -> None:
         self.progress.setValue(0)
         self.progress.setFormat("preparing…")
-        self.runner.run(request)
-
-    def _on_end(self, ending: Ending) -> None:
-        self.session.finish(ending.error, ending.stopped)
 
     def _on_opened(self) -> None:
         labelling = self.session.labelling

@@ -1,7 +1,7 @@
 """What the Label tab knows and does: the open labels, the rows that are chosen, and the image that is shown.
 
 A session knows neither Qt nor napari. The tab tells it what the user did, draws what it holds whenever `changed` is
-emitted, and carries out the frozen requests that it emits; their reports come back through `take` and `finish`.
+emitted, and carries out the frozen requests that it emits; their reports come back through `take` and `end`.
 
 Decisions:
 
@@ -74,7 +74,7 @@ class OpenRequest:
     planes: bool = False
     axes: str | None = None
 
-    def steps(self, _passes: object = None) -> Iterator[Labelling]:
+    def steps(self) -> Iterator[Labelling]:
         """Yield the labelling, which from then on belongs to the session."""
         from napari_milcnn.images.open import ImageReading
         from napari_milcnn.labels.labelling import open_labelling
@@ -91,7 +91,7 @@ class LayersRequest:
     folder: Path
     planes: bool = False
 
-    def steps(self, _passes: object = None) -> Iterator[float | Labelling]:
+    def steps(self) -> Iterator[float | Labelling]:
         """Yield the share of what is to be saved, then the labelling; no file that is there is overwritten."""
         from napari_milcnn.labels.labelling import open_labelling
         from napari_milcnn.results.write import write_plane
@@ -115,7 +115,7 @@ class PracticeRequest:
 
     folder: Path
 
-    def steps(self, _passes: object = None) -> Iterator[Labelling]:
+    def steps(self) -> Iterator[Labelling]:
         """Yield the labelling of the copies, beside which the labels are written."""
         from napari_milcnn.labels.labelling import open_labelling
         from napari_milcnn.model.shipped import sample_folder
@@ -148,7 +148,7 @@ class RankRequest:
     rows: tuple[int, ...]
     known: tuple[int, ...]
 
-    def steps(self, _passes: object = None) -> Iterator[Progress[Ranking]]:
+    def steps(self) -> Iterator[Progress[Ranking]]:
         """Yield progress, and last the ranking."""
         from napari_milcnn.labels.ranking import rank_images
 
@@ -162,7 +162,7 @@ class CheckRequest:
     table: LabelTable
     model: TrainedModel | None
 
-    def steps(self, _passes: object = None) -> Iterator[Progress[tuple[Finding, ...]]]:
+    def steps(self) -> Iterator[Progress[tuple[Finding, ...]]]:
         """Yield progress, and last the findings."""
         from napari_milcnn.labels.checks import check_labels
 
@@ -176,7 +176,7 @@ class ShowRequest:
     table: LabelTable
     image: LabelledImage
 
-    def steps(self, _passes: object = None) -> Iterator[tuple[ImageStack, Limits]]:
+    def steps(self) -> Iterator[tuple[ImageStack, Limits]]:
         """Yield the image, and the intensities that its channels are shown between."""
         from napari_milcnn.plugin.results_to_layers import limits_of
 
@@ -190,7 +190,7 @@ class ShownImage:
     Attributes
     ----------
     requested : Signal
-        A request to be carried out; `take` and `finish` get what comes of it.
+        A request to be carried out; `take` and `end` get what comes of it.
     ready : Signal
         The image to show (`ImageStack`), the name of its plane and its `Limits`; None for no image.
     failed : Signal
@@ -211,12 +211,12 @@ class ShownImage:
         if request is not None and self._under_way is None:
             self._request(request)
 
-    def take(self, found: tuple[ImageStack, Limits]) -> None:
+    def take(self, _request: object, found: tuple[ImageStack, Limits]) -> None:
         """Take the image of the request under way; it is shown if the user still wants to see it."""
         if self._under_way is not None and self._under_way is self._wanted:
             self.ready.emit((found[0], self._under_way.image.plane, found[1]))
 
-    def finish(self, error: str = "") -> None:
+    def end(self, _request: object, error: str = "", *, stopped: bool = False) -> None:
         """Learn that the request under way has ended; open the image that the user chose meanwhile."""
         ended, self._under_way = self._under_way, None
         if ended is not self._wanted and self._wanted is not None:
@@ -269,7 +269,7 @@ class LabelSession:
     progressed = Signal(float, str)
     ranked = Signal(object)
     requested = Signal(object)
-    stop_requested = Signal()
+    stop_requested = Signal(object)
 
     def __init__(self) -> None:
         self.labelling: Labelling | None = None
@@ -444,11 +444,11 @@ class LabelSession:
     def cancel(self) -> None:
         """Stop the job that runs."""
         if self.busy:
-            self.stop_requested.emit()
+            self.stop_requested.emit(self._job)
 
     # Jobs
 
-    def take(self, report: Any) -> None:
+    def take(self, _request: object, report: Any) -> None:
         """Take what the job that runs has to report."""
         if isinstance(report, float):
             self.progressed.emit(report, "saving layers")
@@ -462,7 +462,7 @@ class LabelSession:
         else:
             self._take_labelling(report)
 
-    def finish(self, error: str = "", stopped: bool = False) -> None:
+    def end(self, _request: object, error: str = "", *, stopped: bool = False) -> None:
         """Learn that the job has ended, and why if it failed."""
         self.state = LabelState.EMPTY if self.labelling is None else LabelState.READY
         if error:
@@ -474,7 +474,7 @@ class LabelSession:
     # Inside
 
     def _begin(self, state: LabelState, request: Any) -> None:
-        self.state, self._opens_practice = state, isinstance(request, PracticeRequest)
+        self.state, self._job, self._opens_practice = state, request, isinstance(request, PracticeRequest)
         self._say("")
         self.requested.emit(request)
 

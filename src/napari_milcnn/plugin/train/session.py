@@ -1,8 +1,8 @@
 """What the Train dock knows and does: the choices for a training, the job that runs, and every result so far.
 
 A session knows neither Qt nor napari. The dock tells it what the user did, draws what it holds whenever it says that
-something changed, and carries out the frozen requests that it emits; their reports come back through `take` and
-`finish`.
+something changed, and carries out the frozen requests that it emits; their reports come back through `take`, and
+how they ended through `end`.
 
 Decisions:
 
@@ -32,6 +32,7 @@ from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.notices import Level, Notice, Question
 from napari_milcnn.plugin.train.choices import Choices, missing_for_training
 from napari_milcnn.plugin.train.jobs import (
+    BESIDE,
     Begun,
     CannotResume,
     Devices,
@@ -279,10 +280,10 @@ class TrainSession:
         The choices of another training take the place of those in the form.
     ended : Signal
         A training or a cross-validation has come to its end.
-    requested, start_requested : Signal
-        A long job to be carried out (`TrainJob`); a `StartRequest`.
+    requested, withdrawn : Signal
+        A request is to be carried out: a long job (`TrainJob`), or one beside it; nobody waits for it any more.
     stop_requested, pause_requested : Signal
-        The job has to stop; it has to wait, or to go on.
+        The job (`TrainJob`) has to stop; it has to wait, or to go on.
     """
 
     changed = Signal()
@@ -291,9 +292,9 @@ class TrainSession:
     choices_changed = Signal()
     ended = Signal()
     requested = Signal(object)
-    start_requested = Signal(object)
-    stop_requested = Signal()
-    pause_requested = Signal(bool)
+    withdrawn = Signal(object)
+    stop_requested = Signal(object)
+    pause_requested = Signal(object, bool)
 
     def __init__(self, labels: LabelSession | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.labels = labels or LabelSession()
@@ -312,6 +313,7 @@ class TrainSession:
         self._progress = TrainingProgress(clock)
         self._labels_path: Path | None = None
         self._job: TrainJob | None = None
+        self._start: StartRequest | None = None
         self._learning_before: Learning | None = None
         self._refused = ""
         self._needs: str | None = None
@@ -378,8 +380,12 @@ class TrainSession:
             return
         self.kept = Notice("start", "")
         self.changed.emit()
+        if self._start is not None:
+            self.withdrawn.emit(self._start)
+        self._start = None
         if plan is not None and labelling is not None:
-            self.start_requested.emit(StartRequest(plan, labelling.table()))
+            self._start = StartRequest(plan, labelling.table())
+            self.requested.emit(self._start)
 
     def try_batches(self) -> None:
         """Estimate the time of an epoch and the memory from a few batches."""
@@ -423,14 +429,14 @@ class TrainSession:
         if self.can_pause:
             self.paused = not self.paused
             self._progress.restart()
-            self.pause_requested.emit(self.paused)
+            self.pause_requested.emit(self._job, self.paused)
             self.changed.emit()
 
     def stop(self) -> None:
         """Stop the job; finished epochs of a training are saved."""
         if self.busy:
             self._say("Stopping…")
-            self.stop_requested.emit()
+            self.stop_requested.emit(self._job)
 
     def measure_faithfulness(self) -> None:
         """Measure how much of the shown model's scores hangs on its masks, and write it on its card."""
@@ -440,8 +446,11 @@ class TrainSession:
 
     # Jobs
 
-    def take(self, report: Any) -> None:
+    def take(self, request: object, report: Any) -> None:
         """Take what a job has to report."""
+        if isinstance(request, StartRequest):
+            self._describe(request, report.kept)
+            return
         match report:
             case Share():
                 if not self.paused:
@@ -473,8 +482,12 @@ class TrainSession:
                     self.estimate = _estimate_sentence(report, self._job.plan.train_options())
         self.changed.emit()
 
-    def finish(self, error: str = "", stopped: bool = False) -> None:
-        """Learn that the long job has ended, and why if it failed."""
+    def end(self, request: object, error: str = "", *, stopped: bool = False) -> None:
+        """Learn that a job has ended, and why if it failed."""
+        if isinstance(request, StartRequest) and error:
+            self._describe(request, error=error)
+        if isinstance(request, BESIDE):
+            return
         job, self._job = self._job, None
         self.state, self.paused, self._needs = TrainState.IDLE, False, None
         self.labels.lock(False)
@@ -490,13 +503,13 @@ class TrainSession:
             self.ended.emit()
         self.changed.emit()
 
-    def described(self, request: StartRequest, kept: str = "", error: str = "") -> None:
+    # Inside
+
+    def _describe(self, request: StartRequest, kept: str = "", error: str = "") -> None:
         """Take what a training would start from, unless the choices or the labels have changed meanwhile."""
         if request.plan == self.plan():
             self.kept = Notice("start", error or kept, Level.ERROR if error else Level.NOTE)
             self.changed.emit()
-
-    # Inside
 
     def _say(self, text: str, level: Level = Level.NOTE) -> None:
         self.message = Notice("training", text, level)

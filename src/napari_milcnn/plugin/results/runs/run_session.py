@@ -18,7 +18,7 @@ from napari_milcnn.progress import Progress, TimeLeft
 if TYPE_CHECKING:
     from napari_milcnn.images.open import ImageReading
     from napari_milcnn.model.trained_model import TrainedModel
-    from napari_milcnn.plugin.results.jobs import JobRequest
+    from napari_milcnn.plugin.qt.job import JobRequest
     from napari_milcnn.plugin.results.reading import ReadResults
 
 
