@@ -22,6 +22,7 @@ from pathlib import Path
 from fuzz_images import image_cases, zarr_cases
 from fuzz_models import checkpoint_cases, model_cases, model_parts
 from fuzz_parts import Case
+from fuzz_screens import screen_cases
 from fuzz_tables import label_cases, record_cases, result_cases
 from fuzz_worker import Outcome, Worker
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 
 STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "images": image_cases(), "zarr": zarr_cases(), "labels": label_cases(), "results": result_cases(),
-    "records": record_cases(), "models": model_cases(), "checkpoints": checkpoint_cases(),
+    "records": record_cases(), "screens": screen_cases(), "models": model_cases(), "checkpoints": checkpoint_cases(),
 }  # fmt: skip
 _AT_ONCE = 100
 """Cases that are drawn from one seed."""

@@ -107,7 +107,8 @@ def main(preload: bool) -> None:
     watch = _Watch()
     if preload:
         import napari_milcnn.labels.labelling
-        import napari_milcnn.results.replay  # noqa: F401
+        import napari_milcnn.results.replay
+        import napari_milcnn.screens.opened_wells  # noqa: F401
 
         _open_model(None)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -217,6 +218,33 @@ def _open_results(folder: Path) -> None:
         str(with_layout(found, folder / "layout.csv").images)
 
 
+def _open_screen_source(folder: Path) -> None:
+    from napari_milcnn.errors import MilcnnError
+    from napari_milcnn.screens.sources.open import open_screen
+
+    for source, layout in (
+        ("screen", None),
+        ("screen", "layout.csv"),
+        ("screen", "layout.parquet"),
+        ("images.csv", None),
+    ):
+        try:
+            found = open_screen(folder / source, layout=None if layout is None else folder / layout)
+        except MilcnnError:
+            continue
+        str((found.summary, found.missing))
+
+
+def _open_screen(folder: Path) -> None:
+    from napari_milcnn.screens.opened_wells import wells_of_results
+    from napari_milcnn.screens.read import read_screen
+
+    found = read_screen(folder)
+    str((found.images, found.wells, found.labelled, found.absent, found.growth, wells_of_results(found)))
+    for row in range(min(2, len(found.table))):
+        str((found.names_of(row), found.objects_of(row), found.plane_of(row), found.rows_of_image(row)))
+
+
 def _open_record(folder: Path) -> None:
     from napari_milcnn.results.replay import recorded_model
 
@@ -267,7 +295,7 @@ def _misbehave(folder: Path) -> None:
 TARGETS: dict[str, Callable[[Path], None]] = {
     "image": _open_image, "own labels": _open_own_labels, "labels": _open_labels, "labelling": _open_labelling,
     "results": _open_results, "record": _open_record, "training": _open_training, "checkpoint": _open_checkpoint,
-    "model": _open_model, "misbehave": _misbehave,
+    "model": _open_model, "screen source": _open_screen_source, "screen": _open_screen, "misbehave": _misbehave,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from distributed import KilledWorker
 from distributed.comm import CommClosedError
@@ -23,6 +24,7 @@ from conftest import lively_model
 from napari_milcnn.errors import ComputeError, OptionsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.package_read import load_model
+from napari_milcnn.options import ScreenOptions
 from napari_milcnn.screens import cluster
 from napari_milcnn.screens.cluster import device_of
 from napari_milcnn.screens.parts import FieldOfWell, ScreenJob, WellDone, WellTask, wells_of_steps
@@ -164,3 +166,12 @@ def test_a_well_that_kills_workers_fails_alone(folder):
     assert "workers were killed 4 times" in done[1].failures[0]
     rows = pd.read_parquet(job.part(wells[1]) / "predictions.parquet")
     assert list(rows["error"]) == list(done[1].failures)
+
+
+@pytest.mark.slow
+def test_workers_of_this_computer_listen_to_this_computer_alone() -> None:
+    """Whoever reaches a port of a dask scheduler can run programs; the dashboard is on another port."""
+    with cluster._client(ScreenOptions(workers=2)):
+        me = psutil.Process()
+        open_ports = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
+    assert {one.laddr.ip for one in open_ports if one.status == psutil.CONN_LISTEN} == {"127.0.0.1"}

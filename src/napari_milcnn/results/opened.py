@@ -345,7 +345,11 @@ def _arrow_table(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        names, rows = file.schema_arrow.names, file.metadata.num_rows
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    names = schema.names
+    nested = next((field.name for field in schema if pa.types.is_nested(field.type)), None)
+    if nested is not None:
+        raise ValueError(f"its column {nested!r} holds lists or records, expected texts and numbers")
     if len(set(names)) < len(names):
         raise ValueError(f"it has the column {next(name for name in names if names.count(name) > 1)!r} twice")
     if rows * len(names) > _MOST_CELLS:

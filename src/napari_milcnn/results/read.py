@@ -176,6 +176,32 @@ def _read_predictions(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     return with_name(with_margin(table, scores)), classes
 
 
+def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of predictions of a screen with its numbers as numbers.
+
+    Raises
+    ------
+    ResultsError
+        If a column is missing, a number is none, or a plane that was classified has no place.
+    """
+    missing = [name for name in ("top", *PLANE_COLUMNS) if name not in table]
+    if missing:
+        raise ResultsError(f"{path} has {_no_columns(missing)}; write the tables of the screen again")
+    table = table.copy()
+    for name in table:
+        is_number = is_score(name) or is_pooled(name) or is_count(name) or name in MEASURED
+        if is_number and table[name].dtype.kind not in "biuf":  # a column of gaps alone has no type
+            cells = table[name].fillna("").astype(str)
+            table[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+            texts = cells[(cells != "") & table[name].isna()]
+            if len(texts):
+                raise ResultsError(
+                    f"{path}: the column {name} holds {short(str(texts.iat[0]), 60)!r}; expected numbers"
+                )
+    _check_planes(path, table.assign(error=table["error"].fillna("")))
+    return table
+
+
 def _check_planes(path: Path, table: pd.DataFrame) -> None:
     """Check that each plane that was classified has whole numbers for its place."""
     places = table.loc[table["error"] == "", [name for name in PLANE_COLUMNS if name in table]].astype(float)

@@ -110,7 +110,7 @@ def _client(options: ScreenOptions) -> Iterator[Client]:
             stack.enter_context(dask.config.set(no_pause))
             cluster = stack.enter_context(LocalCluster(
                 n_workers=options.workers, threads_per_worker=1, processes=True, memory_limit=memory,
-                dashboard_address=":0" if _shows_dashboard() else None, silence_logs=logging.CRITICAL,
+                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
             ))  # fmt: skip
             yield stack.enter_context(Client(cluster))
             return

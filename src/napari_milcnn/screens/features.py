@@ -48,6 +48,10 @@ FEATURES: Final = "features.parquet"
 STANDARDISED_BY: Final = "standardised by"
 BY_CONTROLS, BY_WELLS = "negative controls of the plate", "all wells of the plate"
 _FEATURE = "feature_"
+_OF_EVERY_PART: Final = {
+    WELL_PART: (PLATE, WELL), "predictions.parquet": (*FIELD_COLUMNS, "file", "name", "error"),
+}  # fmt: skip
+"""File of a part -> columns that it has at least; other files have those of cells."""
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of Gaussian values whose median absolute deviation is 1."""
 _LEAST_SPREAD = 0.1
@@ -98,9 +102,9 @@ def read_part_table(path: Path) -> pd.DataFrame:
     ResultsError
         If it is damaged.
     """
-    needed = (PLATE, WELL) if path.name == WELL_PART else FIELD_COLUMNS
-    return read_parquet(path, needed, "remove the folder in which it lies, and go on with resume (command "
-                                              "line: --resume)")  # fmt: skip
+    needed = _OF_EVERY_PART.get(path.name, (*FIELD_COLUMNS, "file"))
+    return read_parquet(path, needed, "remove the folder in which it lies, and go on with resume (command line: "
+                                      "--resume)")  # fmt: skip
 
 
 def read_well_rows(parts: Iterable[Path], read: Reader = read_part_table) -> pd.DataFrame:

@@ -27,16 +27,16 @@ from napari_milcnn.options import MasksAs
 from napari_milcnn.output_lock import holder_of, holder_of_file
 from napari_milcnn.results.moved_images import located
 from napari_milcnn.results.opened import PREDICTIONS, WRITTEN_FILES, OpenedResults, read_parquet
-from napari_milcnn.results.read import has_one_label, read_results, with_margin, with_name
+from napari_milcnn.results.read import check_predictions, has_one_label, read_results, with_margin, with_name
 from napari_milcnn.results.write import image_files
 from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL, class_of, is_score
 from napari_milcnn.screens.features import FEATURES, features_of_wells, read_part_table
 from napari_milcnn.screens.outputs.masks import LABELS_IN_PLATE
 from napari_milcnn.screens.parts import CELLS_PART, PARTS, part_folder
-from napari_milcnn.screens.record import FIELDS, read_missing, reading_of_record, recorded_screen
+from napari_milcnn.screens.record import FIELDS, read_fields, read_missing, reading_of_record, recorded_screen
 from napari_milcnn.screens.run import SHARDS
-from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.screens.summary import layout_of_wells, read_tables
+from napari_milcnn.untrusted import short
 
 _WELLS: Final = "wells.parquet"
 _PLACE_OF_WELL: Final = [PLATE, WELL]
@@ -226,7 +226,7 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
     growth, record = growth_of(folder), _record_of(folder)
     reader = PartReader() if before is None else before.reader
     if growth.finished:
-        fields = _read_table(folder / FIELDS, FIELD_ROW)
+        fields = read_fields(folder)
         table = _read_table(folder / "predictions.parquet", (*FIELD_COLUMNS, "file", "name", "error"))
         compared, features = (_read_table(folder / name, _PLACE_OF_WELL) if (folder / name).is_file() else None
                               for name in (_WELLS, FEATURES))  # fmt: skip
@@ -237,7 +237,7 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
     scores = [str(name) for name in table if is_score(name)]
     if not scores:
         raise ResultsError(_nothing_yet(folder, growth, table))
-    table = with_name(with_margin(_completed(table, fields), scores))
+    table = with_name(with_margin(_completed(folder, table, fields), scores))
     run = record.get("run")
     missing = read_missing(folder)
     inside = isinstance(run, Mapping) and run.get("masks") == "inside"
@@ -292,8 +292,19 @@ def _nothing_yet(folder: Path, growth: Growth, table: pd.DataFrame) -> str:
     return f"no well of {folder} is classified yet ({growth.words}); open it again when the first one is done"
 
 
-def _completed(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions without gaps in texts, all numbers in one precision, and a file of its own for each field."""
+def _completed(folder: Path, table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions without gaps in texts, all numbers in one precision, and a file of its own for each field.
+
+    Raises
+    ------
+    ResultsError
+        If a number is none, a plane has no place, or a field is not one of the screen.
+    """
+    table = check_predictions(folder / PREDICTIONS, table.reset_index(drop=True))
+    unknown = table.loc[~table["name"].isin(fields["name"]), "name"]
+    if len(unknown):
+        odd = short(str(unknown.iloc[0]), 60)
+        raise ResultsError(f"{folder}: the field {odd!r} has results, but is not in {FIELDS}; classify the screen anew")
     table = table.astype(dict.fromkeys(table.columns[table.dtypes == np.float32], float))
     for name in table.columns[[dtype.kind not in "biufM" for dtype in table.dtypes]]:
         table[name] = table[name].fillna("").astype(object)

@@ -11,11 +11,11 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from napari_milcnn.atomic_write import sha256
-from napari_milcnn.errors import OutputError, ResumeError
+from napari_milcnn.errors import OutputError, ResultsError, ResumeError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.options import MaskOptions
-from napari_milcnn.results.opened import RECORD, read_csv
+from napari_milcnn.results.opened import RECORD, read_csv, read_parquet
 from napari_milcnn.results.record import (
     KIND_OF_SCREENS,
     checked_record,
@@ -25,7 +25,8 @@ from napari_milcnn.results.record import (
 )
 from napari_milcnn.results.unfinished import fingerprint
 from napari_milcnn.results.write import read_json, write_json, write_table, write_tables
-from napari_milcnn.screens.sources.fields import MISSING_ROW, PLACE, Screen
+from napari_milcnn.screens.sources.fields import FIELD_ROW, MISSING_ROW, PLACE, Screen
+from napari_milcnn.untrusted import short
 
 FIELDS, MISSING = "fields.parquet", "missing.csv"
 _NOT_NUMBERS: Final = ("evidence device", "evidence batch_size", "evidence tile")
@@ -91,6 +92,24 @@ def reading_of_record(record: Mapping[str, object]) -> ImageReading:
         return TypeAdapter(ImageReading).validate_python(options["reading"] if isinstance(options, Mapping) else None)
     except (ValidationError, KeyError):
         return AS_THEY_SAY
+
+
+def read_fields(folder: Path) -> pd.DataFrame:
+    """Read the table of the fields of a screen.
+
+    Raises
+    ------
+    ResultsError
+        If it is not there, or damaged.
+    """
+    path = folder / FIELDS
+    fields = read_parquet(path, FIELD_ROW, "go on with resume (command line: --resume)")
+    for name in FIELD_ROW:
+        fields[name] = fields[name].fillna("").astype(str)
+    odd = fields.loc[~fields["series"].str.fullmatch(r"[0-9]{0,9}"), "series"]
+    if len(odd):
+        raise ResultsError(f"{path} is damaged: {short(odd.iloc[0], 60)!r} is not the number of a series")
+    return fields
 
 
 def read_missing(folder: Path) -> pd.DataFrame:

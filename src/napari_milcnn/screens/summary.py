@@ -14,14 +14,13 @@ import pandas as pd
 
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.options import StatisticsOptions, make_options
-from napari_milcnn.results.opened import read_parquet
 from napari_milcnn.results.write import Pieces, write_tables
 from napari_milcnn.schema import FIELD_COLUMNS, PLATE, WELL
 from napari_milcnn.screens.features import Reader, bags_of_wells, read_part_table, read_well_rows, write_features
 from napari_milcnn.screens.likeness import write_likeness
 from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder, read_part
-from napari_milcnn.screens.record import FIELDS, recorded_screen
+from napari_milcnn.screens.record import FIELDS, read_fields, recorded_screen
 from napari_milcnn.screens.sources.fields import FIELD_ROW
 from napari_milcnn.screens.statistics.analyse import ScreenStatistics, analyse_wells
 from napari_milcnn.screens.statistics.hits import HIT
@@ -148,7 +147,7 @@ def read_tables(folder: str | Path, read: Reader = read_part_table) -> ScreenTab
     folder = Path(folder)
     if not (folder / FIELDS).is_file():
         raise ResultsError(f"{folder} holds no screen: there is no {FIELDS}; expected a folder that `screen` wrote")
-    fields = read_parquet(folder / FIELDS, FIELD_ROW, "go on with resume (command line: --resume)")
+    fields = read_fields(folder)
     wells = fields[["plate", "well"]].drop_duplicates().itertuples(index=False)
     parts = _parts_of_record(folder, [part_folder(folder, str(plate), str(well)) for plate, well in wells])
     layout = fields[["name", *(name for name in fields if name not in FIELD_ROW)]]
