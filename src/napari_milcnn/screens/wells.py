@@ -121,13 +121,13 @@ def _unlike(table: pd.DataFrame, wells: Any) -> pd.DataFrame:
     """Return how unlike the training images each well is, why, and how many of its fields are."""
     if UNLIKE not in table:
         return pd.DataFrame(index=wells.size().index)
-    found = pd.DataFrame(
-        {UNLIKE: wells[UNLIKE].median(), UNLIKE_FIELDS: wells[UNLIKE].agg(lambda one: (one > 1).sum())}
-    )
-    found[UNLIKE_FIELDS] = found[UNLIKE_FIELDS].astype(int)
+    above = (wells.obj[UNLIKE] > 1).groupby(_KEYS, sort=False, dropna=False).sum().astype(int)
+    found = pd.DataFrame({UNLIKE: wells[UNLIKE].median(), UNLIKE_FIELDS: above})
     if UNLIKE_REASON in table:
-        given = table[table[UNLIKE] > 1].groupby(_KEYS, dropna=False)[UNLIKE_REASON]
-        reasons = given.agg(lambda one: next(iter(one[one != ""].mode()), ""))
+        given = table[(table[UNLIKE] > 1) & (table[UNLIKE_REASON].fillna("") != "")]
+        counts = given.groupby([*_KEYS, UNLIKE_REASON], dropna=False).size().rename("count").reset_index()
+        first = counts.sort_values(["count", UNLIKE_REASON], ascending=[False, True]).drop_duplicates(_KEYS)
+        reasons = first.set_index(_KEYS)[UNLIKE_REASON]
         found.insert(1, UNLIKE_REASON, reasons.reindex(found.index).fillna(""))
     return found
 
