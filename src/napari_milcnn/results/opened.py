@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from io import BytesIO
@@ -306,8 +306,10 @@ def read_csv(
     return with_each_text(found, unguarded_cell)
 
 
-def read_parquet(path: Path, needed: Iterable[str] = (), advice: str = "write it again") -> pd.DataFrame:
+def read_parquet(path: Path, needed: Sequence[str] = (), advice: str = "write it again") -> pd.DataFrame:
     """Read a Parquet table; what it says of pandas, such as an index, is passed over. `advice` ends each error.
+
+    The columns of `needed` are texts.
 
     Raises
     ------
@@ -330,6 +332,8 @@ def read_parquet(path: Path, needed: Iterable[str] = (), advice: str = "write it
         raise ResultsError(
             f"{path} has no column {' and no column '.join(missing)}: another program wrote it; {advice}"
         )
+    for name in needed:
+        found[name] = found[name].fillna("").astype(str)
     return found
 
 

@@ -104,8 +104,6 @@ def read_fields(folder: Path) -> pd.DataFrame:
     """
     path = folder / FIELDS
     fields = read_parquet(path, FIELD_ROW, "go on with resume (command line: --resume)")
-    for name in FIELD_ROW:
-        fields[name] = fields[name].fillna("").astype(str)
     odd = fields.loc[~fields["series"].str.fullmatch(r"[0-9]{0,9}"), "series"]
     if len(odd):
         raise ResultsError(f"{path} is damaged: {short(odd.iloc[0], 60)!r} is not the number of a series")
