@@ -347,7 +347,7 @@ def test_layers_selected_together_are_channels(dock, viewer, qtbot):
     assert images_of(dock)[0].prediction.top == ("nucleus",)
 
 
-def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
+def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot, monkeypatch):
     classified(dock, viewer, qtbot, TIMELAPSE)
     entry, plane = dock.session.in_view, dock.session.plane
     before = {number: len(masks.shown) for number, masks in entry.masks.items()}
@@ -360,8 +360,14 @@ def test_a_moved_slider_cuts_the_plane_in_view_alone(dock, viewer, qtbot):
     dock.mask_box.apply.click()
     finished(dock, qtbot)
     assert sum(len(masks.shown) for masks in dock.session.in_view.masks.values()) < sum(before.values())
+    draw, drawn = dock.writer.refresh_masks, []
+    monkeypatch.setattr(dock.writer, "refresh_masks", lambda image: drawn.append(draw(image)))
     dock.results_box.undo_button.click()
     dock.results_box.undo_button.click()
+    qtbot.waitUntil(lambda: not dock.layers._draw_soon.isActive())
+    assert 0 < len(drawn) < 6  # two a click, and not one for each of the eight planes
+    labels = np.asarray(viewer.layers["yeast-timelapse masks"].data)
+    assert [len(np.unique(one)) - 1 for one in labels.reshape(8, 256, 256)] == [before[n] for n in range(8)]
     assert {number: len(masks.shown) for number, masks in dock.session.in_view.masks.items()} == before
     assert dock.mask_box.options()["class_thresholds"] == {}
     qtbot.waitUntil(lambda: dock.mask_box.threshold.value() < 0.95, timeout=PATIENCE)

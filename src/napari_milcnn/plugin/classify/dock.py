@@ -120,7 +120,7 @@ class SessionLayers(QObject):
             self.draw()
 
     def _on_plane(self, changed: tuple[int, int]) -> None:
-        """Write the masks of a plane, and show them at once, or now and then while a job runs."""
+        """Write the masks of a plane, and show them: at once in view, else after others, or now and then in a job."""
         key, plane = changed
         try:
             kept = self.writer.write(self.session.images.records[key], plane)
@@ -130,10 +130,10 @@ class SessionLayers(QObject):
         if kept:
             text = f"The masks that you edited by hand stay in the layer {kept}."
             self.session.notices.say(Cause.IMAGE, text, about=key)
-        if not self.session.busy:
+        if not self.session.busy and self.session.plane in (plane, None):
             self.draw()
         elif not self._draw_soon.isActive():
-            self._draw_soon.start()
+            self._draw_soon.start(self._draw_soon.interval() if self.session.busy else 0)
 
     def draw(self) -> None:
         """Show the masks that were written since the last time, and of each image those of one model alone."""
