@@ -81,6 +81,15 @@ def test_a_class_that_was_not_looked_for_is_said_and_one_of_which_none_was_found
     assert list(table["failed fields"]) == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("name", ["cells", "well", "plate"])
+def test_a_class_may_have_the_name_of_a_column(name):
+    table = well_table(fields(
+        {"file": "a", "cells": 10.0, f"cells {name}": 4.0}, {"file": "b", "cells": 30.0, f"cells {name}": NAN},
+    ))  # fmt: skip
+    assert list(table["not looked for"]) == [f"{name} (1 of 2 fields)"]
+    assert list(table[f"share {name}"]) == [0.4]
+
+
 def test_one_unlike_field_of_three_is_counted_and_does_not_make_the_well_unlike():
     table = well_table(fields(
         {"file": "a", "unlike": 0.5, "unlike reason": ""}, {"file": "b", "unlike": 7.0, "unlike reason": "blurred"},

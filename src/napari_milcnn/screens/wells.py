@@ -103,16 +103,17 @@ def _tops(found: pd.DataFrame) -> list[str]:
 def _class_shares(table: pd.DataFrame, of_field: list[pd.Series]) -> pd.DataFrame:
     """Return the share of each class in the cells of each well, and in which fields its cells were not looked for."""
     classes = counted_classes(table)
-    own = table[[cells_column(name) for name in classes]].set_axis(classes, axis=1)
-    of_all = table[[CELLS] * len(classes)].set_axis(classes, axis=1).where(own.notna())
+    own = table[[cells_column(name) for name in classes]]  # a class may be called cells, or well
+    of_all = table[[CELLS] * len(classes)].set_axis(own.columns, axis=1).where(own.notna())
     of_well = [table[name] for name in _KEYS]
     count, total = (one.groupby(of_well, sort=False, dropna=False).sum() for one in (own, of_all))
-    found = (count / total.where(total > 0)).rename(columns=share_column)
+    found = (count / total.where(total > 0)).set_axis([share_column(name) for name in classes], axis=1)
     if not classes:
         return found
     seen = of_all.assign(**{CELLS: table[CELLS]}).notna().groupby(of_field, sort=False, dropna=False).any()
     fields = seen.groupby(_KEYS, sort=False, dropna=False).sum()
-    texts = [[f"{name} ({row[CELLS] - row[name]} of {row[CELLS]} fields)" for name in classes if row[name] < row[CELLS]]
+    texts = [[f"{name} ({row[CELLS] - row[column]} of {row[CELLS]} fields)"
+              for name, column in zip(classes, own, strict=True) if row[column] < row[CELLS]]
              for row in fields.to_dict("records")]  # fmt: skip
     return found.assign(**{NOT_LOOKED_FOR: [", ".join(one) for one in texts]})
 

@@ -142,6 +142,20 @@ def test_what_the_user_looks_at_stays_when_a_screen_is_read_on(results, worker, 
     assert list(results._layers._viewer.layers) == layers
 
 
+def test_an_image_that_is_opened_while_a_screen_is_read_on_keeps_its_rows(results, worker, running):
+    comes_in(running, "B02")
+    opened(results, worker, running)
+    row = int((results.found.table["well"] == "B02").to_numpy().argmax())
+    results.open_image(row)
+    opening = worker.waiting.pop()
+    comes_in(running, "B01")
+    results.refresh()
+    worker.work()
+    worker.finish(opening)
+    results.move_sliders()
+    assert results.found.table["well"].iat[results.row] == "B02"
+
+
 def test_other_results_are_not_read_on(results, worker, finished):
     opened(results, worker, finished)
     results.refresh()

@@ -10,7 +10,6 @@ from psygnal import Signal
 
 from napari_milcnn.figures.plates import ColourScale, PlateMap, WellValue, colour_scale, plate_maps
 from napari_milcnn.images.instruments import Well, parse_well
-from napari_milcnn.images.paths import printable
 from napari_milcnn.plugin.results.session import Chosen
 from napari_milcnn.schema import PLATE, WELL
 from napari_milcnn.screens.opened_wells import WELL_WORDS
@@ -46,7 +45,7 @@ class PlatesRequest:
         others = found.absent if isinstance(found, OpenedScreen) else {}
         maps = plate_maps(wells, self.value, words=WELL_WORDS, others=others)
         places = zip(wells[PLATE].astype(str), wells[WELL].astype(str), strict=True)
-        keys = {(printable(key[0]), place): key for key in places if (place := parse_well(key[1])) is not None}
+        keys = {(key[0], place): key for key in places if (place := parse_well(key[1])) is not None}
         yield ShownPlates(tuple(maps), colour_scale(self.value, maps), keys)
 
 
