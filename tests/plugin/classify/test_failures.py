@@ -40,10 +40,10 @@ def network_without_memory(monkeypatch, _images):
     """Let no batch of the first image fit."""
     real = TiledInference.maps_and_moments
 
-    def maps_and_moments(self, pixels):
+    def maps_and_moments(self, pixels, **kept):
         if pixels.shape[-1] < SIDES["a"]:  # what the network sees of the second image is 99 px wide
             raise MemoryError
-        return real(self, pixels)
+        return real(self, pixels, **kept)
 
     monkeypatch.setattr(TiledInference, "maps_and_moments", maps_and_moments)
 
