@@ -316,6 +316,22 @@ def test_the_published_tables_of_bbbc021_open_and_their_mechanisms_are_joined(tm
     assert structures.fields.groupby("treatment")["smiles"].first().to_dict()["taxol"] == "CC1"
 
 
+@pytest.mark.parametrize("written", ["csv", "parquet"])
+def test_doses_of_a_table_of_treatments_may_have_fewer_or_more_digits(tmp_path, written):
+    """Another program writes .3 of the images as 0.30000001, and a Parquet may hold it in single precision."""
+    images, table = bbbc021_tables(tmp_path), tmp_path / f"moa.{written}"
+    known = pd.DataFrame({"compound": ["taxol"] * 3, "concentration": [0.30000001, 1.0, 1.0000001],
+                          "moa": ["a", "b", "b"]})  # fmt: skip
+    if written == "csv":
+        known.to_csv(table, index=False)
+    else:
+        known.astype({"concentration": np.float32}).to_parquet(table)
+    found = open_screen(images, layout=table)
+    wells = found.fields.drop_duplicates(["plate", "well"])
+    assert list(wells["moa"]) == ["", "a", "a", "", "b"]
+    assert list(wells["dose"]) == [0, 0.3, 0.3, 0.003, 1]
+
+
 def test_tables_of_treatments_that_cannot_be_joined_are_refused(tmp_path):
     images, table = bbbc021_tables(tmp_path), tmp_path / "moa.csv"
     spelled = "names no treatment of the screen: .*perhaps 'Taxol-' in the layout is 'taxol' of the images"

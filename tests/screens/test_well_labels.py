@@ -149,6 +149,13 @@ def test_a_well_that_is_not_there_is_refused(found, well, plate, words):
         well_named(found, well, plate)
 
 
+@pytest.mark.parametrize("name", ["predictions.csv", "fields.csv"])
+def test_labels_are_not_written_to_a_table_of_the_results(found, out, name):
+    """Those of a screen with labels in its layout have the columns file and label, too."""
+    with pytest.raises(LabelsError, match=f"{name} is a table of results"):
+        label_wells(found, [("plate", "A01")], ["a"], out / name)
+
+
 def test_a_label_that_cannot_be_a_class_changes_nothing(found, out):
     label_wells(found, [("plate", "A01")], ["WT"])
     before = (out / "corrected_labels.csv").read_bytes()

@@ -19,9 +19,10 @@ from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.instruments import well_name
 from napari_milcnn.labels.labelling import Labelling, open_table
 from napari_milcnn.labels.table import LabelledImage
-from napari_milcnn.results.opened import OpenedResults
+from napari_milcnn.results.opened import WRITTEN_FILES, OpenedResults
 from napari_milcnn.schema import PLATE, WELL
 from napari_milcnn.screens.opened_wells import places_of_rows
+from napari_milcnn.screens.outputs.crate import FILES_OF_SCREEN
 
 LABELS: Final = "corrected_labels.csv"
 """Name of the table of labels in the folder of results.
@@ -109,13 +110,14 @@ def labels_of_wells(
     Raises
     ------
     LabelsError
-        If no label is given, an image is not there, a file holds several fields, or the table has problems.
+        If no label is given, an image is not there, a file holds several fields, or the table has problems or is one
+        of the results.
     """
     names = tuple(dict.fromkeys(" ".join(name.split()) for name in labels if name.strip()))
     if not names:
         raise LabelsError("no label is given; expected the name of a class")
-    if table is None:
-        table = labels_table(found)
+    table = labels_table(found) if table is None else table
+    _check_is_no_result(found, table)
     images, failed = _images_of_wells(found, wells)
     labelling, rows = open_table(table, images, found.reading)
     return LabelsOfWells(labelling, rows, names, failed, tuple(_not_in_table(found, labelling)))
@@ -202,6 +204,13 @@ def well_named(found: OpenedResults, well: str, plate: str | None = None) -> tup
             f"{len(own)} plates have a well {well!r}: {names}; say which by plate (command line: --plate)"
         )
     return str(own[PLATE].iloc[0]), str(own[WELL].iloc[0])
+
+
+def _check_is_no_result(found: OpenedResults, table: Path) -> None:
+    """Refuse to write labels to a table of the results themselves, some of which have the columns file and label."""
+    beside = found.path is not None and found.path.parent.resolve() == table.parent.resolve()
+    if table.name in WRITTEN_FILES or (beside and table.stem in FILES_OF_SCREEN):
+        raise LabelsError(f"{table} is a table of results; choose another one for the labels")
 
 
 def _images_of_wells(found: OpenedResults, wells: Sequence[tuple[str, str]]) -> tuple[list[LabelledImage], int]:

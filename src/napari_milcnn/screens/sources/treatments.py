@@ -51,17 +51,18 @@ def with_table_of_treatments(
         If a treatment has two rows that differ, or none of them is in the screen.
     """
     added = [str(name) for name in table if name not in (*keys, *FIELD_ROW)]
-    table = table[[*keys, *added]].drop_duplicates()
     table = table[(table[[name for name in keys if name != "dose"]] != "").any(axis=1)]
-    twice = table[table.duplicated(keys)]
+    table = table[added].assign(_treatment=_treatments_of(table, keys)).drop_duplicates()
+    twice = table.loc[table["_treatment"].duplicated(), "_treatment"]
     if len(twice):
-        raise LabelsError(f"{path} says two different things of {_name(twice.iloc[0], keys)}; expected one row for "
+        raise LabelsError(f"{path} says two different things of {_name(twice.iloc[0])}; expected one row for "
                           f"each {' and '.join(keys)}")  # fmt: skip
-    joined = fields.drop(columns=[name for name in added if name in fields]).merge(table, on=keys, how="left",
-                                                                                   indicator="_known")  # fmt: skip
+    joined = fields.drop(columns=[name for name in added if name in fields])
+    joined = joined.assign(_treatment=_treatments_of(fields, keys))
+    joined = joined.merge(table, on="_treatment", how="left", indicator="_known")
     known = joined.pop("_known") == "both"
-    named, there = (list(dict.fromkeys(_name(row, keys) for _, row in one[keys].drop_duplicates().iterrows()))
-                    for one in (table, fields))  # fmt: skip
+    named, there = (list(dict.fromkeys(map(_name, one["_treatment"]))) for one in (table, joined))
+    joined = joined.drop(columns="_treatment")
     notes = names_of_one_side(path, "treatment", [one for one in named if one not in there],
                               [one for one in there if one and one not in named])  # fmt: skip
     if not known.any():
@@ -71,6 +72,14 @@ def with_table_of_treatments(
     return joined, notes
 
 
-def _name(row: pd.Series, keys: list[str]) -> str:
-    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row[keys]
-                    if value not in ("", None) and value == value)  # fmt: skip
+def _treatments_of(table: pd.DataFrame, keys: list[str]) -> list[str]:
+    """Return what stands for the treatment of each row.
+
+    Doses that agree in six digits are one: 10/3 is written as 3.33333, and longer.
+    """
+    rows = table[keys].astype(object).where(table[keys].notna(), "").itertuples(index=False, name=None)
+    return ["\t".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row) for row in rows]
+
+
+def _name(treatment: str) -> str:
+    return " ".join(filter(None, treatment.split("\t")))
