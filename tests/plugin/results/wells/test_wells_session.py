@@ -17,6 +17,7 @@ from napari_milcnn.figures.plates import Blank
 from napari_milcnn.images.instruments import Well
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.plugin.results.session import ResultsSession
+from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
 from napari_milcnn.plugin.results.wells.running_session import RunningSession
 from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.screens.parts import part_folder
@@ -154,6 +155,25 @@ def test_an_image_that_is_opened_while_a_screen_is_read_on_keeps_its_rows(result
     worker.finish(opening)
     results.move_sliders()
     assert results.found.table["well"].iat[results.row] == "B02"
+
+
+def test_what_is_asked_of_a_well_stays_when_a_screen_is_read_on(results, worker, running):
+    labels = WellLabelsSession(WellsSession(results))
+    writer = SessionWorker(labels)
+    opened(results, worker, running)
+    labels.wells.choose([("plate", "A01")])
+    for label in ("a", "b"):
+        labels.label(label)
+        writer.work()
+    asked = labels.question
+    comes_in(running, "B01")
+    results.refresh()
+    worker.work()
+    assert asked is not None
+    assert labels.question == asked
+    labels.answer(True)
+    writer.work()
+    assert "2 images labelled b" in labels.message.text
 
 
 def test_other_results_are_not_read_on(results, worker, finished):

@@ -78,6 +78,7 @@ class WellLabelsSession:
         self._chosen_table: Path | None = None
         self._writing: LabelRequest | None = None
         self._asked: LabelRequest | None = None
+        self._about = wells.at_hand
         wells.at_hand_changed.connect(self._on_wells)
 
     @property
@@ -164,6 +165,8 @@ class WellLabelsSession:
         self.changed.emit()
 
     def _on_wells(self) -> None:
-        """Forget what was said and asked of the wells before."""
-        self.message, self.question, self._asked = NOTHING_SAID, None, None
+        """Forget what was said and asked of the wells before; it stays while a screen is read on."""
+        if self.wells.at_hand != self._about:
+            self._about = self.wells.at_hand
+            self.message, self.question, self._asked = NOTHING_SAID, None, None
         self.changed.emit()
