@@ -238,3 +238,16 @@ def test_a_layout_can_be_joined_to_a_screen(finished, tmp_path):
     found = with_layout(open_results(finished), tmp_path / "layout.csv")
     assert isinstance(found, OpenedScreen)
     assert "donor" in found.table
+
+
+def test_times_that_are_series_of_one_file_have_their_own_cells(model, tmp_path):
+    write_series(tmp_path / "a.ome.tif", dict(list(PIXELS.items())[:2]))
+    (tmp_path / "images.csv").write_text("file,series,well,site,t\na.ome.tif,0,A01,1,3\na.ome.tif,1,A01,1,7\n")
+    wells_of_steps(screen(model, tmp_path / "images.csv", tmp_path / "out", reading=READING, **CPU))
+    found = open_results(tmp_path / "out")
+    cells = pd.read_parquet(tmp_path / "out" / "cells.parquet")
+    assert list(found.table["t"]) == [3, 7]
+    for row, time in enumerate((3, 7)):
+        own = found.objects_of(row)
+        assert len(own) == (cells["shown"] & (cells["t"] == time)).sum() > 0
+        assert set(own["t"]) == {0}

@@ -164,6 +164,9 @@ class OpenedScreen(OpenedResults):
             return None
         cells = read_part_table(path)
         own = cells[(cells["site"] == one["site"]) & (cells["file"] == one["file"]) & cells["shown"].astype(bool)]
+        said = {name: int(one[name]) for name in ("t", "z") if one[name].isdecimal() and name in own}
+        for name, number in said.items():  # series of one file may be its times
+            own = own[own[name] == number]
         found: pd.DataFrame = own.assign(**{name: 0 for name in ("t", "z") if one[name]})
         return found
 
