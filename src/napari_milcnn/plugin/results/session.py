@@ -359,20 +359,21 @@ class ResultsSession:
             stays = self._layers.leave()
             if stays:
                 self._say(Notice("layers", f"You edited the layer {stays}, so it stays in the viewer with its image."))
-            self._image = self._image_in_view(request)
+            self._image = _image_in_view(request, self.found)
             self._layers.show_image(step.image, step.limits, step.plane)
         if step.labels is not None and step.objects is not None and self._layers.are_whole:
             self._layers.show_masks(step.labels, step.objects, request.found.classes)
 
-    def _image_in_view(self, request: RowRequest) -> ImageInView:
-        """Return the image of a request, with its rows in the results of now: those of a screen may have moved."""
-        found, row = request.found, request.row
-        if isinstance(self.found, OpenedScreen) and self.found is not found:
-            moved = _moved_row(found, self.found, row)
-            rows = {} if moved is None else self.found.rows_of_image(moved)
-        else:
-            rows = found.rows_of_image(row)
-        return ImageInView(request.run, str(found.table["file"].iat[row]), rows)
+
+def _image_in_view(request: RowRequest, now: OpenedResults | None) -> ImageInView:
+    """Return the image of a request, with its rows in the results of now: those of a screen may have moved."""
+    found, row = request.found, request.row
+    if isinstance(now, OpenedScreen) and now is not found:
+        moved = _moved_row(found, now, row)
+        rows = {} if moved is None else now.rows_of_image(moved)
+    else:
+        rows = found.rows_of_image(row)
+    return ImageInView(request.run, str(found.table["file"].iat[row]), rows)
 
 
 def _moved_row(before: OpenedResults, after: OpenedResults, row: int) -> int | None:
