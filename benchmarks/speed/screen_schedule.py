@@ -67,10 +67,10 @@ def simulate(fields: int, workers: int, costs: Costs, seed: int = 0) -> tuple[fl
 def main() -> None:
     """Simulate all sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--field", type=float, default=0.4, help="seconds a field and worker")
-    parser.add_argument("--variation", type=float, default=0.2, help="of the time of a task")
-    parser.add_argument("--megabytes", type=float, default=1.1, help="read and written a field")
-    parser.add_argument("--task", type=float, default=0.003, help="seconds of the scheduler a task")
+    parser.add_argument("--field", type=float, default=0.22, help="seconds a field and worker")
+    parser.add_argument("--variation", type=float, default=0.15, help="of the time of a task")
+    parser.add_argument("--megabytes", type=float, default=0.79, help="read and written a field")
+    parser.add_argument("--task", type=float, default=0.002, help="seconds of the scheduler a task")
     parser.add_argument("--bandwidth", type=float, default=1000.0, help="MB a second of the storage, for all")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
