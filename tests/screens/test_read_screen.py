@@ -11,12 +11,10 @@ import pytest
 from screen_plates import CHANNELS, plate_pixels, write_layout, write_named, write_series, write_zarr_plate
 from typer.testing import CliRunner
 
-from conftest import lively_model
 from napari_milcnn.cli.app import app
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.figures.plates import Blank
 from napari_milcnn.images.open import ImageReading, open_image
-from napari_milcnn.model.package_read import load_model
 from napari_milcnn.output_lock import locked_folder
 from napari_milcnn.results.layout import with_layout
 from napari_milcnn.results.moved_images import with_images
@@ -34,10 +32,8 @@ CPU = {"device": "cpu", "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m.zip"
-    lively_model().save(path)
-    return load_model(path)
+def model(saved_model):
+    return saved_model
 
 
 @pytest.fixture(scope="module")

@@ -45,10 +45,8 @@ CPU = {"device": "cpu", "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m.zip"
-    lively_model().save(path)
-    return load_model(path)
+def model(saved_model):
+    return saved_model
 
 
 @pytest.fixture

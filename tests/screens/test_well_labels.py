@@ -10,13 +10,11 @@ import pytest
 from screen_plates import CHANNELS, plate_pixels, write_named, write_series, write_zarr_plate
 from typer.testing import CliRunner
 
-from conftest import lively_model
 from napari_milcnn.cli.app import app
 from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.labels.labelling import open_labelling
 from napari_milcnn.labels.table import check_images, read_labels
-from napari_milcnn.model.package_read import load_model
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.screens.parts import wells_of_steps
 from napari_milcnn.screens.read import open_results
@@ -28,10 +26,8 @@ CPU = {"device": "cpu", "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m.zip"
-    lively_model().save(path)
-    return load_model(path)
+def model(saved_model):
+    return saved_model
 
 
 @pytest.fixture(scope="module")
