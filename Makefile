@@ -60,7 +60,9 @@ fuzz: .venv/dev
 
 audit: .venv/dev
 	$(BIN)/pip install --quiet "pip-audit>=2.10"
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict || { echo \
+	  "make audit: a table above lists known vulnerabilities; an ERROR in its place means that the database was not" \
+	  "reached, or does not know a package, and so that nothing was found out."; exit 1; }
 
 bare:
 	tools/bare.sh

@@ -39,6 +39,11 @@ GUIDS = ("1A2B3C4D-0000-1111-2222-333344445555", "9F8E7D6C-0000-1111-2222-333344
          "x_B2_1_2020y01m01d_00h00m", ("Green", "Phase")),
         (["Image_XY01_CH1.tif", "Image_XY01_CH2.tif"], "Image_XY01", ("CH1", "CH2")),
         (["e_b0s1c0x0-100y0-100.tif", "e_b0s1c1x0-100y0-100.tif"], "e_b0s1x0-100y0-100", ("c0", "c1")),
+        ([f"P1_C16_w{i + 1}_[{guid}].tif" for i, guid in enumerate(GUIDS)], "P1_C16", ("w1", "w2")),
+        ([f"P_1_C01_w{i + 1}_{guid}.tif" for i, guid in enumerate(GUIDS)], "P_1_C01", ("w1", "w2")),
+        (["Channel 1-01-A-01-00.tif", "Channel 2-01-A-01-00.tif"], "Channel-01-A-01-00", ("1", "2")),
+        (["--W00001--P00001--Z00000--T00000--DAPI.tif", "--W00001--P00001--Z00000--T00000--GFP.tif"],
+         "W00001--P00001--Z00000--T00000", ("DAPI", "GFP")),
     ],
 )  # fmt: skip
 def test_the_files_of_a_field_are_one_image(tmp_path, names, called, channels):
@@ -159,7 +164,8 @@ def test_names_in_the_files_count_first(tmp_path):
 def test_thumbnails_and_label_images_are_left_out_of_a_folder_and_said(tmp_path):
     names = ["p_B03_s1_w1.tif", "p_B03_s1_w1_thumb.tif", f"p_B03_s1_w1_thumb{GUIDS[0]}.tif", "a.tif",
              "a_cp_masks.png", "A_MASKS.TIF", "a_Object Identities.tif", "a_Simple Segmentation.tif",
-             "b_labels.tif", "MFG.mdb", "Index.idx.xml"]  # fmt: skip
+             "b_labels.tif", "MFG.mdb", "Index.idx.xml",
+             "DC_DCAM#1_CAM3.tif", "SC_BP525-50_20x v2_M01_CH02.tif"]  # fmt: skip
     for name in names:
         (tmp_path / name).touch()
     said: list[str] = []
@@ -167,6 +173,7 @@ def test_thumbnails_and_label_images_are_left_out_of_a_folder_and_said(tmp_path)
     assert [path.name for path in found] == ["a.tif", "b_labels.tif", "p_B03_s1_w1.tif"]
     assert said[0].startswith(f"thumbnails in {tmp_path} are left out (2)")
     assert "label images in" in said[1]
+    assert said[2].startswith(f"pictures of dark current and shading in {tmp_path} are left out (2)")
 
 
 @pytest.mark.parametrize(("text", "well"), [

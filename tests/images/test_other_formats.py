@@ -112,11 +112,27 @@ def test_pictures_that_are_too_large(tmp_path: Path) -> None:
         open_image(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize(("dpi", "size"), [(50_800, 0.5), (300, None), (72, None)])
-def test_resolution_of_a_png(tmp_path: Path, dpi: int, size: float | None) -> None:
-    """A resolution for printing is no pixel size."""
+@pytest.mark.parametrize(("dpi", "size", "said"), [
+    (50_800, 0.5, ""), (300, None, ""), (72, None, ""),
+    (26, None, "26.01 pixels per inch, so a pixel of 976.56 µm, which"),
+])  # fmt: skip
+def test_resolution_of_a_png(tmp_path: Path, dpi: int, size: float | None, said: str) -> None:
+    """A resolution for printing is no pixel size; one that no microscope has is said."""
     Image.fromarray(RGB).save(tmp_path / "a.png", dpi=(dpi, dpi))
-    assert open_image(tmp_path / "a.png").pixel_size == (size and pytest.approx(size, rel=1e-4))
+    with open_image(tmp_path / "a.png") as image:
+        assert image.pixel_size == (size and pytest.approx(size, rel=1e-4))
+        assert said in " ".join(image.warnings)
+        assert bool(image.warnings) == bool(said)
+
+
+def test_ome_xml_with_its_pixels_as_text_is_no_companion_file(tmp_path: Path) -> None:
+    """It has pixels, and no TIFFs; nor is every file that OME-XML names a TIFF."""
+    (tmp_path / "a.ome").write_text('<OME><Pixels><Bin:BinData Length="4">/wA=</Bin:BinData></Pixels></OME>')
+    with pytest.raises(ImageError, match="OME-XML that holds its pixels as text, which is not read; save it as OME-T"):
+        open_image(tmp_path / "a.ome")
+    (tmp_path / "b.ome").write_text('<OME><Pixels><TiffData/></Pixels><OTF FileName="lens.otf"/></OME>')
+    with pytest.raises(ImageError, match=r"open one of its TIFFs$"):
+        open_image(tmp_path / "b.ome")
 
 
 def test_other_formats_need_bioio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

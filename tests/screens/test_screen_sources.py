@@ -77,6 +77,26 @@ def test_a_well_of_row_f_is_no_field_and_one_of_row_s_no_site(tmp_path, well, en
     assert dict(found) == {well: site, "G05": site}
 
 
+def test_a_guid_that_an_instrument_appends_tells_neither_well_nor_site(tmp_path):
+    """It is made of letters and numbers, "F7" and "B12" among them; without channels, the site stands before it."""
+    ids = [f"{end}-A10F-B12C-F7F7-0123456789AB" for end in ("1E94C24B", "DCFD1526", "17654C10", "F7012345")]
+    names = [f"E07_s1{ids[0]}", f"E07_s2{ids[1]}", f"E08_s1{ids[2]}", f"E08_s2_[{ids[3]}]"]
+    for name in names:
+        tifffile.imwrite(tmp_path / f"run_{name}.tif", np.zeros((4, 4), np.uint8))
+    found = open_screen(tmp_path).fields
+    assert list(zip(found["well"], found["site"], strict=True)) == [
+        ("E07", "1"), ("E07", "2"), ("E08", "1"), ("E08", "2")
+    ]  # fmt: skip
+
+
+def test_fields_of_plates_with_long_names_have_names_that_differ_and_say_the_well(tmp_path):
+    for plate in ("A" * 120 + "1", "A" * 120 + "2"):
+        write_named(tmp_path / "screen" / plate, PIXELS, FORMS["CellVoyager"])
+    names = open_screen(tmp_path / "screen").fields["name"]
+    assert len({name.lower() for name in names}) == len(names) == 2 * SITES * len(WELLS)
+    assert all(len(name) < 110 and WELLS[i // SITES % len(WELLS)] in name for i, name in enumerate(names))
+
+
 def test_a_pattern_names_plate_well_and_site_with_channels_or_without(tmp_path):
     write_named(tmp_path, PIXELS, "A/{well}-{site}-c{channel}.tif")
     found = open_screen(tmp_path, reading=ImageReading(pattern="{plate}/{well}-{site}-c{channel}.tif"))

@@ -116,7 +116,8 @@ def plate_shape(wells: Sequence[Well]) -> tuple[int, int]:
     return next(shapes)
 
 
-_GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_GUID = r"[ _]?\[?[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\]?"
+"""The number of a file that ImageXpress appends, which says nothing about the image."""
 _END = r"(?:\.ome)?\.[A-Za-z]\w+"
 CHANNEL_FILES: Final = {
     "ImageXpress": r"(?:(?P<plate>.*)_)?(?P<well>[A-Pa-p]\d{2})(?:_s(?P<site>\d+))?(?:_t(?P<t>\d+))?"
@@ -130,10 +131,10 @@ CHANNEL_FILES: Final = {
                    rf"C(?P<channel>\d+){_END}",
     "IN Cell": r"(?P<well>[A-P] ?- ?\d+) ?\(fld (?P<site>\d+) wv (?P<channel>[^()]+?)(?: z (?P<z>\d+))?"
                rf"(?: time (?P<t>\d+)[^()]*)?\){_END}",
-    "ScanR": rf"(?P<plate>.+)--(?P<well>W\d+)--P(?P<site>\d+)--Z(?P<z>\d+)--T(?P<t>\d+)--(?P<channel>[^.]+?){_END}",
+    "ScanR": rf"(?P<plate>.*)--(?P<well>W\d+)--P(?P<site>\d+)--Z(?P<z>\d+)--T(?P<t>\d+)--(?P<channel>[^.]+?){_END}",
     "Micro-Manager": rf"img_channel(?P<channel>\d+)_position\d+_time\d+_z\d+{_END}"
                      rf"|img_\d{{9}}_(?P<named>[^.]+)_\d{{3}}{_END}",
-    "CellProfiler": rf"Channel(?P<channel>\d+)-\d+-(?P<well>[A-P]-\d+){_END}",
+    "CellProfiler": rf"Channel ?(?P<channel>\d+)-\d+-(?P<well>[A-P]-\d+)(?:-(?P<site>\d+))?{_END}",
     "Leica": rf".+_ch(?P<channel>\d{{2}}){_END}",
     "Nikon": rf".*xy(?P<site>\d+)c(?P<channel>\d+){_END}",
     "Incucyte": r"(?:(?P<plate>.*)_)?(?P<channel>(?i:phase|brightfield|bf|hd|green|red|orange|blue|nir|p|g|r|o|c\d))_"
@@ -148,6 +149,8 @@ Where the form says it, `plate`, `well`, `site`, `t` and `z` are the place of th
 _FORMS = {name: re.compile(form) for name, form in CHANNEL_FILES.items()}
 THUMBNAIL: Final = re.compile(rf".*_thumb(?:{_GUID})?\.\w+", re.IGNORECASE)
 """Names of thumbnails that instruments write beside the images."""
+CORRECTION: Final = re.compile(r"DC_.*_CAM\d+\.tif|SC_.*_CH\d+\.tif", re.IGNORECASE)
+"""Names of the pictures of dark current and of shading that CellVoyager writes beside the images."""
 _MOST_PLACES: Final = 10
 """Places for any text in a pattern: with each of them, a name that does not fit takes many times longer to refuse."""
 OFF: Final = "off"
@@ -249,15 +252,20 @@ def places_of(paths: Sequence[Path], pattern: str | None = None) -> list[FieldPl
     without = [i for i, place in enumerate(places) if not place.well]
     for depth in range(1, 4):
         names = [paths[i].parts[-depth] if len(paths[i].parts) >= depth else "" for i in without]
-        names = [re.sub(rf"{_END}$", "", name) for name in names] if depth == 1 else names
+        names = [_plain_name(name) for name in names] if depth == 1 else names
         for i, well in zip(list(without), wells_in(names), strict=True):
             if well is not None:
                 places[i] = places[i]._replace(well=well.name)
                 without.remove(i)
     if pattern not in (None, OFF):
         return places
-    return [place if place.site else place._replace(site=_site_in(path.name, place.well))
+    return [place if place.site else place._replace(site=_site_in(_plain_name(path.name), place.well))
             for path, place in zip(paths, places, strict=True)]  # fmt: skip
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a file without its ending and the GUID before it, in which "F7" and "B12" are no places."""
+    return re.sub(rf"(?:{_GUID})?{_END}$", "", name)
 
 
 def _place_of(path: Path, forms: dict[str, re.Pattern[str]], pattern: str | None) -> FieldPlace:

@@ -23,7 +23,7 @@ from napari_milcnn.images.declared_size import check_declared, stored_size
 from napari_milcnn.images.lazy_array import Array
 from napari_milcnn.images.paths import BIOIO_READERS, NDTIFF_INDEX, ZARR_METADATA
 from napari_milcnn.images.stack import FoundImage
-from napari_milcnn.images.units import number_or_none, pixel_size_from_sides, says_nothing
+from napari_milcnn.images.units import number_or_none, pixel_size_from_resolution, pixel_size_from_sides
 
 RASTER_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 """First bytes of PNG, JPEG and GIF."""
@@ -85,9 +85,7 @@ def _raster_pixel_size(path: Path) -> tuple[float | None, str | None]:
 
     with Image.open(path) as picture:
         x, y = (number_or_none(each) for each in picture.info.get("dpi", (None, None)))
-    if says_nothing([each for each in (y, x) if each], "inch"):
-        return None, None
-    return pixel_size_from_sides([y and 1 / y, x and 1 / x], ["inch", "inch"])
+    return pixel_size_from_resolution([y, x], "inch")
 
 
 def _decoded(path: Path) -> tuple[Array, bool]:
@@ -149,7 +147,10 @@ def _what_else(path: Path) -> str | None:
         return f"the index of an acquisition of Micro-Manager; open its folder, {path.parent}"
     if name.endswith((".ome", ".ome.xml")):
         with path.open("rb") as file:
-            named = re.search(rb'FileName="([^"<>]{1,200})"', file.read(_HEADER))
+            head = file.read(_HEADER)
+        if b"BinData" in head and b"TiffData" not in head:
+            return "OME-XML that holds its pixels as text, which is not read; save it as OME-TIFF"
+        named = re.search(rb'FileName="([^"<>]{1,200}\.tiff?)"', head, re.IGNORECASE)
         example = f", for example {named[1].decode('utf-8', 'replace')}" if named else ""
         return f"the companion file of a set of TIFFs, and has no pixels; open one of its TIFFs{example}"
     if path.suffix.lower() in _ARRAY_SUFFIXES:

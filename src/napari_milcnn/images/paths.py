@@ -35,7 +35,7 @@ from typing import Final
 from napari_milcnn.atomic_write import shortened
 from napari_milcnn.delimited import DelimitedTable
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.instruments import THUMBNAIL, field_in, join_fields
+from napari_milcnn.images.instruments import CORRECTION, THUMBNAIL, field_in, join_fields
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff", ".btf", ".tf8")
 RASTER_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -197,10 +197,11 @@ def joined_fields(paths: Sequence[Path], pattern: str | None = None) -> tuple[li
 
 
 def _shown_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """List the files of a folder that are images, and say which are passed over: thumbnails and label images."""
+    """List the files of a folder that are images, and say which are passed over: thumbnails, labels, corrections."""
     found = sorted(path for path in folder.iterdir() if is_image(path))
     stems = {_without_suffix(path.name).casefold() for path in found}
     thumbs = [path for path in found if THUMBNAIL.fullmatch(path.name)]
+    corrections = [path for path in found if CORRECTION.fullmatch(path.name)]
     labels = [
         path for path in found
         for stem in [_without_suffix(path.name).casefold()]
@@ -208,9 +209,11 @@ def _shown_in(folder: Path) -> tuple[list[Path], list[str]]:
     ]  # fmt: skip
     sentences = [
         f"{what} in {folder} are left out ({len(some)}), such as {some[0].name}"
-        for what, some in (("thumbnails", thumbs), ("label images", labels)) if some
+        for what, some in (
+            ("thumbnails", thumbs), ("label images", labels), ("pictures of dark current and shading", corrections),
+        ) if some
     ]  # fmt: skip
-    passed = {*thumbs, *labels}
+    passed = {*thumbs, *labels, *corrections}
     return [path for path in found if path not in passed], sentences
 
 

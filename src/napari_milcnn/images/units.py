@@ -5,8 +5,8 @@ Decisions:
 - A length whose unit is not known is no length: nothing is assumed to be in µm, and a sentence says what was found.
 - A pixel has one size. Where its sides along Y and X differ, their mean is used and a sentence says so.
 - A comma in a number is a decimal comma.
-- A resolution in inches or centimetres is a pixel size only where it is plausible for a microscope and not a usual
-  printing resolution: 300 dpi is the default of a program and says nothing about the size of a cell.
+- A resolution in inches or centimetres that is usual for printing says nothing about the size of a cell: 300 dpi is the
+  default of a program. One that no microscope has is not used either, and a sentence says so.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 3
 """Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
 PLAUSIBLE: Final = (0.001, 50.0)
 """Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
+_COARSE: Final = 1e4
+"""Length in µm from which on a unit is one of resolutions for printing: centimetre, inch and metre."""
 
 
 POSSIBLE: Final = (1e-5, 1e5)
@@ -160,14 +162,34 @@ def pixel_size_from_sides(sides: Sequence[object], units: Sequence[str]) -> tupl
     return (known[-1] if len(known) == 2 else mean), None
 
 
-def says_nothing(per_unit: Sequence[float], unit: str) -> bool:
+def pixel_size_from_resolution(per_unit: Sequence[float | None], unit: str) -> tuple[float | None, str | None]:
+    """Return the size of a pixel in µm that pixels per unit of length along Y and X give, and a sentence if need be.
+
+    The size is None where they say nothing about it (`says_nothing`).
+    """
+    if says_nothing(per_unit, unit):
+        return None, None
+    strange = strange_resolution(per_unit, unit)
+    return (None, strange) if strange else pixel_size_from_sides([each and 1 / each for each in per_unit], [unit, unit])
+
+
+def says_nothing(per_unit: Sequence[float | None], unit: str) -> bool:
     """Whether pixels per unit are missing, or are a resolution in inches or centimetres that is only for printing."""
-    length = micrometres_per(unit) or 0
-    if length < 1e4 or not per_unit:
-        return not per_unit
-    sizes = [length / each for each in per_unit]
-    printing = is_default_resolution(per_unit) or is_default_resolution([25400 / size for size in sizes])
-    return printing or not all(PLAUSIBLE[0] < size < PLAUSIBLE[1] for size in sizes)
+    length, known = micrometres_per(unit) or 0, [each for each in per_unit if each]
+    if length < _COARSE or not known:
+        return not known
+    return is_default_resolution(known) or is_default_resolution([25400 * each / length for each in known])
+
+
+def strange_resolution(per_unit: Sequence[float | None], unit: str) -> str | None:
+    """Return a sentence on pixels per inch, centimetre or metre that no microscope has; None for any other."""
+    length, known = micrometres_per(unit) or 0, [each for each in per_unit if each]
+    if length < _COARSE or all(PLAUSIBLE[0] < length / each < PLAUSIBLE[1] for each in known):
+        return None
+    texts = (" x ".join(dict.fromkeys(f"{value:.5g}" for value in values))
+             for values in (known, [length / each for each in known]))  # fmt: skip
+    return (f"The file gives a resolution of {next(texts)} pixels per {_shown(unit)}, so a pixel of {next(texts)} µm, "
+            "which no microscope has; it is not used. If you know the pixel size, give it in µm.")  # fmt: skip
 
 
 def is_default_resolution(resolutions: Sequence[float]) -> bool:

@@ -505,7 +505,6 @@ def test_imagej_pixel_size(tmp_path: Path, unit: str, per_unit: float, expected:
         ("centimeter", 20000, 0.5),
         ("centimeter", 118.11, None),
         ("centimeter", 28.3465, None),
-        ("centimeter", 50, None),
         ("inch", 72, None),
         ("inch", 96, None),
         ("inch", 300, None),
@@ -518,6 +517,17 @@ def test_plain_tiff_pixel_size(tmp_path: Path, unit: str, per_unit: float, expec
     """A printing resolution is no pixel size."""
     path = write_tiff(tmp_path / "a.tif", TCYX[0, 0], resolution=(per_unit, per_unit), resolutionunit=unit)
     assert open_image(path).pixel_size == (expected and pytest.approx(expected, rel=1e-4))
+
+
+def test_a_resolution_that_no_microscope_has_is_said(tmp_path: Path) -> None:
+    """Some programs write one by themselves, such as 26 x 20 pixels per inch; it was dropped without a word."""
+    path = write_tiff(tmp_path / "a.tif", TCYX[0, 0], resolution=(50, 50), resolutionunit="centimeter")
+    with open_image(path) as image:
+        assert image.pixel_size is None
+        assert image.warnings == (
+            "The file gives a resolution of 50 pixels per cm, so a pixel of 200 µm, which no microscope has; it is not "
+            "used. If you know the pixel size, give it in µm.",
+        )
 
 
 @pytest.mark.parametrize(

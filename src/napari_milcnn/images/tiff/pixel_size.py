@@ -22,8 +22,10 @@ from napari_milcnn.images.units import (
     is_default_resolution,
     is_no_unit,
     number_or_none,
+    pixel_size_from_resolution,
     pixel_size_from_sides,
     says_nothing,
+    strange_resolution,
 )
 
 if TYPE_CHECKING:
@@ -217,7 +219,7 @@ def _text(value: object) -> str:
     return value.replace(b"\0", b"").decode("latin-1") if isinstance(value, bytes) else str(value or "")
 
 
-def _imagej(tif: TiffFile, page: TiffPage) -> _Stated | None:
+def _imagej(tif: TiffFile, page: TiffPage) -> _Stated | str | None:
     """ImageJ writes pixels per unit into the resolution tags, and the unit into its description.
 
     Micro-Manager and others write pixels per centimetre into the tags, say so there, and name another unit in the
@@ -228,14 +230,13 @@ def _imagej(tif: TiffFile, page: TiffPage) -> _Stated | None:
         return None
     unit = str(facts["unit"])
     y, x = (_per_unit(page, code) for code in (283, 282))
-    if is_no_unit(unit) or says_nothing([each for each in (y, x) if each], unit):
+    if is_no_unit(unit) or says_nothing([y, x], unit):
         return _NOT_CALIBRATED
     own = _Stated(y and 1 / y, x and 1 / x, str(facts.get("yunit", unit)), unit)
     of_tags = _RESOLUTION_UNITS.get(page.tags.valueof(296))
-    if of_tags:
-        other = _Stated(own.y, own.x, of_tags)
-        return other if _is_plausible(other) and not _is_plausible(own) else own
-    return own
+    if of_tags and not _is_plausible(own) and _is_plausible(other := _Stated(own.y, own.x, of_tags)):
+        return other
+    return strange_resolution([y, x], unit) or own
 
 
 def _is_plausible(stated: _Stated) -> bool:
@@ -254,13 +255,11 @@ _PROGRAMS: Final[Mapping[str, Callable[[Any, Any], _Stated | str | None]]] = {
 def _from_resolution(page: TiffPage) -> tuple[float | None, str | None]:
     """Return the size that the resolution tags give, and a sentence if they give one that is not understood."""
     per_unit = [_per_unit(page, code) for code in (283, 282)]
-    known = [each for each in per_unit if each]
     unit = _RESOLUTION_UNITS.get(page.tags.valueof(296))
     if unit is None:
+        known = [each for each in per_unit if each]
         return None, None if is_default_resolution(known) else _without_unit(known[-1])
-    if says_nothing(known, unit):
-        return None, None
-    return pixel_size_from_sides([1 / each if each else None for each in per_unit], [unit, unit])
+    return pixel_size_from_resolution(per_unit, unit)
 
 
 def _without_unit(per_unit: float) -> str:

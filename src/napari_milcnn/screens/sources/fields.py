@@ -34,6 +34,7 @@ FIELD_ROW: Final = (*PLACE, "file", "series", "name")
 MISSING_ROW: Final = (*FIELD_COLUMNS, "reason")
 """Columns of the table of what is missing."""
 _LONGEST_PART: Final = 100
+_SHORTEST_PLATE: Final = 8
 """Bytes in the name of a part or of the files of a field."""
 
 
@@ -177,15 +178,22 @@ def _check_places(source: str, table: pd.DataFrame) -> None:
 
 
 def _names(table: pd.DataFrame) -> list[str]:
-    """Name each field by its place, such as plate1_B03_s2; the names are names of files and differ."""
-    names: dict[str, None] = {}
+    """Name each field by its place, such as plate1_B03_s2; the names are names of files and differ.
+
+    Where such a name is too long, the plate is cut.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
     for plate, well, site, t, z in table[list(PLACE)].itertuples(index=False):
         marks = (("s", site), ("t", t), ("z", z))
-        words = [plate, well, *(f"{mark if text[:1].isdigit() else ''}{text}" for mark, text in marks if text)]
-        wanted = file_name("_".join(filter(None, words)))
+        words = [well, *(f"{mark if text[:1].isdigit() else ''}{text}" for mark, text in marks if text)]
+        rest = "_".join(filter(None, words))
+        start = shortened(plate, max(_LONGEST_PART - len(rest.encode()) - 1, _SHORTEST_PLATE))
+        wanted = file_name("_".join(filter(None, (start, rest))))
         tries = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
-        names[next(name for name in tries if name.lower() not in names)] = None
-    return list(names)
+        names.append(next(name for name in tries if name.lower() not in taken))
+        taken.add(names[-1].lower())
+    return names
 
 
 def file_name(text: str) -> str:
