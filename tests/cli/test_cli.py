@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 import napari_milcnn as mil
 from conftest import write_plate
 from napari_milcnn.cli.app import app
+from napari_milcnn.cli.progress import with_flags
+from napari_milcnn.options import flag_name
 from napari_milcnn.output_lock import locked, locked_folder
 
 CPU = ("--device", "cpu", "--precision", "float32")
@@ -477,3 +479,25 @@ def test_a_plate_is_trained_calibrated_and_evaluated_by_its_layout(run, tmp_path
     refused = run("train", plate, "-o", made, *short, *CPU)
     assert refused.exit_code == 2
     assert "option layout" in refused.output
+
+
+@pytest.mark.parametrize(("sentence", "shown"), [
+    ("name them (option channels)", "name them (--channels)"),
+    ("or keep none (option validation: 0)", "or keep none (--validation 0)"),
+    ("with the option pattern=off each file is an image", "with --pattern off each file is an image"),
+    ('for example axes="CYX" or axes="TYX"', "for example --axes CYX or --axes TYX"),
+    ("choose one by series=0, ...", "choose one by --series 0, ..."),
+    ("give pixel_size=0.325.", "give --pixel-size 0.325."),
+    ("give pixel_size if you know it.", "give --pixel-size if you know it."),
+    ("/a/series=3.tif and series=3.tif: an option that is not there", None),
+    ("leave the option out, or set plates", None),
+])  # fmt: skip
+def test_messages_call_options_as_one_types_them(sentence, shown):
+    assert with_flags(sentence) == (shown or sentence)
+
+
+def test_every_option_that_a_sentence_names_is_known_as_a_flag():
+    texts = " ".join(path.read_text("utf-8") for path in Path(mil.__file__).parent.rglob("*.py"))
+    named = set(re.findall(r"\(option ([a-z_]+)", texts))
+    assert {"channels", "pattern", "plates"} <= named
+    assert {name for name in named if with_flags(f"(option {name})") != f"({flag_name(name)})"} == set()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -17,8 +18,19 @@ from rich.text import Text
 
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.errors import MilcnnError
+from napari_milcnn.options import flag_name
 from napari_milcnn.progress import Result, Steps
 from napari_milcnn.untrusted import visible
+
+
+_NAMES: Final = (
+    "axes|bag|channels|layout|memory_limit|pattern|pixel_size|plates|present|remove_plate_effects|series|validation"
+)
+_CALLED_AS_IN_PYTHON: Final = re.compile(
+    rf"(?<!\S)(?P<bracket>\(?)(?:(?:the )?option (?P<option>{_NAMES})\b(?:: |=)?|(?P<keyword>{_NAMES})=|(?P<name>pixel_size))"
+    r"(?P<value>\"[^\"]*\"|(?<=[=:\s])\d+(?:\.\d+)?|(?<==)off)?(?=[\s,;:)]|\.?$|\.\s)"
+)
+"""An option as sentences call it, such as (option channels), pattern=off or axes="CYX", and a value behind it."""
 
 
 class PlainConsole(Console):
@@ -63,10 +75,21 @@ def exit_status(code: int = 2) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def with_flags(sentence: str) -> str:
+    """Call the options in a sentence as a command line does, such as --pixel-size for pixel_size."""
+
+    def flag(found: re.Match[str]) -> str:
+        value = (found["value"] or "").strip('"')
+        name = flag_name(found["option"] or found["keyword"] or found["name"])
+        return f"{found['bracket']}{name}{' ' if value else ''}{value}"
+
+    return _CALLED_AS_IN_PYTHON.sub(flag, sentence)
+
+
 def error_sentence(error: MilcnnError | OSError) -> str:
     """Return what an error says; of an error of the system, the file and what the system said of it."""
     if isinstance(error, MilcnnError) or error.strerror is None:
-        return str(error)
+        return with_flags(str(error))
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
@@ -107,14 +130,14 @@ def print_json(document: object) -> None:
 
 def say(sentence: str) -> None:
     """Print a sentence about what a command found to standard error."""
-    messages.print(sentence, markup=False)
+    messages.print(with_flags(sentence))
 
 
 def warn(sentence: str) -> None:
     """Print a warning to standard error."""
-    messages.print(f"warning: {sentence}", style="yellow")
+    messages.print(f"warning: {with_flags(sentence)}", style="yellow")
 
 
 def print_failure(reason: str) -> None:
     """Print to standard error why an image failed."""
-    messages.print(f"failed: {reason}", style="red")
+    messages.print(f"failed: {with_flags(reason)}", style="red")

@@ -64,7 +64,7 @@ PRINTING_DPI: Final = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 3
 """Resolutions for printing, in pixels per inch; some programs write them in pixels per centimetre."""
 PLAUSIBLE: Final = (0.001, 50.0)
 """Sizes of a pixel in µm that a resolution in inches or centimetres may mean."""
-_COARSE: Final = 1e4
+_PRINTING_UNIT: Final = 1e4
 """Length in µm from which on a unit is one of resolutions for printing: centimetre, inch and metre."""
 
 
@@ -176,7 +176,7 @@ def pixel_size_from_resolution(per_unit: Sequence[float | None], unit: str) -> t
 def says_nothing(per_unit: Sequence[float | None], unit: str) -> bool:
     """Whether pixels per unit are missing, or are a resolution in inches or centimetres that is only for printing."""
     length, known = micrometres_per(unit) or 0, [each for each in per_unit if each]
-    if length < _COARSE or not known:
+    if length < _PRINTING_UNIT or not known:
         return not known
     return is_default_resolution(known) or is_default_resolution([25400 * each / length for each in known])
 
@@ -184,7 +184,7 @@ def says_nothing(per_unit: Sequence[float | None], unit: str) -> bool:
 def strange_resolution(per_unit: Sequence[float | None], unit: str) -> str | None:
     """Return a sentence on pixels per inch, centimetre or metre that no microscope has; None for any other."""
     length, known = micrometres_per(unit) or 0, [each for each in per_unit if each]
-    if length < _COARSE or all(PLAUSIBLE[0] < length / each < PLAUSIBLE[1] for each in known):
+    if length < _PRINTING_UNIT or all(PLAUSIBLE[0] < length / each < PLAUSIBLE[1] for each in known):
         return None
     texts = (" x ".join(dict.fromkeys(f"{value:.5g}" for value in values))
              for values in (known, [length / each for each in known]))  # fmt: skip
