@@ -22,12 +22,12 @@ from napari_milcnn.options import flag_name
 from napari_milcnn.progress import Result, Steps
 from napari_milcnn.untrusted import visible
 
-_NAMES: Final = (
+_OPTION_NAMES: Final = (
     "axes|bag|channels|layout|memory_limit|pattern|pixel_size|plates|present|remove_plate_effects|series|validation"
 )
 _CALLED_AS_IN_PYTHON: Final = re.compile(
     rf"(?<!\S)(?P<bracket>\(?)"
-    rf"(?:(?:the )?option (?P<option>{_NAMES})\b(?:: |=)?|(?P<keyword>{_NAMES})=|(?P<name>pixel_size))"
+    rf"(?:(?:the )?option (?P<option>{_OPTION_NAMES})\b(?:: |=)?|(?P<keyword>{_OPTION_NAMES})=|(?P<name>pixel_size))"
     r"(?P<value>\"[^\"]*\"|(?<=[=:\s])\d+(?:\.\d+)?|(?<==)off)?(?=[\s,;:)]|\.?$|\.\s)"
 )
 """An option as sentences call it, such as (option channels), pattern=off or axes="CYX", and a value behind it."""
