@@ -9,7 +9,7 @@ the layout, and the tables are compared with those of the first form: the same r
 the largest difference of any number. Names of files are left out, and sites, times and Z planes are numbered from 0, as
 instruments that have them in the names of their files count them from 1.
 
-Small fields keep it short: it says nothing of how right the answers are (`accuracy.screen_hits` does).
+Small fields keep it short: it says nothing of how right the answers are (`screens.hits` does).
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def test_a_hill_curve_of_wells_is_told():
 
 def test_hits_are_counted_by_what_is_true():
     """One active treatment is found in its class, one missed; one inactive one is a hit; unclear ones are out."""
-    from benchmarks.accuracy.screen_hits import figures, treatments_of
+    from benchmarks.screens.hits import figures, treatments_of
 
     truth = treatments_of(pd.DataFrame({
         "treatment": ["a", "a", "b", "b", "c", "c"], "dose": [1.0, 2.0] * 3, "control": np.nan, "target": "x",

@@ -119,7 +119,7 @@ def test_the_legend_names_what_is_there_and_nothing_else():
         return [str(node.text) for node in ElementTree.fromstring(picture).iter(f"{SVG}text")]
 
     said = ["no result", "empty well", "not compared with controls", "not classified yet", "not used"]
-    assert texts(legend_svg(colour_scale(z, maps), maps)) == ["-5", "5", *said]
+    assert texts(legend_svg(colour_scale(z, maps), maps)) == ["≤ -5", "≥ 5", *said]
     assert texts(plate_svg(maps[0], colour_scale(z, maps), legend=True))[-5:] == said
     maps = plate_maps(WELLS, TOP)
     words = texts(legend_svg(colour_scale(TOP, maps), maps))
@@ -186,6 +186,7 @@ def test_a_scale_is_not_stretched_by_an_outlier_and_z_scores_have_zero_in_the_mi
     scale = colour_scale(*of_values(values, "z"))
     assert -scale.low == scale.high == pytest.approx(np.percentile(values, 99))
     assert scale.colours(np.array([0.0]))[0].startswith("#f")  # nearly white
+    assert colour_scale(*of_values(values * 40, "z")).high == 10  # beside z over 100, one of 10 can still be seen
     counts = np.arange(96.0)
     counts[5] = 1e6
     scale = colour_scale(*of_values(counts, "count"))

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import pandas as pd
 import psutil
 import pytest
@@ -170,8 +171,12 @@ def test_a_well_that_kills_workers_fails_alone(folder):
 
 @pytest.mark.slow
 def test_workers_of_this_computer_listen_to_this_computer_alone() -> None:
-    """Whoever reaches a port of a dask scheduler can run programs; the dashboard is on another port."""
-    with cluster._client(ScreenOptions(workers=2)):
+    """Whoever reaches a port of a dask scheduler can run programs; the dashboard is on another port.
+
+    Neither do they spend their time on dask's profiler: what is set here reaches the processes.
+    """
+    with cluster._client(ScreenOptions(workers=2)) as client:
+        assert set(client.run(dask.config.get, "distributed.worker.profile.enabled").values()) == {False}
         me = psutil.Process()
         open_ports = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
     assert {one.laddr.ip for one in open_ports if one.status == psutil.CONN_LISTEN} == {"127.0.0.1"}

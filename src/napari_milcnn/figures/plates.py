@@ -60,6 +60,8 @@ _BLANK_MARK, _EDGE = "#3d4550", "#1c2128"
 _LINE, _LETTER, _ICON = 17.0, 5.9, 11.0
 """Height of a line of the legend, width of a letter in it, side of a mark in it, in px."""
 _LONGEST_ENTRY: Final = 30
+_LARGEST_Z: Final = 10.0
+"""Robust z at which a scale ends at the latest; of a strong class it may be over a hundred."""
 
 
 class Blank(Enum):
@@ -189,14 +191,15 @@ class ColourScale:
 def colour_scale(value: WellValue, maps: Iterable[PlateMap]) -> ColourScale:
     """Choose the scale for the values of some plates, the same for all of them.
 
-    One well in a hundred may lie beyond each end of the scale: a single outlier hides no pattern.
+    One well in a hundred may lie beyond each end of the scale, and z beyond `_LARGEST_Z`: a few strong wells do not
+    make all others look alike.
     """
     if value.kind in ("class", "share"):
         return ColourScale(value)
     found = np.concatenate([plate.values[np.isfinite(plate.values)] for plate in maps] or [np.zeros(0)])
     low, high = (float(one) for one in np.percentile(found, (1, 99))) if len(found) else (0.0, 0.0)
     if value.kind == "z":
-        end = max(abs(low), abs(high), 3.0)
+        end = min(max(abs(low), abs(high), 3.0), _LARGEST_Z)
         return ColourScale(value, -end, end)
     if value.kind == "limit":
         return ColourScale(value, 0.0, max(1.0, high))
@@ -528,13 +531,17 @@ def _blank_icon(why: Blank, ink: str) -> str:
 def _scale_bar(scale: ColourScale, width: float, top: float, ink: str) -> list[str]:
     """Draw the bar of a scale with the values of both ends."""
     colours = scale.colours(np.linspace(scale.low, scale.high, _STOPS))
-    long = min(width - 70, 150.0)
-    step, left = long / _STOPS, 34.0
+    long = min(width - 94, 150.0)
+    step, left = long / _STOPS, 46.0 if scale.value.kind == "z" else 34.0
     boxes = [
         f'<rect x="{left + n * step:.2f}" y="{top:g}" width="{step + 0.3:.2f}" height="11" fill="{one}"/>'
         for n, one in enumerate(colours)
     ]
-    ends = ((left - 4, f"{scale.low:.3g}", "end"), (left + long + 4, f"{scale.high:.3g}", "start"))
+    beyond = ("≤ ", "≥ ") if scale.value.kind == "z" else ("", "")
+    ends = (
+        (left - 4, f"{beyond[0]}{scale.low:.3g}", "end"),
+        (left + long + 4, f"{beyond[1]}{scale.high:.3g}", "start"),
+    )
     return [*boxes, *(_svg_text(x, top + 9.5, text, ink, anchor, "1") for x, text, anchor in ends)]
 
 

@@ -10,6 +10,8 @@ Decisions:
   that has killed four workers is tried alone; if it kills four more, its fields fail, and the others go on.
 - Workers of this computer never pause for memory, as dask would have it: they hold no results that could be written to
   the disk to make room. One that exceeds its limit is ended, and counts as killed.
+- On this computer dask does not watch itself as closely as it would: its profiler, which stops a worker 100 times a
+  second, its clocks and monitors took a tenth of the time of the workers, and nobody looks at them.
 """
 
 from __future__ import annotations
@@ -55,6 +57,13 @@ _LIKELY_WORKERS: Final = 32
 _LOOK_AROUND: Final = 2.0
 """Seconds after which a wait is interrupted, to see whether there are workers, and to let the caller stop."""
 _CONNECTING: Final = "30s"
+_OF_LOCAL_WORKERS: Final = {
+    **{f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")},
+    "distributed.worker.memory.monitor-interval": "500ms", "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s", "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
+}  # fmt: skip
+"""Configuration of dask for workers of this computer."""
 
 
 def on_workers(
@@ -106,8 +115,7 @@ def _client(options: ScreenOptions) -> Iterator[Client]:
         if options.scheduler is None:
             share = psutil.virtual_memory().total // options.workers
             memory = share if options.memory_limit == "auto" else options.memory_limit.replace(" ", "")
-            no_pause = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-            stack.enter_context(dask.config.set(no_pause))
+            stack.enter_context(dask.config.set(_OF_LOCAL_WORKERS))
             cluster = stack.enter_context(LocalCluster(
                 n_workers=options.workers, threads_per_worker=1, processes=True, memory_limit=memory,
                 dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,

@@ -84,7 +84,8 @@ def test_hits_and_controls_are_told_where_there_are_controls():
     hits = pd.DataFrame({"treatment": [f"drug {i // 2}" for i in range(80)], "dose": [0.25, 2.0] * 40, "class": "a",
                          "p value": 1.5e-6})  # fmt: skip
     _, text = read(ScreenReport(RECORD, table, wells, hits=hits))
-    assert "first 25 of 40" in text
+    assert "first 25 of 40; hits.csv lists all, 80 with each dose by itself" in text
+    assert "hits 40 " in text
     assert "drug 1 a 2: 0.25 to 2 1.5e-06" in text
     assert text.index("first 25 of 40") < text.index("Each square is a well")
 

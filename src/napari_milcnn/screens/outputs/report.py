@@ -187,7 +187,7 @@ def _head_numbers(report: ScreenReport, problems: pd.DataFrame) -> list[tuple[st
     if CELLS in table:
         tiles.append(("cells", int(pd.to_numeric(table[CELLS], errors="coerce").sum())))
     if report.hits is not None:
-        tiles.append(("hits", len(report.hits)))
+        tiles.append(("hits", len(doses_together(report.hits))))
     tiles += [("failed", int(problems[FAILED].sum())), ("missing", len(report.missing))]
     tiles.append(("unlike the training images", int(problems["unlike"].sum())))
     return [(name, f"{count:,}") for name, count in tiles]
@@ -294,11 +294,15 @@ def _problem_rows(table: pd.DataFrame, problems: pd.DataFrame) -> list[dict[str,
 
 
 class _Hits(NamedTuple):
-    """The first hits, as the page shows them, one row for all doses of a treatment; and how many rows there are."""
+    """The first hits, as the page shows them, one row for all doses of a treatment; and how many rows there are.
+
+    `of` counts them with all doses of a treatment as one, `doses` each dose by itself.
+    """
 
     lines: PageTable
     texts: int
     of: int
+    doses: int
 
 
 def _hit_lines(hits: pd.DataFrame) -> _Hits:
@@ -307,7 +311,7 @@ def _hit_lines(hits: pd.DataFrame) -> _Hits:
     shown = every.head(_MOST_LISTED)
     numbers = [str(name) for name in shown if shown[name].dtype.kind in "iuf"]
     texts = [str(name) for name in shown if name not in numbers]
-    return _Hits(page_table(shown[[*texts, *numbers]].map(_three_digits)), len(texts), len(every))
+    return _Hits(page_table(shown[[*texts, *numbers]].map(_three_digits)), len(texts), len(every), len(hits))
 
 
 def _three_digits(value: object) -> str:

@@ -1,6 +1,6 @@
 """Whether wells of a phenotype that a model does not know lead the list "like nothing known", and bags against medians.
 
-    python -m benchmarks.accuracy.new_phenotype --data FOLDER [--model nuclei] [--wells 48] [--record]
+    python -m benchmarks.screens.new_phenotype --data FOLDER [--model nuclei] [--wells 48] [--record]
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. A screen of wells of four fields is composed of real nuclei of unseen
 plates (30-80 % of the cells affected): as many wells of each class of the model, and 3 % of them beside these of one of

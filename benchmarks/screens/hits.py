@@ -1,6 +1,6 @@
 """Hits of simulated plates with batch effects at a false-discovery rate, with and without control normalisation.
 
-    python -m benchmarks.accuracy.screen_hits [--work FOLDER] [--plates 3] [--wells 96] [--side 256] [--record]
+    python -m benchmarks.screens.hits [--work FOLDER] [--plates 3] [--wells 96] [--side 256] [--record]
 
 Plates of one reporter strain treated with compounds at several doses (`simulation.plate`): half of the compounds move
 the protein in a share of the cells that rises with the dose. Plates differ in exposure, background, noise, focus, size,
