@@ -10,15 +10,19 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 
 import pytest
 import torch
 
-from napari_milcnn import new_model, train
+from conftest import PATIENCE
+from napari_milcnn import new_model, read_labels, train
 from napari_milcnn.errors import OptionsError, OutputError
 
 FAST = {"epochs": 4, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
-SCRIPT = """
+SERVER = get_context("forkserver")  # imports once what its processes need
+SERVER.set_forkserver_preload(["napari_milcnn.training.trainer", "torch._dynamo"])  # an optimiser needs the latter
+SHARED_BY_TWO = """
 import atexit
 import os
 import sys
@@ -26,24 +30,20 @@ from pathlib import Path
 import torch
 from napari_milcnn import new_model, read_labels, train
 torch.set_num_threads(1)
-folder, kept = Path(sys.argv[1]), sys.argv[2]
+folder, rank = Path(sys.argv[1]), os.environ["RANK"]
 table = read_labels(folder / "labels.csv")
-model = new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), batch_norm=sys.argv[5] == "batch norm")
-print("begun", flush=True)
 
 def note_threads():
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
     left = [name for name in threads if "gloo" in name]
-    (folder / f"{kept} {os.environ.get('RANK', 0)} threads.txt").write_text("".join(left))
+    (folder / f"threads {rank}.txt").write_text("".join(left))
 
 atexit.register(note_threads)  # the earlier it is registered, the later it is called
-for report in train(model, table, checkpoint=folder / f"{kept}.checkpoint", resume=True, epochs=int(sys.argv[3]),
-                    epoch_steps=1, batch_size=4, patch=80, device="cpu", precision="float32",
-                    learning_rate=float(sys.argv[4])):
-    print(report.epoch, flush=True)
-if "RANK" in os.environ:
-    (folder / f"{kept} {os.environ['RANK']}.txt").write_text(report.last.digest)
-    next(train(model, table, epochs=1, epoch_steps=1, device="cpu"))  # a second training by the same processes
+for kept in ("batch norm", "no batch norm"):  # the same processes train twice
+    model = new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), batch_norm=kept == "batch norm")
+    *_, report = train(model, table, checkpoint=folder / f"{kept}.checkpoint", epochs=3, epoch_steps=1, batch_size=4,
+                       patch=80, device="cpu", precision="float32", learning_rate=1e-5)
+    (folder / f"{kept} {rank}.txt").write_text(report.last.digest)
 """
 
 
@@ -57,32 +57,43 @@ def state_of(path):
     return torch.load(path, weights_only=True)
 
 
-def begin(folder, kept, epochs):
-    """Start, or go on with, a training in a process of its own."""
-    call = [sys.executable, "-c", SCRIPT, str(folder), kept, str(epochs), "2e-3", "batch norm"]
-    return subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
+def go_on(folder, kept, begun):
+    """Train, or what is left of a training, in the process that calls this."""
+    torch.set_num_threads(1)
+    table = read_labels(folder / "labels.csv")
+    model = model_for(table)
+    begun.set()
+    list(train(model, table, checkpoint=folder / f"{kept}.checkpoint", resume=True, **FAST | {"epochs": 30}))
 
 
-def finish(folder, kept, epochs):
+def begin(folder, kept):
+    """Start, or go on with, a training in a process of its own; return the process once it trains."""
+    begun = SERVER.Event()
+    process = SERVER.Process(target=go_on, args=(folder, kept, begun))
+    process.start()
+    assert begun.wait(PATIENCE / 1000)
+    return process
+
+
+def finish(folder, kept):
     """Run a training, or what is left of it, to its end."""
-    with begin(folder, kept, epochs) as process:
-        process.communicate()
-        assert process.returncode == 0
+    process = begin(folder, kept)
+    process.join()
+    assert process.exitcode == 0
 
 
-def train_in_processes(count, folder, kept, batch_norm):
-    """Train three epochs in some processes, at a rate so small that rounding errors stay small."""
+def train_in_two_processes(folder):
+    """Train three epochs in two processes, at a rate so small that rounding errors stay small."""
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SHARED_BY_TWO)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(port)]
-    call = [sys.executable, *launcher, str(script), str(folder), kept, "3", "1e-5", batch_norm]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    call = [sys.executable, *launcher, str(script), str(folder)]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE / 1000)
     assert done.returncode == 0, done.stderr
-    return state_of(folder / f"{kept}.checkpoint")
 
 
 def test_resuming_gives_the_same_model(table, tmp_path):
@@ -177,16 +188,15 @@ def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
 @pytest.mark.slow
 def test_killed_five_times(table, tmp_path):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
-    finish(tmp_path, "whole", 30)
-    rng, kills = random.Random(0), 0
+    finish(tmp_path, "whole")
+    rng = random.Random(0)
     for _ in range(5):
-        with begin(tmp_path, "killed", 30) as process:
-            process.stdout.readline()
-            time.sleep(rng.uniform(0.1, 0.6))
-            kills += process.poll() is None
-            process.send_signal(signal.SIGKILL)
-    assert kills == 5
-    finish(tmp_path, "killed", 30)
+        process = begin(tmp_path, "killed")
+        time.sleep(rng.uniform(0.1, 0.6))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    finish(tmp_path, "killed")
     whole, killed = (state_of(tmp_path / f"{name}.checkpoint") for name in ("whole", "killed"))
     for part in ("network", "best"):
         assert all(torch.equal(whole[part][name], killed[part][name]) for name in whole[part])
@@ -195,21 +205,21 @@ def test_killed_five_times(table, tmp_path):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_norm", ["batch norm", "no batch norm"])
-def test_two_processes_train_as_one(table, tmp_path, batch_norm):
+def test_two_processes_train_as_one(table, tmp_path):
     """Both processes end with the same weights; without batch norm losses and weights are those of one process.
 
     With batch norm each process of a CPU normalises by its own share, so the losses are other ones. Adam turns a
     rounding error of a tiny gradient into a whole step, hence the small rate.
     """
-    two = train_in_processes(2, tmp_path, "two", batch_norm)
-    assert json.loads(two["card"])["training"]["device"] == "cpu, float32 (2 processes)"
-    assert (tmp_path / "two 0.txt").read_text() == (tmp_path / "two 1.txt").read_text()
-    assert [(tmp_path / f"two {rank} threads.txt").read_text() for rank in (0, 1)] == ["", ""]
-    if batch_norm == "batch norm":
-        return
-    one = train_in_processes(1, tmp_path, "one", batch_norm)
-    losses = [[row["loss"] for row in json.loads(state["card"])["training"]["curve"]] for state in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    for name, weights in one["network"].items():
+    train_in_two_processes(tmp_path)
+    for kept in ("batch norm", "no batch norm"):
+        two = state_of(tmp_path / f"{kept}.checkpoint")
+        assert json.loads(two["card"])["training"]["device"] == "cpu, float32 (2 processes)"
+        assert (tmp_path / f"{kept} 0.txt").read_text() == (tmp_path / f"{kept} 1.txt").read_text()
+    assert [(tmp_path / f"threads {rank}.txt").read_text() for rank in (0, 1)] == ["", ""]
+    plain = new_model(table.classes, ["c"], widths=(8, 8, 8, 16, 16, 16), batch_norm=False)
+    *_, one = train(plain, table, **FAST | {"epochs": 3, "learning_rate": 1e-5})
+    curve = json.loads(two["card"])["training"]["curve"]
+    assert [row["loss"] for row in curve] == pytest.approx([row.loss for row in one.last.card.training.curve], rel=1e-5)
+    for name, weights in one.last.network.state_dict().items():
         torch.testing.assert_close(two["network"][name], weights, rtol=1e-3, atol=1e-4)
