@@ -110,7 +110,7 @@ def test_detail_equals_the_network_run_at_every_step(compact: TrainedModel, deta
     classifier = Classifier(compact, tile=tile, **EXACT)
     chosen = classifier.model_input(image)
     coarse = classifier.classify(image).class_maps[0][[2, 0]]
-    fine = classifier.inference.finer_maps(chosen, 0, coarse, [2, 0], detail)
+    fine = np.concatenate([*classifier.inference.finer_maps(chosen, 0, coarse, [2, 0], detail)], 1)
     step, pixels = 16 // detail, chosen.read(0)
     assert fine.shape == (2, (97 - 67) // step + 1, (131 - 67) // step + 1)
     crops = np.lib.stride_tricks.sliding_window_view(pixels, (67, 67), (1, 2))[:, ::step, ::step]

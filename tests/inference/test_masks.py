@@ -75,7 +75,7 @@ def test_otsu_of_the_logarithm_does_not_look_at_nothing() -> None:
     low, high = two_populations()
     some = np.concatenate([low, high])
     more = np.concatenate([some, np.zeros(50_000), np.full(5000, 1e-4), [-3.0]])
-    assert otsu_of_logarithm(more) == otsu_of_logarithm(some)
+    assert otsu_of_logarithm(more[None]) == otsu_of_logarithm(some[None])
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0, 37.5])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_DARK, _BRIGHT = 1.0, 99.9
-"""Percentiles of an image's intensities between which its brightness is scaled."""
+from napari_milcnn.inference.strips.rows import RowPlane, Scratch, ScratchPlane, strips
+from napari_milcnn.inference.strips.statistics import quantiles
+
+_DARK, _BRIGHT = 0.01, 0.999
+"""Quantiles of an image's intensities between which its brightness is scaled."""
 
 
 class MapPlacement(NamedTuple):
@@ -39,17 +43,48 @@ def lay_over(class_map: np.ndarray, placement: MapPlacement, shape: Sequence[int
     ndarray
         float32 (..., Y, X) of the image's shape.
     """
-    rows = _interpolation_weights(class_map.shape[-2], placement.y, placement.stride, shape[0])
-    columns = _interpolation_weights(class_map.shape[-1], placement.x, placement.stride, shape[1])
-    across = _interpolated(np.asarray(class_map, np.float32), columns, -1)
-    return _interpolated(across, rows, -2)
+    maps = np.asarray(class_map, np.float32)
+    return laid_rows(lambda top, bottom: maps[..., top:bottom, :], maps.shape[-2:], placement, (0, shape[0]), shape[1])
+
+
+def laid_rows(
+    read: Callable[[int, int], np.ndarray],
+    map_shape: Sequence[int],
+    placement: MapPlacement,
+    rows: tuple[int, int],
+    width: int,
+) -> np.ndarray:
+    """Lay maps over some rows of their image: the rows of `lay_over`.
+
+    Parameters
+    ----------
+    read : callable
+        Reads the rows of the maps from the first number to the second, which is not included: float32 (..., rows, X).
+    map_shape : sequence of int
+        Shape (Y, X) of a map.
+    placement : MapPlacement
+        The place of the maps on the image.
+    rows : tuple of int
+        First row of the image, and the row after the last.
+    width : int
+        Columns of the image.
+
+    Returns
+    -------
+    ndarray
+        float32 (..., rows, X).
+    """
+    low, high, share = _interpolation_weights(map_shape[0], placement.y, placement.stride, np.arange(*rows))
+    columns = _interpolation_weights(map_shape[1], placement.x, placement.stride, np.arange(width))
+    across = _interpolated(read(int(low[0]), int(high[-1]) + 1), columns, -1)
+    return _interpolated(across, (low - low[0], high - low[0], share), -2)
 
 
 def _interpolation_weights(
-    count: int, offset: float, stride: float, pixels: int
+    count: int, offset: float, stride: float, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for each image pixel along an axis, the map pixels before and behind it and the share of the second."""
-    place = np.clip((np.arange(pixels) - offset) / stride, 0, count - 1)
+    """Return, for image pixels along an axis, the map pixels before and behind each and the share of the second."""
+    place = np.clip((pixels - offset) / stride, 0, count - 1)
     low = np.floor(place).astype(int)
     return low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32)
 
@@ -82,12 +117,18 @@ def relative_to_reference(class_maps: np.ndarray, reference: int) -> np.ndarray:
     return np.asarray(compared, np.float32)
 
 
-def brightness(channel: np.ndarray) -> np.ndarray:
-    """Scale a channel (Y, X) to 0 at its darkest percent and 1 at its brightest thousandth, float32; 0 if it is flat.
+def mean_brightness(channels: Sequence[RowPlane], scratch: Scratch) -> ScratchPlane:
+    """Return the brightness of a plane, the mean over its channels (Y, X), float32; a flat channel counts as 0.
 
-    Percentiles, so that a few hot or dead pixels change nothing.
+    Each channel is scaled to 0 at its darkest percent and 1 at its brightest thousandth: percentiles, so that a few hot
+    or dead pixels change nothing.
     """
-    low, high = np.percentile(channel, (_DARK, _BRIGHT))
-    if high <= low:
-        return np.zeros(channel.shape, np.float32)
-    return np.asarray(np.clip((channel.astype(np.float32) - low) / (high - low), 0, 1), np.float32)
+    shape = channels[0].shape
+    parts, total = strips(shape), scratch.plane(shape, np.float32)
+    for channel in channels:
+        low, high = quantiles(channel.in_strips, math.prod(shape), (_DARK, _BRIGHT))
+        if high > low:
+            for strip, rows in channel.over(parts):
+                own = np.clip((rows.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
+                total.write(strip.top, total.read(*strip) + own / len(channels))
+    return total

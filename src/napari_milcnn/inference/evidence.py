@@ -35,7 +35,7 @@ from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.cells import LabelSource, as_label_image
-from napari_milcnn.inference.class_maps import MapPlacement, brightness, lay_over, relative_to_reference
+from napari_milcnn.inference.class_maps import MapPlacement, laid_rows, mean_brightness, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
 from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
@@ -43,8 +43,8 @@ from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
 from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
 from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
-from napari_milcnn.inference.strips.rows import Scratch, ScratchPlane, Strip
-from napari_milcnn.inference.tiling import Tile, image_window, instances_of, windows
+from napari_milcnn.inference.strips.rows import Computed, MapsByRows, RowPlane, Scratch, ScratchPlane
+from napari_milcnn.inference.tiling import Tile, finer_shape, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, ForegroundOptions, make_options
@@ -54,6 +54,8 @@ _WORK_MEMORY = 50
 that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/any_size.py)."""
 LARGEST_AT_ONCE = 2**25
 """Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
+_LARGEST_BAND = 1024
+"""Side of the parts of Jacobian maps of a plane that is cut in strips, in px: a row of them is in memory."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
@@ -69,8 +71,8 @@ class PlaneEvidence:
     plane : int
         Index into the prediction's planes.
     maps : ndarray
-        Evidence, float32 (classes, Y, X), of the image's size. Where a plane was cut in strips, the map of each class
-        is computed where it is sliced (`LookedUpMaps`), and `objects` is a `ScratchPlane`.
+        Evidence, float32 (classes, Y, X), of the image's size. Where a plane is cut in strips, the map of each class is
+        computed, or read from disk, where it is sliced (`MapsByRows`), and `objects` is a `ScratchPlane`.
     objects : ndarray or None
         Foreground objects of object evidence, int32 (Y, X); None for the other kinds.
     classes : tuple of str
@@ -237,11 +239,7 @@ class EvidenceMaker:
             return cast("np.ndarray", ScratchPlane(own, Scratch()))
         if is_empty:
             return cast("np.ndarray", Scratch().plane(image.plane_shape, np.int32))
-        channels, width = (self._foreground_index(model_input),), image.plane_shape[1]
-
-        def rows(top: int, bottom: int) -> np.ndarray:
-            return np.asarray(image.plane(plane, channels, Window(top, bottom, 0, width))[0])
-
+        rows = _channel(image, plane, self._foreground_index(model_input)).read
         return cast("np.ndarray", objects_in_strips(rows, image.plane_shape, options, Scratch()))
 
     def foreground_channel(self, image: ImageStack | ModelInput, plane: int) -> np.ndarray:
@@ -271,33 +269,61 @@ class EvidenceMaker:
         """Return the evidence of every class in each object (Y, X), float32 (classes, labels)."""
         if self.model.card.reference is not None:
             maps = relative_to_reference(maps, self.model.classes.index(self.model.card.reference))
-        placement, shape = model_input.placement, model_input.image.plane_shape
-        return means_in_strips(objects, lambda strip: _rows_of(maps, placement, shape, strip), len(maps))
+        laid = [_laid(one, model_input.placement, model_input.image.plane_shape) for one in maps]
+        return means_in_strips(objects, lambda strip: (one.read(*strip) for one in laid), len(maps))
 
     def _maps(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
+        """Return the evidence of some classes in a plane, (classes, Y, X), for a large plane as `MapsByRows`."""
+        in_strips = self._in_strips(model_input)
+        scratch = Scratch(None if in_strips else np.inf)
         if self.options.kind == "jacobian":
-            return _at_image_pixels(self._jacobian(model_input, found, plane, chosen), model_input)
-        maps, placement, detail = found.class_maps[0][chosen], model_input.placement, self.options.detail or 1
-        if detail > 1:
-            maps = self.classifier.inference.finer_maps(model_input, plane, maps, chosen, detail)
-            placement = placement._replace(stride=placement.stride / detail)
-        laid = lay_over(maps, placement, model_input.image.plane_shape)
+            maps = [
+                _at_image_pixels(one, model_input) for one in self._jacobian(model_input, found, plane, chosen, scratch)
+            ]
+        else:
+            maps = self._class_maps(model_input, found, plane, chosen, scratch)
         if self.options.kind == "class_map_image":
-            laid *= _mean_brightness(model_input, plane)
-        return laid
+            channels = [_channel(model_input.image, plane, channel) for channel in model_input.channels]
+            bright = mean_brightness(channels, scratch)
+            maps = [_product(one, bright) for one in maps]
+        laid = MapsByRows(maps)
+        return cast("np.ndarray", laid) if in_strips else np.asarray(laid)
 
-    def _jacobian(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int]) -> np.ndarray:
-        """Propagate evidence back to the pixels of a plane, (classes, Y, X) in model pixels.
+    def _class_maps(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], scratch: Scratch
+    ) -> list[RowPlane]:
+        """Return class maps at the step that is asked for, laid over the image: (Y, X) each."""
+        maps: Sequence[np.ndarray | RowPlane] = found.class_maps[0][chosen]
+        placement, detail = model_input.placement, self.options.detail or 1
+        if detail > 1:
+            fine, top = [scratch.plane(finer_shape(model_input, detail), np.float32) for _ in chosen], 0
+            for rows in self.classifier.inference.finer_maps(model_input, plane, np.stack(maps), chosen, detail):
+                for one, own in zip(fine, rows, strict=True):
+                    one.write(top, own)
+                top += rows.shape[1]
+            maps, placement = fine, placement._replace(stride=placement.stride / detail)
+        return [_laid(one, placement, model_input.image.plane_shape) for one in maps]
+
+    def _jacobian(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], scratch: Scratch
+    ) -> list[ScratchPlane]:
+        """Propagate evidence back to the pixels of a plane, a map (Y, X) in model pixels for each class.
 
         In parts, if the plane does not fit into memory in one piece; when memory runs out, in parts half as large, and
         in the end on the CPU.
         """
         inference = self.classifier.inference
         side = inference.traced_side(model_input.shape)
+        maps = [scratch.plane(model_input.shape, np.float32) for _ in chosen]
+        if self._in_strips(model_input):
+            side = min(side, _LARGEST_BAND)
         while True:
             try:
-                maps = self._jacobian_in_parts(model_input, found, plane, chosen, side)
-                check_finite(self.model.card.name, "Jacobian maps", maps)
+                for top in range(0, model_input.shape[0], side):
+                    rows = self._jacobian_rows(model_input, found, plane, chosen, (top, side))
+                    check_finite(self.model.card.name, "Jacobian maps", rows)
+                    for one, own in zip(maps, rows, strict=True):
+                        one.write(top, own)
                 return maps
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -309,18 +335,23 @@ class EvidenceMaker:
                 inference.move_to_cpu()
                 side = inference.traced_side(model_input.shape)
 
-    def _jacobian_in_parts(
-        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], side: int
+    def _jacobian_rows(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], rows: tuple[int, int]
     ) -> np.ndarray:
-        """Compute each part of a Jacobian map from all instances that see it, so that parts are exact."""
+        """Compute some rows of Jacobian maps, from the first of `rows` as many as the second, in parts as wide as high.
+
+        Each part is computed from all instances that see it, so that parts are exact.
+        """
         inference, pooled = self.classifier.inference, torch.from_numpy(found.probabilities)
-        whole = np.zeros((len(chosen), *model_input.shape), np.float32)
-        for part in windows(model_input.shape, (side, side)):
+        (top, side), (height, width) = rows, model_input.shape
+        whole = np.zeros((len(chosen), min(side, height - top), width), np.float32)
+        for own in windows((whole.shape[1], width), (side, side)):
+            part = own._replace(y0=own.y0 + top, y1=own.y1 + top)
             seen = image_window(Tile(plane, instances_of(part, model_input)), model_input)
             run = inference.trace(model_input.read(plane, seen)[None])
             maps = jacobian_maps(run, chosen, self.options.rule, inference.choice, pooled)[0]
             maps = maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
-            whole[:, part.y0 : part.y0 + maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
+            whole[:, : maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
         return whole
 
     def check_memory(self, model_input: ModelInput, classes: int, planes: int, *, in_strips: bool = True) -> None:
@@ -352,13 +383,10 @@ class EvidenceMaker:
             )
 
     def _in_strips(self, model_input: ModelInput) -> bool:
-        """Whether the objects of a plane are found in strips, so that they need not fit into memory."""
+        """Whether evidence and objects of a plane are made in strips, so that they need not fit into memory."""
         options = self._foreground_options
-        return (
-            self.options.kind == "object"
-            and math.prod(model_input.image.plane_shape) > LARGEST_AT_ONCE
-            and options.size is not None
-            and options.split is None
+        return math.prod(model_input.image.plane_shape) > LARGEST_AT_ONCE and (
+            self.options.kind != "object" or (options.size is not None and options.split is None)
         )
 
 
@@ -503,28 +531,36 @@ def class_indices(model: TrainedModel, classes: Sequence[str] | None) -> list[in
     return [model.classes.index(name) for name in classes]
 
 
-def _rows_of(maps: np.ndarray, placement: MapPlacement, shape: tuple[int, int], strip: Strip) -> Iterator[np.ndarray]:
-    """Lay class maps (classes, Y, X) over some rows of an image of a shape: (rows, X), one after another."""
-    own = placement._replace(y=placement.y - strip.top)
-    return (lay_over(one, own, (strip.bottom - strip.top, shape[1])) for one in maps)
+def _laid(one: np.ndarray | RowPlane, placement: MapPlacement, shape: tuple[int, int]) -> RowPlane:
+    """Lay a map (Y, X) over an image of a shape; rows are computed where they are read."""
+    return Computed(
+        shape, lambda top, bottom: laid_rows(lambda y0, y1: one[y0:y1], one.shape, placement, (top, bottom), shape[1])
+    )
 
 
-def _at_image_pixels(maps: np.ndarray, model_input: ModelInput) -> np.ndarray:
-    """Remove the margins of maps in model pixels (classes, Y, X), and resample the maps to image pixels."""
+def _at_image_pixels(one: ScratchPlane, model_input: ModelInput) -> RowPlane:
+    """Remove the margins of a map in model pixels (Y, X), and resample it to image pixels."""
     (top, left), (height, width) = model_input.margin, model_input.scaled_shape
-    inner = maps[:, top : top + height, left : left + width]
+    inner: RowPlane = one
+    if (height, width) != one.shape:
+        inner = Computed((height, width), lambda y0, y1: one.read(top + y0, top + y1)[:, left : left + width])
     if model_input.zoom == 1:
         return inner
     offset = 0.5 / model_input.zoom - 0.5
-    return lay_over(inner, MapPlacement(1 / model_input.zoom, offset, offset), model_input.image.plane_shape)
+    return _laid(inner, MapPlacement(1 / model_input.zoom, offset, offset), model_input.image.plane_shape)
 
 
-def _mean_brightness(model_input: ModelInput, plane: int) -> np.ndarray:
-    """Return the brightness of a plane (Y, X), the mean over the model's channels; one channel is read at a time."""
-    total = np.zeros(model_input.image.plane_shape, np.float32)
-    for channel in model_input.channels:
-        total += brightness(model_input.image.plane(plane, (channel,))[0])
-    return np.asarray(total / len(model_input.channels), np.float32)
+def _channel(image: ImageStack, plane: int, channel: int) -> RowPlane:
+    """Return one channel of a plane (Y, X), of which only the rows that are needed are read."""
+    width = image.plane_shape[1]
+    return Computed(
+        image.plane_shape,
+        lambda top, bottom: np.asarray(image.plane(plane, (channel,), Window(top, bottom, 0, width))[0]),
+    )
+
+
+def _product(one: RowPlane, other: RowPlane) -> RowPlane:
+    return Computed(one.shape, lambda top, bottom: one.read(top, bottom) * other.read(top, bottom))
 
 
 def _resolved(options: EvidenceOptions, own: OwnEvidence | None) -> EvidenceOptions:

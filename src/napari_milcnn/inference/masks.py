@@ -13,25 +13,31 @@ plane does not show, and whose threshold would have to come from the plane itsel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 from napari_milcnn.errors import OptionsError
 from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
-from napari_milcnn.inference.foreground import drop_small, split_touching, without_holes
 from napari_milcnn.inference.predict import Prediction
-from napari_milcnn.inference.strips.regions import Regions, looked_up, measured
+from napari_milcnn.inference.strips.components import components, split_components
+from napari_milcnn.inference.strips.holes import fill_holes
+from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
+from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, Scratch, ScratchPlane, strips
+from napari_milcnn.inference.strips.statistics import otsu, quantiles
 from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.schema import CELLS, OBJECT_COLUMNS, cells_column, evidence_column, share_column
 
 _DECADES = 3
 """Otsu on the logarithm leaves out evidence that is this many decades weaker than the strongest of the plane."""
+_CONSTANT = 1e-6
+"""Spread of the logarithm below which a map counts as constant."""
 
 
 @dataclass(frozen=True)
@@ -194,15 +200,39 @@ def segment_plane(
     scores = dict(zip(prediction.classes, prediction.scores[plane.plane].tolist(), strict=True))
     if plane.objects is not None:
         return _masks_of_objects(plane, shown, scores, options, pixel_size, thresholds or {})
-    maps = plane.maps[[list(names).index(name) for name in shown]]  # (shown classes, Y, X)
     if not shown:
         return no_masks((plane.maps.shape[-2], plane.maps.shape[-1]))
+    return _masks_of_maps(
+        plane,
+        [plane.maps[list(names).index(name)] for name in shown],
+        shown,
+        scores,
+        options,
+        pixel_size,
+        thresholds or {},
+    )
+
+
+def _masks_of_maps(
+    plane: PlaneEvidence,
+    maps: Sequence[np.ndarray | RowPlane],
+    shown: Sequence[str],
+    scores: Mapping[str, float],
+    options: MaskOptions,
+    pixel_size: float | None,
+    thresholds: Mapping[str, float],
+) -> PlaneMasks:
+    """Cut objects from the maps (Y, X) of the classes that the plane shows, strip by strip."""
+    in_memory = isinstance(plane.maps, np.ndarray)
+    scratch = Scratch(np.inf if in_memory else None)
     if options.smooth > 0:
-        maps = np.stack([ndimage.gaussian_filter(one, options.smooth) for one in maps])
-    used = {name: _threshold(one, name, options, thresholds or {}) for name, one in zip(shown, maps, strict=True)}
-    labels, classes = _labelled_objects(_strongest(maps, list(used.values())), options)
-    table = _table(measured(labels), classes, shown, _means(maps, labels), scores, pixel_size)
-    return PlaneMasks(labels, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
+        maps = [_smoothed_map(one, options.smooth, scratch) for one in maps]
+    used = {name: _threshold(one, name, options, thresholds) for name, one in zip(shown, maps, strict=True)}
+    labels, classes = _labelled_objects(maps, list(used.values()), options, scratch)
+    means = means_in_strips(labels, lambda strip: (one[strip.rows] for one in maps), len(maps))
+    table = _table(measured(labels), classes, shown, means, scores, pixel_size)
+    found = np.asarray(labels) if in_memory else cast("np.ndarray", labels)
+    return PlaneMasks(found, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
 
 
 def _masks_of_objects(
@@ -325,7 +355,11 @@ def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
 
 
 def _threshold(
-    one: np.ndarray, name: str, options: MaskOptions, own: Mapping[str, float], counts: np.ndarray | None = None
+    one: np.ndarray | RowPlane,
+    name: str,
+    options: MaskOptions,
+    own: Mapping[str, float],
+    counts: np.ndarray | None = None,
 ) -> float:
     """Return the threshold of one class.
 
@@ -340,10 +374,11 @@ def _threshold(
     return otsu_of_logarithm(one, counts) if rule == "otsu" else float(rule)
 
 
-def quantile(values: np.ndarray, share: float, counts: np.ndarray | None = None) -> float:
-    """Return a quantile of values, of which there are as many as `counts` says, interpolated as in numpy."""
+def quantile(one: np.ndarray | RowPlane, share: float, counts: np.ndarray | None = None) -> float:
+    """Return a quantile of a map (Y, X), or of values of which there are as many as `counts` says, as numpy does."""
     if counts is None:
-        return float(np.quantile(values, share))
+        return quantiles(lambda: _parts(one), math.prod(one.shape), [share])[0]
+    values = np.asarray(one)
     order = np.argsort(values, kind="stable")
     ends = np.cumsum(counts[order])
     place = share * (ends[-1] - 1)
@@ -351,47 +386,90 @@ def quantile(values: np.ndarray, share: float, counts: np.ndarray | None = None)
     return float(np.quantile([low, high], place - np.floor(place)))
 
 
-def otsu_of_logarithm(one: np.ndarray, counts: np.ndarray | None = None) -> float:
+def otsu_of_logarithm(one: np.ndarray | RowPlane, counts: np.ndarray | None = None) -> float:
     """Return Otsu's threshold on the logarithm of the positive evidence; half the maximum if the map is constant.
 
-    With `counts`, there are as many of each value.
+    `one` is a map (Y, X); with `counts`, there are as many of each of its values.
     """
-    strong = one > 0 if counts is None else (one > 0) & (counts > 0)
-    peak = float(one[strong].max(initial=0))
-    strong &= one > peak * 10.0**-_DECADES
-    values = np.log(one[strong], dtype=np.float64)
-    if values.size == 0 or np.ptp(values) < 1e-6:
+
+    def parts() -> Iterator[np.ndarray]:
+        return _parts(one) if counts is None else iter([np.asarray(one)[counts > 0]])
+
+    peak = max(0.0, *(float(part.max(initial=0)) for part in parts()))
+    least = peak * 10.0**-_DECADES
+    lowest = min(float(part[part > least].min(initial=np.inf)) for part in parts())
+    low, high = np.log([lowest, peak]) if 0 < lowest <= peak else np.zeros(2)
+    if high - low < _CONSTANT:
         return peak / 2
-    if counts is None:
-        return float(np.exp(threshold_otsu(values)))
-    found, edges = np.histogram(values, 256, weights=counts[strong])
-    return float(np.exp(threshold_otsu(hist=(found, (edges[:-1] + edges[1:]) / 2))))
+
+    def logarithms() -> Iterator[np.ndarray]:
+        return (np.clip(np.log(part[part > least], dtype=np.float64), low, high) for part in parts())
+
+    weights = None if counts is None else counts[(counts > 0) & (np.asarray(one) > least)]
+    return float(np.exp(otsu(logarithms, low, high, weights)))
 
 
-def _labelled_objects(class_numbers: np.ndarray, options: MaskOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Label the objects of a class image (Y, X), 1 for the first class.
+def _parts(one: np.ndarray | RowPlane) -> Iterator[np.ndarray]:
+    """Read a map (Y, X) strip after strip."""
+    return (one[strip.rows] for strip in strips(one.shape))
 
-    Returns labels, int32 (Y, X), and the class index of each label; the first entry, of label 0, has no meaning.
+
+def _smoothed_map(one: np.ndarray | RowPlane, sigma: float, scratch: Scratch) -> RowPlane:
+    """Smooth a map (Y, X): each strip with as many rows around it as the filter reaches."""
+    reach, found = int(4 * sigma + 0.5), scratch.plane((one.shape[0], one.shape[1]), np.float32)
+    for top, bottom in strips(one.shape):
+        first = max(top - reach, 0)
+        own = ndimage.gaussian_filter(one[first : min(bottom + reach, one.shape[0])], sigma)
+        found.write(top, own[top - first : bottom - first])
+    return found
+
+
+def _labelled_objects(
+    maps: Sequence[np.ndarray | RowPlane], thresholds: Sequence[float], options: MaskOptions, scratch: Scratch
+) -> tuple[RowPlane, np.ndarray]:
+    """Label the objects of maps (Y, X): each pixel belongs to the strongest class above its threshold.
+
+    Returns
+    -------
+    labels : RowPlane
+        int32 (Y, X), class after class.
+    classes : ndarray
+        Index of the class of each label (labels,); the first entry, of label 0, has no meaning.
     """
-    labels, classes, count = np.zeros(class_numbers.shape, np.int32), [np.zeros(1, int)], 0
-    for index in range(1, int(class_numbers.max(initial=0)) + 1):
-        mask = class_numbers == index
-        if not mask.any():
-            continue
-        mask = mask | (without_holes(mask) & (class_numbers == 0)) if options.fill_holes else mask
-        found = drop_small(split_touching(mask, options.split), options.min_size)
-        np.copyto(labels, found + count, where=found > 0)
-        classes.append(np.full(found.max(), index - 1))
-        count += int(found.max())
-    return labels, np.concatenate(classes)
+    shape = (maps[0].shape[0], maps[0].shape[1])
+    parts, strongest, pieces = strips(shape), scratch.plane(shape, np.uint16), scratch.plane(shape, np.int32)
+    for strip in parts:
+        strongest.write(strip.top, _strongest(np.stack([one[strip.rows] for one in maps]), thresholds))
+    areas, classes, numbers = np.zeros(1, np.int64), np.zeros(1, int), np.zeros(1, int)
+    for index in range(len(maps)):
+        found = _objects_of_class(strongest, index + 1, options, Scratch(scratch.in_memory))
+        counts = np.zeros(len(found.values), np.int64)
+        for strip, labels in found.labels.over(parts):
+            counts += np.bincount(labels.ravel(), minlength=len(counts))
+            rows = pieces.read(*strip)
+            np.add(labels, len(numbers) - 1, out=rows, where=labels > 0)
+            pieces.write(strip.top, rows)
+        own = np.bincount(found.values[1:], counts[1:], minlength=1)[1:]
+        numbers = np.append(numbers, found.values[1:] + (len(areas) - 1))
+        areas, classes = np.append(areas, own), np.append(classes, np.full(len(own), index))
+    keep = areas >= max(options.min_size, 1)
+    keep[0] = False
+    kept = (np.cumsum(keep) * keep).astype(np.int32)
+    return LookedUp(pieces, kept[numbers]), classes[np.append(0, np.flatnonzero(keep))]
 
 
-def _means(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the mean of each map (classes, Y, X) over each label, 0 for label 0: (classes, labels)."""
-    inside = np.flatnonzero(labels)
-    numbers = labels.ravel()[inside]
-    sizes = np.maximum(np.bincount(numbers, minlength=1), 1)
-    return np.stack([np.bincount(numbers, one.ravel()[inside], len(sizes)) / sizes for one in maps])
+def _objects_of_class(strongest: ScratchPlane, number: int, options: MaskOptions, scratch: Scratch) -> LookedUp:
+    """Label the objects of one class, int32 (Y, X), in a plane that holds the number of each pixel's class."""
+    parts, mask = strips(strongest.shape), scratch.plane(strongest.shape, np.bool_)
+    for strip, classes in strongest.over(parts):
+        mask.write(strip.top, classes == number)
+    if options.fill_holes:
+        fill_holes(mask, parts, scratch)
+        for strip, filled in mask.over(parts):
+            classes = strongest.read(*strip)
+            mask.write(strip.top, filled & ((classes == 0) | (classes == number)))
+    found = components(mask.over(parts), mask.shape, scratch)
+    return split_components(found, options.split, scratch)
 
 
 def _value_in_each(maps: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -311,7 +311,7 @@ class TiledInference:
 
     def finer_maps(
         self, model_input: ModelInput, plane: int, coarse: np.ndarray, classes: Sequence[int], detail: int
-    ) -> np.ndarray:
+    ) -> Iterator[np.ndarray]:
         """Compute the class maps of a plane at a finer step: the network runs on the plane shifted, interleaved.
 
         No layer is padded, so each value is exactly what the network says about the receptive field there.
@@ -329,29 +329,34 @@ class TiledInference:
         detail : int
             Map pixels along each axis in place of one; divides the stride.
 
-        Returns
-        -------
+        Yields
+        ------
         ndarray
-            p at a step of stride / detail, float32 (classes, Y, X); the first map pixel is where it was.
+            Some rows of p at a step of stride / detail, float32 (classes, rows, X), from the first to the last; the
+            first map pixel is where it was.
 
         Raises
         ------
         ComputeError
             If a single receptive field does not fit into the CPU's memory, or the device fails.
         """
-        placement = self.model.network.placement
-        step = placement.stride // detail
-        height, width = ((side - placement.receptive_field) // step + 1 for side in model_input.shape)
-        fine = np.empty((len(classes), height, width), np.float32)
-        fine[:, ::detail, ::detail] = coarse
-        tile = self.tile(model_input.shape)
-        for down, right in [(i, j) for i in range(detail) for j in range(detail) if i or j]:
-            part, shift = fine[:, down::detail, right::detail], (down * step, right * step)
-            for window in map_windows((part.shape[1], part.shape[2]), tile, placement):
-                logits = self.encode(model_input, [Tile(plane, window, shift)])[0].logits
-                p = torch.from_numpy(logits[classes]).sigmoid().numpy()
-                part[:, window.y0 : window.y1, window.x0 : window.x1] = p
-        return fine
+        step = model_input.model.network.placement.stride // detail
+        height, width = finer_shape(model_input, detail)
+        side = max(1, self.model.network.placement.map_size(self.tile(model_input.shape)))
+        for top in range(0, coarse.shape[1], side):
+            own = coarse[:, top : top + side]
+            last = top + side >= coarse.shape[1]
+            fine = np.empty(
+                (len(classes), (height if last else (top + side) * detail) - top * detail, width), np.float32
+            )
+            fine[:, ::detail, ::detail] = own
+            for down, right in [(i, j) for i in range(detail) for j in range(detail) if i or j]:
+                part, shift = fine[:, down::detail, right::detail], (down * step, right * step)
+                for x in range(0, part.shape[2] if part.shape[1] else 0, side):
+                    window = Window(top, top + part.shape[1], x, min(x + side, part.shape[2]))
+                    logits = self.encode(model_input, [Tile(plane, window, shift)])[0].logits
+                    part[:, :, window.x0 : window.x1] = torch.from_numpy(logits[classes]).sigmoid().numpy()
+            yield fine
 
     def forget_warnings(self) -> None:
         """Forget what earlier images needed; that the computation continued on the CPU holds for later ones, too."""
@@ -406,6 +411,14 @@ def map_windows(shape: tuple[int, int], tile: int, placement: Placement) -> list
     """Cut a class map (Y, X) into windows whose image windows are at most `tile` px a side."""
     side = max(1, placement.map_size(tile))
     return windows(shape, (side, side))
+
+
+def finer_shape(model_input: ModelInput, detail: int) -> tuple[int, int]:
+    """Return the shape (Y, X) of class maps with `detail` pixels along each axis in place of one."""
+    placement = model_input.model.network.placement
+    step = placement.stride // detail
+    height, width = ((side - placement.receptive_field) // step + 1 for side in model_input.shape)
+    return height, width
 
 
 def image_window(tile: Tile, model_input: ModelInput) -> Window:

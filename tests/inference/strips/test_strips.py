@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.measure import label
 
 from conftest import lively_model
 from napari_milcnn.errors import ComputeError
@@ -19,9 +20,10 @@ from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.foreground import find_objects, without_holes
 from napari_milcnn.inference.masks import segment_plane
 from napari_milcnn.inference.strips import rows as in_strips
+from napari_milcnn.inference.strips.components import components, split_components
 from napari_milcnn.inference.strips.holes import fill_holes
 from napari_milcnn.inference.strips.objects import objects_in_strips
-from napari_milcnn.inference.strips.rows import LookedUp, Scratch, ScratchPlane, Strip, strips
+from napari_milcnn.inference.strips.rows import LookedUp, MapsByRows, Scratch, Strip, strips
 from napari_milcnn.inference.strips.statistics import median, order_statistics, otsu
 from napari_milcnn.options import ForegroundOptions, MaskOptions
 
@@ -75,7 +77,7 @@ def test_holes_are_filled_across_strips(shape: tuple[int, int], share: float, ro
     mask = np.random.default_rng(seed).random(shape) < share
     plane = Scratch().plane(shape, np.bool_)
     plane.write(0, mask)
-    fill_holes(plane, strips(shape, pixels=rows * shape[1]))
+    fill_holes(plane, strips(shape, pixels=rows * shape[1]), Scratch())
     np.testing.assert_array_equal(plane.read(0, shape[0]), ndimage.binary_fill_holes(mask))
     np.testing.assert_array_equal(without_holes(mask), ndimage.binary_fill_holes(mask))
 
@@ -97,21 +99,34 @@ def test_statistics_of_parts_are_exact(count: int, part: int, scale: float, seed
         assert otsu(parts, values.min(), values.max()) == threshold_otsu(values)
 
 
-@pytest.mark.parametrize("threshold", ["auto", "otsu", "q0.9", 0.4])
-def test_masks_of_a_plane_in_strips_are_those_of_one_piece(threshold: str | float, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "threshold", "pixel_size"),
+    [
+        *[("object", threshold, 1.0) for threshold in ("auto", "otsu", "q0.9", 0.4)],
+        *[("class_map", threshold, 1.3) for threshold in ("otsu", "q0.9")],
+        ("class_map_image", "otsu", 1.0),
+        ("jacobian", "otsu", 0.8),
+    ],
+)
+def test_masks_of_a_plane_in_strips_are_those_of_one_piece(
+    kind: str, threshold: str | float, pixel_size: float, monkeypatch: Any
+) -> None:
     """Evidence, labels, table, thresholds and counts are the same; only P and p need the network."""
-    model = lively_model(reference="a").with_card(foreground=ForegroundOptions(method="otsu", size=14))
-    image = open_image(np.stack([cells((200, 150), 14, 5)] * 2), axes="CYX", channels=model.channels)
-    maker = EvidenceMaker(model, kind="object", device="cpu", precision="float32")
+    model = lively_model(reference="a", pixel_size=1.0).with_card(foreground=ForegroundOptions(method="otsu", size=14))
+    pixels = np.stack([cells((200, 150), 14, 5)] * 2)
+    image = open_image(pixels, axes="CYX", channels=model.channels, pixel_size=pixel_size)
+    detail = 2 if kind.startswith("class_map") else 1
+    maker = EvidenceMaker(model, kind=kind, detail=detail, device="cpu", precision="float32")
     prediction = maker.classifier.classify(image)
     made = []
     for most in (10**9, 0):
         monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", most)
         monkeypatch.setattr(in_strips, "STRIP_PIXELS", 1000 if most == 0 else 10**9)
         plane = next(maker.planes(image, prediction))
-        made.append((plane, segment_plane(plane, prediction, model.classes, MaskOptions(threshold=threshold))))
+        options = MaskOptions(threshold=threshold, smooth=1.0, split=10, present=0)
+        made.append((plane, segment_plane(plane, prediction, model.classes, options)))
     (whole, masks), (strips_of_it, same) = made
-    assert isinstance(strips_of_it.objects, ScratchPlane)
+    assert isinstance(strips_of_it.maps, MapsByRows)
     assert len(masks.objects) > 3
     np.testing.assert_array_equal(np.asarray(same.labels), masks.labels)
     for one, other in zip(strips_of_it.maps, whole.maps, strict=True):
@@ -119,6 +134,40 @@ def test_masks_of_a_plane_in_strips_are_those_of_one_piece(threshold: str | floa
     pd.testing.assert_frame_equal(same.objects, masks.objects, rtol=1e-5)
     assert same.thresholds == pytest.approx(masks.thresholds, rel=1e-5)
     assert same.counts == pytest.approx(masks.counts, nan_ok=True)
+
+
+@QUICK
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.integers(1, 20),
+    st.sampled_from([0, 4, 9]),
+    st.integers(0, 999),
+)
+def test_components_and_their_parts_are_whole_across_strips(
+    shape: tuple[int, int], rows: int, distance: float, seed: int
+) -> None:
+    """Pixels have the same numbers wherever the plane is cut, and without splitting those of skimage."""
+    mask = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 1, shape), 1 + seed % 3) > 0
+    found = []
+    for pixels in (rows * shape[1], 10**9):
+        parts = [(strip, mask[strip.rows]) for strip in strips(shape, pixels=pixels)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("napari_milcnn.inference.strips.components._BAND_PIXELS", pixels)
+            scratch = Scratch()
+            found.append(np.asarray(split_components(components(parts, shape, scratch), distance, scratch)))
+    np.testing.assert_array_equal(found[0], found[1])
+    if distance == 0:
+        np.testing.assert_array_equal(found[0], label(mask))
+
+
+def test_a_component_too_large_to_be_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so; unsplit it has any size."""
+    monkeypatch.setattr("napari_milcnn.inference.strips.components.LARGEST_SPLIT", 400)
+    scratch, mask = Scratch(), np.ones((30, 40), bool)
+    found = components([(Strip(0, 30), mask)], (30, 40), scratch)
+    assert np.asarray(split_components(found, 0, scratch)).min() == 1
+    with pytest.raises(ComputeError, match=r"reaches over 30 x 40 px.*set option 'split' to 0"):
+        split_components(found, 8, scratch)
 
 
 def test_a_plane_that_is_looked_up_reads_like_an_array() -> None:

@@ -61,7 +61,7 @@ def objects_in_strips(
     mask = work.plane(shape, np.bool_)
     for strip, rows in smooth.over(parts):
         mask.write(strip.top, rows > threshold)
-    fill_holes(mask, parts)
+    fill_holes(mask, parts, work)
     background = _median_outside(mask, smooth, parts)
     labels = split_in_strips(mask, smooth, background or 0.0, options.size, work)
     if options.method == "half_maximum":
@@ -128,7 +128,7 @@ def _to_half_maximum_in_strips(
         wide = expand_labels(objects.read(top, bottom), reach)[strip.top - top : strip.bottom - top]
         expanded.write(strip.top, wide)
         mask.write(strip.top, (wide > 0) & (smooth.read(*strip) - background > height[wide] / 2))
-    fill_holes(mask, parts)
+    fill_holes(mask, parts, scratch)
     for strip, wide in expanded.over(parts):
         expanded.write(strip.top, np.where(mask.read(*strip), wide, 0))
     return expanded

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from napari_milcnn.inference.strips.rows import LookedUp, ScratchPlane, Strip, strips
+from napari_milcnn.inference.strips.rows import LookedUp, MapsByRows, RowPlane, Strip, strips
 
 
 class Regions(NamedTuple):
@@ -26,7 +25,7 @@ class Regions(NamedTuple):
     sums: np.ndarray
 
 
-def measured(labels: np.ndarray | ScratchPlane) -> Regions:
+def measured(labels: np.ndarray | RowPlane) -> Regions:
     """Measure the objects of a label image (Y, X)."""
     area, sums = np.zeros(1, np.int64), np.zeros((2, 1))
     for strip, own in _over(labels):
@@ -44,13 +43,13 @@ def measured(labels: np.ndarray | ScratchPlane) -> Regions:
 
 
 def means_in_strips(
-    labels: np.ndarray | ScratchPlane, maps: Callable[[Strip], Iterable[np.ndarray]], classes: int
+    labels: np.ndarray | RowPlane, maps: Callable[[Strip], Iterable[np.ndarray]], classes: int
 ) -> np.ndarray:
     """Return the mean of each map in each object: float32 (classes, labels), 0 for label 0.
 
     Parameters
     ----------
-    labels : ndarray or ScratchPlane
+    labels : ndarray or RowPlane
         Label image (Y, X).
     maps : callable
         Returns the maps of a strip, one after another, (rows, X).
@@ -69,8 +68,8 @@ def means_in_strips(
     return (sums / np.maximum(area, 1)).astype(np.float32)
 
 
-def looked_up(labels: np.ndarray | ScratchPlane, values: np.ndarray) -> np.ndarray:
-    """Return the value of each pixel's label: at once, or for a plane on disk, where and when it is read (`LookedUp`).
+def looked_up(labels: np.ndarray | RowPlane, values: np.ndarray) -> np.ndarray:
+    """Return the value of each pixel's label: at once, or, of a plane read by rows, where it is read (`LookedUp`).
 
     `values` is (labels,) and gives (Y, X), or (classes, labels) and gives (classes, Y, X).
     """
@@ -78,40 +77,12 @@ def looked_up(labels: np.ndarray | ScratchPlane, values: np.ndarray) -> np.ndarr
         return values.take(labels, -1)
     if values.ndim == 1:
         return cast("np.ndarray", LookedUp(labels, values))
-    return cast("np.ndarray", LookedUpMaps(labels, values))
+    return cast("np.ndarray", MapsByRows([LookedUp(labels, one) for one in values]))
 
 
-class LookedUpMaps:
-    """Maps (classes, Y, X) of which each is a `LookedUp`.
-
-    Attributes
-    ----------
-    shape, dtype, ndim
-        As of an array.
-    """
-
-    ndim = 3
-
-    def __init__(self, labels: ScratchPlane, values: np.ndarray) -> None:
-        self._maps = [LookedUp(labels, one) for one in values]
-        self.shape, self.dtype = (len(values), *labels.shape), values.dtype
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __iter__(self) -> Iterator[LookedUp]:
-        return iter(self._maps)
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([np.asarray(one, dtype) for one in self._maps])
-
-    def __getitem__(self, number: int) -> LookedUp:
-        return self._maps[number]
-
-
-def _over(labels: np.ndarray | ScratchPlane) -> Iterator[tuple[Strip, np.ndarray]]:
+def _over(labels: np.ndarray | RowPlane) -> Iterator[tuple[Strip, np.ndarray]]:
     parts = strips(labels.shape)
-    if isinstance(labels, ScratchPlane):
+    if isinstance(labels, RowPlane):
         yield from labels.over(parts)
         return
     for strip in parts:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -48,17 +50,23 @@ def strips(shape: Sequence[int], multiple: int = 1, pixels: int | None = None) -
 
 
 class Scratch:
-    """A folder of temporary planes, removed when the object that holds it is closed or no longer referenced."""
+    """A folder of temporary planes, removed when the object that holds it is closed or no longer referenced.
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="milcnn-"))
+    Parameters
+    ----------
+    in_memory : float, optional
+        Bytes up to which a plane lies in memory; by default `IN_MEMORY`.
+    """
+
+    def __init__(self, in_memory: float | None = None) -> None:
+        self.in_memory = IN_MEMORY if in_memory is None else in_memory
         self._count = 0
-        self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    @property
-    def free(self) -> int:
-        """Bytes that are free on its disk."""
-        return shutil.disk_usage(self._folder).free
+    @cached_property
+    def _folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="milcnn-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def check_room(self, needed: float) -> None:
         """Refuse what does not fit on the disk.
@@ -68,16 +76,17 @@ class Scratch:
         ComputeError
             If fewer bytes than needed are free.
         """
-        if needed > self.free:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if needed > free:
             raise ComputeError(
-                f"masks of this plane need up to {needed / 1e9:.1f} GB for temporary files, and {self.free / 1e9:.1f} "
-                "GB are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder "
-                "on another disk, or crop the image"
+                f"masks of this plane need up to {needed / 1e9:.1f} GB for temporary files, and {free / 1e9:.1f} GB "
+                "are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder on "
+                "another disk, or crop the image"
             )
 
     def plane(self, shape: tuple[int, int], dtype: type[np.generic]) -> ScratchPlane:
         """Make a plane of zeros (Y, X) to write rows into."""
-        if np.dtype(dtype).itemsize * shape[0] * shape[1] <= IN_MEMORY:
+        if np.dtype(dtype).itemsize * shape[0] * shape[1] <= self.in_memory:
             return ScratchPlane(np.zeros(shape, dtype), self)
         import zarr
         from zarr.codecs import BloscCodec
@@ -91,33 +100,8 @@ class Scratch:
         return ScratchPlane(array, self)
 
 
-class ScratchPlane:
-    """A plane (Y, X) of a `Scratch`; it is read and written by rows, and keeps its folder alive."""
-
-    def __init__(self, array: ArrayLike, home: Scratch) -> None:
-        self._array, self._home = array, home
-        self.shape: tuple[int, int] = (int(array.shape[0]), int(array.shape[1]))
-        self.dtype: np.dtype[np.generic] = np.dtype(array.dtype)
-
-    def read(self, top: int, bottom: int) -> np.ndarray:
-        """Read some rows, (rows, X)."""
-        return np.asarray(self._array[top:bottom, :])
-
-    def write(self, top: int, rows: np.ndarray) -> None:
-        """Write some rows, (rows, X)."""
-        self._array[top : top + len(rows), :] = rows  # type: ignore[index]
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.read(0, self.shape[0]), dtype)
-
-    def over(self, parts: Sequence[Strip]) -> Iterator[tuple[Strip, np.ndarray]]:
-        """Read strip after strip."""
-        for strip in parts:
-            yield strip, self.read(*strip)
-
-
-class LookedUp:
-    """A plane (Y, X) whose values are looked up by the labels of another plane, where and when it is read.
+class RowPlane(ABC):
+    """A plane (Y, X) that need not lie in memory: what is sliced is read by rows.
 
     Attributes
     ----------
@@ -127,22 +111,25 @@ class LookedUp:
 
     ndim = 2
 
-    def __init__(self, labels: ScratchPlane, values: np.ndarray) -> None:
-        self._labels, self._values = labels, values
-        self.shape, self.dtype = labels.shape, values.dtype
+    def __init__(self, shape: tuple[int, int], dtype: DTypeLike) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
 
-    @property
-    def largest(self) -> int:
-        """The largest value that a label has."""
-        return int(self._values.max(initial=0))
-
+    @abstractmethod
     def read(self, top: int, bottom: int) -> np.ndarray:
         """Read some rows, (rows, X)."""
-        return np.asarray(self._values[self._labels.read(top, bottom)])
 
-    def mapped(self, values: np.ndarray) -> LookedUp:
-        """Return the plane in which each value is replaced by that of `values` (old values,)."""
-        return LookedUp(self._labels, values[self._values])
+    def over(self, parts: Sequence[Strip]) -> Iterator[tuple[Strip, np.ndarray]]:
+        """Read strip after strip."""
+        for strip in parts:
+            yield strip, self.read(*strip)
+
+    def in_strips(self) -> Iterator[np.ndarray]:
+        """Read all rows, strip after strip."""
+        return (rows for _, rows in self.over(strips(self.shape)))
+
+    def max(self) -> float:
+        """Return the largest value."""
+        return max(float(rows.max()) for rows in self.in_strips())
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -159,3 +146,88 @@ class LookedUp:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.read(0, self.shape[0]), dtype)
+
+
+class ScratchPlane(RowPlane):
+    """A plane (Y, X) of a `Scratch`; it is written by rows, too, and keeps its folder alive."""
+
+    def __init__(self, array: ArrayLike, home: Scratch) -> None:
+        super().__init__((int(array.shape[0]), int(array.shape[1])), array.dtype)
+        self._array, self._home = array, home
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Read some rows, (rows, X)."""
+        return np.asarray(self._array[top:bottom, :])
+
+    def write(self, top: int, rows: np.ndarray) -> None:
+        """Write some rows, (rows, X)."""
+        self._array[top : top + len(rows), :] = rows  # type: ignore[index]
+
+
+class LookedUp(RowPlane):
+    """A plane (Y, X) whose values are looked up by the labels of another plane, where and when it is read.
+
+    Attributes
+    ----------
+    labels : RowPlane
+        The other plane.
+    values : ndarray
+        The value of each label (labels,).
+    """
+
+    def __init__(self, labels: RowPlane, values: np.ndarray) -> None:
+        super().__init__(labels.shape, values.dtype)
+        self.labels, self.values = labels, values
+
+    @property
+    def largest(self) -> int:
+        """The largest value that a label has."""
+        return int(self.values.max(initial=0))
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Read some rows, (rows, X)."""
+        return self.values.take(self.labels.read(top, bottom))
+
+    def mapped(self, values: np.ndarray) -> LookedUp:
+        """Return the plane in which each value is replaced by that of `values` (old values,)."""
+        return LookedUp(self.labels, values[self.values])
+
+
+class Computed(RowPlane):
+    """A plane (Y, X) of float32 whose rows are computed where and when they are read."""
+
+    def __init__(self, shape: tuple[int, int], read: ReadRows) -> None:
+        super().__init__(shape, np.float32)
+        self._read = read
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Compute some rows, (rows, X)."""
+        return self._read(top, bottom)
+
+
+class MapsByRows:
+    """Maps (classes, Y, X) of which each is read by rows.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        As of an array.
+    """
+
+    ndim = 3
+
+    def __init__(self, maps: Sequence[RowPlane]) -> None:
+        self._maps = tuple(maps)
+        self.shape, self.dtype = (len(maps), *maps[0].shape), maps[0].dtype
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __iter__(self) -> Iterator[RowPlane]:
+        return iter(self._maps)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.stack([np.asarray(one, dtype) for one in self._maps])
+
+    def __getitem__(self, number: int) -> RowPlane:
+        return self._maps[number]

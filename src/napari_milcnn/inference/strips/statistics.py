@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
@@ -42,12 +43,23 @@ def median(values: Values, count: int) -> float:
     return float(np.median(order_statistics(values, [(count - 1) // 2, count // 2])))
 
 
-def otsu(values: Values, low: np.float32, high: np.float32) -> float:
-    """Return Otsu's threshold of values between `low` and `high`, as skimage's."""
-    counts, ends = np.zeros(_BINS, np.int64), cast("tuple[float, float]", (low, high))  # float32, as in one piece
+def quantiles(values: Values, count: int, shares: Sequence[float]) -> list[float]:
+    """Return quantiles of `count` values, interpolated as in numpy."""
+    places = [share * (count - 1) for share in shares]
+    ranks = [rank for place in places for rank in (math.floor(place), math.ceil(place))]
+    ends = order_statistics(values, ranks).astype(float).reshape(-1, 2)
+    return [float(low + (high - low) * (place % 1)) for (low, high), place in zip(ends, places, strict=True)]
+
+
+def otsu(values: Values, low: np.floating, high: np.floating, weights: np.ndarray | None = None) -> float:
+    """Return Otsu's threshold of values between `low` and `high`, as skimage's.
+
+    With `weights`, values come in one part, and there are as many of each.
+    """
+    counts, ends = np.zeros(_BINS), cast("tuple[float, float]", (low, high))  # float32, as in one piece
     edges = np.histogram_bin_edges(np.array(ends), _BINS, ends)
     for part in values():
-        counts += np.histogram(part, _BINS, ends)[0]
+        counts += np.histogram(part, _BINS, ends, weights=weights)[0]
     return float(threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2)))
 
 
