@@ -5,20 +5,22 @@ moments between its first sign of life and its end, and run to its end with --re
 on from, from the start). What is on disk must then equal that of the undisturbed run: tables byte by byte, images pixel
 by pixel, models by their digest. Every second folder of `classify` holds results of another model to begin with. At
 last, two runs are started at once into one folder: one of them must be refused.
+
+The commands are forked from a process that has loaded what they import, which would take most of their time.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
@@ -27,7 +29,13 @@ from benchmarks.record import report, table
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.model.trained_model import new_model
 
-IMAGES, SIZE = 24, 128
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+IMAGES, SIZE = 16, 128
+FORKED = multiprocessing.get_context("forkserver")
+LOADED = ["napari_milcnn.cli.app", "napari_milcnn.results.folder", "napari_milcnn.training.trainer",
+          "napari_milcnn.evaluation.report", "matplotlib.pyplot", "skimage.measure"]  # fmt: skip
 CPU = ("--device", "cpu", "--precision", "float32")
 
 
@@ -49,22 +57,40 @@ class Command:
     resume: tuple[str, ...] = ("--resume",)
     out: str = "out"
 
-    def start(self, folder: Path, *, resume: bool = True) -> subprocess.Popen[str]:
-        """Start it with its output in a folder."""
+    def start(self, folder: Path, *, resume: bool = True) -> ForkServerProcess:
+        """Start it with its output in a folder; its messages go into a file beside the folder."""
         words = [*self.words, "--out", str(folder / self.out), *(self.resume if resume else ())]
-        call = [sys.executable, "-m", "napari_milcnn", *words]
-        return subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = FORKED.Process(target=type_in, args=(words, messages_of(folder)))
+        process.start()
+        return process
 
     def finish(self, folder: Path) -> None:
         """Run it to its end: with --resume or, where that is refused because it had not begun, without."""
         for resume in (True, False):
-            with self.start(folder, resume=resume) as process:
-                message = process.communicate()[1]
-            if process.returncode in (0, 1):
+            process = self.start(folder, resume=resume)
+            process.join()
+            message = messages_of(folder).read_text(encoding="utf-8")
+            if process.exitcode in (0, 1):
                 return
             if "is the record of another run" not in message:
                 break
-        sys.exit(f"{self.words[0]} ended with status {process.returncode}: {message}")
+        sys.exit(f"{self.words[0]} ended with status {process.exitcode}: {message}")
+
+
+def messages_of(folder: Path, number: int = 0) -> Path:
+    """Return the file with what a command in a folder said last."""
+    return folder.with_name(f"{folder.name} messages {number}.txt")
+
+
+def type_in(words: list[str], messages: Path) -> None:
+    """Run a command line in this process, with its messages in a file."""
+    from napari_milcnn.cli.app import main as command_line
+
+    with messages.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["napari-milcnn", *words]
+    command_line()
 
 
 def prepare(folder: Path) -> dict[str, Command]:
@@ -75,7 +101,7 @@ def prepare(folder: Path) -> dict[str, Command]:
         for y, x in rng.integers(20, SIZE - 20, (6 * (i % 2), 2)):
             pixels[y - 4 : y + 5, x - 4 : x + 5] += 80
         tifffile.imwrite(folder / f"{i:02}.tif", pixels.astype(np.uint16))
-        rows.append(f"{i:02}.tif,{('none', 'spots')[i % 2]},well{i},{'train' if i < 18 else 'validation'}")
+        rows.append(f"{i:02}.tif,{('none', 'spots')[i % 2]},well{i},{'train' if i < 12 else 'validation'}")
     (folder / "labels.csv").write_text("\n".join(rows))
     (folder / "broken.tif").write_bytes(b"II*\0 no image")
     models = []
@@ -84,7 +110,7 @@ def prepare(folder: Path) -> dict[str, Command]:
         models.append(str(model.with_card(mean=(100.0,), std=(20.0,)).save(folder / f"m{seed}.zip")))
     images = [str(path) for path in sorted(folder.glob("*.tif"))]
     labels = str(folder / "labels.csv")
-    fast = ("--epochs", "12", "--epoch-steps", "2", "--batch-size", "4", "--patch", "80", "--patience", "12", *CPU)
+    fast = ("--epochs", "8", "--epoch-steps", "1", "--batch-size", "4", "--patch", "80", "--patience", "8", *CPU)
     return {
         "classify": Command(("classify", *images, "-m", models[0], "--present", "0", *CPU)),
         "another model": Command(("classify", *images, "-m", models[1], "--present", "0", *CPU), resume=()),
@@ -112,19 +138,20 @@ def contents(folder: Path) -> dict[str, object]:
 def times(command: Command, folder: Path) -> tuple[float, float]:
     """Run a command undisturbed -> seconds until its first sign of life, and until its end."""
     began, first = time.monotonic(), 0.0
-    with command.start(folder) as process:
-        while process.poll() is None:
-            first = first or (time.monotonic() - began if any(folder.iterdir()) else 0.0)
-            time.sleep(0.02)
+    process = command.start(folder)
+    while process.is_alive():
+        first = first or (time.monotonic() - began if any(folder.iterdir()) else 0.0)
+        time.sleep(0.02)
     return first, time.monotonic() - began
 
 
 def kill(command: Command, folder: Path, seconds: float, *, resume: bool) -> bool:
     """Start a command and kill it; tell whether it was still running."""
-    with command.start(folder, resume=resume) as process:
-        time.sleep(seconds)
-        running = process.poll() is None
-        process.send_signal(signal.SIGKILL)
+    process = command.start(folder, resume=resume)
+    process.join(seconds)
+    running = process.is_alive()
+    process.kill()
+    process.join()
     return running
 
 
@@ -156,11 +183,16 @@ def two_at_once(command: Command, work: Path) -> str:
     """Start two runs into one folder -> their exit states and what the second was told."""
     folder = work / "two at once"
     folder.mkdir()
-    with command.start(folder) as one, command.start(folder) as other:
-        said = [process.communicate()[1] for process in (one, other)]
-    states = sorted((process.returncode, text) for process, text in zip((one, other), said, strict=True))
-    told = states[-1][1].strip().splitlines()[-1].replace(str(folder), "").replace(os.uname().nodename, "COMPUTER")
-    return f"Two at once: exit states {states[0][0]} and {states[1][0]}; the second was told: {told}"
+    words = [*command.words, "--out", str(folder / command.out)]
+    both = [FORKED.Process(target=type_in, args=(words, messages_of(folder, number))) for number in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    said = [messages_of(folder, number).read_text(encoding="utf-8") for number in range(2)]
+    (first, _), (second, text) = sorted(zip([process.exitcode for process in both], said, strict=True))
+    told = text.strip().splitlines()[-1].replace(str(folder), "").replace(os.uname().nodename, "COMPUTER")
+    return f"Two at once: exit states {first} and {second}; the second was told: {told}"
 
 
 def main() -> None:
@@ -170,6 +202,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
+    FORKED.set_forkserver_preload(LOADED)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "images").mkdir()

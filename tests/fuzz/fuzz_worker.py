@@ -4,7 +4,7 @@
 
 - fine: it was read. refused: a `MilcnnError` says why.
 - foreign: any other exception. memory: more than `MEMORY` was needed, also where that was turned into a refusal.
-- hang: more than `SECONDS` of processor time, or no end after `PATIENCE`. crash: the process ended.
+- hang: more than `SECONDS` of processor time, or none in `PATIENCE` and no end. crash: the process ended.
 - code: the file made the process start a program, write, delete, or use the network.
 """
 
@@ -23,6 +23,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 MEMORY = 2 << 30
 SECONDS = 20
@@ -65,9 +67,12 @@ class Worker:
         assert process.stdout is not None
         process.stdin.write(json.dumps([target, str(folder)]) + "\n")
         process.stdin.flush()
-        if not select.select([process.stdout], [], [], patience)[0]:
-            self.close()
-            return Outcome("hang", f"no answer after {patience:g} s")
+        worked = -1.0
+        while not select.select([process.stdout], [], [], patience)[0]:
+            before, worked = worked, sum(psutil.Process(process.pid).cpu_times()[:2])
+            if worked <= before:  # else the computer is busy
+                self.close()
+                return Outcome("hang", f"no answer, and nothing done in {patience:g} s")
         line = process.stdout.readline()
         if line:
             found = Outcome(*json.loads(line))
