@@ -129,6 +129,8 @@ def test_names_stay_apart() -> None:
     assert output_names(fields) == ["p_B_03_0", "p_B_03_1", "p_C_03_0", "p_C_03_1"]
     assert output_names([Path("x/p.zarr/B/03/0"), Path("y/p.zarr/B/03/0")]) == ["x_p_B_03_0", "y_p_B_03_0"]
     assert len(output_names([Path(f"{'n' * 300}.tif")])[0]) == 150
+    assert output_names([Path("p/Cell.tif"), Path("q/cell.tif")]) == ["p_Cell", "q_cell"]  # one file under Windows
+    assert output_names([Path("p/\u00e9.tif"), Path("p/e\u0301.tif")]) == ["p_\u00e9", "p_e\u0301_2"]  # and macOS
 
 
 @pytest.mark.parametrize("letter", ["ж", "字", "🔬", "é"])

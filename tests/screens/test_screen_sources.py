@@ -28,6 +28,7 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.paths import files_of
 from napari_milcnn.schema import is_count, is_pooled
 from napari_milcnn.screens.parts import part_folder
+from napari_milcnn.screens.sources.fields import file_name
 from napari_milcnn.screens.sources.open import open_screen
 
 PIXELS = plate_pixels(8)
@@ -87,6 +88,15 @@ def test_a_guid_that_an_instrument_appends_tells_neither_well_nor_site(tmp_path)
     assert list(zip(found["well"], found["site"], strict=True)) == [
         ("E07", "1"), ("E07", "2"), ("E08", "1"), ("E08", "2")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("B03", "B03"), ("a/b:c?", "a_b_c_"), ("CON", "CON_"), ("nul.2", "nul.2_"), ("com", "com"), ("LPT1", "LPT1_"),
+     (" end. ", "end"), (f"{'n' * 99}. x", "n" * 99), ("..", "_")],
+)  # fmt: skip
+def test_names_of_parts_are_allowed_under_windows_too(text, name):
+    assert file_name(text) == name
 
 
 def test_fields_of_plates_with_long_names_have_names_that_differ_and_say_the_well(tmp_path):

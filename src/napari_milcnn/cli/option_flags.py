@@ -188,10 +188,19 @@ def _class_thresholds(texts: Sequence[str]) -> dict[str, float]:
 
 
 def reading_of(options: Mapping[str, Any]) -> ImageReading:
-    """Return how images are opened, from the options of `reading_options`."""
+    """Return how images are opened, from the options of `reading_options`.
+
+    Raises
+    ------
+    OptionsError
+        If one of them has an impossible value, or --plates names no file, also where the model needs none.
+    """
     from napari_milcnn.images.open import ImageReading
 
     given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
+    if "plates" in given and not given["plates"].is_file():
+        raise OptionsError(f"--plates is {given['plates']}, which is no file; expected a table with the columns file, "
+                           "plate and control")  # fmt: skip
     if "channels" in given:
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     return ImageReading(**given)

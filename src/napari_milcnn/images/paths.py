@@ -389,18 +389,24 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     """Return one name for the files of each image.
 
     It is the name of the image. The name of its folder comes first where two images have the same name, and a number
-    follows where that is not enough.
+    follows where that is not enough. Names that differ in capital letters or in the form of their accents alone are the
+    same, as they are on the disks of Windows and macOS.
     """
     stems = [shortened(printable(image_name(path)), _LONGEST_NAME) for path in paths]
-    doubled = {stem for stem, count in Counter(stems).items() if count > 1}
-    names: dict[str, None] = {}
+    doubled = {key for key, count in Counter(map(_same_on_disk, stems)).items() if count > 1}
+    names: dict[str, str] = {}
     for path, stem in zip(paths, stems, strict=True):
         folder = (zarr_around(path) or files_of(path)[0]).parent.name
-        wanted = f"{folder}_{stem}".lstrip("_") if stem in doubled else stem
+        wanted = f"{folder}_{stem}".lstrip("_") if _same_on_disk(stem) in doubled else stem
         ends = ("" if number == 1 else f"_{number}" for number in count(1))
         tries = (shortened(wanted, _LONGEST_NAME - len(end)) + end for end in ends)
-        names[next(name for name in tries if name not in names)] = None
-    return list(names)
+        name = next(name for name in tries if _same_on_disk(name) not in names)
+        names[_same_on_disk(name)] = name
+    return list(names.values())
+
+
+def _same_on_disk(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _without_suffix(name: str) -> str:

@@ -11,6 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +35,11 @@ FIELD_ROW: Final = (*PLACE, "file", "series", "name")
 MISSING_ROW: Final = (*FIELD_COLUMNS, "reason")
 """Columns of the table of what is missing."""
 _LONGEST_PART: Final = 100
-_SHORTEST_PLATE: Final = 8
 """Bytes in the name of a part or of the files of a field."""
+_SHORTEST_PLATE: Final = 8
+"""Bytes of the name of a plate that stay in the name of a field."""
+_KEPT_BY_WINDOWS: Final = re.compile(r"(?i)(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?: *\..*)?")
+"""Names of devices, which no file can have under Windows, whatever stands behind a dot."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,10 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file or folder: signs that not every system allows there become underscores."""
+    """Return a text as a name of a file or folder that every system allows: other signs become underscores."""
     plain = "".join("_" if sign in '/\\:*?"<>|' or is_hidden(sign) else sign for sign in text).strip(" .")
-    return shortened(plain, _LONGEST_PART) or "_"
+    name = shortened(plain, _LONGEST_PART).rstrip(" .")
+    return f"{name}_" if not name or _KEPT_BY_WINDOWS.fullmatch(name) else name
 
 
 def missing_sites(table: pd.DataFrame) -> list[dict[str, str]]:

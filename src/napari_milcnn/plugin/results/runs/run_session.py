@@ -227,7 +227,9 @@ class RunSession(ABC, Generic[AnyChoices]):
 
 def free_path(folder: Path, name: str, suffix: str = "") -> Path:
     """Return a path in a folder that does not exist yet."""
-    plain = "".join("_" if letter in '<>:"/\\|?*' else letter for letter in name)
+    from napari_milcnn.screens.sources.fields import file_name
+
+    plain = file_name(name)
     numbered = (f"{plain}{'' if n == 1 else f' {n}'}{suffix}" for n in range(1, 1000))
     return next((folder / one for one in numbered if not (folder / one).exists()), folder / f"{plain}{suffix}")
 
