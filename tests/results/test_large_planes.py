@@ -31,8 +31,10 @@ def large(monkeypatch: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("masks_as", ["tiff", "zarr"])
-def test_files_of_a_plane_in_strips_are_those_of_one_piece(masks_as: Any, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("kind", "masks_as"), [("object", "tiff"), ("object", "zarr"), ("jacobian", "zarr")])
+def test_files_of_a_plane_in_strips_are_those_of_one_piece(
+    kind: str, masks_as: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     """Label image, evidence, class maps, picture and both tables, of an image of which one plane is empty."""
     field = tifffile.imread(mil.sample_folder() / "yeast-two-labels.ome.tif")[:, :230, :300]
     model = mil.load_model("yeast-sim")
@@ -44,7 +46,7 @@ def test_files_of_a_plane_in_strips_are_those_of_one_piece(masks_as: Any, tmp_pa
         "Channel": {"Name": model.channels},
     }
     tifffile.imwrite(tmp_path / "a.ome.tif", images, photometric="minisblack", metadata=facts)
-    options = {"kind": "object", "masks_as": masks_as, "save_evidence": True, "mask_options": {"present": 0}, **EXACT}
+    options = {"kind": kind, "masks_as": masks_as, "save_evidence": True, "mask_options": {"present": 0}, **EXACT}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for out in (whole, cut):
         (result,) = [

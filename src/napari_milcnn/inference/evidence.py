@@ -41,7 +41,7 @@ from napari_milcnn.inference.foreground import are_consistent, find_objects, sca
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
-from napari_milcnn.inference.strips.objects import SCRATCH_BYTES, objects_in_strips
+from napari_milcnn.inference.strips.objects import objects_in_strips
 from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
 from napari_milcnn.inference.strips.rows import Computed, MapsByRows, RowPlane, Scratch, ScratchPlane
 from napari_milcnn.inference.tiling import Tile, finer_shape, image_window, instances_of, windows
@@ -56,6 +56,9 @@ LARGEST_AT_ONCE = 2**25
 """Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
 _LARGEST_BAND = 1024
 """Side of the parts of Jacobian maps of a plane that is cut in strips, in px: a row of them is in memory."""
+_SCRATCH_BYTES, _SCRATCH_MAP = 6, 2
+"""Bytes a pixel of temporary files of a plane that is cut in strips, and of a Jacobian map of one class. Of the sample
+they took 1.2 for objects, 2.3 to 4.2 for other evidence that is smoothed and split, and .5 a Jacobian map."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
@@ -367,7 +370,8 @@ class EvidenceMaker:
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
         if in_strips and self._in_strips(model_input):
-            Scratch().check_room(SCRATCH_BYTES * height * width)
+            each = _SCRATCH_BYTES + (_SCRATCH_MAP if self.options.kind == "jacobian" else 0) * classes
+            Scratch().check_room(each * height * width)
             if free < _STRIP_MEMORY:
                 raise ComputeError(
                     f"masks of a plane of {height} x {width} px need {_STRIP_MEMORY / 1e9:.1f} GB, but "

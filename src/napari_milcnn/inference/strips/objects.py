@@ -20,9 +20,6 @@ from napari_milcnn.inference.strips.rows import ReadRows, Scratch, ScratchPlane,
 from napari_milcnn.inference.strips.statistics import median, otsu
 from napari_milcnn.options import ForegroundOptions
 
-SCRATCH_BYTES = 20
-"""Bytes of temporary files a pixel, at most."""
-
 
 def objects_in_strips(
     read: ReadRows, shape: tuple[int, int], options: ForegroundOptions, scratch: Scratch
@@ -44,15 +41,9 @@ def objects_in_strips(
     -------
     ScratchPlane
         Label image, int32 (Y, X), 0 for background.
-
-    Raises
-    ------
-    ComputeError
-        If the disk of the temporary files has no room.
     """
     options = resolved(options)
     assert options.size is not None
-    scratch.check_room(SCRATCH_BYTES * math.prod(shape))
     parts, found, work = strips(shape), scratch.plane(shape, np.int32), Scratch()
     smooth, high = _smoothed(read, shape, options, work, parts)
     if high == 0:

@@ -68,6 +68,11 @@ class Scratch:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder
 
+    @property
+    def free(self) -> int:
+        """Bytes that are free on its disk."""
+        return shutil.disk_usage(tempfile.gettempdir()).free
+
     def check_room(self, needed: float) -> None:
         """Refuse what does not fit on the disk.
 
@@ -76,12 +81,11 @@ class Scratch:
         ComputeError
             If fewer bytes than needed are free.
         """
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        if needed > free:
+        if needed > self.free:
             raise ComputeError(
-                f"masks of this plane need up to {needed / 1e9:.1f} GB for temporary files, and {free / 1e9:.1f} GB "
-                "are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder on "
-                "another disk, or crop the image"
+                f"masks of this plane need about {needed / 1e9:.1f} GB for temporary files, and {self.free / 1e9:.1f} "
+                "GB are free; free some space in the folder for temporary files, set the variable TMPDIR to a folder "
+                "on another disk, or crop the image"
             )
 
     def plane(self, shape: tuple[int, int], dtype: type[np.generic]) -> ScratchPlane:
