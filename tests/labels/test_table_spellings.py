@@ -157,3 +157,24 @@ def test_classes_of_different_bit_depth_are_mentioned(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "0.tif", np.full((8, 8), 9, np.uint16))
     found = [text for text in check_images(read_labels(path)) if "pixels" in text]
     assert found == ["images whose pixels are not uint16 (2): line 3 '1.tif' has uint8; line 4 '2.tif' has uint8"]
+
+
+@pytest.mark.parametrize(("what", "first", "other", "said"), [
+    ("the pixel size", {"resolution": (2, 2)}, {"resolution": (4, 4)}, "control is 0.25 µm, 3 images; drug is 0.5 µm"),
+    ("the size of the images", {"shape": (9, 8)}, {"shape": (12, 8)}, "control is 12 x 8 px, 3 images; drug is 9 x 8"),
+])  # fmt: skip
+def test_classes_that_the_microscope_tells_apart_are_mentioned(tmp_path, what, first, other, said):
+    """As with 8 and 16 bit; not if one image of a class differs from the others of its class."""
+    for i in range(6):
+        how = {"shape": (8, 8), "resolution": (2, 2)} | (first if i < 3 else other)
+        pixels = np.random.default_rng(i).integers(0, 99, how["shape"]).astype(np.uint8)
+        tifffile.imwrite(
+            tmp_path / f"{i}.tif", pixels, imagej=True, resolution=how["resolution"], metadata={"unit": "um"}
+        )
+    rows = [f"{i}.tif,{'drug' if i < 3 else 'control'}" for i in range(6)]
+    (tmp_path / "l.csv").write_text("\n".join(["file,label", *rows]))
+    (found,) = [text for text in check_images(read_labels(tmp_path / "l.csv")) if "apart" in text]
+    assert found.startswith(f"{what} tells the classes apart")
+    assert said in found
+    (tmp_path / "l.csv").write_text("\n".join(["file,label", *rows[:-1], rows[-1].replace("control", "drug")]))
+    assert not any("apart" in text for text in check_images(read_labels(tmp_path / "l.csv")))

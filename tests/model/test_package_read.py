@@ -133,7 +133,7 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
     """Empty, too short, text, a pickle."""
     path = tmp_path / "m.zip"
     path.write_bytes(data)
-    refused(path, "is not a whole zip file")
+    refused(path, "is not a (whole )?zip file")
 
 
 @pytest.mark.parametrize("kept", [0.001, 0.1, 0.5, 0.9, 0.99, 0.9999])

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.channels import find_channels
@@ -54,6 +54,7 @@ class _Header(NamedTuple):
     channels: tuple[str, ...]
     pixel_size: float | None
     pixel_type: str
+    size: tuple[int, int]
     channels_named: bool
     is_picture: bool
 
@@ -90,6 +91,7 @@ def check_rows(
     _check_channels(found, errors, warnings)
     _check_pixel_sizes(found, warnings, pixel_size)
     _check_pixel_types(found, warnings)
+    _check_how_it_was_taken(found, warnings)
     for first, second in same_content(list(found)):
         pair = " and ".join(f"{row.place} ({'|'.join(row.labels)})" for row in (first, second))
         if first.plane != second.plane or set(first.labels) == set(second.labels):
@@ -113,7 +115,8 @@ def _header(image: ImageStack, row: CheckedRow) -> _Header | str:
         only_planes(image, row.plane)
     except ImageError as error:
         return str(error)
-    return _Header(image.channels, image.pixel_size, str(image.dtype), image.channels_named, image.is_picture)
+    return _Header(image.channels, image.pixel_size, str(image.dtype), image.plane_shape, image.channels_named,
+                   image.is_picture)  # fmt: skip
 
 
 def _check_channels(found: dict[CheckedRow, _Header], errors: Problems, warnings: Problems) -> None:
@@ -156,24 +159,47 @@ def _check_pixel_sizes(found: dict[CheckedRow, _Header], warnings: Problems, of_
 
 
 def _check_pixel_types(found: dict[CheckedRow, _Header], warnings: Problems) -> None:
-    """Find tables with several types of pixels, and classes that can be told by them: one of 8 bit, one of 16 bit."""
+    """Find tables with several types of pixels, if these do not tell the classes apart."""
     types = Counter(header.pixel_type for header in found.values())
-    if len(types) < 2:
-        return
-    of_class: dict[str, Counter[str]] = defaultdict(Counter)
-    for row, header in found.items():
-        for label in row.labels:
-            of_class[label][header.pixel_type] += 1
-    if len(of_class) > 1 and all(len(each) == 1 for each in of_class.values()):
-        for label, each in sorted(of_class.items()):
-            warnings.add("the type of the pixels tells the classes apart, so a model may learn it in place of what the "
-                         "images show; save the images of all classes in one type",
-                         f"{label} is {next(iter(each))}, {each.total()} image{'s'[: each.total() > 1]}")  # fmt: skip
+    if len(types) < 2 or _classes_by(found, lambda header: header.pixel_type):
         return
     usual = types.most_common(1)[0][0]
     for row, header in found.items():
         if header.pixel_type != usual:
             warnings.add(f"images whose pixels are not {usual}", f"{row.place} has {header.pixel_type}")
+
+
+_HOW_IT_WAS_TAKEN: Final[dict[str, tuple[Callable[[_Header], str], str]]] = {
+    "the type of the pixels": (lambda it: it.pixel_type, "save the images of all classes in one type"),
+    "the pixel size": (
+        lambda it: "unknown" if it.pixel_size is None else f"{it.pixel_size:.4g} µm",
+        "take or choose images of all classes with one pixel size",
+    ),
+    "the size of the images": (
+        lambda it: f"{it.size[0]} x {it.size[1]} px",
+        "if it comes from another camera or day, take all classes in one way",
+    ),
+}
+"""What files say of how images were taken -> what it is in words, and what to do if it tells the classes apart."""
+
+
+def _check_how_it_was_taken(found: dict[CheckedRow, _Header], warnings: Problems) -> None:
+    """Find classes that can be told by a fact that has nothing to do with them, such as 8 bit and 16 bit."""
+    for what, (fact, advice) in _HOW_IT_WAS_TAKEN.items():
+        for label, (value, count) in _classes_by(found, fact).items():
+            warnings.add(f"{what} tells the classes apart, so a model may learn it in place of what the images show; "
+                         f"{advice}", f"{label} is {value}, {count} images")  # fmt: skip
+
+
+def _classes_by(found: dict[CheckedRow, _Header], fact: Callable[[_Header], str]) -> dict[str, tuple[str, int]]:
+    """Return the one value of a fact in each class and its number of images; empty if it tells no class apart."""
+    of_class: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, header in found.items():
+        for label in row.labels:
+            of_class[label][fact(header)] += 1
+    told = {label: next(iter(each.items())) for label, each in sorted(of_class.items()) if len(each) == 1}
+    is_told = len(told) == len(of_class) and len({value for value, _ in told.values()}) > 1
+    return told if is_told and min(count for _, count in told.values()) > 1 else {}
 
 
 def same_content(rows: Sequence[CheckedRow]) -> Iterator[tuple[CheckedRow, CheckedRow]]:

@@ -140,6 +140,12 @@ def _files_in_zip(path: Path, opened: ExitStack) -> ModelFiles:
         file.lift_limit()
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     except _DAMAGED_ZIP as error:
+        with path.open("rb") as content:
+            if content.read(2) not in (b"", b"PK"):
+                raise ModelError(
+                    f"{path} is not a zip file; expected a model .zip that napari-milcnn wrote; models of other kinds, "
+                    "such as ONNX and OpenVINO, are not read"
+                ) from error
         raise ModelError(f"{path} is not a whole zip file ({error}); copy or download it again") from error
     for problem in _unsafe(entries):
         raise ModelError(f"{path} is refused: {problem}; get the model from its source again")
