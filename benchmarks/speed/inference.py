@@ -40,7 +40,8 @@ from napari_milcnn.results.folder import classify_files
 
 SHAPE = (2, 1000, 1200)
 CHANNELS = ["a", "b"]
-IMAGES = 8
+IMAGES = 24
+"""Enough that the start and the last image, whose files nothing overlaps with, weigh little."""
 Variants = dict[str, Callable[[], object]]
 Seconds = dict[str, list[float]]
 

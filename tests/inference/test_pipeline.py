@@ -145,6 +145,8 @@ def test_jacobian_masks_go_on_from_the_run_of_the_classification(compact, stack,
     found = planes_of(analyse(EvidenceMaker(compact, kind="jacobian"), [request_of(stack, masks=ALL)]))
     assert [result.problem for result in found.values()] == [""] * 5
     assert len(runs) == 5
+    planes_of(analyse(EvidenceMaker(compact, kind="jacobian"), [request_of(stack)]))
+    assert len(runs) == 5  # without masks no run is kept
 
 
 def test_only_classes_that_are_shown_are_masked(compact, stack, monkeypatch):

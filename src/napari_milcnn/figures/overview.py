@@ -115,10 +115,10 @@ def composite(raw: np.ndarray) -> np.ndarray:
     ndarray
         RGB, float (Y, X, 3) from 0 to 1: grey for one channel, else in `CHANNEL_COLOURS`.
     """
-    low, high = (np.percentile(raw, q, axis=(1, 2), keepdims=True) for q in (1, 99.7))
-    scaled = np.clip((raw - low) / np.maximum(high - low, 1e-9), 0, 1)
-    colours = np.array([(1, 1, 1)] if len(raw) == 1 else CHANNEL_COLOURS[: len(raw)])
-    return np.asarray(np.clip(np.einsum("cyx,cr->yxr", scaled, colours), 0, 1))
+    low, high = np.percentile(raw, (1, 99.7), axis=(1, 2), keepdims=True).astype(np.float32)
+    scaled = np.clip((raw - low) / np.maximum(high - low, np.float32(1e-9)), 0, 1)
+    colours = np.array([(1, 1, 1)] if len(raw) == 1 else CHANNEL_COLOURS[: len(raw)], np.float32)
+    return np.asarray(np.clip(np.moveaxis(scaled, 0, -1) @ colours, 0, 1))
 
 
 def lay_over_reduced(class_map: np.ndarray, placement: MapPlacement, step: float, shape: Sequence[int]) -> np.ndarray:
@@ -210,7 +210,7 @@ def _image_panel(
 
 def _evidence_panel(prediction: Prediction, plane: ShownPlane) -> Image.Image:
     """Draw the class map of the top class over the grey image, beside the scale of its colours."""
-    grey = np.asarray(_panel_picture(np.repeat(plane.rgb.mean(2, keepdims=True), 3, axis=2)))
+    grey = np.asarray(_panel_picture(plane.rgb @ np.full((3, 3), 1 / 3, np.float32)))
     name = prediction.top[plane.index]
     if name == NO_CLASS:
         return _panel(NOTHING, Image.fromarray(grey))

@@ -92,7 +92,11 @@ def _interpolation_weights(
 def _interpolated(values: np.ndarray, weights: tuple[np.ndarray, np.ndarray, np.ndarray], axis: int) -> np.ndarray:
     low, high, share = weights
     share = share if axis == -1 else share[:, None]
-    return np.asarray(values.take(low, axis) * (1 - share) + values.take(high, axis) * share)
+    before, found = values.take(low, axis), values.take(high, axis)
+    found -= before
+    found *= share
+    found += before
+    return found
 
 
 def relative_to_reference(class_maps: np.ndarray, reference: int) -> np.ndarray:

@@ -154,7 +154,11 @@ class EvidenceMaker:
         self.options = _resolved(make_options(EvidenceOptions, options), model.card.evidence)
         shared = {name: getattr(self.options, name) for name in ComputeOptions.model_fields}
         self.classifier = Classifier(model, **shared)
-        self.classifier.inference.keeps_run = self.options.kind == "jacobian"
+        self.keep_runs(True)
+
+    def keep_runs(self, wanted: bool) -> None:
+        """Say whether evidence will be made of what is classified: Jacobian maps then go back from its forward run."""
+        self.classifier.inference.keeps_run = wanted and self.options.kind == "jacobian"
 
     @property
     def uses_network(self) -> bool:

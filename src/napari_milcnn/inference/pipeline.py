@@ -146,9 +146,11 @@ def analyse(maker: EvidenceMaker, requests: Sequence[ImageRequest]) -> Steps[Ima
     """
     for request in requests:
         class_indices(maker.model, request.classes)
+    makes_evidence = maker.uses_network and any(request.masks is not None for request in requests)
+    maker.keep_runs(makes_evidence)
     images: dict[int, ImageStack] = {}
     classified = each_image([_kept_open(one, images, i) for i, one in enumerate(requests)], partial(_classified, maker))
-    steps = classified if maker.uses_network else run_ahead(classified, _AHEAD)
+    steps = classified if makes_evidence else run_ahead(classified, _AHEAD)
     try:
         for number, of_image in groupby(steps, key=attrgetter("number")):
             yield from _with_masks(maker, requests[number], of_image)

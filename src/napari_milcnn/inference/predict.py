@@ -332,7 +332,7 @@ class Classifier:
             classes=self.model.classes,
             probabilities=output.probabilities,
             scores=scores_from_logits(self.model, output.scores).numpy(),
-            class_maps=torch.from_numpy(maps.logits).sigmoid().numpy(),
+            class_maps=torch.from_numpy(maps.logits).sigmoid_().numpy(),  # in place: nothing needs the logits any more
             planes=tuple(model_input.image.planes[plane] for plane in planes),
             placement=model_input.placement,
             name=model_input.image.name,

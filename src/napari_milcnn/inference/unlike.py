@@ -28,6 +28,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from napari_milcnn.errors import ModelError
+from napari_milcnn.inference.foreground import reduced
 from napari_milcnn.inference.model_input import ModelInput
 from napari_milcnn.inference.tiling import windows
 from napari_milcnn.model.card import Cloud, TrainingLook
@@ -171,11 +172,12 @@ class _Sampler:
             if min(blocks.shape) < 2:
                 return
             parts = _quarters(blocks)
+            blocks = parts.mean(0)
             if level == 0:
                 diagonal = ((parts[0] - parts[1] - parts[2] + parts[3]) / 2)[:: self.step, :: self.step]
-                self.noise.append(np.stack([parts.mean(0)[:: self.step, :: self.step].ravel(), diagonal.ravel()]))
-            self.energy[level] += parts.var(0).sum()
-            blocks = parts.mean(0)
+                self.noise.append(np.stack([blocks[:: self.step, :: self.step].ravel(), diagonal.ravel()]))
+            parts -= blocks
+            self.energy[level] += np.vdot(parts, parts) / 4
             self.count[level] += blocks.size
 
     def statistics(self) -> np.ndarray:
@@ -228,8 +230,8 @@ class _StructureTest:
         """Add a window (Y, X)."""
         values = channel.astype(float)
         for size in self.squares:
-            y, x = (side // size for side in values.shape)
-            means = values[: y * size, : x * size].reshape(y, size, x, size).mean((1, 3))
+            y, x = (side // size * size for side in values.shape)
+            means = reduced(values[:y, :x], size)
             for axis in (0, 1):
                 curved = np.diff(means, 2, axis)
                 self.squares[size] += float((curved**2).sum())
