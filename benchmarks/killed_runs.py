@@ -168,7 +168,9 @@ def killed(name: str, commands: dict[str, Command], work: Path, kills: int) -> l
         if name == "classify" and rounds % 2:
             commands["another model"].finish(folder)
         for resume in (rounds % 2 == 0, True):
-            hits += kill(command, folder, rng.uniform(first, end), resume=resume)
+            was_running = kill(command, folder, rng.uniform(first, end), resume=resume)
+            hits += was_running
+            end = end if was_running else max(first, 0.8 * end)  # the computer may have been busy before
         command.finish(folder)
         different = {one for one, found in contents(folder).items() if wanted.get(one, "") != found}
         different |= wanted.keys() - contents(folder).keys()
@@ -203,6 +205,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     FORKED.set_forkserver_preload(LOADED)
+    (loading := FORKED.Process(target=int)).start()
+    loading.join()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "images").mkdir()
