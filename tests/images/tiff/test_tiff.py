@@ -572,3 +572,16 @@ def test_pages_that_lead_in_a_circle_are_refused(tmp_path: Path, bigtiff: bool, 
     path.write_bytes(content)
     with pytest.raises(ImageError, match="after 2 pages it leads back to an earlier one"):
         open_image(path)
+
+
+@pytest.mark.parametrize(("colours", "said"), [
+    ([1, 1, 1], False), ([0, 1, 1], True), ([-1, -1, -1], True),
+])  # fmt: skip
+def test_indices_into_a_palette_are_said_unless_it_is_a_ramp_of_greys(tmp_path, colours, said):
+    """Many cameras write a ramp of greys, in which the indices are what one sees; not so in one that falls."""
+    ramp = np.arange(256, dtype=np.int64) * 256
+    palette = np.stack([ramp if way > 0 else ramp[::-1] if way < 0 else 0 * ramp for way in colours]).astype(np.uint16)
+    write_tiff(tmp_path / "a.tif", TCYX[0, 0].astype(np.uint8), photometric="palette", colormap=palette)
+    with open_image(tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(image.plane(0)[0], TCYX[0, 0].astype(np.uint8))
+        assert ("indices into a palette" in " ".join(image.warnings)) == said

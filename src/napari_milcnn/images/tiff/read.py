@@ -148,13 +148,22 @@ def _tiff_facts(
         size, notes = tiff_pixel_size(tif, series, every)
     notes += _pages_left_out(tif, every)
     photometric = int(series.keyframe.photometric)
-    if photometric == 3:
+    if photometric == 3 and not _is_grey_ramp(series.keyframe.tags.valueof(320)):
         notes.append("The pixels are indices into a palette of colours; the indices are used.")
     if series.keyframe.tags.valueof(274) in range(2, 9):
         notes.append("The file asks viewers to turn or mirror it; the pixels are used as they are stored.")
     if photometric == 0:
         notes.append("The file shows 0 as white; the values are used as they are stored.")
     return names, size, notes
+
+
+def _is_grey_ramp(palette: object) -> bool:
+    """Whether a palette shows higher indices as brighter greys, so that the indices are what one sees."""
+    values = np.asarray(palette).ravel()
+    if values.dtype.kind not in "iu" or values.size % 3:
+        return False
+    red, green, blue = np.split(values.astype(np.int64), 3)
+    return bool(np.array_equal(red, green) and np.array_equal(red, blue) and (np.diff(red) >= 0).all())
 
 
 def _pages_left_out(tif: TiffFile, every: Sequence[TiffPageSeries]) -> list[str]:
