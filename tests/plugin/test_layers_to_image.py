@@ -130,6 +130,17 @@ def test_of_several_images_napari_shows_the_first(napari_opens, tmp_path, second
     assert (found, how.series) == (path, 0)
 
 
+@pytest.mark.parametrize(("units", "axes"), [
+    (("um", "um", "um"), "ZYX"), (("s", "um", "um"), "TYX"), (("um", "s", "um", "um"), "ZTYX"),
+    (("min", "um", "um", "um"), "TZYX"),
+])  # fmt: skip
+def test_an_axis_whose_unit_is_one_of_time_is_guessed_to_be_time(units, axes):
+    layer = Image(np.zeros((3,) * (len(units) - 2) + (8, 8), np.uint8), units=units)
+    found = suggest([layer])
+    assert found.axes == axes
+    assert GUESS in " ".join(found.notes)
+
+
 def test_the_axes_of_plain_pages_are_guessed(napari_opens, tmp_path):
     """The file does not state the axis of its three pages."""
     path = tmp_path / "a.tif"

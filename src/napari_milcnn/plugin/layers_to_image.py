@@ -563,9 +563,14 @@ def _labelled(layer: Image) -> str:
 
 
 def _guessed(layer: Image) -> tuple[str, tuple[str, ...]]:
-    """Return axes that fit the number of axes, and a note that they are guessed."""
+    """Return axes that fit the number of axes, T where the unit is one of time, and a note that they are guessed."""
     tail = "S" if layer.rgb else ""
     axes = _BY_COUNT.get(layer.ndim)
+    times = [i for i, unit in enumerate(layer.units[:-2]) if str(unit.dimensionality) == "[time]"]
+    if axes is not None and len(times) == 1:
+        letters = list(axes.replace("T", axes[times[0]]))
+        letters[times[0]] = "T"
+        axes = "".join(letters)
     if axes is None:
         raise ImageError(
             f"the layer {layer.name} has {layer.ndim} axes; expected 2 to 6: Y and X, and some of P, T, Z, C"
