@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from reprlib import Repr
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -153,22 +153,6 @@ def _mistake(
 def flag_name(name: str) -> str:
     """Return the command-line option of a field, such as --batch-size."""
     return f"--{name.replace('_', '-')}"
-
-
-def flag_words(name: str, value: object) -> list[str]:
-    """Write the value of a field as words of a command line; none for None, which leaves the option out."""
-    flag = flag_name(name)
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag if value else flag_name(f"no_{name}")]
-    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
-
-
-def option_words(kind: type[Options], values: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Write values of an option model as words of a command line whose options are the fields of that model."""
-    return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]
 
 
 class NetworkOptions(Options):
@@ -499,8 +483,9 @@ class MaskOptions(Options):
                             "(on the logarithm), a number, or a quantile of the plane's evidence such as q0.95."
     )  # fmt: skip
     class_thresholds: dict[str, float] = Field(
-        {}, description="Class -> threshold of that class, used in place of `threshold`."
-    )
+        {}, description="Class -> threshold of that class, used in place of `threshold`; as text, such as "
+                        "nucleus=0.42|actin=0.3."
+    )  # fmt: skip
     present: float = Field(
         0.5, ge=0, le=1, description="Lowest score at which a class gets masks; the top class always does. 0 makes "
                                      "masks of every class."
@@ -524,12 +509,29 @@ class MaskOptions(Options):
         "none. Not used for object evidence, which keeps the outlines of its objects.",
     )
 
+    @field_validator("class_thresholds", mode="before")
+    @classmethod
+    def _read_thresholds(cls, value: object) -> object:
+        return class_thresholds_of(filter(str.strip, value.split("|"))) if isinstance(value, str) else value
+
     @field_validator("threshold")
     @classmethod
     def _known_threshold(cls, value: float | str) -> float | str:
         if isinstance(value, str) and value not in {"auto", "otsu"}:
             return _threshold_from_text(value)
         return value
+
+
+def class_thresholds_of(texts: Iterable[str]) -> dict[str, float]:
+    """Read texts such as 'nucleus=0.42', else raise ValueError; the name of a class may contain an =."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name.strip()] = float(number if name.strip() else "")
+        except ValueError:
+            raise ValueError(f"found {text!r}, expected CLASS=NUMBER, such as nucleus=0.42") from None
+    return found
 
 
 def _threshold_from_text(text: str) -> float | str:

@@ -222,7 +222,7 @@ def test_a_wrong_option_of_a_training_is_called_by_its_flag(run, model, image, t
         (("--detail", "3"), "--detail is 3: expected 1, 2 or 4"),
         (("--class", "flat"), "the model does not know the class flat; its classes: round, long"),
         (("--kind", "hunch"), "hunch"),
-        (("--class-threshold", "round"), "--class-threshold is 'round'; expected CLASS=NUMBER, such as nucleus=0.42"),
+        (("--class-threshold", "round"), "--class-threshold: found 'round', expected CLASS=NUMBER, such as nucleus"),
         (("--class-threshold", "round=q0.9"), "expected CLASS=NUMBER"),
         (("--class-threshold", "=0.5"), "expected CLASS=NUMBER"),
         (("--class-threshold", "flat=0.5"), "a threshold is given for 'flat', which the model does not know"),

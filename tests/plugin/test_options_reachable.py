@@ -1,4 +1,4 @@
-"""Every option can be set where it counts: each widget says which options it shows, and no dock forgets one of its own.
+"""Every option can be set where it counts: each widget says which options it shows, and no form forgets one of its own.
 
 A form that is built by `options_form` shows a new option by itself. A widget of another kind says so by `shows_option`.
 """
@@ -26,12 +26,13 @@ from napari_milcnn.options import (
 from napari_milcnn.plugin.qt.forms import OPTION, home_of_option
 from qt_actions import open_dock
 
-DOCKS = {
-    "Classify": (EvidenceOptions, ForegroundOptions, MaskOptions),
-    "Train": (NetworkOptions, InputOptions, ForegroundOptions, TrainOptions),
-    "Results": (EvaluateOptions, ForegroundOptions, TrainOptions, ScreenOptions),
+FORMS = {
+    ("Classify", ""): (EvidenceOptions, ForegroundOptions, MaskOptions),
+    ("Train", ""): (NetworkOptions, InputOptions, ForegroundOptions, TrainOptions),
+    ("Results", "evaluation_box"): (EvaluateOptions, ForegroundOptions, TrainOptions),
+    ("Results", "screen_box"): (ScreenOptions, EvidenceOptions, ForegroundOptions, MaskOptions),
 }
-"""Dock -> the option models of what it does."""
+"""Dock and its part, if it does several things -> the option models of what it does."""
 GIVEN_BY_THE_IMAGES = {"NetworkOptions.channels", "NetworkOptions.classes"}
 """A training reads these from its images and their labels."""
 MODELS_OF_THEIR_OWN = {"EvidenceOptions.foreground"}
@@ -44,20 +45,20 @@ def wanted(*models: type[Options]) -> set[str]:
     return fields - GIVEN_BY_THE_IMAGES - MODELS_OF_THEIR_OWN
 
 
-def shown_options(dock: QWidget) -> set[str]:
-    """Name the options that the widgets of a dock show."""
-    return {name for one in dock.findChildren(QWidget) for name in str(one.property(OPTION) or "").split()}
+def shown_options(form: QWidget) -> set[str]:
+    """Name the options that the widgets of a dock or of a part show."""
+    return {name for one in form.findChildren(QWidget) for name in str(one.property(OPTION) or "").split()}
 
 
 def test_every_option_model_belongs_to_a_dock():
     models = [one for one in vars(options).values() if isinstance(one, type) and issubclass(one, Options)]
-    assert wanted(*models) == wanted(*(model for each in DOCKS.values() for model in each))
+    assert wanted(*models) == wanted(*(model for each in FORMS.values() for model in each))
     assert len(wanted(*models)) > 60
 
 
-@pytest.mark.parametrize("name", DOCKS)
-def test_every_option_is_in_a_form_of_its_dock(make_napari_viewer, qtbot, name):
-    _, dock = open_dock(make_napari_viewer(), name)
-    qtbot.waitUntil(lambda: not getattr(dock, "waits", False), timeout=PATIENCE)
-    assert wanted(*DOCKS[name]) - shown_options(dock) == set()
-    assert shown_options(dock) <= wanted(*(model for each in DOCKS.values() for model in each))
+@pytest.mark.parametrize("dock", dict.fromkeys(name for name, _ in FORMS))
+def test_every_option_is_in_its_form(make_napari_viewer, qtbot, dock):
+    _, opened = open_dock(make_napari_viewer(), dock)
+    qtbot.waitUntil(lambda: not getattr(opened, "waits", False), timeout=PATIENCE)
+    for part, models in ((part, models) for (name, part), models in FORMS.items() if name == dock):
+        assert shown_options(getattr(opened, part) if part else opened) == wanted(*models), part

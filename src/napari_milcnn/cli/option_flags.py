@@ -18,6 +18,7 @@ from napari_milcnn.options import (
     MaskOptions,
     Options,
     ZReading,
+    class_thresholds_of,
     flag_name,
     make_options,
 )
@@ -170,21 +171,11 @@ def mask_options_of(options: Mapping[str, object], thresholds: Sequence[str] | N
     OptionsError
         As `given_options` does, or if a threshold is not understood.
     """
-    return given_options(MaskOptions, options) | {"class_thresholds": _class_thresholds(thresholds or ())}
-
-
-def _class_thresholds(texts: Sequence[str]) -> dict[str, float]:
-    """Read texts such as 'nucleus=0.42'; the name of a class may contain an =."""
-    found: dict[str, float] = {}
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            raise OptionsError(f"--class-threshold is {text!r}; expected CLASS=NUMBER, such as nucleus=0.42")
-    return found
+    try:
+        of_classes = class_thresholds_of(thresholds or ())
+    except ValueError as error:
+        raise OptionsError(f"--class-threshold: {error}") from None
+    return given_options(MaskOptions, options) | {"class_thresholds": of_classes}
 
 
 def reading_of(options: Mapping[str, Any]) -> ImageReading:

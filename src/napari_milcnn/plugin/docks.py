@@ -19,7 +19,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
-from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, vertical_layout
+from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, there, vertical_layout
 from napari_milcnn.plugin.qt.job import Ending, Job, short_collections
 
 _PLUGIN = "MIL-CNN phenotyping"
@@ -70,7 +70,7 @@ class OpeningDock(QWidget):
         else:
             action(self.dock)
 
-    def event(self, event: QEvent) -> bool:
+    def event(self, event: Any) -> bool:
         """Join the other docks of this plugin when napari puts this one into its window."""
         if event.type() == QEvent.Type.ParentChange:
             QTimer.singleShot(0, self._join_tabs)
@@ -103,7 +103,7 @@ class OpeningDock(QWidget):
             except Exception as error:
                 self._page.failed(f"{type(error).__name__}: {error}. Please report this.")
                 raise
-            self.layout().replaceWidget(self._page, self.dock)
+            there(self.layout()).replaceWidget(self._page, self.dock)
             self._page.deleteLater()
             for action in self._waiting:
                 action(self.dock)

@@ -13,7 +13,7 @@ from weakref import WeakSet, ref
 
 import numpy as np
 import pandas as pd
-from napari.layers import Layer
+from napari.layers import Image, Layer
 from psygnal import Signal
 
 from napari_milcnn.figures.palette import class_colours
@@ -112,9 +112,9 @@ class LayerWriter:
         assert viewer is not None
         return viewer
 
-    def open(self, image: ImageStack, limits: Any) -> tuple[tuple[Layer, ...], SourceReading, LayerImage]:
+    def open(self, image: ImageStack, limits: Any) -> tuple[tuple[Image, ...], SourceReading, LayerImage]:
         """Add the image of a file as layers, one a channel, and say how they are read."""
-        added = tuple(self.add(data) for data in image_layers(image, limits))
+        added = tuple(cast("Image", self.add(data)) for data in image_layers(image, limits))
         reading = SourceReading(
             image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named
         )
@@ -197,14 +197,14 @@ class LayerWriter:
     def _on_label(self, event: Any) -> None:
         for (owner, what), layer in self._made.items():
             if what == "masks" and layer == event.source:
-                self.label_picked.emit((owner, int(layer.selected_label)))
+                self.label_picked.emit((owner, int(event.source.selected_label)))
 
     def objects_of(self, image: ImageRecord) -> pd.DataFrame:
         """Return the table of the objects of all planes, as they are numbered in the mask layer."""
         drawn = self._masks.get(image.key)
         return drawn.objects() if drawn is not None else pd.DataFrame(columns=_TABLE_COLUMNS)
 
-    def put_class_map(self, image: ImageRecord, name: str) -> Layer:
+    def put_class_map(self, image: ImageRecord, name: str) -> Any:
         """Show the class map of a class over all planes; NaN where nothing was classified."""
         assert image.source is not None
         assert image.model is not None
@@ -217,7 +217,7 @@ class LayerWriter:
         data = class_map_layer(image.source, maps, name, colour, first.placement)
         return self.put(image.key, f"class map {name}", data)
 
-    def put_evidence(self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray) -> Layer:
+    def put_evidence(self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray) -> Any:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
         assert image.source is not None
         assert image.model is not None
@@ -241,7 +241,7 @@ class LayerWriter:
         if image.source is not None:
             show_plane(self.viewer, image.source, plane, place)
 
-    def put(self, owner: Any, what: str, data: LayerData) -> Layer:
+    def put(self, owner: Any, what: str, data: LayerData) -> Any:
         """Change the layer that shows something of an owner (the key of an image, or a user's own layer), or add it.
 
         It is told by identity, whatever the user calls it, and replaced if it lies at another place now, or shows other

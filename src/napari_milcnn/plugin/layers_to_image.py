@@ -13,7 +13,7 @@ every position of the slider.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations, product, takewhile
 from pathlib import Path
@@ -442,7 +442,7 @@ def _same_transform(one: LayerPlace, other: LayerPlace) -> bool:
     return one.units == other.units and matrices and np.allclose(one.translate, other.translate)
 
 
-def _tuple_text(values: Sequence[float]) -> str:
+def _tuple_text(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 

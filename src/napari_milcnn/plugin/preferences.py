@@ -6,6 +6,8 @@ those in this file.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from napari_milcnn.options import DEVICE_HELP, Device, EvidenceKind, Options, make_options
@@ -41,7 +43,7 @@ def preferences() -> Preferences:
     except ImportError:  # napari before 0.9, or no napari
         return Preferences()
     try:
-        page = get_plugin_settings("napari-milcnn").classify
+        page: Any = get_plugin_settings("napari-milcnn")
     except KeyError:  # the plugin is not registered, or it is switched off
         return Preferences()
-    return make_options(Preferences, {name: getattr(page, name) for name in Preferences.model_fields})
+    return make_options(Preferences, {name: getattr(page.classify, name) for name in Preferences.model_fields})

@@ -15,7 +15,7 @@ M.training.json
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ from napari_milcnn.options import (
     ForegroundOptions,
     InputOptions,
     NetworkOptions,
+    Options,
     TrainOptions,
-    flag_words,
+    flag_name,
     make_options,
-    option_words,
 )
 
 
@@ -229,3 +229,19 @@ class TrainingPlan:
 
 def _count_of_classes(classes: Sequence[str]) -> str:
     return "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+
+
+def flag_words(name: str, value: object) -> list[str]:
+    """Write the value of a field as words of a command line; none for None, which leaves the option out."""
+    flag = flag_name(name)
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else flag_name(f"no_{name}")]
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+
+
+def option_words(kind: type[Options], values: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Write values of an option model as words of a command line whose options are the fields of that model."""
+    return [word for name in kind.model_fields for word in flag_words(prefix + name, values.get(name))]

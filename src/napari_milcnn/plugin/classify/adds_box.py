@@ -22,6 +22,7 @@ from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     form_values,
+    given_values,
     heading,
     options_form,
     show_values,
@@ -169,8 +170,7 @@ class OptionsBox(QWidget):
 
     def options(self) -> dict[str, object]:
         """Return the settings as fields of `EvidenceOptions`."""
-        given = form_values(self.foreground, ForegroundOptions)
-        found = {name: value for name, value in given.items() if value is not None}
+        found = given_values(self.foreground, ForegroundOptions)
         return {**self.compute_options(), **form_values(self.evidence, EvidenceOptions), "foreground": found or None}
 
     def compute_options(self) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import pandas as pd
@@ -44,6 +44,7 @@ from napari_milcnn.plugin.qt.forms import (
     page_layout,
     row,
     scrolled,
+    there,
 )
 from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.qt.notices import Level
@@ -313,7 +314,7 @@ class DockForms(QObject):
         search = CellSearch(segmenter, layers, source, model, dict(self.session.settings.evidence), planes)
 
         def add() -> str:
-            layer = self.writer.add(search.layer())
+            layer = cast("Labels", self.writer.add(search.layer()))
             layer.contour = _OUTLINE  # the masks in the colours of their classes stay in sight
             if search.is_complete:
                 self.adds_box.cells.choose(OwnCells(layer), search.layers)
@@ -380,9 +381,9 @@ class ClassifyDock(QWidget):
         for part in (self.model_section, self.image_section, self.adds_section, self.options_section):
             layout.addWidget(part)
         layout.addLayout(row(self.run_button, self.cancel_button, self.auto, stretch=0))
-        for part in (self.progress, self.notices, self.result_section, self.mask_section, self.export_section,
-                     self.cells_section):  # fmt: skip
-            layout.addWidget(part)
+        for below in (self.progress, self.notices, self.result_section, self.mask_section, self.export_section,
+                      self.cells_section):  # fmt: skip
+            layout.addWidget(below)
         layout.addStretch()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -589,7 +590,7 @@ class ClassifyDock(QWidget):
         if not self.image_box.message.text():
             self.image_section.fold()
         self.result_section.fold(is_open=True)
-        QTimer.singleShot(0, lambda: self._area.verticalScrollBar().setValue(0))
+        QTimer.singleShot(0, lambda: there(self._area.verticalScrollBar()).setValue(0))
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take files."""

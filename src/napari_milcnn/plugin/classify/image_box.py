@@ -302,7 +302,8 @@ class ImageBox(QWidget):
 
     def _combos(self) -> list[NarrowComboBox]:
         fields = (self._channels.itemAt(i, QFormLayout.ItemRole.FieldRole) for i in range(self._channels.rowCount()))
-        return [item.widget() for item in fields if item is not None]
+        widgets = (item.widget() for item in fields if item is not None)
+        return [widget for widget in widgets if isinstance(widget, NarrowComboBox)]
 
     def _fill_channels(self) -> None:
         """Offer the channels of the image for each channel of the model; what is not certain is left to the user."""

@@ -21,6 +21,7 @@ from napari_milcnn.plugin.qt.forms import (
     browse_button,
     plain_text,
     row,
+    there,
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.icons import DARK_GROUND, swatch
@@ -279,7 +280,7 @@ class ResultsBox(QWidget):
         self.tabs.addTab(self.object_table, "Objects")
         for column, width in enumerate((60, 38, 88, 44, 44)):
             self.plane_table.setColumnWidth(column, width)
-        self.object_table.horizontalHeader().setDefaultSectionSize(70)
+        there(self.object_table.horizontalHeader()).setDefaultSectionSize(70)
         layout.addWidget(self.tabs)
         layout.addLayout(row(self.filter, self.copy_button, self.save_button, stretch=0))
         layout.addLayout(row(self.previous_button, self.next_button, self.remove_button, self.undo_button))

@@ -50,7 +50,7 @@ from napari_milcnn.progress import Progress, duration
 
 if TYPE_CHECKING:
     import numpy as np
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
     from napari_milcnn.images.intensity import Plates
     from napari_milcnn.images.stack import ImageStack
@@ -356,7 +356,7 @@ class ClassifySession:
             self.choose(layers, key=key)
             self._complete_masks()
 
-    def layers_removed(self, present: Iterable[Image]) -> None:
+    def layers_removed(self, present: Iterable[Layer]) -> None:
         """Learn which layers are left in the viewer: what was found in the others stays, without layers."""
         left = {id(layer) for layer in present}
         for one in list(self.images.records.values()):

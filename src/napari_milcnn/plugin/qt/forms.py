@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 from weakref import WeakMethod, ref
 
 from magicgui.widgets import Container, create_widget
@@ -48,6 +48,7 @@ _FINE, _COARSE = 0.0001, 0.05
 _UPPER_LIMITS = {int: 2**31 - 1, float: 65536.0}
 """Upper limits of spin boxes."""
 _DEFAULT_TEXT = "default"
+Part = TypeVar("Part")
 OPTION = "milcnn_options"
 """Property of a widget that names the options it shows."""
 
@@ -57,7 +58,7 @@ def options_form(
     names: Sequence[str],
     choices: Mapping[str, Sequence[Any]],
     labels: Mapping[str, str] = {},
-) -> Container:
+) -> Container[Any]:
     """Build a form for some fields of an option model, with their defaults, limits and descriptions.
 
     `form_values` and `show_values` read and write it. Where the default of a field is None, the lowest value of its
@@ -130,7 +131,7 @@ def _limits(kind: type[Options], name: str) -> dict[str, Any]:
     return {"min": number(least), "max": number(min(most, _UPPER_LIMITS[number])), "step": number(step)}
 
 
-def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
+def form_values(form: Container[Any], kind: type[Options]) -> dict[str, Any]:
     """Return the values in a form as keywords of its option model; it is for the model to refuse a text."""
     values = {}
     for widget in form:
@@ -143,7 +144,13 @@ def form_values(form: Container, kind: type[Options]) -> dict[str, Any]:
     return values
 
 
-def show_values(form: Container, kind: type[Options], values: Mapping[str, Any]) -> None:
+def given_values(form: Container[Any], kind: type[Options]) -> dict[str, Any]:
+    """Return the values in a form that differ from the defaults of its option model."""
+    usual = {name: one.default for name, one in kind.model_fields.items()}
+    return {name: value for name, value in form_values(form, kind).items() if value != usual[name]}
+
+
+def show_values(form: Container[Any], kind: type[Options], values: Mapping[str, Any]) -> None:
     """Show values of an option model in a form; fields without a value stay as they are."""
     for widget in form:
         if widget.name in values:
@@ -156,7 +163,9 @@ def show_values(form: Container, kind: type[Options], values: Mapping[str, Any])
 
 
 def _as_text(value: Any) -> str:
-    """Write a value as options are typed: a list with commas, and nothing for None."""
+    """Write a value as options are typed: a list with commas, names and values as a=1|b=2, and nothing for None."""
+    if isinstance(value, Mapping):
+        return "|".join(f"{name}={one}" for name, one in value.items())
     return "" if value is None else ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
@@ -322,6 +331,7 @@ class NoticesBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.notices: tuple[Notice, ...] = ()
+        self._notes: list[Note] = []
         self._lines = vertical_layout(self, 2)
         self.hide()
 
@@ -330,10 +340,11 @@ class NoticesBox(QWidget):
         if notices == self.notices:
             return
         self.notices = notices
-        while self._lines.count() < len(notices):
-            self._lines.addWidget(Note())
-        for place in range(self._lines.count()):
-            self._lines.itemAt(place).widget().show_notice(notices[place] if place < len(notices) else Notice("", ""))
+        while len(self._notes) < len(notices):
+            self._notes.append(Note())
+            self._lines.addWidget(self._notes[-1])
+        for place, note in enumerate(self._notes):
+            note.show_notice(notices[place] if place < len(notices) else Notice("", ""))
         self.setVisible(bool(notices))
 
     def text(self) -> str:
@@ -365,6 +376,12 @@ class NarrowComboBox(QComboBox):
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+
+def there(part: Part | None) -> Part:
+    """Return what Qt's types say may be missing, such as the header of a table, where it is known to be there."""
+    assert part is not None
+    return part
 
 
 def row(*parts: QWidget | str, stretch: int | None = None) -> QLayout:
@@ -437,7 +454,7 @@ class _WheelScrolls(QObject):
         for child in widget.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
             self.watch(child)
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
         """Ignore the wheel over a field without the focus, so that Qt passes it on; watch what is added to a page."""
         if event.type() == QEvent.Type.ChildPolished and isinstance(event.child(), QWidget):
             self.watch(event.child())
@@ -463,7 +480,7 @@ def plain_text(text: str) -> str:
     return "<br>".join(f"<span>{escape(line)}</span>" for line in text.split("\n")) if "<" in text else text
 
 
-def connect_while_alive(emitter: Any, slot: Any, widget: QWidget, only: str = "") -> None:
+def connect_while_alive(emitter: Any, slot: Any, widget: QObject, only: str = "") -> None:
     """Connect a slot of a widget to an emitter that may outlive the widget, such as the viewer or the current model.
 
     The emitter does not keep the widget alive. It gets a plain function, because napari's emitters inspect bound
@@ -489,7 +506,7 @@ def connect_while_alive(emitter: Any, slot: Any, widget: QWidget, only: str = ""
     widget.destroyed.connect(end)
 
 
-def connect_layers(layers: Any, kinds: Sequence[str], slot: Any, widget: QWidget) -> None:
+def connect_layers(layers: Any, kinds: Sequence[str], slot: Any, widget: QObject) -> None:
     """Connect a slot of a widget to events of a viewer's list of layers, such as inserted, removed and renamed.
 
     The list of older versions of napari has no event `renamed`, but passes on the events of its layers.
@@ -520,7 +537,7 @@ class DeletedWhenClosed(QObject):
         self._widget = widget
         widget.installEventFilter(self)
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
         """Notice that napari removes the widget from its dock."""
         if event.type() == QEvent.Type.ParentChange and self._widget.parent() is None:
             QTimer.singleShot(0, self._delete)

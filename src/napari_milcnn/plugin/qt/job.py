@@ -33,6 +33,7 @@ from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import create_worker
 
 from napari_milcnn.errors import ComputeError, MilcnnError
+from napari_milcnn.plugin.qt.forms import there
 
 logger = logging.getLogger(__name__)
 _REPORT_INTERVAL = 0.1
@@ -172,7 +173,7 @@ class Job(QObject):
     def _on_error(self, error: BaseException) -> None:
         self._error = _error_text(error)
 
-    def _on_finish(self) -> None:
+    def _on_finish(self, _nothing: None = None) -> None:
         self.ended.emit(Ending(self._error, self._stopped))
         self.deleteLater()
 
@@ -304,7 +305,7 @@ def _end_jobs() -> None:
     """Stop the jobs that are left when Python ends, and wait for their threads."""
     for gate in list(_GATES):
         gate.stop()
-    QThreadPool.globalInstance().waitForDone(_LAST_WAIT)
+    there(QThreadPool.globalInstance()).waitForDone(_LAST_WAIT)
 
 
 def _lower_priority() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRectF, QSortFilterProxyModel, Qt
-from qtpy.QtGui import QColor, QGuiApplication, QKeySequence, QPainter
+from qtpy.QtCore import QAbstractItemModel, QAbstractTableModel, QModelIndex, QRectF, QSortFilterProxyModel, Qt
+from qtpy.QtGui import QColor, QGuiApplication, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_milcnn.plugin.qt.forms import there
 from napari_milcnn.plugin.qt.icons import swatch
 
 SORT_ROLE = Qt.ItemDataRole.UserRole
@@ -28,7 +29,7 @@ BAR_ROLE = Qt.ItemDataRole.UserRole + 1
 class BarDelegate(QStyledItemDelegate):
     """Draws a number from 0 to 1 with a bar in its class's colour below it."""
 
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+    def paint(self, painter: Any, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Draw the number, then the bar."""
         super().paint(painter, option, index)
         bar = index.data(BAR_ROLE)
@@ -92,7 +93,7 @@ class FrameModel(HeaderModel):
 class SortedTable(QTableView):
     """A table that its header sorts, a text filters, and Ctrl+C copies."""
 
-    def __init__(self, model: QAbstractTableModel) -> None:
+    def __init__(self, model: QAbstractItemModel) -> None:
         super().__init__()
         self.proxy = QSortFilterProxyModel(self)
         self.proxy.setSourceModel(model)
@@ -104,10 +105,10 @@ class SortedTable(QTableView):
         self.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(20)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.horizontalHeader().setStretchLastSection(True)
+        there(self.verticalHeader()).hide()
+        there(self.verticalHeader()).setDefaultSectionSize(20)
+        there(self.horizontalHeader()).setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        there(self.horizontalHeader()).setStretchLastSection(True)
         self.setWordWrap(False)
         self.setMinimumHeight(120)
 
@@ -120,7 +121,7 @@ class SortedTable(QTableView):
 
     def copy(self) -> None:
         """Copy the selected rows, or all rows if none is selected, to the clipboard."""
-        QGuiApplication.clipboard().setText(self.text())
+        there(QGuiApplication.clipboard()).setText(self.text())
 
     def text(self) -> str:
         """Return the selected rows, or all rows if none is selected, as tab-separated text for spreadsheets."""
@@ -136,7 +137,7 @@ class SortedTable(QTableView):
 
     def select_source_row(self, row: int) -> None:
         """Select and show a row of the unsorted table."""
-        index = self.proxy.mapFromSource(self.proxy.sourceModel().index(row, 0))
+        index = self.proxy.mapFromSource(there(self.proxy.sourceModel()).index(row, 0))
         self.selectRow(index.row())
         self.scrollTo(index)
 

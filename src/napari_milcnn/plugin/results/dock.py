@@ -26,6 +26,7 @@ from napari_milcnn.plugin.qt.forms import (
     page_layout,
     row,
     scrolled,
+    there,
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import SessionJobs
@@ -169,7 +170,7 @@ class ResultsDock(QWidget):
         session.results_changed.connect(self._on_results)
         session.row_changed.connect(self._on_row)
         session.changed.connect(self._on_change)
-        session.copied.connect(lambda text: QGuiApplication.clipboard().setText(text))
+        session.copied.connect(lambda text: there(QGuiApplication.clipboard()).setText(text))
         self.folder_button.clicked.connect(self._on_folder)
         self.file_button.clicked.connect(self._on_file)
         self.layout_button.clicked.connect(self._on_layout)

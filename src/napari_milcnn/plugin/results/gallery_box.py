@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QCheckBox, QListView, QListWidget, QListWidgetItem, QPushButton, QWidget
 
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, there, vertical_layout
 from napari_milcnn.plugin.qt.icons import array_pixmap
 from napari_milcnn.plugin.results.gallery import GallerySession
 from napari_milcnn.plugin.results.plot_box import View
@@ -108,7 +108,7 @@ class GalleryView(View):
         self.more.setText(f"Show more ({self.session.left:,} left)")
 
     def _on_thumb(self, number: int) -> None:
-        item = self.list.item(self.session.rows.index(number))
+        item = there(self.list.item(self.session.rows.index(number)))
         picture = self.session.pictures.get(number)
         if picture is None:
             item.setToolTip(plain_text(self.session.errors[number]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from napari_milcnn.plugin.results_to_layers import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
     from napari_milcnn.images.stack import ImageStack, PlaneIndex
     from napari_milcnn.plugin.layers_to_image import LayerImage
@@ -162,7 +162,7 @@ class OpenedLayers:
 
     def show_image(self, image: ImageStack, limits: Sequence[tuple[float, float]] | None, plane: int) -> None:
         """Add an image, one layer for each channel, and show one of its planes."""
-        added = [add_layer(self._viewer, data) for data in image_layers(image, limits)]
+        added = [cast("Image", add_layer(self._viewer, data)) for data in image_layers(image, limits)]
         reading = SourceReading(
             image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named
         )

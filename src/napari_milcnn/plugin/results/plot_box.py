@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from qtpy.QtCore import QEvent, QObject, QPointF, Qt, Signal
+from qtpy.QtCore import QEvent, QPointF, Qt, Signal
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
@@ -150,7 +150,7 @@ class PlotView(View):
         if self.opened is not None and not self._needs(self.opened):
             self.box.set_height(max(_LOWEST, self._height(self.opened, self.width())))
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
         """Notice clicks and movements of the pointer on the figure."""
         if event.type() == QEvent.Type.MouseButtonPress:
             at = self.box.data_at(event.position())

@@ -10,7 +10,7 @@ from qtpy.QtCore import QIdentityProxyModel, QItemSelectionModel, QModelIndex, Q
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.plugin.qt.forms import Note, plain_text, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import Note, plain_text, row, there, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 from napari_milcnn.plugin.qt.tables import BAR_ROLE, BarDelegate, FrameModel, SortedTable, filter_field
 from napari_milcnn.plugin.results.plot_box import View
@@ -156,12 +156,13 @@ class RowsTable(SortedTable):
         self.setModel(self.proxy)
         self._model = model
         # the header has a selection of its own: to draw it, Qt would ask each row whether it is selected
-        self.horizontalHeader().setSelectionModel(QItemSelectionModel(self.proxy, self))
+        there(self.horizontalHeader()).setSelectionModel(QItemSelectionModel(self.proxy, self))
 
     def copy(self) -> None:
         """Have rows copied, which takes a second for a hundred thousand of them."""
         chosen = np.zeros(len(self._model.order), bool)
-        for part in self.selectionModel().selection():  # a range of rows; asking for each row takes half a minute
+        selection: Any = there(self.selectionModel()).selection()
+        for part in selection:  # a range of rows; asking for each row takes half a minute
             chosen[part.top() : part.bottom() + 1] = True
         rows = chosen if chosen.any() else slice(None)
         self.copy_requested.emit(self._model.frame.iloc[self._model.order[rows]])
@@ -211,10 +212,10 @@ class RowsBox(View):
             return
         if before is not None and before.found.path != opened.found.path:
             self.filter.clear()
-        bar = self.table.verticalScrollBar()
+        bar = there(self.table.verticalScrollBar())
         place = bar.value() if before is not None and before.found.path == opened.found.path else 0
         self.rows.show_results(opened)
-        self.table.horizontalHeader().setSortIndicator(*self.rows.sorted_by)
+        there(self.table.horizontalHeader()).setSortIndicator(*self.rows.sorted_by)
         for number, name in enumerate(self.rows.frame):
             self.table.setColumnWidth(number, _WIDTHS.get(str(name), _DEFAULT_WIDTH))
             self.table.setItemDelegateForColumn(number, self._bars if name == "score" else None)

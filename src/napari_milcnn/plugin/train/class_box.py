@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, plain_text, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import WARNING, Note, heading, plain_text, row, there, vertical_layout
 from napari_milcnn.plugin.qt.icons import swatch
 from napari_milcnn.plugin.train.label_session import KEYS
 
@@ -203,7 +203,7 @@ class ClassBox(QWidget):
     def _on_rename(self, name: str) -> None:
         """Replace the name by a field; Enter or leaving the field renames the class, Escape does not."""
         field, title = _NameField(name), self.names[name]
-        grid = self._area.widget().layout()
+        grid = there(there(self._area.widget()).layout())
         grid.replaceWidget(title, field)
         title.hide()
         self.renaming = field

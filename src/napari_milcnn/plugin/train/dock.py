@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QDockWidget, QMessageBox, QProgressBar, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.plugin.docks import ClassifyPage, ResultsPage, open_page
@@ -110,8 +110,8 @@ class TrainDock(QWidget):
         inside.addWidget(self.estimate)
         self.settings = Section("Settings", settings)
         self._content = page_layout(content)
-        for part in (self.settings, self.learning_box):
-            self._content.addWidget(part)
+        self._content.addWidget(self.settings)
+        self._content.addWidget(self.learning_box)
         self._content.addStretch()
         below = page_layout(footer)
         for part in (self.needs, self.question, self.progress, self.message, self.stopped):
@@ -297,7 +297,7 @@ class TrainDock(QWidget):
             button.removeEventFilter(self)
             button.installEventFilter(self)
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
         """Ask before the dock is closed during a training, or with labels that could not be written."""
         if event.type() == QEvent.Type.MouseButtonRelease and not self._is_to_close():
             watched.setDown(False)

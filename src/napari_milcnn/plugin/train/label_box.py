@@ -34,6 +34,7 @@ from napari_milcnn.plugin.qt.forms import (
     heading,
     page_layout,
     row,
+    there,
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.job import SessionJobs
@@ -269,7 +270,7 @@ class LabelBox(QWidget):
 
     def _draw_findings(self) -> None:
         found = [f"{finding.sentence}." for finding in self.session.findings]
-        if found != [self.list.item(i).text() for i in range(self.list.count())]:
+        if found != [there(self.list.item(i)).text() for i in range(self.list.count())]:
             self.list.clear()
             for sentence in found:
                 self.list.addItem(QListWidgetItem(sentence))

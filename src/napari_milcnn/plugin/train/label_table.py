@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import QItemSelectionModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from napari_milcnn.images.paths import image_name
-from napari_milcnn.plugin.qt.forms import ERROR, plain_text
+from napari_milcnn.plugin.qt.forms import ERROR, plain_text, there
 from napari_milcnn.plugin.qt.icons import placeholder_icon, swatch
 from napari_milcnn.plugin.qt.tables import SORT_ROLE, HeaderModel, SortedTable
 from napari_milcnn.plugin.qt.thumbnails import ICON_SIDE, Thumbnails
@@ -150,15 +150,20 @@ class _LabelFilter(QSortFilterProxyModel):
 
     wanted = ALL
 
+    def __init__(self, images: ImagesModel) -> None:
+        super().__init__()
+        self.images = images
+        self.setSourceModel(images)
+
     def filterAcceptsRow(self, row: int, _parent: QModelIndex) -> bool:
-        labels = self.sourceModel().images[row].labels
+        labels = self.images.images[row].labels
         return self.wanted == ALL or (not labels if self.wanted == UNLABELLED else self.wanted in labels)
 
 
 class _ElidedInMiddle(QStyledItemDelegate):
     """Shows both ends of a long name, because the names of one screen begin alike."""
 
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+    def initStyleOption(self, option: Any, index: QModelIndex) -> None:
         """Leave out the middle of the text."""
         super().initStyleOption(option, index)
         option.textElideMode = Qt.TextElideMode.ElideMiddle
@@ -167,11 +172,12 @@ class _ElidedInMiddle(QStyledItemDelegate):
 class _SplitChoice(QStyledItemDelegate):
     """Edits a split with a combo box."""
 
-    def createEditor(self, parent: QWidget, _option: QStyleOptionViewItem, _index: QModelIndex) -> QWidget:
+    def createEditor(self, parent: QWidget | None, _option: QStyleOptionViewItem, _index: QModelIndex) -> QWidget:
         """Return a combo box that writes its choice at once."""
         combo = QComboBox(parent)
         combo.addItems(_SPLITS)
-        combo.activated.connect(lambda _i: (self.commitData.emit(combo), self.closeEditor.emit(combo)))
+        combo.activated.connect(lambda _i: self.commitData.emit(combo))
+        combo.activated.connect(lambda _i: self.closeEditor.emit(combo))
         return combo
 
     def setEditorData(self, editor: Any, index: QModelIndex) -> None:
@@ -197,22 +203,22 @@ class ImageTable(SortedTable):
 
     def __init__(self, images: ImagesModel) -> None:
         self.images = images
-        self._label_filter = _LabelFilter()
-        self._label_filter.setSourceModel(images)
+        self._label_filter = _LabelFilter(images)
         super().__init__(self._label_filter)
         self._label_filter.setParent(self)
         self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked | QAbstractItemView.EditTrigger.EditKeyPressed)
         self.setItemDelegateForColumn(SPLIT, _SplitChoice(self))
         self.setIconSize(QSize(ICON_SIDE, ICON_SIDE))
-        self.verticalHeader().setDefaultSectionSize(ICON_SIDE + 4)
+        there(self.verticalHeader()).setDefaultSectionSize(ICON_SIDE + 4)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setColumnHidden(NEXT, True)
         self.setItemDelegateForColumn(IMAGE, _ElidedInMiddle(self))
         for column, width in ((IMAGE, 124), (LABEL, 76), (GROUP, 48), (SPLIT, 36)):
             self.setColumnWidth(column, width)
         self.setMinimumHeight(3 * (ICON_SIDE + 4))
-        self.selectionModel().currentRowChanged.connect(lambda *_: self.chosen.emit())
-        self.selectionModel().selectionChanged.connect(lambda *_: self.chosen.emit())
+        self._chosen_rows = there(self.selectionModel())
+        self._chosen_rows.currentRowChanged.connect(lambda *_: self.chosen.emit())
+        self._chosen_rows.selectionChanged.connect(lambda *_: self.chosen.emit())
 
     def show_only(self, label: str) -> None:
         """Show the images of one class, those without a label (`UNLABELLED`), or all (`ALL`)."""
@@ -229,7 +235,7 @@ class ImageTable(SortedTable):
 
     def rows(self) -> list[int]:
         """Return the selected rows."""
-        return sorted({self.source_row(index) for index in self.selectionModel().selectedRows()})
+        return sorted({self.source_row(index) for index in self._chosen_rows.selectedRows()})
 
     def current_row(self) -> int:
         """Return the current row; -1 if there is none."""
@@ -243,9 +249,9 @@ class ImageTable(SortedTable):
             self.setCurrentIndex(QModelIndex())
             return
         self.setCurrentIndex(indices[0])
-        flags = self.selectionModel().SelectionFlag.Select | self.selectionModel().SelectionFlag.Rows
+        flags = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
         for index in indices:
-            self.selectionModel().select(index, flags)
+            self._chosen_rows.select(index, flags)
         self.scrollTo(indices[0])
 
     def next_unlabelled(self, rows: Sequence[int]) -> int | None:

@@ -13,7 +13,7 @@ from napari_milcnn.delimited import TABLE_SUFFIXES
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.images.paths import is_zarr
 from napari_milcnn.plugin.layers_to_image import LayerImage, file_behind, group_layers, open_layers, suggest
-from napari_milcnn.plugin.qt.forms import heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import heading, row, there, vertical_layout
 from napari_milcnn.plugin.results_to_layers import OURS
 from napari_milcnn.plugin.train.label_session import LabelSession, LayersRequest, OpenRequest, PracticeRequest
 
@@ -44,7 +44,7 @@ class OpenBox(QWidget):
             text: menu.addAction(text) for text in ("Folder…", "Table…", "Images…", "Plate with layout table…")
         }
         for action, then in zip(self.open_actions.values(), actions, strict=True):
-            action.triggered.connect(then)
+            there(action).triggered.connect(then)
         self.open_button.setMenu(menu)
         self.open_button.setToolTip("Choose the images to label; you can also drop them on this tab")
         self.layers_button.setToolTip(

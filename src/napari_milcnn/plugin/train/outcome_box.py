@@ -15,7 +15,7 @@ from napari_milcnn.figures.plots import FigureStyle, confusion_figure, reliabili
 from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences, score_text
 from napari_milcnn.options import EVIDENCE_NAMES
 from napari_milcnn.plugin.qt.figure import FigureBox
-from napari_milcnn.plugin.qt.forms import WARNING, NarrowComboBox, Note, heading, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import WARNING, NarrowComboBox, Note, heading, row, there, vertical_layout
 from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class OutcomeBox(QWidget):
         self.use_button.clicked.connect(self.use_requested)
         self.save_button.clicked.connect(self.save_requested)
         self.results_button.clicked.connect(self.results_requested)
-        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.command))
+        self.copy_button.clicked.connect(lambda: there(QGuiApplication.clipboard()).setText(self.command))
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)

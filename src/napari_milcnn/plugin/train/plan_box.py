@@ -97,7 +97,8 @@ class PlanBox(QWidget):
         self.pooling = NarrowComboBox()
         self.pooling.setAccessibleName("Pooling")
         self.pooling.setToolTip(str(NetworkOptions.model_fields["pooling"].description))
-        self.pooling.addItems(list(POOLINGS))
+        for name in POOLINGS:
+            self.pooling.addItem(name, name)
         shows_option(self.pooling, NetworkOptions, "pooling")
         self.reference = NarrowComboBox()
         self.reference.setAccessibleName("Reference class")
@@ -142,14 +143,16 @@ class PlanBox(QWidget):
         layout.addWidget(self.start)
         layout.addWidget(self.kept)
         self._pooling_part, plates = QWidget(), QWidget()
-        vertical_layout(self._pooling_part).addLayout(row("pooling", self.pooling, stretch=1))
-        self._pooling_part.layout().addWidget(self.when)
+        pooling = vertical_layout(self._pooling_part)
+        pooling.addLayout(row("pooling", self.pooling, stretch=1))
+        pooling.addWidget(self.when)
         layout.addWidget(self._pooling_part)
         layout.addWidget(self.options.native)
         layout.addLayout(row("reference class", self.reference, stretch=1))
         layout.addLayout(row("model", self.out, self.browse, stretch=1))
-        vertical_layout(plates).addWidget(self.seen.native)
-        plates.layout().addLayout(row("plates", self.plates, self.browse_plates, stretch=1))
+        of_plates = vertical_layout(plates)
+        of_plates.addWidget(self.seen.native)
+        of_plates.addLayout(row("plates", self.plates, self.browse_plates, stretch=1))
         self._network_section = Section("More options: the network", self.network.native, is_open=False)
         for section in (
             self._network_section,
@@ -203,7 +206,7 @@ class PlanBox(QWidget):
         self._pooling_part.setVisible(is_new)
         self._network_section.setVisible(is_new)
         self.seen.native.setEnabled(is_new)
-        self.when.say(POOLINGS[self.pooling.currentText()])
+        self.when.say(POOLINGS[self.pooling.currentData()])
 
     def _on_model(self, _model: Any = None) -> None:
         self._fill()

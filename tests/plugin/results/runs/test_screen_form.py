@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 import napari_milcnn as mil
 from conftest import PATIENCE, noise
 from napari_milcnn.images.open import ImageReading
-from napari_milcnn.options import ScreenOptions
+from napari_milcnn.options import MaskOptions, ScreenOptions, make_options
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.runs.screen_session import ScreenChoices, ScreenSession
@@ -21,6 +21,8 @@ from qt_actions import SessionWorker, open_dock
 pytest.importorskip("napari")
 READING = {"channels": ("GFP", "RFP")}
 CPU = {"device": "cpu", "precision": "float32"}
+CELLS = {"classes": ("b",), "masks": {"present": 0.0, "class_thresholds": {"b": 0.25}}}
+"""Which cells are looked for."""
 SCORES = ["plate", "well", "site", "top"]
 
 
@@ -39,7 +41,7 @@ def source(tmp_path):
 def session(saved_model, source, tmp_path):
     session = ScreenSession()
     session.use(saved_model)
-    session.choose(ScreenChoices(source=source, out=tmp_path / "out", reading=READING, evidence=CPU))
+    session.choose(ScreenChoices(source=source, out=tmp_path / "out", reading=READING, evidence=CPU, **CELLS))
     return session
 
 
@@ -53,9 +55,12 @@ def test_a_screen_writes_what_python_writes_and_opens(session, saved_model, sour
     assert not session.is_busy
     assert shares == sorted(shares)
     assert len(set(shares)) > 2
-    list(mil.screen(saved_model, source, tmp_path / "python", reading=ImageReading(**READING), **CPU))
-    tables = [pd.read_csv(tmp_path / name / "predictions.csv")[SCORES] for name in ("out", "python")]
-    pd.testing.assert_frame_equal(*tables)
+    list(mil.screen(saved_model, source, tmp_path / "python", reading=ImageReading(**READING),
+                    classes=CELLS["classes"], mask_options=CELLS["masks"], **CPU))  # fmt: skip
+    for table, columns in (("predictions.csv", SCORES), ("cells.csv", ["well", "class", "area_px"])):
+        tables = [pd.read_csv(tmp_path / name / table) for name in ("out", "python")]
+        pd.testing.assert_frame_equal(*(one[columns] for one in tables))
+    assert set(tables[0]["class"].dropna()) == {"b"}
     assert len(opened[0].found.table) == 3
     assert session.report == tmp_path / "out" / "report.html"
     assert session.message.text.startswith("3 wells, 3 fields, 0 of them failed.")
@@ -91,6 +96,7 @@ def test_a_screen_that_is_cancelled_keeps_its_wells_and_goes_on(session, tmp_pat
         ({"layout": "nowhere.csv"}, "nowhere.csv is not a file"),
         ({"out": "full"}, "full holds other results"),
         ({"options": {"shard": "5/2"}}, "expected i/n"),
+        ({"masks": {"class_thresholds": "b"}}, "found 'b', expected CLASS=NUMBER"),
         ({"options": {"workers": 2, "scheduler": "tcp://a:1"}}, "leave out workers, or scheduler"),
         ({}, ""),
     ],
@@ -114,6 +120,21 @@ def test_a_source_without_images_is_refused_in_words(session, tmp_path):
     assert session.message.level is Level.ERROR
 
 
+def test_what_was_found_in_the_source_stays_where_its_images_are_refused(session):
+    session.choose(replace(session.choices, reading={"channels": ("GFP", "blue")}))
+    worker = SessionWorker(session)
+    session.start()
+    worker.work()
+    assert "no field of the screen can be classified" in session.message.text
+    assert any("3 wells" in note for note in session.notes)
+
+
+def test_a_screen_stopped_before_its_folder_is_taken_keeps_nothing(session):
+    session.requested.connect(lambda request: session.end(request, stopped=True))
+    session.start()
+    assert session.message.text == "Stopped at reading the source. Nothing was written."
+
+
 def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, saved_model, source, tmp_path):
     _, dock = open_dock(make_napari_viewer(), "Results")
     box = dock.screen_box
@@ -122,6 +143,12 @@ def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, saved_mod
     box.source.line.setText(str(source))
     box.reading.channels.setText("GFP, RFP")
     assert set(box.choices().options) == set(ScreenOptions.model_fields)
+    box.classes.setText("b|a")
+    box.masks["class_thresholds"].value = "b=0.25|a=0.5"
+    box.foreground["size"].value = 30
+    assert box.choices().classes == ("b", "a")
+    assert make_options(MaskOptions, box.choices().masks).class_thresholds == {"b": 0.25, "a": 0.5}
+    assert box.choices().evidence["foreground"] == {"size": 30}
     assert box.start_button.text() == "Start screen"
     qtbot.mouseClick(box.start_button, Qt.MouseButton.LeftButton)
     assert not box.start_button.isEnabled()

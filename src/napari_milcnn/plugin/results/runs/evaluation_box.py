@@ -22,17 +22,17 @@ from napari_milcnn.plugin.qt.forms import (
     Note,
     Section,
     form_values,
+    given_values,
     heading,
     options_form,
     row,
     vertical_layout,
 )
 from napari_milcnn.plugin.results.runs.evaluation_session import EvaluationChoices, EvaluationSession
-from napari_milcnn.plugin.results.runs.run_box import COMPUTE_FIELDS, OPTION_CHOICES, PathField, RunBox
+from napari_milcnn.plugin.results.runs.run_box import COMPUTE_FIELDS, EVIDENCE_FIELDS, OPTION_CHOICES, PathField, RunBox
 
 _EVALUATE_FIELDS = ("split", "bag", "faithfulness")
 _INTERVAL_FIELDS = ("draws", "seed")
-_EVIDENCE_FIELDS = ("kind", "detail", "rule")
 _LABELS_HELP = (
     "A CSV with the columns file and label and, if known, group and split; or a folder with one folder of images for "
     "each class. The images should be ones that the model has not seen."
@@ -82,7 +82,7 @@ class EvaluationBox(RunBox[EvaluationSession]):
         self.folds.setToolTip(_FOLDS_HELP)
         self.forms = {
             names: options_form(EvaluateOptions, names, OPTION_CHOICES)
-            for names in (_EVALUATE_FIELDS, COMPUTE_FIELDS, _INTERVAL_FIELDS, _EVIDENCE_FIELDS)
+            for names in (_EVALUATE_FIELDS, COMPUTE_FIELDS, _INTERVAL_FIELDS, EVIDENCE_FIELDS)
         }
         self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
         self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), {"device": DEVICES})
@@ -115,7 +115,7 @@ class EvaluationBox(RunBox[EvaluationSession]):
         page = QWidget()
         layout = vertical_layout(page)
         layout.addLayout(row("truth", self.truth, stretch=1))
-        layout.addWidget(self.forms[_EVIDENCE_FIELDS].native)
+        layout.addWidget(self.forms[EVIDENCE_FIELDS].native)
         layout.addWidget(heading("How objects are found"))
         layout.addWidget(self.foreground.native)
         return page
@@ -157,10 +157,10 @@ class EvaluationBox(RunBox[EvaluationSession]):
         for form in () if calibrate else self.forms.values():
             options |= form_values(form, EvaluateOptions)
         out = self.model_out if calibrate else self.out
-        training = {} if calibrate or folds is None else _given(self.training, TrainOptions)
+        training = {} if calibrate or folds is None else given_values(self.training, TrainOptions)
         only: dict[str, Any] = {} if calibrate else {
             "truth": self.truth.path(), "folds": folds, "card_out": self.card_out.path(),
-            "foreground": _given(self.foreground, ForegroundOptions),
+            "foreground": given_values(self.foreground, ForegroundOptions),
         }  # fmt: skip
         return EvaluationChoices(
             calibrate=calibrate, model=self.model.currentData(), labels=self.labels.path(),
@@ -190,9 +190,3 @@ class EvaluationBox(RunBox[EvaluationSession]):
 
 def _section(title: str, inside: QWidget) -> Section:
     return Section(title, inside, is_open=False)
-
-
-def _given(form: Any, kind: Any) -> dict[str, Any]:
-    """Return the values of a form that differ from the defaults of its option model."""
-    usual = {name: one.default for name, one in kind.model_fields.items()}
-    return {name: value for name, value in form_values(form, kind).items() if value != usual[name]}

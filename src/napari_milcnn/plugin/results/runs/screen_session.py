@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_milcnn.errors import MilcnnError
-from napari_milcnn.options import EvidenceOptions, ScreenOptions, make_options
+from napari_milcnn.options import EvidenceOptions, MaskOptions, ScreenOptions, make_options
 from napari_milcnn.plugin.qt.notices import Notice
 from napari_milcnn.plugin.results.reading import shown_results
 from napari_milcnn.plugin.results.runs.run_session import RunChoices, RunSession, Written, free_path, holds_results
@@ -34,16 +34,20 @@ class ScreenChoices(RunChoices):
         What each well was given.
     redo_changed, retry_failed : bool
         As of `screen`; they count only where the folder holds a screen.
-    options, evidence : mapping
-        Fields of `ScreenOptions` and `EvidenceOptions`.
+    classes : tuple of str
+        Classes whose cells are looked for; none for all.
+    options, evidence, masks : mapping
+        Fields of `ScreenOptions`, `EvidenceOptions` and `MaskOptions`.
     """
 
     source: Path | None = None
     layout: Path | None = None
     redo_changed: bool = False
     retry_failed: bool = False
+    classes: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +71,23 @@ class ScreenRequest:
         model = load_model(self.model) if isinstance(self.model, Path) else self.model
         said: list[str] = []
         wells = fields = failed = 0
-        for step in screen(
+        steps = screen(
             model, self.source, self.out, layout=chosen.layout, reading=chosen.image_reading(),
-            resume=self.resume, redo_changed=self.resume and chosen.redo_changed,
-            retry_failed=self.resume and chosen.retry_failed, on_warning=said.append,
-            **chosen.options, **chosen.evidence,
-        ):  # fmt: skip
-            yield from said
-            said.clear()
-            if step.result is not None:
-                wells, fields = wells + 1, fields + step.result.fields
-                failed += len(step.result.failures)
-            yield step
+            classes=chosen.classes, mask_options=chosen.masks, resume=self.resume,
+            redo_changed=self.resume and chosen.redo_changed, retry_failed=self.resume and chosen.retry_failed,
+            on_warning=said.append, **chosen.options, **chosen.evidence,
+        )  # fmt: skip
+        try:
+            for step in steps:
+                yield from said
+                said.clear()
+                if step.result is not None:
+                    wells, fields = wells + 1, fields + step.result.fields
+                    failed += len(step.result.failures)
+                yield step
+        except MilcnnError:
+            yield from said  # what was found in the source may be why
+            raise
         yield from said
         words = f"{wells} wells, {fields} fields, {failed} of them failed. The results are in {self.out}."
         if (recorded_screen(self.out) or {}).get("finished"):
@@ -135,6 +144,7 @@ class ScreenSession(RunSession[ScreenChoices]):
             return f"{out} holds other results than those of a screen; choose another folder."
         make_options(ScreenOptions, chosen.options)
         make_options(EvidenceOptions, chosen.evidence)
+        make_options(MaskOptions, chosen.masks)
         chosen.image_reading()
         return ""
 
@@ -146,6 +156,8 @@ class ScreenSession(RunSession[ScreenChoices]):
         return ScreenRequest(model, source, out, self.resumes, self.choices)
 
     def _kept(self, request: ScreenRequest) -> str:
+        if not _holds_screen(request.out):
+            return "Nothing was written."
         return f"Wells that are done are kept in {request.out}; choose it as the folder to go on."
 
     def _take_result(self, result: WellDone) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, Section, browse_button, plain_text, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    NarrowComboBox,
+    Note,
+    Section,
+    browse_button,
+    plain_text,
+    row,
+    there,
+    vertical_layout,
+)
 from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.results.plot_box import fill_choices
 from napari_milcnn.plugin.results.wells.labels_session import WellLabelsSession
@@ -36,7 +45,7 @@ class ChosenWellsBox(QWidget):
         self.label.setEditable(True)
         self.label.setAccessibleName("Label of the wells")
         self.label.setToolTip("What these wells show: one of the classes, or type a new one; A|B where it is both")
-        self.label.lineEdit().setPlaceholderText("what they show")
+        there(self.label.lineEdit()).setPlaceholderText("what they show")
         self.label_button.setToolTip("Write this label for all images of these wells to the table of labels")
         self.table_button, self.table = browse_button("Table for the labels"), Note()
         self.table_button.setToolTip("Choose the table that labels go to, such as the one that the model learned from")
@@ -46,7 +55,7 @@ class ChosenWellsBox(QWidget):
         self._lay_out()
         self.like_button.clicked.connect(likeness.list_like)
         self.label_button.clicked.connect(self._on_label)
-        self.label.lineEdit().returnPressed.connect(self._on_label)
+        there(self.label.lineEdit()).returnPressed.connect(self._on_label)
         self.table_button.clicked.connect(self._on_table)
         self.train_button.clicked.connect(lambda: self.train_asked.emit(labels.table))
         self.question.answered.connect(labels.answer)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QModelIndex, QObject, QPointF, Qt
+from qtpy.QtCore import QEvent, QModelIndex, QPointF, Qt
 from qtpy.QtGui import QColor, QCursor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QPushButton, QToolTip, QWidget
 
 from napari_milcnn.figures.palette import CHOSEN, class_colours
-from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, vertical_layout
+from napari_milcnn.plugin.qt.forms import NarrowComboBox, Note, plain_text, row, there, vertical_layout
 from napari_milcnn.plugin.qt.tables import FrameModel, SortedTable
 from napari_milcnn.plugin.results.plot_box import PlotView
 from napari_milcnn.plugin.results.wells.likeness_session import LikenessSession
@@ -44,7 +44,7 @@ class Lasso(QWidget):
     def begin(self, place: QPointF) -> None:
         """Begin a line."""
         self.corners = [place]
-        self.resize(self.parentWidget().size())
+        self.resize(there(self.parentWidget()).size())
         self.show()
 
     def draw_on(self, place: QPointF) -> None:
@@ -159,7 +159,7 @@ class LikenessView(PlotView):
         one = self.model.frame.iloc[self.table.source_row(index)]
         self.session.wells.open((str(one[PLATE]), str(one[WELL])))
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
         """Open the well that is clicked, or choose those inside the line that is drawn."""
         kind, left = event.type(), Qt.MouseButton.LeftButton
         if kind == QEvent.Type.MouseButtonPress and event.button() == left:
