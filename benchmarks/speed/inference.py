@@ -64,7 +64,7 @@ def main() -> None:
             variants = network_variants(preset, args.threads, args.quick, Path(name), failed)
             tables[f"network, {preset}"] = in_turn(variants, turns)
         tables["end to end, compact"] = in_turn(end_to_end(Path(name), args.threads), max(2, turns // 3))
-    lines = [f"{args.threads} threads for every variant.", ""]
+    lines = [f"{args.threads} threads for every variant.", "", *ceilings(tables), ""]
     for title, seconds in tables.items():
         lines += [f"{title}:", "", *ratios(seconds), ""]
     report("Speed", [*lines, *dict.fromkeys(failed)], keep=args.record)
@@ -88,6 +88,23 @@ def times_first(seconds: Seconds) -> dict[str, float]:
     """Name -> how many times as fast as the first variant: the median over turns."""
     first = next(iter(seconds.values()))
     return {name: statistics.median(a / b for a, b in zip(first, own, strict=True)) for name, own in seconds.items()}
+
+
+def ceilings(tables: dict[str, Seconds]) -> list[str]:
+    """Say how fast bfloat16 can make the network at most: as much faster than our float32 as a matrix product is."""
+    first, *networks = tables.items()
+    gain = times_first(first[1])["bfloat16"]
+    has_amx = Path("/proc/cpuinfo").exists() and "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    found = [
+        f"{title.removeprefix('network, ')} {gain * speed['ours, torch float32']:.1f}"
+        for title, seconds in networks
+        if "ours, torch float32" in (speed := times_first(seconds))
+    ]
+    return [
+        f"This processor has {'' if has_amx else 'no '}AMX. bfloat16 makes a matrix product {gain:.1f} times as fast "
+        f"as float32, and so the network at most so many times as fast as the naive loop: "
+        f"{', '.join(found)}. 7 (compact) and 6 (paper) were aimed at, for processors with AMX."
+    ]
 
 
 def ratios(seconds: Seconds) -> list[str]:

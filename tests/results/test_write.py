@@ -354,10 +354,16 @@ def test_masks_as_ome_zarr(model, tmp_path):
     assert (tmp_path / "zarr" / "stack_labels.ome.tif").exists()
 
 
-def test_masks_of_one_plane_as_ome_zarr_have_their_table(model, tmp_path):
+def test_masks_of_one_plane_as_ome_zarr_have_their_table(model, tmp_path, monkeypatch):
+    """Unless they are so many that a reader would take long to load it."""
     tifffile.imwrite(tmp_path / "a.tif", field())
-    run(model, [tmp_path / "a.tif"], tmp_path / "out", masks_as="zarr", mask_options={"threshold": 0.0, "present": 0.0})
+    options = {"masks_as": "zarr", "mask_options": {"threshold": 0.0, "present": 0.0}}
+    run(model, [tmp_path / "a.tif"], tmp_path / "out", **options)
     written = json.loads((tmp_path / "out" / "a_labels.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]
+    monkeypatch.setattr("napari_milcnn.results.write._MOST_DESCRIBED", 1)
+    run(model, [tmp_path / "a.tif"], tmp_path / "many", **options)
+    many = json.loads((tmp_path / "many" / "a_labels.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]
+    assert many["image-label"] == {}
     objects = pd.read_csv(tmp_path / "out" / "objects.csv")
     assert [one["label-value"] for one in written["image-label"]["properties"]] == objects["label"].tolist()
     assert [one["class"] for one in written["image-label"]["properties"]] == objects["class"].tolist()

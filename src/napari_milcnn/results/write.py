@@ -45,6 +45,8 @@ from napari_milcnn.untrusted import (
 _FLOAT_FORMAT = "%.6g"
 _ROW_GROUP = 1 << 16
 """Least number of rows that are written to a Parquet file at once; a reader loads so many at least."""
+_MOST_DESCRIBED = 100_000
+"""Objects above which an OME-Zarr label image holds no table: readers load all of it, as JSON, with the image."""
 OBJECT_ROW = ["file", *PLANE_COLUMNS, *OBJECT_COLUMNS]
 """Columns of objects.csv, before those with the evidence for each class."""
 
@@ -379,8 +381,9 @@ def write_evidence(path: Path, image: ImageStack, evidence: Mapping[str, np.ndar
 def write_labels_zarr(path: Path, image: ImageStack, classes: Sequence[str], masks: Mapping[int, PlaneMasks]) -> None:
     """Write masks, by number of the plane, as an OME-Zarr label image; planes without masks are empty.
 
-    The objects of each plane have the same numbers as in objects.csv. Only an image of one plane gets their colours and
-    their table: in several planes the numbers repeat, and only objects.csv tells which object is which.
+    The objects of each plane have the same numbers as in objects.csv. Only an image of one plane, of no more than
+    `_MOST_DESCRIBED` objects, gets their colours and their table: in several planes the numbers repeat, and only
+    objects.csv tells which object is which.
 
     Raises
     ------
@@ -410,6 +413,7 @@ def labels_of_masks(
     axes = {axis: LabelsAxis(image.sizes[axis]) for axis in letters}
     axes |= {axis: LabelsAxis(image.sizes[axis], image.pixel_size or 1.0, unit=unit) for axis in "YX"}
     tables = [one.shown.drop(columns="shown") for one in masks.values()] if len(image.planes) == 1 else []
+    tables = tables if sum(map(len, tables)) <= _MOST_DESCRIBED else []
     table = pd.concat(tables) if tables else pd.DataFrame({"label": [], "plane": []})
     colours = {name: (*bytes.fromhex(colour[1:]), 255) for name, colour in class_colours(classes).items()}
     return LabelsImage(
