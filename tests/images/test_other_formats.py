@@ -188,7 +188,7 @@ def test_bioio_scenes_become_positions(tmp_path: Path, monkeypatch: pytest.Monke
         dims = SimpleNamespace(order="TCZYX")
 
         def __init__(self, path: Path) -> None:
-            if path.suffix == ".xyz":
+            if path.suffix in (".xyz", ".lif"):
                 raise Unsupported
 
         def set_scene(self, number: int) -> None:
@@ -209,3 +209,7 @@ def test_bioio_scenes_become_positions(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(image.plane(4), TCYX[1] // 2)
     with pytest.raises(ImageError, match="no installed bioio reader knows it"):
         open_image(tmp_path / "a.xyz")
+    (tmp_path / "a.lif").write_bytes(b"1234")
+    monkeypatch.setattr("napari_milcnn.images.other_formats.find_spec", lambda name: name == "bioio_lif" or None)
+    with pytest.raises(ImageError, match="bioio-lif is installed and does not know it, so it may be damaged"):
+        open_image(tmp_path / "a.lif")

@@ -78,6 +78,13 @@ def test_a_well_of_row_f_is_no_field_and_one_of_row_s_no_site(tmp_path, well, en
     assert dict(found) == {well: site, "G05": site}
 
 
+@pytest.mark.parametrize("name", [r"C:\data\a.tif", r"\\server\data\a.tif", "D:/a.tif", "C:a.tif"])
+def test_a_table_with_files_of_a_windows_computer_says_so(tmp_path, name):
+    (tmp_path / "t.csv").write_text(f"file,well\n{name},B01\n", encoding="utf-8")
+    with pytest.raises(LabelsError, match=r"row 1 names .*, a file of another computer; expected names relative to"):
+        open_screen(tmp_path / "t.csv")
+
+
 def test_a_guid_that_an_instrument_appends_tells_neither_well_nor_site(tmp_path):
     """It is made of letters and numbers, "F7" and "B12" among them; without channels, the site stands before it."""
     ids = [f"{end}-A10F-B12C-F7F7-0123456789AB" for end in ("1E94C24B", "DCFD1526", "17654C10", "F7012345")]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,6 +135,9 @@ def open_other(path: Path, series: int | None) -> FoundImage:
     try:
         image = bioio.BioImage(path)
     except errors.UnsupportedFileFormatError as exc:
+        if reader is not None and find_spec(reader.replace("-", "_")) is not None:
+            raise ImageError(f"{path}: {reader} is installed and does not know it, so it may be damaged; copy the file "
+                             "again, or export the image as OME-TIFF or OME-Zarr") from exc  # fmt: skip
         raise ImageError(f"{path}: no installed bioio reader knows it; {advice}") from exc
     return _from_bioio(path, image, series)
 

@@ -110,7 +110,7 @@ def fields_in_table(path: Path) -> FoundFields:
     Raises
     ------
     LabelsError
-        If the table cannot be read, or has no file or no well.
+        If the table cannot be read, has no file or no well, or names files with a drive, such as C:, that is not here.
     """
     table = with_known_columns(_plain_columns(read_table(path)), path)
     table = table[[name for name in table if table[name].astype(str).ne("").any()]]
@@ -126,14 +126,19 @@ def fields_in_table(path: Path) -> FoundFields:
         names = [str(row[name]) for name in channels or ["file"]]
         if not all(names) or not row["well"]:
             raise LabelsError(f"{path}: row {number + 1} has an empty file or well; fill it, or remove the row")
+        foreign = next(
+            (name for name in names if PureWindowsPath(name).drive and not (path.parent / name).exists()), None
+        )
+        if foreign is not None:
+            raise LabelsError(f"{path}: row {number + 1} names {short(foreign)}, a file of another computer; expected "
+                              "names relative to the table")  # fmt: skip
         files = [_file_of_table(path, name) for name in names]
         rows.append({"plate": path.stem, **{name: row[name] for name in others}, "file": str(joined_path(files))})
     return FoundFields(rows, channels=tuple(name[len(FILE_OF) :].strip() for name in channels))
 
 
 def _file_of_table(table: Path, name: str) -> Path:
-    inside = name.replace("\\", "/") if "\\" in name and not PureWindowsPath(name).drive else name
-    return as_on_disk(table.parent / inside)
+    return as_on_disk(table.parent / (name if PureWindowsPath(name).drive else name.replace("\\", "/")))
 
 
 def _plain_columns(table: pd.DataFrame) -> pd.DataFrame:
