@@ -78,6 +78,17 @@ def test_a_well_of_row_f_is_no_field_and_one_of_row_s_no_site(tmp_path, well, en
     assert dict(found) == {well: site, "G05": site}
 
 
+def test_a_projection_beside_its_planes_is_said(tmp_path):
+    """ImageXpress writes it beside the folders of the planes; the scores of its well would be of both."""
+    for folder in (".", "ZStep_1", "ZStep_2"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for well in ("B01", "B02") if folder != "." else ("B01",):
+            tifffile.imwrite(tmp_path / folder / f"run_{well}_s1_w1.tif", np.zeros((4, 4), np.uint8))
+    found = open_screen(tmp_path)
+    assert len(found.fields) == 5
+    assert any(note.startswith("1 site has planes of a Z stack and an image without") for note in found.notes)
+
+
 @pytest.mark.parametrize("name", [r"C:\data\a.tif", r"\\server\data\a.tif", "D:/a.tif", "C:a.tif"])
 def test_a_table_with_files_of_a_windows_computer_says_so(tmp_path, name):
     (tmp_path / "t.csv").write_text(f"file,well\n{name},B01\n", encoding="utf-8")

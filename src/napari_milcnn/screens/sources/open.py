@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 
@@ -18,6 +19,8 @@ from napari_milcnn.screens.sources.containers import fields_in_plate, fields_in_
 from napari_milcnn.screens.sources.fields import MISSING_ROW, FoundFields, Screen, missing_sites, table_of_fields
 from napari_milcnn.screens.sources.folders import EXAMPLE, fields_in_folder, fields_in_table
 from napari_milcnn.screens.sources.layout import with_known_columns, with_layout_of_wells
+
+_SITE_AND_TIME: Final = ["plate", "well", "site", "t"]
 
 
 def open_screen(
@@ -52,7 +55,7 @@ def open_screen(
         reading = replace(reading, channels=found.channels)
     fields = with_known_columns(table_of_fields(str(path), found.rows), path)
     missing = [*found.missing, *missing_sites(fields)]
-    notes = [*found.notes, *_on_wells(fields), *_on_sites(found, fields)]
+    notes = [*found.notes, *_on_wells(fields), *_on_sites(found, fields), *_on_projections(fields)]
     if layout is not None:
         fields, more, said = with_layout_of_wells(fields, as_on_disk(Path(layout)))
         missing, notes = missing + more, notes + said
@@ -77,6 +80,18 @@ def _on_sites(found: FoundFields, fields: pd.DataFrame) -> list[str]:
         return []
     return [f"the names say no site, such as {Path(first).name}, so the images of each well are numbered; if they are "
             f"its channels, say so by the option pattern, such as {EXAMPLE}"]  # fmt: skip
+
+
+def _on_projections(fields: pd.DataFrame) -> list[str]:
+    """Say that a site has an image without a Z number beside its planes: it may be their projection."""
+    planes = fields[fields["z"] != ""].set_index(_SITE_AND_TIME).index
+    beside = fields[(fields["z"] == "") & fields.set_index(_SITE_AND_TIME).index.isin(planes)]
+    if beside.empty:
+        return []
+    sites = "1 site has" if len(beside) == 1 else f"{len(beside)} sites have"
+    return [f"{sites} planes of a Z stack and an image without a Z number, such as "
+            f"{Path(beside['file'].iloc[0]).name}, and all are fields; if it is the projection of the planes, put one "
+            "of the two into another folder"]  # fmt: skip
 
 
 def _found(path: Path, reading: ImageReading) -> FoundFields:
