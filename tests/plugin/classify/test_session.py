@@ -531,14 +531,17 @@ def test_masks_that_come_too_late_are_not_taken(model, other, meanwhile):
 
 def test_masks_that_cannot_be_cut_are_said_and_the_slider_goes_on(model):
     window = with_evidence(model)
+    before = window.session.images.last_action
     slide(window, 0.3)
     slide(window, 0.4)
     window.jobs[-1].error = "memory ran out"
     window.jobs[-1].reach_window()
+    assert window.session.images.last_action == before  # there is nothing to undo
     assert window.session.notices.of(Cause.MASKS) == ["memory ran out"]
     assert window.session.preview.busy
     window.finish()
     assert thresholds_of(window.session) == {0.4}
+    assert window.session.images.last_action.startswith("the masks of")
 
 
 def test_what_can_be_undone_takes_little_memory(model):

@@ -147,9 +147,6 @@ class MaskPreview:
             record.model.card.thresholds_for(str(session.settings.evidence.get("kind"))),
         )  # fmt: skip
         made_with = MadeWith(session.settings, held.cells)
-        if known.masks is not None:
-            action = f"the masks of {record.name} {record.plane_name(plane)}".rstrip()
-            session.images.remember(action, {record.key: record}, goes_on=True)
 
         def take(masks: PlaneMasks) -> None:
             if self._cut is job:

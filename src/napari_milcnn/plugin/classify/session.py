@@ -421,7 +421,10 @@ class ClassifySession:
         """Keep masks of a plane that were made again, if the plane still has the result that they were made for."""
         record = self.images.records.get(key)
         known = record.planes.get(plane) if record is not None else None
-        if known is not None and known.prediction is found.prediction:
+        if record is not None and known is not None and known.prediction is found.prediction:
+            if known.masks is not None:
+                action = f"the masks of {record.name} {record.plane_name(plane)}".rstrip()
+                self.images.remember(action, {key: record}, goes_on=True)
             self.images.put_plane(key, plane, found)
             self.changed.emit()
 
@@ -429,8 +432,8 @@ class ClassifySession:
         """Make the masks of all planes of the image in view again, with the settings of now."""
         record = self.in_view
         if record is not None and record.planes and not self.busy:
-            self.images.remember(f"the masks of all planes of {record.name}", {record.key: record})
-            self._make_masks(record, tuple(record.planes), "The masks of all planes were updated.")
+            action = f"the masks of all planes of {record.name}"
+            self._make_masks(record, tuple(record.planes), "The masks of all planes were updated.", action)
 
     def classify_cells(self, request: CellsRequest, take: Callable[[ClassifiedCells], None]) -> None:
         """Classify each cell of a label image by itself; `take` shows what was found."""
@@ -540,14 +543,15 @@ class ClassifySession:
             planes = tuple(plane for plane, found in record.planes.items() if found.masks is None)
             self._make_masks(record, planes, "")
 
-    def _make_masks(self, record: ImageRecord, planes: tuple[int, ...], done: str) -> None:
+    def _make_masks(self, record: ImageRecord, planes: tuple[int, ...], done: str, action: str = "") -> None:
+        """Have the masks of planes made; with an action, they can be undone once there are some."""
         from napari_milcnn.inference.pipeline import ImageEnd, PlaneResult
         from napari_milcnn.inference.predict import joined
 
         if self.model is None or not self.is_current(record) or record.source is None or self.busy:
             return
         self.preview.drop()
-        made_with = MadeWith(self.settings, self.cells)
+        made_with, undoes = MadeWith(self.settings, self.cells), [action] if action else []
         request = MasksRequest(
             self.model, str(record.path or record.name), record.source.image,
             joined([record.planes[plane].prediction for plane in sorted(planes)]), self.settings,
@@ -558,6 +562,8 @@ class ClassifySession:
             self.job.progressed.emit(step.fraction)
             result = step.result
             if isinstance(result, PlaneResult):
+                if undoes:
+                    self.images.remember(undoes.pop(), {record.key: record})
                 self.images.put_plane(record.key, result.plane, PlaneFound.of(result, made_with))
             problem = result.problem if isinstance(result, PlaneResult) else ""
             problem = result.failure if isinstance(result, ImageEnd) else problem
