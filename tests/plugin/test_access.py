@@ -1,7 +1,8 @@
 """Every control of every dock can be understood and reached: tooltip, name for screen readers, Tab key, plain text."""
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -14,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_milcnn.plugin.qt.focus_ring import FocusRing
 from qt_actions import open_dock
 
 CONTROLS = (QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QAbstractItemView)
@@ -61,3 +63,23 @@ def test_every_control_is_explained_named_and_reached(make_napari_viewer, which)
         faults += [f"no name: {path(one, dock)}"] if not name(one) else []
         faults += [f"no Tab: {path(one, dock)}"] if not one.focusPolicy() & Qt.FocusPolicy.TabFocus else []
     assert not faults, "\n".join(faults)
+
+
+def test_who_walks_with_the_tab_key_sees_where_the_focus_is(make_napari_viewer, qapp):
+    """A control has a ring that follows its size while it has the focus; the next one gets it, and a dead one none."""
+    _, dock = open_dock(make_napari_viewer(), "Classify")
+    one, other = dock.model_box.train_button, dock.model_box.models
+    dock.window().setAttribute(Qt.WidgetAttribute.WA_KeyboardFocusChange)
+    qapp.focusChanged.emit(None, one)
+    one.resize(one.width() + 40, one.height())
+    qapp.sendEvent(one, QResizeEvent(one.size(), QSize()))
+    (ring,) = one.findChildren(FocusRing)
+    assert ring.size() == one.size()
+    with_ring = one.grab().toImage()
+    qapp.focusChanged.emit(one, other)
+    assert ring.isHidden()
+    assert one.grab().toImage() != with_ring
+    assert other.findChildren(FocusRing)
+    dock.window().setAttribute(Qt.WidgetAttribute.WA_KeyboardFocusChange, False)
+    qapp.focusChanged.emit(other, one)
+    assert all(ring.isHidden() for ring in dock.findChildren(FocusRing))

@@ -19,6 +19,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
+from napari_milcnn.plugin.qt.focus_ring import FocusRings
 from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, there, vertical_layout
 from napari_milcnn.plugin.qt.job import Ending, Job, short_collections
 
@@ -57,6 +58,7 @@ class OpeningDock(QWidget):
         self._number = next(_NUMBERS)
         self._waiting: list[Callable[[Any], None]] = []
         DeletedWhenClosed(self)
+        FocusRings(self)
         # what does not expand gets empty space below it from napari, half of the height of the dock
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._page = _LoadingPage()

@@ -213,7 +213,7 @@ class Note(QLabel):
 
     def say(self, text: str, colour: str = "") -> None:
         """Show a text in a colour; an empty text hides the note."""
-        self._show_text(text, colour, Qt.TextFormat.PlainText)
+        self._show_text(text, f"color: {colour};" if colour else "", Qt.TextFormat.PlainText)
 
     def show_notice(self, notice: Notice) -> None:
         """Show a notice in the colour of its level."""
@@ -223,10 +223,11 @@ class Note(QLabel):
         """Show rich text, in which every name is escaped; an empty text hides the note."""
         self._show_text(html, "", Qt.TextFormat.RichText)
 
-    def _show_text(self, text: str, colour: str, kind: Qt.TextFormat) -> None:
+    def _show_text(self, text: str, style: str, kind: Qt.TextFormat) -> None:
         self.setTextFormat(kind)
         self.setText(text)
-        self.setStyleSheet(f"color: {colour};" if colour else "")
+        if style != self.styleSheet():  # Qt would polish the label again, and sessions say the same many times
+            self.setStyleSheet(style)
         self.setVisible(bool(text))
 
 
@@ -235,8 +236,8 @@ class Band(Note):
 
     def show_on(self, text: str, ground: str) -> None:
         """Show a text; an empty text hides the band."""
-        self.say(text)
-        self.setStyleSheet(f"background: {ground}; color: white; padding: 3px 6px; border-radius: 3px;")
+        style = f"background: {ground}; color: white; padding: 3px 6px; border-radius: 3px;"
+        self._show_text(text, style, Qt.TextFormat.PlainText)
 
 
 class Section(QWidget):
