@@ -50,7 +50,7 @@ def places_of_rows(found: OpenedResults) -> pd.DataFrame:
 def wells_of_results(found: OpenedResults) -> pd.DataFrame:
     """Return one row a well of opened results, as of `well_table`, and `quality`: the worst problem of its fields.
 
-    Wells of a finished screen are compared with their controls. The table is empty if no well is known.
+    Wells of a screen are compared with their controls. The table is empty if no well is known.
     """
     if isinstance(found, OpenedScreen) and found.compared is not None:
         return with_quality(found.compared, found.table)

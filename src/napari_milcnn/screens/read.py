@@ -4,7 +4,7 @@ Decisions:
 
 - A finished screen is read from its tables. One that is not finished is read from its parts, the wells that are done,
   and says how many of how many these are; tables that `--summarise` wrote meanwhile may be older, and are not read.
-- A well is compared with controls once all wells are there; until then it has no z.
+- Until all wells are there, a well is compared with those controls of its plate that are done, and there are no hits.
 - A row belongs to a field, whatever its file: series of one OME-TIFF are images of their own here.
 """
 
@@ -35,7 +35,7 @@ from napari_milcnn.screens.outputs.masks import LABELS_IN_PLATE
 from napari_milcnn.screens.parts import CELLS_PART, PARTS, part_folder
 from napari_milcnn.screens.record import FIELDS, read_fields, read_missing, reading_of_record, recorded_screen
 from napari_milcnn.screens.run import SHARDS
-from napari_milcnn.screens.summary import layout_of_wells, read_tables
+from napari_milcnn.screens.summary import compared_so_far, layout_of_wells, read_tables
 from napari_milcnn.untrusted import short
 
 _WELLS: Final = "wells.parquet"
@@ -94,7 +94,8 @@ class OpenedScreen(OpenedResults):
     fields : DataFrame
         Every field of the screen, done or not, as `Screen.fields`.
     compared : DataFrame or None
-        The wells compared with their controls, as wells.parquet has them; None as long as the screen is not finished.
+        The wells compared with their controls, as wells.parquet has them; while the screen is not finished, the wells
+        and controls that are done, without hits. None if no tables say anything of wells.
     features : DataFrame or None
         The features of the wells, as of `features_of_wells`; None if no well has any.
     missing_wells : DataFrame
@@ -235,12 +236,15 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
                               for name in (_WELLS, FEATURES))  # fmt: skip
     else:
         found = read_tables(folder, reader)
-        fields, table, compared = found.fields, found.predictions, None
+        fields, table = found.fields, found.predictions
         features = features_of_wells(found.wells, layout_of_wells(fields)) if len(found.wells) else None
     scores = [str(name) for name in table if is_score(name)]
     if not scores:
         raise ResultsError(_nothing_yet(folder, growth, table))
-    table = with_name(with_margin(_completed(folder, table, fields), scores))
+    table = _completed(folder, table, fields)
+    if not growth.finished:
+        compared = compared_so_far(replace(found, predictions=table), folder)
+    table = with_name(with_margin(table, scores))
     run = record.get("run")
     missing = read_missing(folder)
     inside = isinstance(run, Mapping) and run.get("masks") == "inside"
@@ -327,7 +331,7 @@ def _screen_warnings(growth: Growth, table: pd.DataFrame) -> list[str]:
     if not growth.finished:
         nobody = "nobody is at work on the others (Resume screen, or screen --resume, goes on)"
         who = f"{growth.holder} is at work" if growth.holder else nobody
-        found.append(f"{growth.words}; {who}. z scores and hits come with the last one")
+        found.append(f"{growth.words}; {who}. z compares with the controls that are done; hits come with the last well")
     failed = table.loc[table["error"] != "", "name"].nunique()
     if failed:
         found.append(f"{failed:,} of {table['name'].nunique():,} fields failed; the column error says why")

@@ -22,7 +22,7 @@ from napari_milcnn.screens.outputs.write import write_outputs
 from napari_milcnn.screens.parts import CELLS_PART, PREDICTIONS_PART, part_folder, read_part
 from napari_milcnn.screens.record import FIELDS, read_fields, recorded_screen
 from napari_milcnn.screens.sources.fields import FIELD_ROW
-from napari_milcnn.screens.statistics.analyse import ScreenStatistics, analyse_wells
+from napari_milcnn.screens.statistics.analyse import ScreenStatistics, against_controls, analyse_wells
 from napari_milcnn.screens.statistics.hits import HIT
 from napari_milcnn.screens.wells import well_table
 
@@ -95,11 +95,22 @@ def statistics_of(tables: ScreenTables, options: StatisticsOptions) -> ScreenSta
     OptionsError
         If the screen has no scores of the kind that the options ask for.
     """
+    wells = _wells_of_tables(tables)
+    return None if wells is None else analyse_wells(wells, options)
+
+
+def compared_so_far(tables: ScreenTables, folder: Path) -> pd.DataFrame | None:
+    """Compare the wells that are done with the controls that are done; None as long as no field was classified."""
+    wells = _wells_of_tables(tables)
+    return None if wells is None else against_controls(wells, _statistics_options(folder, {}))[0]
+
+
+def _wells_of_tables(tables: ScreenTables) -> pd.DataFrame | None:
     if not len(tables.predictions) or not len(tables.wells):
         return None
     layout = [str(name) for name in layout_of_wells(tables.fields)]
     wells = well_table(tables.predictions, list(dict.fromkeys([*layout, *(f"{name} of layout" for name in layout)])))
-    return analyse_wells(wells.merge(bags_of_wells(tables.wells), on=[PLATE, WELL], how="left"), options)
+    return wells.merge(bags_of_wells(tables.wells), on=[PLATE, WELL], how="left")
 
 
 def _statistics_options(folder: Path, changed: Mapping[str, object]) -> StatisticsOptions:

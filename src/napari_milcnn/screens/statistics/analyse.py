@@ -101,21 +101,48 @@ def analyse_wells(wells: pd.DataFrame, options: StatisticsOptions) -> ScreenStat
     """
     wells = wells.reset_index(drop=True)
     classes = classes_of_wells(wells)
-    kinds = wells[CONTROL].fillna("") if CONTROL in wells else pd.Series("", wells.index)
-    found, rows = wells.copy(), []
-    for name in classes:
-        values = log_odds(well_scores(wells, _value_column(wells, name, options.well_score)))
-        z, p = np.full(len(wells), np.nan), np.full(len(wells), np.nan)
-        for plate, index in wells.groupby(PLATE, sort=False, dropna=False).indices.items():
-            row, z[index], p[index] = _of_plate(values[index], wells.iloc[index], kinds.iloc[index], name, options)
-            rows.append({PLATE: plate, CLASS: name, **row})
-        found[z_column(name)], found[p_value_column(name)] = z, p
-    plates = pd.DataFrame(rows)
+    found, plates = against_controls(wells, options)
     treatments = treatment_table(found, classes, options.false_discovery_rate, control_counts(plates))
     found = with_hits(found, treatments, classes)
-    treatments = _with_replicates(found, treatments, classes, kinds)
+    treatments = _with_replicates(found, treatments, classes, _kinds(wells))
     return ScreenStatistics(found, plates, treatments, dose_table(wells, classes, options),
                             (*_notes(plates), *_notes_on_doses(wells, options)))  # fmt: skip
+
+
+def against_controls(wells: pd.DataFrame, options: StatisticsOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare wells with the negative controls of their plate, as many as there are yet.
+
+    Parameters
+    ----------
+    wells, options
+        As of `analyse_wells`.
+
+    Returns
+    -------
+    wells : DataFrame
+        The wells with `z CLASS` and `p value CLASS`.
+    plates : DataFrame
+        As of `ScreenStatistics`.
+
+    Raises
+    ------
+    OptionsError
+        As `analyse_wells` does.
+    """
+    found, rows, kinds = wells.reset_index(drop=True), [], _kinds(wells.reset_index(drop=True))
+    places = found.groupby(PLATE, sort=False, dropna=False).indices
+    for name in classes_of_wells(wells):
+        values = log_odds(well_scores(wells, _value_column(wells, name, options.well_score)))
+        z, p = np.full(len(wells), np.nan), np.full(len(wells), np.nan)
+        for plate, index in places.items():
+            row, z[index], p[index] = _of_plate(values[index], found.iloc[index], kinds.iloc[index], name, options)
+            rows.append({PLATE: plate, CLASS: name, **row})
+        found = found.assign(**{z_column(name): z, p_value_column(name): p})
+    return found, pd.DataFrame(rows)
+
+
+def _kinds(wells: pd.DataFrame) -> pd.Series:
+    return wells[CONTROL].fillna("") if CONTROL in wells else pd.Series("", wells.index)
 
 
 def _notes_on_doses(wells: pd.DataFrame, options: StatisticsOptions) -> Iterator[str]:
@@ -208,7 +235,7 @@ def dose_table(wells: pd.DataFrame, classes: Sequence[str], options: StatisticsO
     names = [name for name in TREATMENT_COLUMNS if name != DOSE and name in wells]
     if DOSE not in wells or not names:
         return pd.DataFrame()
-    kinds = wells[CONTROL].fillna("") if CONTROL in wells else pd.Series("", wells.index)
+    kinds = _kinds(wells)
     doses = pd.to_numeric(wells[DOSE], errors="coerce")
     texts = wells[names].astype(object).where(wells[names].notna(), "")
     tested = (kinds == "") & (texts != "").any(axis=1) & (doses > 0)
