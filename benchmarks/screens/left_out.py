@@ -3,7 +3,7 @@
     python -m benchmarks.screens.left_out [--classes ER punctate] [--seeds 1 2] [--work FOLDER] [--record]
 
 Two models are trained on simulated yeast, each without three of the eight localisations (`WITHOUT`). For each of these
-classes and each seed, the screen is a plate of 384 wells of two fields, as `napari-milcnn simulate --plate` makes them:
+classes and each seed, the screen is a plate of 384 wells, as `napari-milcnn simulate --plate` makes them:
 32 negative and 16 positive controls (nucleus), and compounds at a dose that does nothing and at one that moves the
 protein in 50 to 95 % of the cells. The class stays in 3 % of the wells; other wells of it, and all wells of the two
 others that the model has not seen, are taken away. The screen runs as users run it, with its layout, and the first ten
@@ -36,7 +36,7 @@ from napari_milcnn.simulation.screen import simulate_screen
 
 WITHOUT = (("ER", "punctate", "nucleolus"), ("cell periphery", "mitochondria", "vacuole"))
 LEFT_OUT = tuple(name for names in WITHOUT for name in names)
-PLATE = {"wells": 384, "sites": 2, "doses": 2, "active": 0.75}
+PLATE = {"wells": 384, "doses": 2, "active": 0.75}
 TRAINING = {"epochs": 6, "patch": 192, "batch_size": 8, "learning_rate": 4e-3}
 WIDTHS = (8, 16, 16, 32, 32, 64)
 PLANTED = 12
@@ -51,12 +51,22 @@ def main() -> None:
         unknown = next(names for names in WITHOUT if name in names)
         model = trained_without(unknown, args.work, args.seed, args.device)
         for seed in args.seeds:
-            rows.append([name, seed, *read(*screened(model, name, plate(args.work, seed), args.work, seed), name)])
+            rows.append(
+                [
+                    name,
+                    seed,
+                    *read(
+                        *screened(model, name, plate(args.work, seed, args.sites), args.work, f"{seed}-{args.sites}"),
+                        name,
+                    ),
+                ]
+            )
             sys.stderr.write(f"{rows[-1]}\n")
     rows.append(["mean", "", *(float(np.mean([row[i] for row in rows])) for i in range(2, 6))])
     header = ["left out", "seed of the plate", "accuracy of known wells", "precision at 10", "of the first ranks",
               "share of cluster 1"]  # fmt: skip
-    head = f"{PLANTED} planted wells of 384; model of seed {args.seed}, {FIELDS} fields a class\n"
+    head = (f"{PLANTED} planted wells of 384, {args.sites} fields of {SIDE} px a well; model of seed {args.seed}, "
+            f"{FIELDS} fields a class\n")  # fmt: skip
     report("A class left out of training, planted into simulated screens", [head, *table(header, rows)],
            keep=args.record)  # fmt: skip
 
@@ -66,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", nargs="+", choices=LEFT_OUT, default=LEFT_OUT)
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2), help="of the plates")
+    parser.add_argument("--sites", type=int, default=6, help="fields of a well, each of about eight cells")
     parser.add_argument("--seed", type=int, default=0, help="of the training images and of the training")
     parser.add_argument("--work", type=Path, default=Path("build/left_out"), help="for models, plates and screens")
     parser.add_argument("--device", default="auto")
@@ -95,13 +106,14 @@ def trained_without(names: tuple[str, ...], work: Path, seed: int, device: str) 
     return step.best
 
 
-def plate(work: Path, seed: int) -> Path:
+def plate(work: Path, seed: int, sites: int) -> Path:
     """Simulate a plate, once."""
-    folder = work / f"plate-{seed}"
+    folder = work / f"plate-{seed}-{sites}"
     if not (folder / LAYOUT).exists():
         shutil.rmtree(folder, ignore_errors=True)
-        for number, _ in enumerate(simulate_plates(folder, plate=make_options(PlateOptions, PLATE), seed=seed,
-                                                   options=square_field(SIDE)), start=1):  # fmt: skip
+        on_plate = make_options(PlateOptions, {**PLATE, "sites": sites})
+        steps = simulate_plates(folder, plate=on_plate, seed=seed, options=square_field(SIDE))
+        for number, _ in enumerate(steps, start=1):
             if number % 200 == 0:
                 sys.stderr.write(f"plate {seed}: {number} fields simulated\n")
     return folder
@@ -116,17 +128,15 @@ def shows(truth: pd.DataFrame) -> pd.Series:
     )
 
 
-def screened(model: TrainedModel, name: str, images: Path, work: Path, seed: int) -> tuple[Path, pd.Series]:
+def screened(model: TrainedModel, name: str, images: Path, work: Path, tag: str) -> tuple[Path, pd.Series]:
     """Run the screen, and return its folder and what each well shows."""
     truth = pd.read_csv(images / TRUTH).set_index("well")
     known = shows(truth)
     own = known.index[known == name]
     away = {*own[PLANTED:], *known.index[known.isin(LEFT_OUT) & ~known.isin([name, *model.classes])]}
     if len(own) < PLANTED:
-        sys.exit(
-            f"plate {seed} has {len(own)} wells that show {name}; expected at least {PLANTED}: choose another seed"
-        )
-    source, out = work / f"source-{name.replace(' ', '-')}-{seed}", work / f"screen-{name.replace(' ', '-')}-{seed}"
+        sys.exit(f"plate {tag} has {len(own)} wells that show {name}; expected at least {PLANTED}: choose another seed")
+    source, out = work / f"source-{name.replace(' ', '-')}-{tag}", work / f"screen-{name.replace(' ', '-')}-{tag}"
     for file in sorted(images.rglob("*.tif")):
         if file.name.split("_")[1] not in away:
             (source / file.relative_to(images)).parent.mkdir(parents=True, exist_ok=True)

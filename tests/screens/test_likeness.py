@@ -75,6 +75,16 @@ def test_positive_controls_find_a_phenotype_that_is_taken_for_their_class_as_cle
     assert unexplained_wells(small)["kind"].head(6).tolist() == [3] * 6
 
 
+def test_a_phenotype_like_a_class_is_found_beside_many_wells_of_that_class():
+    """Its 12 wells are like the 30 of b, and show b as clearly: what most wells that are taken for b show is b."""
+    table = wells(new=12)
+    names, new = [f"feature_{i:03}" for i in range(40)], table["kind"] == 3
+    typical = table.loc[table["kind"] == 2, names].median()
+    table.loc[new, names] = (table.loc[new, names] + typical) / 2
+    table["bag P b"] = np.where(table["bag score b"] > 0, np.random.default_rng(3).uniform(0.94, 0.96, len(table)), 0.0)
+    assert (unexplained_wells(table)["kind"].head(10) == 3).sum() >= 9
+
+
 def test_without_a_new_phenotype_nothing_leads_by_far() -> None:
     """Known wells alone: the most unlike of them is far below a planted phenotype."""
     known, planted = unexplained_wells(wells(0)), unexplained_wells(wells())

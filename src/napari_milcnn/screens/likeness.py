@@ -3,17 +3,21 @@
 All of it reads the standardised features of `features.parquet` (`screens.features`), along their main directions.
 
 A well in which a share of the cells shows a class lies on the way from the negative controls to that class: to the
-median of its positive controls, where the layout names some, else of that half of the wells taken for it that show it
-most clearly, by P. Wells of a new phenotype, which are taken for some class, are mostly in the other half. Positive
-controls of anything else are a way, too. A few wells are enough: a class is known, however rare it is in a screen. What
-is left of a well beside the nearest way is what no class explains. It is measured against how much that varies over
-wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may stick
-out by an artefact of its own, but wells of a new phenotype stick out together; so `like nothing known` is how much of
-what is left of a well it shares with another, the mean over the three others with which it shares most.
+median of its positive controls, where the layout names some, else of half of the wells taken for it. Where many wells
+are, that is the half whose directions agree best: what most of them show is the class. Of fewer it is the half that
+shows it most clearly, by P, since wells of a new phenotype, which are taken for some class, are mostly in the other
+half. Positive controls of anything else are a way, too. A few wells are enough: a class is known, however rare it is in
+a screen.
+
+What is left of a well beside the nearest way is what no class explains. It is measured against how much that varies
+over wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may
+stick out by an artefact of its own, but wells of a new phenotype stick out together; so `like nothing known` is how
+much of what is left of a well it shares with another, the mean over the three others with which it shares most.
 
 What it cannot find: a phenotype in a single well, and one that is taken for a class, as clearly as wells of the class
 itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of the
-class help.
+class help. Wells of a few cells differ so much from each other that a new phenotype is hardly more unlike than they
+(`benchmarks/screens/left_out.py`).
 """
 
 from __future__ import annotations
@@ -56,6 +60,9 @@ _MOST_CLUSTERED = 4000
 """Most wells, those with the largest values, that are clustered."""
 _FITS, _USUAL = 3, 0.8
 """Rounds in which the covariance is measured on this share of the wells, those that are explained best."""
+_MANY_WELLS = 20
+"""Wells taken for a class from which on most of them are wells of that class."""
+_STARTS, _SEARCH_STEPS = 40, 6
 _LEAST_COSINE = 0.5
 """Least cosine between what is left of wells of one cluster."""
 
@@ -218,9 +225,31 @@ def _ways(
     for number in np.unique(top):
         if classes[number] not in known:
             own = np.flatnonzero(top == number)
-            clearest = own[np.argsort(-clear[own], kind="stable")[: -(-len(own) // 2)]]
-            ends.append(np.median(points[clearest], 0))
+            half = -(-len(own) // 2)
+            clearest = np.argsort(-clear[own], kind="stable")
+            if _MANY_WELLS <= len(own) < len(top) / 2:  # what half of all wells show has no way of its own
+                chosen = _most_alike(_unit_vectors(points[own[clearest]]), half)
+                ends.append(np.median(points[own[clearest[chosen]]], 0))
+            else:
+                ends.append(np.median(points[own[clearest[:half]]], 0))
     return np.array(ends)
+
+
+def _most_alike(units: np.ndarray, count: int) -> np.ndarray:
+    """Return the numbers of so many unit vectors (wells, directions) that agree best, by least trimmed squares.
+
+    The search starts at `_STARTS` of the vectors, the first ones included.
+    """
+    found, best = np.arange(count), -np.inf
+    for start in range(0, len(units), -(-len(units) // _STARTS)):
+        middle = units[start]
+        for _ in range(_SEARCH_STEPS):
+            chosen = np.argsort(-(units @ middle), kind="stable")[:count]
+            middle = _unit_vectors(units[chosen].sum(0, keepdims=True))[0]
+        agreement = float((units[chosen] @ middle).mean())
+        if agreement > best:
+            found, best = chosen, agreement
+    return found
 
 
 def _unexplained(x: np.ndarray, ways: np.ndarray) -> np.ndarray:
