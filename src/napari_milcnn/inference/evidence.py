@@ -376,9 +376,11 @@ class EvidenceMaker:
         if in_strips and self._in_strips(model_input):
             each = _SCRATCH_BYTES + (_SCRATCH_MAP if self.options.kind == "jacobian" else 0) * classes
             Scratch().check_room(each * height * width)
-            if free < _STRIP_MEMORY:
+            band = _LARGEST_BAND * width if self.options.kind == "jacobian" else 0
+            needed = _STRIP_MEMORY + 8 * classes * band
+            if free < needed:
                 raise ComputeError(
-                    f"masks of a plane of {height} x {width} px need {_STRIP_MEMORY / 1e9:.1f} GB, but "
+                    f"masks of a plane of {height} x {width} px need {needed / 1e9:.1f} GB, but "
                     f"{free / 1e9:.1f} GB are free; close other programs"
                 )
             return

@@ -18,6 +18,7 @@ from psygnal import Signal
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, copy_rows
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     OURS,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.masks import PlaneMasks
-    from napari_milcnn.inference.strips.rows import LookedUp
     from napari_milcnn.plugin.classify.records import ImageRecord, PackedLabels
     from napari_milcnn.plugin.results_to_layers import LayerData
 
@@ -153,7 +153,11 @@ class LayerWriter:
         numbers = np.zeros(labels.largest + 1, drawn.labels.dtype)
         own = _numbers(image, masks, drawn.start_of(plane, len(numbers) - 1))
         numbers[masks.shown["label"]] = own
-        drawn.labels[plane] = 0 if image.hides_masks(plane) else labels.mapped(numbers)
+        if image.hides_masks(plane):
+            drawn.labels[plane] = 0
+        else:
+            found = labels.mapped(numbers)
+            copy_rows(found if isinstance(found, LookedUp) else np.asarray(found), drawn.labels[plane])
         index = np.zeros(len(masks.objects), numbers.dtype)
         index[masks.objects["shown"].to_numpy(bool)] = own
         drawn.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]
@@ -217,23 +221,24 @@ class LayerWriter:
         data = class_map_layer(image.source, maps, name, colour, first.placement)
         return self.put(image.key, f"class map {name}", data)
 
-    def put_evidence(self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray) -> Any:
+    def put_evidence(
+        self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray | RowPlane
+    ) -> Any:
         """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
         assert image.source is not None
         assert image.model is not None
-        evidence = np.asarray(evidence)  # that of a large plane is computed from labels on disk
         colour = class_colours(image.model.classes)[name]
-        maps = np.zeros((len(image.source.image.planes), *evidence.shape), np.float32)
+        maps = scratch_array((len(image.source.image.planes), *evidence.shape), np.float32)
         highest = max(float(evidence.max()), 1e-9)
         data = evidence_layer(image.source, maps, name, colour, kind, highest)
         what = f"evidence {name} ({kind})"
         before = self._layer(image.key, what)
         if before is not None and _same_place(before, data[0], data[1]):
-            before.data[image.source.plane_key(plane)] = evidence
+            copy_rows(evidence, before.data[image.source.plane_key(plane)])
             before.contrast_limits = (0, max(before.contrast_limits[1], highest))
             before.refresh()
             return before
-        data[0][image.source.plane_key(plane)] = evidence
+        copy_rows(evidence, data[0][image.source.plane_key(plane)])
         return self.put(image.key, what, data)
 
     def go_to(self, image: ImageRecord, plane: int, place: tuple[float, float] | None = None) -> None:

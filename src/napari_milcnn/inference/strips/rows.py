@@ -168,6 +168,12 @@ class ScratchPlane(RowPlane):
         self._array[top : top + len(rows), :] = rows  # type: ignore[index]
 
 
+def copy_rows(source: np.ndarray | RowPlane, target: np.ndarray) -> None:
+    """Copy a plane (Y, X) into an array, strip by strip."""
+    for strip in strips(source.shape):
+        target[strip.rows] = source[strip.rows]
+
+
 class LookedUp(RowPlane):
     """A plane (Y, X) whose values are looked up by the labels of another plane, where and when it is read.
 

@@ -12,6 +12,8 @@ import pandas as pd
 
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.images.stack import Window
+from napari_milcnn.inference.strips.rows import strips
 from napari_milcnn.plugin.layers_to_image import SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
     add_layer,
@@ -95,13 +97,16 @@ def _masks(
         labels = scratch_array((len(image.planes), *image.plane_shape), np.int32)
         for number, at in enumerate(image.planes):
             own = rows[(rows["position"] == at.position) & (rows["t"] == at.t) & (rows["z"] == at.z)]
-            plane = stored.plane(number, (0,))[0]
-            count = int(plane.max(initial=0))
+            parts, count = strips(image.plane_shape), 0
+            for top, bottom in parts:
+                found = stored.plane(number, (0,), Window(top, bottom, 0, image.plane_shape[1]))[0]
+                labels[number, top:bottom], count = found, max(count, int(found.max(initial=0)))
             numbers = np.zeros(count + 1, labels.dtype)
             table = own[own["label"] <= count]
             index = label_numbers(table["label"].to_numpy(), list(table["class"]), classes, start)
             numbers[table["label"]] = index
-            labels[number] = numbers[plane]
+            for strip in parts:
+                labels[number, strip.rows] = numbers[labels[number, strip.rows]]
             tables.append(table.assign(index=index, plane=number))
             start += count
             yield OpenStep(step.path, step.plane)
