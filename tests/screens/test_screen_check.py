@@ -44,7 +44,7 @@ def source(tmp_path):
     [
         ((), "the channels have no names; which of them is GFP or RFP is not known"),
         (("--channels", "GFP,DAPI"), "which of them is RFP is not known"),
-        (("--channels", "GFP,RFP,DAPI"), "has 2 channels, but channels= names 3"),
+        (("--channels", "GFP,RFP,DAPI"), "has 2 channels, but --channels names 3"),
         (("--channels", "GFP,RFP", "--pixel-size", "50"), "give the true pixel size of the image"),
         (("--channels", "GFP,RFP", "--foreground-channel", "DAPI"), "the foreground channel 'DAPI' is neither in"),
         (("--channels", "GFP,RFP", "--axes", "TCYX"), "names 4 axes, but there are"),
