@@ -10,7 +10,7 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
-from napari_milcnn.options import ComputeOptions, EvaluateOptions
+from napari_milcnn.options import ComputeOptions, EvaluateOptions, ForegroundOptions
 from napari_milcnn.plugin.qt.forms import (
     Band,
     Note,
@@ -22,6 +22,7 @@ from napari_milcnn.plugin.qt.forms import (
     plain_text,
     row,
     scrolled,
+    show_values,
 )
 from napari_milcnn.plugin.qt.notices import Notice
 
@@ -166,3 +167,16 @@ def test_a_choice_that_may_be_left_out_is_offered_once(qtbot):
     assert form_values(form, EvaluateOptions) == {"detail": None, "split": None}
     form["detail"].value = 2
     assert form_values(form, EvaluateOptions)["detail"] == 2
+
+
+def test_a_number_that_may_be_left_out_says_default(qtbot):
+    form = options_form(ForegroundOptions, ("min_size", "size"), {})
+    qtbot.addWidget(form.native)
+    assert [field.native.text() for field in form] == ["default", "default"]
+    assert form_values(form, ForegroundOptions) == {"min_size": None, "size": None}
+    form["min_size"].value = 0
+    show_values(form, ForegroundOptions, {"size": 30})
+    assert [field.native.text() for field in form] == ["0", "30.00"]
+    assert repr(form_values(form, ForegroundOptions)) == "{'min_size': 0, 'size': 30.0}"
+    show_values(form, ForegroundOptions, {"min_size": None})
+    assert form["min_size"].native.text() == "default"

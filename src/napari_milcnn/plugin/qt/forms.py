@@ -61,8 +61,8 @@ def options_form(
 ) -> Container[Any]:
     """Build a form for some fields of an option model, with their defaults, limits and descriptions.
 
-    `form_values` and `show_values` read and write it. Where the default of a field is None, the lowest value of its
-    spin box stands for None, or the text "default", or an empty line.
+    `form_values` and `show_values` read and write it. Where the default of a field is None, its spin box says
+    "default" at its lowest value, or its line is empty.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label:
     elif annotation in (int, float):
         options |= _limits(kind, name)
         value = options["min"] if value is None else value
-        options["tooltip"] += f" {options['min']} stands for the default." if optional and annotation is int else ""
+        annotation = float if optional else annotation  # the spin box of whole numbers cannot say "default"
     elif annotation is not bool:
         value, annotation = _as_text(value), str
     label = label or name.replace("_", " ")
@@ -102,6 +102,8 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label:
         widget.native.setPlaceholderText(_DEFAULT_TEXT if optional else "")
     elif isinstance(widget.native, QDoubleSpinBox) and optional:
         widget.native.setSpecialValueText(_DEFAULT_TEXT)
+        if plain_type(kind, name) is int:
+            widget.native.setDecimals(0)
     return widget
 
 
@@ -138,8 +140,8 @@ def form_values(form: Container[Any], kind: type[Options]) -> dict[str, Any]:
         value, optional = widget.value, is_optional(kind, widget.name)
         if isinstance(widget.native, QLineEdit):
             value = value.strip() or (None if optional else value)
-        elif optional and plain_type(kind, widget.name) in (int, float) and value is not None:
-            value = None if value <= _limits(kind, widget.name)["min"] else value
+        elif optional and (number := plain_type(kind, widget.name)) in (int, float) and value is not None:
+            value = None if value <= _limits(kind, widget.name)["min"] else number(value)
         values[widget.name] = value
     return values
 
