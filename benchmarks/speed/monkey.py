@@ -83,7 +83,7 @@ class Monkey:
         self.elsewhere: Counter[str] = Counter()
         self.lost: list[str] = []
         self.log: list[str] = []
-        self.questions = 0
+        self.questions, self.most = 0, 0
         self.ticks = Ticks()
         self.ticks.start()
         self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
@@ -139,6 +139,7 @@ class Monkey:
         """Do something, let the windows work, and see whether results vanished."""
         action = self.random.choice(self.actions)
         before, asked = self.results(), self.questions
+        self.most = max(self.most, before)
         self.ticks.doing = action.__name__[3:]
         self.log.append(self.ticks.doing)
         try:
@@ -424,7 +425,8 @@ def summary(monkey: Monkey, args: argparse.Namespace) -> list[str]:
     return [
         f"{args.actions} actions, seed {args.seed}, viewers: {args.viewers}. "
         f"{len(monkey.faults)} exceptions or windows left, "
-        f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} questions answered).",
+        f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} message boxes answered; "
+        f"results of up to {monkey.most} planes at once).",
         f"Gaps of the window: 99th percentile {np.percentile(of_docks, 99):.0f} ms after actions on the docks, "
         f"{np.percentile(gaps, 99):.0f} ms with those on napari (a theme, a layer, 3D), in which "
         f"{np.sum(gaps[gaps > LONG]) / np.sum(gaps):.1%} of the time passed in gaps over {LONG} ms.",

@@ -231,3 +231,13 @@ def test_planes_of_an_image_without_layers_have_short_names(dock, qtbot, viewer)
     viewer.layers.clear()
     assert names == ["T0", "T1", "T2"]
     assert [dock.results_box.plane_table.proxy.index(row, 1).data() for row in range(3)] == names
+
+
+def test_what_says_most_is_in_sight(viewer, dock, qtbot):
+    axes = dock.image_box.axes
+    assert axes.width() > axes.fontMetrics().horizontalAdvance("TCYX")
+    add(viewer, "mine")
+    classify(dock, qtbot)
+    assert dock.results_box.plane_table.textElideMode() == Qt.TextElideMode.ElideMiddle
+    assert dock.results_box.objects.titles()[:3] == ("class", "area_px", "mean_evidence")
+
