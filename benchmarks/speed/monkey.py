@@ -59,7 +59,7 @@ from benchmarks.record import report
 from benchmarks.speed.ticks import LONG, Ticks
 from benchmarks.train_dock import drop_on
 from napari_milcnn.plugin.current_model import current
-from napari_milcnn.plugin.docks import OpeningDock
+from napari_milcnn.plugin.docks import OpeningDock, pages_of
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 
@@ -97,13 +97,15 @@ class Monkey:
 
     def pages(self) -> list[OpeningDock]:
         """Return the open docks of this plugin."""
-        return [page for viewer in self.viewers for page in viewer.window._qt_window.findChildren(OpeningDock)]
+        return [page for viewer in self.viewers for page in pages_of(viewer)]
 
     def controls(self) -> list[QWidget]:
         """Return what a user can see and use in the docks."""
         inside = [one for page in self.pages() for one in page.findChildren(QWidget)]
-        return [one for one in inside if isinstance(one, CONTROLS) and one.isVisible() and one.isEnabled()
-                and not isinstance(one, QScrollBar)]  # fmt: skip
+        found = [one for one in inside if isinstance(one, CONTROLS) and one.isVisible() and one.isEnabled()
+                 and not isinstance(one, QScrollBar)]  # fmt: skip
+        self.ticks.pass_over()
+        return found
 
     def results(self) -> int:
         """Count the planes that have results in all docks."""

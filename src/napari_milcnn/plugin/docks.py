@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
 from napari_milcnn.plugin.qt.focus_ring import FocusRings
 from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, there, vertical_layout
@@ -26,6 +27,8 @@ from napari_milcnn.plugin.qt.job import Ending, Job, short_collections
 _PLUGIN = "MIL-CNN phenotyping"
 """Name of the plugin in napari's menus and in the titles of its docks."""
 _NUMBERS = count()
+_PAGES: WeakValueDictionary[int, OpeningDock] = WeakValueDictionary()
+"""The pages there are; to look for them among all widgets of the window would freeze it for a moment."""
 
 
 class OpeningDock(QWidget):
@@ -55,7 +58,9 @@ class OpeningDock(QWidget):
         super().__init__()
         self.dock: Any = None
         self.viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        self._number = next(_NUMBERS)
+        self._number = number = next(_NUMBERS)
+        _PAGES[number] = self
+        self.destroyed.connect(lambda *_: _PAGES.pop(number, None))
         self._waiting: list[Callable[[Any], None]] = []
         DeletedWhenClosed(self)
         FocusRings(self)
@@ -122,7 +127,7 @@ class OpeningDock(QWidget):
             older.show_dock()
             return
         area = window.dockWidgetArea(holder)
-        others = [one for page in window.findChildren(OpeningDock) if (one := _holder(page)) not in (None, holder)]
+        others = [one for page in pages_of(self.viewer) if (one := _holder(page)) not in (None, holder)]
         beside = [one for one in others if window.dockWidgetArea(one) == area and not one.isFloating()]
         if beside and holder not in window.tabifiedDockWidgets(beside[0]):
             window.tabifyDockWidget(beside[0], holder)
@@ -166,9 +171,14 @@ def open_page(viewer: Viewer, kind: type[OpeningDock]) -> OpeningDock:
 
 def _page_of(viewer: Viewer, kind: type[OpeningDock]) -> OpeningDock | None:
     """Return the page of a viewer's dock, the first if there are two; None if the dock is not open."""
+    return next((one for one in pages_of(viewer) if isinstance(one, kind)), None)
+
+
+def pages_of(viewer: Viewer) -> list[OpeningDock]:
+    """Return the pages of the docks that are open in a viewer, the oldest first."""
     viewer = getattr(viewer, "__wrapped__", viewer)
-    found = [one for one in QApplication.allWidgets() if isinstance(one, kind) and one.viewer is viewer]
-    return min((one for one in found if _holder(one) is not None), key=lambda one: one._number, default=None)
+    found = [one for one in _PAGES.values() if one.viewer is viewer and _holder(one) is not None]
+    return sorted(found, key=lambda one: one._number)
 
 
 def _holder(page: QWidget) -> QDockWidget | None:

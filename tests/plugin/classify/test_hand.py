@@ -240,4 +240,3 @@ def test_what_says_most_is_in_sight(viewer, dock, qtbot):
     classify(dock, qtbot)
     assert dock.results_box.plane_table.textElideMode() == Qt.TextElideMode.ElideMiddle
     assert dock.results_box.objects.titles()[:3] == ("class", "area_px", "mean_evidence")
-
