@@ -52,6 +52,21 @@ def test_p_values_of_inactive_wells_are_not_too_small(controls):
     assert (p <= 0.005).mean() < 0.006
 
 
+def test_controls_with_wide_tails_make_no_small_p_values_of_inactive_wells():
+    """Of Cauchy-like values a tenth lies far out; z does not know, p does. Gaussian controls keep their p."""
+    rng = np.random.default_rng(0)
+    small = {True: 0.0, False: 0.0}
+    for _ in range(300):
+        values = rng.standard_t(1.5, 64)
+        scale = control_scale(values[:24])
+        z = robust_z(values[24:], scale)
+        small[True] += (p_values(z, scale.count, tail=scale.tail) <= 0.01).mean() / 300
+        small[False] += (p_values(z, scale.count) <= 0.01).mean() / 300
+    assert small[True] < 0.035
+    assert small[False] > 1.5 * small[True]
+    assert control_scale(np.linspace(-1, 1, 25)).tail == 1
+
+
 def test_p_value_of_many_controls_is_that_of_the_normal_distribution():
     assert p_values(np.array([1.645]), 100_000)[0] == pytest.approx(0.05, rel=0.01)
     assert np.isnan(p_values(np.array([3.0]), 3)[0])

@@ -49,7 +49,7 @@ from napari_milcnn.screens.statistics.replicates import TREATMENT_KEY, replicate
 from napari_milcnn.screens.statistics.scores import ssmd, z_prime
 from napari_milcnn.screens.wells import classes_of_wells, well_scores
 
-NOTE, FITTED = "note", "fitted"
+NOTE, FITTED, TAIL = "note", "fitted", "tail of negative controls"
 _EDGE_LEVEL = 0.01
 _LEAST_CHANGE = 0.05
 """Change of the score of wells, from 0 to 1, below which a dose response means nothing, however sure it is."""
@@ -158,9 +158,10 @@ def _notes_on_doses(wells: pd.DataFrame, options: StatisticsOptions) -> Iterator
         yield "Dose responses are fitted to scores from which the effects of rows and columns are not removed."
 
 
-def control_counts(plates: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Return the number of negative controls with a value of each plate and class."""
-    return {(str(row[PLATE]), row[CLASS]): int(row["negative controls"]) for row in plates.to_dict("records")}
+def control_counts(plates: pd.DataFrame) -> dict[tuple[str, str], tuple[int, float]]:
+    """Return number and tail (`ControlScale.tail`) of the negative controls of each plate and class."""
+    return {(str(row[PLATE]), row[CLASS]): (int(row["negative controls"]), float(row[TAIL]))
+            for row in plates.to_dict("records")}  # fmt: skip
 
 
 def _value_column(wells: pd.DataFrame, name: str, which: str) -> str:
@@ -189,7 +190,7 @@ def _of_plate(
     scale = control_scale(values[negative])
     row = _controls(values, negative, positive, scale) | facts | {NOTE: scale.problem}
     z = robust_z(values, scale)
-    return row, z, p_values(z, scale.count)
+    return row, z, p_values(z, scale.count, tail=scale.tail)
 
 
 def _positive_controls(wells: pd.DataFrame, kinds: pd.Series, name: str) -> np.ndarray:
@@ -208,7 +209,7 @@ def _controls(
     values: np.ndarray, negative: np.ndarray, positive: np.ndarray, scale: ControlScale
 ) -> dict[str, object]:  # fmt: skip
     return {
-        "negative controls": scale.count,
+        "negative controls": scale.count, TAIL: scale.tail,
         "positive controls": int(np.isfinite(values[positive]).sum()),
         "Z'": z_prime(values[positive], values[negative]), "SSMD": ssmd(values[positive], values[negative]),
     }  # fmt: skip

@@ -12,6 +12,7 @@ Decisions:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +59,7 @@ def treatment_keys(wells: pd.DataFrame) -> pd.Series:
 
 
 def treatment_table(
-    wells: pd.DataFrame, classes: list[str], rate: float, controls: Mapping[tuple[str, str], int]
+    wells: pd.DataFrame, classes: list[str], rate: float, controls: Mapping[tuple[str, str], tuple[int, float]]
 ) -> pd.DataFrame:
     """Test each treatment for each class against the negative controls.
 
@@ -71,7 +72,7 @@ def treatment_table(
     rate : float
         False-discovery rate below which a treatment is a hit.
     controls : mapping
-        Plate and class -> number of negative controls by which z was measured.
+        Plate and class -> number of negative controls by which z was measured, and their tail.
 
     Returns
     -------
@@ -135,9 +136,9 @@ def combined(p: np.ndarray) -> float:
     return float(known[0]) if len(known) == 1 else float(stats.combine_pvalues(known, method="stouffer").pvalue)
 
 
-def _row(group: pd.DataFrame, name: str, controls: Mapping[tuple[str, str], int]) -> dict[str, object]:
+def _row(group: pd.DataFrame, name: str, controls: Mapping[tuple[str, str], tuple[int, float]]) -> dict[str, object]:
     z = group[z_column(name)].to_numpy(float)
-    p = [_p_of_plate(z[rows], controls[str(plate), name])
+    p = [_p_of_plate(z[rows], *controls[str(plate), name])
          for plate, rows in group.groupby(PLATE, sort=False, dropna=False).indices.items()]  # fmt: skip
     known = z[np.isfinite(z)]
     first = {column: group[column].iloc[0] for column in TREATMENT_COLUMNS if column in group}
@@ -149,10 +150,10 @@ def _row(group: pd.DataFrame, name: str, controls: Mapping[tuple[str, str], int]
     }  # fmt: skip
 
 
-def _p_of_plate(z: np.ndarray, controls: int) -> float:
+def _p_of_plate(z: np.ndarray, controls: int, tail: float) -> float:
     """Return the p-value of the wells of a treatment on one plate from their z (wells,); NaN without any."""
     known = z[np.isfinite(z)]
-    return float(p_values(np.array([np.median(known)]), controls, len(known))[0]) if len(known) else float("nan")
+    return float(p_values(np.array([np.median(known)]), controls, len(known), tail)[0]) if len(known) else math.nan
 
 
 def with_hits(wells: pd.DataFrame, treatments: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
