@@ -1,6 +1,6 @@
 """Hits of simulated plates with batch effects at a false-discovery rate, with and without control normalisation.
 
-    python -m benchmarks.screens.hits [--work FOLDER] [--plates 3] [--wells 96] [--side 256] [--record]
+    python -m benchmarks.screens.hits [--work FOLDER] [--plates 3] [--wells 96] [--side 256] [--seeds 0 1] [--record]
 
 Plates of one reporter strain treated with compounds at several doses (`simulation.plate`): half of the compounds move
 the protein in a share of the cells that rises with the dose. Plates differ in exposure, background, noise, focus, size,
@@ -26,6 +26,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import napari_milcnn as mil
@@ -40,18 +41,29 @@ from napari_milcnn.simulation.plate import LAYOUT, TRUTH, simulate_plates
 ACTIVE, IDLE = 0.15, 0.02
 """Share of responding cells from which a treatment is active, and up to which it is inactive."""
 RATE = 0.05
+SITES = PlateOptions().sites
 TREATMENT = ["treatment", "dose"]
 
 
 def main() -> None:
     """Simulate, classify, compare and record."""
     args = arguments()
+    found = [tables_and_truth(args, seed) for seed in args.seeds]
+    active, idle = (sum(int(chosen(truth["share"]).sum()) for _, truth in found)
+                    for chosen in (lambda share: share >= ACTIVE, lambda share: share <= IDLE))  # fmt: skip
+    head = (f"{len(args.seeds)} seeds, each {args.plates} plates of {args.wells} wells, {SITES} fields of {args.side} "
+            f"px a well, {args.doses} doses a compound; {active} active, {idle} inactive treatments\n")  # fmt: skip
+    report("Hits of simulated plates", [head, *lines(found)], keep=args.record)
+
+
+def tables_and_truth(args: argparse.Namespace, seed: int) -> tuple[ScreenTables, pd.DataFrame]:
+    """Simulate and classify the plates of a seed, once, and return the tables and what is true of each treatment."""
     plate = make_options(PlateOptions, {"wells": args.wells, "plates": args.plates, "doses": args.doses})
-    folder = args.work / f"{args.plates}x{args.wells}-{args.side}px-{args.doses}doses-seed{args.seed}"
+    folder = args.work / f"{args.plates}x{args.wells}-{args.side}px-{args.doses}doses-seed{seed}"
     images, out = folder / "plates", folder / "results"
     if not (images / LAYOUT).exists():
         options = square_field(args.side)
-        for number, _ in enumerate(simulate_plates(images, plate=plate, seed=args.seed, options=options), start=1):
+        for number, _ in enumerate(simulate_plates(images, plate=plate, seed=seed, options=options), start=1):
             if number % 50 == 0:
                 sys.stderr.write(f"{number} of {plate.plates * plate.wells * plate.sites} fields simulated\n")
     steps = mil.screen(mil.load_model("yeast-sim"), images, out, layout=images / LAYOUT, cells=False, resume=True,
@@ -59,12 +71,7 @@ def main() -> None:
     for step in steps:
         if step.number % 50 == 0:
             sys.stderr.write(f"{step.number} of {step.total} fields classified\n")
-    tables = read_tables(out)
-    truth = treatments_of(pd.read_csv(images / TRUTH))
-    head = (f"{plate.plates} plates of {plate.wells} wells, {plate.sites} fields of {args.side} px a well, "
-            f"{plate.compounds} compounds at {plate.doses} doses; {int((truth['share'] >= ACTIVE).sum())} active and "
-            f"{int((truth['share'] <= IDLE).sum())} inactive treatments\n")  # fmt: skip
-    report("Hits of simulated plates", [head, *lines(tables, truth)], keep=args.record)
+    return read_tables(out), treatments_of(pd.read_csv(images / TRUTH))
 
 
 def arguments() -> argparse.Namespace:
@@ -75,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wells", type=int, default=96)
     parser.add_argument("--doses", type=int, default=6)
     parser.add_argument("--side", type=int, default=256, help="of a field, in px")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
@@ -119,13 +126,21 @@ def figures(found: pd.DataFrame, truth: pd.DataFrame) -> list[object]:
     return [len(counted), float(own["hit"].mean()), false, len(own_false), len(other) / max(1, len(own))]
 
 
-def lines(tables: ScreenTables, truth: pd.DataFrame) -> list[str]:
-    """Rows of Markdown: each way of comparing, for each score of a well."""
+def lines(found: list[tuple[ScreenTables, pd.DataFrame]]) -> list[str]:
+    """Rows of Markdown: each way of comparing, for each score of a well, over all seeds."""
     ways = {"all plates as one": (False, False), "by plate": (True, False), "by plate, polished": (True, True)}
-    rows = [[name, score, *figures(hits_of(tables, by_plate=by_plate, score=score, polish=polish), truth)]
+    rows = [[name, score, *over_seeds([figures(hits_of(tables, by_plate=by_plate, score=score, polish=polish), truth)
+                                       for tables, truth in found])]
             for name, (by_plate, polish) in ways.items() for score in ("median", "mean", "bag")]  # fmt: skip
     head = ["negative controls", "score of a well", "treatments hit", "power", "false", "false hits", "other class"]
     return table(head, rows)
+
+
+def over_seeds(rows: list[list[object]]) -> list[object]:
+    """Sum up what is counted; shares are those of all treatments hit (false), and means over seeds."""
+    hit, power, false, false_hits, other = np.array(rows, float).T
+    share = float((false * hit).sum() / max(hit.sum(), 1))
+    return [int(hit.sum()), float(power.mean()), share, int(false_hits.sum()), float(other.mean())]
 
 
 if __name__ == "__main__":

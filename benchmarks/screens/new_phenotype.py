@@ -2,6 +2,8 @@
 
     python -m benchmarks.screens.new_phenotype --data FOLDER [--model nuclei] [--wells 48] [--record]
 
+    python -m benchmarks.screens.new_phenotype --data FOLDER --left-out Hole=without_hole.zip ... [--record]
+
 FOLDER holds `compose_fields.py` and `mitocheck/`. A screen of wells of four fields is composed of real nuclei of unseen
 plates (30-80 % of the cells affected): as many wells of each class of the model, and 3 % of them beside these of one of
 MitoCheck's other phenotypes, which the model has never seen. Half of the wells of the reference class are negative
@@ -15,13 +17,14 @@ Beside it, each field and well of known classes: accuracy of single fields, of t
 of all their instances in one bag; the same for wells in which 5-30 % of the cells are affected with --rare.
 
 Only few cells of some phenotypes come from unseen plates (Grape 3, Folded 10), so that their fields repeat them. All
-wells are of one simulated plate. Nothing is trained; that a class is left out of the training is what the other
-phenotypes are.
+wells are of one simulated plate. Nothing is trained here. With --left-out, ten wells of each class that a model was
+trained without are planted among the wells of its own classes.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,7 @@ from napari_milcnn.screens.features import feature_names, standardised, well_row
 from napari_milcnn.screens.likeness import CLUSTER, UNEXPLAINED, unexplained_wells
 
 PLANTED = 0.03
+PLANTED_LEFT_OUT = 10
 FEW, FEW_PLANTED, INACTIVE = (2, 4, 8), (3, 6), 46
 """Wells of each class, planted wells, and wells of the reference class, of plates on which most wells show nothing."""
 
@@ -53,7 +57,14 @@ def main() -> None:
     parser.add_argument("--rare", action="store_true", help="bags against medians where 5-30 %% of the cells differ")
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
+    parser.add_argument("--left-out", nargs="+", default=[], type=lambda text: tuple(text.split("=", 1)),
+                        metavar="NAME=MODEL", help="classes, each with a model trained without it")  # fmt: skip
     args = parser.parse_args()
+    if args.left_out:
+        table = composed(args.data, args.work, "validation", args.wells * FIELDS_OF_A_WELL, AFFECTED)
+        record.report("New phenotypes in a screen: classes left out of training", left_out(table, args.left_out),
+                      keep=args.record)  # fmt: skip
+        return
     model = mil.load_model(args.model)
     affected = RARE if args.rare else AFFECTED
     table = composed(args.data, args.work, "validation", args.wells * FIELDS_OF_A_WELL, affected)
@@ -105,6 +116,26 @@ def planted(model: TrainedModel, known: pd.DataFrame, other: pd.DataFrame) -> li
     rows.append(["mean", *(float(np.mean([row[i] for row in rows])) for i in (1, 2)), "", "", ""])
     header = ["planted phenotype", "precision at 10", "by unlike of the well", "its wells in cluster 1",
               "share of cluster 1", "above every known well"]  # fmt: skip
+    return record.table(header, rows)
+
+
+def left_out(table: LabelTable, models: Sequence[tuple[str, str]]) -> list[str]:
+    """Rows of Markdown: classes that models were trained without, planted into the wells of the other classes."""
+    rows: list[list[object]] = []
+    for name, file in models:
+        model = mil.load_model(file)
+        wells = wells_of(model, table, {})
+        known, new = wells[wells["label"] != name], wells[wells["label"] == name].head(PLANTED_LEFT_OUT)
+        listed = list_of(model, known, new)[1]
+        is_new = listed["label"] == name
+        known_best = listed.loc[~is_new, UNEXPLAINED].max()
+        classes = np.array(model.classes)
+        tops = classes[new[[f"bag score {one}" for one in classes]].to_numpy().argmax(1)]
+        taken = pd.Series(tops).value_counts().index[0]
+        rows.append([name, len(known), len(new), taken, float(is_new.head(10).mean()),
+                     float((listed.loc[is_new, UNEXPLAINED] > known_best).mean())])  # fmt: skip
+    rows.append(["mean", "", "", "", *(float(np.mean([row[i] for row in rows])) for i in (4, 5))])
+    header = ["left out", "known wells", "planted wells", "taken for", "precision at 10", "above every known well"]
     return record.table(header, rows)
 
 

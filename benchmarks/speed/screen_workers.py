@@ -4,8 +4,9 @@
 turns in one process on one core and by two workers on two cores, one thread each. The rate is that of the fields after
 the first well, by the times at which the parts were written: it has the end of the run, where one worker has nothing
 left to do, and leaves out how long Python and torch take to start. Efficiency is the rate of two workers over twice
-that of one process. Then the costs are measured that benchmarks.speed.screen_schedule takes: seconds and bytes a field,
-of dask a task, and of the tables a well.
+that of one process; two plain processes without dask (`--shard 1/2` and `2/2`) say what the computer gives. Then the
+costs are measured that benchmarks.speed.screen_schedule takes: seconds and bytes a field, of dask a task, and of the
+tables a well.
 """
 
 from __future__ import annotations
@@ -42,18 +43,20 @@ def prepare(folder: Path) -> Path:
     return plate
 
 
-def rate(plate: Path, out: Path, workers: int, cores: set[int]) -> float:
-    """Run a screen -> fields a second, after the first well."""
-    words = ["screen", str(plate), "-m", "yeast-sim", "--out", str(out), "--workers", str(workers), "--device", "cpu"]
+def rate(plate: Path, out: Path, ways: list[list[str]], cores: set[int]) -> float:
+    """Run a screen by one command or several at a time -> fields a second, after the first well."""
+    words = ["screen", str(plate), "-m", "yeast-sim", "--out", str(out), "--device", "cpu"]
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # which the command inherits
+    os.sched_setaffinity(0, cores)  # which the commands inherit
     try:
-        done = subprocess.run([sys.executable, "-m", "napari_milcnn", *words], capture_output=True, env=ONE_THREAD,
-                              check=False, text=True)  # fmt: skip
+        running = [subprocess.Popen([sys.executable, "-m", "napari_milcnn", *words, *way], stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE, env=ONE_THREAD, text=True) for way in ways]  # fmt: skip
     finally:
         os.sched_setaffinity(0, before)
-    if done.returncode:
-        sys.exit(done.stderr[-2000:])
+    for one in running:
+        said = one.communicate()[1]
+        if one.returncode:
+            sys.exit(said[-2000:])
     times = np.sort([path.stat().st_mtime_ns / 1e9 for path in out.glob("parts/*/*/part.json")])
     return (len(times) - 1) * SITES / (times[-1] - times[0])
 
@@ -103,12 +106,14 @@ def main() -> None:
         work = Path(name)
         plate = prepare(work)
         for number in range(options.rounds):
-            one = rate(plate, work / f"one {number}", 1, {cores[0]})
-            two = rate(plate, work / f"two {number}", 2, set(cores))
-            rows.append([number + 1, one, two, two / (2 * one)])
+            one = rate(plate, work / f"one {number}", [[]], {cores[0]})
+            two = rate(plate, work / f"two {number}", [["--workers", "2"]], set(cores))
+            plain = rate(plate, work / f"plain {number}", [["--shard", "1/2"], ["--shard", "2/2"]], set(cores))
+            rows.append([number + 1, one, two, two / (2 * one), plain / (2 * one), two / plain])
         found = costs(plate, work / "one 0")
     rows.append(["median", *np.median([row[1:] for row in rows], 0).tolist()])
-    header = ["round", "fields a second, one process", "two workers", "efficiency"]
+    header = ["round", "fields a second, one process", "two workers", "efficiency", "of two plain processes",
+              "workers over plain processes"]  # fmt: skip
     lines = [f"{WELLS * SITES} fields.", "", *table(header, rows), "", *table(["cost", "measured"], found)]
     report("Workers of a screen", lines, keep=options.record)
 

@@ -32,7 +32,7 @@ from napari_milcnn.screens.features import SIGMA_OF_MAD
 
 FEWEST_CONTROLS = 4
 """Negative controls of a plate that are needed for z and p."""
-_REACH = 0.9
+_JUDGED_SHARE = 0.9
 """Share of the controls by whose distance from the median the tails are judged."""
 _LEAST_SCORE = 1e-6
 """Scores nearer to 0 or 1 are clipped: they are float32, so the rest is rounding."""
@@ -90,7 +90,7 @@ def control_scale(values: np.ndarray) -> ControlScale:
         return ControlScale(
             math.nan, math.nan, len(known), "at least half of the negative controls have the same value"
         )
-    reach = float(np.quantile(np.abs(known - median), _REACH)) / float(stats.norm.ppf((1 + _REACH) / 2))
+    reach = float(np.quantile(np.abs(known - median), _JUDGED_SHARE)) / float(stats.norm.ppf((1 + _JUDGED_SHARE) / 2))
     return ControlScale(median, spread, len(known), tail=max(1.0, reach / spread))
 
 
@@ -116,5 +116,5 @@ def p_values(z: np.ndarray, controls: int, wells: int = 1, tail: float = 1.0) ->
     if controls < FEWEST_CONTROLS:
         return np.full(np.shape(z), math.nan)
     widening = tail * math.sqrt((1 if wells < 3 else math.pi / 2) / wells + math.pi / 2 / controls)
-    tail: np.ndarray = stats.t.sf(np.asarray(z, float) / widening, _DEGREES_PER_CONTROL * controls)
-    return tail
+    found: np.ndarray = stats.t.sf(np.asarray(z, float) / widening, _DEGREES_PER_CONTROL * controls)
+    return found
