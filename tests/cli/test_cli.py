@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import napari_milcnn as mil
@@ -488,23 +490,28 @@ def test_a_table_of_plates_that_is_not_there_is_refused_also_where_none_is_neede
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("sentence", "shown"), [
-    ("name them (option channels)", "name them (--channels)"),
-    ("or keep none (option validation: 0)", "or keep none (--validation 0)"),
-    ("with the option pattern=off each file is an image", "with --pattern off each file is an image"),
-    ('for example axes="CYX" or axes="TYX"', "for example --axes CYX or --axes TYX"),
-    ("choose one by series=0, ...", "choose one by --series 0, ..."),
-    ("give pixel_size=0.325.", "give --pixel-size 0.325."),
-    ("give pixel_size if you know it.", "give --pixel-size if you know it."),
-    ("/a/series=3.tif and series=3.tif: an option that is not there", None),
-    ("leave the option out, or set plates", None),
+@pytest.mark.parametrize(("command", "sentence", "shown"), [
+    ("train", "name them (option channels)", "name them (--channels)"),
+    ("train", "or keep none (option validation: 0)", "or keep none (--validation 0)"),
+    ("evaluate", "or keep none (option validation: 0)", "or keep none (--train-validation 0)"),
+    ("screen", "with the option pattern=off each file is an image", "with --pattern off each file is an image"),
+    ("classify", "option 'tile' is 10, which is too small", "--tile is 10, which is too small"),
+    ("classify", 'for example axes="CYX" or axes="TYX"', "for example --axes CYX or --axes TYX"),
+    ("classify", "choose one by series=0, ...", "choose one by --series 0, ..."),
+    ("classify", "give pixel_size=0.325.", "give --pixel-size 0.325."),
+    ("classify", "give pixel_size if you know it.", "give --pixel-size if you know it."),
+    ("classify", "/a/series=3.tif and series=3.tif: an option that is not there", None),
+    ("classify", "a column pixel_size, which is empty; leave the option out, or set plates", None),
+    ("info", "name them (option channels)", None),
 ])  # fmt: skip
-def test_messages_call_options_as_one_types_them(sentence, shown):
-    assert with_flags(sentence) == (shown or sentence)
+def test_messages_call_options_as_one_types_them(command, sentence, shown):
+    with click.Context(get_command(app).commands[command]):
+        assert with_flags(sentence) == (shown or sentence)
 
 
-def test_every_option_that_a_sentence_names_is_known_as_a_flag():
+def test_every_option_that_a_sentence_names_is_a_flag_of_a_command():
     texts = " ".join(path.read_text("utf-8") for path in Path(mil.__file__).parent.rglob("*.py"))
     named = set(re.findall(r"\(option ([a-z_]+)", texts))
+    flags = {flag for command in get_command(app).commands.values() for one in command.params for flag in one.opts}
     assert {"channels", "pattern", "plates"} <= named
-    assert {name for name in named if with_flags(f"(option {name})") != f"({flag_name(name)})"} == set()
+    assert {name for name in named if flag_name(name) not in flags} == set()

@@ -165,15 +165,17 @@ def test_thumbnails_and_label_images_are_left_out_of_a_folder_and_said(tmp_path)
     names = ["p_B03_s1_w1.tif", "p_B03_s1_w1_thumb.tif", f"p_B03_s1_w1_thumb{GUIDS[0]}.tif", "a.tif",
              "a_cp_masks.png", "A_MASKS.TIF", "a_Object Identities.tif", "a_Simple Segmentation.tif",
              "b_labels.tif", "MFG.mdb", "Index.idx.xml",
-             "DC_DCAM#1_CAM3.tif", "SC_BP525-50_20x v2_M01_CH02.tif"]  # fmt: skip
+             "DC_DCAM#1_CAM3.tif", "SC_BP525-50_20x v2_M01_CH02.tif", "q_C04_T0001F001L01A01Z01C01.tif"]  # fmt: skip
     for name in names:
         (tmp_path / name).touch()
     said: list[str] = []
     found = find_images([tmp_path], on_note=said.append)
-    assert [path.name for path in found] == ["a.tif", "b_labels.tif", "p_B03_s1_w1.tif"]
+    assert {path.name for path in found} == {"a.tif", "b_labels.tif", "p_B03_s1_w1.tif", names[-1]}
     assert said[0].startswith(f"thumbnails in {tmp_path} are left out (2)")
     assert "label images in" in said[1]
     assert said[2].startswith(f"pictures of dark current and shading in {tmp_path} are left out (2)")
+    (tmp_path / names[-1]).unlink()  # without a file of CellVoyager such names are a user's own
+    assert {"DC_DCAM#1_CAM3.tif", "SC_BP525-50_20x v2_M01_CH02.tif"} <= {one.name for one in find_images([tmp_path])}
 
 
 @pytest.mark.parametrize(("text", "well"), [

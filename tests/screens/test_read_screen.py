@@ -234,6 +234,7 @@ def test_a_layout_can_be_joined_to_a_screen(finished, tmp_path):
     found = with_layout(open_results(finished), tmp_path / "layout.csv")
     assert isinstance(found, OpenedScreen)
     assert "donor" in found.table
+    assert {"x", "y"} <= set(wells_of_results(found)["donor"])
 
 
 def test_times_that_are_series_of_one_file_have_their_own_cells(model, tmp_path):

@@ -20,8 +20,6 @@ from napari_milcnn import new_model, read_labels, train
 from napari_milcnn.errors import OptionsError, OutputError
 
 FAST = {"epochs": 4, "epoch_steps": 1, "batch_size": 4, "patch": 80, "device": "cpu", "precision": "float32"}
-SERVER = get_context("forkserver")  # imports once what its processes need
-SERVER.set_forkserver_preload(["napari_milcnn.training.trainer", "torch._dynamo"])  # an optimiser needs the latter
 SHARED_BY_TWO = """
 import atexit
 import os
@@ -57,27 +55,34 @@ def state_of(path):
     return torch.load(path, weights_only=True)
 
 
-def go_on(folder, kept, begun):
+@pytest.fixture
+def server():
+    """Return what starts processes; one server imports once what they need, an optimiser torch._dynamo."""
+    found = get_context("forkserver")
+    found.set_forkserver_preload(["napari_milcnn.training.trainer", "torch._dynamo"])
+    return found
+
+
+def go_on(folder, kept, epochs_done):
     """Train, or what is left of a training, in the process that calls this."""
     torch.set_num_threads(1)
     table = read_labels(folder / "labels.csv")
-    model = model_for(table)
-    begun.set()
-    list(train(model, table, checkpoint=folder / f"{kept}.checkpoint", resume=True, **FAST | {"epochs": 30}))
+    options = FAST | {"epochs": 30}
+    for _ in train(model_for(table), table, checkpoint=folder / f"{kept}.checkpoint", resume=True, **options):
+        epochs_done.release()
 
 
-def begin(folder, kept):
-    """Start, or go on with, a training in a process of its own; return the process once it trains."""
-    begun = SERVER.Event()
-    process = SERVER.Process(target=go_on, args=(folder, kept, begun))
+def begin(server, folder, kept):
+    """Start, or go on with, a training in a process of its own; return the process and a semaphore of its epochs."""
+    epochs_done = server.Semaphore(0)
+    process = server.Process(target=go_on, args=(folder, kept, epochs_done))
     process.start()
-    assert begun.wait(PATIENCE / 1000)
-    return process
+    return process, epochs_done
 
 
-def finish(folder, kept):
+def finish(server, folder, kept):
     """Run a training, or what is left of it, to its end."""
-    process = begin(folder, kept)
+    process, _ = begin(server, folder, kept)
     process.join()
     assert process.exitcode == 0
 
@@ -186,17 +191,19 @@ def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.slow
-def test_killed_five_times(table, tmp_path):
+def test_killed_five_times(table, tmp_path, server):
     """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
-    finish(tmp_path, "whole")
+    finish(server, tmp_path, "whole")
     rng = random.Random(0)
     for _ in range(5):
-        process = begin(tmp_path, "killed")
-        time.sleep(rng.uniform(0.1, 0.6))
+        process, epochs_done = begin(server, tmp_path, "killed")
+        for _ in range(rng.randint(1, 4)):
+            assert epochs_done.acquire(timeout=PATIENCE / 1000)
+        time.sleep(rng.uniform(0, 0.05))  # in the midst of an epoch, or while its state is written
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    finish(tmp_path, "killed")
+    finish(server, tmp_path, "killed")
     whole, killed = (state_of(tmp_path / f"{name}.checkpoint") for name in ("whole", "killed"))
     for part in ("network", "best"):
         assert all(torch.equal(whole[part][name], killed[part][name]) for name in whole[part])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -22,12 +23,9 @@ from napari_milcnn.options import flag_name
 from napari_milcnn.progress import Result, Steps
 from napari_milcnn.untrusted import visible
 
-_OPTION_NAMES: Final = (
-    "axes|bag|channels|layout|memory_limit|pattern|pixel_size|plates|present|remove_plate_effects|series|validation"
-)
 _CALLED_AS_IN_PYTHON: Final = re.compile(
-    rf"(?<!\S)(?P<bracket>\(?)"
-    rf"(?:(?:the )?option (?P<option>{_OPTION_NAMES})\b(?:: |=)?|(?P<keyword>{_OPTION_NAMES})=|(?P<name>pixel_size))"
+    r"(?<!\S)(?P<bracket>\(?)(?:(?:the )?option (?P<quote>'?)(?P<option>[a-z_]+)(?P=quote)(?!\w)(?:: |=)?"
+    r"|(?P<keyword>[a-z_]+)=|(?P<give>give )(?P<name>[a-z]+_[a-z_]+))"
     r"(?P<value>\"[^\"]*\"|(?<=[=:\s])\d+(?:\.\d+)?|(?<==)off)?(?=[\s,;:)]|\.?$|\.\s)"
 )
 """An option as sentences call it, such as (option channels), pattern=off or axes="CYX", and a value behind it."""
@@ -76,14 +74,22 @@ def exit_status(code: int = 2) -> Iterator[None]:
 
 
 def with_flags(sentence: str) -> str:
-    """Call the options in a sentence as a command line does, such as --pixel-size for pixel_size."""
+    """Call the options in a sentence as one types them for the running command, such as --pixel-size for pixel_size."""
 
-    def flag(found: re.Match[str]) -> str:
+    def typed(found: re.Match[str]) -> str:
         value = (found["value"] or "").strip('"')
-        name = flag_name(found["option"] or found["keyword"] or found["name"])
-        return f"{found['bracket']}{name}{' ' if value else ''}{value}"
+        flag = _flag_of(found["option"] or found["keyword"] or found["name"])
+        return f"{found['bracket']}{found['give'] or ''}{flag}{' ' if value else ''}{value}" if flag else found[0]
 
-    return _CALLED_AS_IN_PYTHON.sub(flag, sentence)
+    return _CALLED_AS_IN_PYTHON.sub(typed, sentence)
+
+
+def _flag_of(name: str) -> str | None:
+    """Return the flag that an option has in the running command: its name, or a prefix of the command and its name."""
+    context, flag = click.get_current_context(silent=True), flag_name(name)
+    known = [option for one in context.command.params for option in one.opts] if context is not None else []
+    ends = [option for option in known if option.endswith(flag[1:])]
+    return flag if flag in known else ends[0] if len(ends) == 1 else None
 
 
 def error_sentence(error: MilcnnError | OSError) -> str:

@@ -149,12 +149,17 @@ Where the form says it, `plate`, `well`, `site`, `t` and `z` are the place of th
 _FORMS = {name: re.compile(form) for name, form in CHANNEL_FILES.items()}
 THUMBNAIL: Final = re.compile(rf".*_thumb(?:{_GUID})?\.\w+", re.IGNORECASE)
 """Names of thumbnails that instruments write beside the images."""
-CORRECTION: Final = re.compile(r"DC_.*_CAM\d+\.tif|SC_.*_CH\d+\.tif", re.IGNORECASE)
-"""Names of the pictures of dark current and of shading that CellVoyager writes beside the images."""
+_CORRECTION = re.compile(r"DC_.*_CAM\d+\.tif|SC_.*_M\d+_CH\d+\.tif", re.IGNORECASE)
 _MOST_PLACES: Final = 10
 """Places for any text in a pattern: with each of them, a name that does not fit takes many times longer to refuse."""
 OFF: Final = "off"
 """The pattern that takes each file for an image of its own."""
+
+
+def corrections(paths: Sequence[Path]) -> list[Path]:
+    """List the pictures of dark current and of shading that CellVoyager writes beside the images of a folder."""
+    named = [path for path in paths if _CORRECTION.fullmatch(path.name)]
+    return named if named and any(_FORMS["CellVoyager"].fullmatch(path.name) for path in paths) else []
 
 
 _CHANNEL_MARK = re.compile(r"A\*|[ _-]*(?:wv ?|w|channel|ch|d|c)?\*+", re.IGNORECASE)

@@ -35,7 +35,7 @@ from typing import Final
 from napari_milcnn.atomic_write import shortened
 from napari_milcnn.delimited import DelimitedTable
 from napari_milcnn.errors import ImageError
-from napari_milcnn.images.instruments import CORRECTION, THUMBNAIL, field_in, join_fields
+from napari_milcnn.images.instruments import THUMBNAIL, corrections, field_in, join_fields
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff", ".btf", ".tf8")
 RASTER_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -201,7 +201,7 @@ def _shown_in(folder: Path) -> tuple[list[Path], list[str]]:
     found = sorted(path for path in folder.iterdir() if is_image(path))
     stems = {_without_suffix(path.name).casefold() for path in found}
     thumbs = [path for path in found if THUMBNAIL.fullmatch(path.name)]
-    corrections = [path for path in found if CORRECTION.fullmatch(path.name)]
+    pictures = corrections(found)
     labels = [
         path for path in found
         for stem in [_without_suffix(path.name).casefold()]
@@ -210,10 +210,10 @@ def _shown_in(folder: Path) -> tuple[list[Path], list[str]]:
     sentences = [
         f"{what} in {folder} are left out ({len(some)}), such as {some[0].name}"
         for what, some in (
-            ("thumbnails", thumbs), ("label images", labels), ("pictures of dark current and shading", corrections),
+            ("thumbnails", thumbs), ("label images", labels), ("pictures of dark current and shading", pictures),
         ) if some
     ]  # fmt: skip
-    passed = {*thumbs, *labels, *corrections}
+    passed = {*thumbs, *labels, *pictures}
     return [path for path in found if path not in passed], sentences
 
 

@@ -57,8 +57,11 @@ LARGEST_AT_ONCE = 2**25
 _LARGEST_BAND = 1024
 """Side of the parts of Jacobian maps of a plane that is cut in strips, in px: a row of them is in memory."""
 _SCRATCH_BYTES, _SCRATCH_MAP = 6, 2
-"""Bytes a pixel of temporary files of a plane that is cut in strips, and of a Jacobian map of one class. Of the sample
-they took 1.2 for objects, 2.3 to 4.2 for other evidence that is smoothed and split, and .5 a Jacobian map."""
+"""Bytes a pixel of temporary files of a plane that is cut in strips, and of a map of one class: a Jacobian map, and one
+that is smoothed. Of the sample they took 1.2 for objects, 2.3 to 4.2 for other evidence of two classes that is smoothed
+and split, and .5 a Jacobian map."""
+_SCRATCH_MAPS = {"object": 0, "jacobian": 2}
+"""Maps of one class in temporary files, by the kind of evidence; 1 of any other kind."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
@@ -374,7 +377,7 @@ class EvidenceMaker:
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
         if in_strips and self._in_strips(model_input):
-            each = _SCRATCH_BYTES + (_SCRATCH_MAP if self.options.kind == "jacobian" else 0) * classes
+            each = _SCRATCH_BYTES + _SCRATCH_MAP * _SCRATCH_MAPS.get(self.options.kind, 1) * classes
             Scratch().check_room(each * height * width)
             band = _LARGEST_BAND * width if self.options.kind == "jacobian" else 0
             needed = _STRIP_MEMORY + 8 * classes * band

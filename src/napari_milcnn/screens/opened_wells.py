@@ -53,7 +53,8 @@ def wells_of_results(found: OpenedResults) -> pd.DataFrame:
     Wells of a screen are compared with their controls. The table is empty if no well is known.
     """
     if isinstance(found, OpenedScreen) and found.compared is not None:
-        return with_quality(found.compared, found.table)
+        added = found.table.groupby([PLATE, WELL], sort=False)[[n for n in found.added if n not in found.compared]]
+        return with_quality(found.compared.merge(added.first(), on=[PLATE, WELL], how="left"), found.table)
     places = places_of_rows(found)
     placed = found.table.assign(**{PLATE: places[PLATE], WELL: places[WELL]})
     table = placed[(places[WELL] != "").to_numpy()]

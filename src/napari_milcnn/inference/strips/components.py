@@ -95,7 +95,7 @@ def split_components(found: LookedUp, distance: float, scratch: Scratch) -> Look
         worst = int((heights * widths).argmax())
         raise ComputeError(
             f"objects that touch cannot be split here: one reaches over {heights[worst]} x {widths[worst]} px, more "
-            f"than memory allows for; choose a higher threshold, set option 'split' to 0, or crop the image"
+            f"than memory allows for; choose a higher threshold, do not split them (split 0), or crop the image"
         )
     parts, owners = scratch.plane(found.shape, np.int32), [np.zeros(1, np.int64)]
     count = 0

@@ -234,7 +234,11 @@ class SessionLayers(QObject):
             preview.prepare(then=lambda: self.put_evidence(name))
             return
         kind = str(self.session.settings.evidence["kind"])
-        self.writer.put_evidence(image, name, kind, held.plane, held.evidence.maps[held.names.index(name)])
+        try:
+            self.writer.put_evidence(image, name, kind, held.plane, held.evidence.maps[held.names.index(name)])
+        except OutputError as error:
+            text = f"The evidence cannot be shown: {error}"
+            self.session.notices.say(Cause.IMAGE, text, Level.ERROR, about=image.key)
 
 
 class DockForms(QObject):

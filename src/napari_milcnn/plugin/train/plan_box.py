@@ -248,7 +248,7 @@ class PlanBox(QWidget):
         reference = self.reference.currentText() if self.reference.currentIndex() > 0 else ""
         return Choices(
             what if kind == _FILE else None, what if kind == _NEW else "compact",
-            form_values(self.network, NetworkOptions) | {"pooling": self.pooling.currentText()},
+            form_values(self.network, NetworkOptions) | {"pooling": self.pooling.currentData()},
             form_values(self.seen, InputOptions), form_values(self.foreground, ForegroundOptions), self.values(),
             self.out.text().strip(), reference, self.plates.text().strip(), self._facts,
         )  # fmt: skip

@@ -6,6 +6,7 @@ computed, and why, stands in the column `note` of the table of plates and in `no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -209,7 +210,7 @@ def _controls(
     values: np.ndarray, negative: np.ndarray, positive: np.ndarray, scale: ControlScale
 ) -> dict[str, object]:  # fmt: skip
     return {
-        "negative controls": scale.count, TAIL: scale.tail,
+        "negative controls": scale.count, TAIL: math.nan if scale.problem else scale.tail,
         "positive controls": int(np.isfinite(values[positive]).sum()),
         "Z'": z_prime(values[positive], values[negative]), "SSMD": ssmd(values[positive], values[negative]),
     }  # fmt: skip
