@@ -129,6 +129,7 @@ class Monkey:
         sys.excepthook = self._on_error
         try:
             with self._dialogs(), layers_go_in_their_own_context():
+                self.classify_first()
                 for _ in range(actions):
                     self.step()
                 self.ticks.doing = "the end"
@@ -136,6 +137,18 @@ class Monkey:
                 self.close()
         finally:
             sys.excepthook = hook
+
+    def classify_first(self) -> None:
+        """Drop an image on the Classify dock and wait for its results, so that there is something to lose."""
+        page = next(one for one in self.pages() if one.name == "Classify")
+        end = time.monotonic() + 120
+        while page.dock is None and time.monotonic() < end:
+            self.live(0.05)
+        drop_on(page.dock, self.files[0])
+        while not self.results() and time.monotonic() < end:
+            self.live(0.05)
+        if not self.results():
+            self.faults.append("the first image was not classified")
 
     def step(self) -> None:
         """Do something, let the windows work, and see whether results vanished."""
@@ -394,7 +407,8 @@ def make_files(folder: Path) -> list[Path]:
     for i, kind in enumerate(("nucleus", "mitochondria", "cell periphery")):
         field = simulate_field([kind], SimulationOptions(size=(192, 192), cells=(10, 14)), i)
         files.append(folder / f"field{i}.ome.tif")
-        tifffile.imwrite(files[-1], field.image, photometric="minisblack", metadata={"axes": "CYX"})
+        facts = {"axes": "CYX", "PhysicalSizeX": 0.16, "PhysicalSizeXUnit": "µm", "Channel": {"Name": ["GFP", "RFP"]}}
+        tifffile.imwrite(files[-1], field.image, photometric="minisblack", metadata=facts)
     (folder / "labels.csv").write_text("file,label\nfield0.ome.tif,a\nfield1.ome.tif,b\nfield2.ome.tif,\n")
     (folder / "notes.txt").write_text("no image")
     (folder / "damaged.tif").write_bytes(files[0].read_bytes()[:5000])

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +20,8 @@ from typer.testing import CliRunner
 
 import napari_milcnn as mil
 from conftest import write_plate
-from napari_milcnn.cli.app import app
-from napari_milcnn.cli.progress import with_flags
+from napari_milcnn.cli.app import app, flags_of
+from napari_milcnn.cli.progress import FLAGS, with_flags
 from napari_milcnn.options import flag_name
 from napari_milcnn.output_lock import locked, locked_folder
 
@@ -295,7 +294,7 @@ def test_training_resumes_and_fine_tunes(run, table, tmp_path):
     assert (tmp_path / "m-last.zip").exists() == (not epochs[-1]["is_best"])
     again = run(*call, "--resume")
     assert "belongs to a training that is done" in again.stderr
-    assert "differs in option epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
+    assert "differs in --epochs (was 2, is 3)" in run(*call[:5], 3, *SHORT, "--resume").stderr
     for image in table.images:
         folder = tmp_path / "classes" / f"new {image.labels[0]}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -505,13 +504,14 @@ def test_a_table_of_plates_that_is_not_there_is_refused_also_where_none_is_neede
     ("info", "name them (option channels)", None),
 ])  # fmt: skip
 def test_messages_call_options_as_one_types_them(command, sentence, shown):
-    with click.Context(get_command(app).commands[command]):
-        assert with_flags(sentence) == (shown or sentence)
+    before = FLAGS.set(flags_of(get_command(app).commands[command]))
+    assert with_flags(sentence) == (shown or sentence)
+    FLAGS.reset(before)
 
 
 def test_every_option_that_a_sentence_names_is_a_flag_of_a_command():
     texts = " ".join(path.read_text("utf-8") for path in Path(mil.__file__).parent.rglob("*.py"))
     named = set(re.findall(r"\(option ([a-z_]+)", texts))
-    flags = {flag for command in get_command(app).commands.values() for one in command.params for flag in one.opts}
+    flags = {flag for command in get_command(app).commands.values() for flag in flags_of(command)}
     assert {"channels", "pattern", "plates"} <= named
     assert {name for name in named if flag_name(name) not in flags} == set()

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from napari_milcnn.cli.cells import cells_command
 from napari_milcnn.cli.classify import classify_command, demo
@@ -22,7 +23,7 @@ from napari_milcnn.cli.evaluate import evaluate_command
 from napari_milcnn.cli.export import export_command
 from napari_milcnn.cli.info import info, simulate
 from napari_milcnn.cli.labels import check_command, next_command
-from napari_milcnn.cli.progress import output
+from napari_milcnn.cli.progress import FLAGS, output
 from napari_milcnn.cli.screen import label_command, screen_command, wells_command
 from napari_milcnn.cli.train import calibrate_command, train_command
 
@@ -62,11 +63,19 @@ for name, command in COMMANDS.items():
 
 @app.callback()
 def options_before_the_command(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Learn from image-level labels alone which cells show a phenotype, and where."""
+    if isinstance(context.command, TyperGroup) and context.invoked_subcommand:
+        FLAGS.set(flags_of(context.command.commands[context.invoked_subcommand]))
+
+
+def flags_of(command: object) -> tuple[str, ...]:
+    """Return the flags of a command."""
+    return tuple(flag for one in getattr(command, "params", ()) for flag in one.opts)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -23,8 +23,11 @@ from napari_milcnn.options import flag_name
 from napari_milcnn.progress import Result, Steps
 from napari_milcnn.untrusted import visible
 
+FLAGS: Final[ContextVar[tuple[str, ...]]] = ContextVar("FLAGS", default=())
+"""The flags of the running command."""
 _CALLED_AS_IN_PYTHON: Final = re.compile(
-    r"(?<!\S)(?P<bracket>\(?)(?:(?:the )?option (?P<quote>'?)(?P<option>[a-z_]+)(?P=quote)(?!\w)(?:: |=)?"
+    r"(?<!\S)(?<!leave )(?<!leave the )(?P<bracket>\(?)"
+    r"(?:(?:the )?option (?P<quote>'?)(?P<option>[a-z_]+)(?P=quote)(?!\w)(?:: |=)?"
     r"|(?P<keyword>[a-z_]+)=|(?P<give>give )(?P<name>[a-z]+_[a-z_]+))"
     r"(?P<value>\"[^\"]*\"|(?<=[=:\s])\d+(?:\.\d+)?|(?<==)off)?(?=[\s,;:)]|\.?$|\.\s)"
 )
@@ -86,9 +89,8 @@ def with_flags(sentence: str) -> str:
 
 def _flag_of(name: str) -> str | None:
     """Return the flag that an option has in the running command: its name, or a prefix of the command and its name."""
-    context, flag = click.get_current_context(silent=True), flag_name(name)
-    known = [option for one in context.command.params for option in one.opts] if context is not None else []
-    ends = [option for option in known if option.endswith(flag[1:])]
+    flag, known = flag_name(name), FLAGS.get()
+    ends = [one for one in known if one.endswith(flag[1:])]
     return flag if flag in known else ends[0] if len(ends) == 1 else None
 
 

@@ -166,7 +166,7 @@ def test_a_component_too_large_to_be_split_is_refused(monkeypatch: pytest.Monkey
     scratch, mask = Scratch(), np.ones((30, 40), bool)
     found = components([(Strip(0, 30), mask)], (30, 40), scratch)
     assert np.asarray(split_components(found, 0, scratch)).min() == 1
-    with pytest.raises(ComputeError, match=r"reaches over 30 x 40 px.*set option 'split' to 0"):
+    with pytest.raises(ComputeError, match=r"reaches over 30 x 40 px.*do not split them"):
         split_components(found, 8, scratch)
 
 
