@@ -377,7 +377,7 @@ class EvidenceMaker:
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
         if in_strips and self._in_strips(model_input):
-            each = _SCRATCH_BYTES + _SCRATCH_MAP * _SCRATCH_MAPS.get(self.options.kind, 1) * classes
+            each = _SCRATCH_BYTES + _SCRATCH_MAP * _SCRATCH_MAPS.get(str(self.options.kind), 1) * classes
             Scratch().check_room(each * height * width)
             band = _LARGEST_BAND * width if self.options.kind == "jacobian" else 0
             needed = _STRIP_MEMORY + 8 * classes * band
