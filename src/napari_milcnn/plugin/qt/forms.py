@@ -37,7 +37,7 @@ from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.progress import duration
 
 ERROR, WARNING = "#d55e00", "#b37500"
-"""Text colours that are legible in napari's dark and light themes."""
+"""Colours of the bar beside a text. The text has the theme's colour: no colour of text is legible in every theme."""
 _LEVEL_COLOURS = {Level.NOTE: "", Level.WARNING: WARNING, Level.ERROR: ERROR}
 LIKE, UNSURE = "#00785a", "#5b6470"
 """Grounds of a `Band`: all is well, and nothing is known. With the two above they suit white text."""
@@ -214,11 +214,12 @@ class Note(QLabel):
         self.hide()
 
     def say(self, text: str, colour: str = "") -> None:
-        """Show a text in a colour; an empty text hides the note."""
-        self._show_text(text, f"color: {colour};" if colour else "", Qt.TextFormat.PlainText)
+        """Show a text, with a bar of a colour beside it; an empty text hides the note."""
+        bar = f"border-left: 3px solid {colour}; padding-left: 5px;" if colour else ""
+        self._show_text(text, bar, Qt.TextFormat.PlainText)
 
     def show_notice(self, notice: Notice) -> None:
-        """Show a notice in the colour of its level."""
+        """Show a notice, with the colour of its level."""
         self.say(notice.text, _LEVEL_COLOURS[notice.level])
 
     def say_rich(self, html: str) -> None:
