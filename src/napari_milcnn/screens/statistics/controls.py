@@ -11,8 +11,8 @@ The p-value is one-sided, that a well as inactive as the negative controls score
   themselves. The relative variance of the spread is 1.36 / n (Rousseeuw & Croux 1993, J Am Stat Assoc 88:1273), as that
   of a standard deviation with 0.37 n degrees of freedom; that of the median adds pi / 2n.
 - Where the controls of a plate have tails wider than those of the normal distribution, so that nine in ten of them lie
-  further out than the spread says, p is that of z over so many times the spread (`tail`): among controls of few cells
-  one in seven had |z| above 4, and a quarter of the hits of bag scores were false. z itself stays as it is.
+  further out than the spread says, p is that of z over so many times the spread (`tail`): without it, bag scores of
+  few cells give false hits (benchmarks/screens/hits.py). z itself stays as it is.
 - Scores and P are compared as log-odds: near 0 and 1, where most scores of controls lie, the scores themselves are far
   from symmetric.
 - Nothing is guessed. Without `FEWEST_CONTROLS` negative controls with a value on the plate, or where half of them have
