@@ -315,7 +315,7 @@ def test_command_line(run, record, model, tmp_path):
     done = run(*call, "-m", tmp_path / "moved.zip", "--json")
     assert json.loads(done.stdout)["model"]["sha256"] == model.digest
     assert_equal_results(record.parent, tmp_path / "b")
-    assert "option 'device' is 'tpu'" in run(*call[:-1], "tpu", "-m", tmp_path / "moved.zip").stderr
+    assert "--device is 'tpu'" in run(*call[:-1], "tpu", "-m", tmp_path / "moved.zip").stderr
     assert "has the digest" in run(*call, "-m", "nuclei").stderr
 
 
