@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -283,8 +284,7 @@ def _misbehave(folder: Path) -> None:
     """Do what the harness is there to notice."""
     act = (folder / "act").read_text()
     if act == "hang":
-        while True:
-            pass
+        threading.Event().wait()
     elif act == "memory":
         bytes(3 << 30)
     elif act == "crash":
