@@ -1,6 +1,7 @@
 """Whether single cells betray a phenotype that a model does not know, where whole images do not.
 
     python -m benchmarks.acquisition.phenotypes --data FOLDER [--model nuclei] [--record]
+    python -m benchmarks.acquisition.phenotypes --data FOLDER --left-out Hole=without_hole.zip Metaphase=without_m.zip
 
 FOLDER holds `compose_fields.py` and `mitocheck/`. Every object of a field is measured (`MEASURED`) and classified by
 itself. A field of known classes is a mixture of cells of the reference class and of one other; three ways to say how
@@ -16,9 +17,10 @@ far a field is from that, each learned from fields of training plates:
 `both` is the logarithm of `cells` and half of that of `mixture`. Reported on unseen plates (30-80 % of cells affected):
 AUROC for fields and for wells of four, and how many fields of a phenotype are found where 3 % of known ones are
 flagged. MitoCheck's seven other classes, and each known class in turn as if it were not known: its training fields are
-left out and no cell is taken for it. The network has still learned it, so that these rows are no model trained without
-it; a model that was has the class among the phenotypes of the first table. Directions, weights and measurements were
-chosen on training plates, where MitoCheck's other classes were looked at too.
+left out and no cell is taken for it. The network has learned it. With `--left-out NAME=MODEL` it has not: for each
+class a model that was trained without it, and a row of how its fields differ from those of the classes that the model
+knows, by `unlike` of whole images too. Directions, weights and measurements were chosen on training plates, where
+MitoCheck's other classes were looked at too.
 """
 
 from __future__ import annotations
@@ -99,22 +101,34 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=8, help="fields a class and phenotype, four a well")
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
+    parser.add_argument("--left-out", nargs="+", default=[], type=lambda text: tuple(text.split("=", 1)),
+                        metavar="NAME=MODEL", help="classes, each with a model trained without it")  # fmt: skip
     args = parser.parse_args()
-    maker = EvidenceMaker(mil.load_model(args.model), kind="object")
-    learned, known = (measure(maker, composed(args.data, args.work, split, args.per_class), {})
-                      for split in ("train", "validation"))  # fmt: skip
+    tables = [composed(args.data, args.work, split, args.per_class) for split in ("train", "validation")]
+    if args.left_out:
+        rows = [left_out(name, file, *tables) for name, file in args.left_out]
+        rows.append(["mean", *(float(value) for value in np.mean([row[1:] for row in rows], 0))])
+        lines = record.table(["class left out", "unlike, fields", "unlike, wells", *COLUMNS], rows)
+        record.report("Unseen phenotypes: classes left out of training", lines, keep=args.record)
+        return
+    maker = ready(args.model)
+    learned, known = (measure(maker, table, {}) for table in tables)
     places = {place: name for name, place in OTHER_CLASSES.items()}
     others = measure(maker, other_classes(args.data, args.work, args.per_class), places)
     card = maker.model.card
-    if card.reference is None:
-        sys.exit(f"{args.model} has no reference class; expected a model of classes beside a reference")
-    is_known = np.isin(known.labels, card.classes)
-    others = joined(only(others, others.labels != card.reference), only(known, ~is_known))
-    learned, known = only(learned, np.isin(learned.labels, card.classes)), only(known, is_known)
+    others = only(others, others.labels != card.reference)
     lines = [f"Model {card.name}, sha256 {maker.model.digest[:12]}\n",
              *unseen(card.classes, card.reference, learned, known, others), "",
              *hidden(card.classes, card.reference, learned, known)]  # fmt: skip
     record.report("Unseen phenotypes by single cells", lines, keep=args.record)
+
+
+def ready(file: str) -> EvidenceMaker:
+    """Load a model that has a reference class."""
+    model = mil.load_model(file)
+    if model.card.reference is None:
+        sys.exit(f"{file} has no reference class; expected a model of classes beside a reference")
+    return EvidenceMaker(model, kind="object")
 
 
 def measure(maker: EvidenceMaker, table: LabelTable, names: dict[str, str]) -> Cells:
@@ -273,6 +287,20 @@ def hidden(classes: Sequence[str], reference: str, learned: Cells, known: Cells)
     return record.table(["known class, hidden", *COLUMNS], rows)
 
 
+def left_out(name: str, file: str, train: LabelTable, validation: LabelTable) -> list[object]:
+    """Row of AUROCs of a class that a model was trained without, by `unlike` and by its cells."""
+    maker = ready(file)
+    card = maker.model.card
+    if name in card.classes:
+        sys.exit(f"{file} has the class {name}; expected a model that was trained without it")
+    learned, every = measure(maker, train, {}), measure(maker, validation, {})
+    look = Known(card.classes, str(card.reference), only(learned, np.isin(learned.labels, card.classes)))
+    unlike = [maker.classifier.classify(row.file).unlike[0] for row in validation.images]
+    found, new = {"unlike": np.log(np.array(unlike)), **look.ways(every)}, every.labels == name
+    known = {way: values[~new] for way, values in found.items()}
+    return [name, *aurocs(known, every.labels[~new], found, every.labels, new)]
+
+
 def only(cells: Cells, fields: np.ndarray) -> Cells:
     """Return the cells of some fields, bool (fields,)."""
     kept = fields[cells.field]
@@ -280,23 +308,13 @@ def only(cells: Cells, fields: np.ndarray) -> Cells:
     return Cells(cells.measured[kept], cells.logits[kept], numbers[cells.field[kept]], cells.labels[fields])
 
 
-def joined(first: Cells, second: Cells) -> Cells:
-    """Return the cells of the fields of both."""
-    return Cells(
-        np.concatenate([first.measured, second.measured]),
-        np.concatenate([first.logits, second.logits]),
-        np.concatenate([first.field, second.field + len(first.labels)]),
-        np.concatenate([first.labels, second.labels]),
-    )
-
-
 def aurocs(
     old: dict[str, np.ndarray], old_labels: np.ndarray, new: dict[str, np.ndarray], labels: np.ndarray,
     chosen: np.ndarray,
 ) -> list[float]:  # fmt: skip
-    """AUROC of the chosen new fields against the old ones, for fields and wells, in each of `WAYS`."""
+    """AUROC of the chosen new fields against the old ones, for fields and wells, in each way."""
     return [auroc(wells(old[way], old_labels, size), wells(new[way][chosen], labels[chosen], size))
-            for way in WAYS for size in (1, FIELDS_OF_A_WELL)]  # fmt: skip
+            for way in old for size in (1, FIELDS_OF_A_WELL)]  # fmt: skip
 
 
 def wells(values: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Whether a model says of images that it cannot know that they are unlike its training images, and why.
 
     python -m benchmarks.acquisition.unlike --data FOLDER [--model nuclei] [--record]
-    python -m benchmarks.acquisition.unlike --data FOLDER --left-out Hole=without_hole.zip Metaphase=without_m.zip
 
 FOLDER holds `compose_fields.py`, `mitocheck/`, `bbbc016/` and `mnist/`. Reported:
 
@@ -10,9 +9,8 @@ FOLDER holds `compose_fields.py`, `mitocheck/`, `bbbc016/` and `mnist/`. Reporte
 * false alarms: the share of fields of unseen plates, of the model's own classes, that are said to be unlike
 * unseen phenotypes: fields in which 30-80 % of the cells show one of MitoCheck's seven other classes, among Interphase
   cells of unseen plates. AUROC of `unlike` against fields of known classes of the same plates, for single fields and
-  for wells of four fields (mean of the logarithm of `unlike`), and the share that is said to be unlike
-* `--left-out NAME=MODEL`: the same for a known class and a model that was trained without it. Fields of that class are
-  then the unseen ones, and the others the known ones
+  for wells of four fields (mean of the logarithm of `unlike`), and the share that is said to be unlike. `phenotypes.py`
+  has known classes and models that were trained without them
 
 Nothing is chosen here. Only few cells of some phenotypes come from unseen plates (Grape 3, Folded 10), so that their
 fields repeat them; the known classes have 16 and more.
@@ -60,20 +58,13 @@ def main() -> None:
     args = arguments()
     keep_freed_memory()
     known = composed(args.data, args.work, SPLIT, args.per_class)
-    for name, file in args.left_out:
-        model = asked(file)
-        if name in model.classes:
-            sys.exit(f"{file} has the class {name}; expected a model that was trained without it")
-        lines = left_out(model, name, known)
-        record.report(f"Unlike the training images: {name} left out", lines, keep=args.record)
-    if not args.left_out:
-        model = asked(args.model)
-        sources = Sources.of(args.data, [row.file for row in known.images])
-        found = by_class(model, known)
-        lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n", *technical(model, sources, args.images), "",
-                 *false_alarms(model, found, composed(args.data, args.work, SPLIT, args.per_class, RARE)), "",
-                 *unseen(model, found, other_classes(args.data, args.work, args.per_class))]  # fmt: skip
-        record.report("Unlike the training images", lines, keep=args.record)
+    model = asked(args.model)
+    sources = Sources.of(args.data, [row.file for row in known.images])
+    found = by_class(model, known)
+    lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}\n", *technical(model, sources, args.images), "",
+             *false_alarms(model, found, composed(args.data, args.work, SPLIT, args.per_class, RARE)), "",
+             *unseen(model, found, other_classes(args.data, args.work, args.per_class))]  # fmt: skip
+    record.report("Unlike the training images", lines, keep=args.record)
 
 
 def arguments() -> argparse.Namespace:
@@ -83,8 +74,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--per-class", type=int, default=16, help="fields a class and phenotype, four a well")
     parser.add_argument("--images", type=int, default=3, help="images of each technical kind")
-    parser.add_argument("--left-out", nargs="+", default=[], type=lambda text: tuple(text.split("=", 1)),
-                        metavar="NAME=MODEL", help="classes, each with a model trained without it")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("build/unlike"), help="composed fields are kept here")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
@@ -162,14 +151,6 @@ def unseen(model: TrainedModel, known: dict[str, list[Answer]], others: LabelTab
     rows = [[name, *separation(list(known.values()), [own])] for name, own in named.items()]
     rows.append(["all", *separation(list(known.values()), list(named.values()))])
     return record.table(["unseen phenotype", *SEPARATION], rows)
-
-
-def left_out(model: TrainedModel, name: str, table: LabelTable) -> list[str]:
-    """Rows of Markdown for a class that a model was trained without."""
-    found = by_class(model, table)
-    own = found.pop(name)
-    rows = [[name, *separation(list(found.values()), [own])]]
-    return [f"Model {model.card.name}, sha256 {model.digest[:12]}\n", *record.table(["left out", *SEPARATION], rows)]
 
 
 SEPARATION = ["AUROC, fields", "AUROC, wells of four", "said to be unlike"]
