@@ -106,7 +106,7 @@ def nuclei(data: Path, work: Path) -> None:
     run(
         "train", work / "labels.csv", "--out", SAMPLES / "models" / "nuclei.zip", "--epochs", 10,
         "--epoch-steps", 420, "--vary-size", 1.45, "--channels", "DNA", "--reference", "Interphase",
-        "--foreground-method", "half_maximum", "--foreground-smooth", 1.0, "--name", "nuclei",
+        "--foreground-method", "half_maximum", "--name", "nuclei",
         "--description", "Eight nuclear phenotypes of HeLa H2B-GFP cells.",
         "--trained-on", "1120 fields of 512 x 512 px composed of single real nuclei (64 px crops), 55-85 cells each, "
                         "of which 5-80 % show the field's phenotype among interphase cells, shown in many other ways: "

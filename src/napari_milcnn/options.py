@@ -321,7 +321,8 @@ class ForegroundOptions(Options):
         None,
         ge=0,
         le=MOST_SMOOTH,
-        description="Gaussian sigma, in px of the model, applied before the threshold; default: a twentieth of `size`.",
+        description="Gaussian sigma, in px of the model, applied before the threshold; default: a twentieth of `size`, "
+        "for half_maximum a fortieth.",
     )
     split: float | None = Field(
         None,

@@ -10,6 +10,7 @@ from scipy import ndimage
 from skimage.measure import label as components
 
 from napari_milcnn.inference.foreground import (
+    METHODS,
     agreement,
     drop_small,
     find_objects,
@@ -233,6 +234,8 @@ def test_what_is_given_is_not_measured() -> None:
     assert not is_known(ForegroundOptions(method="local", size=None))
     assert measure_foreground([np.zeros((50, 50))]) == ForegroundOptions()
     assert measure_foreground([lobed_cells()], ForegroundOptions(size=40, method="local")).size == 40
+    sigmas = [measure_foreground([lobed_cells()], ForegroundOptions(size=40, method=m)).smooth for m in METHODS]
+    assert sigmas == [2, 2, 1]  # edges at half their height need half the smoothing
 
 
 def test_discs_of_one_size_agree_best() -> None:

@@ -27,6 +27,10 @@ _SMOOTH, _SPLIT, _LEAST_AREA = 0.05, 0.36, 0.06
 """Sigma before the threshold and sigma at which objects are split, as shares of the typical diameter, and area of the
 smallest object, as a share of a typical disc. Chosen on fields of training plates: with a smaller sigma a nucleus of
 two lobes is cut, with a larger one cells that touch become one."""
+_SMOOTH_EDGE = 0.025
+"""Sigma of `half_maximum`, as a share of the typical diameter: the height of a whole object places its edge, so that a
+rough surface does not cut it in pieces, and half the sigma keeps small and bent objects in their shape. On fields of
+training plates it gave better outlines than the whole one, on noisy images too."""
 _NEAR, _WHOLE = 0.95, 2.4
 """Parts are one object where their centres are nearer than this share of the typical diameter, and their areas together
 are no more than this many typical discs."""
@@ -109,7 +113,8 @@ def resolved(options: ForegroundOptions) -> ForegroundOptions:
     if options.size is None:
         return options.over(make_options(ForegroundOptions, FORMER_FOREGROUND))
     disc = np.pi / 4 * options.size**2
-    usual = {"method": "otsu", "smooth": _SMOOTH * options.size, "min_size": round(_LEAST_AREA * disc)}
+    smooth = _SMOOTH_EDGE if options.method == "half_maximum" else _SMOOTH
+    usual = {"method": "otsu", "smooth": smooth * options.size, "min_size": round(_LEAST_AREA * disc)}
     return make_options(ForegroundOptions, usual | {name: value for name, value in options if value is not None})
 
 

@@ -180,8 +180,9 @@ def _read_weights(files: ModelFiles, description: dict[str, object], card: Model
     source, stated = (entry.get("source"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
     if not isinstance(entry, dict) or not isinstance(source, str) or not isinstance(stated, str):
         raise ModelError(f"{path} names no pytorch_state_dict weights with their SHA-256")
-    architecture = entry.get("architecture")
-    named = (architecture.get("import_from"), architecture.get("callable")) if isinstance(architecture, dict) else None
+    stated_network = entry.get("architecture")
+    architecture = stated_network if isinstance(stated_network, dict) else {}
+    named = (architecture.get("import_from"), architecture.get("callable"))
     if named not in _ARCHITECTURES:
         raise ModelError(
             f"{path} is refused: it asks for the network {short(str(named))}, expected {_ARCHITECTURES[0]}; no code is "
@@ -197,7 +198,22 @@ def _read_weights(files: ModelFiles, description: dict[str, object], card: Model
         raise ModelError(f"{path} is refused: its weights are not a dictionary of named tensors")
     if len(content) < size:
         raise ModelError(f"{path}: its weights do not fit its network ({len(content)} bytes, expected {size} or more)")
+    _check_network(path, architecture.get("kwargs"), card)
     return dict(state)
+
+
+def _check_network(path: Path, stated: object, card: ModelCard) -> None:
+    """Refuse a file that states another network for other programs than for us: its pooling, say, is anyone's guess."""
+    if not isinstance(stated, dict | None):
+        raise ModelError(f"{path}: the kwargs of its architecture are {short(repr(stated))}, expected a dictionary")
+    own = card.network.model_dump(mode="json")
+    for name, value in (stated or {}).items():
+        if name not in own or own[name] != value:
+            expected = f"{own[name]!r}" if name in own else "nothing of that name"
+            raise ModelError(
+                f"{path}: its network is stated twice, and differently: {short(name)} is {short(repr(value))} in the "
+                f"kwargs of its architecture, and {expected} in config.milcnn; get the model from its source again"
+            )
 
 
 def _build(path: Path, card: ModelCard, weights: dict[str, torch.Tensor]) -> TrainedModel:
