@@ -397,12 +397,12 @@ def layers_go_in_their_own_context() -> Iterator[None]:
 def canvas_keys_report_their_errors() -> Iterator[None]:
     """Give the errors of napari's keys to `sys.excepthook`, where those of a keyboard end.
 
-    QTest calls Qt from Python, and PySide6 keeps what an override raises until that call returns. In 6.10 to 6.12, each
-    override that is first looked up meanwhile loses a reference that nobody took (Sbk_GetPyOverride gives up and frees
-    what getOverride only borrowed), and a second error takes the place of the first, which is then never freed.
-    napari's key o raises an IndexError where a stack is shown in 2D, first in the canvas, then in what is around it.
-    So QtViewer.keyPressEvent is freed while its class still has it, and the viewer is kept alive by the first error.
-    A key of the keyboard comes from Qt's event loop, and there PySide6 reports an error at once and loses nothing.
+    QTest calls Qt from Python, and PySide6 keeps what an override raises until that call returns. In 6.10 to 6.12, an
+    override that is looked up for the first time meanwhile loses a reference that nobody took (Sbk_GetPyOverride gives
+    up, and frees what getOverride only lent it), and the error itself may never be freed. napari's key o raises an
+    IndexError where 3D shows an image of two axes: QtViewer.keyPressEvent was freed while its class still had it, or
+    the frames of the error kept the viewer. A key of the keyboard comes from Qt's event loop: there PySide6 reports an
+    error at once, and loses nothing.
     """
     send = CanvasBackendDesktop._keyEvent
 
