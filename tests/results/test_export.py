@@ -78,24 +78,29 @@ def test_planes_not_looked_at_are_exported_empty(compact, stack, tmp_path):
 @pytest.mark.parametrize("room", [True, False])
 def test_class_maps_of_many_planes_wait_on_disk(compact, stack, tmp_path, monkeypatch, room):
     """What a plane adds to memory has no class maps; where the temporary folder has no room they stay in memory."""
-    usual = findings(EvidenceMaker(compact), stack, "a", [1, 3]).prediction
+    usual = findings(EvidenceMaker(compact), stack, "a", [0, 1, 3])
 
     def no_room(*_):
         raise OutputError("no room")
 
     monkeypatch.setattr("napari_milcnn.results.findings._IN_MEMORY", 0)
+    monkeypatch.setattr("napari_milcnn.results.findings._JOINED", 2)
     if not room:
         monkeypatch.setattr("napari_milcnn.results.findings.scratch_array", no_room)
     collected = FindingsOfImage(stack, "a", "a")
-    for step in analyse(EvidenceMaker(compact), [ImageRequest("a", lambda: stack, [1, 3], keep_open=True)]):
+    for step in analyse(EvidenceMaker(compact), [ImageRequest("a", lambda: stack, [0, 1, 3], ALL, keep_open=True)]):
         if isinstance(step.result, PlaneResult):
             collected.take(step.result)
-    assert [one.class_maps.size for one in collected._predictions] == [0, 0]
-    found = collected.findings().prediction
-    assert isinstance(found.class_maps.base, np.memmap) == room
+    assert [one.class_maps.size for one in collected._predictions] == [0]
+    found = collected.findings()
+    objects = usual.objects() if room else usual.objects()[:0]
+    assert (
+        found.objects().drop(columns="file").to_csv() == objects.drop(columns="file")[[*found.objects()][1:]].to_csv()
+    )
+    assert isinstance(found.prediction.class_maps.base, np.memmap) == room
     for name in ("class_maps", "scores", "planes"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(usual, name))
-    np.testing.assert_array_equal(found.bags.features, usual.bags.features)
+        np.testing.assert_array_equal(getattr(found.prediction, name), getattr(usual.prediction, name))
+    np.testing.assert_array_equal(found.prediction.bags.features, usual.prediction.bags.features)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -63,9 +62,9 @@ class PlaneMasks:
     thresholds: dict[str, float]
     counts: dict[str, float] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def shown(self) -> pd.DataFrame:
-        """The objects in the masks; not to be changed."""
+        """The objects in the masks."""
         return self.objects[self.objects["shown"]]
 
 

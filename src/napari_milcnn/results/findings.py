@@ -34,6 +34,8 @@ from napari_milcnn.results.write import (
 
 _IN_MEMORY = 2**24
 """Bytes up to which label images or class maps of all planes of an image, or evidence of one class, are in memory."""
+_JOINED = 32
+"""Planes whose scores and tables are joined: each alone takes several times the memory."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,10 @@ class FindingsOfImage:
         self._image, self._file, self._name, self._notes = image, file, name, evidence_notes
         self._evidence: dict[str, np.ndarray] = {}
         self._predictions: list[Prediction] = []
+        self._count = 0
         self._maps: np.ndarray | None = None
         self._masks: dict[int, PlaneMasks] = {}
+        self._apart: list[int] = []  # planes whose tables are not joined yet
         self._labels: np.ndarray | None = None
         self._channels: tuple[int, ...] = ()
         self.problems: dict[str, None] = {}
@@ -163,8 +167,11 @@ class FindingsOfImage:
     def take(self, result: PlaneResult) -> None:
         """Add the results of a plane; scores are kept where the temporary folder has no room for its masks."""
         maps = result.prediction.class_maps
-        self._take_maps(len(self._predictions), maps[0])
+        self._take_maps(self._count, maps[0])
+        self._count += 1
         self._predictions.append(replace(result.prediction, class_maps=maps[:, :, :0, :0].copy()))
+        if len(self._predictions) > _JOINED:
+            self._predictions = [joined(self._predictions)]
         self._channels = result.channels
         if result.problem:
             self.problems[result.problem] = None
@@ -194,9 +201,20 @@ class FindingsOfImage:
             self._labels[plane] = masks.labels
             let_go(self._labels)
             masks = replace(masks, labels=self._labels[plane])
-        self._masks[plane] = replace(
-            masks, objects=masks.objects.copy()
-        )  # a copy has half the size: columns lie together
+        self._masks[plane] = masks
+        self._apart.append(plane)
+        if len(self._apart) == _JOINED:
+            self._join_tables()
+
+    def _join_tables(self) -> None:
+        """Make one table of those of the latest planes, and give each plane its rows of it."""
+        planes = [plane for plane in self._apart if plane in self._masks]
+        tables = [self._masks[plane].objects for plane in planes]
+        table = pd.concat(tables, ignore_index=True)
+        ends = np.cumsum([len(one) for one in tables]).tolist()
+        for plane, first, last in zip(planes, [0, *ends], ends, strict=False):
+            self._masks[plane] = replace(self._masks[plane], objects=table[first:last])
+        self._apart = []
 
     def _take_evidence(self, plane: int, found: PlaneEvidence) -> None:
         for name, evidence in zip(found.classes, found.maps, strict=True):
@@ -224,7 +242,7 @@ class FindingsOfImage:
         """Return the results so far; None if no plane was classified."""
         if self._maps is None:
             return None
-        prediction = replace(joined(self._predictions), class_maps=self._maps[: len(self._predictions)])
+        prediction = replace(joined(self._predictions), class_maps=self._maps[: self._count])
         evidence = {name: self._evidence[name] for name in prediction.classes if name in self._evidence}
         return Findings(printable(self._file), self._name, self._image, self._channels, prediction, self._masks,
                         evidence, self._notes or {})  # fmt: skip
