@@ -109,7 +109,8 @@ def main() -> None:
             say(block[-1])
         lines += block
         say(f"[{name}: {time.perf_counter() - began:.0f} s since the start]\n")
-    record.report("GPU", lines, keep=args.record)
+    title = "GPU" if device.type == "cuda" else "The script for GPUs, tried on a CPU"
+    record.report(title, lines, keep=args.record)
 
 
 def say(text: str) -> None:

@@ -22,7 +22,7 @@ _FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
-class _Passed:
+class Passed:
     """A layer that was run, and what its way back needs.
 
     Attributes
@@ -52,13 +52,15 @@ class Trace:
         Features of the encoder, float32 (batch, features, Y, X).
     logits : Tensor
         Class-map logits, float32 (batch, classes, Y, X).
+    passed : tuple of Passed
+        The layers of the encoder, from the first to the last.
     """
 
     images: Tensor
     features: Tensor
     logits: Tensor
+    passed: tuple[Passed, ...]
     _network: MilNetwork
-    _passed: tuple[_Passed, ...]
 
     def back(self, index: int, signal: Tensor, *, guided: bool) -> Tensor:
         """Propagate a signal on the map of one class back to the pixels, in the caller's autocast precision.
@@ -79,16 +81,16 @@ class Trace:
         """
         weights = self._network.maps.weight[index]  # (features, 1, 1)
         gradient = (signal[:, None] * weights).to(self._dtype, memory_format=torch.channels_last)
-        below = places_below_relus([one.layer for one in self._passed])
-        for place, one in reversed([*enumerate(self._passed)]):
-            gradient = _back(one, gradient)
+        below = places_below_relus([one.layer for one in self.passed])
+        for place, one in reversed([*enumerate(self.passed)]):
+            gradient = back_through(one, gradient)
             if guided and place in below:
                 gradient = gradient.relu_()
         return (gradient.relu() if guided else gradient).float().sum(1)
 
     @property
     def _dtype(self) -> torch.dtype:
-        return next((one.kept.dtype for one in reversed(self._passed) if one.kept is not None), torch.float32)
+        return next((one.kept.dtype for one in reversed(self.passed) if one.kept is not None), torch.float32)
 
 
 def trace(network: MilNetwork, images: Tensor) -> Trace:
@@ -101,7 +103,7 @@ def trace(network: MilNetwork, images: Tensor) -> Trace:
     images : Tensor
         Normalised images, float32 (batch, channels, Y, X), on the network's device.
     """
-    passed: list[_Passed] = []
+    passed: list[Passed] = []
     last = images
     for layer in network.encoder:
         shape, kept = last.shape, None
@@ -110,9 +112,9 @@ def trace(network: MilNetwork, images: Tensor) -> Trace:
         else:
             last = layer(last)
             kept = last if isinstance(layer, nn.ReLU) else None
-        passed.append(_Passed(layer, shape, kept))
+        passed.append(Passed(layer, shape, kept))
     features = last.float()
-    return Trace(images, features, network.maps_of(features), network, tuple(passed))
+    return Trace(images, features, network.maps_of(features), tuple(passed), network)
 
 
 def places_below_relus(layers: Sequence[nn.Module]) -> set[int]:
@@ -121,7 +123,7 @@ def places_below_relus(layers: Sequence[nn.Module]) -> set[int]:
     return {place - (place > 0 and isinstance(layers[place - 1], nn.MaxPool2d)) for place in relus}
 
 
-def _back(passed: _Passed, gradient: Tensor) -> Tensor:
+def back_through(passed: Passed, gradient: Tensor) -> Tensor:
     """Take a gradient from the output of a layer to its input."""
     layer = passed.layer
     found: Tensor
@@ -147,7 +149,7 @@ def _back(passed: _Passed, gradient: Tensor) -> Tensor:
     return found
 
 
-def _empty(passed: _Passed, gradient: Tensor) -> Tensor:
+def _empty(passed: Passed, gradient: Tensor) -> Tensor:
     """Make what torch wants to see of a layer's input, of which it reads shape and layout alone."""
     layout = torch.contiguous_format if isinstance(passed.layer, nn.AvgPool2d) else torch.channels_last
     return torch.empty(passed.shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
