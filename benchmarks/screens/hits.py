@@ -13,11 +13,15 @@ of a well, and with the well as one bag. A treatment is a compound at a dose, wi
 
 What counts. A treatment is active if at least `ACTIVE` of its cells respond, and inactive if at most `IDLE` do; what
 lies between is left out. Power: share of active treatments that are a hit of their own class. False:
-share of inactive treatments among all hits of any class, which is to be at most 5 %. Other class: share of active
-treatments that are a hit of another class, too.
+share of inactive treatments among all hits of any class, which is to be at most 5 %, with Wilson's 95 % interval. Other
+class: share of active treatments that are a hit of another class, too.
+
+With --normalise group, the same model scales intensities by the negative controls of the plate, without having been
+trained so.
 
 What it cannot say: simulated cells are simpler than real ones, and the model's input is scaled plane by plane, so that
-exposure and background hardly reach it; a model that scales by group would have to be trained first.
+exposure and background hardly reach it; what a model gains that was trained with intensities scaled by group is not
+measured.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 import napari_milcnn as mil
 from benchmarks.record import report, table
@@ -51,22 +56,24 @@ def main() -> None:
     found = [tables_and_truth(args, seed) for seed in args.seeds]
     active, idle = (sum(int(chosen(truth["share"]).sum()) for _, truth in found)
                     for chosen in (lambda share: share >= ACTIVE, lambda share: share <= IDLE))  # fmt: skip
-    head = (f"{len(args.seeds)} seeds, each {args.plates} plates of {args.wells} wells, {SITES} fields of {args.side} "
+    head = (f"{len(args.seeds)} seeds ({', '.join(map(str, args.seeds))}), each {args.plates} plates of {args.wells} wells, {SITES} fields of {args.side} "
             f"px a well, {args.doses} doses a compound; {active} active, {idle} inactive treatments\n")  # fmt: skip
-    report("Hits of simulated plates", [head, *lines(found)], keep=args.record)
+    scaled = ", intensities scaled by plate" if args.normalise == "group" else ""
+    report(f"Hits of simulated plates{scaled}", [head, *lines(found)], keep=args.record)
 
 
 def tables_and_truth(args: argparse.Namespace, seed: int) -> tuple[ScreenTables, pd.DataFrame]:
     """Simulate and classify the plates of a seed, once, and return the tables and what is true of each treatment."""
     plate = make_options(PlateOptions, {"wells": args.wells, "plates": args.plates, "doses": args.doses})
     folder = args.work / f"{args.plates}x{args.wells}-{args.side}px-{args.doses}doses-seed{seed}"
-    images, out = folder / "plates", folder / "results"
+    images, out = folder / "plates", folder / ("results" if args.normalise == "image" else "results by plate")
     if not (images / LAYOUT).exists():
         options = square_field(args.side)
         for number, _ in enumerate(simulate_plates(images, plate=plate, seed=seed, options=options), start=1):
             if number % 50 == 0:
                 sys.stderr.write(f"{number} of {plate.plates * plate.wells * plate.sites} fields simulated\n")
-    steps = mil.screen(mil.load_model("yeast-sim"), images, out, layout=images / LAYOUT, cells=False, resume=True,
+    model = mil.load_model("yeast-sim").with_card(normalise=args.normalise)
+    steps = mil.screen(model, images, out, layout=images / LAYOUT, cells=False, resume=True,
                        reading=ImageReading(channels=("GFP", "RFP")), device=args.device)  # fmt: skip
     for step in steps:
         if step.number % 50 == 0:
@@ -83,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--doses", type=int, default=6)
     parser.add_argument("--side", type=int, default=256, help="of a field, in px")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
+    parser.add_argument("--normalise", choices=("image", "group"), default="image", help="how intensities are scaled")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     return parser.parse_args()
@@ -132,15 +140,18 @@ def lines(found: list[tuple[ScreenTables, pd.DataFrame]]) -> list[str]:
     rows = [[name, score, *over_seeds([figures(hits_of(tables, by_plate=by_plate, score=score, polish=polish), truth)
                                        for tables, truth in found])]
             for name, (by_plate, polish) in ways.items() for score in ("median", "mean", "bag")]  # fmt: skip
-    head = ["negative controls", "score of a well", "treatments hit", "power", "false", "false hits", "other class"]
+    head = ["negative controls", "score of a well", "treatments hit", "power", "false", "95 % interval of false",
+            "false hits", "other class"]  # fmt: skip
     return table(head, rows)
 
 
 def over_seeds(rows: list[list[object]]) -> list[object]:
     """Sum up what is counted; shares are those of all treatments hit (false), and means over seeds."""
     hit, power, false, false_hits, other = np.array(rows, float).T
-    share = float((false * hit).sum() / max(hit.sum(), 1))
-    return [int(hit.sum()), float(power.mean()), share, int(false_hits.sum()), float(other.mean())]
+    total, wrong = int(hit.sum()), int(np.rint(false * hit).sum())
+    bounds = binomtest(wrong, total).proportion_ci(method="wilson") if total else (np.nan, np.nan)
+    return [total, float(power.mean()), wrong / max(total, 1), "{:.3f} to {:.3f}".format(*bounds),
+            int(false_hits.sum()), float(other.mean())]  # fmt: skip
 
 
 if __name__ == "__main__":

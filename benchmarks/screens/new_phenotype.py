@@ -17,8 +17,8 @@ Beside it, each field and well of known classes: accuracy of single fields, of t
 of all their instances in one bag; the same for wells in which 5-30 % of the cells are affected with --rare.
 
 Only few cells of some phenotypes come from unseen plates (Grape 3, Folded 10), so that their fields repeat them. All
-wells are of one simulated plate. Nothing is trained here. With --left-out, ten wells of each class that a model was
-trained without are planted among the wells of its own classes.
+wells are of one simulated plate. Nothing is trained here. With --left-out, wells of each class that a model was trained
+without, 3 % of all, are planted among the wells of its own classes; classified wells are kept in --work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from napari_milcnn.screens.features import feature_names, standardised, well_row
 from napari_milcnn.screens.likeness import CLUSTER, UNEXPLAINED, unexplained_wells
 
 PLANTED = 0.03
-PLANTED_LEFT_OUT = 10
 FEW, FEW_PLANTED, INACTIVE = (2, 4, 8), (3, 6), 46
 """Wells of each class, planted wells, and wells of the reference class, of plates on which most wells show nothing."""
 
@@ -62,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.left_out:
         table = composed(args.data, args.work, "validation", args.wells * FIELDS_OF_A_WELL, AFFECTED)
-        record.report("New phenotypes in a screen: classes left out of training", left_out(table, args.left_out),
+        record.report("New phenotypes in a screen: classes left out of training", left_out(table, args.left_out, args.work),
                       keep=args.record)  # fmt: skip
         return
     model = mil.load_model(args.model)
@@ -71,7 +70,7 @@ def main() -> None:
     known = wells_of(model, table, {})
     lines = [f"Model {model.card.name}, sha256 {model.digest[:12]}; {len(known)} wells of known classes\n"]
     if not args.rare:
-        count = round(PLANTED * len(known) / (1 - PLANTED))
+        count = planted_among(known)
         places = {place: name for name, place in OTHER_CLASSES.items()}
         other = other_classes(args.data, args.work, count * FIELDS_OF_A_WELL)
         planted_wells = wells_of(model, other, places)
@@ -119,13 +118,27 @@ def planted(model: TrainedModel, known: pd.DataFrame, other: pd.DataFrame) -> li
     return record.table(header, rows)
 
 
-def left_out(table: LabelTable, models: Sequence[tuple[str, str]]) -> list[str]:
+def planted_among(known: pd.DataFrame) -> int:
+    """Return how many wells are 3 % of all, beside these known ones."""
+    return round(PLANTED * len(known) / (1 - PLANTED))
+
+
+def kept_wells(model: TrainedModel, table: LabelTable, work: Path) -> pd.DataFrame:
+    """Return what `wells_of` does, classified once for each model."""
+    file = work / f"wells-{model.digest[:12]}-{len(table.images)}.parquet"
+    if not file.exists():
+        wells_of(model, table, {}).drop(columns="fields").to_parquet(file)
+    return pd.read_parquet(file)
+
+
+def left_out(table: LabelTable, models: Sequence[tuple[str, str]], work: Path) -> list[str]:
     """Rows of Markdown: classes that models were trained without, planted into the wells of the other classes."""
     rows: list[list[object]] = []
     for name, file in models:
         model = mil.load_model(file)
-        wells = wells_of(model, table, {})
-        known, new = wells[wells["label"] != name], wells[wells["label"] == name].head(PLANTED_LEFT_OUT)
+        wells = kept_wells(model, table, work)
+        known = wells[wells["label"] != name]
+        new = wells[wells["label"] == name].head(planted_among(known))
         listed = list_of(model, known, new)[1]
         is_new = listed["label"] == name
         known_best = listed.loc[~is_new, UNEXPLAINED].max()
@@ -141,7 +154,7 @@ def left_out(table: LabelTable, models: Sequence[tuple[str, str]]) -> list[str]:
 
 def list_of(model: TrainedModel, known: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put wells on one plate, half of those of the reference class as negative controls; return them, and the list."""
-    both = pd.concat([known, new], ignore_index=True).drop(columns="fields")
+    both = pd.concat([known, new], ignore_index=True).drop(columns="fields", errors="ignore")
     reference = both["label"] == model.card.reference
     both["control"] = np.where(reference & (np.arange(len(both)) % 2 == 0), "negative", "")
     return both, unexplained_wells(standardised(both))

@@ -75,6 +75,16 @@ def test_positive_controls_find_a_phenotype_that_is_taken_for_their_class_as_cle
     assert unexplained_wells(small)["kind"].head(6).tolist() == [3] * 6
 
 
+def test_wells_that_look_as_positive_controls_do_say_nothing_of_a_class_that_they_are_taken_for():
+    """The model takes most wells of a for b, of which there are few: the way to b is still that of b."""
+    table = wells().assign(label="")
+    is_a, is_b = (np.flatnonzero(table["kind"] == kind) for kind in (1, 2))
+    table.loc[is_a[:12], ["control", "label"]] = "positive", "a"
+    table.loc[is_a[6:], ["bag score a", "bag P a", "bag score b", "bag P b"]] = 0.0, 0.0, 1.0, 0.9
+    found = unexplained_wells(table.drop(index=is_b[12:]))
+    assert found["kind"].head(6).tolist() == [3] * 6
+
+
 def test_a_phenotype_like_a_class_is_found_beside_many_wells_of_that_class():
     """Its 12 wells are like the 30 of b, and show b as clearly: what most wells that are taken for b show is b."""
     table = wells(new=12)

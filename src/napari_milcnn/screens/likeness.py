@@ -7,7 +7,8 @@ median of its positive controls, where the layout names some, else of half of th
 are, that is the half whose directions agree best: what most of them show is the class. Of fewer it is the half that
 shows it most clearly, by P, since wells of a new phenotype, which are taken for some class, are mostly in the other
 half. Positive controls of anything else are a way, too. A few wells are enough: a class is known, however rare it is in
-a screen.
+a screen. Wells that look as positive controls do say nothing of another class that the network takes them for: one that
+confuses the two would else lose the way to the other.
 
 What is left of a well beside the nearest way is what no class explains. It is measured against how much that varies
 over wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may
@@ -16,7 +17,8 @@ much of what is left of a well it shares with another, the mean over the three o
 
 What it cannot find: a phenotype in a single well, and one that is taken for a class, as clearly as wells of the class
 itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of the
-class help. Wells of a few cells differ so much from each other that a new phenotype is hardly more unlike than they
+class help. Where the network confuses two classes that have none, wells of one of them lead the list. Wells of few
+cells differ so much from each other that a new phenotype is hardly more unlike than they
 (`benchmarks/screens/left_out.py`).
 """
 
@@ -46,7 +48,9 @@ CLUSTER: Final = "cluster"
 """Column with the number of the group of wells that are alike in what no class explains, from 1; 0 for no group."""
 MAP_COLUMNS: Final = ("map x", "map y")
 MapWay = Literal["pca", "tsne"]
-_DIRECTIONS = 20
+_FEWEST_DIRECTIONS, _MOST_DIRECTIONS, _WELLS_A_DIRECTION = 20, 40, 8
+_LIKE_CONTROLS = 0.25
+"""A well looks as positive controls do, if this share of them agree less with their own median than it does."""
 _FAR = 20.0
 """Standard deviations beyond which a feature says no more."""
 _FEWEST_WELLS = 3
@@ -67,8 +71,10 @@ _LEAST_COSINE = 0.5
 """Least cosine between what is left of wells of one cluster."""
 
 
-def principal_components(table: pd.DataFrame, count: int = _DIRECTIONS) -> np.ndarray:
+def principal_components(table: pd.DataFrame) -> np.ndarray:
     """Return the main directions of the features of wells, float64 (wells, directions), in order of their variance.
+
+    They are 20, and up to 40 of more than 160 wells.
 
     Raises
     ------
@@ -80,6 +86,7 @@ def principal_components(table: pd.DataFrame, count: int = _DIRECTIONS) -> np.nd
         raise ResultsError(f"{len(table)} wells with {len(names)} features are too few to compare; expected at least "
                            f"{_FEWEST_WELLS} wells of a table of features")  # fmt: skip
     values = np.clip(table[names].to_numpy(float), -_FAR, _FAR)
+    count = int(np.clip(len(table) // _WELLS_A_DIRECTION, _FEWEST_DIRECTIONS, _MOST_DIRECTIONS))
     with np.errstate(invalid="ignore"):  # of wells that are all alike, the shares of the variance, which nobody reads
         return np.asarray(PCA(min(count, len(table) - 1, len(names)), svd_solver="full").fit_transform(values))
 
@@ -180,7 +187,7 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     negative, positive = ((text_column(table, CONTROL) == kind).to_numpy(bool) for kind in ("negative", "positive"))
     points = principal_components(table)
     points -= np.median(points[negative if negative.any() else top == np.bincount(top).argmax()], 0)
-    known = _ends_of_controls(table[positive], points[positive])
+    known = _positive_controls(table[positive], points[positive])
     rest = _unexplained(points, _ways(points, top, clear, classes, known))
     values = _shared(rest)
     order = np.argsort(-values, kind="stable")
@@ -196,11 +203,11 @@ def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
-def _ends_of_controls(controls: pd.DataFrame, points: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the median of the positive controls of each label, or of each treatment where they have no label."""
+def _positive_controls(controls: pd.DataFrame, points: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the positive controls (wells, directions) of each label, or of each treatment where they have no label."""
     labels = text_column(controls, "label")
     names = labels.where(labels != "", "treatment " + text_column(controls, "treatment")).to_numpy(str)
-    return {str(name): np.median(points[names == name], 0) for name in np.unique(names)}
+    return {str(name): points[names == name] for name in np.unique(names)}
 
 
 def _ways(
@@ -219,19 +226,20 @@ def _ways(
     classes : sequence of str
         The classes.
     known : mapping
-        Class, or other name -> the end of its way, as positive controls show it.
+        Class, or other name -> points of its positive controls, (wells, directions).
     """
-    ends = list(known.values())
-    for number in np.unique(top):
+    ends = [np.median(own, 0) for own in known.values()]
+    units, is_free = _unit_vectors(points), np.ones(len(points), bool)
+    for end, own in zip(ends, known.values(), strict=True):
+        is_free &= units @ end < np.quantile(_unit_vectors(own) @ end, _LIKE_CONTROLS)
+    for number in np.unique(top[is_free]):
         if classes[number] not in known:
-            own = np.flatnonzero(top == number)
+            own = np.flatnonzero(is_free & (top == number))
             half = -(-len(own) // 2)
-            clearest = np.argsort(-clear[own], kind="stable")
+            clearest = own[np.argsort(-clear[own], kind="stable")]
             if _MANY_WELLS <= len(own) < len(top) / 2:  # what half of all wells show has no way of its own
-                chosen = _most_alike(_unit_vectors(points[own[clearest]]), half)
-                ends.append(np.median(points[own[clearest[chosen]]], 0))
-            else:
-                ends.append(np.median(points[own[clearest[:half]]], 0))
+                clearest = clearest[_most_alike(units[clearest], half)]
+            ends.append(np.median(points[clearest[:half]], 0))
     return np.array(ends)
 
 
