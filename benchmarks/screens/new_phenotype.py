@@ -61,8 +61,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.left_out:
         table = composed(args.data, args.work, "validation", args.wells * FIELDS_OF_A_WELL, AFFECTED)
-        record.report("New phenotypes in a screen: classes left out of training", left_out(table, args.left_out, args.work),
-                      keep=args.record)  # fmt: skip
+        lines = left_out(table, args.left_out, args.work)
+        record.report("New phenotypes in a screen: classes left out of training", lines, keep=args.record)
         return
     model = mil.load_model(args.model)
     affected = RARE if args.rare else AFFECTED

@@ -175,6 +175,14 @@ def test_classes_have_the_colours_that_they_have_everywhere():
     assert fills[:2] == list(class_colours(("a", "b")).values())
 
 
+def test_a_white_class_has_a_clear_edge_on_a_white_page():
+    value = WellValue("top class", "top", "class", tuple("ghijklab"))
+    plate, _ = plate_maps(WELLS, value)
+    wells = ElementTree.fromstring(plate_svg(plate, ColourScale(value))).findall(f"{SVG}rect")
+    edges = {one.get("fill"): float(one.get("stroke-opacity", 1)) for one in wells}
+    assert edges["#ffffff"] > 2 * edges[class_colours(value.classes)["a"]]
+
+
 def of_values(values, kind):
     wells = [f"{letter}{number:02}" for letter in "ABCDEFGH" for number in range(1, 13)]
     value = WellValue("x", "x", kind)

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from conftest import write_plate
-from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.errors import ImageError, LabelsError, OptionsError
 from napari_milcnn.images import intensity
 from napari_milcnn.images.intensity import IntensitySample, IntensityScale, Plates, intensity_scale, sample_plane
 from napari_milcnn.images.open import open_image
@@ -131,6 +131,11 @@ def plate_scaled(plates: Plates, path: Path) -> np.ndarray:
     """Scale the one channel of an image as its plate."""
     with plates.open(path) as image:
         return plates.plate_of(image.path).scale(("DNA",)).scale.apply(image.plane(0))[0]
+
+
+def test_a_table_of_plates_that_is_not_there_is_refused_also_where_none_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"plates is .*plates.csv, which is no file; expected a table with the columns"):
+        Plates(tmp_path / "plates.csv")
 
 
 def test_wells_of_two_plates_are_equal_and_doses_stay_apart(tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def test_changed_images_and_options_are_refused_or_done_again(tmp_path, model, s
     assert not any(one.before for one in wells)
     with pytest.raises(OptionsError, match="give resume, too"):
         run(model, source, tmp_path / "new", redo_changed=True)
+    with pytest.raises(OptionsError, match="plates is set, but the plates of a screen are those of its images"):
+        run(model, source, tmp_path / "new", reading=ImageReading(plates=tmp_path))
 
 
 def test_one_channel_that_is_replaced_by_an_older_file_is_noticed(tmp_path, model, source):

@@ -184,14 +184,11 @@ def reading_of(options: Mapping[str, Any]) -> ImageReading:
     Raises
     ------
     OptionsError
-        If one of them has an impossible value, or --plates names no file, also where the model needs none.
+        If one of them has an impossible value.
     """
     from napari_milcnn.images.open import ImageReading
 
     given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
-    if "plates" in given and not given["plates"].is_file():
-        raise OptionsError(f"--plates is {given['plates']}, which is no file; expected a table with the columns file, "
-                           "plate and control")  # fmt: skip
     if "channels" in given:
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     return ImageReading(**given)

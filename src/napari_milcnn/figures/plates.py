@@ -55,7 +55,7 @@ _EDGE_ROOM: Final = 24
 _STOPS: Final = 11
 """Number of colours in the bar of a scale."""
 _SEQUENTIAL, _DIVERGING = "viridis", "PuOr_r"
-_BLANK_MARK, _EDGE = "#3d4550", "#1c2128"
+_BLANK_MARK, _EDGE, _WHITE = "#3d4550", "#1c2128", "#ffffff"
 """Colours of the mark in a well without a value, and of the edge of a well."""
 _LINE, _LETTER, _ICON = 17.0, 5.9, 11.0
 """Height of a line of the legend, width of a letter in it, side of a mark in it, in px."""
@@ -427,9 +427,9 @@ def _wells(plate: PlateMap, scale: ColourScale, side: float, ink: str) -> list[s
 
 
 def _box(x: float, y: float, side: float, fill: str, edge: str = _EDGE) -> str:
-    """Begin a rectangle, which the caller ends."""
+    """Begin a rectangle, which the caller ends; a white one, as of a class, has a clear edge."""
     where = f'x="{x:g}" y="{y:g}" width="{side:g}" height="{side:g}" rx="{side / 8:.1f}"'
-    return f'<rect {where} fill="{fill}" stroke="{edge}" stroke-opacity=".35">'
+    return f'<rect {where} fill="{fill}" stroke="{edge}" stroke-opacity="{".8" if fill == _WHITE else ".35"}">'
 
 
 def _dot(x: float, y: float, ink: str) -> str:

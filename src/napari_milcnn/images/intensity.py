@@ -41,7 +41,7 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_milcnn.delimited import column_names, table_of
-from napari_milcnn.errors import ImageError, LabelsError
+from napari_milcnn.errors import ImageError, LabelsError, OptionsError
 from napari_milcnn.images.channels import match_channels
 from napari_milcnn.images.lazy_array import ArrayLike
 from napari_milcnn.images.ome_zarr import plate_wells
@@ -371,6 +371,11 @@ class Plates:
         One plate to which every image belongs, whatever the files are called.
     known : mapping, optional
         File -> the scale of its plate that was measured before.
+
+    Raises
+    ------
+    OptionsError
+        If the table is no file, and no scales are known.
     """
 
     def __init__(
@@ -382,6 +387,9 @@ class Plates:
         known: Mapping[Path, PlateScale] | None = None,
     ) -> None:
         self.table = None if table is None else Path(table)
+        if self.table is not None and known is None and not self.table.is_file():
+            raise OptionsError(f"plates is {self.table}, which is no file; expected a table with the columns file, plate "
+                               "and control")  # fmt: skip
         self.reading = reading
         self._one = plate
         self._known = {path.absolute(): Plate(one.name, known=one) for path, one in (known or {}).items()}

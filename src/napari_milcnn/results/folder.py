@@ -142,7 +142,7 @@ def classify_files(
     ImageError
         If a folder holds no image, or no source is given.
     OptionsError
-        If an option is unknown or has an impossible value.
+        If an option is unknown or has an impossible value, or the table of plates is no file.
     ResumeError
         If the run to go on with had another model or other options, or if images have changed since.
     OutputError
@@ -151,8 +151,8 @@ def classify_files(
     """
     if redo_changed and not resume:
         raise OptionsError("redo_changed says what resume does with images that have changed; give resume, too")
-    files = find_images(sources, reading.pattern, on_warning)
     plates = plates or Plates(reading.plates, reading)
+    files = find_images(sources, reading.pattern, on_warning)
     with locked_folder(out) as lock:
         settle(out)
         run = _Run(model, files, out, classes, masks_as if masks else None, save_evidence, objects, reading,

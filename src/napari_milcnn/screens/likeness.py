@@ -319,7 +319,7 @@ def _clusters(rest: np.ndarray, values: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def write_likeness(folder: Path, table: pd.DataFrame) -> None:
+def write_likeness(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Write likeness.csv: the wells that no class explains first, and the place of each on the map of main directions.
 
     Nothing is written for fewer than three wells.
@@ -331,11 +331,18 @@ def write_likeness(folder: Path, table: pd.DataFrame) -> None:
     table : DataFrame
         features.parquet.
 
+    Returns
+    -------
+    DataFrame
+        What was written; no row for fewer than three wells.
+
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    if len(table) >= _FEWEST_WELLS:
-        place = map_of_wells(table)[[PLATE, WELL, *MAP_COLUMNS]]
-        write_table(folder / LIKENESS_TABLE, unexplained_wells(table).merge(place, on=[PLATE, WELL]))
+    if len(table) < _FEWEST_WELLS:
+        return pd.DataFrame()
+    listed = unexplained_wells(table).merge(map_of_wells(table)[[PLATE, WELL, *MAP_COLUMNS]], on=[PLATE, WELL])
+    write_table(folder / LIKENESS_TABLE, listed)
+    return listed

@@ -78,12 +78,12 @@ def summarise(folder: str | Path, **options: object) -> ScreenTables:
     found = statistics_of(tables, _statistics_options(folder, options))
     write_tables(folder / "predictions", tables.predictions)
     write_tables(folder / "cells", tables.cells)
+    likeness = pd.DataFrame()
     if len(tables.wells):
-        features = write_features(folder, tables.wells, layout_of_wells(tables.fields))
-        write_likeness(folder, features)
+        likeness = write_likeness(folder, write_features(folder, tables.wells, layout_of_wells(tables.fields)))
     if found is not None:
         _write_statistics(folder, found)
-    write_outputs(folder, tables.fields, tables.predictions, tables.cells, found)
+    write_outputs(folder, tables.fields, tables.predictions, tables.cells, found, likeness)
     return tables
 
 

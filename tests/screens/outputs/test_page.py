@@ -72,6 +72,25 @@ def test_the_page_tells_numbers_plates_and_what_was_run_and_needs_no_other_file(
     assert "No field has a problem" in text
 
 
+def test_wells_like_nothing_known_are_listed_with_what_the_list_means():
+    """The first ten with their place, treatment and number; without controls and of too few wells, why."""
+    table = fields_of()
+    listed = pd.DataFrame({"plate": "P1", "well": [f"A{n:02}" for n in range(1, 13)], "treatment": "drug 7", "label": "",
+                           "instances": 300, "like nothing known": np.linspace(7.126, 1, 12),
+                           "cluster": [1] * 4 + [0] * 8, "map x": 0.5})  # fmt: skip
+    controlled = wells_of(table).assign(control=["negative", "", "", ""])
+    _, text = read(ScreenReport(RECORD, table, controlled, likeness=listed))
+    assert "These are the first 10 wells" in text
+    assert "P1 A01 drug 7 7.13 1 P1 A02" in text
+    assert "A11" not in text
+    assert "that stand out and are alike (column cluster), with so many wells: 4." in text
+    assert "the commonest class stand" not in text
+    _, text = read(ScreenReport(RECORD, table, wells_of(table), likeness=listed.assign(cluster=0)))
+    assert "No group of wells stands out" in text
+    assert "the wells of the commonest class stand for them" in text
+    assert "from three classified wells on" in read(ScreenReport(RECORD, table, wells_of(table)))[1]
+
+
 def test_hits_and_controls_are_told_where_there_are_controls():
     table = fields_of()
     wells = wells_of(table).assign(control=["negative", "", "positive", ""])

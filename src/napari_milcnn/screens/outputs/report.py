@@ -30,12 +30,14 @@ from napari_milcnn.schema import (
     CELLS,
     CONTROL,
     PLATE,
+    TREATMENT_COLUMNS,
     WELL,
     cells_column,
     class_of,
     is_score,
     score_column,
 )
+from napari_milcnn.screens.likeness import CLUSTER, UNEXPLAINED
 from napari_milcnn.screens.outputs.galleries import KINDS, ShownCell
 from napari_milcnn.screens.outputs.quality import (
     FAILED,
@@ -52,6 +54,8 @@ _MOST_CLASSES: Final = 8
 """Classes of which a page draws plates."""
 _MOST_LISTED: Final = 25
 """Rows of a long table on the page."""
+_MOST_UNEXPLAINED: Final = 10
+"""Rows of the wells that no class explains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,8 @@ class ScreenReport:
         Sentences on the responses that are not drawn, and on treatments without any.
     notes : sequence of str
         Sentences on what could not be compared with the controls.
+    likeness : DataFrame
+        Wells by how little the classes explain them, as likeness.csv has them; no row of too few wells.
     edge_effects : sequence of str
         Sentences on plates whose edge differs from their middle.
     cells : sequence of ShownCell
@@ -94,6 +100,7 @@ class ScreenReport:
     dose_curves: Sequence[tuple[str, str]] = ()
     dose_notes: Sequence[str] = ()
     notes: Sequence[str] = ()
+    likeness: pd.DataFrame = field(default_factory=pd.DataFrame)
     edge_effects: Sequence[str] = ()
     cells: Sequence[ShownCell] = ()
     model: TrainedModel | None = None
@@ -160,7 +167,7 @@ def _page_variables(report: ScreenReport) -> dict[str, object]:
         "missing_rows": page_table(report.missing.astype(str).head(_MOST_LISTED)), "missing_count": len(report.missing),
         "edge_effects": report.edge_effects,
         "hits": None if report.hits is None else _hit_lines(report.hits),
-        "has_controls": bool((text_column(report.wells, CONTROL) == "negative").any()),
+        "unexplained": _unexplained_lines(report.likeness), "unexplained_notes": list(_on_likeness(report)),
         "dose_curves": report.dose_curves, "dose_notes": report.dose_notes,
         "galleries": _galleries(report),
         "of_cells": any(cell.side for cell in report.cells),
@@ -204,13 +211,42 @@ def _first_to_know(report: ScreenReport) -> Iterator[str]:
             "This model does not know what its training images look like, so it cannot say which fields are unlike "
             "them; calibrate gives it that knowledge."
         )
-    if (text_column(report.wells, CONTROL) == "negative").any():
+    if _has_controls(report):
         yield from report.notes
     else:
         yield (
             "No well is marked as a negative control, so scores are not compared with controls and there are no hits. "
             "A layout table with the columns well and control says which wells are controls."
         )
+
+
+def _has_controls(report: ScreenReport) -> bool:
+    return bool((text_column(report.wells, CONTROL) == "negative").any())
+
+
+def _on_likeness(report: ScreenReport) -> Iterator[str]:
+    """Say what the list of wells that no class explains means in this screen, or why there is none."""
+    listed = report.likeness
+    if listed.empty:
+        yield "Wells are compared with each other from three classified wells on."
+        return
+    groups = listed.loc[listed[CLUSTER] > 0, CLUSTER]
+    if groups.empty:
+        yield "No group of wells stands out from those that the classes explain."
+    else:
+        sizes = ", ".join(map(str, groups.value_counts().sort_index()))
+        yield f"Groups of wells that stand out and are alike (column cluster), with so many wells: {sizes}."
+    if not _has_controls(report):
+        yield "No well is marked as a negative control, so the wells of the commonest class stand for them."
+
+
+def _unexplained_lines(listed: pd.DataFrame) -> PageTable:
+    """Return the first wells that no class explains: place, what the layout says of them, how far they are, cluster."""
+    told = [name for name in (*TREATMENT_COLUMNS, "label", CONTROL) if name in listed]
+    names = [name for name in (PLATE, WELL, *told, UNEXPLAINED, CLUSTER) if name in listed]
+    shown = listed[names].head(_MOST_UNEXPLAINED)
+    empty = [name for name in (PLATE, *told) if name in shown and not text_column(shown, name).ne("").any()]
+    return page_table(shown.drop(columns=empty).map(_three_digits))
 
 
 class _PlateSet(NamedTuple):

@@ -32,8 +32,9 @@ PAGE = "report.html"
 
 
 def write_outputs(
-    folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces, found: ScreenStatistics | None
-) -> None:
+    folder: Path, fields: pd.DataFrame, predictions: pd.DataFrame, cells: Pieces, found: ScreenStatistics | None,
+    likeness: pd.DataFrame,
+) -> None:  # fmt: skip
     """Write quality.csv and quality.parquet, the fields with a problem, report.html and ro-crate-metadata.json.
 
     Parameters
@@ -46,6 +47,8 @@ def write_outputs(
         As in `ScreenTables`.
     found : ScreenStatistics or None
         Wells compared with controls; None as long as no field was classified.
+    likeness : DataFrame
+        likeness.csv; no row of too few wells.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def write_outputs(
     model = _model_of(record)
     chosen = _with_pictures(_chosen_cells(predictions, cells), fields, record, model)
     report = ScreenReport(record, predictions, well_table(predictions), read_missing(folder), cells=chosen, model=model,
-                          planned=fields[["plate", "well"]].drop_duplicates())  # fmt: skip
+                          likeness=likeness, planned=fields[["plate", "well"]].drop_duplicates())  # fmt: skip
     if found is not None:
         report = replace(report, wells=found.wells, **_comparison(found))
     write_report(folder / PAGE, report)
