@@ -56,8 +56,9 @@ def main() -> None:
     found = [tables_and_truth(args, seed) for seed in args.seeds]
     active, idle = (sum(int(chosen(truth["share"]).sum()) for _, truth in found)
                     for chosen in (lambda share: share >= ACTIVE, lambda share: share <= IDLE))  # fmt: skip
-    head = (f"{len(args.seeds)} seeds ({', '.join(map(str, args.seeds))}), each {args.plates} plates of {args.wells} wells, {SITES} fields of {args.side} "
-            f"px a well, {args.doses} doses a compound; {active} active, {idle} inactive treatments\n")  # fmt: skip
+    seeds = ", ".join(map(str, args.seeds))
+    head = (f"Seeds {seeds}, each {args.plates} plates of {args.wells} wells, {SITES} fields of {args.side} px a well, "
+            f"{args.doses} doses a compound; {active} active, {idle} inactive treatments\n")  # fmt: skip
     scaled = ", intensities scaled by plate" if args.normalise == "group" else ""
     report(f"Hits of simulated plates{scaled}", [head, *lines(found)], keep=args.record)
 

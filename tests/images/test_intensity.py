@@ -134,7 +134,7 @@ def plate_scaled(plates: Plates, path: Path) -> np.ndarray:
 
 
 def test_a_table_of_plates_that_is_not_there_is_refused_also_where_none_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(OptionsError, match=r"plates is .*plates.csv, which is no file; expected a table with the columns"):
+    with pytest.raises(OptionsError, match="which is no file; expected a table"):
         Plates(tmp_path / "plates.csv")
 
 

@@ -187,7 +187,7 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     negative, positive = ((text_column(table, CONTROL) == kind).to_numpy(bool) for kind in ("negative", "positive"))
     points = principal_components(table)
     points -= np.median(points[negative if negative.any() else top == np.bincount(top).argmax()], 0)
-    known = _positive_controls(table[positive], points[positive])
+    known = _points_of_controls(table[positive], points[positive])
     rest = _unexplained(points, _ways(points, top, clear, classes, known))
     values = _shared(rest)
     order = np.argsort(-values, kind="stable")
@@ -203,7 +203,7 @@ def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
-def _positive_controls(controls: pd.DataFrame, points: np.ndarray) -> dict[str, np.ndarray]:
+def _points_of_controls(controls: pd.DataFrame, points: np.ndarray) -> dict[str, np.ndarray]:
     """Return the positive controls (wells, directions) of each label, or of each treatment where they have no label."""
     labels = text_column(controls, "label")
     names = labels.where(labels != "", "treatment " + text_column(controls, "treatment")).to_numpy(str)

@@ -75,8 +75,8 @@ def test_the_page_tells_numbers_plates_and_what_was_run_and_needs_no_other_file(
 def test_wells_like_nothing_known_are_listed_with_what_the_list_means():
     """The first ten with their place, treatment and number; without controls and of too few wells, why."""
     table = fields_of()
-    listed = pd.DataFrame({"plate": "P1", "well": [f"A{n:02}" for n in range(1, 13)], "treatment": "drug 7", "label": "",
-                           "instances": 300, "like nothing known": np.linspace(7.126, 1, 12),
+    listed = pd.DataFrame({"plate": "P1", "well": [f"A{n:02}" for n in range(1, 13)], "treatment": "drug 7",
+                           "label": "", "like nothing known": np.linspace(7.126, 1, 12),
                            "cluster": [1] * 4 + [0] * 8, "map x": 0.5})  # fmt: skip
     controlled = wells_of(table).assign(control=["negative", "", "", ""])
     _, text = read(ScreenReport(RECORD, table, controlled, likeness=listed))
