@@ -119,7 +119,7 @@ def wait_for_masks(dock: Any, value: float, ticks: Ticks) -> tuple[float, np.nda
     def move() -> None:
         began[0] = time.perf_counter()
         dock.mask_box.threshold.setValue(value * dock.mask_box.threshold.maximum())
-        wait(lambda: not session.preview.busy)
+        wait(lambda: bool(ended) and not session.preview.busy)
         wait(lambda: False, 0.3)  # napari draws
 
     layer = dock.writer.masks_of(record)

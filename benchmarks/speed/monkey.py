@@ -11,21 +11,28 @@ later.
 
 Reported: exceptions (those of napari and vispy alone apart: two viewers in one process under software OpenGL raise
 some), windows that are left when the viewers are closed, results that vanished although no question was answered and
-nobody removed them, and how long the window did not answer. The longest gap is named with the action before it.
+nobody removed them, and how long the window did not answer, with the time for which its thread computed: what others
+do on the machine lengthens the first alone. What was done to napari is then done in a new process without the docks, in
+viewers with as many layers, so that what is napari's own stands beside. The longest gaps are named with the function
+in which most of them passed.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -56,8 +63,8 @@ from qtpy.QtWidgets import (
 from vispy.app.backends._qt import CanvasBackendDesktop
 
 import napari_milcnn as mil
-from benchmarks.record import report
-from benchmarks.speed.ticks import LONG, Ticks
+from benchmarks.record import report, table
+from benchmarks.speed.ticks import Causes, Gap, Ticks
 from benchmarks.train_dock import drop_on
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.docks import OpeningDock, pages_of
@@ -68,29 +75,59 @@ DOCKS = ("Classify", "Train", "Results")
 KEYS = (*"123abz .,-", Qt.Key.Key_Return, Qt.Key.Key_Escape, Qt.Key.Key_Tab, Qt.Key.Key_Up, Qt.Key.Key_Down,
         Qt.Key.Key_Delete, Qt.Key.Key_Space)  # fmt: skip
 CONTROLS = (QAbstractButton, QComboBox, QAbstractSpinBox, QAbstractSlider, QLineEdit, QAbstractItemView, QTabBar)
-OF_DOCKS = ("click", "click_again", "press", "key", "undo_key", "wheel", "choose", "drop", "wait")
-"""Actions on the docks, or none."""
+OF_NAPARI = ("add_layer", "delete_layer", "rename_layer", "select_layer", "move_layer", "theme", "show_3d",
+             "step_plane", "canvas_key")  # fmt: skip
+"""Actions that napari has without this plugin, too."""
+SETTLED = 0.003
+"""Seconds that a window needs where nothing is due."""
 LOSES = ("remove", "delete", "forget", "clear", "close")
 """Words on a control, or in the name of an action, that say that something goes."""
+
+
+NO_GAP = Gap(0, 0, "")
+
+
+@dataclass
+class Step:
+    """An action that was done: what it was, and what napari needs to do the same without the docks.
+
+    Attributes
+    ----------
+    kind : str
+        The action.
+    state : tuple
+        Of the random numbers before it.
+    layers : list of int
+        How many each viewer had before it.
+    longest : Gap
+        The longest time for which the window did not answer.
+    """
+
+    kind: str
+    state: Any
+    layers: list[int]
+    longest: Gap = NO_GAP
 
 
 class Monkey:
     """Two viewers, their docks, and random actions on them."""
 
-    def __init__(self, viewers: list[napari.Viewer], folder: Path, seed: int) -> None:
+    def __init__(self, viewers: list[napari.Viewer], folder: Path, seed: int, *, docks: bool = True) -> None:
         self.random = random.Random(seed)
         self.viewers, self.folder, self.files = viewers, folder, make_files(folder)
         self.faults: list[str] = []
         self.elsewhere: Counter[str] = Counter()
         self.lost: list[str] = []
         self.log: list[str] = []
+        self.steps: list[Step] = []
         self.questions, self.most = 0, 0
         self.ticks = Ticks()
         self.ticks.start()
+        self.causes = Causes(self.ticks)
         self.actions = [getattr(self, name) for name in dir(self) if name.startswith("do_")]
         for viewer in self.viewers:
             viewer.window._qt_window.resize(1366, 768)
-        for name in DOCKS:
+        for name in DOCKS if docks else ():
             self.viewers[0].window.add_plugin_dock_widget("napari-milcnn", name)
         self.live(1)
 
@@ -122,6 +159,14 @@ class Monkey:
                 return
             time.sleep(0.002)
 
+    def settle(self) -> None:
+        """Let the windows do what is due, so that the next action does not pay for it."""
+        for _ in range(20):
+            began = time.thread_time()
+            QApplication.processEvents()
+            if time.thread_time() - began < SETTLED:
+                return
+
     # one action after another ------------------------------------------------------------------------------------
 
     def go(self, actions: int) -> None:
@@ -130,6 +175,7 @@ class Monkey:
         sys.excepthook = self._on_error
         try:
             with self._dialogs(), layers_go_in_their_own_context(), canvas_keys_report_their_errors():
+                self.causes.start()
                 self.classify_first()
                 for _ in range(actions):
                     self.step()
@@ -138,6 +184,7 @@ class Monkey:
                 self.close()
         finally:
             sys.excepthook = hook
+            self.causes.over.set()
 
     def classify_first(self) -> None:
         """Drop an image on the Classify dock and wait for its results, so that there is something to lose."""
@@ -158,14 +205,43 @@ class Monkey:
         self.most = max(self.most, before)
         self.ticks.doing = action.__name__[3:]
         self.log.append(self.ticks.doing)
-        try:
-            action()
-            self.live(self.random.choice((0, 0.01, 0.05, 0.1)))
-        except Exception:  # noqa: BLE001 - all of them are reported
-            self._on_error(*sys.exc_info())
+        self.steps.append(Step(self.ticks.doing, self.random.getstate(), [len(one.layers) for one in self.viewers]))
+        self.measured(action)
         said = self.ticks.doing.lower()
         if self.results() < before and self.questions == asked and not any(word in said for word in LOSES):
             self.lost.append(f"{before} -> {self.results()} after {self.log[-4:]}")
+
+    def measured(self, action: Callable[[], None]) -> None:
+        """Do something, let the windows work, and keep the longest gap."""
+        first = len(self.ticks.gaps)
+        try:
+            action()
+            self.live(self.random.choice((0, 0.01, 0.05, 0.1)))
+            self.settle()
+        except Exception:  # noqa: BLE001 - all of them are reported
+            self._on_error(*sys.exc_info())
+        self.steps[-1].longest = max(self.ticks.gaps[first:], default=NO_GAP)
+
+    def replay(self, steps: list[Step]) -> None:
+        """Do the same actions on napari, with as many layers, where there is no dock."""
+        with self._dialogs(), layers_go_in_their_own_context(), canvas_keys_report_their_errors():
+            for step in steps:
+                self.have_layers(step.layers)
+                self.settle()
+                self.steps.append(Step(step.kind, None, step.layers))
+                self.random.setstate(step.state)
+                self.ticks.doing = step.kind
+                self.measured(getattr(self, f"do_{step.kind}"))
+            self.close()
+
+    def have_layers(self, wanted: list[int]) -> None:
+        """Add small images to the viewers, or remove layers, until they have so many."""
+        for viewer, count in zip(self.viewers, wanted, strict=True):
+            while len(viewer.layers) < count:
+                viewer.add_image(np.zeros((192, 192), np.uint16), name="field")
+            while len(viewer.layers) > count:
+                viewer.layers.pop()
+        self.ticks.pass_over()
 
     def close(self) -> None:
         """Close the viewers and wait until what is to be deleted is gone."""
@@ -436,8 +512,9 @@ def make_files(folder: Path) -> list[Path]:
     (folder / "labels.csv").write_text("file,label\nfield0.ome.tif,a\nfield1.ome.tif,b\nfield2.ome.tif,\n")
     (folder / "notes.txt").write_text("no image")
     (folder / "damaged.tif").write_bytes(files[0].read_bytes()[:5000])
-    return [*files, folder / "labels.csv", folder / "notes.txt", folder / "damaged.tif",
-            mil.sample_folder() / "models" / "yeast-sim.zip"]  # fmt: skip
+    model = folder / "yeast-sim.zip"  # a copy: the monkey also saves to files that it was asked for
+    shutil.copy(mil.sample_folder() / "models" / model.name, model)
+    return [*files, folder / "labels.csv", folder / "notes.txt", folder / "damaged.tif", model]
 
 
 def main() -> None:
@@ -446,34 +523,87 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--viewers", type=int, default=2)
+    parser.add_argument("--replay", type=Path, help="do the actions of this file without docks, and write their gaps")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     QSettings.setPath(QSettings.Format.NativeFormat, QSettings.Scope.UserScope, tempfile.mkdtemp())
-    folder = Path(tempfile.mkdtemp())
-    current.set(mil.load_model("yeast-sim"))
-    monkey = Monkey([napari.Viewer() for _ in range(args.viewers)], folder, args.seed)
-    monkey.go(args.actions)
-    report("All docks, random actions", summary(monkey, args), keep=args.record)
+    folder, docks = Path(tempfile.mkdtemp()), args.replay is None
+    if docks:
+        current.set(mil.load_model("yeast-sim"))
+    monkey = Monkey([napari.Viewer() for _ in range(args.viewers)], folder, args.seed, docks=docks)
+    if docks:
+        monkey.go(args.actions)
+        report("All docks, random actions", summary(monkey, args, without_docks(monkey, args)), keep=args.record)
+    else:
+        monkey.replay(read_steps(args.replay))
+        write_steps(args.replay, monkey.steps)
 
 
-def summary(monkey: Monkey, args: argparse.Namespace) -> list[str]:
+def without_docks(monkey: Monkey, args: argparse.Namespace) -> list[Step]:
+    """Have a new process do what was done to napari, without docks."""
+    file = monkey.folder / "steps.json"
+    write_steps(file, [step for step in monkey.steps if step.kind in OF_NAPARI])
+    call = [sys.executable, "-m", "benchmarks.speed.monkey", "--replay", str(file), "--viewers", str(args.viewers)]
+    subprocess.run(call, check=True)
+    return read_steps(file)
+
+
+def write_steps(file: Path, steps: list[Step]) -> None:
+    """Write steps as JSON."""
+    file.write_text(json.dumps([astuple(step) for step in steps]))
+
+
+def read_steps(file: Path) -> list[Step]:
+    """Read what `write_steps` wrote."""
+    rows = json.loads(file.read_text())
+    return [Step(kind, state and (state[0], tuple(state[1]), state[2]), layers, Gap(*longest))
+            for kind, state, layers, longest in rows]  # fmt: skip
+
+
+def summary(monkey: Monkey, args: argparse.Namespace, bare: list[Step]) -> list[str]:
     """Say what the monkey found."""
-    gaps = np.array([gap for gap, _ in monkey.ticks.gaps])
-    longest = sorted(monkey.ticks.gaps, reverse=True)[:5]
     apart = ", ".join(f"{count} {name}" for name, count in monkey.elsewhere.items()) or "none"
-    of_docks = np.array([gap for gap, doing in monkey.ticks.gaps if doing.split(" ")[0] in OF_DOCKS])
+    own = [step for step in monkey.steps if step.kind not in OF_NAPARI]
+    quarters = [own[i * len(own) // 4 : (i + 1) * len(own) // 4] for i in range(4)]
+    gaps = np.array([gap[:2] for gap in monkey.ticks.gaps if gap.doing.split(" ")[0] not in OF_NAPARI])
+    ms, cpu = np.percentile(gaps, 99, axis=0)
     return [
         f"{args.actions} actions, seed {args.seed}, viewers: {args.viewers}. "
         f"{len(monkey.faults)} exceptions or windows left, "
         f"{len(monkey.lost)} times results vanished without a question ({monkey.questions} message boxes answered; "
-        f"results of up to {monkey.most} planes at once).",
-        f"Gaps of the window: 99th percentile {np.percentile(of_docks, 99):.0f} ms after actions on the docks, "
-        f"{np.percentile(gaps, 99):.0f} ms with those on napari (a theme, a layer, 3D), in which "
-        f"{np.sum(gaps[gaps > LONG]) / np.sum(gaps):.1%} of the time passed in gaps over {LONG} ms.",
+        f"results of up to {monkey.most} planes at once; up to {max(max(step.layers) for step in monkey.steps)} layers "
+        "in a viewer).",
         f"Exceptions of napari and vispy with nothing of this plugin in their traceback: {apart}.",
-        "Longest: " + "; ".join(f"{gap:.0f} ms ({doing})" for gap, doing in longest) + ".",
+        f"Gaps of the window after actions on the docks: 99th percentile {ms:.0f} ms, of which its thread computed "
+        f"{cpu:.0f} ms. The longest gap of each action, in ms; in brackets what the thread computed of it:\n",
+        *table(["action", "times", "median", "99th percentile", "longest", "without docks: median", "99th percentile",
+                "longest"], rows_of(monkey.steps, bare)),
+        "\nActions on the docks, the first quarter to the last, median and 99th percentile in ms: "
+        + "; ".join(", ".join(of_steps(quarter)[:2]) for quarter in quarters) + ".",
+        "\nLongest after actions on the docks, and where they passed:\n",
+        *(f"- {step.longest.ms:.0f} ({step.longest.cpu_ms:.0f}) ms, {step.longest.doing}: "
+          f"{monkey.causes.of(step.longest.doing)}"
+          for step in sorted(own, key=lambda step: -step.longest.cpu_ms)[:8]),
         *monkey.faults, *monkey.lost,
     ]  # fmt: skip
+
+
+def rows_of(steps: list[Step], bare: list[Step]) -> list[list[object]]:
+    """Return a row for each kind of action, those of the docks first."""
+    kinds = sorted({step.kind for step in steps}, key=lambda kind: (kind in OF_NAPARI, kind))
+    rows: list[list[object]] = []
+    for kind in kinds:
+        both = [[step for step in part if step.kind == kind] for part in (steps, bare)]
+        rows.append([kind.replace("_", " "), len(both[0]), *(text for part in both for text in of_steps(part))])
+    return rows
+
+
+def of_steps(steps: list[Step]) -> list[str]:
+    """Return the median, the 99th percentile and the highest of the gaps of actions: ms (ms computed)."""
+    if not steps:
+        return [""] * 3
+    found = np.percentile([step.longest[:2] for step in steps], (50, 99, 100), axis=0)
+    return [f"{ms:.0f} ({cpu:.0f})" for ms, cpu in found]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from napari_milcnn.inference.evidence import Evidence, PlaneEvidence
 from napari_milcnn.inference.predict import Prediction
 from napari_milcnn.inference.strips.components import components, split_components
 from napari_milcnn.inference.strips.holes import fill_holes
-from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
+from napari_milcnn.inference.strips.regions import Regions, looked_up, measured, measured_with_means
 from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, Scratch, ScratchPlane, strips
 from napari_milcnn.inference.strips.statistics import otsu, quantiles
 from napari_milcnn.options import MaskOptions, make_options
@@ -227,11 +227,11 @@ def _masks_of_maps(
     if options.smooth > 0:
         maps = [_smoothed_map(one, options.smooth, scratch) for one in maps]
     used = {name: _threshold(one, name, options, thresholds) for name, one in zip(shown, maps, strict=True)}
-    labels, classes = _labelled_objects(maps, list(used.values()), options, scratch)
-    means = means_in_strips(labels, lambda strip: (one[strip.rows] for one in maps), len(maps))
-    table = _table(measured(labels), classes, shown, means, scores, pixel_size)
-    found = np.asarray(labels) if in_memory else cast("np.ndarray", labels)
-    return PlaneMasks(found, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
+    found, classes = _labelled_objects(maps, list(used.values()), options, scratch)
+    labels = np.asarray(found) if in_memory else cast("np.ndarray", found)
+    regions, means = measured_with_means(labels, lambda strip: (one[strip.rows] for one in maps), len(maps))
+    table = _table(regions, classes, shown, means, scores, pixel_size)
+    return PlaneMasks(labels, table.assign(plane=plane.plane, shown=True)[["plane", *OBJECT_COLUMNS]], used)
 
 
 def _masks_of_objects(
@@ -345,8 +345,9 @@ def no_masks(shape: tuple[int, int]) -> PlaneMasks:
 
 def _strongest(maps: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Return the number of the strongest map (classes, ...) above its threshold: 1 for the first map, 0 for none."""
-    numbers, highest = np.zeros(maps.shape[1:], np.uint16), np.zeros(maps.shape[1:], maps.dtype)
-    for number, (one, least) in enumerate(zip(maps, thresholds, strict=True), start=1):
+    numbers: np.ndarray = np.asarray(maps[0] > max(thresholds[0], 0), np.uint16)
+    highest = np.where(numbers, maps[0], 0) if len(maps) > 1 else maps[0]
+    for number, (one, least) in enumerate(zip(maps[1:], thresholds[1:], strict=True), start=2):
         claimed = (one > least) & (one > highest)
         numbers[claimed] = number
         np.copyto(highest, one, where=claimed)
@@ -444,10 +445,11 @@ def _labelled_objects(
         found = _objects_of_class(strongest, index + 1, options, Scratch(scratch.in_memory))
         counts = np.zeros(len(found.values), np.int64)
         for strip, labels in found.labels.over(parts):
-            counts += np.bincount(labels.ravel(), minlength=len(counts))
-            rows = pieces.read(*strip)
-            np.add(labels, len(numbers) - 1, out=rows, where=labels > 0)
-            pieces.write(strip.top, rows)
+            counts += np.bincount(labels[labels > 0], minlength=len(counts))
+            if index:
+                rows = pieces.read(*strip)
+                labels = np.add(labels, len(numbers) - 1, out=rows, where=labels > 0)
+            pieces.write(strip.top, labels)
         own = np.bincount(found.values[1:], counts[1:], minlength=1)[1:]
         numbers = np.append(numbers, found.values[1:] + (len(areas) - 1))
         areas, classes = np.append(areas, own), np.append(classes, np.full(len(own), index))

@@ -21,8 +21,17 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QProgressBar, QSizePolicy, QWidget
 
 from napari_milcnn.plugin.qt.focus_ring import FocusRings
-from napari_milcnn.plugin.qt.forms import ERROR, DeletedWhenClosed, Note, page_layout, there, vertical_layout
-from napari_milcnn.plugin.qt.job import Ending, Job, short_collections
+from napari_milcnn.plugin.qt.forms import (
+    ERROR,
+    DeletedWhenClosed,
+    Note,
+    connect_while_alive,
+    page_layout,
+    there,
+    vertical_layout,
+)
+from napari_milcnn.plugin.qt.garbage import resting, short_collections
+from napari_milcnn.plugin.qt.job import Ending, Job
 
 _PLUGIN = "MIL-CNN phenotyping"
 """Name of the plugin in napari's menus and in the titles of its docks."""
@@ -112,8 +121,19 @@ class OpeningDock(QWidget):
                 raise
             there(self.layout()).replaceWidget(self._page, self.dock)
             self._page.deleteLater()
+            self._leave_out()
             for action in self._waiting:
                 action(self.dock)
+
+    def _leave_out(self) -> None:
+        """Leave what has been loaded out of collections of garbage until this page is gone."""
+        viewer = self.viewer
+        resting.dock_opened(viewer)
+        self.destroyed.connect(lambda *_: resting.dock_closed(viewer))
+        connect_while_alive(viewer.layers.events.removing, self._on_removing, self)
+
+    def _on_removing(self, event: Any) -> None:
+        resting.layer_goes(self.viewer.layers[event.index])
 
     def _join_tabs(self) -> None:
         """Become a tab beside the docks of this plugin that are open in the same area, in front of them."""

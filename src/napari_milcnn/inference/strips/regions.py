@@ -27,19 +27,7 @@ class Regions(NamedTuple):
 
 def measured(labels: np.ndarray | RowPlane) -> Regions:
     """Measure the objects of a label image (Y, X)."""
-    area, sums = np.zeros(1, np.int64), np.zeros((2, 1))
-    for strip, own in _over(labels):
-        columns = np.broadcast_to(np.arange(own.shape[1], dtype=float), own.shape)
-        inside = own > 0
-        flat = own[inside]
-        rows = np.repeat(np.arange(*strip, dtype=float), np.count_nonzero(inside, 1))
-        counts = np.bincount(flat)
-        area, sums = _as_long_as(area, len(counts)), _as_long_as(sums, len(counts))
-        area[: len(counts)] += counts
-        area[0] += own.size - len(flat)
-        sums[0, : len(counts)] += np.bincount(flat, rows)
-        sums[1, : len(counts)] += np.bincount(flat, columns[inside])
-    return Regions(area, sums)
+    return measured_with_means(labels, lambda _: (), 0)[0]
 
 
 def means_in_strips(
@@ -56,16 +44,28 @@ def means_in_strips(
     classes : int
         Number of maps.
     """
-    sums, area = np.zeros((classes, 1)), np.zeros(1, np.int64)
+    return measured_with_means(labels, maps, classes)[1]
+
+
+def measured_with_means(
+    labels: np.ndarray | RowPlane, maps: Callable[[Strip], Iterable[np.ndarray]], classes: int
+) -> tuple[Regions, np.ndarray]:
+    """Measure the objects of a label image (Y, X), and return the mean of each map in each, as `means_in_strips`."""
+    area, sums, totals = np.zeros(1, np.int64), np.zeros((2, 1)), np.zeros((classes, 1))
     for strip, own in _over(labels):
-        inside = np.flatnonzero(own)
+        inside = np.flatnonzero(own != 0)  # three times as quick as without the comparison
         flat = own.ravel()[inside].astype(np.intp)
         counts = np.bincount(flat)
-        area, sums = _as_long_as(area, len(counts)), _as_long_as(sums, len(counts))
+        area, sums, totals = (_as_long_as(one, len(counts)) for one in (area, sums, totals))
         area[: len(counts)] += counts
-        for total, one in zip(sums, maps(strip), strict=True):
+        area[0] += own.size - len(flat)
+        rows = np.bincount(flat, np.repeat(np.arange(len(own)), np.count_nonzero(own, 1)))
+        sums[0, : len(counts)] += rows + strip.top * counts
+        sums[1, : len(counts)] += np.bincount(flat, inside) - rows * own.shape[1]
+        for total, one in zip(totals, maps(strip), strict=True):
             total[: len(counts)] += np.bincount(flat, one.ravel()[inside])
-    return (sums / np.maximum(area, 1)).astype(np.float32)
+    means = totals / np.maximum(np.append(0, area[1:]), 1)
+    return Regions(area, sums), means.astype(np.float32)
 
 
 def looked_up(labels: np.ndarray | RowPlane, values: np.ndarray) -> np.ndarray:

@@ -15,14 +15,12 @@ do the threads that torch starts from it. Only Linux can lower the priority of a
 from __future__ import annotations
 
 import atexit
-import gc
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -281,23 +279,6 @@ def _translated_steps(steps: Callable[[], Iterator[Any]], gate: Gate) -> Iterato
     finally:
         if isinstance(generator, Generator):
             generator.close()
-
-
-@contextmanager
-def short_collections() -> Iterator[None]:
-    """Leave what exists now out of collections of garbage, each of which would look through it for up to a second.
-
-    That ends with the context: a layer that is removed is garbage in cycles, and its pixels must go at some time. Where
-    the program around this one leaves objects out by itself, nothing is done.
-    """
-    own = gc.get_freeze_count() == 0
-    if own:
-        gc.freeze()
-    try:
-        yield
-    finally:
-        if own:
-            gc.unfreeze()
 
 
 @atexit.register
