@@ -13,6 +13,7 @@ from conftest import PATIENCE, freeze_again
 from napari_milcnn.plugin import docks
 from napari_milcnn.plugin.classify.dock import ClassifyDock
 from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage, open_page
+from napari_milcnn.plugin.qt.garbage import resting
 from qt_actions import open_dock, windows
 
 
@@ -53,14 +54,22 @@ def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari
     gone = weakref.ref(viewer.add_image(np.zeros((8, 8))))
     _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", "Train")
     qtbot.waitUntil(lambda: page.dock is not None, timeout=PATIENCE)
-    viewer.layers.clear()
+    qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
+    later = weakref.ref(viewer.add_image(np.zeros((8, 8))))
+    viewer.layers.remove(later())
 
-    def freed():
+    def freed(layer):
         gc.collect()
-        return gone() is None
+        return layer() is None
 
-    qtbot.waitUntil(freed, timeout=PATIENCE)
-    assert gc.get_freeze_count() == 0
+    qtbot.waitUntil(lambda: freed(later), timeout=PATIENCE)
+    assert gc.get_freeze_count() > 0  # napari's collections stay short
+    viewer.layers.clear()
+    qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
+    resting.look_through()
+    qtbot.waitUntil(lambda: freed(gone), timeout=PATIENCE)
+    viewer.window.remove_dock_widget("all")
+    qtbot.waitUntil(lambda: gc.get_freeze_count() == 0, timeout=PATIENCE)
 
 
 def test_a_dock_that_cannot_be_loaded_says_why(make_napari_viewer, qtbot):

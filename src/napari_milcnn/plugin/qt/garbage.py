@@ -3,21 +3,22 @@
 napari collects garbage in the window's thread whenever a layer is removed. With torch, pandas and the docks there is
 four times as much to look through as in napari alone, and almost all of it stays until the end: for half a second the
 window does not answer. `gc.freeze` leaves out what exists at that moment. Of that, what becomes garbage in cycles, as
-layers do, would stay, so that some full collections look through everything: one every five minutes, and that in which
-napari frees what a layer that was left out was drawn with.
+layers do, would stay; now and then a collection therefore looks through everything.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
-_EVERY = 300.0
-"""Seconds after which a full collection looks through everything."""
+from qtpy.QtCore import QTimer
+
+_LOOK, _EVERY = 60, 300
+"""Seconds after which what is left out is looked through: if a layer went that was left out, and in any case."""
 
 
 @contextmanager
@@ -37,51 +38,60 @@ def short_collections() -> Iterator[None]:
 
 
 class RestingObjects:
-    """What full collections leave out while docks are open; there is one for the whole process, `resting`."""
+    """What collections of garbage leave out while docks are open; there is one for the whole process, `resting`.
+
+    Where the program around this one leaves objects out by itself, nothing is done.
+    """
 
     def __init__(self) -> None:
         self._viewers: list[Any] = []
         self._layers: WeakSet[Any] = WeakSet()
-        self._frozen, self._at = False, 0.0
-        self._layer_goes, self._again = False, True
+        self._gone: WeakSet[Any] = WeakSet()
+        self._timer: QTimer | None = None
+        self._looked = 0.0
 
     def dock_opened(self, viewer: Any) -> None:
-        """Leave out what exists now; `dock_closed` is to be called once for each call."""
+        """Leave out what exists now."""
+        if not self._viewers and gc.get_freeze_count():
+            return
         if not self._viewers:
-            gc.callbacks.append(self._on_collection)
+            self._looked = time.monotonic()
+            self._timer = QTimer()
+            self._timer.timeout.connect(self._on_time)
+            self._timer.start(1000 * _LOOK)
         self._viewers.append(viewer)
         self._freeze()
 
     def dock_closed(self, viewer: Any) -> None:
-        """Leave nothing out any more once the last dock is gone."""
-        self._viewers.remove(viewer)
-        if not self._viewers:
-            gc.callbacks.remove(self._on_collection)
-            self._layers.clear()
-            self._frozen = False
-            gc.unfreeze()
+        """Leave nothing out any more, once the last dock is gone."""
+        if viewer in self._viewers:
+            self._viewers.remove(viewer)
+            if not self._viewers:
+                self._timer = None
+                gc.unfreeze()
 
     def layer_goes(self, layer: Any) -> None:
-        """Have the next full collection look through everything if this layer was left out."""
-        self._layer_goes |= layer in self._layers
+        """Let napari free what a layer was drawn with that was left out; the layer itself is garbage only then."""
+        if self._viewers and layer in self._layers:
+            self._gone.add(layer)
+            gc.unfreeze()
+            QTimer.singleShot(0, self._freeze)
+
+    def look_through(self) -> None:
+        """Free what is garbage among what was left out."""
+        gc.unfreeze()
+        gc.collect()
+        self._looked = time.monotonic()
+        self._freeze()
+
+    def _on_time(self) -> None:
+        if self._gone or time.monotonic() > self._looked + _EVERY:
+            self.look_through()
 
     def _freeze(self) -> None:
-        gc.freeze()
-        self._frozen, self._at = True, time.monotonic()
-        self._layers = WeakSet(layer for viewer in self._viewers for layer in viewer.layers)
-
-    def _on_collection(self, phase: str, info: Mapping[str, int]) -> None:
-        if info["generation"] < 2:
-            return
-        if phase == "start":
-            if self._frozen and (self._layer_goes or time.monotonic() > self._at + _EVERY):
-                gc.unfreeze()
-                self._frozen, self._again = False, not self._layer_goes
-                self._layer_goes = False
-        elif not self._frozen:
-            if self._again:
-                self._freeze()
-            self._again = True  # the layer itself is garbage only after napari's collection
+        if self._viewers:
+            gc.freeze()
+            self._layers = WeakSet(layer for viewer in self._viewers for layer in viewer.layers)
 
 
 resting = RestingObjects()
