@@ -117,6 +117,8 @@ def test_wells_like_one_are_of_its_kind() -> None:
     assert found["likeness"].is_monotonic_decreasing
     with pytest.raises(ResultsError, match="well H12 of plate '1' is not in the table"):
         wells_like(table, "1", "H12")
+    with pytest.raises(OptionsError, match="count is -5; expected at least 1"):
+        wells_like(table, "1", "w70", -5)
 
 
 @pytest.mark.parametrize("way", ["pca", "tsne"])

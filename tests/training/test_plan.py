@@ -93,6 +93,8 @@ def test_the_input_is_chosen_for_new_networks_and_kept_by_trained_ones(table, tm
     assert plan_for(tmp_path, init=str(parent), seen={"scale": 0.9}).start(table).model.card.scale == 0.9
     with pytest.raises(OptionsError, match=r"option 'normalise' is image, but m, .* learned with training; leave"):
         plan_for(tmp_path, init=str(parent), seen={"normalise": "image"}).start(table)
+    with pytest.raises(OptionsError, match="a network of its own; leave out option 'widths', option 'preset'"):
+        plan_for(tmp_path, init=str(parent), preset="paper", network={"widths": (4, 4)}).start(table)
 
 
 def test_a_model_that_could_not_be_saved_is_refused_before_training(table, tmp_path):

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import MODEL, Layout, given_options, options_of, reading_of, reading_options
 from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
-from napari_milcnn.errors import MilcnnError, OptionsError
+from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import (
     DEVICE_HELP,
     PRESETS,
@@ -21,7 +21,6 @@ from napari_milcnn.options import (
     InputOptions,
     NetworkOptions,
     TrainOptions,
-    flag_name,
 )  # fmt: skip
 from napari_milcnn.output_lock import locked
 
@@ -101,9 +100,6 @@ def train_command(
         keep_freed_memory()
         network, seen = given_options(NetworkOptions, options), given_options(InputOptions, options)
         foreground = given_options(ForegroundOptions, options, "foreground_")
-        ignored = [flag_name(key) for key in network]
-        if init and (ignored or preset):
-            raise OptionsError(f"--init has a network of its own; leave out {', '.join(ignored or ['--preset'])}")
         facts = {"name": name, "description": description, "trained_on": trained_on, "credit": credit,
                  "authors": tuple(author or ()), "license": license_, "reference": reference}  # fmt: skip
         plan = TrainingPlan(

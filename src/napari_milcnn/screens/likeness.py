@@ -137,7 +137,7 @@ def wells_like(table: pd.DataFrame, plate: str, well: str, count: int = 20) -> p
     plate, well : str
         The well.
     count : int
-        Number of wells to list.
+        Most wells to list.
 
     Returns
     -------
@@ -146,9 +146,13 @@ def wells_like(table: pd.DataFrame, plate: str, well: str, count: int = 20) -> p
 
     Raises
     ------
+    OptionsError
+        If the count is below 1.
     ResultsError
         If the well is not in the table, or as `principal_components`.
     """
+    if count < 1:
+        raise OptionsError(f"count is {count}; expected at least 1")
     found = np.flatnonzero(((table[PLATE] == plate) & (table[WELL] == well)).to_numpy())
     if not len(found):
         raise ResultsError(f"well {well} of plate {plate!r} is not in the table of features; choose one that is")

@@ -186,8 +186,12 @@ class TrainingPlan:
         Raises
         ------
         OptionsError
-            If the plan asks for another input than that of the model.
+            If the plan asks for another input than that of the model, or says what a new network is like.
         """
+        ignored = [*self.network, *(["preset"] if self.preset else [])]
+        if ignored:
+            raise OptionsError(f"option 'init' names a model, which has a network of its own; leave out "
+                               f"{', '.join(f'option {name!r}' for name in ignored)}")  # fmt: skip
         model, classes = load_model(init), _count_of_classes(table.classes)
         for name, wanted in self.seen.items():
             found = getattr(model.card, name)
