@@ -41,6 +41,8 @@ _SCORE_HEIGHT = 22
 _TITLE, _HEADING, _SMALL = 19, 14, 11
 """Sizes of the font, in px."""
 _BACKGROUND, _TEXT, _FAINT = "#16181d", "#e8eaee", "#7d8592"
+_MANY = 2**16
+"""Pixels of a plane above which every second row and column tells its contrast."""
 _SCALE_BARS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Possible lengths of the scale bar, in µm."""
 
@@ -115,7 +117,8 @@ def composite(raw: np.ndarray) -> np.ndarray:
     ndarray
         RGB, float (Y, X, 3) from 0 to 1: grey for one channel, else in `CHANNEL_COLOURS`.
     """
-    low, high = np.percentile(raw, (1, 99.7), axis=(1, 2), keepdims=True).astype(np.float32)
+    few = raw[:, ::2, ::2] if raw[0].size > _MANY else raw
+    low, high = np.percentile(few, (1, 99.7), axis=(1, 2), keepdims=True).astype(np.float32)
     scaled = np.clip((raw - low) / np.maximum(high - low, np.float32(1e-9)), 0, 1)
     colours = np.array([(1, 1, 1)] if len(raw) == 1 else CHANNEL_COLOURS[: len(raw)], np.float32)
     return np.asarray(np.clip(np.moveaxis(scaled, 0, -1) @ colours, 0, 1))
@@ -210,7 +213,7 @@ def _image_panel(
 
 def _evidence_panel(prediction: Prediction, plane: ShownPlane) -> Image.Image:
     """Draw the class map of the top class over the grey image, beside the scale of its colours."""
-    grey = np.asarray(_panel_picture(plane.rgb @ np.full((3, 3), 1 / 3, np.float32)))
+    grey = np.repeat(np.asarray(_panel_picture(plane.rgb)).mean(2, keepdims=True), 3, 2).astype(np.uint8)
     name = prediction.top[plane.index]
     if name == NO_CLASS:
         return _panel(NOTHING, Image.fromarray(grey))

@@ -197,12 +197,11 @@ class Prediction:
 
     def table(self) -> pd.DataFrame:
         """Return a table with one row per plane: position, t, z, top, margin, unlike, its reason, scores and P."""
-        rows = pd.DataFrame(self.planes, columns=PlaneIndex._fields)
-        rows["top"], rows["margin"] = self.top, self.margin
-        rows[UNLIKE], rows[UNLIKE_REASON] = self.unlike, self.unlike_reasons
+        columns: dict[str, object] = dict(zip(PlaneIndex._fields, np.array(self.planes).T, strict=True))
+        columns |= {"top": self.top, "margin": self.margin, UNLIKE: self.unlike, UNLIKE_REASON: self.unlike_reasons}
         for column, values in ((score_column, self.scores), (pooled_column, self.probabilities)):
-            rows = rows.join(pd.DataFrame(values, columns=[column(name) for name in self.classes]))
-        return rows
+            columns |= {column(name): own for name, own in zip(self.classes, values.T, strict=True)}
+        return pd.DataFrame(columns)
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:

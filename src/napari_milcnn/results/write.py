@@ -306,10 +306,9 @@ def prediction_rows(
 
     `counts` has the counts of cells of each plane (`PlaneMasks.counts`).
     """
-    rows = prediction.table().join(pd.DataFrame(counts))
-    rows.insert(0, "file", file)
-    rows.insert(1, "name", name)
-    return rows.assign(warnings=printable("; ".join(prediction.notes)), error="")
+    warnings = printable("; ".join(prediction.notes))
+    return pd.DataFrame({"file": file, "name": name, **prediction.table(), **pd.DataFrame(counts),
+                         "warnings": warnings, "error": ""})  # fmt: skip
 
 
 def object_rows(file: str, objects: pd.DataFrame, planes: Sequence[PlaneIndex]) -> pd.DataFrame:
