@@ -5,13 +5,15 @@ Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24
 Each dock is opened by napari's own function for its menu, in a process of its own: the first time, when nothing of what
 the dock needs has been imported, and, after it was closed, a second time. A timer of 5 ms ticks in the window's thread;
 what lies between two ticks is how long the window did not answer. Ticks are counted from the call until a second after
-the dock is there.
+the dock is there. Also said is whether torch was imported by the time that the page of the dock was shown, which says
+what the dock waits for. --starts measures how long importing the package and `--help` take instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="processes for each dock")
     parser.add_argument("--dock", choices=DOCKS, help="open this dock in this process and print its gaps as JSON")
+    parser.add_argument("--starts", action="store_true", help="measure the import of the package and --help")
     parser.add_argument("--record", action="store_true", help="keep in RESULTS.md")
     args = parser.parse_args()
     if args.dock:
@@ -36,7 +39,29 @@ def main() -> None:
     else:
         from benchmarks.record import report  # imports torch, which the dock is to be seen doing
 
-        report("Docks, stalls of the window while they open", lines(args.rounds), keep=args.record)
+        if args.starts:
+            report("Import of the package, and --help", starts(args.rounds), keep=args.record)
+        else:
+            report("Docks, stalls of the window while they open", lines(args.rounds), keep=args.record)
+
+
+def starts(rounds: int) -> list[str]:
+    """Return rows of what starting takes, the median over so many processes."""
+    from benchmarks.record import table
+
+    calls = {"Python alone": ["-c", "pass"], "import of the package": ["-c", "import napari_milcnn"],
+             "napari-milcnn --help": ["-m", "napari_milcnn", "--help"]}  # fmt: skip
+    rows: list[list[object]] = []
+    for what, call in calls.items():
+        taken = []
+        for _ in range(rounds + 1):  # the first reads the files from disk
+            began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *call], stdout=subprocess.DEVNULL, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            taken.append((time.perf_counter() - began, spent))
+        rows.append([what, *(f"{value:.2f}" for value in np.median(taken[1:], 0))])
+    return table(["what", "s", "processor s"], rows)
 
 
 def lines(rounds: int) -> list[str]:
@@ -44,29 +69,33 @@ def lines(rounds: int) -> list[str]:
     from benchmarks.record import table
 
     found: dict[tuple[str, int], list[list[float]]] = {}
+    with_torch: dict[str, int] = dict.fromkeys(DOCKS, 0)
     for _ in range(rounds):
         for dock in DOCKS:
             call = [sys.executable, "-m", "benchmarks.speed.dock_openings", "--dock", dock]
             ran = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
-            for i, gaps in enumerate(json.loads(ran.stdout.splitlines()[-1])):
+            opened = json.loads(ran.stdout.splitlines()[-1])
+            with_torch[dock] += opened["torch"]
+            for i, gaps in enumerate(opened["gaps"]):
                 found.setdefault((dock, i), []).append(gaps)
     rows = []
     for (dock, i), runs in found.items():
         gaps = np.concatenate([np.array(run) for run in runs])
         rows.append([dock, ("first", "second")[i], f"{gaps.sum() / len(runs) / 1000 - 1:.1f}", len(gaps),
                      *(f"{value:.0f}" for value in (*np.percentile(gaps, (50, 99)), gaps.max())),
-                     f"{np.sum(gaps > LONG) / len(runs):.1f}"])  # fmt: skip
+                     f"{np.sum(gaps > LONG) / len(runs):.1f}", with_torch[dock] if i == 0 else ""])  # fmt: skip
     header = ["dock", "time", "s until it is there", "gaps", "median, ms", "99th percentile, ms", "longest, ms",
-              f"gaps over {LONG} ms an opening"]  # fmt: skip
+              f"gaps over {LONG} ms an opening", "times torch was imported when its page was shown"]  # fmt: skip
     return table(header, rows)
 
 
-def openings(name: str) -> list[list[float]]:
-    """Open a dock twice; the gaps in ms of each time."""
+def openings(name: str) -> dict[str, object]:
+    """Open a dock twice; the gaps in ms of each time, and whether torch was imported when its page was shown."""
     import napari
     from qtpy.QtCore import QEventLoop, QTimer
 
     viewer, ticks = napari.Viewer(), Ticks()
+    has_torch: list[bool] = []
 
     def live(seconds: float, done: Callable[[], bool] = lambda: False) -> None:
         loop, watch, end = QEventLoop(), QTimer(), time.monotonic() + seconds
@@ -76,6 +105,7 @@ def openings(name: str) -> list[list[float]]:
 
     def opened() -> None:
         _, page = viewer.window.add_plugin_dock_widget("napari-milcnn", name)
+        has_torch.append("torch" in sys.modules)
         live(120, lambda: page.dock is not None)
         live(1)
 
@@ -89,7 +119,7 @@ def openings(name: str) -> list[list[float]]:
             viewer.window.remove_dock_widget(holder)
         live(1)
     viewer.close()
-    return gaps
+    return {"gaps": gaps, "torch": has_torch[0]}
 
 
 if __name__ == "__main__":

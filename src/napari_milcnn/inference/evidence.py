@@ -397,10 +397,7 @@ class EvidenceMaker:
 
     def _in_strips(self, model_input: ModelInput) -> bool:
         """Whether evidence and objects of a plane are made in strips, so that they need not fit into memory."""
-        options = self._foreground_options
-        return math.prod(model_input.image.plane_shape) > LARGEST_AT_ONCE and (
-            self.options.kind != "object" or (options.size is not None and options.split is None)
-        )
+        return math.prod(model_input.image.plane_shape) > LARGEST_AT_ONCE
 
 
 def suited_evidence(model: TrainedModel, images: Sequence[Callable[[], ImageStack]]) -> OwnEvidence:

@@ -46,13 +46,15 @@ def cells(shape: tuple[int, int], size: float, seed: int) -> np.ndarray:
 @QUICK
 @given(
     st.tuples(st.integers(20, 130), st.integers(20, 130)), st.floats(4, 40), st.integers(0, 2**16),
-    st.integers(1, 40), st.sampled_from(["otsu", "local", "half_maximum"]),
+    st.integers(1, 40), st.sampled_from(["otsu", "local", "half_maximum"]), st.booleans(),
+    st.sampled_from([None, None, 0, 3, 9]),
 )  # fmt: skip
 def test_objects_found_in_strips_are_those_of_one_piece(
-    shape: tuple[int, int], size: float, seed: int, rows: int, method: str
+    shape: tuple[int, int], size: float, seed: int, rows: int, method: str, sized: bool, split: float | None
 ) -> None:
-    """The same pixels have the same numbers, for strips of any height."""
-    image, options = cells(shape, size, seed), ForegroundOptions(method=method, size=size)
+    """The same pixels have the same numbers, for strips of any height, with and without a typical size."""
+    image = cells(shape, size, seed)
+    options = ForegroundOptions(method=method, size=size if sized else None, split=split)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_strips, "STRIP_PIXELS", rows * shape[1])
         found = objects_in_strips(lambda top, bottom: image[top:bottom], shape, options, Scratch())

@@ -14,9 +14,10 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from napari_milcnn.inference.foreground import blurred, reduction, resolved, smoothing_reach
+from napari_milcnn.inference.strips.components import components, split_components
 from napari_milcnn.inference.strips.hills import split_in_strips
 from napari_milcnn.inference.strips.holes import fill_holes
-from napari_milcnn.inference.strips.rows import ReadRows, Scratch, ScratchPlane, Strip, strips
+from napari_milcnn.inference.strips.rows import ReadRows, RowPlane, Scratch, ScratchPlane, Strip, strips
 from napari_milcnn.inference.strips.statistics import median, otsu
 from napari_milcnn.options import ForegroundOptions
 
@@ -33,7 +34,7 @@ def objects_in_strips(
     shape : tuple of int
         Shape (Y, X) of the plane.
     options : ForegroundOptions
-        As for `find_objects`, with a typical size.
+        As for `find_objects`.
     scratch : Scratch
         Where the result lies; planes that are needed meanwhile lie elsewhere, and are gone afterwards.
 
@@ -43,18 +44,25 @@ def objects_in_strips(
         Label image, int32 (Y, X), 0 for background.
     """
     options = resolved(options)
-    assert options.size is not None
     parts, found, work = strips(shape), scratch.plane(shape, np.int32), Scratch()
     smooth, high = _smoothed(read, shape, options, work, parts)
     if high == 0:
         return found
-    threshold = otsu(lambda: (np.sqrt(rows) for _, rows in smooth.over(parts)), np.float32(0), np.sqrt(high)) ** 2
+    if options.size is None:
+        threshold = otsu(lambda: (rows for _, rows in smooth.over(parts)), np.float32(0), high)
+    else:
+        threshold = otsu(lambda: (np.sqrt(rows) for _, rows in smooth.over(parts)), np.float32(0), np.sqrt(high)) ** 2
     mask = work.plane(shape, np.bool_)
     for strip, rows in smooth.over(parts):
         mask.write(strip.top, rows > threshold)
     fill_holes(mask, parts, work)
     background = _median_outside(mask, smooth, parts)
-    labels = split_in_strips(mask, smooth, background or 0.0, options.size, work)
+    labels: RowPlane
+    if options.split is None:
+        assert options.size is not None
+        labels = split_in_strips(mask, smooth, background or 0.0, options.size, work)
+    else:
+        labels = split_components(components(mask.over(parts), shape, work), options.split, work)
     if options.method == "half_maximum":
         labels = _to_half_maximum_in_strips(labels, smooth, background or 0.0, smoothing_reach(options), work)
     _drop_small_in_strips(labels, found, parts, options.min_size or 0)
@@ -66,7 +74,6 @@ def _smoothed(
 ) -> tuple[ScratchPlane, np.float32]:
     """Smooth a channel, less its smallest value: float32 (Y, X), and the largest value."""
     assert options.smooth is not None
-    assert options.size is not None
     found = scratch.plane(shape, np.float32)
     local = options.method == "local"
     reach = int(4 * options.smooth + 0.5)
@@ -76,7 +83,7 @@ def _smoothed(
         rows = read(top, bottom).astype(np.float32)
         own = ndimage.gaussian_filter(rows, options.smooth)[strip.top - top : strip.bottom - top]
         if local:
-            own = np.maximum(own - _wide(read, shape, options.size, strip), 0)
+            own = np.maximum(own - _wide(read, shape, options, strip), 0)
         low, high = min(low, own.min()), max(high, own.max())
         found.write(strip.top, own)
     if low != 0:
@@ -85,13 +92,16 @@ def _smoothed(
     return found, high - low
 
 
-def _wide(read: ReadRows, shape: tuple[int, int], sigma: float, strip: Strip) -> np.ndarray:
-    """Smooth a wide neighbourhood of the rows of a strip, at a reduced size as in one piece."""
-    step = reduction(sigma)
+def _wide(read: ReadRows, shape: tuple[int, int], options: ForegroundOptions, strip: Strip) -> np.ndarray:
+    """Smooth a wide neighbourhood of the rows of a strip, at a reduced size where the typical size is known."""
+    sigma = smoothing_reach(options) if options.size is None else options.size
+    step = 1 if options.size is None else reduction(sigma)
     reach = (int(4 * sigma / step + 0.5) + 2) * step
     top = max(strip.top // step * step - reach, 0)
     bottom = min(-(-strip.bottom // step) * step + reach, shape[0])
-    return blurred(read(top, bottom).astype(np.float32), sigma)[strip.top - top : strip.bottom - top]
+    rows = read(top, bottom).astype(np.float32)
+    wide = ndimage.gaussian_filter(rows, sigma) if options.size is None else blurred(rows, sigma)
+    return np.asarray(wide)[strip.top - top : strip.bottom - top]
 
 
 def _median_outside(mask: ScratchPlane, smooth: ScratchPlane, parts: Sequence[Strip]) -> float | None:
@@ -103,7 +113,7 @@ def _median_outside(mask: ScratchPlane, smooth: ScratchPlane, parts: Sequence[St
 
 
 def _to_half_maximum_in_strips(
-    objects: ScratchPlane, smooth: ScratchPlane, background: float, reach: float, scratch: Scratch
+    objects: RowPlane, smooth: ScratchPlane, background: float, reach: float, scratch: Scratch
 ) -> ScratchPlane:
     """Move the edge of each object (Y, X) to half its height above the background, at most `reach` px outwards."""
     parts, shape = strips(objects.shape), objects.shape
@@ -132,7 +142,7 @@ def _added(total: np.ndarray, more: np.ndarray) -> np.ndarray:
     return longer
 
 
-def _drop_small_in_strips(labels: ScratchPlane, found: ScratchPlane, parts: Sequence[Strip], size: int) -> None:
+def _drop_small_in_strips(labels: RowPlane, found: ScratchPlane, parts: Sequence[Strip], size: int) -> None:
     """Write labels without objects smaller than `size` px into another plane, and number the others from 1."""
     counts = np.zeros(1)
     for _, rows in labels.over(parts):
