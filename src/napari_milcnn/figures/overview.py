@@ -41,7 +41,7 @@ _SCORE_HEIGHT = 22
 _TITLE, _HEADING, _SMALL = 19, 14, 11
 """Sizes of the font, in px."""
 _BACKGROUND, _TEXT, _FAINT = "#16181d", "#e8eaee", "#7d8592"
-_MANY = 2**16
+_CONTRAST_PIXELS = 2**16
 """Pixels of a plane above which every second row and column tells its contrast."""
 _SCALE_BARS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Possible lengths of the scale bar, in µm."""
@@ -117,7 +117,7 @@ def composite(raw: np.ndarray) -> np.ndarray:
     ndarray
         RGB, float (Y, X, 3) from 0 to 1: grey for one channel, else in `CHANNEL_COLOURS`.
     """
-    few = raw[:, ::2, ::2] if raw[0].size > _MANY else raw
+    few = raw[:, ::2, ::2] if raw[0].size > _CONTRAST_PIXELS else raw
     low, high = np.percentile(few, (1, 99.7), axis=(1, 2), keepdims=True).astype(np.float32)
     scaled = np.clip((raw - low) / np.maximum(high - low, np.float32(1e-9)), 0, 1)
     colours = np.array([(1, 1, 1)] if len(raw) == 1 else CHANNEL_COLOURS[: len(raw)], np.float32)
