@@ -13,6 +13,7 @@ from superqt import QLabeledSlider
 from napari_milcnn.options import ComputeOptions, EvaluateOptions, ForegroundOptions
 from napari_milcnn.plugin.qt.forms import (
     Band,
+    NarrowComboBox,
     Note,
     NoticesBox,
     chip,
@@ -180,3 +181,17 @@ def test_a_number_that_may_be_left_out_says_default(qtbot):
     assert repr(form_values(form, ForegroundOptions)) == "{'min_size': 0, 'size': 30.0}"
     show_values(form, ForegroundOptions, {"min_size": None})
     assert form["min_size"].native.text() == "default"
+
+
+def test_a_long_entry_of_a_combo_box_gives_way_in_its_middle(qtbot):
+    box = NarrowComboBox()
+    qtbot.addWidget(box)
+    box.addItem("nuclei of HeLa cells in 384 wells, second training")
+    box.resize(150, 24)
+    first, last = box.shown_text().split("…")
+    assert box.currentText().startswith(first)
+    assert box.currentText().endswith(last)
+    assert box.fontMetrics().horizontalAdvance(box.shown_text()) < 150
+    box.grab()
+    box.resize(900, 24)
+    assert box.shown_text() == box.currentText()

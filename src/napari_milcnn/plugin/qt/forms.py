@@ -26,7 +26,11 @@ from qtpy.QtWidgets import (
     QScrollBar,
     QSizePolicy,
     QStackedWidget,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
@@ -48,6 +52,8 @@ _FINE, _COARSE = 0.0001, 0.05
 _UPPER_LIMITS = {int: 2**31 - 1, float: 65536.0}
 """Upper limits of spin boxes."""
 _DEFAULT_TEXT = "default"
+_ROOM = 6
+"""Pixels between the text of a combo box and its arrow."""
 Part = TypeVar("Part")
 OPTION = "milcnn_options"
 """Property of a widget that names the options it shows."""
@@ -373,13 +379,43 @@ class JobProgress(QProgressBar):
 
 
 class NarrowComboBox(QComboBox):
-    """A combo box that long entries do not widen, so that the dock stays as narrow as the user made it."""
+    """A combo box that long entries do not widen, so that the dock stays as narrow as the user made it.
+
+    The middle of an entry that does not fit gives way to dots, and its tooltip has it whole.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        there(self.view()).setTextElideMode(Qt.TextElideMode.ElideMiddle)
+
+    def shown_text(self) -> str:
+        """Return the entry as it is drawn, with dots where it does not fit."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        part = QStyle.SubControl.SC_ComboBoxEditField
+        field = there(self.style()).subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self)
+        room = field.width() - _ROOM
+        return str(self.fontMetrics().elidedText(self.currentText(), Qt.TextElideMode.ElideMiddle, room))
+
+    def paintEvent(self, _event: Any) -> None:
+        """Draw the box with as much of its entry as fits."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        option.currentText = self.shown_text()
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+
+    def event(self, event: Any) -> bool:
+        """Show a shortened entry whole in its tooltip."""
+        if event.type() == QEvent.Type.ToolTip and self.shown_text() != self.currentText():
+            about = self.toolTip().replace("\n", "<br>")
+            QToolTip.showText(event.globalPos(), f"<b>{escape(self.currentText())}</b><br>{about}", self)
+            return True
+        return bool(super().event(event))
 
 
 def there(part: Part | None) -> Part:
