@@ -124,6 +124,16 @@ def test_long_files_and_functions(house, tree, monkeypatch):
     assert house.size_mistakes(tree) == []
 
 
+def test_a_class_of_the_package_has_thirty_methods(house, tree):
+    for folder in ("src/napari_milcnn/images", "tests/images"):
+        for count in (30, 31):
+            methods = "".join(f"    def m{i}(self): ...\n" for i in range(count))
+            (tree / folder / "open.py").write_text(f"class A:\n{methods}")
+            fault = "src/napari_milcnn/images/open.py:1 the class A has 31 methods; at most 30: divide it"
+            assert house.size_mistakes(tree) == ([fault] if count > 30 and folder.startswith("src") else [])
+        (tree / folder / "open.py").unlink()
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -5,7 +5,8 @@ Three rules, each with its exceptions in this file:
 - The map in CONTRIBUTING.md and the folders agree. The map is the one block of CONTRIBUTING.md fenced with ```tree.
   A line of it is either a folder, `name/`, with what the folder holds, or a list of files. Indentation says what lies
   in what. `tests/` is not listed file by file: its folders repeat those of the package.
-- Folders, files and functions are small.
+- Folders, files and functions are small, and so are the classes of the package: what a class inherits is counted where
+  it is defined.
 - A top-level name of the package, private ones included, is defined in one module.
 
 Prints one line for each mistake, and ends with status 1 if there is any.
@@ -20,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-FILES_IN_A_FOLDER, LINES_IN_A_FILE, LINES_IN_A_FUNCTION = 12, 700, 50
+FILES_IN_A_FOLDER, LINES_IN_A_FILE, LINES_IN_A_FUNCTION, METHODS_IN_A_CLASS = 12, 700, 50, 30
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/napari_milcnn"
 MAPPED = (PACKAGE, "benchmarks", "docs", "tools")
@@ -115,6 +116,11 @@ def _long_parts(name: str, code: str) -> Iterator[str]:
             if length > LINES_IN_A_FUNCTION:
                 limit = f"at most {LINES_IN_A_FUNCTION}: divide it"
                 yield f"{name}:{node.lineno} the body of {node.name} has {length} lines; {limit}"
+        if isinstance(node, ast.ClassDef) and name.startswith(PACKAGE):
+            methods = sum(isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) for part in node.body)
+            if methods > METHODS_IN_A_CLASS:
+                limit = f"at most {METHODS_IN_A_CLASS}: divide it"
+                yield f"{name}:{node.lineno} the class {node.name} has {methods} methods; {limit}"
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

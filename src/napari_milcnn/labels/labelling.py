@@ -16,27 +16,20 @@ Decisions:
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_milcnn.atomic_write import replacing
-from napari_milcnn.errors import LabelsError, OutputError
+from napari_milcnn.errors import LabelsError
 from napari_milcnn.images.channels import plain_name
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
 from napari_milcnn.images.paths import FILE_OF, as_on_disk, exists_on_disk, files_of
 from napari_milcnn.labels.labelling_files import (
     LabelClass,
     NotedClass,
-    NotedImage,
-    Notes,
     Sheet,
-    content_of,
     found_images,
     known_classes,
     known_images,
@@ -48,16 +41,13 @@ from napari_milcnn.labels.labelling_files import (
     table_path,
     with_cells,
     with_colours,
-    write_bytes,
 )
-from napari_milcnn.labels.table import SPLITS, TABLE_COLUMNS, LabelledImage, LabelTable, plates_of, with_channel_columns
-from napari_milcnn.output_lock import locked
-from napari_milcnn.untrusted import guarded_cell, name_fault, short
+from napari_milcnn.labels.labelling_writer import LabelWriter
+from napari_milcnn.labels.table import SPLITS, LabelledImage, LabelTable, plates_of, with_channel_columns
+from napari_milcnn.untrusted import name_fault, short
 
 FEW_IMAGES, UNBALANCED = 5, 5
 """A class with fewer images than this, or this many times fewer than the largest class, is mentioned."""
-_PATIENCE = 5.0
-"""Seconds to wait for another window that writes the same labels at this moment."""
 _STEPS = 1000
 """Number of changes that can be undone."""
 
@@ -86,11 +76,11 @@ class Labelling:
 
     def __init__(self, path: Path, state: _State, reading: ImageReading, sheet: Sheet) -> None:
         self.path, self.reading, self.unsaved = path, reading, False
-        self._now, self._sheet = state, sheet
+        self._now = state
         self._past: deque[_State] = deque(maxlen=_STEPS)
         self._future: list[_State] = []
-        self._names = {image.file: relative_name(image.file, path.parent) for image in state.images}
-        self._noted: tuple[tuple[LabelledImage, NotedImage], ...] = ()
+        self._writer = LabelWriter(path, sheet, state.images)
+        self._names = self._writer.names
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -105,7 +95,7 @@ class Labelling:
     @property
     def must_be_saved(self) -> bool:
         """Whether a training could not read these labels from disk: no file yet, or one with rows without a label."""
-        return self.unsaved or not self.path.exists() or not all(image.labels for image in self._sheet.images)
+        return self.unsaved or not self.path.exists() or not all(image.labels for image in self._writer.sheet.images)
 
     @property
     def can_undo(self) -> bool:
@@ -127,7 +117,7 @@ class Labelling:
         LabelsError
             If the name is empty or taken, or could not be read back from labels.csv.
         """
-        name = self._checked_name(name)
+        name = _checked_class(name, [each.name for each in self.classes])
         self._change(classes=with_colours((*self._now.classes, LabelClass(name, colour or ""))))
 
     def rename_class(self, old: str, new: str) -> None:
@@ -139,7 +129,7 @@ class Labelling:
             If there is no such class, or the new name is empty, taken, or could not be read back from labels.csv.
         """
         place = self._place(old)
-        new = self._checked_name(new, but=old)
+        new = _checked_class(new, [each.name for each in self.classes if each.name != old])
         classes = list(self._now.classes)
         classes[place] = replace(classes[place], name=new)
         images = (replace(image, labels=tuple(new if label == old else label for label in image.labels))
@@ -261,7 +251,7 @@ class Labelling:
     def table(self) -> LabelTable:
         """Return the labelled images: the table to train from, equal to `read_labels(path)` after a save."""
         labelled = [image for image in self.images if image.labels]
-        split = bool(labelled) and not self._split_problem(labelled)
+        split = bool(labelled) and not _split_problem(self.classes, labelled)
         rows = (replace(image, split=image.split if split else None, line=line)
                 for line, image in enumerate(labelled, start=2))  # fmt: skip
         return LabelTable(tuple(rows), self.reading, str(self.path), plates=plates_of(self.path, self.reading))
@@ -270,7 +260,7 @@ class Labelling:
     def has_split(self) -> bool:
         """Whether a training uses the split of the labelled images, and chooses none of its own."""
         labelled = [image for image in self.images if image.labels]
-        return any(image.split for image in labelled) and not self._split_problem(labelled)
+        return any(image.split for image in labelled) and not _split_problem(self.classes, labelled)
 
     def labelled(self) -> tuple[int, ...]:
         """Return the rows of images with a label, in the order of `table`."""
@@ -295,22 +285,8 @@ class Labelling:
         if not labelled:
             return ()
         counts = self.counts()
-        problem = self._split_problem(labelled)
+        problem = _split_problem(self.classes, labelled)
         return (*_on_counts(counts), *_on_groups(counts, labelled), *([problem] if problem else []))
-
-    def _split_problem(self, labelled: Sequence[LabelledImage]) -> str:
-        """Say why the splits of the labelled images cannot be used; return "" if they can, or if no image has one."""
-        given = sum(image.split is not None for image in labelled)
-        if 0 < given < len(labelled):
-            return (f"The split is set for {given} of {len(labelled)} labelled images, and is used once it is set for "
-                    "all. Set it for the others, or for none.")  # fmt: skip
-        trained = {label for image in labelled if image.split == "train" for label in image.labels}
-        left = [each.name for each in self.classes if given and each.name not in trained
-                and any(each.name in image.labels for image in labelled)]  # fmt: skip
-        if left:
-            return (f"No image of {' and '.join(left)} is in the split train; the split is used once each class has an "
-                    "image there.")  # fmt: skip
-        return ""
 
     def _place(self, name: str) -> int:
         names = [each.name for each in self.classes]
@@ -319,25 +295,6 @@ class Labelling:
                 f"there is no class {name!r}; expected one of {', '.join(names) or 'none: add one first'}"
             )
         return names.index(name)
-
-    def _checked_name(self, name: str, but: str | None = None) -> str:
-        """Return the name of a class as labels.csv will give it back; refuse a name that it would not give back."""
-        name = " ".join(name.split())
-        others = [each.name for each in self.classes if each.name != but]
-        if "|" in name or name_fault(name) is not None:
-            why = name_fault(name) or "the sign | separates two labels"
-            raise LabelsError(f"'{short(name)}' cannot name a class; expected some text without the sign | ({why})")
-        alike = next((other for other in others if plain_name(other) == plain_name(name)), None)
-        if alike is not None:
-            how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
-            raise LabelsError(f"the class {name!r} {how}; choose another name")
-        for joined in (*others, name):
-            parts = [part.strip() for part in joined.replace(";", ",").split(",")]
-            if len(parts) > 1 and set(parts) <= {*others, name}:
-                raise LabelsError(
-                    f"{joined!r} would be read as the classes {' and '.join(parts)}; give it another name"
-                )
-        return name
 
     # Files
 
@@ -350,87 +307,10 @@ class Labelling:
             If they cannot be written, or another program changed labels.csv meanwhile.
         """
         self.unsaved = True
-        with locked(self.path, patience=_PATIENCE):
-            self._write_files()
-        self.unsaved = False
-
-    def _write_files(self) -> None:
-        before = content_of(self.path)
-        if before != self._sheet.content:
-            raise OutputError(f"{self.path} was changed by another program meanwhile and is not overwritten; open it "
-                              "again to continue from there")  # fmt: skip
-        content = self._table_text().encode(self._sheet.encoding)
-        if content != before and not (before is None and not self.labelled()):
-            self._keep_original()
-            write_bytes(self.path, content)
-            self._sheet = replace(self._sheet, content=content, images=tuple(self.table().images))
-        write_bytes(notes_path(self.path), self._notes().model_dump_json(indent=1, exclude_defaults=True).encode())
-
-    def _keep_original(self) -> None:
-        """Keep a copy of a table that was there before any labelling."""
-        copy = self.path.with_name(f"{self.path.name}.bak")
-        if self.path.exists() and not copy.exists() and not notes_path(self.path).exists():
-            with replacing(copy) as draft:
-                shutil.copyfile(self.path, draft)
-
-    def _table_text(self) -> str:
-        labelled = [image for image in self.images if image.labels]
-        planes = any(image.plane for image in labelled)
-        groups = planes or any(image.group != self._names[image.file] for image in labelled)
-        splits = any(image.split for image in labelled) and not self._split_problem(labelled)
-        columns = list(self._sheet.columns)
-        for name, wanted in (("plane", planes), ("group", groups), ("split", splits)):
-            columns += [name] if wanted and name not in map(str.lower, columns) else []
-        known = {name: i for i, name in reversed(list(enumerate(map(str.lower, columns))))}
-        of_channels = [] if "file" in known else sorted(i for name, i in known.items() if name.startswith(FILE_OF))
-        text = io.StringIO()
-        if self._sheet.names_separator:
-            text.write(f"sep={self._sheet.separator}\n")
-        writer = csv.writer(text, delimiter=self._sheet.separator, lineterminator="\n")
-        writer.writerow(map(guarded_cell, columns))
-        for image in labelled:
-            cells = [*self._sheet.cells.get(self._key(image), ()), *[""] * len(columns)][: len(columns)]
-            own = {"file": self._names[image.file], "label": "|".join(image.labels), "plane": image.plane,
-                   "group": image.group if groups else "", "split": (image.split or "") if splits else ""}  # fmt: skip
-            for name in own.keys() & known.keys():
-                cells[known[name]] = own[name]
-            for place, file in zip(of_channels, files_of(Path(own["file"])), strict=False):
-                cells[place] = file.as_posix()
-            writer.writerow(map(guarded_cell, cells))
-        return text.getvalue()
-
-    def _notes(self) -> Notes:
         counts = self.counts()
-        classes = (NotedClass(name=each.name, colour=each.colour, images=counts[each.name])
-                   for each in self._now.classes)  # fmt: skip
-        labelled = [image for image in self.images if image.labels]
-        return Notes(
-            milcnn_labelling=1,
-            axes=self.reading.axes,
-            split_in_table=any(image.split for image in labelled) and not self._split_problem(labelled),
-            classes=tuple(classes),
-            images=self._image_notes(),
-        )
-
-    def _image_notes(self) -> tuple[NotedImage, ...]:
-        """Return a note on each image; only those of images that changed are made anew, since a change touches few."""
-        before = self._noted or ((None, None),) * len(self.images)
-        self._noted = tuple(
-            (image, note if image is old and note is not None else self._note(image))
-            for image, (old, note) in zip(self.images, before, strict=True)
-        )
-        return tuple(note for _, note in self._noted)
-
-    def _note(self, image: LabelledImage) -> NotedImage:
-        name, cells = self._names[image.file], self._sheet.cells.get(self._key(image), ())
-        others = {column: cell for column, cell in zip(self._sheet.columns, cells, strict=False)
-                  if cell and column.lower() not in TABLE_COLUMNS}  # fmt: skip
-        group = image.group if image.group != name else ""
-        return NotedImage(file=name, plane=image.plane, group=group, split=image.split,
-                           cells=others if not image.labels else {})  # fmt: skip
-
-    def _key(self, image: LabelledImage) -> tuple[str, str]:
-        return self._names[image.file], image.plane
+        classes = [NotedClass(name=each.name, colour=each.colour, images=counts[each.name]) for each in self.classes]
+        self._writer.write(self.images, classes, self.table().images, self.reading.axes, has_split=self.has_split)
+        self.unsaved = False
 
 
 def open_labelling(
@@ -539,6 +419,41 @@ def _check_planes_apart(table: Path, known: Iterable[LabelledImage], added: Iter
             raise LabelsError(
                 f"{table} has labels of {one.file} with other planes ({names}); label it there, or choose another table"
             )
+
+
+def _split_problem(classes: Sequence[LabelClass], labelled: Sequence[LabelledImage]) -> str:
+    """Say why the splits of the labelled images cannot be used; return "" if they can, or if no image has one."""
+    given = sum(image.split is not None for image in labelled)
+    if 0 < given < len(labelled):
+        return (f"The split is set for {given} of {len(labelled)} labelled images, and is used once it is set for "
+                "all. Set it for the others, or for none.")  # fmt: skip
+    trained = {label for image in labelled if image.split == "train" for label in image.labels}
+    left = [each.name for each in classes if given and each.name not in trained
+            and any(each.name in image.labels for image in labelled)]  # fmt: skip
+    if left:
+        return (f"No image of {' and '.join(left)} is in the split train; the split is used once each class has an "
+                "image there.")  # fmt: skip
+    return ""
+
+
+def _checked_class(name: str, others: Sequence[str]) -> str:
+    """Return the name of a class as labels.csv will give it back; refuse a name that it would not.
+
+    `others` are the names of the other classes.
+    """
+    name = " ".join(name.split())
+    if "|" in name or name_fault(name) is not None:
+        why = name_fault(name) or "the sign | separates two labels"
+        raise LabelsError(f"'{short(name)}' cannot name a class; expected some text without the sign | ({why})")
+    alike = next((other for other in others if plain_name(other) == plain_name(name)), None)
+    if alike is not None:
+        how = "is there already" if alike == name else f"differs from {alike!r} only in case, spaces or dashes"
+        raise LabelsError(f"the class {name!r} {how}; choose another name")
+    for joined in (*others, name):
+        parts = [part.strip() for part in joined.replace(";", ",").split(",")]
+        if len(parts) > 1 and set(parts) <= {*others, name}:
+            raise LabelsError(f"{joined!r} would be read as the classes {' and '.join(parts)}; give it another name")
+    return name
 
 
 def _without_label(images: Iterable[LabelledImage], name: str) -> Iterator[LabelledImage]:
