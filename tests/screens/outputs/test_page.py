@@ -76,12 +76,12 @@ def test_wells_like_nothing_known_are_listed_with_what_the_list_means():
     """The first ten with their place, treatment and number; without controls and of too few wells, why."""
     table = fields_of()
     listed = pd.DataFrame({"plate": "P1", "well": [f"A{n:02}" for n in range(1, 13)], "treatment": "drug 7",
-                           "label": "", "like nothing known": np.linspace(7.126, 1, 12),
+                           "dose": [0.25, *[np.nan] * 11], "label": "", "like nothing known": np.linspace(7.126, 1, 12),
                            "cluster": [1] * 4 + [0] * 8, "map x": 0.5})  # fmt: skip
     controlled = wells_of(table).assign(control=["negative", "", "", ""])
     _, text = read(ScreenReport(RECORD, table, controlled, likeness=listed))
     assert "These are the first 10 wells" in text
-    assert "P1 A01 drug 7 7.13 1 P1 A02" in text
+    assert "P1 A01 drug 7 0.25 7.13 1 P1 A02 drug 7 –" in text
     assert "A11" not in text
     assert "that stand out and are alike (column cluster), with so many wells: 4." in text
     assert "the commonest class stand" not in text

@@ -245,8 +245,8 @@ def _unexplained_lines(listed: pd.DataFrame) -> PageTable:
     told = [name for name in (*TREATMENT_COLUMNS, "label", CONTROL) if name in listed]
     names = [name for name in (PLATE, WELL, *told, UNEXPLAINED, CLUSTER) if name in listed]
     shown = listed[names].head(_MOST_UNEXPLAINED)
-    empty = [name for name in (PLATE, *told) if name in shown and not text_column(shown, name).ne("").any()]
-    return page_table(shown.drop(columns=empty).map(_three_digits))
+    filled = [name for name in names if (shown[name].notna() & (shown[name].astype(str) != "")).any()]
+    return page_table(shown[filled].map(_three_digits))
 
 
 class _PlateSet(NamedTuple):
