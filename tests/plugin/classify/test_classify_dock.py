@@ -332,7 +332,7 @@ def test_a_file_that_is_no_model_is_refused_in_words(dock, qtbot, tmp_path):
 
 def test_the_wrong_count_of_channels_is_refused_before_anything_runs(dock, viewer):
     viewer.add_image(np.zeros((64, 64), np.uint16), name="one")
-    assert "the model needs 2 channels (GFP, RFP) and the image has 1 (one)" in dock.image_box.message.text()
+    assert "The model needs 2 channels (GFP, RFP) and the image has 1 (one)" in dock.image_box.message.text()
     assert not dock.run_button.isEnabled()
 
 

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_milcnn.errors import ImageError
+from napari_milcnn.plugin.classify.session import as_sentence
 from napari_milcnn.plugin.layers_to_image import (
     LayerImage,
     SourceReading,
@@ -252,7 +253,7 @@ class ImageBox(QWidget):
                 self._suggested = self._readings.get(layers) or suggest(layers)
             except ImageError as error:
                 self._refused = str(error)
-                self.message.say(self._refused, ERROR)
+                self.message.say(as_sentence(self._refused), ERROR)
         self._fill()
         self.changed.emit()
 
@@ -269,7 +270,7 @@ class ImageBox(QWidget):
             try:
                 open_layers(layers, edited)
             except ImageError as error:
-                self.message.say(str(error), ERROR)
+                self.message.say(as_sentence(str(error)), ERROR)
                 return
             self._suggested = self._readings[layers] = edited
             self._fill()
@@ -363,12 +364,12 @@ class ImageBox(QWidget):
         assert self._suggested is not None
         question = self._question()
         if question:
-            self.message.say(question, ERROR)
+            self.message.say(as_sentence(question), ERROR)
             return
         notes = list(self._suggested.notes)
         note = self._suggested.match(self._wanted).note
         if note and not self._choices.get(self._choice_key()):
-            notes.append(f"{note[0].upper()}{note[1:]}.")
+            notes.append(as_sentence(note))
         if self._model_size is not None and not self.pixel_size.value():
             notes.append(
                 f"The pixel size of the image is unknown, and the model has {self._model_size:.4g} µm: enter it above. "
