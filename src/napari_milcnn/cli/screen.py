@@ -109,7 +109,7 @@ def wells_command(
     out: Annotated[Path | None, TABLE_OUT] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the wells of a screen that no class explains, the most unlike first; with --like, the wells like one."""
+    """List the wells of a screen that no class explains, clusters of them first; with --like, the wells like one."""
     from napari_milcnn.cli.labels import write_and_print
     from napari_milcnn.errors import ResultsError
     from napari_milcnn.screens.likeness import CLUSTER, LIKENESS, UNEXPLAINED, unexplained_wells, wells_like

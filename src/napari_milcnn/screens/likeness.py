@@ -13,7 +13,9 @@ confuses the two would else lose the way to the other.
 What is left of a well beside the nearest way is what no class explains. It is measured against how much that varies
 over wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may
 stick out by an artefact of its own, but wells of a new phenotype stick out together; so `like nothing known` is how
-much of what is left of a well it shares with another, the mean over the three others with which it shares most.
+much of what is left of a well it shares with another, the mean over the three others with which it shares most. Single
+wells of known classes reach as far as a new phenotype does, but clusters of them seldom: clusters are listed first, by
+the mean of their wells.
 
 What it cannot find: a phenotype in a single well, and one that is taken for a class, as clearly as wells of the class
 itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of the
@@ -178,7 +180,8 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The table without its features, and the columns `like nothing known` and `cluster`, the most unlike well first.
+        The table without its features, and the columns `like nothing known` and `cluster`: the wells of cluster 1
+        first, then those of the others and those of none, and of each the most unlike well first.
 
     Raises
     ------
@@ -194,8 +197,9 @@ def unexplained_wells(table: pd.DataFrame) -> pd.DataFrame:
     known = _points_of_controls(table[positive], points[positive])
     rest = _unexplained(points, _ways(points, top, clear, classes, known))
     values = _shared(rest)
-    order = np.argsort(-values, kind="stable")
-    listed = _without_features(table).assign(**{UNEXPLAINED: values, CLUSTER: _clusters(rest, values)})
+    clusters = _clusters(rest, values)
+    order = np.lexsort((-values, clusters, clusters == 0))
+    listed = _without_features(table).assign(**{UNEXPLAINED: values, CLUSTER: clusters})
     return listed.iloc[order].reset_index(drop=True)
 
 
