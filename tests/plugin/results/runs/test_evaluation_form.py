@@ -182,6 +182,8 @@ def test_a_user_evaluates_a_model_in_the_dock(make_napari_viewer, qtbot, saved_m
     viewer = make_napari_viewer()
     _, dock = open_dock(viewer, "Results")
     box = dock.evaluation_box
+    assert not box.is_made
+    box.section.fold(is_open=True)
     assert not box.start_button.isEnabled()
     assert box.problem.text() == "Choose a model."
     current.set(saved_model)

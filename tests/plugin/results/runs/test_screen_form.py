@@ -138,6 +138,7 @@ def test_a_screen_stopped_before_its_folder_is_taken_keeps_nothing(session):
 def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, saved_model, source, tmp_path):
     _, dock = open_dock(make_napari_viewer(), "Results")
     box = dock.screen_box
+    box.section.fold(is_open=True)
     assert box.problem.text() == "Choose a model."
     current.set(saved_model)
     box.source.line.setText(str(source))

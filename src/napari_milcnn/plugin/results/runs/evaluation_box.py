@@ -94,7 +94,7 @@ class EvaluationBox(RunBox[EvaluationSession]):
 
     def _lay_out(self) -> None:
         self.only_evaluation = QWidget()
-        layout = vertical_layout(self.inside)
+        layout = self.lines
         layout.addWidget(self.task)
         layout.addWidget(self.explanation)
         layout.addLayout(row("model", self.model, self.model_button, stretch=1))

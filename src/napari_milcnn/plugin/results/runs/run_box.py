@@ -160,7 +160,9 @@ Session = TypeVar("Session", bound=RunSession[Any])
 class RunBox(QWidget, Generic[Session]):
     """Draws a session that starts a long run, and tells it what the user chose.
 
-    A subclass makes its fields and lays them into `inside`, beside those that all such forms have.
+    A subclass makes its fields and lays them into `lines`, beside those that all such forms have. They are made when
+    the user unfolds the form for the first time: it has hundreds of widgets, with each of which the dock opens and
+    changes its theme more slowly, and few users need them.
 
     Parameters
     ----------
@@ -173,6 +175,21 @@ class RunBox(QWidget, Generic[Session]):
     def __init__(self, session: Session, title: str, model_name: str, model_help: str) -> None:
         super().__init__()
         self.session = session
+        self._about_model = model_name, model_help
+        self.is_made = False
+        self.inside = QWidget()
+        self.lines = vertical_layout(self.inside)
+        self.section = Section(title, self.inside, is_open=False)
+        self._below = vertical_layout(self)
+        self._below.addWidget(self.section)
+        self.section.button.toggled.connect(self._make)
+
+    def _make(self) -> None:
+        """Make the form, unless it has been made."""
+        if self.is_made:
+            return
+        self.is_made = True
+        model_name, model_help = self._about_model
         self.model = NarrowComboBox()
         self.model.setAccessibleName(model_name)
         self.model.setToolTip(model_help)
@@ -183,15 +200,12 @@ class RunBox(QWidget, Generic[Session]):
         self.start_button, self.stop_button, self.last_button = QPushButton(), QPushButton(), QPushButton()
         self.progress = JobProgress()
         self._make_parts()
-        self.inside = QWidget()
         self._lay_out()
-        self.section = Section(title, self.inside, is_open=False)
-        layout = vertical_layout(self)
-        for part in (self.section, self.progress, self.doing, self.stop_button, self.message, self.last_button):
-            layout.addWidget(part)
+        for part in (self.progress, self.doing, self.stop_button, self.message, self.last_button):
+            self._below.addWidget(part)
         self._connect()
         self._fill_models()
-        session.use(current.model)
+        self.session.use(current.model)
         self._on_choice()
 
     @abstractmethod
@@ -200,7 +214,7 @@ class RunBox(QWidget, Generic[Session]):
 
     @abstractmethod
     def _lay_out(self) -> None:
-        """Lay the fields into `inside`."""
+        """Lay the fields into `lines`."""
 
     @abstractmethod
     def _fields(self) -> Iterable[Any]:

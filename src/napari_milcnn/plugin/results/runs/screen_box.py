@@ -62,7 +62,7 @@ class ScreenBox(RunBox[ScreenSession]):
         self.table_button.clicked.connect(self._on_table)
 
     def _lay_out(self) -> None:
-        layout = vertical_layout(self.inside)
+        layout = self.lines
         layout.addLayout(row("images", self.source, stretch=1))
         layout.addWidget(self.table_button)
         layout.addLayout(row("layout", self.layout_table, stretch=1))
