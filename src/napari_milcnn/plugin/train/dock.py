@@ -94,6 +94,7 @@ class TrainDock(QWidget):
         page.addStretch()
         self.tabs.addTab(scrolled(outcome_page), "3  Use")
         outer = vertical_layout(self)
+        outer.setContentsMargins(0, 6, 0, 0)  # the tabs touch the title of the dock otherwise
         outer.addWidget(self.continue_button)
         outer.addWidget(self.tabs)
         self.setMinimumWidth(310)
