@@ -10,8 +10,9 @@ model has not seen, are taken away; a plate with fewer wells of the class is lef
 with its layout, and the first ten wells of its likeness.csv are read.
 
 Reported: how well the model knows its own classes (accuracy of wells of these), precision at 10, how many of the
-planted wells are among as many first ranks, and how much of the first cluster they are. Models, plates and screens are
-kept in --work, and the same call goes on from there.
+planted wells are among as many first ranks, how much of the first cluster they are, and precision at 10 where the
+layout names four wells of each known class as positive controls. Models, plates and screens are kept in --work, and
+the same call goes on from there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from benchmarks.record import report, table
 from napari_milcnn.images.open import ImageReading
 from napari_milcnn.model.trained_model import TrainedModel
 from napari_milcnn.options import make_options
-from napari_milcnn.screens.likeness import CLUSTER, LIKENESS_TABLE
+from napari_milcnn.screens.features import FEATURES
+from napari_milcnn.screens.likeness import CLUSTER, LIKENESS_TABLE, unexplained_wells
 from napari_milcnn.simulation.options import PlateOptions, square_field
 from napari_milcnn.simulation.plate import LAYOUT, REFERENCE, TRUTH, simulate_plates
 from napari_milcnn.simulation.screen import simulate_screen
@@ -39,7 +41,7 @@ LEFT_OUT = tuple(name for names in WITHOUT for name in names)
 PLATE = {"wells": 384, "doses": 2, "active": 0.75}
 TRAINING = {"epochs": 6, "patch": 192, "batch_size": 8, "learning_rate": 4e-3}
 WIDTHS = (8, 16, 16, 32, 32, 64)
-PLANTED = 12
+PLANTED, MARKED = 12, 4
 SIDE, FIELDS = 192, 30
 
 
@@ -56,9 +58,9 @@ def main() -> None:
             if (known == name).sum() >= PLANTED:
                 rows.append([name, seed, *read(screened(model, name, images, known, args.work, tag), known, name)])
             sys.stderr.write(f"{rows[-1]}\n" if (known == name).sum() >= PLANTED else f"too few {name} on {seed}\n")
-    rows.append(["mean", "", *(float(np.mean([row[i] for row in rows])) for i in range(2, 6))])
+    rows.append(["mean", "", *(float(np.mean([row[i] for row in rows])) for i in range(2, 7))])
     header = ["left out", "seed of the plate", "accuracy of known wells", "precision at 10", "of the first ranks",
-              "share of cluster 1"]  # fmt: skip
+              "share of cluster 1", f"precision at 10 with {MARKED} positive controls of each class"]  # fmt: skip
     head = (f"{PLANTED} planted wells of 384, {args.sites} fields of {SIDE} px a well; model of seed {args.seed}, "
             f"{FIELDS} fields a class\n")  # fmt: skip
     report("A class left out of training, planted into simulated screens", [head, *table(header, rows)],
@@ -143,8 +145,17 @@ def read(out: Path, known: pd.Series, name: str) -> list[object]:
     what = known.reindex(wells["well"]).to_numpy()
     judged = (what != name) & (what != "")
     first = truth[listed[CLUSTER] == 1]
+    marked = unexplained_wells(with_controls(pd.read_parquet(out / FEATURES), known, name))["well"].head(10)
     return [float((wells["top"].to_numpy() == what)[judged].mean()), float((truth[:10] == name).mean()),
-            float((truth[:PLANTED] == name).mean()), float((first == name).mean()) if len(first) else 0.0]  # fmt: skip
+            float((truth[:PLANTED] == name).mean()), float((first == name).mean()) if len(first) else 0.0,
+            float((known.reindex(marked) == name).mean())]  # fmt: skip
+
+
+def with_controls(table: pd.DataFrame, known: pd.Series, name: str) -> pd.DataFrame:
+    """Mark the first wells of each known class as positive controls."""
+    truth = known.reindex(table["well"]).set_axis(table.index)
+    is_marked = ~truth.isin([name, REFERENCE, ""]) & (truth.groupby(truth).cumcount() < MARKED)
+    return table.assign(control=table["control"].mask(is_marked, "positive"), label=truth.where(is_marked, ""))
 
 
 if __name__ == "__main__":
