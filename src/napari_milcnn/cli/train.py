@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from napari_milcnn.cli.interrupt import interrupt_between_steps
 from napari_milcnn.cli.option_flags import MODEL, Layout, given_options, options_of, reading_of, reading_options
-from napari_milcnn.cli.progress import exit_status, messages, output, progress_bar, warn
+from napari_milcnn.cli.progress import error_sentence, exit_status, messages, output, progress_bar, warn
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.options import (
     DEVICE_HELP,
@@ -180,7 +180,7 @@ def _error_as_json(as_json: bool) -> Iterator[None]:
         yield
     except (MilcnnError, OSError) as error:
         if as_json:
-            _print_json({"error": str(error)})
+            _print_json({"error": error_sentence(error)})
         raise
 
 
