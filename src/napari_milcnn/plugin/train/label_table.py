@@ -213,7 +213,7 @@ class ImageTable(SortedTable):
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setColumnHidden(NEXT, True)
         self.setItemDelegateForColumn(IMAGE, _ElidedInMiddle(self))
-        for column, width in ((IMAGE, 112), (LABEL, 104), (GROUP, 48), (SPLIT, 40)):
+        for column, width in ((IMAGE, 124), (LABEL, 116), (GROUP, 48), (SPLIT, 40)):
             self.setColumnWidth(column, width)
         self.setMinimumHeight(3 * (ICON_SIDE + 4))
         self._chosen_rows = there(self.selectionModel())
