@@ -281,6 +281,9 @@ def test_tiffs_and_a_folder_dropped_on_the_dock_are_classified_in_turn(dock, vie
     tops = {table.proxy.index(r, 0).data(): table.proxy.index(r, 2).data() for r in range(table.proxy.rowCount())}
     assert tops["mitochondria-01_1"] == "mitochondria"
     assert tops["nucleus-01_1"] == "nucleus"
+    assert tops["broken"] == "failed"
+    tips = [table.proxy.index(r, 2).data(Qt.ItemDataRole.ToolTipRole) for r in range(table.proxy.rowCount())]
+    assert sum("broken.tif" in tip for tip in tips) == 1, tips
     assert len(viewer.layers) == 3  # the first that could be opened: its two channels and its masks
 
 

@@ -145,9 +145,9 @@ class PlanesModel(HeaderModel):
         image, column = self._records[key], index.column()
         model = image.model.name if image.model is not None else ""
         if plane is None:
-            text = (image.name, "", image.error or image.state.value, "", "", "", model)[column]
+            text = (image.name, "", image.state.value, "", "", "", model)[column]
             if role == Qt.ItemDataRole.ToolTipRole:
-                return plain_text(text)
+                return plain_text(image.error or f"{image.name}: {image.state.value}")
             return text if role in (Qt.ItemDataRole.DisplayRole, SORT_ROLE) else None
         prediction, name = image.planes[plane].prediction, image.plane_name(plane)
         top, score, margin = prediction.top[0], float(prediction.scores.max()), float(prediction.margin[0])
