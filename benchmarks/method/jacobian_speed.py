@@ -4,8 +4,9 @@ On one thread, guided maps of a 2-channel image are made for one class and for a
 whose every class is a forward and a backward run of autograd, and by ours in each precision. All of ours go back from
 one forward run, which is that of the classification, too. The unit of one class is the forward run of a classification
 without Jacobian. Variants take turns, one class at a time for captum, and CPU time is counted. A first table says how
-far the maps of the first class are from captum's in float32, as a share of the largest value, and how many times captum
-ours could be if nothing but the convolutions of the way back took time: they run at the speed of a matrix product.
+far the maps of the first class are from captum's in float32, as a share of the largest value, and how many times as
+fast as captum ours could be if nothing but the convolutions of the way back took time: they run at the speed of a
+matrix product.
 """
 
 from __future__ import annotations

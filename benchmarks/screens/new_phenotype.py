@@ -124,7 +124,7 @@ def planted_among(known: pd.DataFrame) -> int:
 
 
 def kept_wells(model: TrainedModel, table: LabelTable, work: Path) -> pd.DataFrame:
-    """Return what `wells_of` does, classified once for each model."""
+    """Return what `wells_of` does, classified once for each model; `work` has to be emptied when features change."""
     file = work / f"wells-{model.digest[:12]}-{len(table.images)}.parquet"
     if not file.exists():
         wells_of(model, table, {}).drop(columns="fields").to_parquet(file)

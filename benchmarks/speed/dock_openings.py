@@ -5,7 +5,7 @@ Needs a screen, or one that is not seen: `xvfb-run -a -s "-screen 0 1600x1000x24
 Each dock is opened by napari's own function for its menu, in a process of its own: the first time, when nothing of what
 the dock needs has been imported, and, after it was closed, a second time. A timer of 5 ms ticks in the window's thread;
 what lies between two ticks is how long the window did not answer. Ticks are counted from the call until a second after
-the dock is there. Also said is whether torch was imported by the time that the page of the dock was shown, which says
+the dock is there. Also said is whether torch was imported by the time that the form of the dock was shown, which says
 what the dock waits for. --starts measures how long importing the package and `--help` take instead.
 """
 
@@ -85,12 +85,12 @@ def lines(rounds: int) -> list[str]:
                      *(f"{value:.0f}" for value in (*np.percentile(gaps, (50, 99)), gaps.max())),
                      f"{np.sum(gaps > LONG) / len(runs):.1f}", with_torch[dock] if i == 0 else ""])  # fmt: skip
     header = ["dock", "time", "s until it is there", "gaps", "median, ms", "99th percentile, ms", "longest, ms",
-              f"gaps over {LONG} ms an opening", "times torch was imported when its page was shown"]  # fmt: skip
+              f"gaps over {LONG} ms an opening", "times torch was imported when its form was shown"]  # fmt: skip
     return table(header, rows)
 
 
 def openings(name: str) -> dict[str, object]:
-    """Open a dock twice; the gaps in ms of each time, and whether torch was imported when its page was shown."""
+    """Open a dock twice; the gaps in ms of each time, and whether torch was imported when its form was shown."""
     import napari
     from qtpy.QtCore import QEventLoop, QTimer
 

@@ -485,6 +485,7 @@ def test_a_plate_is_trained_calibrated_and_evaluated_by_its_layout(run, tmp_path
 def test_a_table_of_plates_that_is_not_there_is_refused_also_where_none_is_needed(run, model, tmp_path):
     found = run("classify", tmp_path, "-m", model, "--plates", tmp_path / "plates.csv", "-o", tmp_path / "out")
     assert found.exit_code == 2
+    assert "--plates is " in found.output
     assert "plates.csv, which is no file; expected a table with the columns file" in found.output
     assert not (tmp_path / "out").exists()
 

@@ -66,7 +66,7 @@ def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari
     assert gc.get_freeze_count() > 0  # napari's collections stay short
     viewer.layers.clear()
     qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
-    resting.look_through()
+    resting._on_time()  # as its timer does
     qtbot.waitUntil(lambda: freed(gone), timeout=PATIENCE)
     viewer.window.remove_dock_widget("all")
     qtbot.waitUntil(lambda: gc.get_freeze_count() == 0, timeout=PATIENCE)

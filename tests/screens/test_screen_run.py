@@ -150,7 +150,7 @@ def test_changed_images_and_options_are_refused_or_done_again(tmp_path, model, s
     assert not any(one.before for one in wells)
     with pytest.raises(OptionsError, match="give resume, too"):
         run(model, source, tmp_path / "new", redo_changed=True)
-    with pytest.raises(OptionsError, match="plates is set, but a screen has the plates of its images"):
+    with pytest.raises(OptionsError, match="'plates' is set, but a screen has the plates of its images"):
         run(model, source, tmp_path / "new", reading=ImageReading(plates=tmp_path))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
@@ -90,11 +90,11 @@ def options_of(
     return _adding([_field_parameter(name, field, optional, default_text) for name, field in fields.items()])
 
 
-def reading_options(command: Command) -> Command:
+def reading_options(command: Command, without: Collection[str] = ()) -> Command:
     """Add the fields of an `ImageReading` to a command with **options, in which their names begin with reading_."""
     return _adding([
         _parameter(f"reading_{name}", kind, None, typer.Option(flag_name(name), help=text))
-        for name, (kind, text) in READING.items()
+        for name, (kind, text) in READING.items() if name not in without
     ])(command)  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def reading_of(options: Mapping[str, Any]) -> ImageReading:
     """
     from napari_milcnn.images.open import ImageReading
 
-    given = {name: value for name in READING if (value := options[f"reading_{name}"]) is not None}
+    given = {name: value for name in READING if (value := options.get(f"reading_{name}")) is not None}
     if "channels" in given:
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     return ImageReading(**given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @options_of(ForegroundOptions, prefix="foreground_", optional=True)
 @options_of(ScreenOptions, EvidenceOptions, MaskOptions, skip=("foreground", "class_thresholds"))
-@reading_options
+@partial(reading_options, without=("plates",))  # a screen has plates and controls of its own
 def screen_command(
     source: Annotated[
         Path | None,

@@ -388,8 +388,8 @@ class Plates:
     ) -> None:
         self.table = None if table is None else Path(table)
         if self.table is not None and known is None and not self.table.is_file():
-            raise OptionsError(f"plates is {self.table}, which is no file; expected a table with the columns file, "
-                               "plate and control")  # fmt: skip
+            raise OptionsError(f"option 'plates' is {self.table}, which is no file; expected a table with the columns "
+                               "file, plate and control")  # fmt: skip
         self.reading = reading
         self._one = plate
         self._known = {path.absolute(): Plate(one.name, known=one) for path, one in (known or {}).items()}

@@ -29,8 +29,8 @@ smallest object, as a share of a typical disc. Chosen on fields of training plat
 two lobes is cut, with a larger one cells that touch become one."""
 _SMOOTH_EDGE = 0.025
 """Sigma of `half_maximum`, as a share of the typical diameter: the height of a whole object places its edge, so that a
-rough surface does not cut it in pieces, and half the sigma keeps small and bent objects in their shape. On fields of
-training plates it gave better outlines than the whole one, on noisy images too."""
+rough surface does not cut it in pieces, and half the sigma keeps small and bent objects in their shape. Chosen on
+fields of training plates, noisy ones too."""
 _NEAR, _WHOLE = 0.95, 2.4
 """Parts are one object where their centres are nearer than this share of the typical diameter, and their areas together
 are no more than this many typical discs."""

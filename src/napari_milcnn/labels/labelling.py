@@ -250,11 +250,9 @@ class Labelling:
 
     def table(self) -> LabelTable:
         """Return the labelled images: the table to train from, equal to `read_labels(path)` after a save."""
-        labelled = [image for image in self.images if image.labels]
-        split = bool(labelled) and not _split_problem(self.classes, labelled)
-        rows = (replace(image, split=image.split if split else None, line=line)
-                for line, image in enumerate(labelled, start=2))  # fmt: skip
-        return LabelTable(tuple(rows), self.reading, str(self.path), plates=plates_of(self.path, self.reading))
+        return LabelTable(
+            _as_read(self.images, self.classes), self.reading, str(self.path), plates=plates_of(self.path, self.reading)
+        )
 
     @property
     def has_split(self) -> bool:
@@ -309,7 +307,9 @@ class Labelling:
         self.unsaved = True
         counts = self.counts()
         classes = [NotedClass(name=each.name, colour=each.colour, images=counts[each.name]) for each in self.classes]
-        self._writer.write(self.images, classes, self.table().images, self.reading.axes, has_split=self.has_split)
+        self._writer.write(
+            self.images, classes, _as_read(self.images, self.classes), self.reading.axes, has_split=self.has_split
+        )
         self.unsaved = False
 
 
@@ -419,6 +419,15 @@ def _check_planes_apart(table: Path, known: Iterable[LabelledImage], added: Iter
             raise LabelsError(
                 f"{table} has labels of {one.file} with other planes ({names}); label it there, or choose another table"
             )
+
+
+def _as_read(images: Sequence[LabelledImage], classes: Sequence[LabelClass]) -> tuple[LabelledImage, ...]:
+    """Return the images with a label as the table is read, with the split if it can be used."""
+    labelled = [image for image in images if image.labels]
+    split = bool(labelled) and not _split_problem(classes, labelled)
+    return tuple(
+        replace(image, split=image.split if split else None, line=line) for line, image in enumerate(labelled, start=2)
+    )
 
 
 def _split_problem(classes: Sequence[LabelClass], labelled: Sequence[LabelledImage]) -> str:

@@ -203,7 +203,7 @@ def _read_weights(files: ModelFiles, description: dict[str, object], card: Model
 
 
 def _check_network(path: Path, stated: object, card: ModelCard) -> None:
-    """Refuse a file that states another network for other programs than for us: its pooling, say, is anyone's guess."""
+    """Refuse a file that states another network for other programs than for us: nobody can say which was trained."""
     if not isinstance(stated, dict | None):
         raise ModelError(f"{path}: the kwargs of its architecture are {short(repr(stated))}, expected a dictionary")
     own = card.network.model_dump(mode="json")

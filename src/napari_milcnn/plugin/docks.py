@@ -127,10 +127,10 @@ class OpeningDock(QWidget):
 
     def _leave_out(self) -> None:
         """Leave what has been loaded out of collections of garbage until this page is gone."""
-        viewer = self.viewer
-        resting.dock_opened(viewer)
-        self.destroyed.connect(lambda *_: resting.dock_closed(viewer))
-        connect_while_alive(viewer.layers.events.removing, self._on_removing, self)
+        dock = id(self)
+        resting.dock_opened(dock, self.viewer)
+        self.destroyed.connect(lambda *_: resting.dock_closed(dock))
+        connect_while_alive(self.viewer.layers.events.removing, self._on_removing, self)
 
     def _on_removing(self, event: Any) -> None:
         resting.layer_goes(self.viewer.layers[event.index])

@@ -14,14 +14,14 @@ What is left of a well beside the nearest way is what no class explains. It is m
 over wells that classes do explain (the covariance of four in five of them, shrunk after Ledoit and Wolf). One well may
 stick out by an artefact of its own, but wells of a new phenotype stick out together; so `like nothing known` is how
 much of what is left of a well it shares with another, the mean over the three others with which it shares most. Single
-wells of known classes reach as far as a new phenotype does, but clusters of them seldom: clusters are listed first, by
-the mean of their wells.
+wells of known classes reach as far as a new phenotype does, and clusters of them less often: clusters are listed first,
+by the mean of their wells.
 
 What it cannot find: a phenotype in a single well, and one that is taken for a class, as clearly as wells of the class
-itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of the
-class help. Where the network confuses two classes that have none, wells of one of them lead the list. Wells of few
-cells differ so much from each other that a new phenotype is hardly more unlike than they
-(`benchmarks/screens/left_out.py`).
+itself, of which there are hardly any: the way to that class is then the way to the phenotype. Positive controls of that
+class may help, and a few of every class may harm. Where the network confuses two classes that have none, wells of one
+of them lead the list. Wells of few cells differ so much from each other that a new phenotype is hardly more unlike than
+they (`benchmarks/screens/left_out.py`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _LEAST_COSINE = 0.5
 def principal_components(table: pd.DataFrame) -> np.ndarray:
     """Return the main directions of the features of wells, float64 (wells, directions), in order of their variance.
 
-    They are 20, and up to 40 of more than 160 wells.
+    They are 20; of more than 160 wells one for every 8, and no more than 40.
 
     Raises
     ------

@@ -136,8 +136,8 @@ def screen(
     if (redo_changed or retry_failed) and not (resume or options.get("shard")):
         raise OptionsError("redo_changed and retry_failed say what resume does; give resume, too")
     if reading.plates is not None:
-        raise OptionsError("plates is set, but a screen has the plates of its images, and its controls are those of "
-                           "the layout; leave plates out, and name controls in the layout")  # fmt: skip
+        raise OptionsError("option 'plates' is set, but a screen has the plates of its images, and its controls are "
+                           "those of the layout; leave it out, and name controls in the layout")  # fmt: skip
     say = on_warning or (lambda _: None)
     shared, evidence = _divided(options)
     found = open_screen(source, layout=layout, reading=reading)

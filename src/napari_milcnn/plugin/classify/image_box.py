@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_milcnn.errors import ImageError
-from napari_milcnn.plugin.classify.session import as_sentence
 from napari_milcnn.plugin.layers_to_image import (
     LayerImage,
     SourceReading,
@@ -45,6 +44,7 @@ from napari_milcnn.plugin.qt.forms import (
     row,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.notices import as_sentence
 from napari_milcnn.plugin.results_to_layers import OURS
 
 if TYPE_CHECKING:

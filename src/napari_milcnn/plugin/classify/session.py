@@ -45,7 +45,7 @@ from napari_milcnn.plugin.classify.records import (
     Settings,
     cells_reader,
 )
-from napari_milcnn.plugin.qt.notices import Level, Notices
+from napari_milcnn.plugin.qt.notices import Level, Notices, as_sentence
 from napari_milcnn.progress import Progress, duration
 
 if TYPE_CHECKING:
@@ -611,11 +611,6 @@ def _done_to(images: Sequence[ImageRecord]) -> Iterator[tuple[str, Level, int | 
     for (text, level), which in list(of.items())[:_MOST_LINES]:
         where = "" if len(images) == 1 else f" ({_few([one.name for one in which])})"
         yield as_sentence(text, where), level, which[0].key if len(which) == 1 else None
-
-
-def as_sentence(text: str, where: str = "") -> str:
-    """Write a fact with a capital and a full stop."""
-    return f"{text[0].upper()}{text[1:].rstrip('.')}{where}."
 
 
 def _facts_of(first: Prediction) -> Iterator[tuple[str, Level]]:

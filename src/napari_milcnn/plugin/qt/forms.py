@@ -412,7 +412,8 @@ class NarrowComboBox(QComboBox):
     def event(self, event: Any) -> bool:
         """Show a shortened entry whole in its tooltip."""
         if event.type() == QEvent.Type.ToolTip and self.shown_text() != self.currentText():
-            about = self.toolTip().replace("\n", "<br>")
+            tip = self.toolTip()
+            about = tip if "<" in tip else escape(tip).replace("\n", "<br>")
             QToolTip.showText(event.globalPos(), f"<b>{escape(self.currentText())}</b><br>{about}", self)
             return True
         return bool(super().event(event))

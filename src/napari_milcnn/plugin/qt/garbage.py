@@ -1,9 +1,10 @@
 """Collections of garbage that do not look through what the docks have loaded.
 
 napari collects garbage in the window's thread whenever a layer is removed. With torch, pandas and the docks there is
-four times as much to look through as in napari alone, and almost all of it stays until the end: for half a second the
-window does not answer. `gc.freeze` leaves out what exists at that moment. Of that, what becomes garbage in cycles, as
-layers do, would stay; now and then a collection therefore looks through everything.
+several times as much to look through as in napari alone, and almost all of it stays until the end; the window does not
+answer meanwhile. `gc.freeze` leaves out what exists at that moment, so that layers which are added later, such as
+masks, are removed as quickly as in napari alone. Of what was left out, what becomes garbage in cycles, as layers do,
+would stay: where such a layer is removed, and now and then, a collection therefore looks through everything.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _LOOK, _EVERY = 60, 300
 
 @contextmanager
 def short_collections() -> Iterator[None]:
-    """Leave what exists now out of collections of garbage, while a thread loads or computes.
+    """Leave what exists now out of collections of garbage, while a thread loads a dock.
 
-    Where objects are left out already, nothing is done.
+    Where objects are left out already, or a dock is open, nothing is done.
     """
-    own = gc.get_freeze_count() == 0
+    own = gc.get_freeze_count() == 0 and not resting.has_docks
     if own:
         gc.freeze()
     try:
@@ -44,14 +45,19 @@ class RestingObjects:
     """
 
     def __init__(self) -> None:
-        self._viewers: list[Any] = []
+        self._viewers: dict[int, Any] = {}
         self._layers: WeakSet[Any] = WeakSet()
         self._gone: WeakSet[Any] = WeakSet()
         self._timer: QTimer | None = None
         self._looked = 0.0
 
-    def dock_opened(self, viewer: Any) -> None:
-        """Leave out what exists now."""
+    @property
+    def has_docks(self) -> bool:
+        """Whether objects are left out because a dock is open."""
+        return bool(self._viewers)
+
+    def dock_opened(self, dock: int, viewer: Any) -> None:
+        """Leave out what exists now, until the dock of this `id` is closed."""
         if not self._viewers and gc.get_freeze_count():
             return
         if not self._viewers:
@@ -59,16 +65,14 @@ class RestingObjects:
             self._timer = QTimer()
             self._timer.timeout.connect(self._on_time)
             self._timer.start(1000 * _LOOK)
-        self._viewers.append(viewer)
+        self._viewers[dock] = viewer
         self._freeze()
 
-    def dock_closed(self, viewer: Any) -> None:
+    def dock_closed(self, dock: int) -> None:
         """Leave nothing out any more, once the last dock is gone."""
-        if viewer in self._viewers:
-            self._viewers.remove(viewer)
-            if not self._viewers:
-                self._timer = None
-                gc.unfreeze()
+        if self._viewers.pop(dock, None) is not None and not self._viewers:
+            self._timer = None
+            gc.unfreeze()
 
     def layer_goes(self, layer: Any) -> None:
         """Let napari free what a layer was drawn with that was left out; the layer itself is garbage only then."""
@@ -81,6 +85,7 @@ class RestingObjects:
         """Free what is garbage among what was left out."""
         gc.unfreeze()
         gc.collect()
+        self._gone.clear()  # what is still there is held by someone, such as the console
         self._looked = time.monotonic()
         self._freeze()
 
@@ -91,7 +96,7 @@ class RestingObjects:
     def _freeze(self) -> None:
         if self._viewers:
             gc.freeze()
-            self._layers = WeakSet(layer for viewer in self._viewers for layer in viewer.layers)
+            self._layers = WeakSet(layer for viewer in self._viewers.values() for layer in viewer.layers)
 
 
 resting = RestingObjects()

@@ -84,3 +84,8 @@ class Notices:
         if kept != self.all:
             self.all = kept
             self.changed.emit()
+
+
+def as_sentence(text: str, where: str = "") -> str:
+    """Write a fact with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:].rstrip('.')}{where}."

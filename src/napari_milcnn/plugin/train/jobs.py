@@ -154,10 +154,7 @@ class TrainRequest:
         if self.processes > 1:
             yield from _following(self.plan, self.processes, resume=self.resume)
         else:
-            from napari_milcnn.plugin.qt.garbage import short_collections
-
-            with short_collections():
-                yield from _training(self.plan, passes, resume=self.resume)
+            yield from _training(self.plan, passes, resume=self.resume)
 
 
 @dataclass(frozen=True, eq=False)

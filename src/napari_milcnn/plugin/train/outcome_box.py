@@ -16,6 +16,7 @@ from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfu
 from napari_milcnn.options import EVIDENCE_NAMES
 from napari_milcnn.plugin.qt.figure import FigureBox
 from napari_milcnn.plugin.qt.forms import WARNING, NarrowComboBox, Note, heading, row, there, vertical_layout
+from napari_milcnn.plugin.qt.notices import as_sentence
 from napari_milcnn.plugin.user_settings import user_settings
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class OutcomeBox(QWidget):
         self.figures.say_rich(f"{_in_a_sentence(report)}{_metrics_table(report)}")
         ranges = ["Ranges are 95 % intervals."] if report.intervals else []
         empty = report.model.card.training.structureless_sentence
-        warnings = [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in (*report.warnings, empty) if text]
+        warnings = [as_sentence(text) for text in (*report.warnings, empty) if text]
         self.notes.say(" ".join((_images_sentence(report), *ranges, *warnings, _ABOUT_METRICS)))
         self.confusion.show_figure(lambda: confusion_figure(report.confusion, style))
         self.calibration.show_figure(lambda: reliability_figure(report.reliability, single, style))

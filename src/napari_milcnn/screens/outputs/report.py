@@ -228,14 +228,14 @@ def _on_likeness(report: ScreenReport) -> Iterator[str]:
     """Say what the list of wells that no class explains means in this screen, or why there is none."""
     listed = report.likeness
     if listed.empty:
-        yield "Wells are compared with each other from three classified wells on."
+        yield "At least three classified wells are needed to compare wells with each other."
         return
     groups = listed.loc[listed[CLUSTER] > 0, CLUSTER]
     if groups.empty:
         yield "No group of wells stands out from those that the classes explain."
     else:
         sizes = ", ".join(map(str, groups.value_counts().sort_index()))
-        yield f"Groups of wells that stand out and are alike (column cluster), with so many wells: {sizes}."
+        yield f"Clusters are groups of wells that stand out and are alike. Number of wells in each cluster: {sizes}."
     if not _has_controls(report):
         yield "No well is marked as a negative control, so the wells of the commonest class stand for them."
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QFormLayout, QLineEdit, QPushButton, QSpinBox, QWidget
 
 from napari_milcnn.model.shipped import shipped_models
@@ -100,6 +100,11 @@ class _PathLine(QLineEdit):
 class ReadingForm(QWidget):
     """How images are opened that do not say it themselves: the fields of `ImageReading`.
 
+    Parameters
+    ----------
+    has_plates : bool
+        Whether a table of plates can be chosen.
+
     Signals
     -------
     changed
@@ -108,7 +113,7 @@ class ReadingForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_plates: bool) -> None:
         super().__init__()
         self.axes, self.channels, self.z = QLineEdit(), QLineEdit(), NarrowComboBox()
         self.pixel_size, self.series = QDoubleSpinBox(), QSpinBox()
@@ -119,8 +124,6 @@ class ReadingForm(QWidget):
         self.z.addItem("each plane", "planes")
         self.z.addItem("maximum projection", "maximum")
         assert {self.z.itemData(i) for i in range(self.z.count())} == set(get_args(ZReading))
-        self.plates = PathField("Table of plates", "For models that scale intensities by plate: a table with the "
-                                "columns file, plate and control", kinds="Tables (*.csv)")  # fmt: skip
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, widget, tip in (
@@ -133,7 +136,6 @@ class ReadingForm(QWidget):
             widget.setToolTip(tip)
             widget.setAccessibleName(name)
             layout.addRow(name, widget)
-        layout.addRow("plates", self.plates)
         for box in (self.pixel_size, self.series):
             box.setSpecialValueText("as the files say")
             box.valueChanged.connect(self.changed)
@@ -141,7 +143,12 @@ class ReadingForm(QWidget):
             line.setPlaceholderText("as the files say")
             line.textChanged.connect(self.changed)
         self.z.currentIndexChanged.connect(self.changed)
-        self.plates.changed.connect(self.changed)
+        self.plates: PathField | None = None
+        if has_plates:
+            self.plates = PathField("Table of plates", "For models that scale intensities by plate: a table with the "
+                                    "columns file, plate and control", kinds="Tables (*.csv)")  # fmt: skip
+            layout.addRow("plates", self.plates)
+            self.plates.changed.connect(self.changed)
 
     def values(self) -> dict[str, Any]:
         """Return the fields that were entered."""
@@ -149,7 +156,7 @@ class ReadingForm(QWidget):
         found = {
             "axes": self.axes.text().strip(), "channels": channels if any(channels) else None,
             "pixel_size": self.pixel_size.value(), "series": None if self.series.value() < 0 else self.series.value(),
-            "z": self.z.currentData(), "plates": self.plates.path(),
+            "z": self.z.currentData(), "plates": self.plates and self.plates.path(),
         }  # fmt: skip
         return {name: value for name, value in found.items() if value is not None and value != "" and value != 0.0}
 
@@ -161,8 +168,8 @@ class RunBox(QWidget, Generic[Session]):
     """Draws a session that starts a long run, and tells it what the user chose.
 
     A subclass makes its fields and lays them into `lines`, beside those that all such forms have. They are made when
-    the user unfolds the form for the first time: it has hundreds of widgets, with each of which the dock opens and
-    changes its theme more slowly, and few users need them.
+    the user unfolds the form for the first time: it has hundreds of widgets, each of which makes opening the dock and
+    changing its theme slower, and few users need them.
 
     Parameters
     ----------
@@ -171,6 +178,9 @@ class RunBox(QWidget, Generic[Session]):
     title, model_name, model_help : str
         Title of the section; accessible name and tooltip of the list of models.
     """
+
+    has_plates = True
+    """Whether a table says which plates the images are on."""
 
     def __init__(self, session: Session, title: str, model_name: str, model_help: str) -> None:
         super().__init__()
@@ -195,7 +205,7 @@ class RunBox(QWidget, Generic[Session]):
         self.model.setToolTip(model_help)
         self.model_button = browse_button(f"Open the file of: {model_name}")
         self.model_button.setToolTip("Open a model .zip")
-        self.reading = ReadingForm()
+        self.reading = ReadingForm(has_plates=self.has_plates)
         self.problem, self.doing, self.message = Note(), Note(), NoticesBox()
         self.start_button, self.stop_button, self.last_button = QPushButton(), QPushButton(), QPushButton()
         self.progress = JobProgress()
@@ -203,10 +213,20 @@ class RunBox(QWidget, Generic[Session]):
         self._lay_out()
         for part in (self.progress, self.doing, self.stop_button, self.message, self.last_button):
             self._below.addWidget(part)
+        self._tab_through()
         self._connect()
         self._fill_models()
         self.session.use(current.model)
         self._on_choice()
+
+    def _tab_through(self) -> None:
+        """Let the Tab key go from the title to the fields: Qt puts what is made later behind all else in the window."""
+        before: QWidget = self.section.button
+        for field in self.findChildren(QWidget):
+            is_here = field is not before and field.window() is self.window()  # lists of combo boxes are windows
+            if is_here and field.focusPolicy() & Qt.FocusPolicy.TabFocus and field.focusProxy() is None:
+                QWidget.setTabOrder(before, field)
+                before = field
 
     @abstractmethod
     def _make_parts(self) -> None:

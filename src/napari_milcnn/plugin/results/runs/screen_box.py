@@ -28,6 +28,8 @@ _SCREEN_TABLES = "Tables (*.csv *.tsv *.txt *.parquet)"
 class ScreenBox(RunBox[ScreenSession]):
     """Draws a `ScreenSession`, and tells it what the user chose."""
 
+    has_plates = False  # they are those of its images
+
     def __init__(self, session: ScreenSession) -> None:
         text = "The current model is the one that the Classify dock uses"
         super().__init__(session, "Whole screen", "Model for the screen", text)
