@@ -2,9 +2,9 @@
 
 napari collects garbage in the window's thread whenever a layer is removed. With torch, pandas and the docks there is
 several times as much to look through as in napari alone, and almost all of it stays until the end; the window does not
-answer meanwhile. `gc.freeze` leaves out what exists at that moment, so that layers which are added later, such as
-masks, are removed as quickly as in napari alone. Of what was left out, what becomes garbage in cycles, as layers do,
-would stay: where such a layer is removed, and now and then, a collection therefore looks through everything.
+answer meanwhile. `gc.freeze` leaves out what exists at that moment, so that less is looked through where layers that
+are added later, such as masks, are removed. Of what was left out, what becomes garbage in cycles, as layers do, would
+stay: where such a layer is removed, and now and then, a collection therefore looks through everything.
 """
 
 from __future__ import annotations
