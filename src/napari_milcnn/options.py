@@ -393,11 +393,9 @@ class EvaluateOptions(EvidenceOptions):
         None, description="Use only images of this split of the table; default: all images."
     )
     draws: int = Field(
-        1000,
-        ge=0,
-        le=100_000,
-        description="Number of draws of whole groups for the 95 % intervals; 0 for no intervals.",
-    )
+        1000, ge=0, le=100_000, description="Number of draws of whole groups for the 95 % intervals; 0 for no "
+                                            "intervals."
+    )  # fmt: skip
     seed: int = Field(0, ge=0, lt=2**32, description="Random seed for the draws and for the folds.")
     bag: Bag = Field(
         "image", description="What the answer of a group is read from. image: the median over its images; group: that, "
@@ -428,6 +426,7 @@ class StatisticsOptions(Options):
         False, description="Remove effects of rows and columns from the scores of each plate, by median polish, before "
                            "they are compared with controls."
     )  # fmt: skip
+    sphere_features: bool = Field(False, description="Whiten features of wells by the spread of the negative controls.")
 
 
 class ScreenOptions(StatisticsOptions):

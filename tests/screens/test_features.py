@@ -11,7 +11,15 @@ from conftest import lively_model
 from napari_milcnn.images.open import ImageReading, open_image
 from napari_milcnn.inference.predict import Bags, classify, classify_group
 from napari_milcnn.model.package_read import load_model
-from napari_milcnn.screens.features import BY_CONTROLS, BY_WELLS, feature_names, joined_features, standardised
+from napari_milcnn.screens.features import (
+    BY_CONTROLS,
+    BY_WELLS,
+    SPHERED,
+    feature_names,
+    joined_features,
+    sphered,
+    standardised,
+)
 from napari_milcnn.screens.parts import wells_of_steps
 from napari_milcnn.screens.run import screen
 
@@ -47,6 +55,25 @@ def test_features_are_standardised_by_the_negative_controls_of_their_plate() -> 
     none = standardised(wells_table(values, plates, [""] * 8))
     assert set(none["standardised by"]) == {BY_WELLS}
     assert np.isfinite(none["feature_000"]).all()
+
+
+def test_sphered_features_of_negative_controls_vary_as_much_in_each_direction() -> None:
+    """Two features that go together in controls do not hide a well in which they go apart."""
+    rng = np.random.default_rng(0)
+    together = rng.normal(0, 3, (400, 1)) + rng.normal(0, 0.3, (400, 2))
+    values = np.concatenate([together, [[2.0, -2.0], [6.0, 6.0]]]).tolist()
+    table = standardised(wells_table(values, ["1"] * 402, ["negative"] * 400 + ["", ""]))
+    found = sphered(table)
+    before, after = (
+        np.linalg.eigvalsh(np.cov(one.iloc[:400][["feature_000", "feature_001"]].T)) for one in (table, found)
+    )
+    assert before[1] > 100 * before[0]
+    assert after[1] < 4 * after[0]  # shrunk, since controls may be few
+    apart, along = np.linalg.norm(found[["feature_000", "feature_001"]].to_numpy()[400:], axis=1)
+    assert apart > 2 * along
+    assert set(found["standardised by"]) == {SPHERED}
+    few = standardised(wells_table(values[-12:], ["1"] * 12, ["negative"] * 9 + [""] * 3))
+    assert sphered(few) is few
 
 
 def test_a_feature_that_controls_do_not_have_is_not_blown_up() -> None:

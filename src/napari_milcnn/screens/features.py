@@ -16,6 +16,10 @@ Standardised means: less the median of the negative controls of the same plate, 
 absolute deviation from these medians over the negative controls of all plates, since a plate may have few. A plate
 without negative controls, in a screen that has some elsewhere, is compared with its own wells; so are all plates of a
 screen without any. `standardised by` says which.
+
+Sphering, which the user may ask for, makes the negative controls vary as much in each direction of the features, too,
+so that what varies without a treatment weighs no more than the rest (typical variation normalisation: Ando, McLean and
+Berndl 2017).
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ WELL_PART: Final = "well.parquet"
 FEATURES: Final = "features.parquet"
 STANDARDISED_BY: Final = "standardised by"
 BY_CONTROLS, BY_WELLS = "negative controls of the plate", "all wells of the plate"
+SPHERED = "negative controls of the plate, sphered"
 _FEATURE = "feature_"
 _OF_EVERY_PART: Final = {
     WELL_PART: (PLATE, WELL), "predictions.parquet": (*FIELD_COLUMNS, "file", "name", "error"),
@@ -57,6 +62,8 @@ SIGMA_OF_MAD = 1.4826
 _LEAST_SPREAD = 0.1
 """Least spread of a feature, in that of the typical one: a feature that controls hardly have would outweigh others."""
 _FEWEST_CONTROLS = 2
+FEWEST_TO_SPHERE = 10
+"""Fewest negative controls, of all plates, by which features are sphered."""
 Reader = Callable[[Path], pd.DataFrame]
 """Reads a Parquet file."""
 
@@ -155,7 +162,31 @@ def standardised(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([others, found], axis=1)
 
 
-def features_of_wells(rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
+def sphered(table: pd.DataFrame) -> pd.DataFrame:
+    """Whiten standardised features by the covariance of the negative controls, shrunk after Ledoit and Wolf.
+
+    Of all ways to whiten it is the one whose features stay nearest to those that they were (ZCA: Kessy, Lewin and
+    Strimmer 2018), so that each keeps its name. Nothing is done where there are fewer negative controls than ten.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of `standardised`.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    names = feature_names(table)
+    by_controls = (table[STANDARDISED_BY] == BY_CONTROLS).to_numpy()
+    controls = table.loc[by_controls & (table[CONTROL] == "negative"), names] if by_controls.any() else table[:0]
+    if len(controls) < FEWEST_TO_SPHERE:
+        return table
+    variances, directions = np.linalg.eigh(LedoitWolf(assume_centered=True).fit(controls.to_numpy(float)).covariance_)
+    white = table[names].to_numpy(float) @ (directions / np.sqrt(variances)) @ directions.T
+    by = np.where(by_controls, SPHERED, table[STANDARDISED_BY])
+    return table.assign(**{STANDARDISED_BY: by}, **dict(zip(names, white.T.astype(np.float32), strict=True)))
+
+
+def features_of_wells(rows: pd.DataFrame, layout: pd.DataFrame, *, sphere: bool) -> pd.DataFrame:
     """Return the standardised features of wells, as features.parquet has them.
 
     Parameters
@@ -164,15 +195,18 @@ def features_of_wells(rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
         As of `read_well_rows`.
     layout : DataFrame
         A row a well: plate, well, and what it was given.
+    sphere : bool
+        Whether they are sphered.
     """
     own = [name for name in rows if name not in (PLATE, WELL)]
     layout = layout.rename(columns={name: f"{name} of layout" for name in own if name in layout})
     table = rows.merge(layout, on=[PLATE, WELL], how="left")
     others = [name for name in layout if name not in (PLATE, WELL)]
-    return standardised(table[[PLATE, WELL, *others, *own]])
+    found = standardised(table[[PLATE, WELL, *others, *own]])
+    return sphered(found) if sphere else found
 
 
-def write_features(folder: Path, rows: pd.DataFrame, layout: pd.DataFrame) -> pd.DataFrame:
+def write_features(folder: Path, rows: pd.DataFrame, layout: pd.DataFrame, *, sphere: bool) -> pd.DataFrame:
     """Write what `features_of_wells` returns into the folder of a screen, and return it.
 
     Raises
@@ -180,7 +214,7 @@ def write_features(folder: Path, rows: pd.DataFrame, layout: pd.DataFrame) -> pd
     OutputError
         If the table cannot be written.
     """
-    found = features_of_wells(rows, layout)
+    found = features_of_wells(rows, layout, sphere=sphere)
     with replacing(folder / FEATURES) as draft:
         found.to_parquet(draft, index=False)
     return found

@@ -35,7 +35,7 @@ from napari_milcnn.screens.outputs.masks import LABELS_IN_PLATE
 from napari_milcnn.screens.parts import CELLS_PART, PARTS, part_folder
 from napari_milcnn.screens.record import FIELDS, read_fields, read_missing, reading_of_record, recorded_screen
 from napari_milcnn.screens.run import SHARDS
-from napari_milcnn.screens.summary import compared_so_far, layout_of_wells, read_tables
+from napari_milcnn.screens.summary import compared_so_far, layout_of_wells, read_tables, statistics_options
 from napari_milcnn.untrusted import short
 
 _WELLS: Final = "wells.parquet"
@@ -237,7 +237,8 @@ def read_screen(folder: str | Path, before: OpenedScreen | None = None) -> Opene
     else:
         found = read_tables(folder, reader)
         fields, table = found.fields, found.predictions
-        features = features_of_wells(found.wells, layout_of_wells(fields)) if len(found.wells) else None
+        sphere = statistics_options(folder, {}).sphere_features
+        features = features_of_wells(found.wells, layout_of_wells(fields), sphere=sphere) if len(found.wells) else None
     scores = [str(name) for name in table if is_score(name)]
     if not scores:
         raise ResultsError(_nothing_yet(folder, growth, table))

@@ -75,12 +75,15 @@ def summarise(folder: str | Path, **options: object) -> ScreenTables:
     """
     folder = Path(folder)
     tables = read_tables(folder)
-    found = statistics_of(tables, _statistics_options(folder, options))
+    chosen = statistics_options(folder, options)
+    found = statistics_of(tables, chosen)
     write_tables(folder / "predictions", tables.predictions)
     write_tables(folder / "cells", tables.cells)
     likeness = pd.DataFrame()
     if len(tables.wells):
-        likeness = write_likeness(folder, write_features(folder, tables.wells, layout_of_wells(tables.fields)))
+        layout = layout_of_wells(tables.fields)
+        features = write_features(folder, tables.wells, layout, sphere=chosen.sphere_features)
+        likeness = write_likeness(folder, features)
     if found is not None:
         _write_statistics(folder, found)
     write_outputs(folder, tables.fields, tables.predictions, tables.cells, found, likeness)
@@ -102,7 +105,7 @@ def statistics_of(tables: ScreenTables, options: StatisticsOptions) -> ScreenSta
 def compared_so_far(tables: ScreenTables, folder: Path) -> pd.DataFrame | None:
     """Compare the wells that are done with the controls that are done; None as long as no field was classified."""
     wells = _wells_of_tables(tables)
-    return None if wells is None else against_controls(wells, _statistics_options(folder, {}))[0]
+    return None if wells is None else against_controls(wells, statistics_options(folder, {}))[0]
 
 
 def _wells_of_tables(tables: ScreenTables) -> pd.DataFrame | None:
@@ -113,7 +116,7 @@ def _wells_of_tables(tables: ScreenTables) -> pd.DataFrame | None:
     return wells.merge(bags_of_wells(tables.wells), on=[PLATE, WELL], how="left")
 
 
-def _statistics_options(folder: Path, changed: Mapping[str, object]) -> StatisticsOptions:
+def statistics_options(folder: Path, changed: Mapping[str, object]) -> StatisticsOptions:
     """Return the options of the record of a screen, with changes."""
     run = (recorded_screen(folder) or {}).get("run")
     recorded = run if isinstance(run, Mapping) else {}

@@ -29,6 +29,7 @@ from napari_milcnn.schema import (
     score_column,
     z_column,
 )
+from napari_milcnn.screens.features import FEWEST_TO_SPHERE
 from napari_milcnn.screens.statistics.controls import (
     ControlScale,
     control_scale,
@@ -106,8 +107,8 @@ def analyse_wells(wells: pd.DataFrame, options: StatisticsOptions) -> ScreenStat
     treatments = treatment_table(found, classes, options.false_discovery_rate, control_counts(plates))
     found = with_hits(found, treatments, classes)
     treatments = _with_replicates(found, treatments, classes, _kinds(wells))
-    return ScreenStatistics(found, plates, treatments, dose_table(wells, classes, options),
-                            (*_notes(plates), *_notes_on_doses(wells, options)))  # fmt: skip
+    notes = (*_notes(plates), *_notes_on_doses(wells, options), *_note_on_sphering(wells, options))
+    return ScreenStatistics(found, plates, treatments, dose_table(wells, classes, options), notes)
 
 
 def against_controls(wells: pd.DataFrame, options: StatisticsOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -157,6 +158,13 @@ def _notes_on_doses(wells: pd.DataFrame, options: StatisticsOptions) -> Iterator
                "logarithms")  # fmt: skip
     if options.remove_plate_effects:
         yield "Dose responses are fitted to scores from which the effects of rows and columns are not removed."
+
+
+def _note_on_sphering(wells: pd.DataFrame, options: StatisticsOptions) -> Iterator[str]:
+    controls = int((_kinds(wells) == "negative").sum())
+    if options.sphere_features and controls < FEWEST_TO_SPHERE:
+        yield (f"The features of wells are not sphered: the screen has {controls} negative controls; expected at least "
+               f"{FEWEST_TO_SPHERE}.")  # fmt: skip
 
 
 def control_counts(plates: pd.DataFrame) -> dict[tuple[str, str], tuple[int, float]]:
