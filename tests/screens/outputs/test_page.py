@@ -83,12 +83,12 @@ def test_wells_like_nothing_known_are_listed_with_what_the_list_means():
     assert "These are the first 10 wells" in text
     assert "P1 A01 drug 7 0.25 7.13 1 P1 A02 drug 7 –" in text
     assert "A11" not in text
-    assert "that stand out and are alike (column cluster), with so many wells: 4." in text
+    assert "Number of wells in each cluster: 4." in text
     assert "the commonest class stand" not in text
     _, text = read(ScreenReport(RECORD, table, wells_of(table), likeness=listed.assign(cluster=0)))
     assert "No group of wells stands out" in text
     assert "the wells of the commonest class stand for them" in text
-    assert "from three classified wells on" in read(ScreenReport(RECORD, table, wells_of(table)))[1]
+    assert "At least three classified wells are needed" in read(ScreenReport(RECORD, table, wells_of(table)))[1]
 
 
 def test_hits_and_controls_are_told_where_there_are_controls():
