@@ -16,6 +16,7 @@ from napari_milcnn.screens.features import (
     BY_WELLS,
     SPHERED,
     feature_names,
+    features_of_wells,
     joined_features,
     sphered,
     standardised,
@@ -72,6 +73,9 @@ def test_sphered_features_of_negative_controls_vary_as_much_in_each_direction() 
     apart, along = np.linalg.norm(found[["feature_000", "feature_001"]].to_numpy()[400:], axis=1)
     assert apart > 2 * along
     assert set(found["standardised by"]) == {SPHERED}
+    layout = table[["plate", "well", "control"]]
+    rows = wells_table(values, ["1"] * 402, [""] * 402).drop(columns="control")
+    pd.testing.assert_frame_equal(features_of_wells(rows, layout, sphere=True), found, check_like=True)
     few = standardised(wells_table(values[-12:], ["1"] * 12, ["negative"] * 9 + [""] * 3))
     assert sphered(few) is few
 

@@ -95,12 +95,15 @@ def test_a_plate_without_controls_is_said_and_has_no_hits():
 
 
 def test_a_screen_without_a_layout_or_with_one_well():
-    """One well and no layout: no z, no hit, no error, and a sentence."""
-    found = analyse_wells(pd.DataFrame({"plate": [""], "well": ["A01"], "score x": [0.3]}), StatisticsOptions())
+    """One well and no layout: no z, no hit, no error, and a sentence; another if its features were to be sphered."""
+    wells = pd.DataFrame({"plate": [""], "well": ["A01"], "score x": [0.3]})
+    found = analyse_wells(wells, StatisticsOptions())
     assert np.isnan(found.wells["z x"].iloc[0])
     assert not found.wells["hit x"].iloc[0]
     assert not found.treatments["hit"].any()
     assert len(found.notes) == 1
+    told = analyse_wells(wells, StatisticsOptions(sphere_features=True)).notes
+    assert "not sphered: the screen has 0 negative controls; expected at least 10" in told[-1]
     assert not len(found.doses)
 
 

@@ -81,17 +81,14 @@ class RestingObjects:
             gc.unfreeze()
             QTimer.singleShot(0, self._freeze)
 
-    def look_through(self) -> None:
-        """Free what is garbage among what was left out."""
-        gc.unfreeze()
-        gc.collect()
-        self._gone.clear()  # what is still there is held by someone, such as the console
-        self._looked = time.monotonic()
-        self._freeze()
-
     def _on_time(self) -> None:
+        """Free what is garbage among what was left out, if it is time."""
         if self._gone or time.monotonic() > self._looked + _EVERY:
-            self.look_through()
+            gc.unfreeze()
+            gc.collect()
+            self._gone.clear()  # what is still there is held by someone, such as the console
+            self._looked = time.monotonic()
+            self._freeze()
 
     def _freeze(self) -> None:
         if self._viewers:
