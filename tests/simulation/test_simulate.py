@@ -350,6 +350,7 @@ def test_screen_refuses_a_file_in_the_way(tmp_path: Path) -> None:
     [
         ({"fields_per_class": 0}, "fields_per_class is 0"),
         ({"fields_per_strain": 0}, "fields_per_strain is 0"),
+        ({"fields_per_class": 1.5}, "fields_per_class is 1.5; expected a whole number of at least 1"),
         ({"validation": 1.0}, "validation is 1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"localisations": ["bud neck"]}, "'bud neck'"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,8 @@ def _check_free(out: Path) -> None:
 
 def _check_numbers(fields_per_class: int, fields_per_strain: int, validation: float, seed: int) -> None:
     for name, value in (("fields_per_class", fields_per_class), ("fields_per_strain", fields_per_strain)):
-        if value < 1:
-            raise OptionsError(f"{name} is {value}; expected at least 1")
+        if not isinstance(value, Integral) or value < 1:
+            raise OptionsError(f"{name} is {value}; expected a whole number of at least 1")
     if seed < 0 or not 0 <= validation < 1:
         raise OptionsError(
             f"seed is {seed} and validation is {validation}; expected a seed of 0 or more and a share from 0 to below 1"
