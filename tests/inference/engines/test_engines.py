@@ -17,11 +17,13 @@ from napari_milcnn.inference.engines import choice
 from napari_milcnn.inference.predict import Classifier, classify
 from napari_milcnn.model.openvino_import import openvino_version
 from napari_milcnn.model.trained_model import TrainedModel
+from napari_milcnn.options import Precision
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.replay import replay
 
 TWO = (("float32", 1e-4), ("bfloat16", 0.05))
-"""Precision -> largest difference of a class-map logit between engines, for logits of 0 +- 1."""
+"""Precision -> largest difference of a class-map logit between engines at 0, and a quarter of it more for each unit above
+0: what bfloat16 rounds grows with the number, and OpenVINO takes float32 on processors without bfloat16."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_engines_agree(precision: str, tolerance: float, model: TrainedModel) ->
         image = rng.normal(size=shape).astype(np.float32)
         opened = open_image(image, axes="TCYX", channels=["GFP", "RFP"])
         ours, theirs = (one.classify(opened) for one in classifiers)
-        np.testing.assert_allclose(logits(theirs), logits(ours), atol=tolerance)
+        np.testing.assert_allclose(logits(theirs), logits(ours), atol=tolerance, rtol=tolerance / 4)
         np.testing.assert_allclose(theirs.scores, ours.scores, atol=tolerance)
         np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=tolerance)
         found.append(theirs)
@@ -80,16 +82,20 @@ def decide(seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> list[i
 @pytest.mark.usefixtures("openvino")
 def test_auto_decides_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch, model: TrainedModel) -> None:
     """The faster engine, remembered for the processor, the threads, the precision and the network."""
+
+    def chosen(precision: Precision) -> str:
+        return Classifier(model, engine="auto", device="cpu", precision=precision).inference.choice.engine
+
     asked = decide({"torch": 1.0, "openvino": 0.5}, monkeypatch)
-    assert Classifier(model, engine="auto", device="cpu").inference.choice.engine == "openvino"
+    assert chosen("bfloat16") == "openvino"
     monkeypatch.setattr(choice, "_DECIDED", {})  # another process
     decide({"torch": 0.5, "openvino": 1.0}, monkeypatch)
-    assert Classifier(model, engine="auto", device="cpu").inference.choice.engine == "openvino"
+    assert chosen("bfloat16") == "openvino"
     assert asked == [1]
-    assert Classifier(model, engine="auto", device="cpu", precision="float32").inference.choice.engine == "torch"
+    assert chosen("float32") == "torch"
     own_cache.write_text('{"damaged": [')
     monkeypatch.setattr(choice, "_DECIDED", {})
-    assert Classifier(model, engine="auto", device="cpu").inference.choice.engine == "torch"
+    assert chosen("bfloat16") == "torch"
     assert len(json.loads(own_cache.read_text())) == 1
 
 
