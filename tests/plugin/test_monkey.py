@@ -16,7 +16,7 @@ def test_random_actions_raise_nothing_and_lose_nothing(make_napari_viewer, tmp_p
     current.set(load_model(sample_folder() / "models" / "yeast-sim.zip"))
     monkey = Monkey([make_napari_viewer()], tmp_path, seed)
     try:
-        monkey.go(60)
+        monkey.go(40)
     finally:
         current.clear()
     assert monkey.faults == []

@@ -67,7 +67,7 @@ def go_on(folder, kept, epochs_done):
     """Train, or what is left of a training, in the process that calls this."""
     torch.set_num_threads(1)
     table = read_labels(folder / "labels.csv")
-    options = FAST | {"epochs": 30}
+    options = FAST | {"epochs": 20}
     for _ in train(model_for(table), table, checkpoint=folder / f"{kept}.checkpoint", resume=True, **options):
         epochs_done.release()
 
@@ -191,11 +191,11 @@ def test_a_checkpoint_with_former_option_names_goes_on(table, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.slow
-def test_killed_five_times(table, tmp_path, server):
-    """Kill -9 at five random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
+def test_killed_three_times(table, tmp_path, server):
+    """Kill -9 at three random moments, resumed each time: the weights of a run that was not killed, bit by bit."""
     finish(server, tmp_path, "whole")
     rng = random.Random(0)
-    for _ in range(5):
+    for _ in range(3):
         process, epochs_done = begin(server, tmp_path, "killed")
         for _ in range(rng.randint(1, 4)):
             assert epochs_done.acquire(timeout=PATIENCE / 1000)

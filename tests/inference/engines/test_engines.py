@@ -22,8 +22,8 @@ from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.replay import replay
 
 TWO = (("float32", 1e-4), ("bfloat16", 0.05))
-"""Precision -> largest difference of a class-map logit between engines at 0, and a quarter of it more for each unit above
-0: what bfloat16 rounds grows with the number, and OpenVINO takes float32 on processors without bfloat16."""
+"""Precision -> largest difference of class-map logits between engines at 0; a quarter of it more for each unit above 0:
+what bfloat16 rounds grows with the number, and OpenVINO takes float32 on processors without bfloat16."""
 
 
 @pytest.fixture(scope="module")

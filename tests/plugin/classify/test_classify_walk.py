@@ -19,7 +19,7 @@ from napari_milcnn.plugin.current_model import current
 from qt_actions import RandomWalk, drop, open_dock, windows
 
 napari_layers = pytest.importorskip("napari.layers")
-ACTIONS, SEEDS = 300, (0,)
+ACTIONS, SEEDS = 200, (0,)
 AXES = ("CYX", "TYX", "ZYX", "YX", "TCYX", "zcyx", "PCYX", "XY", "TTYX", "Q", "", "TZCYX", "CXY")
 
 
