@@ -51,8 +51,9 @@ class DeviceChoice:
     engine: RunningEngine = "torch"
 
     def with_engine(self, engine: RunningEngine) -> DeviceChoice:
-        """Return the same device and precision with another engine."""
-        return replace(self, engine=engine)
+        """Return the same device with another engine: OpenVINO takes float32 where the processor has no bfloat16."""
+        exact = engine == "openvino" and not _has_bfloat16("cpu")
+        return replace(self, engine=engine, precision=torch.float32 if exact else self.precision)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
