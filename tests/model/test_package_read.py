@@ -362,14 +362,19 @@ def test_a_network_that_is_not_ours_is_never_built(files: Files, tmp_path: Path,
         ({"pooling": "max"}, "stated twice, and differently: pooling is 'max' in the kwargs .*, and 'noisy_and' in"),
         ({"widths": [2, 2, 2, 2, 2, 4]}, r"widths is \[2, 2, 2, 2, 2, 4\] in the kwargs"),
         ({"layers": 7}, "layers is 7 in the kwargs .*, and nothing of that name in config.milcnn"),
+        ({"widths": ...}, r"differently: widths is \[32, .*\] in the kwargs .*, and \[2, "),  # left out
         (["max"], r"kwargs of its architecture are \['max'\], expected a dictionary"),
     ],
 )
 def test_a_network_that_is_stated_in_two_ways_is_refused(files: Files, tmp_path: Path, kwargs: Any, match: str) -> None:
-    """Other programs read the kwargs and we our own record; a file without them states nothing else."""
+    """Other programs read the kwargs, and take defaults for those left out; a file without any states nothing else."""
     path, ours = tmp_path / "m.zip", lambda d: d["weights"]["pytorch_state_dict"]["architecture"]
+
+    def combined(stated: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in {**stated, **changed}.items() if value is not ...}
+
     change = described(files, lambda d: ours(d).update(
-        kwargs={**ours(d)["kwargs"], **kwargs} if isinstance(kwargs, dict) else kwargs))  # fmt: skip
+        kwargs=combined(ours(d)["kwargs"], kwargs) if isinstance(kwargs, dict) else kwargs))  # fmt: skip
     refused(write(path, change), match)
     assert load_model(write(path, described(files, lambda d: ours(d).pop("kwargs")))).classes
 

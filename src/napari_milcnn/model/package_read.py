@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from napari_milcnn.errors import ImageError, ModelError
 from napari_milcnn.images.paths import as_on_disk
@@ -19,6 +20,7 @@ from napari_milcnn.model.package_files import DESCRIPTIONS, ModelFiles, model_fi
 from napari_milcnn.model.shipped import shipped_models
 from napari_milcnn.model.tensor_files import read_tensors
 from napari_milcnn.model.trained_model import TrainedModel, rebuilt
+from napari_milcnn.options import NetworkOptions
 from napari_milcnn.untrusted import short
 
 LARGEST_DESCRIPTION = 4 << 20
@@ -32,6 +34,10 @@ _ARCHITECTURES = tuple(
     (module, "build_network") for module in ("napari_milcnn.network.mil_network", "napari_milcnn.core.network")
 )
 """Names of our network in model files: that of today, and that of files written by version 0.1.0."""
+_LEFT_OUT = to_jsonable_python(
+    {name: field.default for name, field in NetworkOptions.model_fields.items() if not field.is_required()}
+)
+"""What other programs take for options of a network that a file leaves out."""
 _PlainLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The reader in C, which is ten times as fast, where PyYAML was built with it."""
 
@@ -207,7 +213,7 @@ def _check_network(path: Path, stated: object, card: ModelCard) -> None:
     if not isinstance(stated, dict | None):
         raise ModelError(f"{path}: the kwargs of its architecture are {short(repr(stated))}, expected a dictionary")
     own = card.network.model_dump(mode="json")
-    for name, value in (stated or {}).items():
+    for name, value in ({**_LEFT_OUT, **stated} if stated else {}).items():
         if name not in own or own[name] != value:
             expected = f"{own[name]!r}" if name in own else "nothing of that name"
             raise ModelError(
