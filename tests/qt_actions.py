@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from conftest import PATIENCE
 from napari_milcnn.errors import MilcnnError
 from napari_milcnn.plugin.docks import OpeningDock
+from napari_milcnn.plugin.qt.forms import Section
 
 _SIGNAL = type(QTimer().timeout)
 """What a signal of an object is, for the binding of Qt in use."""
@@ -67,6 +68,20 @@ def windows() -> set[str]:
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         QApplication.processEvents()
     return {f"{type(one).__name__} {one.objectName()} {one.windowTitle()}" for one in QApplication.topLevelWidgets()}
+
+
+def unfold(part) -> None:
+    """Unfold every section of a dock or of a part of it, also those that come to light by that."""
+    while folded := [one for one in part.findChildren(Section) if not one.is_open]:
+        for one in folded:
+            one.fold(is_open=True)
+
+
+def next_by_tab(one):
+    """Return the widget that the Tab key goes to."""
+    while (one := one.nextInFocusChain()).focusProxy() or not one.focusPolicy() & Qt.FocusPolicy.TabFocus:
+        pass
+    return one
 
 
 class RandomWalk:

@@ -16,8 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_milcnn.plugin.qt.focus_ring import FocusRing
-from napari_milcnn.plugin.results.runs.run_box import RunBox
-from qt_actions import open_dock
+from qt_actions import open_dock, unfold
 
 CONTROLS = (QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QAbstractItemView)
 PARTS = (QScrollBar, QTabBar)
@@ -58,8 +57,7 @@ def path(widget: QWidget, dock: QWidget) -> str:
 @pytest.mark.parametrize("which", ["Classify", "Train", "Results"])
 def test_every_control_is_explained_named_and_reached(make_napari_viewer, which):
     _, dock = open_dock(make_napari_viewer(), which)
-    for form in dock.findChildren(RunBox):
-        form.section.fold(is_open=True)
+    unfold(dock)
     faults = []
     for one in controls(dock):
         faults += [f"no tooltip: {path(one, dock)}"] if not one.toolTip() else []

@@ -1,6 +1,6 @@
 """Every option can be set where it counts: each widget says which options it shows, and no form forgets one of its own.
 
-A form that is built by `options_form` shows a new option by itself. A widget of another kind says so by `shows_option`.
+An `OptionsForm` shows a new option by itself. A widget of another kind says so by `shows_option`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from napari_milcnn.options import (
     ScreenOptions,
     TrainOptions,
 )
-from napari_milcnn.plugin.qt.forms import OPTION, home_of_option
-from qt_actions import open_dock
+from napari_milcnn.plugin.qt.option_forms import OPTION, home_of_option
+from qt_actions import open_dock, unfold
 
 FORMS = {
     ("Classify", ""): (EvidenceOptions, ForegroundOptions, MaskOptions),
@@ -60,7 +60,6 @@ def test_every_option_model_belongs_to_a_dock():
 def test_every_option_is_in_its_form(make_napari_viewer, qtbot, dock):
     _, opened = open_dock(make_napari_viewer(), dock)
     qtbot.waitUntil(lambda: not getattr(opened, "waits", False), timeout=PATIENCE)
+    unfold(opened)
     for part, models in ((part, models) for (name, part), models in FORMS.items() if name == dock):
-        if part:
-            getattr(opened, part).section.fold(is_open=True)
         assert shown_options(getattr(opened, part) if part else opened) == wanted(*models), part

@@ -10,20 +10,16 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledSlider
 
-from napari_milcnn.options import ComputeOptions, EvaluateOptions, ForegroundOptions
 from napari_milcnn.plugin.qt.forms import (
     Band,
     NarrowComboBox,
     Note,
     NoticesBox,
     chip,
-    form_values,
     heading,
-    options_form,
     plain_text,
     row,
     scrolled,
-    show_values,
 )
 from napari_milcnn.plugin.qt.notices import Notice
 
@@ -110,12 +106,6 @@ def test_the_wheel_gives_no_focus(page):
     assert field.focusPolicy() == Qt.FocusPolicy.StrongFocus
 
 
-def test_fields_of_a_form_have_names_for_screen_readers(qtbot):
-    form = options_form(ComputeOptions, ("batch_size", "precision", "tile"), {})
-    qtbot.addWidget(form.native)
-    assert [field.native.accessibleName() for field in form] == ["batch size", "precision", "tile"]
-
-
 HOSTILE = '<b>x</b><img src="x.png">'
 
 
@@ -158,29 +148,6 @@ def test_a_tooltip_shows_names_as_they_are():
     document.setHtml(plain_text(f"{HOSTILE}\nsecond line"))
     assert document.toPlainText().replace("\u2028", "\n") == f"{HOSTILE}\nsecond line"
     assert plain_text("a > b & c") == "a > b & c"
-
-
-def test_a_choice_that_may_be_left_out_is_offered_once(qtbot):
-    form = options_form(EvaluateOptions, ("detail", "split"), {"detail": [("as on the card", None), ("2", 2)]})
-    qtbot.addWidget(form.native)
-    texts = [[field.native.itemText(i) for i in range(field.native.count())] for field in form]
-    assert texts == [["as on the card", "2"], ["default", "train", "validation", "test"]]
-    assert form_values(form, EvaluateOptions) == {"detail": None, "split": None}
-    form["detail"].value = 2
-    assert form_values(form, EvaluateOptions)["detail"] == 2
-
-
-def test_a_number_that_may_be_left_out_says_default(qtbot):
-    form = options_form(ForegroundOptions, ("min_size", "size"), {})
-    qtbot.addWidget(form.native)
-    assert [field.native.text() for field in form] == ["default", "default"]
-    assert form_values(form, ForegroundOptions) == {"min_size": None, "size": None}
-    form["min_size"].value = 0
-    show_values(form, ForegroundOptions, {"size": 30})
-    assert [field.native.text() for field in form] == ["0", "30.00"]
-    assert repr(form_values(form, ForegroundOptions)) == "{'min_size': 0, 'size': 30.0}"
-    show_values(form, ForegroundOptions, {"min_size": None})
-    assert form["min_size"].native.text() == "default"
 
 
 def test_a_long_entry_of_a_combo_box_gives_way_in_its_middle(qtbot):

@@ -42,7 +42,7 @@ from napari_milcnn.plugin.results.wells.wells_session import WellsSession
 from napari_milcnn.results.folder import classify_files
 from napari_milcnn.results.read import read_results
 from napari_milcnn.results.tables import accuracy, confusion
-from qt_actions import drop, open_dock, own_attributes
+from qt_actions import drop, open_dock, own_attributes, unfold
 
 napari = pytest.importorskip("napari")
 VIEWS = ("Table", "Classes", "Confusion", "Calibration", "Gallery", "Plate", "Dose", "Wells")
@@ -201,8 +201,7 @@ def test_the_dock_has_its_page_to_itself(dock):
 
 
 def test_every_control_says_what_it_does_and_the_tab_key_reaches_it(dock):
-    for form in (dock.evaluation_box, dock.screen_box):
-        form.section.fold(is_open=True)
+    unfold(dock)
     inner = (QAbstractSpinBox, QComboBox, QTableView, QLineEdit)  # what lies inside these is part of them
     controls = [
         one

@@ -21,14 +21,10 @@ from napari_milcnn.options import (
 from napari_milcnn.plugin.classify.own_cells import OwnCells, OwnCellsCombo
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
-    form_values,
-    given_values,
     heading,
-    options_form,
-    show_values,
-    shows_option,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.option_forms import OptionsForm, shows_option
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -149,30 +145,29 @@ class OptionsBox(QWidget):
     def __init__(self, device: str, tile: int | None) -> None:
         super().__init__()
         own = [name for name in EvidenceOptions.model_fields if name not in {*ComputeOptions.model_fields, *_SHOWN}]
-        self.evidence = options_form(EvidenceOptions, own, {})
-        self.foreground = options_form(
-            ForegroundOptions, list(ForegroundOptions.model_fields), {"channel": [("default", None)]}
-        )
+        self.evidence = OptionsForm(EvidenceOptions, own)
+        self.foreground = OptionsForm(ForegroundOptions, ForegroundOptions.model_fields)
+        self.set_channels(())
         devices = list(dict.fromkeys([*DEVICES, device]))
-        self.compute = options_form(ComputeOptions, list(ComputeOptions.model_fields), {"device": devices})
-        show_values(self.compute, ComputeOptions, {"device": device, "tile": tile})
+        self.compute = OptionsForm(ComputeOptions, ComputeOptions.model_fields, {"device": devices})
+        self.compute.show_values({"device": device, "tile": tile})
         layout = vertical_layout(self)
         for title, form in (("Jacobian maps", self.evidence), ("Finding cells", self.foreground),
                             ("Computing", self.compute)):  # fmt: skip
             layout.addWidget(heading(title))
-            layout.addWidget(form.native)
-        self.evidence.changed.connect(self.evidence_changed.emit)
-        self.foreground.changed.connect(self.evidence_changed.emit)
+            layout.addWidget(form)
+        self.evidence.changed.connect(self.evidence_changed)
+        self.foreground.changed.connect(self.evidence_changed)
 
     def set_channels(self, names: Sequence[str]) -> None:
         """Offer the channels of a model as those in which cells are found."""
-        self.foreground["channel"].choices = [("default", None), *((name, name) for name in names)]
+        self.foreground.offer("channel", [("default", None), *((name, name) for name in names)])
 
     def options(self) -> dict[str, object]:
         """Return the settings as fields of `EvidenceOptions`."""
-        found = given_values(self.foreground, ForegroundOptions)
-        return {**self.compute_options(), **form_values(self.evidence, EvidenceOptions), "foreground": found or None}
+        found = self.foreground.given()
+        return {**self.compute_options(), **self.evidence.values(), "foreground": found or None}
 
     def compute_options(self) -> dict[str, object]:
         """Return the settings as fields of `ComputeOptions`."""
-        return form_values(self.compute, ComputeOptions)
+        return self.compute.values()

@@ -14,15 +14,12 @@ from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Section,
-    form_values,
-    options_form,
     plain_label,
     row,
-    show_values,
-    shows_option,
     vertical_layout,
 )
 from napari_milcnn.plugin.qt.icons import swatch
+from napari_milcnn.plugin.qt.option_forms import OptionsForm, shows_option
 
 if TYPE_CHECKING:
     from napari_milcnn.plugin.classify.records import ImageRecord
@@ -77,7 +74,7 @@ class MaskBox(QWidget):
         self.min_size.setRange(0, 500)
         self.min_size.setValue(MaskOptions.model_fields["min_size"].default)
         rest = [name for name in MaskOptions.model_fields if name not in _SLIDERS]
-        self.more = options_form(MaskOptions, rest, {}, {"present": "lowest score"})
+        self.more = OptionsForm(MaskOptions, rest, labels={"present": "lowest score"})
         self.count = plain_label()
         self.apply = QPushButton("Apply to all planes")
         self.apply.setToolTip("Make the masks of all classified planes with these settings; Undo takes it back")
@@ -110,14 +107,14 @@ class MaskBox(QWidget):
         layout.addLayout(form)
         layout.addLayout(row(self.count, self.hide_button, self.outline_button, stretch=0))
         layout.addWidget(self.apply)
-        layout.addWidget(Section("More about masks", self.more.native, is_open=False))
+        layout.addWidget(Section("More about masks", self.more, is_open=False))
 
     def _connect(self) -> None:
         self.threshold.valueChanged.connect(self._on_threshold)
         self.auto.clicked.connect(self._on_auto)
         self.smooth.valueChanged.connect(lambda _value: self.changed.emit())
         self.min_size.valueChanged.connect(lambda _value: self.changed.emit())
-        self.more.changed.connect(lambda _value: self.changed.emit())
+        self.more.changed.connect(self.changed)
         self.classes.currentIndexChanged.connect(lambda _index: self.class_changed.emit())
         self.apply.clicked.connect(lambda: self.apply_requested.emit())
         self.show_map.clicked.connect(lambda: self.map_requested.emit(self.class_name))
@@ -147,7 +144,7 @@ class MaskBox(QWidget):
             "class_thresholds": dict(self.thresholds), "smooth": float(self.smooth.value()),
             "min_size": self.min_size.value(),
         }  # fmt: skip
-        return {**form_values(self.more, MaskOptions), **sliders}
+        return {**self.more.values(), **sliders}
 
     def show_options(self, options: Mapping[str, Any]) -> None:
         """Show settings without emitting a signal; fields of `MaskOptions` that are not given have their defaults."""
@@ -156,8 +153,7 @@ class MaskBox(QWidget):
         for slider, value in ((self.smooth, shown.smooth), (self.min_size, shown.min_size)):
             with QSignalBlocker(slider):
                 slider.setValue(int(value))
-        with self.more.changed.blocked():
-            show_values(self.more, MaskOptions, shown.model_dump())
+        self.more.show_values(shown.model_dump())
 
     def show_threshold(self, used: float | None, highest: float) -> None:
         """Show the threshold in use on a slider that ends at the highest evidence of the plane."""

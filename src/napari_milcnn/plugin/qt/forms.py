@@ -1,25 +1,22 @@
-"""Small widgets and layouts that all docks share: forms of options, headings, notes, rows and columns."""
+"""Small widgets and layouts that all docks share: headings, notes, sections, rows and columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 from weakref import WeakMethod, ref
 
-from magicgui.widgets import Container, create_widget
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
     QComboBox,
-    QDoubleSpinBox,
     QFrame,
     QHBoxLayout,
     QLabel,
     QLayout,
-    QLineEdit,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -35,7 +32,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.icons import DARK_GROUND
 from napari_milcnn.plugin.qt.notices import Level, Notice
 from napari_milcnn.progress import duration
@@ -47,145 +43,9 @@ LIKE, UNSURE = "#00785a", "#5b6470"
 """Grounds of a `Band`: all is well, and nothing is known. With the two above they suit white text."""
 _DISCONNECTORS: set[Callable[[], None]] = set()
 """Keeps each function of `connect_while_alive` that disconnects a widget until the widget is destroyed."""
-_FINE, _COARSE = 0.0001, 0.05
-"""Steps of spin boxes for decimal numbers; learning rates need the fine one."""
-_UPPER_LIMITS = {int: 2**31 - 1, float: 65536.0}
-"""Upper limits of spin boxes."""
-_DEFAULT_TEXT = "default"
 _ROOM = 6
 """Pixels between the text of a combo box and its arrow."""
 Part = TypeVar("Part")
-OPTION = "milcnn_options"
-"""Property of a widget that names the options it shows."""
-
-
-def options_form(
-    kind: type[Options],
-    names: Sequence[str],
-    choices: Mapping[str, Sequence[Any]],
-    labels: Mapping[str, str] = {},
-) -> Container[Any]:
-    """Build a form for some fields of an option model, with their defaults, limits and descriptions.
-
-    `form_values` and `show_values` read and write it. Where the default of a field is None, its spin box says
-    "default" at its lowest value, or its line is empty.
-
-    Parameters
-    ----------
-    kind : type
-        The option model.
-    names : sequence of str
-        Fields to show, in this order.
-    choices : mapping
-        Field -> the values to choose from, or pairs (text, value). A `Literal` field offers its own values.
-    labels : mapping
-        Field -> its label, where the name of the field is not the word that users know.
-    """
-    widgets = [_field(kind, name, choices.get(name), labels.get(name)) for name in names]
-    for widget in widgets:
-        widget.native.setAccessibleName(widget.label)
-        shows_option(widget.native, kind, widget.name)
-    return Container(widgets=widgets, labels=True)
-
-
-def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label: str | None) -> Any:
-    field, annotation = kind.model_fields[name], plain_type(kind, name)
-    value, optional = None if field.is_required() else field.default, is_optional(kind, name)
-    options: dict[str, Any] = {"tooltip": field.description}
-    if choices is None and get_origin(annotation) is Literal:
-        choices = [*([(_DEFAULT_TEXT, None)] if optional else []), *((str(one), one) for one in get_args(annotation))]
-    if choices is not None:
-        options |= {"choices": list(choices), "widget_type": "ComboBox", "nullable": False}  # no choice "-----"
-    elif annotation in (int, float):
-        options |= _limits(kind, name)
-        value = options["min"] if value is None else value
-        annotation = float if optional else annotation  # the spin box of whole numbers cannot say "default"
-    elif annotation is not bool:
-        value, annotation = _as_text(value), str
-    label = label or name.replace("_", " ")
-    widget = create_widget(value=value, annotation=annotation, name=name, label=label, options=options)
-    if isinstance(widget.native, QLineEdit):
-        widget.native.setPlaceholderText(_DEFAULT_TEXT if optional else "")
-    elif isinstance(widget.native, QDoubleSpinBox) and optional:
-        widget.native.setSpecialValueText(_DEFAULT_TEXT)
-        if plain_type(kind, name) is int:
-            widget.native.setDecimals(0)
-    return widget
-
-
-def plain_type(kind: type[Options], name: str) -> Any:
-    """Return the type of a field, without None."""
-    annotation: Any = kind.model_fields[name].annotation
-    others = [one for one in get_args(annotation) if one is not type(None)]
-    return others[0] if is_optional(kind, name) and len(others) == 1 else annotation
-
-
-def is_optional(kind: type[Options], name: str) -> bool:
-    """Whether None is a value of a field."""
-    return type(None) in get_args(kind.model_fields[name].annotation)
-
-
-def _limits(kind: type[Options], name: str) -> dict[str, Any]:
-    """Return limits and step of a spin box; for decimal numbers the step also sets the number of digits."""
-    field, number = kind.model_fields[name], plain_type(kind, name)
-    step = 1.0 if number is int else _FINE if field.default and field.default < 0.01 else _COARSE
-    least: Any = 0.0
-    most: Any = _UPPER_LIMITS[number]
-    for limit in field.metadata:
-        least = getattr(limit, "ge", getattr(limit, "gt", least - step) + step)
-        most = getattr(limit, "le", getattr(limit, "lt", most + step) - step)
-    if is_optional(kind, name):
-        least = 0 if least > 0 else least - step
-    return {"min": number(least), "max": number(min(most, _UPPER_LIMITS[number])), "step": number(step)}
-
-
-def form_values(form: Container[Any], kind: type[Options]) -> dict[str, Any]:
-    """Return the values in a form as keywords of its option model; it is for the model to refuse a text."""
-    values = {}
-    for widget in form:
-        value, optional = widget.value, is_optional(kind, widget.name)
-        if isinstance(widget.native, QLineEdit):
-            value = value.strip() or (None if optional else value)
-        elif optional and (number := plain_type(kind, widget.name)) in (int, float) and value is not None:
-            value = None if value <= _limits(kind, widget.name)["min"] else number(value)
-        values[widget.name] = value
-    return values
-
-
-def given_values(form: Container[Any], kind: type[Options]) -> dict[str, Any]:
-    """Return the values in a form that differ from the defaults of its option model."""
-    usual = {name: one.default for name, one in kind.model_fields.items()}
-    return {name: value for name, value in form_values(form, kind).items() if value != usual[name]}
-
-
-def show_values(form: Container[Any], kind: type[Options], values: Mapping[str, Any]) -> None:
-    """Show values of an option model in a form; fields without a value stay as they are."""
-    for widget in form:
-        if widget.name in values:
-            value = values[widget.name]
-            if isinstance(widget.native, QLineEdit):
-                value = _as_text(value)
-            elif value is None and plain_type(kind, widget.name) in (int, float):
-                value = _limits(kind, widget.name)["min"]
-            widget.value = value
-
-
-def _as_text(value: Any) -> str:
-    """Write a value as options are typed: a list with commas, names and values as a=1|b=2, and nothing for None."""
-    if isinstance(value, Mapping):
-        return "|".join(f"{name}={one}" for name, one in value.items())
-    return "" if value is None else ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-
-def shows_option(widget: QWidget, kind: type[Options], *names: str) -> None:
-    """Note on a widget of a dock which options it shows; a test finds from this whether any option has no widget."""
-    widget.setProperty(OPTION, " ".join(home_of_option(kind, name) for name in names))
-
-
-def home_of_option(kind: type[Options], name: str) -> str:
-    """Name a field by the option model that defines it, such as ComputeOptions.device for that of EvidenceOptions."""
-    homes = (one.__name__ for one in kind.__mro__ if name in vars(one).get("__annotations__", {}))
-    return f"{next(homes)}.{name}"
 
 
 def plain_label(text: str = "") -> QLabel:
@@ -249,8 +109,31 @@ class Band(Note):
         self._show_text(text, style, Qt.TextFormat.PlainText)
 
 
+class LatePart(QWidget):
+    """A part of a dock that is made late: when the section that it is in is unfolded, or something needs it.
+
+    A part of many widgets that few users need would make opening the dock, and changing its theme, slower.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_made = False
+
+    def make(self) -> None:
+        """Make it, unless it has been made."""
+        if not self.is_made:
+            self.is_made = True
+            self._make()
+
+    def _make(self) -> None:
+        """Make what it holds."""
+        raise NotImplementedError
+
+
 class Section(QWidget):
     """A part of a dock below a title that folds it; while it is folded, its summary stands beside the title.
+
+    What it holds of `LatePart`, in no section within it, is made when it is unfolded for the first time.
 
     Parameters
     ----------
@@ -275,11 +158,11 @@ class Section(QWidget):
         self.button.setToolTip(f"Fold or unfold {title}")
         self.button.setAccessibleName(title)
         self.button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.button.toggled.connect(self._show)
+        self.button.toggled.connect(self._on_toggled)
         layout = vertical_layout(self, 2)
         layout.addWidget(self.button)
         layout.addWidget(inside)
-        self._show()
+        self._on_toggled()
 
     @property
     def is_open(self) -> bool:
@@ -308,13 +191,44 @@ class Section(QWidget):
         super().resizeEvent(event)
         self._show()
 
-    def _show(self, _checked: bool = False) -> None:
+    def make_parts(self) -> None:
+        """Make the late parts that it holds, and let the Tab key go through them."""
+        late = [part for part in self.findChildren(LatePart) if not part.is_made and _section_of(part) is self]
+        for part in late:
+            part.make()
+        if late:
+            tab_through(self.button, self)
+
+    def _on_toggled(self, is_open: bool = False) -> None:
+        if self.is_open:
+            self.make_parts()
+        self._show()
+
+    def _show(self) -> None:
         self.inside.setVisible(self.is_open)
         whole = self._title if self.is_open or not self._summary else f"{self._title}: {self._summary}"
         room = max(40, self.width() - 30)
         shown = self.button.fontMetrics().elidedText(whole, Qt.TextElideMode.ElideRight, room)
         self.button.setText(shown.replace("&", "&&"))  # Qt would underline the letter after it
         self.button.setArrowType(Qt.ArrowType.DownArrow if self.is_open else Qt.ArrowType.RightArrow)
+
+
+def _section_of(part: QWidget) -> QWidget | None:
+    """Return the innermost section that a part is in."""
+    above = part.parentWidget()
+    while above is not None and not isinstance(above, Section):
+        above = above.parentWidget()
+    return above
+
+
+def tab_through(first: QWidget, whole: QWidget) -> None:
+    """Let the Tab key go from a widget to the fields of a whole: Qt puts what is made later behind all else."""
+    before = first
+    for field in whole.findChildren(QWidget):
+        is_here = field is not first and field.window() is whole.window()  # lists of combo boxes are windows
+        if is_here and field.focusPolicy() & Qt.FocusPolicy.TabFocus and field.focusProxy() is None:
+            QWidget.setTabOrder(before, field)
+            before = field
 
 
 class PageStack(QStackedWidget):

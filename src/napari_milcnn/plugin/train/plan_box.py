@@ -23,7 +23,6 @@ from napari_milcnn.options import (
     ForegroundOptions,
     InputOptions,
     NetworkOptions,
-    Options,
     TrainOptions,
     make_options,
     preset_options,
@@ -35,14 +34,11 @@ from napari_milcnn.plugin.qt.forms import (
     Section,
     browse_button,
     connect_while_alive,
-    form_values,
     heading,
-    options_form,
     row,
-    show_values,
-    shows_option,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.option_forms import OptionsForm, shows_option
 from napari_milcnn.plugin.train.choices import Choices
 from napari_milcnn.plugin.user_settings import recent_models
 
@@ -126,16 +122,13 @@ class PlanBox(QWidget):
         varied = [name for name in TrainOptions.model_fields if name.startswith("vary_") or name == "flip_rotate"]
         others = [name for name in TrainOptions.model_fields if name not in (*IN_SIGHT, *varied)]
         network = [name for name in NetworkOptions.model_fields if name not in _BY_IMAGES]
-        self.options = options_form(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES}, _FIELD_LABELS)
-        self.network = options_form(NetworkOptions, network, {})
-        self.seen = options_form(InputOptions, tuple(InputOptions.model_fields), {}, _INPUT_LABELS)
-        self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
-        self.varied = options_form(TrainOptions, varied, {})
-        self.more = options_form(TrainOptions, others, {"device": DEVICES})
-        self._forms: tuple[tuple[Any, type[Options]], ...] = (
-            (self.options, TrainOptions), (self.network, NetworkOptions), (self.seen, InputOptions),
-            (self.foreground, ForegroundOptions), (self.varied, TrainOptions), (self.more, TrainOptions),
-        )  # fmt: skip
+        self.options = OptionsForm(TrainOptions, IN_SIGHT, {"encoder_rate": _ENCODER_RATES}, _FIELD_LABELS)
+        self.options.make()
+        self.network = OptionsForm(NetworkOptions, network)
+        self.seen = OptionsForm(InputOptions, InputOptions.model_fields, labels=_INPUT_LABELS)
+        self.foreground = OptionsForm(ForegroundOptions, ForegroundOptions.model_fields)
+        self.varied = OptionsForm(TrainOptions, varied)
+        self.more = OptionsForm(TrainOptions, others, {"device": DEVICES})
 
     def _lay_out(self) -> None:
         layout = vertical_layout(self)
@@ -147,19 +140,19 @@ class PlanBox(QWidget):
         pooling.addLayout(row("pooling", self.pooling, stretch=1))
         pooling.addWidget(self.when)
         layout.addWidget(self._pooling_part)
-        layout.addWidget(self.options.native)
+        layout.addWidget(self.options)
         layout.addLayout(row("reference class", self.reference, stretch=1))
         layout.addLayout(row("model", self.out, self.browse, stretch=1))
         of_plates = vertical_layout(plates)
-        of_plates.addWidget(self.seen.native)
+        of_plates.addWidget(self.seen)
         of_plates.addLayout(row("plates", self.plates, self.browse_plates, stretch=1))
-        self._network_section = Section("More options: the network", self.network.native, is_open=False)
+        self._network_section = Section("More options: the network", self.network, is_open=False)
         for section in (
             self._network_section,
             Section("More options: how images are read", plates, is_open=False),
-            Section("More options: how cells are found", self.foreground.native, is_open=False),
-            Section("More options: varying the images", self.varied.native, is_open=False),
-            Section("More options: learning, computing", self.more.native, is_open=False),
+            Section("More options: how cells are found", self.foreground, is_open=False),
+            Section("More options: varying the images", self.varied, is_open=False),
+            Section("More options: learning, computing", self.more, is_open=False),
         ):
             layout.addWidget(section)
 
@@ -169,7 +162,7 @@ class PlanBox(QWidget):
         self.reference.activated.connect(self._on_changed)
         self.plates.textChanged.connect(self._on_changed)
         self.out.textChanged.connect(self._on_changed)
-        for form, _ in self._forms:
+        for form in (self.options, self.network, self.seen, self.foreground, self.varied, self.more):
             form.changed.connect(self._on_changed)
         self.browse.clicked.connect(self._on_browse)
         self.browse_plates.clicked.connect(self._on_browse_plates)
@@ -205,7 +198,7 @@ class PlanBox(QWidget):
         is_new = self.start.currentData()[0] == _NEW
         self._pooling_part.setVisible(is_new)
         self._network_section.setVisible(is_new)
-        self.seen.native.setEnabled(is_new)
+        self.seen.setEnabled(is_new)
         self.when.say(POOLINGS[self.pooling.currentData()])
 
     def _on_model(self, _model: Any = None) -> None:
@@ -227,9 +220,9 @@ class PlanBox(QWidget):
         """Show the options of a preset."""
         self._show_options(make_options(TrainOptions, TRAIN_PRESETS[preset]).model_dump())
         network = preset_options(preset, 1, 1).model_dump()
-        self._show(self.network, NetworkOptions, network)
+        self.network.show_values(network)
         self.pooling.setCurrentText(network["pooling"])
-        self._show(self.seen, InputOptions, make_options(InputOptions, INPUT_PRESETS[preset]).model_dump())
+        self.seen.show_values(make_options(InputOptions, INPUT_PRESETS[preset]).model_dump())
 
     def show_classes(self, names: Sequence[str]) -> None:
         """Offer these classes as the reference; the choice stays if it still exists."""
@@ -248,15 +241,14 @@ class PlanBox(QWidget):
         reference = self.reference.currentText() if self.reference.currentIndex() > 0 else ""
         return Choices(
             what if kind == _FILE else None, what if kind == _NEW else "compact",
-            form_values(self.network, NetworkOptions) | {"pooling": self.pooling.currentData()},
-            form_values(self.seen, InputOptions), form_values(self.foreground, ForegroundOptions), self.values(),
+            self.network.values() | {"pooling": self.pooling.currentData()},
+            self.seen.values(), self.foreground.values(), self.values(),
             self.out.text().strip(), reference, self.plates.text().strip(), self._facts,
         )  # fmt: skip
 
     def values(self) -> dict[str, Any]:
         """Return every option of the training as it stands in the form."""
-        forms = (self.options, self.varied, self.more)
-        return {name: value for form in forms for name, value in form_values(form, TrainOptions).items()}
+        return self.options.values() | self.varied.values() | self.more.values()
 
     def show_choices(self, choices: Choices) -> None:
         """Show other choices; what they leave open stands as in the preset."""
@@ -264,11 +256,10 @@ class PlanBox(QWidget):
         self._fill((_FILE, choices.init) if choices.init else (_NEW, choices.preset))
         self._show_preset(choices.preset)
         self._show_options(choices.options)
-        self._show(self.network, NetworkOptions, choices.network)
+        self.network.show_values(choices.network)
         self.pooling.setCurrentText(choices.network.get("pooling", self.pooling.currentText()))
-        self._show(self.seen, InputOptions, choices.seen)
-        everything = dict.fromkeys(ForegroundOptions.model_fields)
-        self._show(self.foreground, ForegroundOptions, {**everything, **choices.foreground})
+        self.seen.show_values(choices.seen)
+        self.foreground.show_values({**dict.fromkeys(ForegroundOptions.model_fields), **choices.foreground})
         if choices.reference and self.reference.findText(choices.reference) < 0:
             self.reference.addItem(choices.reference)
         self.reference.setCurrentText(choices.reference or _NO_REFERENCE)
@@ -282,11 +273,7 @@ class PlanBox(QWidget):
         """Show options of the training; without a number of threads, one core is left to the window."""
         values = {**options, "threads": options.get("threads") or _spare_threads()}
         for form in (self.options, self.varied, self.more):
-            self._show(form, TrainOptions, values)
-
-    def _show(self, form: Any, kind: type[Options], values: dict[str, Any]) -> None:
-        with form.changed.blocked():
-            show_values(form, kind, values)
+            form.show_values(values)
 
     def _on_changed(self, _value: Any = None) -> None:
         if not self._quiet:

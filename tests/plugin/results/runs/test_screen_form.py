@@ -16,7 +16,7 @@ from napari_milcnn.options import MaskOptions, ScreenOptions, make_options
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.runs.screen_session import ScreenChoices, ScreenSession
-from qt_actions import SessionWorker, open_dock
+from qt_actions import SessionWorker, next_by_tab, open_dock
 
 pytest.importorskip("napari")
 READING = {"channels": ("GFP", "RFP")}
@@ -133,13 +133,6 @@ def test_a_screen_stopped_before_its_folder_is_taken_keeps_nothing(session):
     session.requested.connect(lambda request: session.end(request, stopped=True))
     session.start()
     assert session.message.text == "Stopped at reading the source. Nothing was written."
-
-
-def next_by_tab(one):
-    """Return the widget that the Tab key goes to."""
-    while (one := one.nextInFocusChain()).focusProxy() or not one.focusPolicy() & Qt.FocusPolicy.TabFocus:
-        pass
-    return one
 
 
 def test_a_user_screens_a_plate_in_the_dock(make_napari_viewer, qtbot, saved_model, source, tmp_path):

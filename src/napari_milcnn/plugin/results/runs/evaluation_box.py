@@ -21,13 +21,11 @@ from napari_milcnn.plugin.qt.forms import (
     NarrowComboBox,
     Note,
     Section,
-    form_values,
-    given_values,
     heading,
-    options_form,
     row,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.option_forms import OptionsForm
 from napari_milcnn.plugin.results.runs.evaluation_session import EvaluationChoices, EvaluationSession
 from napari_milcnn.plugin.results.runs.run_box import COMPUTE_FIELDS, EVIDENCE_FIELDS, OPTION_CHOICES, PathField, RunBox
 
@@ -81,11 +79,11 @@ class EvaluationBox(RunBox[EvaluationSession]):
         self.folds.setAccessibleName("Folds")
         self.folds.setToolTip(_FOLDS_HELP)
         self.forms = {
-            names: options_form(EvaluateOptions, names, OPTION_CHOICES)
+            names: OptionsForm(EvaluateOptions, names, OPTION_CHOICES)
             for names in (_EVALUATE_FIELDS, COMPUTE_FIELDS, _INTERVAL_FIELDS, EVIDENCE_FIELDS)
         }
-        self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
-        self.training = options_form(TrainOptions, tuple(TrainOptions.model_fields), {"device": DEVICES})
+        self.foreground = OptionsForm(ForegroundOptions, ForegroundOptions.model_fields)
+        self.training = OptionsForm(TrainOptions, TrainOptions.model_fields, {"device": DEVICES})
         self.explanation = Note()
         self.stop_button.setText("Stop")
         self.stop_button.setToolTip("Stop at the next image; nothing is written")
@@ -101,13 +99,13 @@ class EvaluationBox(RunBox[EvaluationSession]):
         layout.addLayout(row("labels", self.labels, stretch=1))
         layout.addLayout(row("results", self.out, self.model_out, stretch=1))
         only = vertical_layout(self.only_evaluation)
-        only.addWidget(self.forms[_EVALUATE_FIELDS].native)
+        only.addWidget(self.forms[_EVALUATE_FIELDS])
         only.addWidget(_section("Are the right cells found", self._truth_page()))
         only.addWidget(_section("Cross-validation", self._folds_page()))
         only.addWidget(_section("Intervals and card", self._intervals_page()))
         layout.addWidget(self.only_evaluation)
         layout.addWidget(_section("How the images are opened", self._reading_page()))
-        layout.addWidget(_section("Computing", self.forms[COMPUTE_FIELDS].native))
+        layout.addWidget(_section("Computing", self.forms[COMPUTE_FIELDS]))
         layout.addWidget(self.problem)
         layout.addWidget(self.start_button)
 
@@ -115,23 +113,23 @@ class EvaluationBox(RunBox[EvaluationSession]):
         page = QWidget()
         layout = vertical_layout(page)
         layout.addLayout(row("truth", self.truth, stretch=1))
-        layout.addWidget(self.forms[EVIDENCE_FIELDS].native)
+        layout.addWidget(self.forms[EVIDENCE_FIELDS])
         layout.addWidget(heading("How objects are found"))
-        layout.addWidget(self.foreground.native)
+        layout.addWidget(self.foreground)
         return page
 
     def _folds_page(self) -> QWidget:
         page = QWidget()
         layout = vertical_layout(page)
         layout.addLayout(row("folds", self.folds, stretch=1))
-        self.training_section = _section("Training of each fold", self.training.native)
+        self.training_section = _section("Training of each fold", self.training)
         layout.addWidget(self.training_section)
         return page
 
     def _intervals_page(self) -> QWidget:
         page = QWidget()
         layout = vertical_layout(page)
-        layout.addWidget(self.forms[_INTERVAL_FIELDS].native)
+        layout.addWidget(self.forms[_INTERVAL_FIELDS])
         layout.addLayout(row("card", self.card_out, stretch=1))
         return page
 
@@ -153,14 +151,14 @@ class EvaluationBox(RunBox[EvaluationSession]):
         """Return what the form says."""
         calibrate = self.task.currentIndex() == 1
         folds = self.folds.value() or None
-        options: dict[str, Any] = {"device": self.forms[COMPUTE_FIELDS]["device"].value}
+        options: dict[str, Any] = {"device": self.forms[COMPUTE_FIELDS].values()["device"]}
         for form in () if calibrate else self.forms.values():
-            options |= form_values(form, EvaluateOptions)
+            options |= form.values()
         out = self.model_out if calibrate else self.out
-        training = {} if calibrate or folds is None else given_values(self.training, TrainOptions)
+        training = {} if calibrate or folds is None else self.training.given()
         only: dict[str, Any] = {} if calibrate else {
             "truth": self.truth.path(), "folds": folds, "card_out": self.card_out.path(),
-            "foreground": given_values(self.foreground, ForegroundOptions),
+            "foreground": self.foreground.given(),
         }  # fmt: skip
         return EvaluationChoices(
             calibrate=calibrate, model=self.model.currentData(), labels=self.labels.path(),

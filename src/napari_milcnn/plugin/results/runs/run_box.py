@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QFormLayout, QLineEdit, QPushButton, QSpinBox, QWidget
 
 from napari_milcnn.model.shipped import shipped_models
@@ -23,6 +23,7 @@ from napari_milcnn.plugin.qt.forms import (
     connect_while_alive,
     plain_text,
     row,
+    tab_through,
     vertical_layout,
 )
 from napari_milcnn.plugin.results.runs.run_session import RunChoices, RunSession
@@ -213,20 +214,12 @@ class RunBox(QWidget, Generic[Session]):
         self._lay_out()
         for part in (self.progress, self.doing, self.stop_button, self.message, self.last_button):
             self._below.addWidget(part)
-        self._tab_through()
+        self.section.make_parts()
         self._connect()
         self._fill_models()
         self.session.use(current.model)
         self._on_choice()
-
-    def _tab_through(self) -> None:
-        """Let the Tab key go from the title to the fields: Qt puts what is made later behind all else in the window."""
-        before: QWidget = self.section.button
-        for field in self.findChildren(QWidget):
-            is_here = field is not before and field.window() is self.window()  # lists of combo boxes are windows
-            if is_here and field.focusPolicy() & Qt.FocusPolicy.TabFocus and field.focusProxy() is None:
-                QWidget.setTabOrder(before, field)
-                before = field
+        tab_through(self.section.button, self)
 
     @abstractmethod
     def _make_parts(self) -> None:

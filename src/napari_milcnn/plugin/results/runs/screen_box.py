@@ -12,13 +12,11 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPushButton, QWidg
 from napari_milcnn.options import EvidenceOptions, ForegroundOptions, MaskOptions, ScreenOptions
 from napari_milcnn.plugin.qt.forms import (
     Section,
-    form_values,
-    given_values,
     heading,
-    options_form,
     row,
     vertical_layout,
 )
+from napari_milcnn.plugin.qt.option_forms import OptionsForm
 from napari_milcnn.plugin.results.runs.run_box import COMPUTE_FIELDS, EVIDENCE_FIELDS, OPTION_CHOICES, PathField, RunBox
 from napari_milcnn.plugin.results.runs.screen_session import ScreenChoices, ScreenSession
 
@@ -43,15 +41,15 @@ class ScreenBox(RunBox[ScreenSession]):
                                       "and such as compound, dose, control, label", kinds=_SCREEN_TABLES)  # fmt: skip
         self.out = PathField("Folder of the screen", "A new folder for the results, or that of a screen to go on with",
                              folder=True)  # fmt: skip
-        self.options = options_form(ScreenOptions, tuple(ScreenOptions.model_fields), {})
+        self.options = OptionsForm(ScreenOptions, ScreenOptions.model_fields)
         self.classes = QLineEdit()
         self.classes.setAccessibleName("Classes")
         self.classes.setPlaceholderText("all classes")
         self.classes.setToolTip("Classes whose cells are looked for, such as nucleus|actin")
-        self.evidence = options_form(EvidenceOptions, EVIDENCE_FIELDS, OPTION_CHOICES)
-        self.foreground = options_form(ForegroundOptions, tuple(ForegroundOptions.model_fields), {})
-        self.masks = options_form(MaskOptions, tuple(MaskOptions.model_fields), {}, {"present": "lowest score"})
-        self.computing = options_form(EvidenceOptions, COMPUTE_FIELDS, OPTION_CHOICES)
+        self.evidence = OptionsForm(EvidenceOptions, EVIDENCE_FIELDS, OPTION_CHOICES)
+        self.foreground = OptionsForm(ForegroundOptions, ForegroundOptions.model_fields)
+        self.masks = OptionsForm(MaskOptions, MaskOptions.model_fields, labels={"present": "lowest score"})
+        self.computing = OptionsForm(EvidenceOptions, COMPUTE_FIELDS, OPTION_CHOICES)
         self.redo, self.retry = QCheckBox("wells that changed, again"), QCheckBox("wells that failed, again")
         self.redo.setToolTip("Classify wells again whose images, model or options are others now")
         self.retry.setToolTip("Classify wells again in which a field failed")
@@ -72,10 +70,10 @@ class ScreenBox(RunBox[ScreenSession]):
         layout.addLayout(row("results", self.out, stretch=1))
         layout.addWidget(self.redo)
         layout.addWidget(self.retry)
-        layout.addWidget(Section("Wells, cells and workers", self.options.native, is_open=False))
+        layout.addWidget(Section("Wells, cells and workers", self.options, is_open=False))
         layout.addWidget(Section("Evidence, cells and masks", self._cells_page(), is_open=False))
         layout.addWidget(Section("How the fields are opened", self.reading, is_open=False))
-        layout.addWidget(Section("Computing the screen", self.computing.native, is_open=False))
+        layout.addWidget(Section("Computing the screen", self.computing, is_open=False))
         layout.addWidget(self.problem)
         layout.addWidget(self.start_button)
 
@@ -83,11 +81,11 @@ class ScreenBox(RunBox[ScreenSession]):
         page = QWidget()
         layout = vertical_layout(page)
         layout.addLayout(row("classes", self.classes, stretch=1))
-        layout.addWidget(self.evidence.native)
+        layout.addWidget(self.evidence)
         layout.addWidget(heading("How objects are found"))
-        layout.addWidget(self.foreground.native)
+        layout.addWidget(self.foreground)
         layout.addWidget(heading("Masks"))
-        layout.addWidget(self.masks.native)
+        layout.addWidget(self.masks)
         return page
 
     def _fields(self) -> Iterable[Any]:
@@ -100,14 +98,14 @@ class ScreenBox(RunBox[ScreenSession]):
 
     def choices(self) -> ScreenChoices:
         """Return what the form says."""
-        evidence = form_values(self.computing, EvidenceOptions) | form_values(self.evidence, EvidenceOptions)
-        foreground = given_values(self.foreground, ForegroundOptions)
+        evidence = self.computing.values() | self.evidence.values()
+        foreground = self.foreground.given()
         return ScreenChoices(
             source=self.source.path(), layout=self.layout_table.path(), model=self.model.currentData(),
             out=self.out.path(), redo_changed=self.redo.isChecked(), retry_failed=self.retry.isChecked(),
             classes=tuple(name.strip() for name in self.classes.text().split("|") if name.strip()),
-            options=form_values(self.options, ScreenOptions), evidence={**evidence, "foreground": foreground or None},
-            masks=form_values(self.masks, MaskOptions), reading=self.reading.values(),
+            options=self.options.values(), evidence={**evidence, "foreground": foreground or None},
+            masks=self.masks.values(), reading=self.reading.values(),
         )  # fmt: skip
 
     def _on_table(self) -> None:
