@@ -468,13 +468,20 @@ def layers_go_in_their_own_context() -> Iterator[None]:
     behind the back of the cache of bound shaders), and the next drawing reads address 0x135: napari alone dies so after
     4 to 30 removed layers. No setting of Mesa prevents it.
     """
-    free = VispyCanvas._remove_layer
+    free, free_several = VispyCanvas._remove_layer, getattr(VispyCanvas, "_clean_and_update_scenegraph", None)
 
     def remove_layer(canvas: VispyCanvas, event: Any) -> None:
         canvas._scene_canvas.set_current()
         free(canvas, event)
 
-    with patch.object(VispyCanvas, "_remove_layer", remove_layer):
+    def clean_and_update_scenegraph(canvas: VispyCanvas) -> None:
+        canvas._scene_canvas.set_current()
+        free_several(canvas)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(VispyCanvas, "_remove_layer", remove_layer))
+        if free_several is not None:
+            stack.enter_context(patch.object(VispyCanvas, "_clean_and_update_scenegraph", clean_and_update_scenegraph))
         yield
 
 

@@ -16,6 +16,7 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.plugin.layers_to_image import LayerImage, SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
+    add_layer,
     cell_features,
     cells_layer,
     class_colormap,
@@ -25,6 +26,9 @@ from napari_milcnn.plugin.results_to_layers import (
     image_layers,
     label_numbers,
     mask_layer,
+    remove,
+    select,
+    show_or_hide,
 )
 
 CLASSES = ("actin", "nucleus", "vacuole")
@@ -260,3 +264,67 @@ def test_cell_features_show_in_the_layer_of_the_user():
     assert layer.features["index"].tolist() == [5, 200]
     assert "class: vacuole" in status(layer, (0, 0))
     assert "class: actin" in status(layer, (4, 3))
+
+
+def viewer_of(*names: str) -> ViewerModel:
+    """Return a viewer with an image of each name."""
+    viewer = ViewerModel()
+    for name in names:
+        viewer.add_image(np.zeros((4, 4)), name=name)
+    return viewer
+
+
+@pytest.mark.parametrize("selected", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_a_layer_that_is_added_leaves_the_selection_and_says_nothing_of_it(selected, kind):
+    viewer, said = viewer_of("a", "b"), []
+    viewer.layers.selection = {viewer.layers[name] for name in selected}
+    before, active = set(viewer.layers.selection), viewer.layers.selection.active
+    for event in (viewer.layers.selection.events.changed, viewer.layers.selection.events.active):
+        event.connect(said.append)
+    layer = add_layer(viewer, (np.zeros((4, 4), np.int32), {"name": "new"}, kind))
+    assert viewer.layers[-1] is layer
+    assert (set(viewer.layers.selection), viewer.layers.selection.active) == (before, active)
+    assert said == []
+
+
+def test_a_layer_that_is_added_where_none_is_selected_is_selected():
+    viewer = viewer_of("a")
+    viewer.layers.selection.clear()
+    layer = add_layer(viewer, (np.zeros((4, 4)), {}, "image"))
+    assert viewer.layers.selection == {layer}
+    assert viewer.layers.selection.active is layer
+
+
+def test_layers_are_selected_by_one_event():
+    viewer, said = viewer_of("a", "b", "c"), []
+    a, b, c = viewer.layers
+    viewer.layers.selection.events.changed.connect(said.append)
+    select(viewer.layers, {a, b})
+    assert (set(viewer.layers.selection), viewer.layers.selection.active) == ({a, b}, None)
+    assert [(event.added, event.removed) for event in said] == [({a, b}, {c})]
+    select(viewer.layers, {b, a})
+    assert len(said) == 1
+    select(viewer.layers, {b})
+    assert viewer.layers.selection.active is b
+
+
+def test_only_layers_that_are_to_change_are_shown_or_hidden():
+    viewer, said = viewer_of("a", "b", "c"), []
+    a, b, c = viewer.layers
+    b.visible = False
+    for layer in viewer.layers:
+        layer.events.visible.connect(lambda event: said.append(event.source))
+    show_or_hide({a: False, b: True, c: True})
+    assert [layer.visible for layer in viewer.layers] == [False, True, True]
+    assert said == [a, b]
+
+
+def test_layers_that_are_there_are_removed_and_the_others_stay():
+    viewer = viewer_of("a", "b", "c")
+    a, b, c = viewer.layers
+    viewer.layers.remove(a)
+    remove(viewer.layers, [a, b])
+    assert list(viewer.layers) == [c]
+    remove(viewer.layers, [])
+    assert list(viewer.layers) == [c]

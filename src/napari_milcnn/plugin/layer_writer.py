@@ -28,6 +28,8 @@ from napari_milcnn.plugin.results_to_layers import (
     image_layers,
     label_numbers,
     mask_layer,
+    remove,
+    show_or_hide,
     show_plane,
 )
 from napari_milcnn.schema import OBJECT_COLUMNS
@@ -278,28 +280,23 @@ class LayerWriter:
         Images that the user opened stay as they are.
         """
         own, was_hidden = set(image.layers), not any(layer.visible for layer in image.layers)
-        for layer in self.viewer.layers:
-            if PATH in layer.metadata and layer not in own:
-                layer.visible = False
+        wanted: dict[Layer, bool] = {
+            layer: False for layer in self.viewer.layers if PATH in layer.metadata and layer not in own
+        }
         for other in others:
             if other.layers and own.isdisjoint(other.layers) and all(PATH in one.metadata for one in other.layers):
-                self._set_visible(other, False)
+                wanted |= dict.fromkeys(self._made_of(other.key), False)
         if was_hidden:
-            for layer in image.layers:
-                layer.visible = True
-            self._set_visible(image, True)
+            wanted |= dict.fromkeys([*image.layers, *self._made_of(image.key)], True)
+        show_or_hide(wanted)
 
-    def _set_visible(self, image: ImageRecord, visible: bool) -> None:
-        for (owner, _), layer in self._made.items():
-            if owner == image.key:
-                layer.visible = visible
+    def _made_of(self, owner: Any) -> list[Layer]:
+        return [layer for (key, _), layer in self._made.items() if key == owner]
 
     def remove(self, owner: Any) -> None:
         """Remove the layers of an owner whose results were removed, but not those that the user edited by hand."""
-        for key in [key for key in self._made if key[0] == owner]:
-            layer = self._made.pop(key)
-            if layer in self.viewer.layers and layer not in self._edited:
-                self.viewer.layers.remove(layer)
+        remove(self.viewer.layers, [layer for layer in self._made_of(owner) if layer not in self._edited])
+        self._made = {key: layer for key, layer in self._made.items() if key[0] != owner}
         self._masks.pop(owner, None)
 
     def _layer(self, owner: Any, what: str) -> Any:

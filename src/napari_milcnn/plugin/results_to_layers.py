@@ -1,11 +1,12 @@
 """Turns results into napari layer tuples with name, place, colours and features.
 
-Only the last two functions touch a viewer: one adds a layer, one shows a plane.
+The last functions touch a viewer: they add, select, show, hide and remove layers, and show a plane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    from napari.components import LayerList, ViewerModel
     from napari.layers import Layer
     from napari.utils.colormaps import CyclicLabelColormap
 
@@ -183,15 +184,38 @@ def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
 
 
 def add_layer(viewer: ViewerModel, data: LayerData) -> Layer:
-    """Add a layer, and leave the layers selected that the user selected."""
+    """Add a layer, and leave the layers selected that the user selected; where none was, the new one is."""
     from napari.layers import Layer
 
-    selected = set(viewer.layers.selection)
-    layer = Layer.create(*data)
-    viewer.add_layer(layer)  # it returns napari's wrapper of the layer, which is not what events come from
-    if data[2] != "image" or selected:
-        viewer.layers.selection = selected or {layer}
+    selection = viewer.layers.selection
+    selected, layer = set(selection), Layer.create(*data)
+    # for each change of the selection in between, napari would make new controls of the selected layers
+    with selection.events.blocker_all() if selected else nullcontext():
+        viewer.add_layer(layer)  # it returns napari's wrapper of the layer, which is not what events come from
+        select(viewer.layers, selected or {layer})
     return layer
+
+
+def select(layers: LayerList, wanted: set[Layer]) -> None:
+    """Select these layers by one event; napari's own setter gives two, and one also where nothing changes."""
+    change = set(layers.selection) ^ wanted
+    if change:
+        layers.selection.symmetric_difference_update(change)
+
+
+def show_or_hide(wanted: Mapping[Layer, bool]) -> None:
+    """Show some layers and hide others; napari would draw all layers also for one that stays as it is."""
+    for layer, visible in wanted.items():
+        if layer.visible is not visible:
+            layer.visible = visible
+
+
+def remove(layers: LayerList, gone: Iterable[Layer]) -> None:
+    """Remove those of some layers that are there; from 0.9 on, napari draws and collects garbage once for all."""
+    there = [layer for layer in gone if layer in layers]
+    with getattr(layers, "batched_update", nullcontext)() if there else nullcontext():
+        for layer in there:
+            layers.remove(layer)
 
 
 def show_plane(viewer: ViewerModel, source: LayerImage, plane: int, place: tuple[float, float] | None = None) -> None:

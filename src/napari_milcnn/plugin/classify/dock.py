@@ -48,7 +48,7 @@ from napari_milcnn.plugin.qt.forms import (
 )
 from napari_milcnn.plugin.qt.job import Ending, Job
 from napari_milcnn.plugin.qt.notices import Level
-from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer
+from napari_milcnn.plugin.results_to_layers import OURS, cell_features, cells_layer, select, show_or_hide
 
 if TYPE_CHECKING:
     from napari_milcnn.inference.predict import Prediction
@@ -143,9 +143,9 @@ class SessionLayers(QObject):
         self.writer.refresh(self.session.images.records)
         shown = self.session.in_view
         others = self.session.images.of_layers(shown.layers) if shown is not None else []
-        for layer, one in [(self.writer.masks_of(one), one) for one in others if len(others) > 1]:
-            if layer is not None:
-                layer.visible = one is shown
+        if len(others) > 1:
+            masks = [(self.writer.masks_of(one), one is shown) for one in others]
+            show_or_hide({layer: is_shown for layer, is_shown in masks if layer is not None})
         self._draw_soon.setInterval(max(_REDRAW, round(10_000 * (time.monotonic() - began))))
         self.session.changed.emit()
 
@@ -617,7 +617,7 @@ class ClassifyDock(QWidget):
     def _choose(self, layers: tuple[Image, ...]) -> None:
         """Choose an image, and select its layers: the choice follows what is selected."""
         self.image_box.choose(layers)
-        self.viewer.layers.selection = set(layers)
+        select(self.viewer.layers, set(layers))
 
     def _on_inserted(self, event: Any) -> None:
         layer = event.value

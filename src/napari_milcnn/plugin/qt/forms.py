@@ -279,17 +279,23 @@ class NoticesBox(QWidget):
 class JobProgress(QProgressBar):
     """How much of a job is done, and how long the rest will take; hidden while none runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "Progress") -> None:
         super().__init__()
         self.setRange(0, 1000)
-        self.setAccessibleName("Progress")
+        self.setAccessibleName(name)
         self.hide()
 
     def show_share(self, share: float, seconds_left: float | None) -> None:
         """Show a share from 0 to 1, and the time that is left where it is known."""
-        self.setValue(round(share * 1000))
         left = f" · {duration(seconds_left)} left" if seconds_left is not None else ""
-        self.setFormat(f"{share:.0%}{left}" if share else "starting…")
+        self.say(share, f"{share:.0%}{left}" if share else "starting…")
+
+    def say(self, share: float, text: str) -> None:
+        """Show a share from 0 to 1, and a text."""
+        self.setUpdatesEnabled(False)  # for a new value, Qt would at once draw all that is to be drawn of the window
+        self.setValue(round(share * 1000))
+        self.setFormat(text)
+        self.setUpdatesEnabled(True)
 
 
 class NarrowComboBox(QComboBox):

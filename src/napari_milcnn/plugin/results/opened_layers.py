@@ -21,6 +21,7 @@ from napari_milcnn.plugin.results_to_layers import (
     label_numbers,
     limits_of,
     mask_layer,
+    remove,
     show_plane,
 )
 
@@ -196,9 +197,7 @@ class OpenedLayers:
         if masks is not None and self._edited and masks in self._viewer.layers:
             stays = str(masks.name)
         else:
-            for layer in self._all():
-                if layer in self._viewer.layers:
-                    self._viewer.layers.remove(layer)
+            remove(self._viewer.layers, self._all())
         if masks is not None:
             for event in (masks.events.paint, masks.events.data):
                 event.disconnect(self._on_edit)

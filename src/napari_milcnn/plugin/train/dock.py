@@ -7,13 +7,14 @@ from typing import Any
 
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QMessageBox, QProgressBar, QPushButton, QTabWidget, QWidget
+from qtpy.QtWidgets import QDockWidget, QMessageBox, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.plugin.docks import ClassifyPage, ResultsPage, open_page
 from napari_milcnn.plugin.qt.figure import figure_style
 from napari_milcnn.plugin.qt.forms import (
     WARNING,
     DeletedWhenClosed,
+    JobProgress,
     Note,
     Section,
     connect_while_alive,
@@ -79,10 +80,7 @@ class TrainDock(QWidget):
         self.resume_button.setToolTip("Go on with the training that was stopped, with its own settings")
         self.pause_button.setToolTip("Wait between two batches, or go on")
         self.stop_button.setToolTip("Stop the training: the epoch under way is lost, the finished epochs are saved")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
-        self.progress.setAccessibleName("Progress of the training")
-        self.progress.hide()
+        self.progress = JobProgress("Progress of the training")
 
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
@@ -222,9 +220,8 @@ class TrainDock(QWidget):
         self.tabs.setTabEnabled(USE_TAB, results.shown is not None)
 
     def _show_progress(self, share: float, text: str) -> None:
-        self.progress.setValue(round(1000 * share))
-        self.progress.setFormat("paused" if self.session.paused else text)
-        self.outcome_box.faithfulness.show_progress(round(1000 * share), text)
+        self.progress.say(share, "paused" if self.session.paused else text)
+        self.outcome_box.faithfulness.progress.say(share, text)
 
     # What the session says
 

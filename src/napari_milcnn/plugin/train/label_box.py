@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QMainWindow,
-    QProgressBar,
     QPushButton,
     QShortcut,
     QSizePolicy,
@@ -28,6 +27,7 @@ from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     ERROR,
     WARNING,
+    JobProgress,
     NarrowComboBox,
     Note,
     dropped_paths,
@@ -40,7 +40,7 @@ from napari_milcnn.plugin.qt.forms import (
 from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.qt.tables import filter_field
-from napari_milcnn.plugin.results_to_layers import image_layers
+from napari_milcnn.plugin.results_to_layers import add_layer, image_layers, remove
 from napari_milcnn.plugin.train.class_box import ClassBox
 from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits
 from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, filter_choices
@@ -166,9 +166,7 @@ class LabelBox(QWidget):
         )
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Stop what runs; labels stay as they are")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
-        self.progress.setAccessibleName("Progress")
+        self.progress = JobProgress()
         self.list = QListWidget()
         self.list.setWordWrap(True)
         self.list.setAccessibleName("What the check found")
@@ -196,6 +194,7 @@ class LabelBox(QWidget):
         layout.addWidget(self._after, 1)
         self._running = QWidget()
         vertical_layout(self._running).addLayout(row(self.progress, self.cancel_button, stretch=0))
+        self.progress.show()
         for part in (self._running, self.warning, self.message, self.check_result, self.list):
             layout.addWidget(part)
         layout.addStretch()
@@ -305,8 +304,7 @@ class LabelBox(QWidget):
         self._on_shown()
 
     def _show_progress(self, share: float, doing: str) -> None:
-        self.progress.setValue(round(1000 * share))
-        self.progress.setFormat(f"{doing} {share:.0%}")
+        self.progress.say(share, f"{doing} {share:.0%}")
 
     # What the user does
 
@@ -365,8 +363,7 @@ class LabelBox(QWidget):
     # What the session says
 
     def _on_requested(self, _request: Any) -> None:
-        self.progress.setValue(0)
-        self.progress.setFormat("preparing…")
+        self.progress.say(0, "preparing…")
 
     def _on_opened(self) -> None:
         labelling = self.session.labelling
@@ -428,23 +425,12 @@ class ImageLayers:
                 self.viewer.reset_view()
         else:
             self.clear()
-            self.layers = tuple(self._add(each) for each in wanted)
+            self.layers = tuple(add_layer(self.viewer, each) for each in wanted)
 
     def clear(self) -> None:
         """Remove the layers."""
-        for layer in self.layers:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        remove(self.viewer.layers, self.layers)
         self.layers = ()
-
-    def _add(self, data: LayerData) -> Layer:
-        """Add a layer without changing which layers of the user are selected."""
-        selected = set(self.viewer.layers.selection)
-        layer = Layer.create(*data)
-        self.viewer.add_layer(layer)
-        if selected:
-            self.viewer.layers.selection = selected
-        return layer
 
 
 def _change(layer: Any, data: Any, facts: dict[str, Any]) -> None:

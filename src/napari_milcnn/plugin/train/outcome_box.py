@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QLineEdit, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
 
 from napari_milcnn.figures.plots import FigureStyle, confusion_figure, reliability_figure
 from napari_milcnn.model.faithfulness_words import EXPLANATION, HEADING, faithfulness_sentences, score_text
 from napari_milcnn.options import EVIDENCE_NAMES
 from napari_milcnn.plugin.qt.figure import FigureBox
-from napari_milcnn.plugin.qt.forms import WARNING, NarrowComboBox, Note, heading, row, there, vertical_layout
+from napari_milcnn.plugin.qt.forms import (
+    WARNING,
+    JobProgress,
+    NarrowComboBox,
+    Note,
+    heading,
+    row,
+    there,
+    vertical_layout,
+)
 from napari_milcnn.plugin.qt.notices import as_sentence
 from napari_milcnn.plugin.user_settings import user_settings
 
@@ -71,9 +80,7 @@ class FaithfulnessBox(QWidget):
         self.measure_button, self.stop_button = QPushButton("Measure"), QPushButton("Stop")
         self.measure_button.setToolTip("Classify validation images with and without the pixels of their masks")
         self.stop_button.setToolTip("Stop measuring; the card stays as it is")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
-        self.progress.setAccessibleName("Progress of measuring")
+        self.progress = JobProgress("Progress of measuring")
         layout = vertical_layout(self)
         layout.addWidget(heading(HEADING))
         layout.addWidget(self.sentences)
@@ -100,11 +107,6 @@ class FaithfulnessBox(QWidget):
         self.measure_button.setVisible(self._can_measure and not measuring)
         self.stop_button.setVisible(measuring)
         self.progress.setVisible(measuring)
-
-    def show_progress(self, value: int, text: str) -> None:
-        """Show how far the measuring has come, in thousandths, and in words."""
-        self.progress.setValue(value)
-        self.progress.setFormat(text)
 
 
 def _lost_and_kept(found: Sequence[MaskFaithfulness]) -> str:
