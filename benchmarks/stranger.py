@@ -155,9 +155,9 @@ class Stranger:
     def type_option(self, name: str, value: str) -> None:
         """Type the value of an option into the form of the second tab; its section is unfolded first."""
         box = self.train.plan_box
-        form = next(one for one in (box.options, box.more) if name in [field.name for field in one])
+        form = next(one for one in (box.options, box.more) if name in one.names)
         for section in box.findChildren(QWidget):
-            if getattr(section, "inside", None) is form.native and not section.is_open:
+            if getattr(section, "inside", None) is form and not section.is_open:
                 self.click(section.button)
         self.type_into(form[name].native, value)
 

@@ -4,6 +4,8 @@ import gc
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from conftest import PATIENCE, freeze_again
 from napari_milcnn.plugin import docks
 from napari_milcnn.plugin.classify.dock import ClassifyDock
 from napari_milcnn.plugin.docks import ClassifyPage, OpeningDock, ResultsPage, TrainPage, open_page
-from napari_milcnn.plugin.qt.garbage import resting
+from napari_milcnn.plugin.qt.garbage import RestingObjects, resting
 from qt_actions import open_dock, windows
 
 
@@ -70,6 +72,23 @@ def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari
     qtbot.waitUntil(lambda: freed(gone), timeout=PATIENCE)
     viewer.window.remove_dock_widget("all")
     qtbot.waitUntil(lambda: gc.get_freeze_count() == 0, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("pixels", "looks"), [((8, 8), False), ((3000, 40_000), True)])
+def test_a_large_layer_that_goes_is_freed_at_once_and_a_small_one_later(qtbot, pixels, looks):
+    """To look through all that is left out takes longest of all that a removal takes."""
+    gc.unfreeze()
+    freeze_again()
+    layer = Mock(data=np.broadcast_to(np.int32(0), pixels))
+    objects = RestingObjects()
+    objects.dock_opened(1, SimpleNamespace(layers=[layer]))
+    try:
+        objects.layer_goes(layer)
+        assert (gc.get_freeze_count() == 0) is looks
+        qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
+    finally:
+        objects.dock_closed(1)
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_dock_that_cannot_be_loaded_says_why(make_napari_viewer, qtbot):

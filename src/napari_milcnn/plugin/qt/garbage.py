@@ -4,12 +4,14 @@ napari collects garbage in the window's thread whenever a layer is removed. With
 several times as much to look through as in napari alone, and almost all of it stays until the end; the window does not
 answer meanwhile. `gc.freeze` leaves out what exists at that moment, so that less is looked through where layers that
 are added later, such as masks, are removed. Of what was left out, what becomes garbage in cycles, as layers do, would
-stay: where such a layer is removed, and now and then, a collection therefore looks through everything.
+stay: a collection therefore looks through everything a minute after such a layer was removed at the latest, at once
+where those that were removed hold much memory, and now and then in any case.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from qtpy.QtCore import QTimer
 
 _LOOK, _EVERY = 60, 300
 """Seconds after which what is left out is looked through: if a layer went that was left out, and in any case."""
+_MOST_HELD = 100e6
+"""Bytes of the data of removed layers that may wait for that."""
 
 
 @contextmanager
@@ -75,11 +79,12 @@ class RestingObjects:
             gc.unfreeze()
 
     def layer_goes(self, layer: Any) -> None:
-        """Let napari free what a layer was drawn with that was left out; the layer itself is garbage only then."""
+        """Remember that a layer goes that was left out; let napari free it now if much memory waits to be freed."""
         if self._viewers and layer in self._layers:
             self._gone.add(layer)
-            gc.unfreeze()
-            QTimer.singleShot(0, self._freeze)
+            if sum(getattr(one.data, "nbytes", math.inf) for one in self._gone) > _MOST_HELD:
+                gc.unfreeze()
+                QTimer.singleShot(0, self._freeze)
 
     def _on_time(self) -> None:
         """Free what is garbage among what was left out, if it is time."""
