@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import tifffile
 from npe2 import PluginManifest
 
 from conftest import PATIENCE, freeze_again
@@ -24,6 +25,21 @@ def test_the_menu_imports_nothing_heavy():
     # napari itself imports some of these: what counts is what comes with the docks
     napari = "import sys, napari.viewer, napari.qt, napari.layers; before = set(sys.modules); "
     code = f"{napari}import napari_milcnn.plugin.docks; print(*sorted({heavy!r} & (set(sys.modules) - before)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+@pytest.mark.slow
+def test_what_showing_an_image_needs_is_loaded_with_the_dock(tmp_path):
+    """The window's thread shows images, and would stand still while it imports a library."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint16), compression="zlib")
+    code = (
+        "import sys; from importlib import import_module; from napari_milcnn.plugin.docks import ClassifyPage as page\n"
+        "for name in (*page.needs, page.home[0]): import_module(name)\n"
+        "from napari_milcnn.images.open import open_image; from napari_milcnn.plugin.results_to_layers import *\n"
+        f"before = set(sys.modules); image = open_image({str(tmp_path / 'a.tif')!r})\n"
+        "image_layers(image, limits_of(image)); print(*{'zarr', 'dask', 'dask.array'} & set(sys.modules) - before)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
 

@@ -214,7 +214,7 @@ class ClassifyPage(OpeningDock):
 
     name = "Classify"
     home = ("napari_milcnn.plugin.classify.dock", "ClassifyDock")
-    needs = ("torch", "pandas", "napari_milcnn.inference.pipeline")
+    needs = ("torch", "pandas", "zarr", "dask.array", "napari_milcnn.inference.pipeline")
 
 
 class TrainPage(OpeningDock):
@@ -222,7 +222,7 @@ class TrainPage(OpeningDock):
 
     name = "Train"
     home = ("napari_milcnn.plugin.train.dock", "TrainDock")
-    needs = ("torch", "pandas", "pyqtgraph", "matplotlib.figure")
+    needs = ("torch", "pandas", "zarr", "dask.array", "pyqtgraph", "matplotlib.figure")
 
 
 class ResultsPage(OpeningDock):
@@ -231,6 +231,6 @@ class ResultsPage(OpeningDock):
     name = "Results"
     home = ("napari_milcnn.plugin.results.dock", "ResultsDock")
     needs = (
-        "torch", "pandas", "dask.array", "matplotlib.backends.backend_agg", "napari_milcnn.figures.plots",
+        "torch", "pandas", "zarr", "dask.array", "matplotlib.backends.backend_agg", "napari_milcnn.figures.plots",
         "napari_milcnn.results.read",
     )  # fmt: skip
