@@ -174,6 +174,18 @@ def in_memory(pixels: object) -> Array:
     return np.asarray(pixels if compute is None else compute(callbacks=()))
 
 
+def thinned(rows: Array, top: int, step: int) -> tuple[int, Array]:
+    """Take every `step`-th row and column of rows (..., rows, X) that begin at row `top` of a plane.
+
+    Returns
+    -------
+    int, ndarray
+        The row of the thinned plane at which they stand, and the pixels.
+    """
+    first = -(-top // step)
+    return first, rows[..., first * step - top :: step, ::step]
+
+
 def do_nothing() -> None:
     """Close something that needs no closing."""
 

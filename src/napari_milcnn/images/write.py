@@ -38,7 +38,7 @@ import tifffile
 
 from napari_milcnn.atomic_write import cannot_write, replacing, replacing_folder
 from napari_milcnn.errors import LabelsError, OutputError
-from napari_milcnn.images.lazy_array import Array, ArrayLike, in_memory
+from napari_milcnn.images.lazy_array import Array, ArrayLike, in_memory, thinned
 from napari_milcnn.images.stack import PlaneIndex
 
 NAMESPACE: Final = "napari-milcnn"
@@ -460,8 +460,7 @@ def _write_pyramid(folder: Path, labels: LabelsImage, version: ZarrVersion) -> N
     for at, top, rows in labels.strips("PTCZ", _CHUNK):
         place: tuple[int, ...] = tuple(number for letter, number in zip("PTCZ", at, strict=True) if letter in outer)
         for level, factor in zip(levels, factors, strict=True):
-            first = -(-top // factor)
-            own = rows[first * factor - top :: factor, ::factor]
+            first, own = thinned(rows, top, factor)
             key: tuple[int | slice, ...] = (*place, slice(first, first + len(own)))
             level[key] = own
 

@@ -30,6 +30,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from napari_milcnn.errors import ComputeError, ImageError, OptionsError
 from napari_milcnn.images.open import open_image
@@ -37,12 +38,13 @@ from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.cells import LabelSource, as_label_image
 from napari_milcnn.inference.class_maps import MapPlacement, laid_rows, mean_brightness, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
-from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
+from napari_milcnn.inference.foreground import are_consistent, find_objects, resolved, scaled, smoothed_channel
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
 from napari_milcnn.inference.strips.objects import objects_in_strips
 from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
+from napari_milcnn.inference.strips.room import LABEL_BYTES, bytes_a_pixel, sample_windows
 from napari_milcnn.inference.strips.rows import Computed, MapsByRows, RowPlane, Scratch, ScratchPlane
 from napari_milcnn.inference.tiling import Tile, finer_shape, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
@@ -56,12 +58,8 @@ LARGEST_AT_ONCE = 2**25
 """Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
 _LARGEST_BAND = 1024
 """Side of the parts of Jacobian maps of a plane that is cut in strips, in px: a row of them is in memory."""
-_SCRATCH_BYTES, _SCRATCH_MAP = 6, 2
-"""Bytes a pixel of temporary files of a plane that is cut in strips, and of a map of one class: a Jacobian map, and one
-that is smoothed. Of the sample they took 1.2 for objects, 2.3 to 4.2 for other evidence of two classes that is smoothed
-and split, and .5 a Jacobian map."""
-_SCRATCH_MAPS = {"object": 0, "jacobian": 2}
-"""Maps of one class in temporary files, by the kind of evidence; 1 of any other kind."""
+_PLANES_OF_OBJECTS, _PLANES_OF_MASKS, _PLANES_OF_CLASS = 5, 2, 4
+"""Planes of labels in temporary files: while objects are found; while masks are cut of maps; and of each class then."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
@@ -174,6 +172,7 @@ class EvidenceMaker:
         prediction: Prediction,
         classes: Sequence[str] | None = None,
         foreground: np.ndarray | None = None,
+        smooth: float = 0.0,
     ) -> Iterator[PlaneEvidence]:
         """Make evidence for each plane of a prediction.
 
@@ -188,6 +187,8 @@ class EvidenceMaker:
         foreground : ndarray of int, optional
             A label image of your own for object evidence, (planes, Y, X), with all planes of the image. Without it, a
             plane that shows nothing to classify has no objects: what stands out of its noise are no cells.
+        smooth : float
+            Sigma, in px, by which masks will smooth the evidence: smoothed maps of a large plane need room on the disk.
 
         Yields
         ------
@@ -200,6 +201,8 @@ class EvidenceMaker:
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
+            if self._in_strips(model_input) and foreground is None:
+                Scratch().check_room(self.room(model_input, prediction.only(row), plane, chosen, smooth))
             if self.options.kind == "object":
                 own = None if foreground is None else foreground[plane]
                 objects = self._objects(model_input, plane, own, is_empty=not prediction.has_structure[row])
@@ -352,17 +355,61 @@ class EvidenceMaker:
 
         Each part is computed from all instances that see it, so that parts are exact.
         """
-        inference, pooled = self.classifier.inference, torch.from_numpy(found.probabilities)
         (top, side), (height, width) = rows, model_input.shape
         whole = np.zeros((len(chosen), min(side, height - top), width), np.float32)
         for own in windows((whole.shape[1], width), (side, side)):
             part = own._replace(y0=own.y0 + top, y1=own.y1 + top)
-            seen = image_window(Tile(plane, instances_of(part, model_input)), model_input)
-            run = inference.trace(model_input.read(plane, seen)[None])
-            maps = jacobian_maps(run, chosen, self.options.rule, inference.choice, pooled)[0]
-            maps = maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
+            maps = self._jacobian_part(model_input, found, plane, chosen, part)
             whole[:, : maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
         return whole
+
+    def _jacobian_part(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], part: Window
+    ) -> np.ndarray:
+        """Compute a window of Jacobian maps, in model pixels: (classes, Y, X)."""
+        inference, pooled = self.classifier.inference, torch.from_numpy(found.probabilities)
+        seen = image_window(Tile(plane, instances_of(part, model_input)), model_input)
+        run = inference.trace(model_input.read(plane, seen)[None])
+        maps: np.ndarray = jacobian_maps(run, chosen, self.options.rule, inference.choice, pooled)[0]
+        return maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
+
+    def room(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], smooth: float) -> float:
+        """Estimate the bytes of temporary files for a plane that is cut in strips, from a few windows of it.
+
+        `smooth` is the sigma, in px, by which masks will smooth the evidence.
+        """
+        shape, kind = model_input.image.plane_shape, self.options.kind
+        kept_shape = model_input.shape if kind == "jacobian" else shape
+        samples = [self._sample(model_input, found, plane, chosen, one) for one in sample_windows(kept_shape)]
+        kept = bytes_a_pixel([planes for planes, _ in samples]) * math.prod(kept_shape)
+        if kind == "object":
+            return kept + LABEL_BYTES * _PLANES_OF_OBJECTS * math.prod(shape)
+        if (self.options.detail or 1) > 1 and kind != "jacobian":
+            kept += 4 * len(chosen) * math.prod(finer_shape(model_input, self.options.detail or 1))
+        smoothed = [[ndimage.gaussian_filter(one, smooth) for one in maps] for _, maps in samples] if smooth else []
+        labels = LABEL_BYTES * (_PLANES_OF_MASKS + _PLANES_OF_CLASS * len(chosen))
+        return kept + (bytes_a_pixel(smoothed) + labels) * math.prod(shape)
+
+    def _sample(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], window: Window
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Make what lies on the disk of a window of a plane, and the evidence that masks may smooth: (Y, X) each."""
+        image = model_input.image
+        if self.options.kind == "object":
+            channel = image.plane(plane, (self._foreground_index(model_input),), window)[0]
+            options = resolved(scaled(self._foreground_options, 1 / model_input.zoom))
+            return [smoothed_channel(channel, options)], []
+        if self.options.kind == "jacobian":
+            maps = list(self._jacobian_part(model_input, found, plane, chosen, window))
+            return maps, maps
+        laid = [_laid(one, model_input.placement, image.plane_shape) for one in found.class_maps[0][chosen]]
+        maps = [one.read(window.y0, window.y1)[:, window.x0 : window.x1] for one in laid]
+        if self.options.kind == "class_map":
+            return [], maps
+        pixels = image.plane(plane, model_input.channels, window)
+        in_memory = Scratch(np.inf)
+        bright = np.asarray(mean_brightness([ScratchPlane(one, in_memory) for one in pixels], in_memory))
+        return [bright], [one * bright for one in maps]
 
     def check_memory(self, model_input: ModelInput, classes: int, planes: int, *, in_strips: bool = True) -> None:
         """Check that the maps of this number of planes, and making masks of one of them, fit into memory.
@@ -377,8 +424,6 @@ class EvidenceMaker:
         free = free_memory(torch.device("cpu"))
         height, width = model_input.image.plane_shape
         if in_strips and self._in_strips(model_input):
-            each = _SCRATCH_BYTES + _SCRATCH_MAP * _SCRATCH_MAPS.get(str(self.options.kind), 1) * classes
-            Scratch().check_room(each * height * width)
             band = _LARGEST_BAND * width if self.options.kind == "jacobian" else 0
             needed = _STRIP_MEMORY + 8 * classes * band
             if free < needed:

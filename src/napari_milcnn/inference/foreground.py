@@ -76,15 +76,8 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
         Label image, int32 (Y, X), 0 for background.
     """
     options = resolved(options)
-    assert options.smooth is not None
     assert options.min_size is not None
-    width = smoothing_reach(options)
-    smooth = ndimage.gaussian_filter(channel.astype(np.float32), options.smooth)
-    if options.method == "local":
-        raw = channel.astype(np.float32)
-        wide = ndimage.gaussian_filter(raw, width) if options.size is None else blurred(raw, options.size)
-        smooth = np.maximum(smooth - wide, 0)
-    smooth -= smooth.min()  # Otsu's histogram loses faint structure on a bright background
+    smooth = smoothed_channel(channel, options)
     if smooth.max() == 0:
         return np.zeros(channel.shape, np.int32)
     # On the square root, which evens out the noise of photons, a few very bright objects do not hide the others.
@@ -96,8 +89,20 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     else:
         objects = split_touching(mask, options.split)
     if options.method == "half_maximum":
-        objects = _to_half_maximum(objects, smooth, width)
+        objects = _to_half_maximum(objects, smooth, smoothing_reach(options))
     return drop_small(objects, options.min_size)
+
+
+def smoothed_channel(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
+    """Smooth a channel (Y, X), less its smallest value, float32: what the threshold of `resolved` options cuts."""
+    assert options.smooth is not None
+    raw = channel.astype(np.float32)
+    smooth = ndimage.gaussian_filter(raw, options.smooth)
+    if options.method == "local":
+        width = smoothing_reach(options)
+        wide = ndimage.gaussian_filter(raw, width) if options.size is None else blurred(raw, options.size)
+        smooth = np.maximum(smooth - wide, 0)
+    return np.asarray(smooth - smooth.min())  # Otsu's histogram loses faint structure on a bright background
 
 
 def smoothing_reach(options: ForegroundOptions) -> float:

@@ -306,7 +306,7 @@ class _Masker:
             return None, no_masks(image.plane_shape)
         names = shown or self.names  # cells are counted where none of the classes is shown, too
         (evidence,) = self.maker.planes(
-            self.model_input, prediction, names, None if self.objects is None else self.objects.numbers
+            self.model_input, prediction, names, None if self.objects is None else self.objects.numbers, options.smooth
         )
         masks = segment_plane(evidence, prediction, names, options, image.pixel_size, self.thresholds)
         return evidence if shown else None, masks

@@ -18,6 +18,7 @@ from psygnal import Signal
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.inference.strips.levels import empty_sizes, has_levels, sizes_of, stacked_sizes
 from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, copy_rows
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
@@ -35,15 +36,52 @@ from napari_milcnn.plugin.results_to_layers import (
 from napari_milcnn.schema import OBJECT_COLUMNS
 
 if TYPE_CHECKING:
+    import dask.array as da
     from napari.components import ViewerModel
 
     from napari_milcnn.images.stack import ImageStack
     from napari_milcnn.inference.masks import PlaneMasks
+    from napari_milcnn.inference.strips.levels import Levels
     from napari_milcnn.plugin.classify.records import ImageRecord, PackedLabels
-    from napari_milcnn.plugin.results_to_layers import LayerData
+    from napari_milcnn.plugin.results_to_layers import LayerData, Limits
 
 _TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
 EDITED = "edited by hand"
+
+
+class DrawnPlanes:
+    """Planes (Y, X) of an image as a layer shows them; large ones are read from where they lie, in several sizes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape (planes, Y, X).
+    dtype : type
+        Type of a pixel.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.shape, self._dtype = shape, dtype
+        self._whole = None if has_levels(shape) else scratch_array(shape, dtype)
+        self._sizes: dict[int, list[da.Array]] = {}
+
+    def draw(self, plane: int, found: np.ndarray | RowPlane | None) -> None:
+        """Draw a plane, or nothing in it."""
+        if self._whole is None:
+            self._sizes.pop(plane, None)
+            if isinstance(found, RowPlane):
+                self._sizes[plane] = sizes_of(found)
+        elif found is None:
+            self._whole[plane] = 0
+        else:
+            copy_rows(found, self._whole[plane])
+
+    def data(self) -> np.ndarray | list[da.Array]:
+        """Return all planes (planes, Y, X), large ones in several sizes."""
+        if self._whole is not None:
+            return self._whole
+        nothing = empty_sizes(self.shape[-2:], self._dtype)
+        return stacked_sizes([self._sizes.get(plane, nothing) for plane in range(self.shape[0])])
 
 
 @dataclass(eq=False)
@@ -52,7 +90,7 @@ class DrawnMasks:
 
     Attributes
     ----------
-    labels : ndarray
+    labels : DrawnPlanes
         The mask layer, int32 (planes, Y, X).
     tables : dict
         By number of the plane, the objects as they are numbered there.
@@ -63,7 +101,7 @@ class DrawnMasks:
         All of `tables` as one; None after a change, until the table is needed.
     """
 
-    labels: np.ndarray
+    labels: DrawnPlanes
     tables: dict[int, pd.DataFrame] = field(default_factory=dict)
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     joined: pd.DataFrame | None = None
@@ -104,6 +142,7 @@ class LayerWriter:
         self._viewer = ref(viewer)
         self._made: dict[tuple[Any, str], Layer] = {}
         self._masks: dict[int, DrawnMasks] = {}
+        self._maps: dict[tuple[Any, str], DrawnPlanes] = {}
         self._edited: WeakSet[Layer] = WeakSet()
         self._stale: set[int] = set()
 
@@ -114,9 +153,11 @@ class LayerWriter:
         assert viewer is not None
         return viewer
 
-    def open(self, image: ImageStack, limits: Any) -> tuple[tuple[Image, ...], SourceReading, LayerImage]:
+    def open(
+        self, image: ImageStack, limits: Limits | None, levels: Levels | None
+    ) -> tuple[tuple[Image, ...], SourceReading, LayerImage]:
         """Add the image of a file as layers, one a channel, and say how they are read."""
-        added = tuple(cast("Image", self.add(data)) for data in image_layers(image, limits))
+        added = tuple(cast("Image", self.add(data)) for data in image_layers(image, limits, levels))
         reading = SourceReading(
             image.axes.replace("C", ""), tuple(image.channels), image.pixel_size, named=image.channels_named
         )
@@ -137,7 +178,7 @@ class LayerWriter:
         shape = (len(image.source.image.planes), *image.source.image.plane_shape)
         self._stale.add(image.key)
         if drawn is None or drawn.labels.shape != shape:
-            drawn = self._masks[image.key] = DrawnMasks(scratch_array(shape, np.int32))
+            drawn = self._masks[image.key] = DrawnMasks(DrawnPlanes(shape, np.int32))
             for other in image.planes:
                 self._draw(drawn, image, other)
         else:
@@ -148,18 +189,14 @@ class LayerWriter:
         masks = image.planes[plane].masks if plane in image.planes else None
         drawn.joined = None
         if masks is None:
-            drawn.labels[plane] = 0
+            drawn.labels.draw(plane, None)
             drawn.tables.pop(plane, None)
             return
         labels = cast("PackedLabels | LookedUp", masks.labels)
-        numbers = np.zeros(labels.largest + 1, drawn.labels.dtype)
+        numbers = np.zeros(labels.largest + 1, np.int32)
         own = _numbers(image, masks, drawn.start_of(plane, len(numbers) - 1))
         numbers[masks.shown["label"]] = own
-        if image.hides_masks(plane):
-            drawn.labels[plane] = 0
-        else:
-            found = labels.mapped(numbers)
-            copy_rows(found if isinstance(found, LookedUp) else np.asarray(found), drawn.labels[plane])
+        drawn.labels.draw(plane, None if image.hides_masks(plane) else _drawable(labels.mapped(numbers)))
         index = np.zeros(len(masks.objects), numbers.dtype)
         index[masks.objects["shown"].to_numpy(bool)] = own
         drawn.tables[plane] = masks.objects.assign(plane=plane, index=index)[_TABLE_COLUMNS]
@@ -192,7 +229,7 @@ class LayerWriter:
         shown = drawn.objects()
         shown = shown[shown["index"] > 0]
         before = self.masks_of(image)
-        layer = self.put(image.key, "masks", mask_layer(image.source, drawn.labels, shown, image.model.classes))
+        layer = self.put(image.key, "masks", mask_layer(image.source, drawn.labels.data(), shown, image.model.classes))
         if layer is not before:
             layer.events.paint.connect(self._on_paint)
             layer.events.selected_label.connect(self._on_label)
@@ -224,24 +261,23 @@ class LayerWriter:
         return self.put(image.key, f"class map {name}", data)
 
     def put_evidence(
-        self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray | RowPlane
+        self, image: ImageRecord, name: str, kind: str, plane: int, evidence: np.ndarray | RowPlane, highest: float
     ) -> Any:
-        """Show the evidence (Y, X) for a class in one plane; what other planes show stays."""
+        """Show the evidence (Y, X) for a class in one plane, up to its highest value; what other planes show stays."""
         assert image.source is not None
         assert image.model is not None
+        what, highest = f"evidence {name} ({kind})", max(highest, 1e-9)
+        maps, before = self._maps.get((image.key, what)), self._layer(image.key, what)
+        if maps is None or before is None:
+            maps = DrawnPlanes((len(image.source.image.planes), *evidence.shape), np.float32)
+        else:
+            highest = max(highest, float(before.contrast_limits[1]))
+        maps.draw(plane, evidence)
+        self._maps[image.key, what] = maps
         colour = class_colours(image.model.classes)[name]
-        maps = scratch_array((len(image.source.image.planes), *evidence.shape), np.float32)
-        highest = max(float(evidence.max()), 1e-9)
-        data = evidence_layer(image.source, maps, name, colour, kind, highest)
-        what = f"evidence {name} ({kind})"
-        before = self._layer(image.key, what)
-        if before is not None and _same_place(before, data[0], data[1]):
-            copy_rows(evidence, before.data[image.source.plane_key(plane)])
-            before.contrast_limits = (0, max(before.contrast_limits[1], highest))
-            before.refresh()
-            return before
-        copy_rows(evidence, data[0][image.source.plane_key(plane)])
-        return self.put(image.key, what, data)
+        layer = self.put(image.key, what, evidence_layer(image.source, maps.data(), name, colour, kind, highest))
+        layer.contrast_limits = (0, highest)
+        return layer
 
     def go_to(self, image: ImageRecord, plane: int, place: tuple[float, float] | None = None) -> None:
         """Show a plane of an image, and centre the view on a place (y, x) in image pixels."""
@@ -262,7 +298,7 @@ class LayerWriter:
         if layer is None:
             layer = self.add(data)
         else:
-            if layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
+            if layer.multiscale or layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
                 layer.data = array
             if "features" in facts:
                 layer.features = facts["features"]
@@ -298,6 +334,7 @@ class LayerWriter:
         remove(self.viewer.layers, [layer for layer in self._made_of(owner) if layer not in self._edited])
         self._made = {key: layer for key, layer in self._made.items() if key[0] != owner}
         self._masks.pop(owner, None)
+        self._maps = {key: maps for key, maps in self._maps.items() if key[0] != owner}
 
     def _layer(self, owner: Any, what: str) -> Any:
         layer = self._made.get((owner, what))
@@ -308,11 +345,19 @@ class LayerWriter:
         return add_layer(self.viewer, data)
 
 
-def _same_place(layer: Any, array: np.ndarray, facts: dict[str, Any]) -> bool:
-    if layer.ndim != array.ndim:
+def _same_place(layer: Any, array: Any, facts: dict[str, Any]) -> bool:
+    several = isinstance(array, list)
+    if layer.multiscale != several or layer.ndim != (array[0] if several else array).ndim:
         return False
     pairs = [(getattr(layer, name), facts[name]) for name in ("scale", "translate", "rotate", "shear")]
     return all(np.allclose(a, b) for a, b in [*pairs, (layer.affine.affine_matrix, facts["affine"])])
+
+
+def _drawable(labels: PackedLabels | LookedUp) -> np.ndarray | RowPlane | None:
+    """Return labels as they are drawn; packed ones of a large plane show nothing."""
+    if isinstance(labels, LookedUp):
+        return labels
+    return None if has_levels(labels.shape) else np.asarray(labels)
 
 
 def _numbers(image: ImageRecord, masks: PlaneMasks, start: int) -> np.ndarray:

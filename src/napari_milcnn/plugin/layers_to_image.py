@@ -31,6 +31,7 @@ from napari_milcnn.images.units import is_possible_size, micrometres_per
 from napari_milcnn.options import ZReading
 
 if TYPE_CHECKING:
+    import dask.array as da
     from napari.layers import Image
 
 PATH = "napari_milcnn_path"
@@ -186,7 +187,7 @@ class LayerImage:
         pairs = zip(tuple(units)[-len(self.axes) :], self.place.units, strict=True)
         return np.array([float(Quantity(1.0, str(one)).to(str(own)).magnitude) for one, own in pairs])
 
-    def to_layer(self, planes: np.ndarray) -> np.ndarray:
+    def to_layer(self, planes: np.ndarray | da.Array) -> Any:
         """Arrange planes (planes, Y, X) along the axes of the layer; axes along which they do not vary have length 1.
 
         The result is a view: writing to it writes to the planes.

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.stack import ImageStack
+from napari_milcnn.images.stack import ImageStack, translated
+from napari_milcnn.inference.strips.levels import Levels, has_levels
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
 
 if TYPE_CHECKING:
+    import dask.array as da
     from napari.components import LayerList, ViewerModel
     from napari.layers import Layer
     from napari.utils.colormaps import CyclicLabelColormap
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.class_maps import MapPlacement
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
+Limits: TypeAlias = tuple[tuple[float, float], ...]
+"""Intensities (low, high) that each channel is shown between."""
 OURS = "napari_milcnn"
 """Key in the metadata of layers that this plugin makes for results."""
 CHANNEL_COLOURMAPS = ("green", "magenta", "cyan", "yellow", "red", "blue")
@@ -40,12 +44,20 @@ def layer_name(source: LayerImage, what: str) -> str:
     return f"{source.image.name} {what}"
 
 
-def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None = None) -> list[LayerData]:
-    """Show an image lazily, one layer for each channel; `limits` are contrast limits (low, high) of each."""
+def image_layers(
+    image: ImageStack, limits: Sequence[tuple[float, float]] | None = None, levels: Levels | None = None
+) -> list[LayerData]:
+    """Show an image lazily, one layer for each channel; `limits` are contrast limits (low, high) of each.
+
+    With `levels`, the layers have several sizes, of which napari reads what is in view.
+    """
     import dask.array as da
 
-    chunks = tuple(1 if axis not in "YX" else n for axis, n in zip(image.axes, image.shape, strict=True))
-    data = da.from_array(image.data, chunks=chunks, name=False, meta=np.empty((0,) * len(chunks), image.dtype))
+    if levels is None:
+        chunks = tuple(1 if axis not in "YX" else n for axis, n in zip(image.axes, image.shape, strict=True))
+        sizes = [da.from_array(image.data, chunks=chunks, name=False, meta=np.empty((0,) * len(chunks), image.dtype))]
+    else:
+        sizes = levels.arrays()
     axes = image.axes.replace("C", "")
     size = image.pixel_size
     facts = {
@@ -57,8 +69,9 @@ def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None
     several = len(image.channels) > 1
     return [
         (
-            da.take(data, i, image.axes.index("C")) if "C" in image.axes else data,
+            data if levels is not None else data[0],
             facts | {
+                "multiscale": levels is not None,
                 "name": f"{image.name} {channel}" if several else image.name,
                 "blending": "additive" if several else "translucent",
                 "colormap": CHANNEL_COLOURMAPS[i % len(CHANNEL_COLOURMAPS)] if several else "gray",
@@ -67,6 +80,7 @@ def image_layers(image: ImageStack, limits: Sequence[tuple[float, float]] | None
             "image",
         )
         for i, channel in enumerate(image.channels)
+        for data in [[da.take(one, i, image.axes.index("C")) if "C" in image.axes else one for one in sizes]]
     ]  # fmt: skip
 
 
@@ -80,11 +94,22 @@ def class_map_layer(
 
 
 def evidence_layer(
-    source: LayerImage, maps: np.ndarray, class_name: str, colour: str, kind: str, highest: float
+    source: LayerImage, maps: np.ndarray | list[da.Array], class_name: str, colour: str, kind: str, highest: float
 ) -> LayerData:
-    """Show the evidence for one class, (planes, Y, X) in the size of the image, from 0 to `highest`."""
+    """Show the evidence for one class, (planes, Y, X) in the size of the image, from 0 to `highest`.
+
+    `maps` are those of large planes in several sizes, the full one first.
+    """
     name = layer_name(source, f"evidence {class_name} ({kind})")
-    return source.to_layer(maps), source.transform() | _overlay(name, colour, (0.0, highest)), "image"
+    data, facts = _to_layer(source, maps)
+    return data, source.transform() | facts | _overlay(name, colour, (0.0, highest)), "image"
+
+
+def _to_layer(source: LayerImage, planes: np.ndarray | list[da.Array]) -> tuple[Any, dict[str, Any]]:
+    """Arrange planes, or planes in several sizes, as the layer of an image, and say which of both they are."""
+    if isinstance(planes, list):
+        return [source.to_layer(one) for one in planes], {"multiscale": True}
+    return source.to_layer(planes), {"multiscale": False}
 
 
 def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, Any]:
@@ -95,12 +120,17 @@ def _overlay(name: str, colour: str, limits: tuple[float, float]) -> dict[str, A
             "interpolation2d": "linear", "metadata": {OURS: {"what": name, "colour": colour}}}  # fmt: skip
 
 
-def mask_layer(source: LayerImage, labels: np.ndarray, objects: pd.DataFrame, classes: Sequence[str]) -> LayerData:
+def mask_layer(
+    source: LayerImage, labels: np.ndarray | list[da.Array], objects: pd.DataFrame, classes: Sequence[str]
+) -> LayerData:
     """Show masks: labels (planes, Y, X), each object in the colour of its class, with its features in the status bar.
 
-    `objects` has the column `index`: the number of each object in `labels`, as `label_numbers` returns it.
+    `labels` are those of large planes in several sizes, the full one first. `objects` has the column `index`: the
+    number of each object in `labels`, as `label_numbers` returns it.
     """
-    return source.to_layer(labels), {
+    data, facts = _to_layer(source, labels)
+    return data, {
+        **facts,
         **source.transform(), "name": layer_name(source, "masks"), "opacity": _OPACITY,
         "features": features(objects), "colormap": class_colormap(classes),
         "metadata": {OURS: {"classes": list(classes), "image": source.image.name}},
@@ -175,11 +205,34 @@ def cell_features(table: pd.DataFrame) -> pd.DataFrame:
     return features(rows[["index", *(name for name in rows if name != "index")]])
 
 
-def limits_of(image: ImageStack) -> tuple[tuple[float, float], ...]:
+def limits_of(image: ImageStack) -> Limits:
     """Intensities (low, high) of each channel that the first plane is shown between."""
     plane = image.plane(0)
     step = max(1, max(image.plane_shape) // _PIXELS_FOR_LIMITS)
-    low, high = np.percentile(plane[:, ::step, ::step].reshape(len(plane), -1), LIMITS, axis=1)
+    return _limits_of_channels(plane[:, ::step, ::step])
+
+
+def ready_to_show(image: ImageStack, plane: int = 0) -> tuple[Limits, Levels | None]:
+    """Read what is needed to show an image: the limits of each channel and, of a large one, its levels.
+
+    The levels of one plane are made; those of others when they are first shown. It takes as long as reading the plane.
+
+    Raises
+    ------
+    ImageError
+        If the pixels cannot be read.
+    """
+    if not has_levels(image.plane_shape):
+        return limits_of(image), None
+    levels, has_channels = Levels(image.data), "C" in image.axes
+    at = tuple(number for axis, number in zip("PTZ", image.planes[plane], strict=True) if axis in image.axes)
+    with translated(f"{image.path or image.name}: the pixels cannot be read"):
+        smallest = [levels.coarse((*at, i) if has_channels else at)[-1] for i in range(len(image.channels))]
+    return _limits_of_channels(np.stack(smallest)), levels
+
+
+def _limits_of_channels(plane: np.ndarray) -> Limits:
+    low, high = np.percentile(plane.reshape(len(plane), -1), LIMITS, axis=1)
     return tuple((float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True))
 
 

@@ -573,3 +573,5 @@ def test_packed_labels_are_the_labels():
     np.testing.assert_array_equal(np.asarray(one.mapped(np.array([0, 7, 7, 1, 9]))), np.array([0, 7, 7, 1, 9])[labels])
     nothing = PackedLabels.of(np.broadcast_to(np.int32(0), (50, 60)))
     assert (nothing.largest, nothing.nbytes, np.asarray(nothing).shape) == (0, 8, (50, 60))
+    vast = PackedLabels.of(np.broadcast_to(np.int32(0), (50_000, 50_000)))
+    assert (vast.largest, vast.nbytes) == (0, 12)

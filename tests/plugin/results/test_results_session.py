@@ -12,6 +12,7 @@ import tifffile
 
 from conftest import lively_model, noise
 from napari_milcnn.errors import OutputError
+from napari_milcnn.images.open import open_image
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.plugin.qt.notices import Level
 from napari_milcnn.plugin.results.gallery import GallerySession
@@ -379,3 +380,45 @@ def test_a_run_that_goes_on_is_not_stopped_without_a_word(session, worker, run, 
     assert [type(one) for one in worker.waiting] == [ReadRequest]
     worker.work()
     assert session.message.text == "the disk is full"
+
+
+@pytest.fixture
+def large_planes(monkeypatch):
+    """Treat every plane as one that is shown in several sizes."""
+    monkeypatch.setattr("napari_milcnn.inference.strips.levels.LARGEST_AT_ONE_SIZE", 0)
+    monkeypatch.setattr("napari_milcnn.inference.strips.rows._SCREEN", 4)
+    monkeypatch.setattr("napari_milcnn.images.write._CHUNK", 16)
+    monkeypatch.setattr("napari_milcnn.images.write._SMALLEST_LEVEL", 4)
+
+
+@pytest.mark.parametrize("masks_as", ["tiff", "zarr"])
+def test_large_planes_are_opened_in_several_sizes(session, worker, viewer, large_planes, masks_as, tmp_path):
+    """Image and masks are layers of several sizes, with the same pixels as those of one; nothing can be painted."""
+    pixels = noise(2, 2, 60, 50).astype(np.uint16)
+    pixels[:, :, 10:30, 10:30] += 4000
+    facts = {"axes": "TCYX", "Channel": {"Name": ["GFP", "RFP"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="minisblack", metadata=facts)
+    model = lively_model(reference=None)
+    options = {"kind": "object", "masks_as": masks_as, "mask_options": {"present": 0}, "device": "cpu"}
+    for step in classify_files(model, [tmp_path / "a.ome.tif"], tmp_path / "out", **options):
+        assert step.result is None or not step.result.error
+    session.open(tmp_path / "out")
+    worker.work()
+    session.open_image(1)
+    worker.work()
+    *images, masks = viewer.layers
+    assert [layer.multiscale for layer in viewer.layers] == [True] * 3
+    for channel, layer in enumerate(images):
+        for step, level in zip((1, 2, 4), layer.data, strict=False):
+            np.testing.assert_array_equal(level, pixels[:, channel, ::step, ::step])
+    with open_image(next((tmp_path / "out").glob("*_labels*"))) as stored:
+        labels = np.stack([stored.plane(plane, (0,))[0] for plane in range(2)])
+    for plane in range(2):
+        own = masks.features[masks.features["plane"] == plane]
+        numbers = np.zeros(int(labels.max()) + 1, int)
+        numbers[own["label"].astype(int)] = own["index"].astype(int)
+        assert (numbers > 0).any()
+        for level in masks.data[:2]:
+            step = round(60 / level.shape[-2])
+            np.testing.assert_array_equal(level[plane], numbers[labels[plane]][::step, ::step])
+    assert not masks.editable

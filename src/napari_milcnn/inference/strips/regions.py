@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from napari_milcnn.inference.strips.rows import LookedUp, MapsByRows, RowPlane, Strip, strips
+from napari_milcnn.inference.strips.rows import LookedUp, MapsByRows, RowPlane, Strip, strips, values_of
 
 
 class Regions(NamedTuple):
@@ -74,7 +74,7 @@ def looked_up(labels: np.ndarray | RowPlane, values: np.ndarray) -> np.ndarray:
     `values` is (labels,) and gives (Y, X), or (classes, labels) and gives (classes, Y, X).
     """
     if isinstance(labels, np.ndarray):
-        return values.take(labels, -1)
+        return values_of(values, labels) if values.ndim == 1 else np.stack([values_of(one, labels) for one in values])
     if values.ndim == 1:
         return cast("np.ndarray", LookedUp(labels, values))
     return cast("np.ndarray", MapsByRows([LookedUp(labels, one) for one in values]))

@@ -152,7 +152,7 @@ class SessionLayers(QObject):
     def show_file(self, opened: tuple[int, ImageToShow]) -> None:
         """Show a file that was opened."""
         key, to_show = opened
-        layers, reading, source = self.writer.open(to_show.image, to_show.limits)
+        layers, reading, source = self.writer.open(to_show.image, to_show.limits, to_show.levels)
         self.file_shown.emit(layers, reading)
         try:
             self.session.shown(key, layers, source)
@@ -175,7 +175,7 @@ class SessionLayers(QObject):
                 self.session.notices.say(Cause.IMAGE, text, Level.WARNING, key)
                 return
             try:
-                self.show_file((key, ImageToShow(image.open(), None)))
+                self.show_file((key, ImageToShow.of(image.open())))
             except MilcnnError as error:
                 self.session.notices.say(Cause.IMAGE, str(error), Level.ERROR, key)
                 return
@@ -235,7 +235,8 @@ class SessionLayers(QObject):
             return
         kind = str(self.session.settings.evidence["kind"])
         try:
-            self.writer.put_evidence(image, name, kind, held.plane, held.evidence.maps[held.names.index(name)])
+            number = held.names.index(name)
+            self.writer.put_evidence(image, name, kind, held.plane, held.evidence.maps[number], held.highest[number])
         except OutputError as error:
             text = f"The evidence cannot be shown: {error}"
             self.session.notices.say(Cause.IMAGE, text, Level.ERROR, about=image.key)

@@ -15,9 +15,10 @@ import numpy as np
 from psygnal import Signal
 
 from napari_milcnn.errors import ImageError, LabelsError, ModelError
+from napari_milcnn.inference.strips.levels import Levels, has_levels, make_sizes
 from napari_milcnn.options import MaskOptions, make_options
 from napari_milcnn.plugin.classify.records import ImageRecord, ModelFacts, Settings, packed, unpacked
-from napari_milcnn.plugin.results_to_layers import limits_of
+from napari_milcnn.plugin.results_to_layers import Limits, ready_to_show
 from napari_milcnn.progress import Progress, Steps, TimeLeft
 
 if TYPE_CHECKING:
@@ -111,10 +112,26 @@ class OneJob:
 
 @dataclass(frozen=True)
 class ImageToShow:
-    """A file that was opened and has no layers yet, with the intensities (low, high) to show each channel between."""
+    """A file that was opened and has no layers yet.
+
+    Attributes
+    ----------
+    image : ImageStack
+        The image.
+    limits : tuple or None
+        Intensities (low, high) that each channel is shown between.
+    levels : Levels or None
+        The image in several sizes, if it is large.
+    """
 
     image: ImageStack
-    limits: tuple[tuple[float, float], ...] | None
+    limits: Limits | None = None
+    levels: Levels | None = None
+
+    @staticmethod
+    def of(image: ImageStack) -> ImageToShow:
+        """Show an image of which nothing is read yet."""
+        return ImageToShow(image, None, Levels(image.data) if has_levels(image.plane_shape) else None)
 
 
 @dataclass(frozen=True)
@@ -192,10 +209,10 @@ class RunRequest:
                 yield replace(step, number=min(number + step.number, total), total=total)
                 if shown and not one.has_layers and isinstance(step.result, ImageOpened):
                     with failures_of(one.name) as unread:
-                        limits = limits_of(step.result.image)
+                        ready = ready_to_show(step.result.image)
                     if not unread:
                         shows_next = False
-                        yield Progress(number, total, one.name, step.share, ImageToShow(step.result.image, limits))
+                        yield Progress(number, total, one.name, step.share, ImageToShow(step.result.image, *ready))
 
     def _opener(self, one: ImageToRun) -> Callable[[], ImageStack]:
         return lambda: self.plates.open(one.open())
@@ -252,12 +269,16 @@ class EvidenceRequest:
 
         cells = None if self.read_cells is None else self.read_cells(self.image).numbers
         maker = EvidenceMaker(self.model, **self.settings.evidence)
-        for found in maker.planes(self.image, self.prediction, self.names, cells):
+        smooth = make_options(MaskOptions, self.settings.masks).smooth
+        for found in maker.planes(self.image, self.prediction, self.names, cells, smooth):
             of_objects = found.values  # those of a large plane are not laid over it
             if of_objects is not None:
                 highest = [of_objects[self.prediction.classes.index(name)].max() for name in self.names]
             else:
                 highest = [one.max() for one in found.maps]
+            if not isinstance(found.maps, np.ndarray) and has_levels(found.maps.shape):
+                for one in found.maps:
+                    make_sizes(one)
             yield found, tuple(map(float, highest))
 
 

@@ -14,6 +14,7 @@ from psygnal import Signal
 
 from napari_milcnn.errors import ImageError
 from napari_milcnn.images.open import AS_THEY_SAY, ImageReading
+from napari_milcnn.inference.strips.levels import has_levels, make_sizes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.masks import PlaneMasks
     from napari_milcnn.inference.pipeline import PlaneResult
     from napari_milcnn.inference.predict import Prediction
+    from napari_milcnn.inference.strips.rows import LookedUp
     from napari_milcnn.model.card import ModelCard
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.plugin.classify.own_cells import CellsReader, OwnCells
@@ -117,6 +119,10 @@ class PackedLabels:
     @staticmethod
     def of(labels: np.ndarray) -> PackedLabels:
         """Pack labels."""
+        if not any(labels.strides):  # of one number, however large
+            return PackedLabels(
+                labels[:1, 0], np.array([labels.size], np.int32 if labels.size < 2**31 else np.int64), labels.shape
+            )
         flat = labels.ravel()
         starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
         return PackedLabels(flat[starts], np.diff(starts, append=flat.size).astype(np.int32), labels.shape)
@@ -140,8 +146,14 @@ class PackedLabels:
 
 
 def packed(masks: PlaneMasks) -> PlaneMasks:
-    """Return masks with their labels packed; those of a plane that was cut in strips stay on disk."""
+    """Return masks with their labels packed.
+
+    Those of a plane that was cut in strips stay on disk. If it is shown in several sizes, these are made here, once for
+    all masks of the same objects.
+    """
     if not isinstance(masks.labels, np.ndarray):
+        if has_levels(masks.labels.shape):
+            make_sizes(cast("LookedUp", masks.labels))
         return masks
     return replace(masks, labels=cast("np.ndarray", PackedLabels.of(masks.labels)))
 

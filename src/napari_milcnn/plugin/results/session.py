@@ -360,7 +360,7 @@ class ResultsSession:
             if stays:
                 self._say(Notice("layers", f"You edited the layer {stays}, so it stays in the viewer with its image."))
             self._image = _image_in_view(request, self.found)
-            self._layers.show_image(step.image, step.limits, step.plane)
+            self._layers.show_image(step.image, step.limits, step.levels, step.plane)
         if step.labels is not None and step.objects is not None and self._layers.are_whole:
             self._layers.show_masks(step.labels, step.objects, request.found.classes)
 

@@ -40,9 +40,9 @@ from napari_milcnn.plugin.qt.forms import (
 from napari_milcnn.plugin.qt.job import SessionJobs
 from napari_milcnn.plugin.qt.question import QuestionBox
 from napari_milcnn.plugin.qt.tables import filter_field
-from napari_milcnn.plugin.results_to_layers import add_layer, image_layers, remove
+from napari_milcnn.plugin.results_to_layers import Limits, add_layer, image_layers, remove
 from napari_milcnn.plugin.train.class_box import ClassBox
-from napari_milcnn.plugin.train.label_session import KEYS, LabelSession, Limits
+from napari_milcnn.plugin.train.label_session import KEYS, LabelSession
 from napari_milcnn.plugin.train.label_table import ALL, GROUP, ImagesModel, ImageTable, filter_choices
 from napari_milcnn.plugin.train.open_box import OpenBox
 

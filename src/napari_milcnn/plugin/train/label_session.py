@@ -26,6 +26,7 @@ from psygnal import Signal
 from napari_milcnn.errors import MilcnnError, OutputError
 from napari_milcnn.images.paths import image_name
 from napari_milcnn.plugin.qt.notices import Level, Notice, Question
+from napari_milcnn.plugin.results_to_layers import Limits
 from napari_milcnn.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from napari_milcnn.model.trained_model import TrainedModel
     from napari_milcnn.plugin.layers_to_image import LayerImage
 
-Limits = tuple[tuple[float, float], ...]
-"""Intensities (low, high) that each channel is shown between."""
 KEYS = 9
 """Classes that have a number key."""
 NOTHING_OPEN = (
