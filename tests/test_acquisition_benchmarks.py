@@ -44,6 +44,8 @@ def test_changes_of_noise_size_and_light(image):
     assert (noisy != changed(flat, "noise, sigma 10", 2)).any()
     assert changed(image, "size x0.8", 0).shape == (51, 51)
     assert changed(image, "size x1.25", 0).shape == (80, 80)
+    sides = [changed(image, f"size x{factor}", 0).shape[0] for factor in ("0.5", "0.65", "1.5", "2")]
+    assert sides == [32, 42, 96, 128]
     uneven = changed(flat, "light falls to 0.6 in the corners", 0)
     assert (uneven[0, 0], uneven[32, 32]) == (60, 100)
     assert changed(image, "blur, sigma 1 px", 0)[0, 0] > image[0, 0]

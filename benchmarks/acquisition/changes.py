@@ -113,7 +113,9 @@ PAIRS: dict[str, Change] = {
     "size x0.8, then gain x2": _both(SINGLE["size x0.8"], SINGLE["gain x2"]),
 }
 """Two changes at once, as a real change of microscope has them."""
-CHANGES: dict[str, Change] = SINGLE | PAIRS
+SIZES: dict[str, Change] = {f"size x{factor:g}": partial(size, factor=factor) for factor in (0.5, 0.65, 1.5, 2.0)}
+"""Another magnification than most training patches are shown at."""
+CHANGES: dict[str, Change] = SINGLE | PAIRS | SIZES
 
 
 def changed(image: Image, name: str, number: int) -> Image:

@@ -9,6 +9,10 @@ changed in memory, one change or two at a time (`changes.py`); nothing is said t
 fields have no pixel size. Reported for each change: accuracy, and the mean of the highest score over the fields that
 are classified wrongly ('score when wrong': a model that does not know should not be sure).
 
+For the changes of size also: the relative size of the objects, measured over all fields together (`mil.relative_size`),
+the accuracy when it is given (`relative_size`) where it is more than 10 % off, and in how many fields the program
+itself says that it should be.
+
 Beside it the peer (hand-made features and a random forest, `benchmarks/peers.py`), trained on unchanged fields of
 training plates: on intensities as they are, and on images that are each standardised by their median and their 99.5th
 percentile. Its features take most of the time; `--no-peer` leaves it out.
@@ -20,6 +24,7 @@ is chosen is chosen on them, and `validation`, the default, is for the report. C
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,15 +36,18 @@ import torch
 import napari_milcnn as mil
 from benchmarks import record
 from benchmarks.accuracy.nuclei_fields import compose
-from benchmarks.acquisition.changes import CHANGES, Image, changed
+from benchmarks.acquisition.changes import CHANGES, SIZES, Image, changed
 from benchmarks.peers import forest, image_features
 from napari_milcnn.inference.devices import keep_freed_memory
+from napari_milcnn.inference.model_input import TOLERATED_PIXEL_SIZE
 from napari_milcnn.inference.predict import Classifier
 from napari_milcnn.labels.table import LabelTable
 from napari_milcnn.model.trained_model import TrainedModel
 from tools.make_samples import hold_plates
 
 AFFECTED = (0.3, 0.8)
+SIZED = ("none", "size x0.8", "size x1.25", *SIZES)
+"""Changes under which the relative size is measured."""
 PEER_FIELDS = 40
 """Training fields a class of the peer."""
 PLATES = {"validation": "validation plates", "select": "held training plates", "train": "training plates"}
@@ -50,20 +58,21 @@ def main() -> None:
     args = arguments()
     keep_freed_memory()
     model = mil.load_model(args.card or args.model)
-    table = composed(args.data, args.work, args.split, args.per_class)
+    table = composed(args.data, args.work, args.split, args.per_class, tuple(args.affected))
     columns: dict[str, list[object]] = {"change": [*args.changes]}
     found = [scored(model, table, name) for name in args.changes]
-    columns["accuracy"] = [accuracy for accuracy, _ in found]
-    columns["score when wrong"] = [score for _, score in found]
+    columns["accuracy"] = [accuracy for accuracy, _, _ in found]
+    columns["score when wrong"] = [score for _, score, _ in found]
+    columns |= at_measured_sizes(model, table, args.changes, [share for _, _, share in found])
     if args.peer:
         columns |= peers(args.data, args.work, table, args.changes, args.workers)
     head = (f"Model {model.card.name}, sha256 {model.digest[:12]}; {len(table.images)} fields of "
-            f"{PLATES[args.split]}, 30-80 % of cells affected\n")  # fmt: skip
+            f"{PLATES[args.split]}, {args.affected[0]:.0%} to {args.affected[1]:.0%} of cells affected\n")  # fmt: skip
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     record.report("Other microscopes", [head, *record.table([*columns], rows)], keep=args.record)
     if args.card:
         figures = {f"accuracy, {name}, {PLATES[args.split]}": accuracy
-                   for name, (accuracy, _) in zip(args.changes, found, strict=True)}  # fmt: skip
+                   for name, (accuracy, _, _) in zip(args.changes, found, strict=True)}  # fmt: skip
         model.with_card(metrics=model.card.metrics | figures).save(args.card)
 
 
@@ -73,6 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--per-class", type=int, default=8, help="fields a class")
+    parser.add_argument("--affected", type=float, nargs=2, default=AFFECTED, help="share of cells affected")
     parser.add_argument("--split", choices=PLATES, default="validation")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES], metavar="CHANGE",
                         help="some of the changes; all by default")  # fmt: skip
@@ -98,16 +108,44 @@ def composed(
     return compose(data, out, per_class, affected, split, cells)
 
 
-def scored(model: TrainedModel, table: LabelTable, name: str) -> tuple[float, float]:
-    """Accuracy under a change, and the mean of the highest score where it is wrong (not a number: never wrong)."""
-    classifier = Classifier(model)
-    right, scores = [], []
-    for number, row in enumerate(table.images):
-        found = classifier.classify(mil.open_image(changed(tifffile.imread(row.file), name, number), axes="YX"))
+def at_measured_sizes(
+    model: TrainedModel, table: LabelTable, names: list[str], proposed: list[float]
+) -> dict[str, list[object]]:
+    """Relative size, accuracy at it, and share of fields where it is proposed: column -> a value for each change."""
+    rows = []
+    for name, share in zip(names, proposed, strict=True):
+        if name not in SIZED:
+            rows.append(["", "", ""])
+            continue
+        fields = (mil.open_image(pixels, axes="YX") for pixels in changed_fields(table, name))
+        size = mil.relative_size(model, fields)
+        given = size if abs(size - 1) > TOLERATED_PIXEL_SIZE else None
+        rows.append([size, scored(model, table, name, given)[0], share])
+    titles = ("relative size, measured", "accuracy at it", "fields where it is proposed")
+    return {title: list(values) for title, values in zip(titles, zip(*rows, strict=True), strict=True)}
+
+
+def changed_fields(table: LabelTable, name: str) -> Iterator[Image]:
+    """Yield the fields of a table under a change."""
+    return (changed(tifffile.imread(row.file), name, number) for number, row in enumerate(table.images))
+
+
+def scored(
+    model: TrainedModel, table: LabelTable, name: str, relative_size: float | None = None
+) -> tuple[float, float, float]:
+    """Accuracy under a change, the mean of the highest score where it is wrong, and how often a size is proposed.
+
+    The score is not a number where it is never wrong.
+    """
+    classifier = Classifier(model, relative_size=relative_size)
+    right, scores, proposed = [], [], []
+    for row, pixels in zip(table.images, changed_fields(table, name), strict=True):
+        found = classifier.classify(mil.open_image(pixels, axes="YX"))
         right.append(found.top[0] in row.labels)
         scores.append(float(found.scores.max()))
+        proposed.append(any("give relative_size" in note for note in found.notes))
     wrong = np.array(scores)[~np.array(right)]
-    return float(np.mean(right)), float(wrong.mean()) if len(wrong) else float("nan")
+    return float(np.mean(right)), float(wrong.mean()) if len(wrong) else float("nan"), float(np.mean(proposed))
 
 
 def peers(data: Path, work: Path, table: LabelTable, names: list[str], workers: int) -> dict[str, list[object]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_milcnn.inference.evidence import Evidence, evidence
     from napari_milcnn.inference.masks import Masks, segment
     from napari_milcnn.inference.predict import GroupPrediction, Prediction, classify, classify_group
+    from napari_milcnn.inference.unlike import relative_size
     from napari_milcnn.labels.checks import Finding, check_labels
     from napari_milcnn.labels.ranking import Ranking, rank_images
     from napari_milcnn.labels.table import LabelTable, check_images, read_labels
@@ -78,6 +79,7 @@ _HOME = {
     "open_screen": "screens.sources.open",
     "rank_images": "labels.ranking",
     "read_labels": "labels.table",
+    "relative_size": "inference.unlike",
     "sample_folder": "model.shipped",
     "screen": "screens.run",
     "segment": "inference.masks",
@@ -125,6 +127,7 @@ __all__ = [
     "open_screen",
     "rank_images",
     "read_labels",
+    "relative_size",
     "sample_folder",
     "screen",
     "segment",

@@ -285,15 +285,17 @@ class ComputeOptions(Options):
     )  # fmt: skip
     batch_size: int = Field(4, ge=1, le=4096, description="Number of planes in one batch.")
     tile: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="Side, in px, of the tiles in which a plane is read and computed; default: whole "
-        "planes where they fit into memory.",
-    )
+        None, ge=1, le=65_536, description="Side, in px, of the tiles in which a plane is read and computed; default: "
+                                           "whole planes where they fit into memory."
+    )  # fmt: skip
     match_pixel_size: bool = Field(
         True, description="Resample an image whose pixel size differs from the model's by more than 10 %."
     )
+    relative_size: float | None = Field(
+        None, ge=0.05, le=20, description="Size of the objects in the images, relative to the training images, where "
+                                          "the magnification is another and pixel sizes are unknown or not matched; "
+                                          "the images are resampled by its inverse. Default: the same size."
+    )  # fmt: skip
 
 
 class ForegroundOptions(Options):
@@ -495,11 +497,9 @@ class MaskOptions(Options):
                                                "not used for object evidence."
     )  # fmt: skip
     min_size: int = Field(
-        20,
-        ge=0,
-        le=MOST_AREA,
-        description="Area of the smallest object that is kept, in px; not used for object evidence.",
-    )
+        20, ge=0, le=MOST_AREA, description="Area of the smallest object that is kept, in px; not used for object "
+                                            "evidence."
+    )  # fmt: skip
     fill_holes: bool = Field(True, description="Fill holes inside objects; not used for object evidence.")
     split: float = Field(
         0.0,

@@ -16,6 +16,7 @@ from napari_milcnn.inference.foreground import (
     find_objects,
     is_known,
     measure_foreground,
+    object_size,
     split_at_size,
     split_touching,
     typical_size,
@@ -223,6 +224,21 @@ def test_the_typical_size_is_measured(radius: int) -> None:
     image = discs((240, 240), [(60, 60), (60, 180), (180, 60), (180, 180)], radius).astype(np.float32)
     assert typical_size(image) == pytest.approx(2 * radius, rel=0.2)
     assert typical_size(100 + 3 * image) == pytest.approx(typical_size(image), rel=1e-3)
+
+
+def test_the_size_of_objects_compares_images() -> None:
+    """Twice as large is twice as large; exposure, offset and one object ten times as bright change little."""
+    rng = np.random.default_rng(0)
+    places = [(y, x) for y in range(30, 300, 60) for x in range(30, 300, 60)]
+    y, x = np.mgrid[:300, :300]
+    light = sum(((y - cy) ** 2 + (x - cx) ** 2 < 12**2) for cy, cx in places) * 100.0
+    image = 20 + light + rng.normal(0, 2, light.shape)
+    bright = np.where((y - 30) ** 2 + (x - 30) ** 2 < 16**2, 1000.0, image)
+    size = object_size(image)
+    assert object_size(ndimage.zoom(image, 2, order=1)) == pytest.approx(2 * size, rel=0.05)
+    assert object_size(100 + 3 * image) == pytest.approx(size, rel=0.02)
+    assert object_size(bright) == pytest.approx(size, rel=0.1)
+    assert typical_size(bright) > object_size(bright)
 
 
 def test_what_is_given_is_not_measured() -> None:

@@ -217,6 +217,35 @@ def test_resampling_can_be_switched_off() -> None:
     assert prediction.warnings == ()
 
 
+@pytest.mark.parametrize("sizes", [(None, None), (None, 0.5), (1.0, None)])
+def test_a_relative_size_counts_where_pixel_sizes_are_unknown(sizes: tuple[float | None, float | None]) -> None:
+    """Objects of twice the size are shown at half the size, on top of the model's own scale, and this is said."""
+    model = lively_model(pixel_size=sizes[0], scale=0.5)
+    found = model_input(model, stack(400, 480, pixel_size=sizes[1]), relative_size=2.0)
+    assert (found.zoom, found.shape, found.relative_size) == (0.25, (100, 120), 2)
+    assert found.warnings == ("the image was resampled by 0.5, because relative_size says that its objects are 2 "
+                              "times as large as in the training images",)  # fmt: skip
+    assert model_input(model, stack(400, 480, pixel_size=sizes[1]), relative_size=1.0).warnings == ()
+
+
+def test_known_pixel_sizes_come_before_a_relative_size() -> None:
+    """It is not used, and said so, unless pixel sizes are not to be matched."""
+    found = model_input(AT_ONE, stack(100, 120, pixel_size=1.0), relative_size=2.0)
+    assert found.zoom == 1
+    assert "relative_size 2 was not used" in found.warnings[0]
+    assert model_input(AT_ONE, stack(200, 240, pixel_size=1.0), match_pixel_size=False, relative_size=2.0).zoom == 0.5
+
+
+def test_a_class_map_at_a_relative_size_lies_on_the_image() -> None:
+    """A blob lies where it lies in the image, in tiles, too."""
+    image = one_channel(blob((400, 480), (183.3, 267.8), 40))
+    for tile in (None, 100):
+        prediction = classify(shifted_model(), image, relative_size=2.0, tile=tile, **EXACT)
+        y, x = centroid(lay_over(prediction.class_maps[0, 0], prediction.placement, (400, 480)))
+        assert (y, x) == (pytest.approx(183.3, abs=1.5), pytest.approx(267.8, abs=1.5))
+    assert "resampled by 0.5" in prediction.warnings[0]
+
+
 @pytest.mark.parametrize("sizes", [(None, 1.0), (0.5, None)])
 def test_an_unknown_pixel_size_is_not_guessed(sizes: tuple[float | None, float | None]) -> None:
     """If either pixel size is unknown, nothing is resampled."""

@@ -10,12 +10,13 @@ from scipy import ndimage
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import ledoit_wolf
 
-from napari_milcnn.errors import ModelError
+from napari_milcnn.errors import ImageError, ModelError
 from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.evidence import EvidenceMaker
+from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.pipeline import ImageRequest, analyse
 from napari_milcnn.inference.predict import Classifier, classify
-from napari_milcnn.inference.unlike import NO_STRUCTURE, STATISTICS, training_look
+from napari_milcnn.inference.unlike import NO_STRUCTURE, STATISTICS, plane_object_size, relative_size, training_look
 from napari_milcnn.model.card import Cloud, ModelCard
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.options import MaskOptions
@@ -84,6 +85,54 @@ def test_another_size_and_another_bit_depth_are_named(knowing):
     assert "larger objects" in larger.unlike_reasons[0]
     deeper = classify(knowing, open_image(field(300).astype(np.float32) / 4095, axes="CYX"), **EXACT)
     assert "GFP: another bit depth: its range of intensities is 0.0002" in deeper.unlike_reasons[0]
+
+
+@pytest.fixture(scope="module")
+def sized(knowing):
+    """Return the same model, which also knows how large the objects of its training images are."""
+    images = [as_camera(field(seed)) for seed in range(20)]
+    sizes = [plane_object_size(model_input(knowing, image), 0) for image in images]
+    known = (min(sizes), float(np.median(sizes)), max(sizes))
+    look = knowing.card.training.look.model_copy(update={"object_sizes": known})
+    return knowing.with_card(training=knowing.card.training.model_copy(update={"look": look}))
+
+
+def test_the_relative_size_is_measured_over_images(sized, knowing):
+    """Fields of objects of twice the size, one of which is empty, and a pixel size, which does not matter."""
+    images = [as_camera(ndimage.zoom(field(seed), (1, 2, 2), order=1)) for seed in range(500, 505)]
+    images += [as_camera(np.full((2, SIDE, SIDE), 100.0))]
+    assert relative_size(sized, images) == pytest.approx(2, rel=0.15)
+    assert relative_size(sized, [as_camera(field(seed)) for seed in range(500, 505)]) == pytest.approx(1, rel=0.1)
+    with pytest.raises(ImageError, match="no image shows anything above its noise"):
+        relative_size(sized, images[-1:])
+    with pytest.raises(ModelError, match="give relative_size as a number, or train the model anew"):
+        relative_size(knowing, images)
+
+
+def notes_on_size(model, image, **options):
+    """Return the notes of a classification that name the option."""
+    return [note for note in classify(model, image, **options, **EXACT).notes if "relative_size" in note]
+
+
+def test_another_magnification_is_proposed(sized, knowing):
+    """With the number that mends it; not once it is given, nor of a model that does not know."""
+    image = as_camera(ndimage.zoom(field(300), (1, 3, 3), order=1))
+    (note,) = notes_on_size(sized, image)
+    assert note.startswith("its objects are about ")
+    proposed = float(note.rpartition(" ")[2])
+    assert proposed == pytest.approx(3, rel=0.2)
+    (said,) = notes_on_size(sized, image, relative_size=proposed)
+    assert said.startswith("the image was resampled by 0.3")
+    assert notes_on_size(knowing, image) == notes_on_size(sized, as_camera(field(300))) == []
+
+
+def test_pixel_sizes_that_are_known_leave_nothing_to_propose(sized):
+    """A model with a pixel size names that of the image; where both are known it is not a matter of size."""
+    model = sized.with_card(pixel_size=0.6)
+    pixels = np.clip(np.rint(ndimage.zoom(field(300), (1, 3, 3), order=1)), 0, 4095).astype(np.uint16)
+    (told,) = notes_on_size(model, open_image(pixels, axes="CYX"))
+    assert "give the pixel size of the image, about 0.2 µm, or relative_size " in told
+    assert notes_on_size(model, open_image(pixels, axes="CYX", pixel_size=0.6)) == []
 
 
 @pytest.mark.parametrize("level", [0, 100, 65535])

@@ -418,6 +418,8 @@ def test_at_the_end_the_model_knows_what_its_training_images_look_like(table):
     assert first.best.card.training.look is None
     look = last.best.card.training.look
     assert (look.images, look.held, last.best.card.training.structureless) == (12, 4, 6)
+    assert look.object_sizes is not None
+    assert list(look.object_sizes) == sorted(look.object_sizes)
     image = tifffile.imread(table.images[1].file)
     same, brighter = (classify(last.best, image + more, device="cpu", precision="float32") for more in (0, 200))
     assert same.unlike[0] <= 1

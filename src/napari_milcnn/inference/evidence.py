@@ -229,7 +229,9 @@ class EvidenceMaker:
             cannot be read.
         """
         options = self.classifier.options
-        found = model_input(self.model, image, match_pixel_size=options.match_pixel_size)
+        found = model_input(
+            self.model, image, match_pixel_size=options.match_pixel_size, relative_size=options.relative_size
+        )
         if foreground and self.options.kind == "object":
             self._foreground_index(found)
         height, width = image.plane_shape

@@ -51,7 +51,7 @@ class ModelInput:
         For each channel of the model, the index of the image's channel.
     zoom : float
         Model pixels per image pixel; 1 if the image is not resampled. It is the scale on the model's card, times the
-        ratio of the pixel sizes where these are known and differ.
+        ratio of the pixel sizes where these are known and differ, or divided by the relative size that was given.
     margin : tuple of int
         Number of reflected rows above the image and of reflected columns left of it; 0 unless the image is smaller than
         the receptive field.
@@ -122,6 +122,11 @@ class ModelInput:
         return _scaled(self.image.plane_shape, self.zoom)
 
     @property
+    def relative_size(self) -> float:
+        """Size of the image's pixels, relative to those of the training images, as it was taken to be."""
+        return self.model.card.network_scale / self.zoom
+
+    @property
     def map_shape(self) -> tuple[int, int]:
         """Shape (Y, X) of the class maps of one plane."""
         placement = self.model.network.placement
@@ -174,7 +179,9 @@ class ModelInput:
         return np.stack([_resample(c.astype(np.float32), window, (rows[0], columns[0]), self.zoom) for c in raw])
 
 
-def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: bool = True) -> ModelInput:
+def model_input(
+    model: TrainedModel, image: ImageStack, *, match_pixel_size: bool = True, relative_size: float | None = None
+) -> ModelInput:
     """Prepare an image as the input of a model.
 
     Parameters
@@ -185,6 +192,9 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
         The image.
     match_pixel_size : bool
         Whether to resample an image whose pixel size differs from the model's.
+    relative_size : float, optional
+        Size of the objects in the image, relative to the training images; by default the same. It is not used where
+        pixel sizes are matched.
 
     Raises
     ------
@@ -193,18 +203,21 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     """
     channels, channel_warning = match_channels(model.channels, image)
     warnings = [*image.warnings, *([channel_warning] if channel_warning else [])]
-    if model.pixel_size is not None and image.pixel_size is None:
+    is_matched = match_pixel_size and has_both_pixel_sizes(model, image)
+    if model.pixel_size is not None and image.pixel_size is None and relative_size is None:
         warnings.append(
             f"the image does not say its pixel size and was taken to have the model's, {model.pixel_size:.4g} µm; "
             "objects of another size are not recognised, so give the pixel size if it differs"
         )
-    ratio = _pixel_size_ratio(model, image) if match_pixel_size else 1.0
-    zoom = ratio * model.card.network_scale
-    if ratio != 1:
+    ratio = _pixel_size_ratio(model, image) if is_matched else 1 / (relative_size or 1.0)
+    if is_matched and ratio != 1:
         warnings.append(
             f"the image was resampled from {image.pixel_size:.4g} to the model's {model.pixel_size:.4g} µm per pixel; "
             "to use the image's own pixels, switch off match_pixel_size"
         )
+    if relative_size is not None and relative_size != 1:
+        warnings.append(_on_relative_size(relative_size, is_matched))
+    zoom = ratio * model.card.network_scale
     scaled = _scaled(image.plane_shape, zoom)
     field = model.network.placement.receptive_field
     shape = (max(scaled[0], field), max(scaled[1], field))
@@ -217,9 +230,26 @@ def model_input(model: TrainedModel, image: ImageStack, *, match_pixel_size: boo
     return ModelInput(model, image, channels, zoom, margin, shape, tuple(warnings))
 
 
+def _on_relative_size(relative_size: float, is_matched: bool) -> str:
+    if is_matched:
+        return (
+            f"relative_size {relative_size:.4g} was not used, because the pixel sizes of the image and the model are "
+            "known and were matched; to use it, switch off match_pixel_size"
+        )
+    return (
+        f"the image was resampled by {1 / relative_size:.3g}, because relative_size says that its objects are "
+        f"{relative_size:.4g} times as large as in the training images"
+    )
+
+
+def has_both_pixel_sizes(model: TrainedModel, image: ImageStack) -> bool:
+    """Whether the pixel sizes of a model and an image are both known."""
+    return model.pixel_size is not None and image.pixel_size is not None
+
+
 def _pixel_size_ratio(model: TrainedModel, image: ImageStack) -> float:
-    if model.pixel_size is None or image.pixel_size is None:
-        return 1.0
+    assert model.pixel_size is not None
+    assert image.pixel_size is not None
     ratio = image.pixel_size / model.pixel_size
     if not 1 / LARGEST_ZOOM <= ratio <= LARGEST_ZOOM:
         raise ImageError(

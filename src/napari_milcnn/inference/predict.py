@@ -36,7 +36,14 @@ from napari_milcnn.images.stack import ImageStack, PlaneIndex, Window
 from napari_milcnn.inference.class_maps import MapPlacement
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.tiling import Tile, TiledInference, TileMaps, map_windows
-from napari_milcnn.inference.unlike import PlaneLook, feature_vectors, plane_look, shows_something, unlike
+from napari_milcnn.inference.unlike import (
+    PlaneLook,
+    feature_vectors,
+    on_object_sizes,
+    plane_look,
+    shows_something,
+    unlike,
+)
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
 from napari_milcnn.options import ComputeOptions, make_options
 from napari_milcnn.progress import Progress, Steps
@@ -232,7 +239,7 @@ class Classifier:
     model : TrainedModel
         The model to apply.
     **options
-        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size, relative_size.
     """
 
     def __init__(self, model: TrainedModel, **options: object) -> None:
@@ -251,7 +258,10 @@ class Classifier:
             return image
         opened = open_image(image)
         opened = self._plates.open(opened) if opened.plates is None else opened
-        return model_input(self.model, opened, match_pixel_size=self.options.match_pixel_size)
+        options = self.options
+        return model_input(
+            self.model, opened, match_pixel_size=options.match_pixel_size, relative_size=options.relative_size
+        )
 
     def classify(self, image: ImageSource | ModelInput, planes: Sequence[int] | None = None) -> Prediction:
         """Classify every plane of an image, or some planes; see the function `classify`."""
@@ -327,6 +337,7 @@ class Classifier:
         """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
         output, plate = self.inference.read_maps(maps.logits), model_input.plate_scale
         values, reasons = unlike(self.model, maps.features, looks)
+        on_sizes = on_object_sizes(model_input, planes, reasons)
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities,
@@ -338,6 +349,7 @@ class Classifier:
             notes=(
                 *model_input.warnings,
                 *([plate.doubt] if plate and plate.doubt else []),
+                *([on_sizes] if on_sizes else []),
                 *self.inference.warnings,
             ),
             device=str(self.inference.choice),
@@ -416,7 +428,7 @@ def classify(
     planes : sequence of int, optional
         Indices of the planes in `ImageStack.planes`; all by default.
     **options
-        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size, relative_size.
 
     Returns
     -------

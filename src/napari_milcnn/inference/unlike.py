@@ -21,15 +21,16 @@ light out. The pixels are the image's own, because resampling would make noise l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
-from napari_milcnn.errors import ModelError
-from napari_milcnn.inference.foreground import reduced
-from napari_milcnn.inference.model_input import ModelInput
+from napari_milcnn.errors import ImageError, ModelError
+from napari_milcnn.images.stack import ImageStack, Window
+from napari_milcnn.inference.foreground import object_size, reduced
+from napari_milcnn.inference.model_input import ModelInput, has_both_pixel_sizes, model_input
 from napari_milcnn.inference.tiling import windows
 from napari_milcnn.model.card import Cloud, TrainingLook
 from napari_milcnn.model.trained_model import TrainedModel
@@ -74,6 +75,13 @@ _BIT_DEPTH = 6.0
 _NAMED = 2.0
 """Standard deviations from which a statistic is named."""
 _MOST_NAMED = 3
+_SIZED_SIDE = 1024
+"""Side, px, of the middle of a plane in which the size of objects is measured."""
+_SIZED_PLANES = 4
+"""Most planes of an image that are measured."""
+_ALIKE_SIZE = 1.2
+"""Factor by which phenotypes alone change the size of the objects of an image."""
+_OTHER_SIZES = ("larger objects", "smaller objects")
 LEAST_SATURATED = 0.002
 """Share of pixels at the maximum below which they are bright objects."""
 
@@ -254,6 +262,7 @@ def training_look(
     looks: Sequence[PlaneLook],
     held_features: np.ndarray,
     held_looks: Sequence[PlaneLook],
+    sizes: Sequence[float] = (),
 ) -> TrainingLook:
     """Describe training images by their vectors.
 
@@ -265,6 +274,8 @@ def training_look(
         Of the training images.
     held_features, held_looks
         The same of images that were kept out of the training; there may be none.
+    sizes : sequence of float
+        Size of the objects of training images, as of `plane_object_size`.
 
     Raises
     ------
@@ -283,6 +294,7 @@ def training_look(
         images=len(features), held=held,
         features=_cloud(features, held_features[:held], np.zeros(1), _SHRINKAGES[0], learned),
         statistics=_cloud(statistics, held_statistics[:held], least, _SHRINKAGES[1], 1.0),
+        **({"object_sizes": (min(sizes), float(np.median(sizes)), max(sizes))} if len(sizes) else {}),
     )  # fmt: skip
 
 
@@ -441,8 +453,98 @@ def _shape(z: dict[str, float], found: dict[str, float]) -> Iterator[tuple[float
         yield sharper, "noisier"
     else:
         yield sharper, "more fine detail"
-    yield abs(z["scale"]), "larger objects" if z["scale"] > 0 else "smaller objects"
+    yield abs(z["scale"]), _OTHER_SIZES[z["scale"] < 0]
     yield abs(z["covered"]), "structures cover more of it" if z["covered"] > 0 else "almost empty"
     share = math.exp(found["saturated"]) - _KEPT_SHARE
     if share >= LEAST_SATURATED:
         yield z["saturated"] * 10, f"saturated: {100 * share:.2g} % of its pixels are at the maximum"
+
+
+def plane_object_size(model_input: ModelInput, plane: int) -> float | None:
+    """Measure the objects in the middle of a plane, in px of the network's input; None if it has no structure.
+
+    They are those of the channel in which the model finds its objects.
+
+    Raises
+    ------
+    ImageError
+        If the plane cannot be read.
+    """
+    if not has_structure(model_input, plane):
+        return None
+    (y, height), (x, width) = (
+        (max(0, (size - _SIZED_SIDE) // 2), min(size, _SIZED_SIDE)) for size in model_input.shape
+    )
+    names, name = model_input.model.channels, model_input.model.card.foreground.channel
+    channel = names.index(name) if name in names else 0
+    return object_size(model_input.read_raw(plane, Window(y, y + height, x, x + width))[channel])
+
+
+def relative_size(model: TrainedModel, images: Iterable[ImageStack]) -> float:
+    """Measure how large the objects of images are, relative to those of a model's training images.
+
+    Give it as the option `relative_size` where another magnification is the reason. Phenotypes change the size of
+    objects, too: measure many images, most of them controls, of one magnification together.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    images : iterable of ImageStack
+        The images; of each up to four planes are measured. Their pixel sizes are not looked at.
+
+    Returns
+    -------
+    float
+        1.5 where they are half as large again: the median over the planes that show anything.
+
+    Raises
+    ------
+    ModelError
+        If the model does not know how large the objects of its training images are.
+    ImageError
+        If an image cannot be read or does not have the model's channels, or none shows anything.
+    """
+    look = model.card.training.look
+    if look is None or look.object_sizes is None:
+        raise ModelError(
+            f"{model.card.name} does not know how large the objects of its training images are, because it was made "
+            "before this was measured; give relative_size as a number, or train the model anew"
+        )
+    sizes: list[float] = []
+    for image in images:
+        seen = model_input(model, image, match_pixel_size=False)
+        planes = range(0, len(image.planes), math.ceil(len(image.planes) / _SIZED_PLANES))
+        sizes += [size for plane in planes if (size := plane_object_size(seen, plane)) is not None]
+    if not sizes:
+        raise ImageError("no image shows anything above its noise, so the size of objects cannot be measured")
+    return float(np.median(sizes)) / look.object_sizes[1]
+
+
+def on_object_sizes(seen: ModelInput, planes: Sequence[int], reasons: Sequence[str]) -> str:
+    """Say how much larger or smaller the objects of planes are, where that is why they are unlike; else empty.
+
+    It is said only where pixel sizes do not settle it, and beyond what phenotypes and the training images explain.
+
+    Parameters
+    ----------
+    seen : ModelInput
+        The image, at the size at which it was classified.
+    planes, reasons : sequence
+        Planes, and in what each is unlike the training images.
+    """
+    look = seen.model.card.training.look
+    if look is None or look.object_sizes is None or has_both_pixel_sizes(seen.model, seen.image):
+        return ""
+    other = [plane for plane, why in zip(planes, reasons, strict=True) if any(words in why for words in _OTHER_SIZES)]
+    sizes = [size for plane in other if (size := plane_object_size(seen, plane)) is not None]
+    smallest, typical, largest = look.object_sizes
+    size = float(np.median(sizes)) if sizes else typical
+    if min(smallest, typical / _ALIKE_SIZE) <= size <= max(largest, typical * _ALIKE_SIZE):
+        return ""
+    ratio, model_size = size / typical * seen.relative_size, seen.model.pixel_size
+    pixel_size = "" if model_size is None else f"the pixel size of the image, about {model_size / ratio:.2g} µm, or "
+    return (
+        f"its objects are about {size / typical:.2g} times as large as those of the training images; if another "
+        f"magnification is the reason, give {pixel_size}relative_size {ratio:.2g}"
+    )

@@ -60,7 +60,7 @@ def check_labels(table: LabelTable, model: TrainedModel | None = None, **options
     model : TrainedModel, optional
         Model whose scores are compared with the labels of the images in `comparable_rows`.
     **options
-        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size, relative_size.
 
     Yields
     ------

@@ -86,7 +86,7 @@ def rank_images(
     known : sequence of int
         Indices of the images that are already labelled: images that resemble them are ranked late.
     **options
-        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size.
+        Fields of `ComputeOptions`: tile, device, precision, engine, batch_size, match_pixel_size, relative_size.
 
     Yields
     ------
@@ -212,7 +212,9 @@ class Embedder:
         ImageError
             If the image does not have the model's channels or cannot be read.
         """
-        prepared = model_input(self.model, image, match_pixel_size=self.options.match_pixel_size)
+        prepared = model_input(
+            self.model, image, match_pixel_size=self.options.match_pixel_size, relative_size=self.options.relative_size
+        )
         tiles = map_windows(prepared.map_shape, self.runner.tile(prepared.shape), self.model.network.placement)
         count, planes = len(self.model.classes), range(len(image.planes))
         scores, features = np.zeros(count), np.zeros(self.model.network.maps.in_channels)

@@ -53,6 +53,8 @@ ShownName = Annotated[str, AfterValidator(_checked_name)]
 """Name of a class or a channel: one line of plain text."""
 ShownText = Annotated[str, AfterValidator(_checked_text)]
 """Text on a card that is only shown."""
+ObjectSize = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Diameter in px."""
 _ADDED_LATER = frozenset({"normalise", "scale"})
 """Fields of the card that version 0.1.0 did not have. Where they have their defaults they are not written."""
 
@@ -154,6 +156,10 @@ class TrainingLook(_AsRead):
     )  # fmt: skip
     features: Cloud = Field(description="Mean, then standard deviation, over the map, of the encoder's features.")
     statistics: Cloud = Field(description="Plain statistics of each channel (`inference.unlike.STATISTICS`).")
+    object_sizes: tuple[ObjectSize, ObjectSize, ObjectSize] | None = Field(
+        None, description="Smallest, median and largest size of the objects of an image, in px of the network's input "
+                          "(`inference.foreground.object_size`); None where unknown."
+    )  # fmt: skip
 
 
 class TrainingRecord(_AsRead):

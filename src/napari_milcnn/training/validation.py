@@ -15,7 +15,7 @@ from napari_milcnn.errors import LabelsError
 from napari_milcnn.inference.devices import DeviceChoice, choose_device
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.predict import Bags, Classifier, pool_bags
-from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, has_structure, training_look
+from napari_milcnn.inference.unlike import FEWEST_LOOKS, PlaneLook, has_structure, plane_object_size, training_look
 from napari_milcnn.labels.groups import images_of_bags, targets_of_bags
 from napari_milcnn.labels.table import LabelledImage, LabelTable
 from napari_milcnn.metrics.calibration import fit_offsets, fit_temperature, logits_of
@@ -199,7 +199,7 @@ def with_look(
     others = [] if held is None or not held.images else _vectors(classifier, held, processes)
     parts = [(np.array([one for one, _ in rows]), [look for _, look in rows]) for rows in (known, others)]
     copies = 1 if _varying_options(model) is None else 2
-    look = training_look(*parts[0], *parts[1])
+    look = training_look(*parts[0], *parts[1], _sizes(classifier, training, processes))
     look = look.model_copy(update={"images": look.images // copies, "held": look.held // copies})
     return model.with_card(training=model.card.training.model_copy(update={"look": look}))
 
@@ -235,6 +235,16 @@ def _vectors(classifier: Classifier, table: LabelTable, processes: Processes) ->
                 varied = varied_image(seen, plane, options, rng)
                 rows += zip(*at_its_size.vectors(varied, [0]), strict=True)
     return processes.gather(rows)
+
+
+def _sizes(classifier: Classifier, table: LabelTable, processes: Processes) -> list[float]:
+    """Measure the size of the objects of images that are spread evenly over the table, in their first planes."""
+    sizes: list[float] = []
+    for image in processes.share(_spread(table)):
+        with table.open(image) as opened:
+            size = plane_object_size(classifier.model_input(opened), 0)
+        sizes += [] if size is None else [size]
+    return processes.gather(sizes)
 
 
 def _varying_options(model: TrainedModel) -> TrainOptions | None:

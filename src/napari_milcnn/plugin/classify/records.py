@@ -98,7 +98,8 @@ class MadeWith:
 
 def evidence_only(evidence: Mapping[str, object]) -> dict[str, object]:
     """Return the options that decide what the evidence is, without those of the device."""
-    return {name: evidence.get(name) for name in ("kind", "detail", "rule", "foreground", "match_pixel_size")}
+    names = ("kind", "detail", "rule", "foreground", "match_pixel_size", "relative_size")
+    return {name: evidence.get(name) for name in names}
 
 
 class PackedLabels:

@@ -29,7 +29,7 @@ from napari_milcnn.plugin.qt.forms import (
 from napari_milcnn.plugin.results.runs.run_session import RunChoices, RunSession
 from napari_milcnn.plugin.user_settings import recent_models, remember_model
 
-COMPUTE_FIELDS = ("device", "precision", "engine", "batch_size", "tile", "match_pixel_size")
+COMPUTE_FIELDS = ("device", "precision", "engine", "batch_size", "tile", "match_pixel_size", "relative_size")
 EVIDENCE_FIELDS = ("kind", "detail", "rule")
 _DEFAULT = "default"
 OPTION_CHOICES: dict[str, list[Any]] = {
