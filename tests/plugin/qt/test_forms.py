@@ -12,6 +12,7 @@ from superqt import QLabeledSlider
 
 from napari_milcnn.plugin.qt.forms import (
     Band,
+    JobProgress,
     NarrowComboBox,
     Note,
     NoticesBox,
@@ -162,3 +163,23 @@ def test_a_long_entry_of_a_combo_box_gives_way_in_its_middle(qtbot):
     box.grab()
     box.resize(900, 24)
     assert box.shown_text() == box.currentText()
+
+
+def test_progress_is_drawn_with_what_else_is_drawn_and_not_by_itself(qtbot):
+    class Counting(JobProgress):
+        drawn = 0
+
+        def paintEvent(self, event):
+            self.drawn += 1
+            super().paintEvent(event)
+
+    bar = Counting()
+    qtbot.addWidget(bar)
+    with qtbot.waitExposed(bar):
+        bar.show()
+    qtbot.waitUntil(lambda: bar.drawn > 0)
+    before = bar.drawn
+    for share in (0.25, 0.5, 0.75):
+        bar.say(share, "working")
+    assert (bar.value(), bar.text(), bar.drawn) == (750, "working", before)
+    qtbot.waitUntil(lambda: bar.drawn > before)
