@@ -69,7 +69,8 @@ def main() -> None:
     head = (f"Model {model.card.name}, sha256 {model.digest[:12]}; {len(table.images)} fields of "
             f"{PLATES[args.split]}, {args.affected[0]:.0%} to {args.affected[1]:.0%} of cells affected\n")  # fmt: skip
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    record.report("Other microscopes", [head, *record.table([*columns], rows)], keep=args.record)
+    title = "Other microscopes" if args.split == "validation" else f"Other microscopes: {PLATES[args.split]}"
+    record.report(title, [head, *record.table([*columns], rows)], keep=args.record)
     if args.card:
         figures = {f"accuracy, {name}, {PLATES[args.split]}": accuracy
                    for name, (accuracy, _, _) in zip(args.changes, found, strict=True)}  # fmt: skip
