@@ -21,6 +21,7 @@ from qt_actions import drop
 
 pytest.importorskip("napari")
 from napari.components import ViewerModel
+from npe2 import PluginManager
 
 from napari_milcnn.plugin.train.label_box import LabelBox
 from napari_milcnn.plugin.train.label_table import GROUP, SPLIT
@@ -321,6 +322,7 @@ def test_layers_with_a_file_are_read_from_it_and_others_are_saved_first(box, vie
                                                                         monkeypatch):  # fmt: skip
     box.open_box.layers_button.click()
     assert "Select one or more image layers" in box.message.text()
+    PluginManager.instance().discover()  # a viewer without a window does not look for readers
     viewer.open(folder / "2.ome.tif")
     for layer in viewer.layers:
         viewer.layers.selection.add(layer)
