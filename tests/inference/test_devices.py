@@ -269,4 +269,7 @@ def test_float32_stays_exact_until_the_last_of_two_threads_has_ended(monkeypatch
 def test_openvino_in_bfloat16_is_said_to_be_float32_where_the_processor_has_none(has, monkeypatch):
     monkeypatch.setattr(devices, "_has_bfloat16", lambda _: has)
     taken = devices.choose_device("cpu", "bfloat16").with_engine("openvino")
-    assert str(taken) == f"cpu, {'bfloat16' if has else 'float32'}, openvino (as requested)"
+    assert str(taken) == (
+        "cpu, bfloat16, openvino (as requested)" if has
+        else "cpu, float32, openvino (as requested, but this processor has no bfloat16)"
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,15 @@ from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.model_input import model_input
 from napari_milcnn.inference.pipeline import ImageRequest, analyse
 from napari_milcnn.inference.predict import Classifier, classify
-from napari_milcnn.inference.unlike import NO_STRUCTURE, STATISTICS, plane_object_size, relative_size, training_look
+from napari_milcnn.inference.unlike import (
+    NO_STRUCTURE,
+    STATISTICS,
+    plane_look,
+    plane_object_size,
+    relative_size,
+    training_look,
+    unlike,
+)
 from napari_milcnn.model.card import Cloud, ModelCard
 from napari_milcnn.model.package_read import load_model
 from napari_milcnn.options import MaskOptions
@@ -98,7 +107,7 @@ def sized(knowing):
 
 
 def test_the_relative_size_is_measured_over_images(sized, knowing):
-    """Fields of objects of twice the size, one of which is empty, and a pixel size, which does not matter."""
+    """Fields of objects of twice the size, and one that is empty."""
     images = [as_camera(ndimage.zoom(field(seed), (1, 2, 2), order=1)) for seed in range(500, 505)]
     images += [as_camera(np.full((2, SIDE, SIDE), 100.0))]
     assert relative_size(sized, images) == pytest.approx(2, rel=0.15)
@@ -107,6 +116,20 @@ def test_the_relative_size_is_measured_over_images(sized, knowing):
         relative_size(sized, images[-1:])
     with pytest.raises(ModelError, match="give relative_size as a number, or train the model anew"):
         relative_size(knowing, images)
+
+
+def test_objects_beyond_what_phenotypes_explain_are_unlike(sized):
+    """Although the statistics are those of the training images; both limits are told from sizes within them."""
+    look, training = plane_look(model_input(sized, as_camera(field(300))), 0), sized.card.training.look
+    smallest, typical, largest = training.object_sizes
+    sizes = (None, 0.6 * smallest, smallest, typical, largest, 1.5 * largest)
+    looks = [replace(look, object_size=size) for size in sizes]
+    features = np.repeat(training.features.middle[None], len(looks), 0)
+    values, reasons = unlike(sized, features, looks)
+    assert list(values > 1) == [False, True, False, False, False, True]
+    assert ["" if not why else why.split("; ")[0].partition(": ")[2] or why for why in reasons] == [
+        "", "smaller objects", "", "", "", "larger objects",
+    ]  # fmt: skip
 
 
 def notes_on_size(model, image, **options):

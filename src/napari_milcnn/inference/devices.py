@@ -52,8 +52,10 @@ class DeviceChoice:
 
     def with_engine(self, engine: RunningEngine) -> DeviceChoice:
         """Return the same device with another engine: OpenVINO takes float32 where the processor has no bfloat16."""
-        exact = engine == "openvino" and not _has_bfloat16("cpu")
-        return replace(self, engine=engine, precision=torch.float32 if exact else self.precision)
+        if engine == "openvino" and self.precision == torch.bfloat16 and not _has_bfloat16("cpu"):
+            reason = f"{self.reason}, but this processor has no bfloat16"
+            return replace(self, engine=engine, precision=torch.float32, reason=reason)
+        return replace(self, engine=engine)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

@@ -198,6 +198,7 @@ class EvidenceMaker:
         chosen = class_indices(self.model, classes)
         names = tuple(self.model.classes[index] for index in chosen)
         model_input = self.classifier.model_input(image).scaled_as(prediction.plate)
+        _check_prediction(model_input, prediction)
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
@@ -524,8 +525,6 @@ def evidence(
         None if foreground is None or isinstance(foreground, ForegroundOptions) else as_label_image(foreground, stack)
     )
     model_input = maker.classifier.model_input(stack)
-    if prediction is not None:
-        _check_prediction(model_input, prediction)
     count = len(stack.planes if prediction is None else prediction.planes)
     maker.check_memory(model_input, len(class_indices(model, classes)), count, in_strips=False)
     parts: list[Prediction] = []

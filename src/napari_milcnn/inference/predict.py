@@ -297,7 +297,7 @@ class Classifier:
         tile = self.inference.tile(model_input.shape)
         tiles = map_windows(model_input.map_shape, tile, self.model.network.placement)
         size = self.inference.batch_that_fits(tile)
-        total, done = len(numbers) * len(tiles), 0
+        total, done, on_sizes = len(numbers) * len(tiles), 0, ""
         with ThreadPoolExecutor(
             1, "plane_look"
         ) as beside:  # statistics of the pixels need one core, beside the network
@@ -313,6 +313,9 @@ class Classifier:
                     if window is not tiles[-1]:
                         yield Progress(done, total, model_input.image.name)
                 part = self._prediction(model_input, batch, maps, [look.result() for look in looks], started)
+                if not on_sizes:  # one number for an image: that of the first planes that differ
+                    on_sizes = on_object_sizes(model_input, part.looks)
+                    part = part.with_notes([on_sizes] if on_sizes else [])
                 yield Progress(done, total, model_input.image.name, result=part)
 
     def vectors(self, image: ImageSource | ModelInput, planes: Sequence[int]) -> tuple[np.ndarray, list[PlaneLook]]:
@@ -337,7 +340,6 @@ class Classifier:
         """Pool the class maps, logits (planes, classes, Y, X), of some planes."""
         output, plate = self.inference.read_maps(maps.logits), model_input.plate_scale
         values, reasons = unlike(self.model, maps.features, looks)
-        on_sizes = on_object_sizes(model_input, planes, reasons)
         return Prediction(
             classes=self.model.classes,
             probabilities=output.probabilities,
@@ -349,7 +351,6 @@ class Classifier:
             notes=(
                 *model_input.warnings,
                 *([plate.doubt] if plate and plate.doubt else []),
-                *([on_sizes] if on_sizes else []),
                 *self.inference.warnings,
             ),
             device=str(self.inference.choice),

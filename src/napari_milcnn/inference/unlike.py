@@ -6,7 +6,8 @@ standard deviation, over the map, of the encoder's features, which a classificat
 statistics of what the network sees (`STATISTICS`). Both are Mahalanobis distances with the shrunk covariance of Ledoit
 and Wolf (2004), divided by a limit: the 99th percentile of images that were kept out of the training, or where these
 are few the bound for the next one (`_limit`). The larger of the two is `unlike`. The plain statistics also give the
-reason.
+reason. Where they come near their limit the size of the objects has a say, too: cells that are alike in all else may be
+larger or smaller than phenotypes explain (`_ALIKE_SIZE`).
 
 What it cannot find: a phenotype that is new to the model among cells, light and focus as in training. Single cells
 betray it more often (`benchmarks/acquisition/phenotypes.py`: measurements of each object, compared with those of the
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -30,7 +31,7 @@ from scipy.special import stdtrit
 from napari_milcnn.errors import ImageError, ModelError
 from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.foreground import object_size, reduced
-from napari_milcnn.inference.model_input import ModelInput, has_both_pixel_sizes, model_input
+from napari_milcnn.inference.model_input import LARGEST_ZOOM, ModelInput, has_both_pixel_sizes, model_input
 from napari_milcnn.inference.tiling import windows
 from napari_milcnn.model.card import Cloud, TrainingLook
 from napari_milcnn.model.trained_model import TrainedModel
@@ -80,7 +81,10 @@ _SIZED_SIDE = 1024
 _SIZED_PLANES = 4
 """Most planes of an image that are measured."""
 _ALIKE_SIZE = 1.2
-"""Factor by which phenotypes alone change the size of the objects of an image."""
+"""Factor up to which phenotypes alone are taken to change the size of the objects of an image."""
+_SIZED_FROM = 0.75
+"""Share of their limit below which statistics settle the matter: the size of objects, which takes longer, is then not
+measured."""
 _OTHER_SIZES = ("larger objects", "smaller objects")
 LEAST_SATURATED = 0.002
 """Share of pixels at the maximum below which they are bright objects."""
@@ -99,11 +103,14 @@ class PlaneLook:
     fine_detail : ndarray
         Of the variance of each channel that is not noise, the share in structures of 2 to 4 px, which a blurred image
         loses, float64 (channels,). It depends on what is shown, so it compares images of one kind only.
+    object_size : float or None
+        Diameter of the typical object, in px of the network's input, where the statistics leave a doubt.
     """
 
     statistics: np.ndarray
     has_structure: bool
     fine_detail: np.ndarray
+    object_size: float | None = None
 
     @property
     def saturated(self) -> np.ndarray:
@@ -123,11 +130,17 @@ def plane_look(model_input: ModelInput, plane: int) -> PlaneLook:
     for window in windows(model_input.shape, (_SIDE, _SIDE)):
         for sampler, channel in zip(sampled, model_input.read(plane, window), strict=True):
             sampler.add(channel)
-    return PlaneLook(
+    found = PlaneLook(
         np.stack([one.statistics() for one in sampled]),
         has_structure(model_input, plane),
         np.array([one.fine_detail() for one in sampled]),
     )
+    known = model_input.model.card.training.look
+    if known is None or known.object_sizes is None or not found.has_structure:
+        return found
+    if known.statistics.distances(_statistics_of([found]))[0] < _SIZED_FROM:
+        return found
+    return replace(found, object_size=plane_object_size(model_input, plane))
 
 
 def has_structure(model_input: ModelInput, plane: int) -> bool:
@@ -371,8 +384,9 @@ def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]
     look = model.card.training.look
     if look is None:
         return np.full(len(looks), np.nan, np.float32), tuple("" if x.has_structure else NO_STRUCTURE for x in looks)
-    parts = np.stack([look.features.distances(features), look.statistics.distances(_statistics_of(looks))])
-    values = parts.max(0)
+    sizes = np.array([_size_distance(look, one) for one in looks])
+    distances = look.features.distances(features), look.statistics.distances(_statistics_of(looks)), sizes
+    values = np.stack(distances).max(0)
     reasons = []
     for value, one in zip(values, looks, strict=True):
         if not shows_something(model, one):
@@ -382,10 +396,13 @@ def unlike(model: TrainedModel, features: np.ndarray, looks: Sequence[PlaneLook]
     return values.astype(np.float32), tuple(reasons)
 
 
-def pixels_unlike(model_input: ModelInput, plane: int) -> str:
+def pixels_unlike(model_input: ModelInput, plane: int) -> tuple[str, str]:
     """Say in what the pixels of a plane are unlike those of the training images, without running the network.
 
-    "" if they are alike, or if the model does not know its training images.
+    Returns
+    -------
+    str, str
+        In what, and what `on_object_sizes` says; "" if they are alike, or the model does not know its training images.
 
     Raises
     ------
@@ -394,8 +411,20 @@ def pixels_unlike(model_input: ModelInput, plane: int) -> str:
     """
     known = model_input.model.card.training.look
     if known is None:
-        return ""
-    return unlike(model_input.model, known.features.middle[None], [plane_look(model_input, plane)])[1][0]
+        return "", ""
+    looks = [plane_look(model_input, plane)]
+    reasons = unlike(model_input.model, known.features.middle[None], looks)[1]
+    return reasons[0], on_object_sizes(model_input, looks)
+
+
+def _size_distance(look: TrainingLook, one: PlaneLook) -> float:
+    """Return by what part of its limit the size of the objects of a plane differs; 0 where it was not measured."""
+    if look.object_sizes is None or one.object_size is None:
+        return 0.0
+    smallest, typical, largest = look.object_sizes
+    is_larger = one.object_size > typical
+    limit = max(largest, typical * _ALIKE_SIZE) if is_larger else min(smallest, typical / _ALIKE_SIZE)
+    return math.log(one.object_size / typical) / math.log(limit / typical)
 
 
 def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
@@ -409,6 +438,9 @@ def _reason(model: TrainedModel, look: TrainingLook, one: PlaneLook) -> str:
         ratio = math.exp(found["range"] - typical["range"])
         differences = [*(_light(own, ratio) if sees_brightness else _contrast(own)), *_shape(own, found)]
         named += [(strength, text, channel) for strength, text in differences]
+    if (by_size := _size_distance(look, one)) > 1 and one.object_size is not None and look.object_sizes is not None:
+        text, channel = _OTHER_SIZES[one.object_size < look.object_sizes[1]], model.channels[_sized_channel(model)]
+        named = [*(item for item in named if item[1] not in _OTHER_SIZES), (_NAMED * by_size, text, channel)]
     named.sort(key=lambda item: -item[0])
     if named[0][0] < _NAMED and look.statistics.distances(_statistics_of([one]))[0] > 1:
         return named[0][1]
@@ -475,9 +507,13 @@ def plane_object_size(model_input: ModelInput, plane: int) -> float | None:
     (y, height), (x, width) = (
         (max(0, (size - _SIZED_SIDE) // 2), min(size, _SIZED_SIDE)) for size in model_input.shape
     )
-    names, name = model_input.model.channels, model_input.model.card.foreground.channel
-    channel = names.index(name) if name in names else 0
+    channel = _sized_channel(model_input.model)
     return object_size(model_input.read_raw(plane, Window(y, y + height, x, x + width))[channel])
+
+
+def _sized_channel(model: TrainedModel) -> int:
+    name = model.card.foreground.channel
+    return model.channels.index(name) if name in model.channels else 0
 
 
 def relative_size(model: TrainedModel, images: Iterable[ImageStack]) -> float:
@@ -521,30 +557,29 @@ def relative_size(model: TrainedModel, images: Iterable[ImageStack]) -> float:
     return float(np.median(sizes)) / look.object_sizes[1]
 
 
-def on_object_sizes(seen: ModelInput, planes: Sequence[int], reasons: Sequence[str]) -> str:
-    """Say how much larger or smaller the objects of planes are, where that is why they are unlike; else empty.
+def on_object_sizes(seen: ModelInput, looks: Sequence[PlaneLook]) -> str:
+    """Say how much larger or smaller the objects of planes are, beyond what phenotypes explain; else empty.
 
-    It is said only where pixel sizes do not settle it, and beyond what phenotypes and the training images explain.
+    It is said only where pixel sizes do not settle it.
 
     Parameters
     ----------
     seen : ModelInput
         The image, at the size at which it was classified.
-    planes, reasons : sequence
-        Planes, and in what each is unlike the training images.
+    looks : sequence of PlaneLook
+        Of its planes.
     """
-    look = seen.model.card.training.look
-    if look is None or look.object_sizes is None or has_both_pixel_sizes(seen.model, seen.image):
+    known = seen.model.card.training.look
+    if known is None or known.object_sizes is None or has_both_pixel_sizes(seen.model, seen.image):
         return ""
-    other = [plane for plane, why in zip(planes, reasons, strict=True) if any(words in why for words in _OTHER_SIZES)]
-    sizes = [size for plane in other if (size := plane_object_size(seen, plane)) is not None]
-    smallest, typical, largest = look.object_sizes
-    size = float(np.median(sizes)) if sizes else typical
-    if min(smallest, typical / _ALIKE_SIZE) <= size <= max(largest, typical * _ALIKE_SIZE):
+    sizes = [one.object_size for one in looks if one.object_size is not None and _size_distance(known, one) > 1]
+    factor = float(np.median(sizes)) / known.object_sizes[1] if sizes else 1.0
+    ratio, model_size = factor * seen.relative_size, seen.model.pixel_size
+    if not sizes or not 1 / LARGEST_ZOOM <= ratio <= LARGEST_ZOOM:
         return ""
-    ratio, model_size = size / typical * seen.relative_size, seen.model.pixel_size
+    resampled = "" if seen.relative_size == 1 else "after resampling, "
     pixel_size = "" if model_size is None else f"the pixel size of the image, about {model_size / ratio:.2g} µm, or "
     return (
-        f"its objects are about {size / typical:.2g} times as large as those of the training images; if another "
+        f"{resampled}its objects are about {factor:.2g} times as large as those of the training images; if another "
         f"magnification is the reason, give {pixel_size}relative_size {ratio:.2g}"
     )

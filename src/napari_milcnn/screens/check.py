@@ -19,7 +19,7 @@ from napari_milcnn.images.open import ImageReading
 from napari_milcnn.images.stack import ImageStack
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.pipeline import failures_of
-from napari_milcnn.inference.unlike import on_object_sizes, pixels_unlike
+from napari_milcnn.inference.unlike import pixels_unlike
 from napari_milcnn.screens.parts import FieldOfWell
 
 _MOST_TRIED: Final = 100
@@ -89,7 +89,6 @@ def _to_know(maker: EvidenceMaker, image: ImageStack, cells: bool) -> dict[str, 
     notes = {text: text for text in (one.removeprefix(f"{image.path}: ") for one in model_input.warnings)}
     height, width = image.plane_shape
     if height * width <= _LARGEST_LOOK and maker.model.card.normalise != "group":
-        reason = pixels_unlike(model_input, 0)
-        on_sizes = on_object_sizes(model_input, [0], [reason])
+        reason, on_sizes = pixels_unlike(model_input, 0)
         notes |= {_UNLIKE: "; ".join([f"{_UNLIKE}: {reason}", *([on_sizes] if on_sizes else [])])} if reason else {}
     return notes
