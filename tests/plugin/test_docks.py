@@ -5,7 +5,6 @@ import subprocess
 import sys
 import weakref
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -90,18 +89,29 @@ def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari
     qtbot.waitUntil(lambda: gc.get_freeze_count() == 0, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize(("pixels", "looks"), [((8, 8), False), ((3000, 40_000), True)])
-def test_a_large_layer_that_goes_is_freed_at_once_and_a_small_one_later(qtbot, pixels, looks):
+class LayerInACycle:
+    """What only a collection of garbage frees, as layers are."""
+
+    def __init__(self, pixels):
+        self.data, self.me = np.broadcast_to(np.int32(0), pixels), self
+
+
+@pytest.mark.parametrize(("pixels", "at_once"), [((8, 8), False), ((3000, 40_000), True)])
+def test_a_large_layer_that_goes_is_freed_at_once_and_a_small_one_later(qtbot, pixels, at_once):
     """To look through all that is left out takes longest of all that a removal takes."""
     gc.unfreeze()
     freeze_again()
-    layer = Mock(data=np.broadcast_to(np.int32(0), pixels))
-    objects = RestingObjects()
-    objects.dock_opened(1, SimpleNamespace(layers=[layer]))
+    viewer, objects = SimpleNamespace(layers=[LayerInACycle(pixels)]), RestingObjects()
+    gone = weakref.ref(viewer.layers[0])
+    objects.dock_opened(1, viewer)
     try:
-        objects.layer_goes(layer)
-        assert (gc.get_freeze_count() == 0) is looks
+        objects.layer_goes(viewer.layers.pop())
+        gc.collect()  # as napari does now
+        assert (gone() is None) is at_once
         qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
+        objects._on_time()  # as its timer does within a minute
+        assert gone() is None
+        assert gc.get_freeze_count() > 0
     finally:
         objects.dock_closed(1)
     assert gc.get_freeze_count() == 0

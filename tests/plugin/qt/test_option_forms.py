@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("napari")
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_milcnn.options import (
@@ -16,7 +17,7 @@ from napari_milcnn.options import (
     TrainOptions,
     make_options,
 )
-from napari_milcnn.plugin.qt.forms import Section, vertical_layout
+from napari_milcnn.plugin.qt.forms import LatePart, Section, vertical_layout
 from napari_milcnn.plugin.qt.option_forms import OptionsForm
 from qt_actions import next_by_tab
 
@@ -52,7 +53,7 @@ def test_a_number_that_may_be_left_out_says_default(form_of):
     assert [field.native.text() for field in form] == ["default", "default"]
     assert form.values() == {"min_size": None, "size": None}
     form["min_size"].value = 0
-    form.show_values({"size": 30})
+    form.show_values({"size": 30.0})
     assert [field.native.text() for field in form] == ["0", "30.00"]
     assert repr(form.values()) == "{'min_size': 0, 'size': 30.0}"
     form.show_values({"min_size": None})
@@ -88,6 +89,59 @@ def test_what_the_user_changes_is_said_and_what_the_program_shows_is_not(form_of
     with qtbot.waitSignal(form.changed):
         form["epochs"].value = 6
     assert form.values() == {"epochs": 6}
+
+
+UNUSUAL = {
+    "device": ("cuda:1", "cuda:1"), "encoder_rate": (0.25, "0.25"), "learning_rate": (0.00012345, "0.00012345"),
+    "max_minutes": (0.000123, "0.000123"), "head_rate": (0.001, "0.001"), "average": (0.9876543, "0.9876543"),
+    "seed": (2**32 - 1, str(2**32 - 1)), "num_workers": (3, "3"), "patience": (7, "7"), "epochs": (3, "3"),
+}  # fmt: skip
+"""Values that their fields do not offer, or that have more digits than their steps, and what the fields say."""
+CHOICES = {"device": ["auto", "cpu"], "encoder_rate": [("whole network", 1.0), ("encoder frozen", 0.0)]}
+
+
+@pytest.mark.parametrize("made_first", [True, False])
+def test_unusual_values_stand_in_a_form_as_they_are(form_of, qtbot, made_first):
+    form, told = form_of(TrainOptions, tuple(UNUSUAL), CHOICES), {name: value for name, (value, _) in UNUSUAL.items()}
+    if made_first:
+        form.make()
+    with qtbot.assertNotEmitted(form.changed):
+        form.show_values(told)
+        form.make()
+    assert make_options(TrainOptions, form.values()) == make_options(TrainOptions, told)
+    texts = {field.name: field.native.currentText() if field.name in CHOICES else field.native.text() for field in form}
+    assert texts == {name: text for name, (_, text) in UNUSUAL.items()}
+    for field in form:  # Enter says a number anew
+        qtbot.keyClick(field.native, Qt.Key.Key_Return)
+    assert form.values() == told
+    with qtbot.waitSignal(form.changed):
+        form["num_workers"].value = 5
+    assert form.values() == told | {"num_workers": 5}
+    usual = make_options(TrainOptions, {}).model_dump(include=set(UNUSUAL))
+    form.show_values(usual)
+    assert form.values() == usual
+    assert form["learning_rate"].native.text() == "0.0020"
+
+
+def test_the_default_is_said_when_the_user_chooses_it_again(form_of, qtbot):
+    form = form_of(EvaluateOptions, ("split",))
+    form["split"].value = "test"
+    with qtbot.waitSignal(form.changed):
+        form["split"].value = None
+    assert form.values() == {"split": None}
+
+
+def test_a_part_that_cannot_be_made_is_not_taken_for_made(qtbot):
+    class Broken(LatePart):
+        def _make(self):
+            raise ValueError("no")
+
+    part = Broken()
+    qtbot.addWidget(part)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            part.make()
+    assert not part.is_made
 
 
 @pytest.mark.parametrize("made_first", [True, False])

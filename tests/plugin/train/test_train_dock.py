@@ -24,9 +24,11 @@ import napari_milcnn as mil
 from conftest import PATIENCE, lively_model
 from napari_milcnn.cli.app import app
 from napari_milcnn.model.faithfulness_words import faithfulness_sentences
-from napari_milcnn.options import POOLINGS
+from napari_milcnn.options import POOLINGS, TrainOptions, make_options
 from napari_milcnn.plugin.current_model import current
+from napari_milcnn.plugin.qt.forms import LatePart, Section
 from napari_milcnn.plugin.train.choices import Choices
+from napari_milcnn.plugin.train.plan_box import PlanBox
 from napari_milcnn.simulation.microscope import simulate_field
 from napari_milcnn.simulation.options import SimulationOptions
 from napari_milcnn.training.plan import TrainingPlan
@@ -463,6 +465,20 @@ def test_a_stopped_training_is_announced_once_and_leaves_the_form_alone(dock, qt
     opened(dock, qtbot, other / "labels.csv")
     assert dock.session.stopped is None
     assert (dock.session.plan().out, dock.session.plan().facts) == (other / "model.zip", {})
+
+
+def test_what_is_trained_does_not_depend_on_the_sections_that_are_open(qtbot):
+    """A plan may have options that the form does not offer, such as a second GPU or a time of less than a second."""
+    unusual = {"device": "cuda:1", "seed": 3, "learning_rate": 0.00012345, "max_minutes": 0.000123, "num_workers": 3}
+    box = PlanBox()
+    qtbot.addWidget(box)
+    box.show_choices(Choices(options=make_options(TrainOptions, {**unusual, "threads": 1}).model_dump()))
+    before = box.choices()
+    assert unusual.items() <= before.options.items()
+    for section in box.findChildren(Section):
+        section.fold(is_open=True)
+    assert all(part.is_made for part in box.findChildren(LatePart))
+    assert box.choices() == before
 
 
 @pytest.mark.slow

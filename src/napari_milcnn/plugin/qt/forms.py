@@ -122,8 +122,8 @@ class LatePart(QWidget):
     def make(self) -> None:
         """Make it, unless it has been made."""
         if not self.is_made:
-            self.is_made = True
             self._make()
+            self.is_made = True
 
     def _make(self) -> None:
         """Make what it holds."""
@@ -277,13 +277,12 @@ class NoticesBox(QWidget):
 
 
 class JobProgress(QProgressBar):
-    """How much of a job is done, and how long the rest will take; hidden while none runs."""
+    """How much of a job is done, and how long the rest will take; whoever has it hides it while none runs."""
 
     def __init__(self, name: str = "Progress") -> None:
         super().__init__()
         self.setRange(0, 1000)
         self.setAccessibleName(name)
-        self.hide()
 
     def show_share(self, share: float, seconds_left: float | None) -> None:
         """Show a share from 0 to 1, and the time that is left where it is known."""

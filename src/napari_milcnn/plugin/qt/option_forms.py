@@ -1,17 +1,20 @@
 """Forms of options: their fields, defaults, limits and descriptions come from the option models.
 
 A form has several widgets for each option. Each of them makes opening a dock, and changing its theme, slower, and most
-forms stay folded; so a form makes its widgets when it is unfolded, and until then it knows its values without them.
+forms stay folded; so a form makes its widgets when it is unfolded. It knows its values without them: those that it was
+told, until the user changes them in a field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 from magicgui.widgets import Container, create_widget
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QAbstractSpinBox, QDoubleSpinBox, QLineEdit, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QDoubleSpinBox, QLineEdit, QWidget
 
 from napari_milcnn.options import Options
 from napari_milcnn.plugin.qt.forms import LatePart, vertical_layout
@@ -21,6 +24,8 @@ _FINE, _COARSE = 0.0001, 0.05
 _UPPER_LIMITS = {int: 2**31 - 1, float: 65536.0}
 """Upper limits of spin boxes."""
 _DEFAULT_TEXT = "default"
+_NOTHING = object()
+"""What is the value of no field."""
 OPTION = "milcnn_options"
 """Property of a widget that names the options it shows."""
 
@@ -68,10 +73,11 @@ class OptionsForm(LatePart):
         for field in fields:
             field.native.setAccessibleName(field.label)
             shows_option(field.native, self._kind, field.name)
+            field.changed.connect(partial(self._on_edited, field.name))
         self._form = Container(widgets=fields, labels=True)
         vertical_layout(self).addWidget(self._form.native)
-        self._show(self._values)
-        self._form.changed.connect(lambda _value: self.changed.emit())
+        for name in self.names:
+            self._show(name)
 
     def __getitem__(self, name: str) -> Any:
         """Return the field of an option."""
@@ -85,9 +91,14 @@ class OptionsForm(LatePart):
 
     def values(self) -> dict[str, Any]:
         """Return the values as keywords of the option model; it is for the model to refuse a text."""
-        return {name: self._value(name) for name in self.names} if self.is_made else dict(self._values)
+        return dict(self._values)
 
-    def _value(self, name: str) -> Any:
+    def _on_edited(self, name: str, _value: Any) -> None:
+        self._values[name] = self._entered(name)
+        self.changed.emit()
+
+    def _entered(self, name: str) -> Any:
+        """Return what stands in a field as a value of its option."""
         field, optional = self._form[name], is_optional(self._kind, name)
         value = field.value
         if isinstance(field.native, QLineEdit):
@@ -99,34 +110,38 @@ class OptionsForm(LatePart):
 
     def given(self) -> dict[str, Any]:
         """Return the values that differ from the defaults of the option model."""
-        return {name: value for name, value in self.values().items() if value != _usual(self._kind, name)}
+        return {name: value for name, value in self._values.items() if value != _usual(self._kind, name)}
 
     def show_values(self, values: Mapping[str, Any]) -> None:
         """Show values without emitting a signal; fields without a value stay as they are."""
-        wanted = {name: value for name, value in values.items() if name in self.names}
-        if self.is_made:
-            with QSignalBlocker(self):
-                self._show(wanted)
-        else:
-            self._values |= wanted
-
-    def _show(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            field = self._form[name]
-            if isinstance(field.native, QLineEdit):
+            if name in self.names:
+                self._values[name] = value
+                if self.is_made:
+                    self._show(name)
+
+    def _show(self, name: str) -> None:
+        """Show a value in its field, also one that the user could not enter there."""
+        field, value = self._form[name], self._values[name]
+        with field.changed.blocked():
+            if isinstance(field.native, QAbstractSpinBox):
+                _show_number(field.native, value, _limits(self._kind, name))
+            elif isinstance(field.native, QLineEdit):
                 field.value = _as_text(value)
-            elif isinstance(field.native, QAbstractSpinBox) and value is None:
-                field.value = _limits(self._kind, name)["min"]
             else:
+                if isinstance(field.native, QComboBox) and value not in field.choices:
+                    field.set_choice(str(value), value)
                 field.value = value
 
     def offer(self, name: str, choices: Sequence[tuple[str, Any]]) -> None:
         """Offer other choices for a field, pairs (text, value); a value that is not among them becomes the first."""
         self._choices[name] = choices
-        if self.is_made:
-            self._form[name].choices = choices
-        elif self._values[name] not in (values := [value for _, value in choices]):
+        if self._values[name] not in (values := [value for _, value in choices]):
             self._values[name] = values[0]
+        if self.is_made:
+            with self._form[name].changed.blocked():
+                self._form[name].choices = choices
+            self._show(name)
 
 
 def _usual(kind: type[Options], name: str) -> Any:
@@ -150,14 +165,27 @@ def _field(kind: type[Options], name: str, choices: Sequence[Any] | None, label:
     elif annotation is not bool:
         value, annotation = _as_text(value), str
     label = label or name.replace("_", " ")
-    widget = create_widget(value=value, annotation=annotation, name=name, label=label, options=options)
+    widget: Any = create_widget(value=value, annotation=annotation, name=name, label=label, options=options)
+    widget.null_value = _NOTHING  # for its own None, magicgui would not say that the user chose it
     if isinstance(widget.native, QLineEdit):
         widget.native.setPlaceholderText(_DEFAULT_TEXT if optional else "")
     elif isinstance(widget.native, QDoubleSpinBox) and optional:
         widget.native.setSpecialValueText(_DEFAULT_TEXT)
-        if plain_type(kind, name) is int:
-            widget.native.setDecimals(0)
     return widget
+
+
+def _show_number(box: Any, value: float | None, limits: Mapping[str, Any]) -> None:
+    """Show a number in a spin box, also one with more digits than its steps have, or beyond the numbers it offers."""
+    shown = limits["min"] if value is None else value
+    if isinstance(box, QDoubleSpinBox):
+        box.setDecimals(max(_digits(limits["step"]), _digits(shown)))
+    box.setRange(min(limits["min"], shown), max(limits["max"], shown))
+    box.setValue(shown)
+
+
+def _digits(number: float) -> int:
+    """Return how many digits a number has after its point."""
+    return len(np.format_float_positional(float(number), trim="-").partition(".")[2])
 
 
 def plain_type(kind: type[Options], name: str) -> Any:

@@ -194,7 +194,6 @@ class LabelBox(QWidget):
         layout.addWidget(self._after, 1)
         self._running = QWidget()
         vertical_layout(self._running).addLayout(row(self.progress, self.cancel_button, stretch=0))
-        self.progress.show()
         for part in (self._running, self.warning, self.message, self.check_result, self.list):
             layout.addWidget(part)
         layout.addStretch()

@@ -15,6 +15,7 @@ from napari_milcnn.options import DETAILS, DEVICES, EVIDENCE_NAMES, ZReading
 from napari_milcnn.plugin.current_model import current
 from napari_milcnn.plugin.qt.forms import (
     JobProgress,
+    LatePart,
     NarrowComboBox,
     Note,
     NoticesBox,
@@ -165,12 +166,11 @@ class ReadingForm(QWidget):
 Session = TypeVar("Session", bound=RunSession[Any])
 
 
-class RunBox(QWidget, Generic[Session]):
+class RunBox(LatePart, Generic[Session]):
     """Draws a session that starts a long run, and tells it what the user chose.
 
     A subclass makes its fields and lays them into `lines`, beside those that all such forms have. They are made when
-    the user unfolds the form for the first time: it has hundreds of widgets, each of which makes opening the dock and
-    changing its theme slower, and few users need them.
+    the user unfolds the form for the first time.
 
     Parameters
     ----------
@@ -187,19 +187,14 @@ class RunBox(QWidget, Generic[Session]):
         super().__init__()
         self.session = session
         self._about_model = model_name, model_help
-        self.is_made = False
         self.inside = QWidget()
         self.lines = vertical_layout(self.inside)
         self.section = Section(title, self.inside, is_open=False)
         self._below = vertical_layout(self)
         self._below.addWidget(self.section)
-        self.section.button.toggled.connect(self._make)
+        self.section.button.toggled.connect(self.make)
 
     def _make(self) -> None:
-        """Make the form, unless it has been made."""
-        if self.is_made:
-            return
-        self.is_made = True
         model_name, model_help = self._about_model
         self.model = NarrowComboBox()
         self.model.setAccessibleName(model_name)
