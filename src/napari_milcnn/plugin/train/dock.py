@@ -256,7 +256,7 @@ class TrainDock(QWidget):
         last = str(user_settings().value(_LAST_LABELS) or "")
         there = bool(last) and Path(last).parent.is_dir()
         self.continue_button.setText(f"Continue with {Path(last).parent.name}")
-        self.continue_button.setToolTip(plain_text(last))
+        self.continue_button.setToolTip(plain_text(f"Open the labels that were open last: {last}"))
         self.continue_button.setVisible(there)
 
     def _on_continue(self) -> None:
