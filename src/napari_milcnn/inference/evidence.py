@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -38,14 +38,20 @@ from napari_milcnn.images.stack import ImageStack, Window
 from napari_milcnn.inference.cells import LabelSource, as_label_image
 from napari_milcnn.inference.class_maps import MapPlacement, laid_rows, mean_brightness, relative_to_reference
 from napari_milcnn.inference.devices import free_memory, is_out_of_memory
-from napari_milcnn.inference.foreground import are_consistent, find_objects, resolved, scaled, smoothed_channel
+from napari_milcnn.inference.foreground import are_consistent, find_objects, scaled
 from napari_milcnn.inference.jacobian import jacobian_maps
 from napari_milcnn.inference.model_input import ModelInput, model_input
 from napari_milcnn.inference.predict import Classifier, ImageSource, Prediction, joined
 from napari_milcnn.inference.strips.objects import objects_in_strips
 from napari_milcnn.inference.strips.regions import Regions, looked_up, means_in_strips, measured
-from napari_milcnn.inference.strips.room import LABEL_BYTES, bytes_a_pixel, sample_windows
-from napari_milcnn.inference.strips.rows import Computed, MapsByRows, RowPlane, Scratch, ScratchPlane
+from napari_milcnn.inference.strips.room import (
+    COARSE_BYTES,
+    LABEL_BYTES,
+    bytes_a_pixel,
+    expected_bytes,
+    sample_windows,
+)
+from napari_milcnn.inference.strips.rows import LARGEST_AT_ONCE, Computed, MapsByRows, RowPlane, Scratch, ScratchPlane
 from napari_milcnn.inference.tiling import Tile, finer_shape, image_window, instances_of, windows
 from napari_milcnn.model.card import OwnEvidence
 from napari_milcnn.model.trained_model import TrainedModel, check_finite
@@ -54,16 +60,17 @@ from napari_milcnn.options import DETAILS, ComputeOptions, EvidenceOptions, Fore
 _WORK_MEMORY = 50
 """Bytes a pixel for objects, masks and files beside the maps of classes: an upper estimate. A plane of 7000 x 7000 px
 that showed two classes took 51 with their maps, and less than 30 without (benchmarks/speed/any_size.py)."""
-LARGEST_AT_ONCE = 2**25
-"""Pixels of the largest plane whose objects are found in one piece, with about 2 GB; larger ones are cut in strips."""
 _LARGEST_BAND = 1024
 """Side of the parts of Jacobian maps of a plane that is cut in strips, in px: a row of them is in memory."""
-_PLANES_OF_OBJECTS, _PLANES_OF_MASKS, _PLANES_OF_CLASS = 5, 2, 4
-"""Planes of labels in temporary files: while objects are found; while masks are cut of maps; and of each class then."""
+_PLANES_OF_MASKS, _PLANES_OF_CLASS = 2, 4
+"""Planes of labels in temporary files while masks are cut of maps: of all classes together, and of each."""
+_EVERY_FOR_JACOBIAN = 4
+"""Of nine windows, those on the diagonal: for each, the network runs forwards and back."""
 _STRIP_MEMORY = 1.5e9
 """Bytes that the work on strips takes, whatever the size of the plane."""
 _CORNER = 64
 """Side of what is read of an image to see whether it can be read, in px."""
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,8 @@ class EvidenceMaker:
         self.check_memory(model_input, len(chosen), 1)
         for row, place in enumerate(prediction.planes):
             plane, maps = model_input.image.planes.index(place), prediction.class_maps[row]
-            if self._in_strips(model_input) and foreground is None:
+            has_work = self.options.kind != "object" or bool(prediction.has_structure[row])
+            if self._in_strips(model_input) and foreground is None and has_work:
                 Scratch().check_room(self.room(model_input, prediction.only(row), plane, chosen, smooth))
             if self.options.kind == "object":
                 own = None if foreground is None else foreground[plane]
@@ -328,19 +336,29 @@ class EvidenceMaker:
         In parts, if the plane does not fit into memory in one piece; when memory runs out, in parts half as large, and
         in the end on the CPU.
         """
+        maps = [scratch.plane(model_input.shape, np.float32) for _ in chosen]
+        height, width = model_input.shape
+
+        def make(side: int) -> list[ScratchPlane]:
+            for top in range(0, height, side):
+                band = Window(top, min(top + side, height), 0, width)
+                rows = self._jacobian_of(model_input, found, plane, chosen, band, side)
+                check_finite(self.model.card.name, "Jacobian maps", rows)
+                for one, own in zip(maps, rows, strict=True):
+                    one.write(top, own)
+            return maps
+
+        return self._in_smaller_parts(model_input, make)
+
+    def _in_smaller_parts(self, model_input: ModelInput, make: Callable[[int], _Made]) -> _Made:
+        """Call a function with the side of the parts in which Jacobian maps are made, in px, until memory suffices."""
         inference = self.classifier.inference
         side = inference.traced_side(model_input.shape)
-        maps = [scratch.plane(model_input.shape, np.float32) for _ in chosen]
         if self._in_strips(model_input):
             side = min(side, _LARGEST_BAND)
         while True:
             try:
-                for top in range(0, model_input.shape[0], side):
-                    rows = self._jacobian_rows(model_input, found, plane, chosen, (top, side))
-                    check_finite(self.model.card.name, "Jacobian maps", rows)
-                    for one, own in zip(maps, rows, strict=True):
-                        one.write(top, own)
-                return maps
+                return make(side)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise ComputeError(f"{inference.choice} failed while propagating evidence: {error}") from error
@@ -351,19 +369,19 @@ class EvidenceMaker:
                 inference.move_to_cpu()
                 side = inference.traced_side(model_input.shape)
 
-    def _jacobian_rows(
-        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], rows: tuple[int, int]
+    def _jacobian_of(
+        self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], window: Window, side: int
     ) -> np.ndarray:
-        """Compute some rows of Jacobian maps, from the first of `rows` as many as the second, in parts as wide as high.
+        """Compute a window of Jacobian maps, in model pixels, in parts of a side: (classes, Y, X).
 
         Each part is computed from all instances that see it, so that parts are exact.
         """
-        (top, side), (height, width) = rows, model_input.shape
-        whole = np.zeros((len(chosen), min(side, height - top), width), np.float32)
-        for own in windows((whole.shape[1], width), (side, side)):
-            part = own._replace(y0=own.y0 + top, y1=own.y1 + top)
+        top, bottom, left, right = window
+        whole = np.zeros((len(chosen), bottom - top, right - left), np.float32)
+        for own in windows(whole.shape[1:], (side, side)):
+            part = Window(own.y0 + top, own.y1 + top, own.x0 + left, own.x1 + left)
             maps = self._jacobian_part(model_input, found, plane, chosen, part)
-            whole[:, : maps.shape[1], part.x0 : part.x0 + maps.shape[2]] = maps
+            whole[:, own.y0 : own.y0 + maps.shape[1], own.x0 : own.x0 + maps.shape[2]] = maps
         return whole
 
     def _jacobian_part(
@@ -377,33 +395,44 @@ class EvidenceMaker:
         return maps[:, part.y0 - seen.y0 : part.y1 - seen.y0, part.x0 - seen.x0 : part.x1 - seen.x0]
 
     def room(self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], smooth: float) -> float:
-        """Estimate the bytes of temporary files for a plane that is cut in strips, from a few windows of it.
+        """Estimate about how many bytes of temporary files a plane takes that is cut in strips, from windows of it.
 
         `smooth` is the sigma, in px, by which masks will smooth the evidence.
         """
         shape, kind = model_input.image.plane_shape, self.options.kind
-        kept_shape = model_input.shape if kind == "jacobian" else shape
-        samples = [self._sample(model_input, found, plane, chosen, one) for one in sample_windows(kept_shape)]
-        kept = bytes_a_pixel([planes for planes, _ in samples]) * math.prod(kept_shape)
         if kind == "object":
-            return kept + LABEL_BYTES * _PLANES_OF_OBJECTS * math.prod(shape)
+            return (self._bytes_of_objects(model_input, plane) + COARSE_BYTES) * math.prod(shape)
+        kept_shape = model_input.shape if kind == "jacobian" else shape
+        chosen_windows = sample_windows(kept_shape)[:: _EVERY_FOR_JACOBIAN if kind == "jacobian" else 1]
+        samples = [self._sample(model_input, found, plane, chosen, one) for one in chosen_windows]
+        kept = bytes_a_pixel([planes for planes, _ in samples]) * math.prod(kept_shape)
         if (self.options.detail or 1) > 1 and kind != "jacobian":
             kept += 4 * len(chosen) * math.prod(finer_shape(model_input, self.options.detail or 1))
         smoothed = [[ndimage.gaussian_filter(one, smooth) for one in maps] for _, maps in samples] if smooth else []
         labels = LABEL_BYTES * (_PLANES_OF_MASKS + _PLANES_OF_CLASS * len(chosen))
-        return kept + (bytes_a_pixel(smoothed) + labels) * math.prod(shape)
+        return kept + (bytes_a_pixel(smoothed) + labels + COARSE_BYTES * (1 + len(chosen))) * math.prod(shape)
+
+    def _bytes_of_objects(self, model_input: ModelInput, plane: int) -> float:
+        """Find objects in a few windows of a plane, and return the bytes a pixel of all that lies on the disk then."""
+        image, options = model_input.image, scaled(self._foreground_options, 1 / model_input.zoom)
+        scratch, pixels = Scratch(0), 0
+        for window in sample_windows(image.plane_shape):
+            channel = image.plane(plane, (self._foreground_index(model_input),), window)[0]
+            objects_in_strips(ScratchPlane(channel, scratch).read, channel.shape, options, scratch, scratch)
+            pixels += channel.size
+        return expected_bytes(scratch, pixels)
 
     def _sample(
         self, model_input: ModelInput, found: Prediction, plane: int, chosen: list[int], window: Window
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Make what lies on the disk of a window of a plane, and the evidence that masks may smooth: (Y, X) each."""
         image = model_input.image
-        if self.options.kind == "object":
-            channel = image.plane(plane, (self._foreground_index(model_input),), window)[0]
-            options = resolved(scaled(self._foreground_options, 1 / model_input.zoom))
-            return [smoothed_channel(channel, options)], []
         if self.options.kind == "jacobian":
-            maps = list(self._jacobian_part(model_input, found, plane, chosen, window))
+            maps = list(
+                self._in_smaller_parts(
+                    model_input, lambda side: self._jacobian_of(model_input, found, plane, chosen, window, side)
+                )
+            )
             return maps, maps
         laid = [_laid(one, model_input.placement, image.plane_shape) for one in found.class_maps[0][chosen]]
         maps = [one.read(window.y0, window.y1)[:, window.x0 : window.x1] for one in laid]

@@ -77,7 +77,7 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     """
     options = resolved(options)
     assert options.min_size is not None
-    smooth = smoothed_channel(channel, options)
+    smooth = _smoothed_channel(channel, options)
     if smooth.max() == 0:
         return np.zeros(channel.shape, np.int32)
     # On the square root, which evens out the noise of photons, a few very bright objects do not hide the others.
@@ -93,7 +93,7 @@ def find_objects(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     return drop_small(objects, options.min_size)
 
 
-def smoothed_channel(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
+def _smoothed_channel(channel: np.ndarray, options: ForegroundOptions) -> np.ndarray:
     """Smooth a channel (Y, X), less its smallest value, float32: what the threshold of `resolved` options cuts."""
     assert options.smooth is not None
     raw = channel.astype(np.float32)

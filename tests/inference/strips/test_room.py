@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,39 @@ from napari_milcnn.images.open import open_image
 from napari_milcnn.inference.evidence import EvidenceMaker
 from napari_milcnn.inference.masks import segment_plane
 from napari_milcnn.inference.strips import rows as in_strips
-from napari_milcnn.inference.strips.room import bytes_a_pixel, sample_windows
-from napari_milcnn.options import MaskOptions
+from napari_milcnn.inference.strips.room import COARSE_BYTES, bytes_a_pixel, sample_windows
+from napari_milcnn.options import ForegroundOptions, MaskOptions
 
 TWO = ("cytoplasm", "nucleus")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("texture", ["clean", "noisy", "specks"])
 @pytest.mark.parametrize(
-    ("kind", "smooth"), [("object", 0), ("class_map", 2), ("class_map_image", 0), ("jacobian", 0), ("jacobian", 2)]
-)
+    ("kind", "smooth", "method"),
+    [
+        ("object", 0, "otsu"), ("object", 0, "local"), ("object", 0, "half_maximum"), ("class_map", 2, None),
+        ("class_map_image", 0, None), ("jacobian", 0, None), ("jacobian", 2, None),
+    ],
+)  # fmt: skip
 def test_the_estimate_is_near_what_a_plane_in_strips_takes(
-    kind: str, smooth: float, noisy: bool, tmp_path: Path, monkeypatch: Any
+    kind: str, smooth: float, method: Any, texture: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """The peak is measured after every write."""
+    """The peak is measured after every write; a window may make coarse levels then."""
     monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
     monkeypatch.setattr(in_strips, "IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = mil.load_model("yeast-sim")
     field = np.tile(tifffile.imread(mil.sample_folder() / "yeast-two-labels.ome.tif"), (1, 2, 2))[:, :450, :600]
-    if noisy:
-        field = np.random.default_rng(0).poisson(field + 200)
+    random = np.random.default_rng(0)
+    if texture == "noisy":
+        field = random.poisson(field + 200)
+    elif texture == "specks":
+        field = random.poisson(20, field.shape) + 2000 * (random.random(field.shape) < 0.02)
     image = open_image(field.astype(np.uint16), axes="CYX", channels=model.channels, pixel_size=model.pixel_size)
-    maker = EvidenceMaker(model, kind=kind, device="cpu", precision="float32")
-    prediction = maker.classifier.classify(image)
+    foreground = ForegroundOptions(method=method, size=6) if method and method != "otsu" else None
+    maker = EvidenceMaker(model, kind=kind, foreground=foreground, device="cpu", precision="float32")
+    prediction = replace(maker.classifier.classify(image), has_structure=np.ones(1, bool))
     classes = model.classes if kind == "object" else TWO
     chosen = [model.classes.index(name) for name in classes]
     estimate = maker.room(maker.classifier.model_input(image), prediction, 0, chosen, smooth)
@@ -54,8 +63,9 @@ def test_the_estimate_is_near_what_a_plane_in_strips_takes(
     monkeypatch.setattr(maker, "room", lambda *_: 0.0)  # its windows are as large as this plane
     (plane,) = maker.planes(image, prediction, classes, smooth=smooth)
     masks = segment_plane(plane, prediction, classes, MaskOptions(smooth=smooth, split=10, present=0))
-    assert masks.objects["shown"].any()
-    assert max(peaks) <= estimate <= 1.5 * max(peaks)
+    assert masks.objects["shown"].any() or texture == "specks"
+    made = peaks[-1] + COARSE_BYTES * field[0].size * (1 if kind == "object" else 1 + len(classes))
+    assert max(*peaks, made) <= estimate <= 1.6 * max(*peaks, made)
 
 
 def test_a_plane_without_room_is_refused_before_its_evidence_is_made(monkeypatch: Any) -> None:
@@ -70,6 +80,36 @@ def test_a_plane_without_room_is_refused_before_its_evidence_is_made(monkeypatch
         monkeypatch.setattr(maker, "_objects", None)
         with pytest.raises(ComputeError, match=r"GB for temporary files, and 0\.0 GB are free"):
             next(maker.planes(opened, prediction))
+
+
+def test_a_plane_that_shows_nothing_needs_no_room(monkeypatch: Any) -> None:
+    monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
+    monkeypatch.setattr(in_strips.Scratch, "free", 0)
+    maker = EvidenceMaker(mil.load_model("yeast-sim"), kind="object", device="cpu", precision="float32")
+    with open_image(mil.sample_folder() / "yeast-two-labels.ome.tif") as opened:
+        prediction = replace(maker.classifier.classify(opened), has_structure=np.zeros(1, bool))
+        assert not np.any(next(maker.planes(opened, prediction)).objects)
+
+
+def test_the_estimate_for_jacobian_maps_goes_on_in_smaller_parts_when_memory_runs_out(monkeypatch: Any) -> None:
+    monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
+    maker = EvidenceMaker(mil.load_model("yeast-sim"), kind="jacobian", device="cpu", precision="float32")
+    part, sizes = maker._jacobian_part, []
+
+    def too_large(*arguments: Any) -> np.ndarray:
+        window = arguments[-1]
+        sizes.append(window.y1 - window.y0)
+        if sizes[-1] > 128:
+            raise RuntimeError("out of memory")
+        return part(*arguments)
+
+    with open_image(mil.sample_folder() / "yeast-two-labels.ome.tif") as opened:
+        prediction = maker.classifier.classify(opened)
+        model_input = maker.classifier.model_input(opened)
+        expected = maker.room(model_input, prediction, 0, [0], 0)
+        monkeypatch.setattr(maker, "_jacobian_part", too_large)
+        assert maker.room(model_input, prediction, 0, [0], 0) == pytest.approx(expected, rel=0.02)
+    assert max(sizes) > 128 >= min(sizes)
 
 
 def test_noise_takes_more_room_than_what_repeats() -> None:

@@ -23,7 +23,11 @@ from napari_milcnn.options import ForegroundOptions
 
 
 def objects_in_strips(
-    read: ReadRows, shape: tuple[int, int], options: ForegroundOptions, scratch: Scratch
+    read: ReadRows,
+    shape: tuple[int, int],
+    options: ForegroundOptions,
+    scratch: Scratch,
+    work: Scratch | None = None,
 ) -> ScratchPlane:
     """Find bright objects in one channel of a plane that may be larger than memory.
 
@@ -36,7 +40,9 @@ def objects_in_strips(
     options : ForegroundOptions
         As for `find_objects`.
     scratch : Scratch
-        Where the result lies; planes that are needed meanwhile lie elsewhere, and are gone afterwards.
+        Where the result lies.
+    work : Scratch, optional
+        Where planes lie that are needed meanwhile; by default elsewhere, and they are gone afterwards.
 
     Returns
     -------
@@ -44,7 +50,7 @@ def objects_in_strips(
         Label image, int32 (Y, X), 0 for background.
     """
     options = resolved(options)
-    parts, found, work = strips(shape), scratch.plane(shape, np.int32), Scratch()
+    parts, found, work = strips(shape), scratch.plane(shape, np.int32), work or Scratch()
     smooth, high = _smoothed(read, shape, options, work, parts)
     if high == 0:
         return found

@@ -73,11 +73,16 @@ def looked_up(labels: np.ndarray | RowPlane, values: np.ndarray) -> np.ndarray:
 
     `values` is (labels,) and gives (Y, X), or (classes, labels) and gives (classes, Y, X).
     """
-    if isinstance(labels, np.ndarray):
-        return values_of(values, labels) if values.ndim == 1 else np.stack([values_of(one, labels) for one in values])
+    if not isinstance(labels, np.ndarray):
+        several = values.ndim > 1
+        found = MapsByRows([LookedUp(labels, one) for one in values]) if several else LookedUp(labels, values)
+        return cast("np.ndarray", found)
     if values.ndim == 1:
-        return cast("np.ndarray", LookedUp(labels, values))
-    return cast("np.ndarray", MapsByRows([LookedUp(labels, one) for one in values]))
+        return values_of(values, labels)
+    maps = np.empty((len(values), *labels.shape), values.dtype)
+    for one, laid in zip(values, maps, strict=True):
+        laid[...] = values_of(one, labels)
+    return maps
 
 
 def _over(labels: np.ndarray | RowPlane) -> Iterator[tuple[Strip, np.ndarray]]:

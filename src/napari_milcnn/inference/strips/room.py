@@ -1,7 +1,7 @@
 """The room that a large plane needs in temporary files, estimated before the work.
 
-Planes of numbers with a fraction take nearly all of it, and how far they can be compressed depends on the image: noise
-cannot. They are therefore made in a few windows of the plane, and compressed.
+How far a plane can be compressed depends on the image: noise cannot, and specks have many labels. What lies on the disk
+is therefore made in a few windows of the plane, and compressed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ _WINDOW, _ALONG = 256, 3
 """Side of a window, in px, and number of windows along each axis: they are spread evenly over the plane."""
 _MARGIN_OF_ROOM = 1.15
 """How many times what the windows say is expected: the rest of the plane may be harder to compress."""
-LABEL_BYTES = 0.08
-"""Bytes a pixel of a plane of labels, or of a mask. Those of the sample took .03 to .1."""
+LABEL_BYTES = 0.15
+"""Bytes a pixel, about, of a plane of labels, or of a mask, that is cut of maps of classes."""
+COARSE_BYTES = 4 / 12
+"""Bytes a pixel of the coarse levels of a plane of labels or evidence: large ones are files that are not compressed."""
 
 
 def bytes_a_pixel(samples: Sequence[Sequence[np.ndarray]]) -> float:
@@ -30,6 +32,11 @@ def bytes_a_pixel(samples: Sequence[Sequence[np.ndarray]]) -> float:
     scratch, pixels = Scratch(0), sum(planes[0].size for planes in samples if planes)
     for one in chain.from_iterable(samples):
         scratch.plane((one.shape[0], one.shape[1]), np.float32).write(0, one)
+    return expected_bytes(scratch, pixels)
+
+
+def expected_bytes(scratch: Scratch, pixels: int) -> float:
+    """Estimate the bytes for each pixel of a plane from what lies in a `Scratch` for a number of its pixels."""
     return _MARGIN_OF_ROOM * scratch.used / pixels if pixels else 0.0
 
 
