@@ -14,10 +14,11 @@ from weakref import WeakSet, ref
 import numpy as np
 import pandas as pd
 from napari.layers import Image, Layer
+from numpy.typing import DTypeLike
 from psygnal import Signal
 
 from napari_milcnn.figures.palette import class_colours
-from napari_milcnn.images.lazy_array import scratch_array
+from napari_milcnn.images.lazy_array import in_memory, scratch_array
 from napari_milcnn.inference.strips.levels import empty_sizes, has_levels, sizes_of, stacked_sizes
 from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, copy_rows
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage, SourceReading, open_layers
@@ -47,6 +48,30 @@ if TYPE_CHECKING:
 
 _TABLE_COLUMNS = ["index", "plane", *OBJECT_COLUMNS]
 EDITED = "edited by hand"
+
+
+class ShownArray:
+    """One size of what a layer shows in several: an array of the same shape can take its place.
+
+    napari 0.6.6 takes no other data for labels in several sizes, and newer ones show the coarsest size first.
+
+    Attributes
+    ----------
+    array : dask array
+        What it shows now.
+    shape, dtype, ndim, size
+        As of an array.
+    """
+
+    def __init__(self, array: da.Array) -> None:
+        self.array = array
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return in_memory(self.array[key])
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(in_memory(self.array), dtype)
 
 
 class DrawnPlanes:
@@ -140,6 +165,7 @@ class LayerWriter:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
+        viewer.layers.events.removed.connect(self._on_removed)
         self._made: dict[tuple[Any, str], Layer] = {}
         self._masks: dict[int, DrawnMasks] = {}
         self._maps: dict[tuple[Any, str], DrawnPlanes] = {}
@@ -273,9 +299,9 @@ class LayerWriter:
         else:
             highest = max(highest, float(before.contrast_limits[1]))
         maps.draw(plane, evidence)
-        self._maps[image.key, what] = maps
         colour = class_colours(image.model.classes)[name]
         layer = self.put(image.key, what, evidence_layer(image.source, maps.data(), name, colour, kind, highest))
+        self._maps[image.key, what] = maps
         layer.contrast_limits = (0, highest)
         return layer
 
@@ -290,15 +316,18 @@ class LayerWriter:
         It is told by identity, whatever the user calls it, and replaced if it lies at another place now, or shows other
         classes.
         """
-        array, facts, _kind = data
+        array, facts, kind = data
         layer = self._layer(owner, what)
         if layer is not None and not (_same_place(layer, array, facts) and layer.metadata == facts["metadata"]):
             self.viewer.layers.remove(layer)
             layer = None
         if layer is None:
-            layer = self.add(data)
+            layer = self.add(([ShownArray(one) for one in array], facts, kind) if isinstance(array, list) else data)
         else:
-            if layer.multiscale or layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
+            if isinstance(array, list):
+                for shown, one in zip(layer.data, array, strict=True):
+                    shown.array = one
+            elif layer.data.shape != array.shape or not np.may_share_memory(layer.data, array):
                 layer.data = array
             if "features" in facts:
                 layer.features = facts["features"]
@@ -336,6 +365,12 @@ class LayerWriter:
         self._masks.pop(owner, None)
         self._maps = {key: maps for key, maps in self._maps.items() if key[0] != owner}
 
+    def _on_removed(self, event: Any) -> None:
+        """Let go of a layer that the user removed, and of what it showed."""
+        for key in [key for key, layer in self._made.items() if layer == event.value]:
+            del self._made[key]
+            self._maps.pop(key, None)
+
     def _layer(self, owner: Any, what: str) -> Any:
         layer = self._made.get((owner, what))
         return layer if layer is not None and layer in self.viewer.layers else None
@@ -348,6 +383,8 @@ class LayerWriter:
 def _same_place(layer: Any, array: Any, facts: dict[str, Any]) -> bool:
     several = isinstance(array, list)
     if layer.multiscale != several or layer.ndim != (array[0] if several else array).ndim:
+        return False
+    if several and [one.shape for one in layer.data] != [one.shape for one in array]:
         return False
     pairs = [(getattr(layer, name), facts[name]) for name in ("scale", "translate", "rotate", "shear")]
     return all(np.allclose(a, b) for a, b in [*pairs, (layer.affine.affine_matrix, facts["affine"])])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from napari_milcnn.figures.palette import class_colours
 from napari_milcnn.images.stack import ImageStack, translated
-from napari_milcnn.inference.strips.levels import Levels, has_levels
+from napari_milcnn.inference.strips.levels import Levels, as_dask, has_levels
 from napari_milcnn.plugin.layers_to_image import PATH, LayerImage
 
 if TYPE_CHECKING:
@@ -51,13 +51,12 @@ def image_layers(
 
     With `levels`, the layers have several sizes, of which napari reads what is in view.
     """
-    import dask.array as da
-
     if levels is None:
         chunks = tuple(1 if axis not in "YX" else n for axis, n in zip(image.axes, image.shape, strict=True))
-        sizes = [da.from_array(image.data, chunks=chunks, name=False, meta=np.empty((0,) * len(chunks), image.dtype))]
+        sizes = [as_dask(image.data, chunks)]
     else:
         sizes = levels.arrays()
+    channels = [[_of_channel(one, image.axes, i) for one in sizes] for i in range(len(image.channels))]
     axes = image.axes.replace("C", "")
     size = image.pixel_size
     facts = {
@@ -79,9 +78,15 @@ def image_layers(
             },
             "image",
         )
-        for i, channel in enumerate(image.channels)
-        for data in [[da.take(one, i, image.axes.index("C")) if "C" in image.axes else one for one in sizes]]
+        for i, (channel, data) in enumerate(zip(image.channels, channels, strict=True))
     ]  # fmt: skip
+
+
+def _of_channel(pixels: da.Array, axes: str, channel: int) -> da.Array:
+    """Return one channel of an array with some axes."""
+    import dask.array as da
+
+    return da.take(pixels, channel, axes.index("C")) if "C" in axes else pixels
 
 
 def class_map_layer(

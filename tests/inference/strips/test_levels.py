@@ -62,6 +62,24 @@ def test_a_view_of_a_large_image_reads_what_it_shows() -> None:
     assert image.pixels <= 256 * 128 + 2 * 32 * 32
 
 
+def test_levels_of_a_long_stack_are_described_as_quickly_as_those_of_one_plane() -> None:
+    """No level lists its blocks: with a thousand planes the window would wait for seconds."""
+    stack = Counted(np.broadcast_to(np.zeros((), np.uint16), (1000, 3, 250, 131)))
+    for one in Levels(stack).arrays():
+        assert sum(len(layer) for layer in one.dask.layers.values() if layer.is_materialized()) <= 1
+
+
+def test_the_levels_of_the_planes_that_were_shown_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_milcnn.inference.strips.levels._PLANES_KEPT", 2)
+    image = Counted(np.zeros((3, 64, 64), np.uint8))
+    levels = Levels(image)
+    for plane in (0, 1, 0, 2, 0):
+        levels.coarse((plane,))
+    assert image.pixels == 3 * 64 * 64
+    levels.coarse((1,))
+    assert image.pixels == 4 * 64 * 64
+
+
 @pytest.mark.parametrize("in_memory", [0, np.inf])
 def test_labels_and_maps_read_by_rows_have_levels(in_memory: float) -> None:
     labels = np.random.default_rng(0).integers(0, 9, (250, 131)).astype(np.int32)

@@ -124,26 +124,30 @@ def test_a_plane_that_is_cut_in_strips_is_shown_like_any_other(dock, viewer, qtb
 
 
 def test_a_large_plane_is_shown_in_several_sizes(dock, viewer, qtbot, monkeypatch):
-    """The slider changes its masks, hiding takes them away, and its evidence is a layer, all read where they lie."""
+    """The slider changes its masks, and its evidence is a layer, all read where they lie, and let go when removed."""
     monkeypatch.setattr("napari_milcnn.inference.evidence.LARGEST_AT_ONCE", 0)
-    monkeypatch.setattr("napari_milcnn.inference.strips.levels.LARGEST_AT_ONE_SIZE", 0)
+    monkeypatch.setattr("napari_milcnn.inference.strips.levels.LARGEST_AT_ONCE", 0)
     classified(dock, viewer, qtbot)
     layer = viewer.layers["nucleus-01_1 masks"]
     assert layer.multiscale
-    before = np.squeeze(layer.data[0])
+    before = np.squeeze(np.asarray(layer.data[0]))
     np.testing.assert_array_equal(before > 0, np.asarray(dock.session.in_view.masks[0].labels) > 0)
-    np.testing.assert_array_equal(np.squeeze(layer.data[2]), np.asarray(before)[::4, ::4])
+    np.testing.assert_array_equal(np.squeeze(np.asarray(layer.data[2])), before[::4, ::4])
     dock.mask_box.threshold.setValue(0.99 * dock.mask_box.threshold.maximum())
     qtbot.waitUntil(lambda: not dock.session.preview.busy, timeout=PATIENCE)
     assert viewer.layers["nucleus-01_1 masks"] is layer
     dock.layers.draw()
-    after = np.asarray(np.squeeze(layer.data[0]))
-    assert 0 < (after > 0).sum() < (np.asarray(before) > 0).sum()
+    after = np.squeeze(np.asarray(layer.data[0]))
+    assert 0 < (after > 0).sum() < (before > 0).sum()
+    np.testing.assert_array_equal(np.squeeze(np.asarray(layer.data[2])), after[::4, ::4])
     dock.layers.put_evidence("nucleus")
     qtbot.waitUntil(lambda: any("evidence" in layer.name for layer in viewer.layers), timeout=PATIENCE)
     (evidence,) = [layer for layer in viewer.layers if "evidence" in layer.name]
     assert evidence.multiscale
-    assert float(evidence.data[0].max()) > 0
+    assert np.asarray(evidence.data[0]).max() > 0
+    assert dock.writer._maps
+    viewer.layers.remove(evidence)
+    assert not dock.writer._maps
 
 
 def test_the_table_the_bars_and_the_layer_tell_the_same(dock, viewer, qtbot):

@@ -385,7 +385,7 @@ def test_a_run_that_goes_on_is_not_stopped_without_a_word(session, worker, run, 
 @pytest.fixture
 def large_planes(monkeypatch):
     """Treat every plane as one that is shown in several sizes."""
-    monkeypatch.setattr("napari_milcnn.inference.strips.levels.LARGEST_AT_ONE_SIZE", 0)
+    monkeypatch.setattr("napari_milcnn.inference.strips.levels.LARGEST_AT_ONCE", 0)
     monkeypatch.setattr("napari_milcnn.inference.strips.rows._SCREEN", 4)
     monkeypatch.setattr("napari_milcnn.images.write._CHUNK", 16)
     monkeypatch.setattr("napari_milcnn.images.write._SMALLEST_LEVEL", 4)
@@ -422,3 +422,21 @@ def test_large_planes_are_opened_in_several_sizes(session, worker, viewer, large
             step = round(60 / level.shape[-2])
             np.testing.assert_array_equal(level[plane], numbers[labels[plane]][::step, ::step])
     assert not masks.editable
+
+
+def test_a_damaged_mask_file_of_large_planes_is_said(session, worker, viewer, large_planes, run, tmp_path):
+    """The sentence names the file; the image stays."""
+    stored = run / "B03_labels.ome.tif"
+    labels = tifffile.imread(stored)
+    tifffile.imwrite(stored, labels, metadata={"axes": "YX"}, compression="zlib")
+    with tifffile.TiffFile(stored) as file:
+        place, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    content = bytearray(stored.read_bytes())
+    content[place : place + length] = b"\xff" * length
+    stored.write_bytes(content)
+    session.open(run)
+    worker.work()
+    session.open_image(0)
+    worker.work()
+    assert "B03_labels.ome.tif: the masks cannot be read" in session.message.text
+    assert len(viewer.layers) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,21 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_milcnn.images.lazy_array import ArrayLike, in_memory
-from napari_milcnn.inference.strips.rows import LookedUp, RowPlane, coarse_levels, coarse_steps
+from napari_milcnn.inference.strips.rows import LARGEST_AT_ONCE, LookedUp, RowPlane, coarse_levels, coarse_steps
 
 if TYPE_CHECKING:
     import dask.array as da
 
-LARGEST_AT_ONE_SIZE = 2**25
-"""Pixels of the largest plane that a window shows without levels."""
 _READ_SIDE = 1024
 """Side of what is read at once, in px; of a plane that is read by rows, as many pixels in whole rows."""
+_PLANES_KEPT = 16
+"""Planes of an array whose coarse levels are kept, each channel by itself: those that were shown last."""
+_COUNT = count()
 
 
 def has_levels(shape: Sequence[int]) -> bool:
     """Whether planes (Y, X) of a shape are so large that they are shown in several sizes."""
-    return math.prod(shape[-2:]) > LARGEST_AT_ONE_SIZE
+    return math.prod(shape[-2:]) > LARGEST_AT_ONCE
 
 
 class Levels:
@@ -53,22 +55,24 @@ class Levels:
             return in_memory(self.array[(*plane, slice(top, bottom), slice(0, width))])
 
         with self._lock:
-            if plane not in self._made:
-                self._made[plane] = coarse_levels(read, (height, width), self.array.dtype)
-            return self._made[plane]
+            found = self._made.pop(plane, None) or coarse_levels(read, (height, width), self.array.dtype)
+            self._made[plane] = found  # the last one
+            for oldest in list(self._made)[:-_PLANES_KEPT]:
+                del self._made[oldest]
+            return found
 
     def arrays(self) -> list[da.Array]:
         """Return all levels as lazy arrays (..., Y, X), the full size first."""
         outer, shape = tuple(self.array.shape[:-2]), self.array.shape[-2:]
         chunks = (*(1 for _ in outer), _READ_SIDE, _READ_SIDE)
-        return _with_coarse(_lazy(self.array, chunks), lambda plane, number: self.coarse(plane)[number], outer, shape)
+        return _with_coarse(as_dask(self.array, chunks), lambda plane, number: self.coarse(plane)[number], outer, shape)
 
 
 def sizes_of(plane: RowPlane) -> list[da.Array]:
     """Return a plane (Y, X) in several sizes, as lazy arrays, the full size first; its `coarse` levels are used."""
     if isinstance(plane, LookedUp):
         return [one.map_blocks(plane.values.take, dtype=plane.dtype) for one in sizes_of(plane.labels)]
-    whole = _lazy(plane, (max(1, _READ_SIDE**2 // plane.shape[1]), plane.shape[1]))
+    whole = as_dask(plane, (max(1, _READ_SIDE**2 // plane.shape[1] // 2) * 2, plane.shape[1]))
     return _with_coarse(whole, lambda _, number: plane.coarse[number], (), plane.shape)
 
 
@@ -95,7 +99,8 @@ def make_sizes(plane: RowPlane) -> None:
         assert plane.coarse
 
 
-def _lazy(array: ArrayLike, chunks: tuple[int, ...]) -> da.Array:
+def as_dask(array: ArrayLike, chunks: tuple[int, ...]) -> da.Array:
+    """Return an array of which napari reads what is in view, in chunks; it is told by identity, not by its values."""
     import dask.array as da
 
     return da.from_array(array, chunks=chunks, name=False, meta=np.empty((0,) * len(chunks), array.dtype))
@@ -107,15 +112,27 @@ def _with_coarse(
     outer: tuple[int, ...],
     shape: Sequence[int],
 ) -> list[da.Array]:
-    """Return the full size, every second pixel of it, and the levels that a function gives of a plane, by number."""
-    import dask.array as da
-    from dask import delayed
+    """Return the full size, every second pixel of it, and the levels that a function gives of a plane, by number.
 
-    found = [whole, whole[..., ::2, ::2]]
+    The chunks of the full size have even sides. Making the arrays takes no longer for more planes.
+    """
+    import dask.array as da
+
+    halves = [tuple(-(-side // 2) for side in sides) for sides in whole.chunks[-2:]]
+    found = [whole, whole.map_blocks(_every_second, dtype=whole.dtype, chunks=(*whole.chunks[:-2], *halves))]
     for number, step in enumerate(coarse_steps(shape)):
-        size = (-(-shape[0] // step), -(-shape[1] // step))
-        planes = [
-            da.from_delayed(delayed(level, pure=False)(plane, number), size, whole.dtype) for plane in np.ndindex(outer)
-        ]
-        found.append(da.stack(planes).reshape((*outer, *size)))
+
+        def of_plane(block_id: tuple[int, ...], number: int = number) -> np.ndarray:
+            return level(block_id[:-2], number)[(None,) * len(outer)]
+
+        size = ((-(-shape[0] // step),), (-(-shape[1] // step),))
+        chunks = (*((1,) * length for length in outer), *size)
+        empty = np.empty((0,) * len(chunks), whole.dtype)
+        found.append(
+            da.map_blocks(of_plane, name=f"level-{next(_COUNT)}", chunks=chunks, dtype=empty.dtype, meta=empty)
+        )
     return found
+
+
+def _every_second(pixels: np.ndarray) -> np.ndarray:
+    return pixels[..., ::2, ::2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,8 +14,8 @@ import pandas as pd
 
 from napari_milcnn.errors import ResultsError
 from napari_milcnn.images.lazy_array import scratch_array
-from napari_milcnn.images.stack import Window
-from napari_milcnn.inference.strips.levels import Levels, has_levels, stacked_sizes
+from napari_milcnn.images.stack import Window, translated
+from napari_milcnn.inference.strips.levels import Levels, as_dask, has_levels, stacked_sizes
 from napari_milcnn.inference.strips.rows import strips
 from napari_milcnn.plugin.layers_to_image import SourceReading, open_layers
 from napari_milcnn.plugin.results_to_layers import (
@@ -134,7 +135,12 @@ def _masks_in_sizes(
     rows: pd.DataFrame, classes: Sequence[str], stored: ImageStack, image: ImageStack, step: OpenStep
 ) -> Iterator[OpenStep]:
     """Read the masks of large planes in several sizes; each object gets its number where it is shown."""
-    sizes, planes, tables, start = _sizes_of(stored, step.plane), [], [], 0
+    with ExitStack() as on_error:
+        on_error.callback(stored.close)
+        with translated(f"{stored.path}: the masks cannot be read"):
+            sizes = _sizes_of(stored, step.plane)
+        on_error.pop_all()
+    planes, tables, start = [], [], 0
     for number in range(len(image.planes)):
         numbers, table = _numbered(rows, classes, image, number, start)
         planes.append([one[number].map_blocks(_looked_up, numbers, dtype=np.int32) for one in sizes])
@@ -154,7 +160,7 @@ def _sizes_of(stored: ImageStack, plane: int) -> list[da.Array]:
         smaller = itertools.takewhile(Path.is_dir, (stored.path / str(number) for number in itertools.count(1)))
         kept = [stored, *(open_image(path) for path in smaller)]
         chunks = (*(1 for _ in stored.shape[:-2]), *_STORED_TILE)
-        sizes = [da.from_array(one.data, chunks=chunks, name=False) for one in kept]
+        sizes = [as_dask(one.data, chunks) for one in kept]
     else:
         levels = Levels(stored.data)
         at = tuple(number for axis, number in zip("PTZ", stored.planes[plane], strict=True) if axis in stored.axes)
