@@ -122,7 +122,7 @@ def test_noise_takes_more_room_than_what_repeats() -> None:
 
 def test_windows_are_spread_over_a_plane() -> None:
     found = sample_windows((100, 3000))
-    assert len(found) == 9
+    assert len(sample_windows((3000, 3000))) == 9
     assert {(one.y0, one.y1) for one in found} == {(0, 100)}
-    assert [one.x0 for one in found[:3]] == [457, 1372, 2286]
+    assert [one.x0 for one in found] == [457, 1372, 2286]
     assert all(one.x1 - one.x0 == 256 for one in found)

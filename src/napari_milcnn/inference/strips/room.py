@@ -41,7 +41,7 @@ def expected_bytes(scratch: Scratch, pixels: int) -> float:
 
 
 def sample_windows(shape: Sequence[int]) -> list[Window]:
-    """Return windows that are spread evenly over a plane (Y, X)."""
+    """Return windows that are spread evenly over a plane (Y, X); a small plane is one window."""
     (tops, height), (lefts, width) = (_windows_along(length) for length in shape)
     return [Window(top, top + height, left, left + width) for top in tops for left in lefts]
 
@@ -49,4 +49,4 @@ def sample_windows(shape: Sequence[int]) -> list[Window]:
 def _windows_along(length: int) -> tuple[list[int], int]:
     """Return the first pixel of each window along an axis, and their length."""
     side = min(_WINDOW, length)
-    return [int((length - side) * (i + 0.5) / _ALONG) for i in range(_ALONG)], side
+    return sorted({int((length - side) * (i + 0.5) / _ALONG) for i in range(_ALONG)}), side
