@@ -135,6 +135,21 @@ def simulated(folder: Path, count: int, seed: int) -> dict[str, str]:
     return truth
 
 
+def test_a_long_name_of_the_last_folder_fits_its_button(viewer, qtbot, tmp_path):
+    """It has dots in its middle; the tooltip has all of it."""
+    last = tmp_path / f"plate 12{' of the second repeat' * 5}, fixed" / "labels.csv"
+    last.parent.mkdir()
+    QSettings("napari-milcnn", "napari-milcnn").setValue("last_labels", str(last))
+    _, dock = open_dock(viewer, "Train")
+    qtbot.waitUntil(lambda: bool(dock.device.text()), timeout=PATIENCE)
+    button = dock.continue_button
+    assert button.text().startswith("Continue with plate 12")
+    assert button.text().endswith("fixed")
+    assert "…" in button.text()
+    assert button.fontMetrics().horizontalAdvance(button.text()) < 300
+    assert last.parent.name in button.toolTip()
+
+
 @pytest.mark.slow
 def test_from_images_to_masks_by_hand(dock, viewer, qtbot, tmp_path):
     """Label 24 images with keys and train on them; at least 12 of 16 other images are right, where chance gives 8.
@@ -395,7 +410,8 @@ def test_nothing_is_lost_when_the_viewer_is_killed(dock, qtbot, table, tmp_path)
     (tmp_path / "labels.csv").unlink()
     given = 12
     call = [sys.executable, "-c", KILLED, str(tmp_path), str(given)]
-    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=SEES_TESTS) as process:
+    environment = {**SEES_TESTS, "XDG_CONFIG_HOME": str(tmp_path / "settings")}  # not those of the user
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for _ in range(given + 1):
             assert process.stdout.readline()
         process.send_signal(signal.SIGKILL)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMessageBox, QPushButton, QTabWidget, QWidget
 
 from napari_milcnn.plugin.docks import ClassifyPage, ResultsPage, open_page
@@ -39,6 +39,8 @@ LABEL_TAB, TRAIN_TAB, USE_TAB = range(3)
 _START_DELAY = 400
 """Time without a change of labels or choices after which the dock describes the start of a training, in ms."""
 _LAST_LABELS = "last_labels"
+_LAST_LABELS_WIDTH = 190
+"""Room for the name of the folder of the labels that were open last, in px."""
 
 
 class TrainDock(QWidget):
@@ -255,7 +257,9 @@ class TrainDock(QWidget):
         """Offer to continue with the labels that were open last."""
         last = str(user_settings().value(_LAST_LABELS) or "")
         there = bool(last) and Path(last).parent.is_dir()
-        self.continue_button.setText(f"Continue with {Path(last).parent.name}")
+        metrics, name = self.continue_button.fontMetrics(), Path(last).parent.name
+        name = metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, _LAST_LABELS_WIDTH)
+        self.continue_button.setText(f"Continue with {name}")
         self.continue_button.setToolTip(plain_text(f"Open the labels that were open last: {last}"))
         self.continue_button.setVisible(there)
 
