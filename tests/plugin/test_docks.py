@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from npe2 import PluginManifest
+from qtpy.QtCore import QCoreApplication, QEvent
 
 from conftest import PATIENCE, freeze_again
 from napari_milcnn.plugin import docks
@@ -83,6 +84,7 @@ def test_pixels_of_a_layer_removed_after_a_dock_was_opened_are_freed(make_napari
     assert gc.get_freeze_count() > 0  # napari's collections stay short
     viewer.layers.clear()
     qtbot.waitUntil(lambda: gc.get_freeze_count() > 0, timeout=PATIENCE)
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # its controls are gone when the timer ends
     resting._on_time()  # as its timer does
     qtbot.waitUntil(lambda: freed(gone), timeout=PATIENCE)
     viewer.window.remove_dock_widget("all")
