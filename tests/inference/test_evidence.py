@@ -329,3 +329,12 @@ def test_a_reference_is_one_of_the_classes(compact: TrainedModel) -> None:
     """The message lists the classes of the model."""
     with pytest.raises(OptionsError, match="reference class 'control' is not among the classes: a, b, c"):
         compact.with_card(reference="control")
+
+
+def test_evidence_of_a_classification_at_another_size_is_refused():
+    """Its class maps lie elsewhere; so a dock whose option was changed meanwhile asks for a new classification."""
+    model = lively_model()
+    image = open_image(np.random.default_rng(0).integers(0, 900, (2, 150, 160), np.uint16), axes="CYX")
+    prediction = classify(model, image, device="cpu")
+    with pytest.raises(OptionsError, match="classify this image again"):
+        next(EvidenceMaker(model, device="cpu", relative_size=2.0).planes(image, prediction))

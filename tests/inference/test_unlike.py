@@ -20,6 +20,7 @@ from napari_milcnn.inference.predict import Classifier, classify
 from napari_milcnn.inference.unlike import (
     NO_STRUCTURE,
     STATISTICS,
+    pixels_unlike,
     plane_look,
     plane_object_size,
     relative_size,
@@ -147,6 +148,9 @@ def test_another_magnification_is_proposed(sized, knowing):
     (said,) = notes_on_size(sized, image, relative_size=proposed)
     assert said.startswith("the image was resampled by 0.3")
     assert notes_on_size(knowing, image) == notes_on_size(sized, as_camera(field(300))) == []
+    reason, before = pixels_unlike(model_input(sized, image), 0)  # as a screen asks, without the network
+    assert "larger objects" in reason
+    assert before == note
 
 
 def test_pixel_sizes_that_are_known_leave_nothing_to_propose(sized):

@@ -140,7 +140,7 @@ def plane_look(model_input: ModelInput, plane: int) -> PlaneLook:
         return found
     if known.statistics.distances(_statistics_of([found]))[0] < _SIZED_FROM:
         return found
-    return replace(found, object_size=plane_object_size(model_input, plane))
+    return replace(found, object_size=_object_size(model_input, plane))
 
 
 def has_structure(model_input: ModelInput, plane: int) -> bool:
@@ -502,8 +502,10 @@ def plane_object_size(model_input: ModelInput, plane: int) -> float | None:
     ImageError
         If the plane cannot be read.
     """
-    if not has_structure(model_input, plane):
-        return None
+    return _object_size(model_input, plane) if has_structure(model_input, plane) else None
+
+
+def _object_size(model_input: ModelInput, plane: int) -> float:
     (y, height), (x, width) = (
         (max(0, (size - _SIZED_SIDE) // 2), min(size, _SIZED_SIDE)) for size in model_input.shape
     )

@@ -148,8 +148,7 @@ class OptionsBox(QWidget):
         self.evidence = OptionsForm(EvidenceOptions, own)
         self.foreground = OptionsForm(ForegroundOptions, ForegroundOptions.model_fields)
         self.set_channels(())
-        devices = list(dict.fromkeys([*DEVICES, device]))
-        self.compute = OptionsForm(ComputeOptions, ComputeOptions.model_fields, {"device": devices})
+        self.compute = OptionsForm(ComputeOptions, ComputeOptions.model_fields, {"device": DEVICES})
         self.compute.show_values({"device": device, "tile": tile})
         layout = vertical_layout(self)
         for title, form in (("Jacobian maps", self.evidence), ("Finding cells", self.foreground),
